@@ -1,0 +1,1 @@
+"""The `flower-nats` command, one module per command."""

@@ -1,0 +1,1 @@
+"""flower-nats: a highly available federation runtime for Flower."""

@@ -1,0 +1,1 @@
+"""NATS: connection, subjects, streams, mailbox, objects, logs, wake-ups."""

@@ -1,0 +1,1 @@
+"""nats-server and PostgreSQL as child processes of one machine."""

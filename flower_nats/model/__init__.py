@@ -1,0 +1,1 @@
+"""Nouns of the domain: states and their transitions, errors."""

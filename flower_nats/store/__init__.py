@@ -1,0 +1,1 @@
+"""PostgreSQL: pool, named SQL, migrations, one repository per noun."""

@@ -1,0 +1,1 @@
+"""The worker: API handlers, run life cycle, liveness, expiry, collection."""

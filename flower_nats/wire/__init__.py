@@ -1,0 +1,1 @@
+"""Facts about Flower's wire: .proto files, generated code, conversions."""

@@ -1,0 +1,1 @@
+"""The network front: terminates the wire, authenticates, long-polls, forwards."""
