@@ -1,0 +1,34 @@
+"""Who is calling, as the gateway has established it."""
+
+from dataclasses import dataclass
+
+# The one account of a runtime without accounts (flwr 1.33 `common/constant.py`, NOOP_*).
+NO_ACCOUNT_ID = "<id:none>"
+NO_ACCOUNT_NAME = "none"
+
+# The node id that stands for the SuperLink itself (flwr 1.33 `common/constant.py`).
+SUPERLINK_NODE_ID = 1
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The authenticated identity of one request; a field is None where it does not apply."""
+
+    node_id: int | None = None
+    """Fleet: the id that belongs to the key that signed the request; None before registration."""
+    public_key: bytes | None = None
+    """Fleet: the PEM public key whose signature was verified."""
+    task_id: int | None = None
+    """ServerAppIo: the task whose token came with the request."""
+    run_id: int | None = None
+    """ServerAppIo: the run of that task."""
+    task_type: str | None = None
+    """ServerAppIo: the type of that task, such as `flwr-serverapp`."""
+    token: str | None = None
+    """ServerAppIo: the task token itself, for the one handler that must check it again."""
+    account_id: str = NO_ACCOUNT_ID
+    """Control: the Flower account id (`flwr_aid`)."""
+    account_name: str = NO_ACCOUNT_NAME
+    """Control: the account's name."""
+    request_id: str = ""
+    """Unique per client call and the same over our own retries: makes StartRun run once."""
