@@ -1,0 +1,1 @@
+"""Handwritten digits, learnt by a federation: see README.md."""
