@@ -1,0 +1,90 @@
+"""Structured logs: an action name that stays the same, and key=value fields.
+
+An event is named like the thing that happened, in lower case with underscores (`node_activated`,
+`run_finished`), never with values in it: values are fields. People read colours on a terminal,
+machines read one JSON object per line anywhere else. Log records of libraries (nats, grpc,
+psycopg) pass through the same handlers, so that a process writes one format.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from logging.handlers import TimedRotatingFileHandler
+
+import structlog
+from structlog.typing import Processor
+
+from flower_nats.settings import LogSettings
+
+_SHARED: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Return the logger of a module; `name` is its `__name__`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def configure_logs(settings: LogSettings) -> None:
+    """Send this process's log to stderr and, if the settings say so, to a rotated file.
+
+    Raises OSError when the file cannot be opened.
+    """
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = _handlers(settings)
+    root.setLevel(settings.level.upper())
+
+
+def _handlers(settings: LogSettings) -> list[logging.Handler]:
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(_for_people() if sys.stderr.isatty() else _for_machines())
+    if settings.file is None:
+        return [stream]
+    file = TimedRotatingFileHandler(
+        settings.file,
+        when="H",
+        interval=settings.rotation_interval_hours,
+        backupCount=settings.rotation_backup_count,
+        encoding="utf-8",
+        utc=True,
+    )
+    file.setFormatter(_for_machines())
+    return [stream, file]
+
+
+def _for_people() -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.dev.ConsoleRenderer(colors=True),
+        ],
+    )
+
+
+def _for_machines() -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+    )

@@ -1,0 +1,123 @@
+"""What a process of the runtime is told at its start.
+
+One typed, frozen object per process. The command line fills it (flag, then environment variable,
+then configuration file, then default: see `flower_nats_cli.main`); nothing else reads the
+environment. Secrets never show in a `repr`, so a settings object may be logged as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Isolation(StrEnum):
+    """Who starts the processes that run ServerApps."""
+
+    SUBPROCESS = "subprocess"
+    """A stock `flower-superexec` beside the superlink, started and ended with it."""
+
+    PROCESS = "process"
+    """The operator, who runs `flower-superexec` wherever it belongs."""
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files with which a server proves who it is."""
+
+    certificate: Path
+    """The server's certificate (chain)."""
+
+    key: Path
+    """The private key of `certificate`."""
+
+    ca_certificate: Path
+    """The certificate authority's certificate, which clients verify `certificate` with."""
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """Where log lines go and which of them."""
+
+    level: str = "info"
+    """The least severe level that is written: debug, info, warning or error."""
+
+    file: Path | None = None
+    """Written beside the terminal when set, as JSON lines; rotated by time."""
+
+    rotation_interval_hours: int = 24
+    """Hours after which `file` is rotated."""
+
+    rotation_backup_count: int = 7
+    """Rotated files that are kept beside `file`."""
+
+
+@dataclass(frozen=True)
+class SuperlinkSettings:
+    """Settings of one superlink worker."""
+
+    nats: tuple[str, ...] = field(repr=False)
+    """URLs of the NATS servers of one cluster. Hidden: a URL may carry a token."""
+
+    database: str = field(repr=False)
+    """Connection string of PostgreSQL (`postgresql://…`). Hidden: it may carry a password."""
+
+    isolation: Isolation = Isolation.SUBPROCESS
+    """Whether this worker's host runs a `flower-superexec` of its own."""
+
+    serverappio_api_address: str = "127.0.0.1:9091"
+    """`host:port` of a gateway's ServerAppIo API, as a SuperExec on this host reaches it."""
+
+    appio_tls: TlsFiles | None = None
+    """Set when the ServerAppIo API speaks TLS; a SuperExec verifies it with the CA certificate."""
+
+    superexec_auth_secret: bytes | None = field(default=None, repr=False)
+    """Shared secret of SuperExecs, None when they need not authenticate."""
+
+    enable_supernode_auth: bool = False
+    """Whether only SuperNodes whose key was registered over the Control API are let in."""
+
+    runtime_dependency_installation: bool = True
+    """Whether a `flower-superexec` of this host may install what an app depends on."""
+
+    health_server_address: str | None = None
+    """`host:port` of a gRPC health server without TLS, None for none."""
+
+    log: LogSettings = LogSettings()
+    """Where log lines go."""
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Settings of one gateway."""
+
+    nats: tuple[str, ...] = field(repr=False)
+    """URLs of the NATS servers of one cluster. Hidden: a URL may carry a token."""
+
+    serverappio_api_address: str = "0.0.0.0:9091"
+    """`host:port` that the ServerAppIo API listens on."""
+
+    fleet_api_address: str = "0.0.0.0:9092"
+    """`host:port` that the Fleet API listens on."""
+
+    control_api_address: str = "0.0.0.0:9093"
+    """`host:port` that the Control API listens on."""
+
+    tls: TlsFiles | None = None
+    """TLS of the Fleet and the Control API, None to serve them in the clear."""
+
+    appio_tls: TlsFiles | None = None
+    """TLS of the ServerAppIo API, None to serve it in the clear."""
+
+    superexec_auth_secret: bytes | None = field(default=None, repr=False)
+    """Shared secret that a SuperExec must prove to know, None when it need not."""
+
+    enable_supernode_auth: bool = False
+    """Whether only SuperNodes whose key was registered over the Control API are let in."""
+
+    health_server_address: str | None = None
+    """`host:port` of a gRPC health server without TLS, None for none."""
+
+    log: LogSettings = LogSettings()
+    """Where log lines go."""
