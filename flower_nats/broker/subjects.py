@@ -1,14 +1,14 @@
 """Every NATS subject and stream of the runtime, in one place.
 
-Glossary (a `<run>`, `<node>`, `<task>` is a decimal number; a `<message>` or `<object>` is 64 hex digits,
-the SHA-256 that Flower uses as its id; a `<session>` is 32 hex digits):
+Glossary (a `<run>` or `<node>` is a decimal number; a `<message>` or `<object>` is 64 hex digits, the
+SHA-256 that Flower uses as its id; a `<session>` is 32 hex digits):
 
 | subject | holds |
 |---|---|
-| `fn.run.<run>.node.<node>.ins.<session>.<message>` | an instruction waiting for its node |
-| `fn.run.<run>.node.<node>.taken.<session>.<message>` | an instruction its node has confirmed and not yet answered |
-| `fn.run.<run>.reply.<instruction>.<session>.<message>` | the one reply to an instruction, until the ServerApp confirms it |
-| `fn.run.<run>.push.<session>.<part>` | a push session: messages whose objects are still arriving, and, until they are done, what keeps their objects alive |
+| `fn.run.<run>.node.<node>.<session>.<message>` | an instruction, from when its objects are whole until its reply is accepted; header `Fn-Taken` once its node has confirmed it |
+| `fn.run.<run>.session.<session>.push.<part>` | a push session: messages whose objects are arriving, kept until the messages are done, for it is what keeps their objects |
+| `fn.run.<run>.session.<session>.released` | every instruction of this session has been handed to its node's mailbox |
+| `fn.run.<run>.session.<session>.reply.<instruction>.<message>` | the one reply to an instruction, until the ServerApp confirms it |
 | `fn.obj.<run>.<object>.<chunk>` | a chunk of an object |
 | `fn.obj.<run>.<object>.head` | its size (and content, if small), written last: an object exists when its head does |
 | `fn.log.<run>` | log lines of a run |
@@ -29,30 +29,46 @@ OBJECTS_SUBJECTS = "fn.obj.>"
 LOGS_SUBJECTS = "fn.log.*"
 BLOBS_SUBJECTS = "fn.blob.>"
 
-WAKES = "fn.wake.>"
-EVENTS = "fn.event.>"
+HINTS = ("fn.wake.>", "fn.event.>")
 WORKERS = "superlink"
 """The queue group in which superlink replicas share the forwarded RPCs."""
 
-
-def instruction(run_id: int, node_id: int, session: str, message_id: str) -> str:
-    """Subject of an instruction that waits for its node."""
-    return f"fn.run.{run_id}.node.{node_id}.ins.{session}.{message_id}"
+ANY = "*"
 
 
-def taken(run_id: int, node_id: int, session: str, message_id: str) -> str:
-    """Subject of an instruction that its node has confirmed."""
-    return f"fn.run.{run_id}.node.{node_id}.taken.{session}.{message_id}"
+def run(run_id: int) -> str:
+    """Everything in flight of one run."""
+    return f"fn.run.{run_id}.>"
 
 
-def reply(run_id: int, instruction_id: str, session: str, message_id: str) -> str:
-    """Subject of the reply to an instruction."""
-    return f"fn.run.{run_id}.reply.{instruction_id}.{session}.{message_id}"
+def instruction(run_id: int | str, node_id: int | str, session: str, message_id: str) -> str:
+    """Subject of an instruction; any part may be `ANY`."""
+    return f"fn.run.{run_id}.node.{node_id}.{session}.{message_id}"
 
 
-def push(run_id: int, session: str, part: int) -> str:
+def session(run_id: int, session_id: str) -> str:
+    """Everything of one push session but its instructions: its record and its reply."""
+    return f"fn.run.{run_id}.session.{session_id}.>"
+
+
+def push(run_id: int, session_id: str, part: int | str) -> str:
     """Subject of one part of a push session's record."""
-    return f"fn.run.{run_id}.push.{session}.{part}"
+    return f"fn.run.{run_id}.session.{session_id}.push.{part}"
+
+
+def released(run_id: int, session_id: str) -> str:
+    """Subject of the mark that all instructions of a session are out."""
+    return f"fn.run.{run_id}.session.{session_id}.released"
+
+
+def reply(run_id: int, session_id: str, instruction_id: str, message_id: str) -> str:
+    """Subject of the reply to an instruction; any part but the run may be `ANY`."""
+    return f"fn.run.{run_id}.session.{session_id}.reply.{instruction_id}.{message_id}"
+
+
+def objects(run_id: int) -> str:
+    """Every object of one run."""
+    return f"fn.obj.{run_id}.>"
 
 
 def object_chunk(run_id: int, object_id: str, chunk: int) -> str:
@@ -70,6 +86,11 @@ def log(run_id: int) -> str:
     return f"fn.log.{run_id}"
 
 
+def blob(blob_id: str, chunk: int | str) -> str:
+    """Subject of one chunk of a body on its way."""
+    return f"fn.blob.{blob_id}.{chunk}"
+
+
 def api(service: str, method: str) -> str:
     """Subject on which superlinks serve an RPC."""
     return f"fn.api.{service}.{method}"
@@ -81,7 +102,7 @@ def wake_node(node_id: int) -> str:
 
 
 def wake_run(run_id: int) -> str:
-    """Hint: a reply of this run has been stored, or its tasks changed."""
+    """Hint: a reply of this run has been stored; the payload is its subject."""
     return f"fn.wake.run.{run_id}"
 
 
@@ -91,7 +112,7 @@ def wake_object(run_id: int, object_id: str) -> str:
 
 
 def wake_log(run_id: int) -> str:
-    """Hint: a log line of this run has been stored, or the run has ended."""
+    """Hint: a log line of this run has been stored."""
     return f"fn.wake.log.{run_id}"
 
 
@@ -115,8 +136,7 @@ class InstructionKey:
 
     run_id: int
     node_id: int
-    taken: bool
-    session: str
+    session_id: str
     message_id: str
 
 
@@ -125,18 +145,31 @@ class ReplyKey:
     """What the subject of a reply says."""
 
     run_id: int
+    session_id: str
     instruction_id: str
-    session: str
     message_id: str
 
+    @property
+    def subject(self) -> str:
+        """The subject it was read from."""
+        return reply(self.run_id, self.session_id, self.instruction_id, self.message_id)
 
-def parse_instruction(subject: str) -> InstructionKey:
-    """Read an instruction's subject back."""
-    _, _, run, _, node, state, session, message = subject.split(".")
-    return InstructionKey(int(run), int(node), state == "taken", session, message)
+
+@dataclass(frozen=True)
+class SessionKey:
+    """What the subject of a push session's part, or of its `released` mark, says."""
+
+    run_id: int
+    session_id: str
+    released: bool
 
 
-def parse_reply(subject: str) -> ReplyKey:
-    """Read a reply's subject back."""
-    _, _, run, _, instruction_id, session, message = subject.split(".")
-    return ReplyKey(int(run), instruction_id, session, message)
+def parse(subject: str) -> InstructionKey | ReplyKey | SessionKey:
+    """Read a subject of the messages stream back."""
+    parts = subject.split(".")
+    run_id = int(parts[2])
+    if parts[3] == "node":
+        return InstructionKey(run_id, int(parts[4]), parts[5], parts[6])
+    if parts[5] == "reply":
+        return ReplyKey(run_id, parts[4], parts[6], parts[7])
+    return SessionKey(run_id, parts[4], parts[5] == "released")

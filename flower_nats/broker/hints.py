@@ -1,0 +1,117 @@
+"""Hints: core-NATS messages that say "look again". Losing one may delay, never lose.
+
+`Hints` sends them. `Wakes` receives all of them over one subscription a process and hands them to the
+calls that wait in it, so that a held call costs the broker nothing.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from nats.aio.msg import Msg
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+
+
+class Hints:
+    """Sends hints."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def run_changed(self, run_id: int) -> None:
+        """Say that the status of a run, or of one of its tasks, has changed."""
+        await self._connection.hint(subjects.event_run(run_id))
+        await self._connection.hint(subjects.wake_log(run_id))
+
+    async def node_changed(self, node_id: int) -> None:
+        """Say that a node was registered or unregistered."""
+        await self._connection.hint(subjects.event_node(node_id))
+
+    async def tasks_pending(self) -> None:
+        """Say that a task waits for a SuperExec."""
+        await self._connection.hint(subjects.WAKE_TASKS)
+
+
+class Wait:
+    """One call's wait for hints on one subject: set it up before looking, then look, then wait."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._payloads: list[bytes] = []
+        self.lost = False
+        """True if hints may have been missed since the last `take`: look at everything again."""
+
+    def notify(self, payload: bytes) -> None:
+        """Note a hint."""
+        self._payloads.append(payload)
+        self._event.set()
+
+    def disturb(self) -> None:
+        """Wake up without a hint: look again, or see that it is time to go."""
+        self.lost = True
+        self._event.set()
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait for a hint for at most `timeout` seconds; return whether there is reason to look."""
+        try:
+            async with asyncio.timeout(max(0.0, timeout)):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def take(self) -> list[bytes]:
+        """Return the payloads of the hints since the last time, and start anew."""
+        payloads, self._payloads = self._payloads, []
+        self.lost = False
+        self._event.clear()
+        return payloads
+
+
+class Wakes:
+    """Receives every hint and wakes the calls of this process that wait for it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waits: defaultdict[str, set[Wait]] = defaultdict(set)
+        self._listeners: list[tuple[str, Callable[[str, bytes], None]]] = []
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        for subject in subjects.HINTS:
+            await self._connection.subscribe(subject, self._on_hint)
+        self._connection.on_reconnect(self.disturb_all)
+
+    def listen(self, prefix: str, callback: Callable[[str, bytes], None]) -> None:
+        """Call `callback(subject, payload)` for each hint whose subject starts with `prefix`."""
+        self._listeners.append((prefix, callback))
+
+    @contextmanager
+    def on(self, *hint_subjects: str) -> Iterator[Wait]:
+        """Collect the hints on these subjects from here on."""
+        wait = Wait()
+        for subject in hint_subjects:
+            self._waits[subject].add(wait)
+        try:
+            yield wait
+        finally:
+            for subject in hint_subjects:
+                self._waits[subject].discard(wait)
+                if not self._waits[subject]:
+                    del self._waits[subject]
+
+    def disturb_all(self) -> None:
+        """Make every waiting call look again."""
+        for waits in list(self._waits.values()):
+            for wait in waits:
+                wait.disturb()
+
+    async def _on_hint(self, message: Msg) -> None:
+        for wait in self._waits.get(message.subject, ()):
+            wait.notify(message.data)
+        for prefix, callback in self._listeners:
+            if message.subject.startswith(prefix):
+                callback(message.subject, message.data)
