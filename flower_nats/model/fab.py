@@ -1,0 +1,174 @@
+"""Flower App Bundles: what a FAB must be before a run is made of it.
+
+A FAB is a zip archive with a `pyproject.toml` at its root. The rules are stock's (flwr 1.33
+`common/config.py`, `supercore/fab_format_version.py`, `supercore/object_ref.py`), because
+`flwr-serverapp` and the SuperNodes apply them again to what we hand them.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tomli
+
+from flower_nats.model.config import Config, InvalidConfig, flatten
+from flower_nats.model.errors import FlowerNatsError
+from flower_nats.model.fab_format import check_format
+from flower_nats.model.task import TaskType
+
+MAX_FAB_BYTES = 10 * 1024 * 1024
+"""The largest FAB that stock SuperNodes and ServerApps are built for (flwr 1.33 FAB_MAX_SIZE)."""
+
+_MAX_PROJECT_BYTES = 1024 * 1024
+"""A larger `pyproject.toml` is not read: a zip archive may hold more than fits into memory."""
+
+_PROJECT_FILE = "pyproject.toml"
+_PATTERN_KEYS = ("fab-include", "fab-exclude")
+_COMPONENTS = ("agentapp", "serverapp", "clientapp")
+
+
+class InvalidFab(FlowerNatsError):
+    """The bytes are not a valid FAB; the text says why, for the one who submitted them."""
+
+
+@dataclass(frozen=True)
+class FabInfo:
+    """What a FAB says of itself."""
+
+    fab_hash: str
+    """SHA-256 of its bytes, in hex."""
+    fab_id: str
+    """`publisher/name`."""
+    version: str
+    config: Config
+    """The app's configuration, flattened."""
+    task_type: TaskType
+    """The type of task that leads a run of this app."""
+
+
+def read_fab(content: bytes) -> FabInfo:
+    """Check a FAB and return what it says of itself; raises `InvalidFab`."""
+    if len(content) > MAX_FAB_BYTES:
+        raise InvalidFab(
+            f"The app's FAB has {len(content):,} bytes, and at most {MAX_FAB_BYTES:,} "
+            "(10 MiB) are accepted. Exclude data and models from it with "
+            '"fab-exclude" in pyproject.toml.'
+        )
+    project = _parse_project(_read_project(content))
+    app = _check_sections(project)
+    try:
+        config = flatten(app.get("config", {}))
+        check_format(project)
+    except (InvalidConfig, ValueError) as exc:
+        raise InvalidFab(str(exc)) from exc
+    components = app["components"]
+    return FabInfo(
+        fab_hash=hashlib.sha256(content).hexdigest(),
+        fab_id=f"{app['publisher']}/{project['project']['name']}",
+        version=project["project"]["version"],
+        config=config,
+        task_type=TaskType.AGENT_APP if "agentapp" in components else TaskType.SERVER_APP,
+    )
+
+
+def _read_project(content: bytes) -> str:
+    """Return the text of the archive's `pyproject.toml`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if _PROJECT_FILE not in archive.namelist():
+                raise InvalidFab(f"The app's FAB holds no {_PROJECT_FILE}.")
+            with archive.open(_PROJECT_FILE) as file:
+                raw = file.read(_MAX_PROJECT_BYTES + 1)
+    except InvalidFab:
+        raise
+    # A damaged archive makes zipfile and its decompressors raise nearly anything.
+    except Exception as exc:
+        raise InvalidFab(f"The app's FAB is not a readable zip archive ({exc}).") from exc
+    if len(raw) > _MAX_PROJECT_BYTES:
+        raise InvalidFab(f"The app's {_PROJECT_FILE} is larger than {_MAX_PROJECT_BYTES:,} bytes.")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise InvalidFab(f"The app's {_PROJECT_FILE} is not UTF-8 text.") from exc
+
+
+def _parse_project(text: str) -> dict[str, Any]:
+    try:
+        return tomli.loads(text)
+    except (tomli.TOMLDecodeError, RecursionError) as exc:
+        raise InvalidFab(f"The app's {_PROJECT_FILE} is not valid TOML: {exc}") from exc
+
+
+def _check_sections(project: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check that the sections and properties a FAB needs are there; return `tool.flwr.app`."""
+    problems = [
+        f'property "{name}" must be text and present in [project]'
+        for name in ("name", "version")
+        if not _is_text(_table(project, "project").get(name))
+    ]
+    if not isinstance(project.get("project"), dict):
+        problems = ["section [project] is missing"]
+    app = _table(_table(_table(project, "tool"), "flwr"), "app")
+    problems += _check_app(app) if app else ["section [tool.flwr.app] is missing"]
+    if problems:
+        raise InvalidFab(f"The app's {_PROJECT_FILE} is incomplete: {'; '.join(problems)}.")
+    return app
+
+
+def _check_app(app: Mapping[str, Any]) -> list[str]:
+    problems = []
+    if not _is_text(app.get("publisher")):
+        problems.append('property "publisher" must be text and present in [tool.flwr.app]')
+    problems += [
+        f'property "{key}" in [tool.flwr.app] must be a list of patterns that is not empty'
+        for key in _PATTERN_KEYS
+        if key in app and not _is_pattern_list(app[key])
+    ]
+    if not isinstance(app.get("config", {}), dict):
+        problems.append("[tool.flwr.app.config] must be a table")
+    components = app.get("components")
+    if not isinstance(components, dict):
+        return [*problems, "section [tool.flwr.app.components] is missing"]
+    return problems + _check_components(components)
+
+
+def _check_components(components: Mapping[str, Any]) -> list[str]:
+    needed = () if "agentapp" in components else ("serverapp", "clientapp")
+    problems = [
+        f'property "{name}" is missing in [tool.flwr.app.components]'
+        for name in needed
+        if name not in components
+    ]
+    problems += [
+        f'property "{name}" in [tool.flwr.app.components] must be of the form "module:attribute"'
+        for name in _COMPONENTS
+        if name in components and not _is_reference(components[name])
+    ]
+    return problems
+
+
+def _table(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = parent.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_pattern_list(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(pattern, str) and pattern.strip() for pattern in value)
+    )
+
+
+def _is_reference(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    module, _, attribute = value.partition(":")
+    return bool(module) and bool(attribute)

@@ -1,0 +1,31 @@
+"""SuperNodes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from flower_nats.model.states import NodeStatus
+
+
+@dataclass(frozen=True)
+class Node:
+    """A SuperNode as the database knows it."""
+
+    node_id: int
+    public_key: bytes
+    """PEM; the node's identity."""
+    owner_id: str
+    """Account that registered it."""
+    owner_name: str
+    status: NodeStatus
+    heartbeat_interval: float
+    """Seconds between the heartbeats it has promised."""
+    registered_at: datetime
+    last_activated_at: datetime | None
+    last_deactivated_at: datetime | None
+    unregistered_at: datetime | None
+    online_until: datetime | None
+    """When it counts as offline unless it is heard again."""
+
+    def log_context(self) -> dict[str, object]:
+        """Fields that name this node in a log line."""
+        return {"node_id": self.node_id, "node_status": str(self.status)}

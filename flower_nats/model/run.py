@@ -1,0 +1,70 @@
+"""Runs, and the series they belong to."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from flower_nats.model.states import Status
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the database knows it, in the state of its primary task."""
+
+    run_id: int
+    series_id: int
+    primary_task_id: int
+    primary_task_type: str
+    fab_id: str
+    fab_version: str
+    fab_hash: str
+    override_config: bytes
+    """The overrides of the app's configuration: a `Run` of the wire with that field alone."""
+    federation: str
+    account_id: str
+    bytes_sent: int
+    bytes_recv: int
+    clientapp_runtime: float
+    """Seconds that ClientApps have computed, summed over nodes."""
+    status: Status
+    sub_status: str
+    details: str
+    pending_at: datetime
+    starting_at: datetime | None
+    running_at: datetime | None
+    finished_at: datetime | None
+
+    def log_context(self) -> dict[str, object]:
+        """Fields that name this run in a log line."""
+        return {"run_id": self.run_id, "run_status": str(self.status)}
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What is needed to create a run."""
+
+    fab_id: str
+    fab_version: str
+    fab_hash: str
+    override_config: bytes
+    federation: str
+    account_id: str
+    primary_task_type: str
+    series_id: int | None = None
+    """The series to go on with, None to begin one."""
+    series_description: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs that share one context, one after the other."""
+
+    series_id: int
+    federation: str
+    description: str
+    created_at: datetime
+    updated_at: datetime
+    run_ids: tuple[int, ...]
+    """Oldest first."""
+    last_status: Status | None
+    last_sub_status: str
+    last_details: str
