@@ -69,8 +69,8 @@ class SuperlinkSettings:
     serverappio_api_address: str = "127.0.0.1:9091"
     """`host:port` of a gateway's ServerAppIo API, as a SuperExec on this host reaches it."""
 
-    appio_tls: TlsFiles | None = None
-    """Set when the ServerAppIo API speaks TLS; a SuperExec verifies it with the CA certificate."""
+    appio_ca_certificate: Path | None = None
+    """CA certificate (PEM) of the ServerAppIo API for that SuperExec, None for no TLS."""
 
     superexec_auth_secret: bytes | None = field(default=None, repr=False)
     """Shared secret of SuperExecs, None when they need not authenticate."""

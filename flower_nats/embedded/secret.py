@@ -1,0 +1,14 @@
+"""The password of an embedded server: made once per directory, readable by its owner alone."""
+
+import secrets
+from pathlib import Path
+
+from flower_nats.embedded.process import private_directory, private_file
+
+
+def secret_in(directory: Path) -> str:
+    """Return the password kept in `directory`, which is made at the first call; URL-safe."""
+    path = private_directory(directory) / "password"
+    if not path.exists():
+        private_file(path, secrets.token_urlsafe(24))
+    return path.read_text()

@@ -1,0 +1,199 @@
+"""Reading Messages and object trees off the wire, and the rules a Message must keep.
+
+The rules mirror flwr 1.33 `server/utils/validator.py`, `supercore/inflatable/` and, for error replies,
+`server/superlink/linkstate/utils.py`.
+"""
+
+import hashlib
+import re
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+
+from google.protobuf.message import DecodeError
+
+from flower_nats.model.caller import SUPERLINK_NODE_ID
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire import common_pb2 as common
+
+_OLDEST_CREATED_AT = 1740700800.0
+"""Unix time before which no real Message was created (28 February 2025, as stock checks)."""
+
+TTL_TOLERANCE = 0.1
+"""Seconds by which a reply may outlive its instruction (flwr `MESSAGE_TTL_TOLERANCE`)."""
+
+_OBJECT_ID = re.compile(r"[0-9a-f]{64}\Z")
+_OBJECT_TYPE = re.compile(rb"[A-Za-z_][A-Za-z0-9_.]{0,99}\Z")
+_LONGEST_TREE = 1_000_000
+"""Objects in one message beyond which it is refused."""
+
+
+class MessageError(IntEnum):
+    """Codes of error replies that the SuperLink itself makes (flwr `common/constant.py`)."""
+
+    REPLY_UNAVAILABLE = 4
+    NODE_UNAVAILABLE = 5
+    MESSAGE_UNAVAILABLE = 3
+
+
+_REASONS = {
+    MessageError.MESSAGE_UNAVAILABLE: (
+        "Message unavailable: it is not known here. It may have expired (its TTL), its SuperNode may "
+        "have left the federation, or it never existed."
+    ),
+    MessageError.REPLY_UNAVAILABLE: "Reply unavailable: it expired before it was pulled.",
+    MessageError.NODE_UNAVAILABLE: (
+        "Node unavailable: the destination SuperNode has sent no heartbeat for twice its interval, or "
+        "was unregistered."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A Message without its content, and the tree of the objects that are its content."""
+
+    message: bytes
+    """The `Message` as it travels: metadata and perhaps an error."""
+    tree: bytes
+    """The `ObjectTree` as it travels."""
+
+    @property
+    def metadata(self) -> common.Metadata:
+        """The message's metadata."""
+        return common.Message.FromString(self.message).metadata
+
+    @property
+    def size(self) -> int:
+        """Bytes of both."""
+        return len(self.message) + len(self.tree)
+
+
+def object_ids(tree: bytes) -> list[str]:
+    """Return the ids of all objects of a tree, each once, children first.
+
+    Raises `ApiError` (MALFORMED_REQUEST) if it is not a tree of SHA-256 ids.
+    """
+    try:
+        root = common.ObjectTree.FromString(tree)
+    except DecodeError as exc:
+        raise _malformed("the object tree cannot be read") from exc
+    found: dict[str, None] = {}
+    _collect(root, found)
+    return list(found)
+
+
+def _collect(tree: common.ObjectTree, found: dict[str, None]) -> None:
+    for child in tree.children:
+        _collect(child, found)
+    if not _OBJECT_ID.match(tree.object_id):
+        raise _malformed(f"{tree.object_id[:80]!r} is not an object id (64 hex digits)")
+    found[tree.object_id] = None
+    if len(found) > _LONGEST_TREE:
+        raise _malformed(f"a message may have at most {_LONGEST_TREE} objects")
+
+
+def check_message(message: common.Message, tree: bytes, *, is_reply: bool) -> None:
+    """Check a Message against the rules for instructions or replies.
+
+    Raises `ApiError` (MALFORMED_REQUEST) that names every rule broken.
+    """
+    broken = _broken_rules(message, is_reply)
+    ids = object_ids(tree)
+    if message.metadata.message_id not in ids[-1:]:
+        broken.append("the message id must be the id of its object tree's root")
+    if broken:
+        raise _malformed("; ".join(broken))
+
+
+def _broken_rules(message: common.Message, is_reply: bool) -> list[str]:
+    metadata = message.metadata
+    rules = [
+        (metadata.created_at >= _OLDEST_CREATED_AT, "`created_at` must be the Unix time in seconds"),
+        (metadata.ttl > 0, "`ttl` must be higher than zero"),
+        (metadata.ttl <= 0 or not expired(metadata), "the message's TTL has expired"),
+        (bool(metadata.message_type), "`message_type` must be set"),
+        (
+            message.HasField("content") != message.HasField("error"),
+            "either `content` or `error` must be set, and not both",
+        ),
+        (bool(metadata.dst_node_id), "`dst_node_id` must be set"),
+        (bool(metadata.reply_to_message_id) == is_reply, _reply_rule(is_reply)),
+        (
+            (metadata.src_node_id == SUPERLINK_NODE_ID) != is_reply,
+            f"`src_node_id` must {'not ' if is_reply else ''}be {SUPERLINK_NODE_ID}, the SuperLink",
+        ),
+        (
+            (metadata.dst_node_id == SUPERLINK_NODE_ID) == is_reply,
+            f"`dst_node_id` must {'' if is_reply else 'not '}be {SUPERLINK_NODE_ID}, the SuperLink",
+        ),
+    ]
+    return [text for kept, text in rules if not kept]
+
+
+def _reply_rule(is_reply: bool) -> str:
+    return f"`reply_to_message_id` must {'' if is_reply else 'not '}be set"
+
+
+def expires_at(metadata: common.Metadata) -> float:
+    """Return the Unix time in seconds from which a Message counts as expired."""
+    return metadata.created_at + metadata.ttl
+
+
+def expired(metadata: common.Metadata) -> bool:
+    """Return whether a Message has expired."""
+    return expires_at(metadata) <= time.time()
+
+
+def check_object(object_id: str, content: bytes) -> None:
+    """Check that an object is what its id says and has the form of an inflatable object.
+
+    An object is a head `<type> <child ids, comma-separated> <body length>`, a zero byte and the body.
+    Raises `ApiError` (MALFORMED_REQUEST).
+    """
+    if hashlib.sha256(content).hexdigest() != object_id:
+        raise _malformed(f"the content of object {object_id[:64]!r} does not hash to its id")
+    # The divider comes early: a head is a type, a length and 65 bytes for each child.
+    divider = content.find(b"\x00")
+    parts = content[: max(divider, 0)].split(b" ")
+    if divider < 0 or len(parts) != 3 or not _OBJECT_TYPE.match(parts[0]):
+        raise _malformed(f"object {object_id} has no proper head")
+    children = parts[1].decode("ascii", "replace").split(",") if parts[1] else []
+    if not all(_OBJECT_ID.match(child) for child in children):
+        raise _malformed(f"object {object_id} names a child that is not an object id")
+    if not parts[2].isdigit() or int(parts[2]) != len(content) - divider - 1:
+        raise _malformed(f"object {object_id} is not as long as its head says")
+
+
+def error_reply(code: MessageError, instruction_id: str, instruction: common.Metadata | None) -> tuple[
+    Outgoing, bytes
+]:
+    """Make the error reply that the SuperLink itself gives to an instruction.
+
+    `instruction` is its metadata if it is still known. Returns the message and the content of its
+    one object.
+    """
+    metadata = common.Metadata(
+        src_node_id=SUPERLINK_NODE_ID,
+        dst_node_id=SUPERLINK_NODE_ID,
+        reply_to_message_id=instruction_id,
+        message_type="system",
+        created_at=time.time(),
+    )
+    if instruction is not None:
+        metadata.run_id = instruction.run_id
+        metadata.group_id = instruction.group_id
+        metadata.message_type = instruction.message_type
+        metadata.ttl = max(expires_at(instruction) - metadata.created_at, 0.0)
+    message = common.Message(
+        metadata=metadata, error=common.Error(code=int(code), reason=_REASONS[code])
+    )
+    body = message.SerializeToString(deterministic=True)
+    content = b"Message  %d\x00" % len(body) + body
+    message.metadata.message_id = hashlib.sha256(content).hexdigest()
+    tree = common.ObjectTree(object_id=message.metadata.message_id)
+    return Outgoing(message.SerializeToString(), tree.SerializeToString()), content
+
+
+def _malformed(reason: str) -> ApiError:
+    return ApiError(ErrorCode.MALFORMED_REQUEST, reason, public_details=reason)
