@@ -1,0 +1,61 @@
+"""Real servers for tests: NATS per module, one PostgreSQL with a database per test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.postgres_server import PostgresServer
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a nats-server of the module's own, with nothing in it at first."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    yield asyncio.run(server.start())
+    asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def pg_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The session's PostgreSQL."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def create_database(pg_server: PostgresServer) -> Callable[[str], str]:
+    """Create a database as a copy of the named one; return its connection string."""
+
+    def create(template: str) -> str:
+        name = f"test_{next(_numbers)}"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        with psycopg.connect(pg_server.dsn, autocommit=True) as connection:
+            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+        return urlunsplit(urlsplit(pg_server.dsn)._replace(path=f"/{name}"))
+
+    return create
+
+
+@pytest.fixture
+def pg_dsn(create_database: Callable[[str], str]) -> str:
+    """Connection string of an empty database of the test's own."""
+    return create_database("template1")
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A directory for one embedded server or one `flower-nats up`."""
+    return tmp_path / "data"

@@ -1,0 +1,291 @@
+"""The embedded servers are real, durable, private, and never outlive their owner."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nats
+import nats.errors
+import psutil
+import psycopg
+import pytest
+
+from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.postgres_server import PostgresServer
+from flower_nats.embedded.process import (
+    OwnedProcess,
+    ProcessFailedError,
+    ProcessSpec,
+    end_remembered,
+)
+
+# An owner that starts both servers, says so and waits to be killed.
+_OWNER = """
+import asyncio, sys
+from pathlib import Path
+from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.postgres_server import PostgresServer
+from flower_nats.logs import configure_logs
+from flower_nats.settings import LogSettings
+
+async def main(directory):
+    configure_logs(LogSettings())
+    nats, postgres = NatsServer(directory / "nats"), PostgresServer(directory / "postgres")
+    print(await nats.start(), await postgres.start(), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        await asyncio.sleep(0.02)
+
+
+def pid_in(pid_file: Path) -> int:
+    return int(json.loads(pid_file.read_text())["pid"])
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def script(name: str, directory: Path, body: str) -> OwnedProcess:
+    return OwnedProcess(
+        ProcessSpec(
+            name=name,
+            command=(sys.executable, "-c", body),
+            log=directory / f"{name}.log",
+            pid_file=directory / f"{name}.pid",
+        )
+    )
+
+
+def start_owner(directory: Path) -> tuple[subprocess.Popen[str], list[str]]:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", _OWNER, str(directory)], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    return owner, owner.stdout.readline().split()
+
+
+async def test_nats_keeps_its_streams_over_a_restart(data_dir: Path) -> None:
+    server = NatsServer(data_dir)
+    client = await nats.connect(await server.start())
+    await client.jetstream().add_stream(name="s", subjects=["s.>"])
+    await client.jetstream().publish("s.1", b"kept")
+    await client.close()
+    first_url = server.url
+    await server.stop()
+
+    client = await nats.connect(await server.start())
+
+    assert server.url == first_url
+    assert (await client.jetstream().get_msg("s", 1)).data == b"kept"
+    await client.close()
+    await server.stop()
+
+
+async def test_nats_tells_its_clients_that_it_syncs_before_it_acknowledges(nats_url: str) -> None:
+    client = await nats.connect(nats_url)
+
+    reply = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=2)
+
+    assert json.loads(reply.data)["data"]["jetstream"]["config"]["sync_always"] is True
+    assert client.max_payload == 8 * 1024 * 1024
+    await client.close()
+
+
+async def test_nats_lets_in_only_who_knows_the_password(nats_url: str) -> None:
+    url = urlsplit(nats_url)
+
+    async def ignore(_: Exception) -> None:
+        pass
+
+    with pytest.raises(nats.errors.Error, match="Authorization"):
+        await nats.connect(
+            f"nats://127.0.0.1:{url.port}",
+            user="flower",
+            password="guess",
+            allow_reconnect=False,
+            error_cb=ignore,
+        )
+
+
+async def test_passwords_are_readable_by_their_owner_alone(data_dir: Path) -> None:
+    server = NatsServer(data_dir)
+    await server.start()
+
+    assert mode_of(data_dir) == 0o700
+    assert mode_of(data_dir / "password") == 0o600
+    assert mode_of(data_dir / "nats.conf") == 0o600
+    await server.stop()
+
+
+async def test_postgres_keeps_what_was_committed_when_it_is_killed(data_dir: Path) -> None:
+    server = PostgresServer(data_dir)
+    with psycopg.connect(await server.start()) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 42 AS answer")
+    os.kill(pid_in(data_dir / "postgres.pid"), signal.SIGKILL)
+    await server.wait()
+
+    await server.start()
+
+    with psycopg.connect(server.dsn) as connection:
+        assert connection.execute("SELECT answer FROM t").fetchone() == (42,)
+    await server.stop()
+
+
+def test_postgres_commits_to_disk_and_listens_on_no_network(pg_server: PostgresServer) -> None:
+    query = "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)"
+    names = ["fsync", "synchronous_commit", "full_page_writes", "listen_addresses"]
+
+    with psycopg.connect(pg_server.dsn) as connection:
+        settings: dict[str, str] = dict(connection.execute(query, [names]).fetchall())
+
+    assert settings == {
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "full_page_writes": "on",
+        "listen_addresses": "",
+    }
+
+
+def test_postgres_lets_in_only_who_knows_the_password(pg_server: PostgresServer) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(pg_server.dsn, password="guess")
+
+
+def test_each_test_gets_an_empty_database(pg_dsn: str) -> None:
+    with psycopg.connect(pg_dsn) as connection:
+        connection.execute("CREATE TABLE t (a int)")
+
+
+def test_of_its_own(pg_dsn: str) -> None:
+    with psycopg.connect(pg_dsn) as connection:
+        connection.execute("CREATE TABLE t (a int)")
+
+
+async def test_a_directory_with_a_long_path_holds_a_postgres_too(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path / ("long" * 30))
+
+    with psycopg.connect(await server.start()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+    await server.stop()
+
+
+async def test_a_data_directory_that_was_half_created_is_created_anew(data_dir: Path) -> None:
+    (data_dir / "data.new").mkdir(parents=True)
+    (data_dir / "data.new" / "PG_VERSION").write_text("18\n")
+    server = PostgresServer(data_dir)
+
+    with psycopg.connect(await server.start()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+    await server.stop()
+
+
+async def test_servers_end_with_their_owner_and_the_next_owner_has_everything(
+    data_dir: Path,
+) -> None:
+    owner, (nats_url, dsn) = start_owner(data_dir)
+    client = await nats.connect(nats_url)
+    await client.jetstream().add_stream(name="s", subjects=["s.>"])
+    await client.jetstream().publish("s.1", b"kept")
+    await client.close()
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 42 AS answer")
+    pids = [pid_in(data_dir / name / f"{name}.pid") for name in ("nats", "postgres")]
+
+    owner.kill()
+    owner.wait()
+
+    # The next owner does not wait for the old servers' end before it starts its own.
+    nats_server = NatsServer(data_dir / "nats")
+    postgres_server = PostgresServer(data_dir / "postgres")
+    await asyncio.gather(nats_server.start(), postgres_server.start())
+    client = await nats.connect(nats_server.url)
+    assert (await client.jetstream().get_msg("s", 1)).data == b"kept"
+    await client.close()
+    with psycopg.connect(postgres_server.dsn) as connection:
+        assert connection.execute("SELECT answer FROM t").fetchone() == (42,)
+    assert not any(is_running(pid) for pid in pids)
+    await asyncio.gather(nats_server.stop(), postgres_server.stop())
+
+
+async def test_servers_end_when_their_owner_is_killed(data_dir: Path) -> None:
+    owner, _ = start_owner(data_dir)
+    pids = [pid_in(data_dir / name / f"{name}.pid") for name in ("nats", "postgres")]
+
+    owner.kill()
+    owner.wait()
+
+    await wait_until(lambda: not any(is_running(pid) for pid in pids))
+
+
+async def test_a_process_that_will_not_end_is_killed(tmp_path: Path) -> None:
+    stubborn = script(
+        "stubborn",
+        tmp_path,
+        "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print('deaf', flush=True); signal.pause()",
+    )
+    await stubborn.start()
+    await wait_until(lambda: "deaf" in (tmp_path / "stubborn.log").read_text())
+
+    await stubborn.stop(grace=0.1)
+
+    assert stubborn.exit_code() == -signal.SIGKILL
+    assert not (tmp_path / "stubborn.pid").exists()
+
+
+async def test_a_process_left_behind_is_ended_through_its_pid_file(tmp_path: Path) -> None:
+    left_behind = script("left", tmp_path, "import signal; signal.pause()")
+    await left_behind.start()
+
+    await asyncio.gather(end_remembered(tmp_path / "left.pid"), left_behind.wait())
+
+    assert left_behind.exit_code() == -signal.SIGTERM
+
+
+async def test_a_pid_file_that_names_another_process_now_harms_nobody(tmp_path: Path) -> None:
+    innocent = script("innocent", tmp_path, "import signal; signal.pause()")
+    await innocent.start()
+    stale = tmp_path / "stale.pid"
+    stale.write_text(json.dumps({"pid": innocent.pid, "started": "1", "signal": 15}))
+
+    await end_remembered(stale)
+
+    assert innocent.exit_code() is None
+    assert not stale.exists()
+    await innocent.stop()
+
+
+async def test_a_server_that_does_not_start_says_why(data_dir: Path) -> None:
+    server = NatsServer(data_dir)
+    (data_dir / "store").mkdir(parents=True)
+    (data_dir / "store" / "jetstream").write_text("in the way")
+
+    with pytest.raises(ProcessFailedError, match=r"nats ended with exit code(.|\n)*storage"):
+        await server.start()
