@@ -54,6 +54,23 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class SuperexecSettings:
+    """Settings of a stock `flower-superexec` that runs ServerApps on this host."""
+
+    appio_api_address: str
+    """`host:port` of a gateway's ServerAppIo API, as this host reaches it."""
+
+    ca_certificate: Path | None = None
+    """CA certificate (PEM) that the ServerAppIo API is verified with, None for no TLS."""
+
+    auth_secret_file: Path | None = None
+    """File with the shared secret that SuperExecs prove to know, None when they need not."""
+
+    runtime_dependency_installation: bool = True
+    """Whether it may install what an app depends on before it starts the app."""
+
+
+@dataclass(frozen=True)
 class SuperlinkSettings:
     """Settings of one superlink worker."""
 
@@ -63,23 +80,11 @@ class SuperlinkSettings:
     database: str = field(repr=False)
     """Connection string of PostgreSQL (`postgresql://…`). Hidden: it may carry a password."""
 
-    isolation: Isolation = Isolation.SUBPROCESS
-    """Whether this worker's host runs a `flower-superexec` of its own."""
-
-    serverappio_api_address: str = "127.0.0.1:9091"
-    """`host:port` of a gateway's ServerAppIo API, as a SuperExec on this host reaches it."""
-
-    appio_ca_certificate: Path | None = None
-    """CA certificate (PEM) of the ServerAppIo API for that SuperExec, None for no TLS."""
-
-    superexec_auth_secret: bytes | None = field(default=None, repr=False)
-    """Shared secret of SuperExecs, None when they need not authenticate."""
+    superexec: SuperexecSettings | None = None
+    """The SuperExec that runs beside this worker, None in `process` isolation."""
 
     enable_supernode_auth: bool = False
     """Whether only SuperNodes whose key was registered over the Control API are let in."""
-
-    runtime_dependency_installation: bool = True
-    """Whether a `flower-superexec` of this host may install what an app depends on."""
 
     health_server_address: str | None = None
     """`host:port` of a gRPC health server without TLS, None for none."""
