@@ -1,0 +1,38 @@
+"""Ask nodes of which some go away before they answer, and print what became of each question."""
+
+import time
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+client = ClientApp()
+server = ServerApp()
+
+
+@client.query()
+def answer(message: Message, context: Context) -> Message:
+    if context.node_config["name"] == "faithful":
+        reply = RecordDict({"reply": ConfigRecord({"name": "faithful"})})
+        return Message(content=reply, reply_to=message)
+    time.sleep(600)
+    raise AssertionError("a node that goes away never answers")
+
+
+@server.main()
+def main(grid: Grid, context: Context) -> None:
+    while len(node_ids := sorted(grid.get_node_ids())) < int(context.run_config["nodes"]):
+        time.sleep(0.1)
+    open_questions = {
+        message_id: node_id
+        for node_id in node_ids
+        for message_id in grid.push_messages([Message(RecordDict(), node_id, "query")])
+    }
+    print(f"asked {len(open_questions)} nodes", flush=True)
+    while open_questions:
+        for reply in grid.pull_messages(list(open_questions)):
+            node_id = open_questions.pop(reply.metadata.reply_to_message_id)
+            error = reply.error if reply.has_error() else None
+            outcome = f"error {error.code}: {error.reason}" if error else "answer"
+            print(f"node {node_id}: {outcome}", flush=True)
+        time.sleep(0.5)

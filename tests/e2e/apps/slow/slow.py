@@ -1,0 +1,19 @@
+"""Print numbered lines with the time of printing until somebody stops the run."""
+
+import os
+import time
+
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+client = ClientApp()
+server = ServerApp()
+
+
+@server.main()
+def main(grid: Grid, context: Context) -> None:
+    print(f"process {os.getpid()}", flush=True)
+    for number in range(1, int(context.run_config["lines"]) + 1):
+        print(f"line {number} printed at {time.time():.3f}", flush=True)
+        time.sleep(float(context.run_config["interval-seconds"]))

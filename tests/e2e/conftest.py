@@ -1,0 +1,60 @@
+"""One server per module, stock clients around it, and their logs when a test fails."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.federation import Federation, SuperNode
+from tests.e2e.servers import ServerOptions, ServerUnderTest, running_server
+
+LOG_LINES_SHOWN = 60
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A directory for all that the servers and clients of a module leave behind."""
+    return tmp_path_factory.mktemp(request.module.__name__.rsplit(".", maxsplit=1)[-1])
+
+
+@pytest.fixture(scope="module")
+def server_options() -> ServerOptions:
+    """How a module wants its server started; override it in the module."""
+    return ServerOptions()
+
+
+@pytest.fixture(scope="module")
+def federation_server(workspace: Path, server_options: ServerOptions) -> Iterator[ServerUnderTest]:
+    """A server, without a single client."""
+    with running_server(workspace / "server", server_options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def federation(federation_server: ServerUnderTest, workspace: Path) -> Iterator[Federation]:
+    """Clients of the module's server, none of them started yet."""
+    clients = Federation(federation_server, workspace / "clients")
+    yield clients
+    clients.close()
+
+
+@pytest.fixture(scope="module")
+def supernodes(federation: Federation) -> list[SuperNode]:
+    """Two SuperNodes, called alpha and beta, that stay online as long as the module runs."""
+    return federation.start_supernodes("alpha", "beta")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of all logs of a module's processes beside a failure in it."""
+    report = yield
+    workspace = getattr(item, "funcargs", {}).get("workspace")
+    if report.failed and isinstance(workspace, Path):
+        for log_file in sorted(workspace.rglob("*.log")):
+            lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+            report.sections.append((str(log_file), "\n".join(lines[-LOG_LINES_SHOWN:])))
+    return report

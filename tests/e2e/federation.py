@@ -1,0 +1,192 @@
+"""Stock Flower clients, as processes, around one server under test."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.certificates import NodeKey
+from tests.e2e.processes import SCRIPTS, Child, clean_environment, wait_until
+from tests.e2e.servers import ServerUnderTest
+
+APPS = Path(__file__).parent / "apps"
+CONNECTION = "under-test"
+
+_NODE_ID = re.compile(r"SuperNode ID: (\d+)\n")
+_RUN_ID = re.compile(r"Successfully started run (\d+)")
+
+
+class SuperNode:
+    """A stock `flower-supernode` that the server has let in."""
+
+    def __init__(self, name: str, process: Child) -> None:
+        self.name = name
+        self.process = process
+        self.node_id = int(process.wait_for_match(_NODE_ID)[1])
+
+    def took_part_in(self, run_id: int) -> bool:
+        """Whether a message of the run has reached this SuperNode."""
+        return f"[RUN {run_id}" in self.process.output()
+
+
+class Federation:
+    """What users and operators do with stock Flower on one server, each with a home of its own."""
+
+    def __init__(self, server: ServerUnderTest, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        self._children: list[Child] = []
+        self._cli_home = folder / "cli-home"
+        self._cli_home.mkdir(parents=True)
+        (self._cli_home / "config.toml").write_text(self._connection_config(), encoding="utf-8")
+
+    def cli(
+        self, *arguments: str | Path, timeout: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `flwr` to its end; stdout and stderr are kept apart."""
+        return subprocess.run(
+            [str(SCRIPTS / "flwr"), *map(str, arguments)],
+            env=self._cli_environment(),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def refusal(self, *arguments: str | Path) -> str:
+        """Run `flwr`, which must fail with a message of its own, and return that message."""
+        done = self.cli(*arguments)
+        assert done.returncode == 1, f"flwr {arguments} was not refused:\n{done.stdout}"
+        assert "Traceback" not in done.stdout + done.stderr
+        return text_in_box(done.stderr)
+
+    def cli_json(self, *arguments: str | Path) -> dict[str, Any]:
+        """Run `flwr … --format json` and return what it printed."""
+        done = self.cli(*arguments, "--format", "json")
+        assert done.stdout, f"flwr {arguments} printed nothing; stderr: {done.stderr}"
+        printed: dict[str, Any] = json.loads(done.stdout)
+        return printed
+
+    def start_cli(self, name: str, *arguments: str | Path) -> Child:
+        """Start `flwr` and let it run."""
+        return self._start(name, ["flwr", *map(str, arguments)], self._cli_environment())
+
+    def run_app(self, app: str, run_config: str = "") -> int:
+        """Submit one of the test apps and return its run id."""
+        overrides = ["--run-config", run_config] if run_config else []
+        done = self.cli("run", APPS / app, *overrides)
+        assert done.returncode == 0, done.stderr
+        return run_id_in(done.stdout)
+
+    def status_of(self, run_id: int) -> str:
+        """Return a run's status as `flwr list` shows it, such as `finished:completed`."""
+        status: str = self.details_of(run_id)["status"]
+        return status
+
+    def details_of(self, run_id: int) -> dict[str, Any]:
+        """Return all that `flwr list --run-id` says about a run."""
+        (run,) = self.cli_json("list", "--run-id", str(run_id))["runs"]
+        assert run["run-id"] == str(run_id)
+        details: dict[str, Any] = run
+        return details
+
+    def wait_for_status(self, run_id: int, status: str, timeout: float = 60.0) -> None:
+        """Wait until a run has a status."""
+        wait_until(
+            lambda: self.status_of(run_id) == status, timeout, f"run {run_id} to be {status}"
+        )
+
+    def log_of(self, run_id: int) -> str:
+        """Return all that a finished run has logged."""
+        done = self.cli("log", str(run_id), "--stream")
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def nodes(self) -> dict[int, str]:
+        """Return the status of every node that `flwr supernode list` shows, by node id."""
+        listed = self.cli_json("supernode", "list")["nodes"]
+        return {int(node["node-id"]): node["status"] for node in listed}
+
+    def start_supernodes(self, *names: str) -> list[SuperNode]:
+        """Start SuperNodes whose node config says their name, and wait until all are let in."""
+        processes = [(name, self.start_supernode_process(name)) for name in names]
+        return [SuperNode(name, process) for name, process in processes]
+
+    def start_supernode_process(self, name: str, key: NodeKey | None = None) -> Child:
+        """Start a SuperNode, with a registered key or one of its own, and do not wait for it."""
+        command = [
+            "flower-supernode",
+            *("--superlink", self.server.addresses.fleet),
+            *("--clientappio-api-address", "127.0.0.1:0"),
+            *("--node-config", f'name="{name}"'),
+            *self._trust(),
+        ]
+        if key is not None:
+            command += ["--auth-supernode-private-key", str(key.private)]
+        return self._start(f"supernode-{name}", command, {"FLWR_HOME": str(self.folder / name)})
+
+    def start_superexec(self, name: str, secret: Path | None = None) -> Child:
+        """Start a SuperExec for ServerApps, as an operator does in `process` isolation."""
+        command = [
+            "flower-superexec",
+            *("--plugin-type", "serverapp"),
+            *("--appio-api-address", self.server.addresses.serverappio),
+            "--insecure",
+        ]
+        if secret is not None:
+            command += ["--superexec-auth-secret-file", str(secret)]
+        return self._start(name, command, {"FLWR_HOME": str(self.folder / name)})
+
+    def close(self) -> None:
+        """End every process that was started here."""
+        for child in self._children:
+            child.ask_to_end()
+        for child in self._children:
+            child.terminate()
+
+    def _start(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Child:
+        child = Child(command, log_file=self.folder / f"{name}.log", environment=environment)
+        self._children.append(child)
+        return child
+
+    def _cli_environment(self) -> dict[str, str]:
+        return clean_environment({"FLWR_HOME": str(self._cli_home)})
+
+    def _connection_config(self) -> str:
+        certificates = self.server.options.certificates
+        trust = f'root-certificates = "{certificates.ca_certificate}"' if certificates else ""
+        return "\n".join(
+            [
+                "[superlink]",
+                f'default = "{CONNECTION}"',
+                f"[superlink.{CONNECTION}]",
+                f'address = "{self.server.addresses.control}"',
+                trust or "insecure = true",
+                "",
+            ]
+        )
+
+    def _trust(self) -> list[str]:
+        certificates = self.server.options.certificates
+        if certificates is None:
+            return ["--insecure"]
+        return ["--root-certificates", str(certificates.ca_certificate)]
+
+
+def text_in_box(output: str) -> str:
+    """Return the text of the box that the stock CLI draws around an error message."""
+    lines = [line.strip("│ ") for line in output.splitlines() if line.startswith("│")]
+    return " ".join(lines)
+
+
+def run_id_in(output: str) -> int:
+    """Return the id of the run that `flwr run` says it has started."""
+    found = _RUN_ID.search(output)
+    assert found is not None, f"no run id in: {output}"
+    return int(found[1])

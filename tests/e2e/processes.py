@@ -1,0 +1,178 @@
+"""Real processes with their logs on disk, ended by process id."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+# Where the console scripts of this environment are: stock clients start each other by name.
+SCRIPTS = Path(sys.executable).parent
+
+Result = TypeVar("Result")
+
+
+class NotYetError(AssertionError):
+    """What a test waited for did not come true in time."""
+
+
+def wait_until(condition: Callable[[], Result | None], timeout: float, what: str) -> Result:
+    """Return the first truthy result of `condition`, asked every 50 ms for `timeout` seconds.
+
+    Raises:
+        NotYetError: `condition` was never true; `what` says what it stood for.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        if result := condition():
+            return result
+        if time.monotonic() > deadline:
+            raise NotYetError(f"waited {timeout:.0f} s in vain: {what}")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts_connections(address: str) -> bool:
+    """Whether somebody listens on `address` (`host:port`)."""
+    host, port = address.rsplit(":", maxsplit=1)
+    try:
+        with socket.create_connection((host, int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a stock process: no telemetry, no update check, no installing."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
+    return inherited | {
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        # Wide enough that the tables of the stock CLI do not break the values in them.
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        **extra,
+    }
+
+
+class Child:
+    """A running process whose output goes to a file.
+
+    Ending it also ends the processes it started, each by its id.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, log_file: Path, environment: Mapping[str, str]
+    ) -> None:
+        self.name = log_file.stem
+        self.log_file = log_file
+        with log_file.open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(SCRIPTS / command[0]), *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(environment),
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while the process runs."""
+        return self._process.poll()
+
+    def output(self) -> str:
+        """Everything that the process has written so far."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for_output(self, text: str, timeout: float = 30.0) -> str:
+        """Wait until the process has written `text`; return all of its output.
+
+        Raises:
+            NotYetError: it did not come in time, or the process ended without writing it.
+        """
+        return self.wait_for_match(re.compile(re.escape(text)), timeout).string
+
+    def wait_for_match(self, pattern: re.Pattern[str], timeout: float = 30.0) -> re.Match[str]:
+        """Wait until something in the output matches; return the first match.
+
+        Raises:
+            NotYetError: it did not come in time, or the process ended without writing it.
+        """
+
+        def written() -> re.Match[str] | None:
+            ended = self.exit_code is not None
+            found = pattern.search(self.output())
+            if ended and not found:
+                raise NotYetError(f"{self.name} ended without {pattern}:\n{self.output()}")
+            return found
+
+        return wait_until(written, timeout, f"{pattern} in the output of {self.name}")
+
+    def wait(self, timeout: float) -> int:
+        """Wait until the process has ended and return its exit code."""
+        return self._process.wait(timeout)
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM and return at once."""
+        if self.exit_code is None:
+            self._process.terminate()
+
+    def terminate(self, timeout: float = 15.0) -> int:
+        """End the process with SIGTERM, kill what it leaves behind, and return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it was still there after `timeout` seconds, and was killed.
+        """
+        family = self._family()
+        self.ask_to_end()
+        try:
+            return self._process.wait(timeout)
+        finally:
+            self._kill(family)
+
+    def kill(self) -> None:
+        """Kill the process with SIGKILL, and nothing else: what it started is left to itself."""
+        self._process.kill()
+        self._process.wait(10.0)
+
+    def kill_all(self) -> None:
+        """Kill the process and everything it started, at once, as a power cut would."""
+        self._kill(self._family())
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            parent = psutil.Process(self.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _kill(self, family: Sequence[psutil.Process]) -> None:
+        for process in family:
+            # psutil compares the start time, so a process id that was given away again is safe.
+            if process.is_running():
+                process.kill()
+        psutil.wait_procs(family, timeout=10.0)
+        self._process.wait(10.0)

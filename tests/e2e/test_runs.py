@@ -1,0 +1,189 @@
+"""What a user does with `flwr` on a federation that is just there: run, look, stop."""
+
+from __future__ import annotations
+
+import re
+
+import psutil
+import pytest
+
+from tests.e2e.federation import APPS, Federation, SuperNode, run_id_in
+from tests.e2e.processes import wait_until
+
+DEFAULT_FEDERATION = "@none/default"
+
+
+@pytest.fixture(scope="module")
+def finished_run(federation: Federation, supernodes: list[SuperNode]) -> int:
+    """A run of the app 'nothing' with both nodes, streamed to its end."""
+    done = federation.cli("run", APPS / "nothing", "--stream")
+    assert done.returncode == 0, done.stderr
+    for node in supernodes:
+        assert f"node {node.node_id} answered: how are you, asked {node.name}\n" in done.stdout
+    assert done.stdout.count("round 1 gathered 2 answers\n") == 1
+    return run_id_in(done.stdout)
+
+
+def test_a_streamed_run_shows_its_output_and_completes(
+    federation: Federation, finished_run: int
+) -> None:
+    details = federation.details_of(finished_run)
+
+    assert details["status"] == "finished:completed"
+    assert details["fab-id"] == "flower-nats/nothing"
+    assert details["fab-version"] == "1.0.0"
+    assert details["federation-id"] == DEFAULT_FEDERATION
+
+
+def test_a_finished_run_accounts_for_its_time_and_traffic(
+    federation: Federation, finished_run: int
+) -> None:
+    details = federation.details_of(finished_run)
+    moments = [details[f"{state}-at"] for state in ("pending", "starting", "running", "finished")]
+    traffic, compute = details["network-traffic"], details["compute-time"]
+
+    assert moments == sorted(moments)
+    assert 0 < details["elapsed"] < 60
+    assert traffic["inbound-bytes"] > 0
+    assert traffic["outbound-bytes"] > 0
+    assert compute["serverapp-seconds"] == pytest.approx(details["elapsed"], abs=0.5)
+    assert 0 < compute["clientapp-seconds"] < 60
+
+
+def test_a_run_config_override_reaches_the_app(
+    federation: Federation, supernodes: list[SuperNode]
+) -> None:
+    overrides = 'rounds=2 question="what is new"'
+    done = federation.cli("run", APPS / "nothing", "--stream", "--run-config", overrides)
+
+    assert done.stdout.count("answered: what is new, asked") == 4
+    assert "round 2 gathered 2 answers\n" in done.stdout
+
+
+def test_an_unknown_run_config_key_is_refused(federation: Federation) -> None:
+    before = len(federation.cli_json("list")["runs"])
+
+    refusal = federation.refusal("run", APPS / "nothing", "--run-config", "nonsense=1")
+
+    assert refusal == "[code: 15] Invalid run configuration."
+    assert len(federation.cli_json("list")["runs"]) == before
+
+
+def test_an_unknown_federation_is_refused(federation: Federation) -> None:
+    refusal = federation.refusal("run", APPS / "nothing", "--federation", "@none/unknown")
+
+    assert refusal.startswith("[code: 2] Federation not found")
+
+
+def test_the_list_shows_runs_newest_first_for_people(
+    federation: Federation, finished_run: int
+) -> None:
+    listed = federation.cli("list").stdout
+    newest_first = federation.cli_json("list")["runs"]
+    detailed = federation.cli("list", "--run-id", str(finished_run)).stdout
+    limited = federation.cli_json("list", "--limit", "1")["runs"]
+
+    assert re.search(rf"{finished_run} +│ +{DEFAULT_FEDERATION} .*finished:completed", listed)
+    assert newest_first == sorted(newest_first, key=lambda run: run["pending-at"], reverse=True)
+    assert re.search(r"Status +│ finished:completed", detailed)
+    assert [run["run-id"] for run in limited] == [newest_first[0]["run-id"]]
+
+
+def test_an_unknown_run_is_refused_by_every_command(federation: Federation) -> None:
+    for command in (("list", "--run-id", "5"), ("stop", "5"), ("log", "5", "--stream")):
+        assert federation.refusal(*command) == "[code: 16] Run ID not found."
+
+
+def test_a_serverapp_that_raises_fails_its_run_with_the_reason(federation: Federation) -> None:
+    done = federation.cli("run", APPS / "failing", "--stream")
+    details = federation.details_of(run_id_in(done.stdout))
+
+    assert "about to fail\n" in done.stdout
+    assert "RuntimeError: the dog ate it" in done.stdout
+    assert details["status"] == "finished:failed"
+    assert details["status-details"] == "ServerApp failed with exception: the dog ate it"
+
+
+def test_two_runs_share_the_supernodes_each_on_its_own_subset(
+    federation: Federation, supernodes: list[SuperNode]
+) -> None:
+    lowest, highest = sorted(supernodes, key=lambda node: node.node_id)
+
+    on_all = federation.run_app("nothing", "rounds=3")
+    on_lowest = federation.run_app("subset")
+    running_together = {federation.status_of(run) for run in (on_all, on_lowest)}
+    for run_id in (on_all, on_lowest):
+        federation.wait_for_status(run_id, "finished:completed")
+
+    assert "finished:completed" not in running_together
+    assert "round 3 gathered 2 answers\n" in federation.log_of(on_all)
+    assert f"asked node {lowest.node_id}: {lowest.name}\n" in federation.log_of(on_lowest)
+    assert lowest.took_part_in(on_all)
+    assert highest.took_part_in(on_all)
+    assert lowest.took_part_in(on_lowest)
+    assert not highest.took_part_in(on_lowest)
+
+
+def test_stop_ends_the_serverapp_process_and_the_run(federation: Federation) -> None:
+    run_id = federation.run_app("slow")
+    stream = federation.start_cli("stopped-stream", "log", str(run_id), "--stream")
+    process_id = int(stream.wait_for_match(re.compile(r"process (\d+)\n"))[1])
+
+    done = federation.cli("stop", str(run_id))
+
+    assert f"Run {run_id} successfully stopped." in done.stdout
+    assert federation.status_of(run_id) == "finished:stopped"
+    wait_until(lambda: has_ended(process_id), 40.0, "the ServerApp process to end")
+    assert stream.wait(10.0) == 0
+    assert federation.refusal("stop", str(run_id)) == "[code: 18] Run is already finished."
+
+
+def test_run_and_stop_speak_json(federation: Federation) -> None:
+    started = federation.cli_json("run", APPS / "slow")
+    stopped = federation.cli_json("stop", started["run-id"])
+    again = federation.cli_json("stop", started["run-id"])
+
+    assert started["success"] is True
+    assert started["federation-id"] == DEFAULT_FEDERATION
+    assert started["fab-id"] == "flower-nats/slow"
+    assert stopped == {"success": True, "run-id": started["run-id"]}
+    assert again["success"] is False
+    assert again["error-message"].endswith("[code: 18] Run is already finished.")
+
+
+def test_the_lists_of_federations_and_supernodes_speak_json(
+    federation: Federation, supernodes: list[SuperNode], finished_run: int
+) -> None:
+    (listed,) = federation.cli_json("federation", "list")["federations"]
+    shown = federation.cli_json("federation", "list", "--federation", DEFAULT_FEDERATION)
+    nodes = federation.cli_json("supernode", "list")["nodes"]
+    online = {str(node.node_id) for node in supernodes}
+
+    assert (listed["id"], listed["archived"]) == (DEFAULT_FEDERATION, False)
+    assert listed["simulation"] is False
+    assert shown["federation"]["members"] == [{"member_id": "none", "role": "owner"}]
+    assert {node["node_id"] for node in shown["federation"]["nodes"]} == online
+    assert str(finished_run) in {run["run_id"] for run in shown["federation"]["runs"]}
+    assert {node["node-id"] for node in nodes if node["status"] == "online"} == online
+    assert {node["owner-name"] for node in nodes} == {"none"}
+
+
+def test_the_lists_of_federations_and_supernodes_read_well(
+    federation: Federation, supernodes: list[SuperNode]
+) -> None:
+    federations = federation.cli("federation", "list").stdout
+    shown = federation.cli("federation", "list", "--federation", DEFAULT_FEDERATION).stdout
+    nodes = federation.cli("supernode", "list").stdout
+
+    assert re.search(rf"{DEFAULT_FEDERATION} .*│ deployment │ active", federations)
+    for node in supernodes:
+        assert re.search(rf"{node.node_id} │ +none +│ +online", shown)
+        assert re.search(rf"{node.node_id} │ +none +│ +online", nodes)
+
+
+def has_ended(process_id: int) -> bool:
+    """Whether a process is gone, or was left as a zombie by a parent that does not ask for it."""
+    try:
+        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
