@@ -110,7 +110,9 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection after what is on its way out has left."""
-        if not self._client.is_closed:
+        if self._client.is_connected:
+            await self._client.drain()
+        elif not self._client.is_closed:
             await self._client.close()
 
     @property
@@ -165,6 +167,14 @@ class Connection:
             raise Unavailable(f"nobody serves {subject}") from exc
         except (NatsError, TimeoutError, OSError) as exc:
             raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
+
+    async def answer(self, request: Msg, body: bytes, headers: Headers) -> None:
+        """Answer a request that came by `subscribe`."""
+        try:
+            await self._client.publish(request.reply, body, headers=dict(headers) or None)
+        except NatsError as exc:
+            # Whoever asked asks again.
+            log.warning("answer_lost", subject=request.subject, reason=repr(exc))
 
     # Streams
 

@@ -211,12 +211,14 @@ class Mailbox:
     # Replies
 
     async def accept_reply(
-        self, run_id: int, session_id: str, instruction_id: str, outgoing: Outgoing
+        self, run_id: int, session_id: str, outgoing: Outgoing, *, remembered: bool = True
     ) -> bool:
         """Accept the reply to an instruction, unless it has one; return whether this one is it.
 
-        The instruction ends with that. A refused reply's session is forgotten.
+        The instruction ends with that. A refused reply's session is forgotten. `remembered` makes
+        the broker refuse a second reply even after the first was confirmed, for `DUPLICATE_WINDOW`.
         """
+        instruction_id = outgoing.metadata.reply_to_message_id
         reply_id = outgoing.metadata.message_id
         subject = subjects.reply(run_id, session_id, instruction_id, reply_id)
         any_reply = subjects.reply(run_id, ANY, instruction_id, ANY)
@@ -224,7 +226,7 @@ class Mailbox:
             stored = await self._connection.store(
                 subject,
                 _pack(outgoing),
-                message_id=f"reply.{instruction_id}",
+                message_id=f"reply.{instruction_id}" if remembered else "",
                 expect=(any_reply, 0),
             )
             mine = not stored.duplicate

@@ -10,7 +10,7 @@ from flower_nats.broker.connection import Connection
 
 _STREAM = subjects.LOGS_STREAM
 
-_BATCH_BYTES = 512 * 1024
+_BATCH_BYTES = 8 * 1024 * 1024
 """Bytes after which a read is handed on: `flwr log --show` prints only the first batch."""
 
 

@@ -1,0 +1,33 @@
+"""Replies that the SuperLink itself gives when no node will."""
+
+import uuid
+
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.objects import Objects
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire.messages import MessageError, error_reply
+
+
+class ErrorReplies:
+    """Gives error replies by the same door as real ones, so that an instruction gets one of either."""
+
+    def __init__(self, mailbox: Mailbox, objects: Objects) -> None:
+        self._mailbox = mailbox
+        self._objects = objects
+
+    async def give(
+        self,
+        run_id: int,
+        instruction_id: str,
+        code: MessageError,
+        instruction: common.Metadata | None = None,
+    ) -> bool:
+        """End an instruction with an error; return False if it had its reply already."""
+        outgoing, content = error_reply(code, instruction_id, instruction)
+        await self._objects.put(run_id, outgoing.metadata.message_id, content)
+        # An id that nobody knows may have been answered and confirmed before: asking again must
+        # get an answer all the same.
+        known = code is not MessageError.MESSAGE_UNAVAILABLE
+        return await self._mailbox.accept_reply(
+            run_id, uuid.uuid4().hex, outgoing, remembered=known
+        )

@@ -1,0 +1,172 @@
+"""RPCs over NATS request/reply: gateways ask, superlinks in the queue group answer.
+
+The body is the protobuf (or, for the `Internal` service, msgpack) as it is; who calls and how it went
+travel in headers. A body above `INLINE` bytes is deposited in JetStream and only its ticket sent.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
+import msgpack
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from flower_nats.broker import subjects
+from flower_nats.broker.blobs import INLINE, Blobs
+from flower_nats.broker.connection import PATIENCE, Connection
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+
+log = get_logger(__name__)
+
+Handler = Callable[[bytes, Caller], Awaitable[bytes]]
+
+_CALLER = "Fn-Caller"
+_TICKET = "Fn-Ticket"
+_ERROR = "Fn-Error"
+
+_FIRST_TRY = 3.0
+"""Seconds after which an answer is no longer expected and the request goes to another replica."""
+
+
+class RpcClient:
+    """Asks superlinks."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._blobs = Blobs(connection)
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        body: bytes,
+        caller: Caller = Caller(),  # noqa: B008  (frozen)
+        *,
+        patience: float = PATIENCE,
+    ) -> bytes:
+        """Have a superlink serve an RPC.
+
+        Every handler may be called twice (they are idempotent), so an attempt without an answer is
+        made again, for up to `patience` seconds. Raises what the handler raised, or `Unavailable`.
+        """
+        headers = {_CALLER: _encode_caller(caller)}
+        ticket = ""
+        if len(body) > INLINE:
+            ticket = headers[_TICKET] = await self._blobs.put(body)
+            body = b""
+        try:
+            return await self._answer(subjects.api(service, method), body, headers, patience)
+        finally:
+            if ticket:
+                await self._blobs.drop(ticket)
+
+    async def ask(self, method: str, patience: float = PATIENCE, **question: Any) -> dict[str, Any]:
+        """Call a method of the `Internal` service."""
+        body = cast(bytes, msgpack.packb(question))
+        answer = await self.call("Internal", method, body, patience=patience)
+        return cast(dict[str, Any], msgpack.unpackb(answer, strict_map_key=False))
+
+    async def _answer(
+        self, subject: str, body: bytes, headers: Mapping[str, str], patience: float
+    ) -> bytes:
+        deadline = time.monotonic() + patience
+        timeout = _FIRST_TRY
+        while True:
+            try:
+                timeout = min(timeout, max(0.5, deadline - time.monotonic()))
+                message = await self._connection.ask(subject, body, headers, timeout)
+                return await self._read(message)
+            except Unavailable as exc:
+                if time.monotonic() >= deadline:
+                    raise
+                log.info("rpc_retried", subject=subject, reason=exc.detail)
+            timeout *= 2
+            await asyncio.sleep(0.1)
+
+    async def _read(self, message: Msg) -> bytes:
+        headers = message.headers or {}
+        if _ERROR in headers:
+            detail, public_details = msgpack.unpackb(message.data)
+            code = ErrorCode(int(headers[_ERROR]))
+            if code is ErrorCode.UNAVAILABLE:
+                raise Unavailable(detail)
+            raise ApiError(code, detail, public_details)
+        if ticket := headers.get(_TICKET):
+            body = await self._blobs.get(ticket)
+            await self._blobs.drop(ticket)
+            return body
+        return message.data
+
+
+class RpcServer:
+    """Serves RPCs in the queue group of superlinks."""
+
+    def __init__(self, connection: Connection, handlers: Mapping[tuple[str, str], Handler]) -> None:
+        self._connection = connection
+        self._blobs = Blobs(connection)
+        self._handlers = handlers
+        self._subscriptions: list[Subscription] = []
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Begin to take requests."""
+        for service, method in self._handlers:
+            subscription = await self._connection.subscribe(
+                subjects.api(service, method), self._take, queue=subjects.WORKERS
+            )
+            self._subscriptions.append(subscription)
+
+    async def drain(self, timeout: float = 8.0) -> None:
+        """Take no more requests and finish those in hand, for at most `timeout` seconds."""
+        for subscription in self._subscriptions:
+            await subscription.unsubscribe()
+        self._subscriptions.clear()
+        # What the broker had sent before it saw the unsubscription is still ours.
+        await self._connection.flush()
+        await asyncio.sleep(0)
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout)
+
+    async def _take(self, message: Msg) -> None:
+        name = message.subject.removeprefix("fn.api.")
+        task = asyncio.create_task(self._serve(name, message), name=f"rpc {name}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _serve(self, name: str, message: Msg) -> None:
+        service, _, method = name.partition(".")
+        headers: dict[str, str] = {}
+        try:
+            body = await self._handle(service, method, message)
+            if len(body) > INLINE:
+                headers[_TICKET] = await self._blobs.put(body)
+                body = b""
+        except ApiError as exc:
+            headers[_ERROR] = str(int(exc.code))
+            body = bytes(msgpack.packb((exc.detail, exc.public_details)))
+        except Exception as exc:
+            log.exception("rpc_failed", rpc=name)
+            headers[_ERROR] = str(int(ErrorCode.INTERNAL))
+            body = bytes(msgpack.packb((repr(exc), None)))
+        await self._connection.answer(message, body, headers)
+
+    async def _handle(self, service: str, method: str, message: Msg) -> bytes:
+        headers = message.headers or {}
+        body = message.data
+        if ticket := headers.get(_TICKET):
+            body = await self._blobs.get(ticket)
+        handler = self._handlers[(service, method)]
+        return await handler(body, _decode_caller(headers.get(_CALLER, "")))
+
+
+def _encode_caller(caller: Caller) -> str:
+    return bytes(msgpack.packb(asdict(caller))).hex()
+
+
+def _decode_caller(value: str) -> Caller:
+    return Caller(**msgpack.unpackb(bytes.fromhex(value))) if value else Caller()

@@ -1,0 +1,142 @@
+"""Who is calling: one authenticator per API.
+
+An authenticator takes a call and gives the caller, or raises the `ApiError` that makes stock clients
+do what they do against a stock SuperLink.
+"""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from flower_nats.broker.rpc import RpcClient
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats_gateway.call import Call
+from flower_nats_gateway.identities import Identities
+from flower_nats_gateway.verifier import Verifier
+
+Authenticator = Callable[[Call], Awaitable[Caller]]
+
+# The accepted age of a timestamp, exclusive (flwr 1.33 `common/constant.py`, SYSTEM_TIME_TOLERANCE
+# and TIMESTAMP_TOLERANCE), in seconds.
+_YOUNGEST = -5.0
+_OLDEST = 305.0
+
+# flwr 1.33 `supercore/constant.py` and `supercore/interceptors`.
+PUBLIC_KEY = "flwr-public-key-bin"
+SIGNATURE = "flwr-signature-bin"
+TIMESTAMP = "flwr-timestamp"
+TASK_TOKEN = "flwr-task-token"
+SUPEREXEC_TIMESTAMP = "flwr-superexec-ts"
+SUPEREXEC_NONCE = "flwr-superexec-nonce"
+SUPEREXEC_BODY = "flwr-superexec-body-sha256"
+SUPEREXEC_SIGNATURE = "flwr-superexec-signature"
+
+_BEFORE_REGISTRATION = frozenset({"RegisterNode", "ActivateNode"})
+_SUPEREXEC_METHODS = frozenset({"PullPendingTasks", "ClaimTask", "GetRun"})
+_LONGEST_NONCE = 256
+
+
+def authenticate_nobody() -> Authenticator:
+    """Control without accounts: everybody is the one account there is."""
+
+    async def authenticate(_call: Call) -> Caller:
+        return Caller()
+
+    return authenticate
+
+
+class FleetAuthenticator:
+    """SuperNodes sign the time of each call with their key, and must claim the id that is the key's."""
+
+    def __init__(self, identities: Identities, verifier: Verifier) -> None:
+        self._identities = identities
+        self._verifier = verifier
+
+    async def __call__(self, call: Call) -> Caller:
+        """Return the node that signed this call."""
+        public_key, signature = call.binary(PUBLIC_KEY), call.binary(SIGNATURE)
+        timestamp = call.text(TIMESTAMP)
+        if not (public_key and signature and timestamp):
+            raise ApiError(ErrorCode.MISSING_AUTH_METADATA, "key, signature or timestamp missing")
+        _check_age(_parse_iso(timestamp))
+        if not await self._verifier.verify(public_key, timestamp.encode("ascii"), signature):
+            raise ApiError(ErrorCode.INVALID_SIGNATURE, "the signature is not by this key")
+        request = call.parse(call.method.request)
+        if call.method.name in _BEFORE_REGISTRATION:
+            if request.public_key != public_key:  # type: ignore[attr-defined]
+                raise ApiError(ErrorCode.INVALID_SIGNATURE, "the key is not the one that signed")
+            return Caller(public_key=public_key)
+        claimed = getattr(request, "node", request).node_id
+        node_id = await self._identities.node(public_key)
+        if node_id is None or node_id != claimed:
+            raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {claimed} does not own this key")
+        return Caller(node_id=node_id, public_key=public_key)
+
+
+class ServerAppIoAuthenticator:
+    """Tasks bring their token; SuperExecs prove, if there is a shared secret, that they know it."""
+
+    def __init__(self, identities: Identities, rpc: RpcClient, secret: bytes | None) -> None:
+        self._identities = identities
+        self._rpc = rpc
+        # flwr 1.33 `supercore/auth/superexec.py`: the key is derived from the secret.
+        self._key = hmac.digest(secret, b"superexec-auth-v1", "sha256") if secret else None
+
+    async def __call__(self, call: Call) -> Caller:
+        """Return the task, or the nameless SuperExec, that makes this call."""
+        if call.method.name in _SUPEREXEC_METHODS:
+            if self._key is not None:
+                await self._check_superexec(call, self._key)
+            return Caller()
+        token = call.text(TASK_TOKEN)
+        task = await self._identities.task(token) if token else None
+        if task is None:
+            raise _failed("no task has this token")
+        return Caller(
+            task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token
+        )
+
+    async def _check_superexec(self, call: Call, key: bytes) -> None:
+        timestamp, nonce = call.text(SUPEREXEC_TIMESTAMP), call.text(SUPEREXEC_NONCE)
+        if not (timestamp.isdecimal() and len(timestamp) < 20 and 0 < len(nonce) <= _LONGEST_NONCE):
+            raise _failed("SuperExec timestamp or nonce missing")
+        try:
+            _check_age(float(timestamp))
+        except ApiError as exc:
+            raise _failed(exc.detail) from exc
+        body = hashlib.sha256(call.body).hexdigest()
+        text = f"method={call.method.path}\nts={timestamp}\nnonce={nonce}\nbody_sha256={body}"
+        expected = hmac.new(key, text.encode(), "sha256").hexdigest()
+        if not hmac.compare_digest(expected, call.text(SUPEREXEC_SIGNATURE)):
+            raise _failed("the SuperExec does not know the secret")
+        answer = await self._rpc.ask(
+            "ReserveNonce",
+            namespace=f"superexec:{call.method.path}",
+            nonce=nonce,
+            expires_at=float(timestamp) + _OLDEST,
+        )
+        if not answer["reserved"]:
+            raise _failed("this SuperExec call was made before")
+
+
+def _failed(reason: str) -> ApiError:
+    return ApiError(ErrorCode.AUTHENTICATION_FAILED, reason)
+
+
+def _parse_iso(timestamp: str) -> float:
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        timestamp.encode("ascii")
+    except ValueError as exc:
+        raise ApiError(ErrorCode.INVALID_TIMESTAMP, f"{timestamp[:64]!r} is no time") from exc
+    # Stock clients send an aware time; a naive one can only be meant as UTC.
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _check_age(moment: float) -> None:
+    age = time.time() - moment
+    if not _YOUNGEST < age < _OLDEST:
+        raise ApiError(ErrorCode.INVALID_TIMESTAMP, f"the caller's clock is off by {-age:.0f} s")
