@@ -1,0 +1,38 @@
+"""Requests that are carried out once, however often a gateway has to ask."""
+
+from collections.abc import Awaitable, Callable
+
+from flower_nats.store.connection import Database, Session, Transaction
+from flower_nats.store.queries import load
+
+_SQL = load("answers")
+
+_KEEP_SECONDS = 600
+"""Far longer than any gateway goes on asking for the answer to one request."""
+
+
+async def once(
+    database: Database, request_id: str, work: Callable[[Transaction], Awaitable[bytes]]
+) -> bytes:
+    """Run `work` in a transaction and return its answer, or the one it gave to this request before.
+
+    A request without an id is carried out as it comes.
+    """
+
+    async def attempt(transaction: Transaction) -> bytes:
+        if not request_id:
+            return await work(transaction)
+        # Waits here for another replica that is carrying the same request out just now.
+        if await transaction.fetch_one(_SQL["open"], request_id=request_id) is None:
+            answered = await transaction.fetch_one(_SQL["get"], request_id=request_id)
+            return bytes(answered["response"]) if answered else b""
+        response = await work(transaction)
+        await transaction.execute(_SQL["close"], request_id=request_id, response=response)
+        return response
+
+    return await database.transaction(attempt)
+
+
+async def drop_old_answers(session: Session) -> int:
+    """Forget answers that no gateway can ask for again; return how many."""
+    return await session.execute(_SQL["drop_old"], seconds=_KEEP_SECONDS)

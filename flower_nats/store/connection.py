@@ -1,0 +1,236 @@
+"""The one seam to PostgreSQL: six verbs, and nobody else imports the driver.
+
+A fault of the database (a lost connection, a failover, a deadlock) is waited out for `patience`
+seconds by trying again and then raised as `Unavailable`; anything else is a `StoreError`. What is
+given to `transaction` may therefore run more than once, each time from the start.
+
+Ids are unsigned 64-bit numbers on the wire and bigint, which is signed, in the database. The
+adapters below are the one place that knows: every bigint that is written or read is unsigned.
+"""
+
+import asyncio
+import random
+import struct
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, adapters, postgres
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap, Dumper, Loader
+from psycopg.pq import Format
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool
+
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import FlowerNatsError, Unavailable
+from flower_nats.store.queries import load
+
+log = get_logger(__name__)
+
+PATIENCE = 5.0
+"""Seconds for which a fault of the database is waited out before a caller hears of it."""
+
+_ATTEMPT = 12.0
+"""Seconds for one attempt: a little more than the database's own limit for a statement."""
+
+_CONNECT = 3.0
+"""Seconds within which a connection must stand or be had from the pool."""
+
+# Keepalives find a primary that vanished without a word within about ten seconds.
+_CONNECTION_PARAMETERS = {
+    "connect_timeout": 3,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+_TRANSIENT = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    # What a primary answers that has just been made a standby.
+    psycopg.errors.ReadOnlySqlTransaction,
+    TimeoutError,
+    OSError,
+)
+
+_BIGINT = struct.Struct("!q")
+_UNSIGNED = 2**64
+
+Row = Mapping[str, Any]
+Parameters = Mapping[str, object]
+T = TypeVar("T")
+
+
+class StoreError(FlowerNatsError):
+    """The database refused a statement for a reason that trying again would not mend."""
+
+
+class Session(Protocol):
+    """What repositories need: the verbs of the database, inside a transaction or on their own."""
+
+    async def fetch_one(self, query: str, **parameters: object) -> Row | None:
+        """Run a query and return its first row, None if it has none."""
+
+    async def fetch_all(self, query: str, **parameters: object) -> list[Row]:
+        """Run a query and return all its rows."""
+
+    async def execute(self, query: str, **parameters: object) -> int:
+        """Run a statement and return how many rows it has touched."""
+
+
+class Transaction:
+    """A session whose statements take effect together or not at all."""
+
+    def __init__(self, connection: AsyncConnection[DictRow]) -> None:
+        self._connection = connection
+
+    async def fetch_one(self, query: str, **parameters: object) -> Row | None:
+        """See `Session`."""
+        cursor = await self._run(query, parameters)
+        return await cursor.fetchone()
+
+    async def fetch_all(self, query: str, **parameters: object) -> list[Row]:
+        """See `Session`."""
+        cursor = await self._run(query, parameters)
+        return list(await cursor.fetchall())
+
+    async def execute(self, query: str, **parameters: object) -> int:
+        """See `Session`."""
+        cursor = await self._run(query, parameters)
+        return cursor.rowcount
+
+    async def script(self, text: str) -> None:
+        """Run several statements without parameters, as a migration holds them."""
+        await self._connection.execute(text)
+
+    async def _run(self, query: str, parameters: Parameters) -> psycopg.AsyncCursor[DictRow]:
+        # Queries come from the .sql files of this package, never from parts put together.
+        return await self._connection.execute(query, parameters, binary=True)
+
+
+class Database:
+    """PostgreSQL as the runtime sees it."""
+
+    def __init__(self, dsn: str, max_connections: int = 10, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self._pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=max_connections,
+            open=False,
+            timeout=_CONNECT,
+            # Short, so that the pool's own back-off never outlasts a failover: we retry anyway.
+            reconnect_timeout=1.0,
+            configure=_configure,
+            kwargs={
+                **_CONNECTION_PARAMETERS,
+                "application_name": "flower-nats",
+                "autocommit": True,
+                "row_factory": dict_row,
+                "context": _adapters(),
+            },
+        )
+
+    async def open(self, patience: float = 30.0) -> None:
+        """Connect; raises `Unavailable` if the database does not answer in `patience` seconds."""
+        await self._pool.open()
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                await self._pool.wait(_CONNECT)
+            except psycopg.OperationalError as exc:
+                if time.monotonic() > deadline:
+                    await self.close()
+                    raise Unavailable(f"the database does not answer: {exc}") from exc
+            else:
+                return
+
+    async def close(self) -> None:
+        """Give all connections back to the database."""
+        await self._pool.close()
+
+    async def fetch_one(self, query: str, **parameters: object) -> Row | None:
+        """See `Session`."""
+        return await self._patiently(lambda session: session.fetch_one(query, **parameters))
+
+    async def fetch_all(self, query: str, **parameters: object) -> list[Row]:
+        """See `Session`."""
+        return await self._patiently(lambda session: session.fetch_all(query, **parameters))
+
+    async def execute(self, query: str, **parameters: object) -> int:
+        """See `Session`."""
+        return await self._patiently(lambda session: session.execute(query, **parameters))
+
+    async def transaction(
+        self, work: Callable[[Transaction], Awaitable[T]], timeout: float | None = _ATTEMPT
+    ) -> T:
+        """Run `work` in a transaction, again from the start after a transient fault.
+
+        `timeout` bounds one attempt, in seconds; None for a migration, which may take its time.
+        """
+
+        async def attempt(session: Transaction) -> T:
+            async with session._connection.transaction():
+                return await work(session)
+
+        return await self._patiently(attempt, timeout)
+
+    async def _patiently(
+        self, work: Callable[[Transaction], Awaitable[T]], timeout: float | None = _ATTEMPT
+    ) -> T:
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                async with asyncio.timeout(timeout), self._pool.connection() as connection:
+                    return await work(Transaction(connection))
+            except _TRANSIENT as exc:
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"the database cannot answer: {exc}") from exc
+                log.debug("database_retry", reason=str(exc))
+            except psycopg.Error as exc:
+                raise StoreError(f"the database refused: {exc}") from exc
+            # Spread out, so that replicas in a deadlock do not meet again.
+            await asyncio.sleep(random.uniform(0.02, 0.2))
+
+
+async def _configure(connection: AsyncConnection[DictRow]) -> None:
+    await connection.execute(load("database")["prepare_session"])
+
+
+class _BigintDumper(Dumper):
+    """Every int goes out as a bigint; the upper half of the unsigned range wraps around."""
+
+    format = Format.BINARY
+    oid = postgres.types["int8"].oid
+
+    def dump(self, obj: int) -> Buffer:
+        return _BIGINT.pack(obj - _UNSIGNED if obj >= _UNSIGNED // 2 else obj)
+
+
+class _BinaryBigintLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> int:
+        return int(_BIGINT.unpack(data)[0]) % _UNSIGNED
+
+
+class _TextBigintLoader(Loader):
+    format = Format.TEXT
+
+    def load(self, data: Buffer) -> int:
+        return int(bytes(data)) % _UNSIGNED
+
+
+def _adapters() -> AdaptersMap:
+    ours = AdaptersMap(adapters)
+    ours.register_dumper(int, _BigintDumper)
+    ours.register_loader("int8", _BinaryBigintLoader)
+    ours.register_loader("int8", _TextBigintLoader)
+    return ours
+
+
+__all__ = ["PATIENCE", "Database", "Jsonb", "Row", "Session", "StoreError", "Transaction"]

@@ -1,0 +1,19 @@
+"""What the database promises about data it has acknowledged."""
+
+from typing import Any
+
+from flower_nats.store.connection import Session
+from flower_nats.store.queries import load
+
+_SQL = load("database")
+
+
+async def durability(session: Session) -> dict[str, Any]:
+    """Return the server's version and the settings that decide what a crash can cost.
+
+    `synced` says whether an acknowledged write survives a power cut of the server, `standbys` how
+    many other servers follow it.
+    """
+    row = dict(await session.fetch_one(_SQL["durability"]) or {})
+    row["synced"] = bool(row.get("fsync")) and row.get("synchronous_commit") != "off"
+    return row

@@ -1,0 +1,48 @@
+"""Events that tasks report of a run, in the database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from flower_nats.store.connection import Session
+from flower_nats.store.queries import load
+
+_SQL = load("events")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a task has told of its run."""
+
+    event_id: int
+    """Rises within a run."""
+    run_id: int
+    task_id: int
+    created_at: datetime
+    event: str
+    data: str
+    """A JSON object."""
+
+
+class Events:
+    """What tasks have told of their runs."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def add(self, run_id: int, task_id: int, events: Sequence[tuple[str, str]]) -> None:
+        """Store events, each a name and a JSON object, in this order."""
+        await self._session.execute(
+            _SQL["add"],
+            run_id=run_id,
+            task_id=task_id,
+            events=[event for event, _ in events],
+            data=[data for _, data in events],
+        )
+
+    async def after(self, run_id: int, event_id: int, limit: int) -> list[Event]:
+        """Return at most `limit` events of a run after `event_id`, oldest first."""
+        rows = await self._session.fetch_all(
+            _SQL["after"], run_id=run_id, after=event_id, limit=limit
+        )
+        return [Event(**row) for row in rows]

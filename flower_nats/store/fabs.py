@@ -1,0 +1,37 @@
+"""FABs in the database."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flower_nats.store.connection import Session
+from flower_nats.store.queries import load
+
+_SQL = load("fabs")
+
+
+@dataclass(frozen=True)
+class StoredFab:
+    """A FAB as it was submitted."""
+
+    fab_hash: str
+    content: bytes
+    verifications: Mapping[str, str]
+    """Who vouches for it, by key id."""
+
+
+class Fabs:
+    """The apps that were submitted here, by the hash of their FAB."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def put(self, fab_hash: str, content: bytes) -> None:
+        """Store a FAB unless it is here already."""
+        await self._session.execute(_SQL["put"], fab_hash=fab_hash, content=content)
+
+    async def get(self, fab_hash: str) -> StoredFab | None:
+        """Return a FAB, None if it was never submitted."""
+        row = await self._session.fetch_one(_SQL["get"], fab_hash=fab_hash)
+        if row is None:
+            return None
+        return StoredFab(fab_hash, row["content"], row["verifications"])

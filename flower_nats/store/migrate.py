@@ -1,0 +1,46 @@
+"""Migrations: plain SQL files, applied in the order of their names, each once.
+
+`migrations/*.sql` is what happened over time; `schema.sql` is where that has led, for people to
+read. A test proves that both give the same database.
+"""
+
+from importlib import resources
+
+from flower_nats.logs import get_logger
+from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.queries import load
+
+log = get_logger(__name__)
+
+_SQL = load("database")
+
+
+def migrations() -> dict[str, str]:
+    """Return every migration by name, in the order in which they apply."""
+    folder = resources.files("flower_nats.store").joinpath("migrations")
+    files = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda f: f.name
+    )
+    return {file.name.removesuffix(".sql"): file.read_text("utf-8") for file in files}
+
+
+async def migrate(database: Database) -> list[str]:
+    """Bring the database to today's schema and return what was applied.
+
+    Replicas that start together wait for each other: one migrates, the others find it done.
+    """
+    applied = await database.transaction(_apply, timeout=None)
+    if applied:
+        log.info("database_migrated", migrations=applied)
+    return applied
+
+
+async def _apply(transaction: Transaction) -> list[str]:
+    await transaction.fetch_one(_SQL["lock_migrations"])
+    await transaction.execute(_SQL["create_migrations"])
+    done = {row["name"] for row in await transaction.fetch_all(_SQL["list_migrations"])}
+    missing = {name: text for name, text in migrations().items() if name not in done}
+    for name, text in missing.items():
+        await transaction.script(text)
+        await transaction.execute(_SQL["note_migration"], name=name)
+    return list(missing)

@@ -1,0 +1,102 @@
+"""Nodes in the database."""
+
+from collections.abc import Sequence
+
+from flower_nats.model.ids import new_id
+from flower_nats.model.node import Node
+from flower_nats.model.states import HEARTBEAT_PATIENCE, NodeStatus
+from flower_nats.store.connection import Row, Session
+from flower_nats.store.queries import load
+
+_SQL = load("nodes")
+
+DEAF_AFTER = 7.5
+"""Seconds without a gateway's announcement after which silence proves nothing about a node."""
+
+
+class Nodes:
+    """The nodes of this runtime."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def register(
+        self, public_key: bytes, owner_id: str, owner_name: str, heartbeat_interval: float
+    ) -> int | None:
+        """Store a new node and return its id; None if its key has been used before."""
+        row = await self._session.fetch_one(
+            _SQL["register"],
+            node_id=new_id(),
+            public_key=public_key,
+            owner_id=owner_id,
+            owner_name=owner_name,
+            heartbeat_interval=heartbeat_interval,
+        )
+        return _node_id(row)
+
+    async def resolve(self, public_key: bytes) -> int | None:
+        """Return the node of a key, None if there is none or it was unregistered."""
+        return _node_id(await self._session.fetch_one(_SQL["resolve"], public_key=public_key))
+
+    async def activate(self, public_key: bytes, heartbeat_interval: float) -> int | None:
+        """Bring the node of a key online; None as in `resolve`."""
+        row = await self._session.fetch_one(
+            _SQL["activate"],
+            public_key=public_key,
+            heartbeat_interval=heartbeat_interval,
+            patience=HEARTBEAT_PATIENCE,
+        )
+        return _node_id(row)
+
+    async def deactivate(self, node_id: int) -> bool:
+        """Take a node offline; return whether it was online."""
+        return await self._session.fetch_one(_SQL["deactivate"], node_id=node_id) is not None
+
+    async def unregister(self, node_id: int, owner_id: str) -> bool:
+        """Remove an owner's node for good; return whether there was one."""
+        row = await self._session.fetch_one(_SQL["unregister"], node_id=node_id, owner_id=owner_id)
+        return row is not None
+
+    async def heartbeats(self, beats: Sequence[tuple[int, float]]) -> set[int]:
+        """Note heartbeats, each a node id and an interval in seconds; return the unknown ids."""
+        rows = await self._session.fetch_all(
+            _SQL["heartbeats"],
+            node_ids=[node_id for node_id, _ in beats],
+            intervals=[float(interval) for _, interval in beats],
+            patience=HEARTBEAT_PATIENCE,
+        )
+        return {node_id for node_id, _ in beats} - {row["node_id"] for row in rows}
+
+    async def expire(self) -> list[int]:
+        """Take nodes offline that have been silent for too long; return them."""
+        rows = await self._session.fetch_all(_SQL["expire"], deaf_after=DEAF_AFTER)
+        return [row["node_id"] for row in rows]
+
+    async def statuses(self, node_ids: Sequence[int]) -> dict[int, str]:
+        """Return the status of each of these nodes that exists."""
+        rows = await self._session.fetch_all(_SQL["statuses"], node_ids=list(node_ids))
+        return {row["node_id"]: row["status"] for row in rows}
+
+    async def online(self) -> list[int]:
+        """Return the nodes that are online."""
+        return [row["node_id"] for row in await self._session.fetch_all(_SQL["online"])]
+
+    async def owned_by(self, owner_id: str) -> list[Node]:
+        """Return every node an account has registered, unregistered ones too, oldest first."""
+        return [
+            _node(row) for row in await self._session.fetch_all(_SQL["list"], owner_id=owner_id)
+        ]
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many nodes are in each status."""
+        return {
+            row["status"]: row["count"] for row in await self._session.fetch_all(_SQL["counts"])
+        }
+
+
+def _node_id(row: Row | None) -> int | None:
+    return None if row is None else int(row["node_id"])
+
+
+def _node(row: Row) -> Node:
+    return Node(**{**row, "status": NodeStatus(row["status"])})

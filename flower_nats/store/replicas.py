@@ -1,0 +1,60 @@
+"""Replicas of the runtime in the database, and since when heartbeats could be heard."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from flower_nats.store.connection import Session
+from flower_nats.store.nodes import DEAF_AFTER
+from flower_nats.store.queries import load
+
+_SQL = load("replicas")
+
+_SEEN_WITHIN = 15
+"""Seconds; a replica that was not seen for longer is not listed."""
+
+_FORGET_AFTER = 3600
+"""Seconds after which the row of a replica that is gone is removed."""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A process of the runtime."""
+
+    kind: str
+    """`superlink` or `gateway`."""
+    id: str
+    since: datetime
+
+
+class Replicas:
+    """The processes of the runtime that are alive."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def announce(self, kind: str, replica_id: str, since: float) -> None:
+        """Note that a replica lives that was started at `since` (seconds since 1970)."""
+        await self._session.execute(_SQL["announce"], kind=kind, id=replica_id, since=float(since))
+
+    async def leave(self, kind: str, replica_id: str) -> None:
+        """Forget a replica that ends."""
+        await self._session.execute(_SQL["leave"], kind=kind, id=replica_id)
+
+    async def heard(self) -> float:
+        """Note that heartbeats reach the database, and return for how long they did not.
+
+        A gateway's announcement takes the way that heartbeats take: gateway, broker, superlink,
+        database. If none has come for `DEAF_AFTER` seconds, whatever the reason, every deadline of
+        a node or task is moved by the whole time, and until the next one comes nothing expires.
+        """
+        row = await self._session.fetch_one(_SQL["heard"], deaf_after=DEAF_AFTER)
+        return 0.0 if row is None else float(row["deaf_seconds"])
+
+    async def alive(self) -> list[Replica]:
+        """Return the replicas that were seen lately."""
+        rows = await self._session.fetch_all(_SQL["list"], seconds=_SEEN_WITHIN)
+        return [Replica(**row) for row in rows]
+
+    async def drop_gone(self) -> int:
+        """Remove the rows of replicas that are long gone; return how many."""
+        return await self._session.execute(_SQL["drop_gone"], seconds=_FORGET_AFTER)

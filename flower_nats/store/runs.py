@@ -1,0 +1,93 @@
+"""Runs in the database."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flower_nats.model.ids import new_id
+from flower_nats.model.run import NewRun, Run
+from flower_nats.model.states import Status
+from flower_nats.store.connection import Row, Session
+from flower_nats.store.queries import load
+
+_SQL = load("runs")
+
+_FIELDS = tuple(Run.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a run has used since the last time."""
+
+    run_id: int
+    bytes_sent: int
+    bytes_recv: int
+    clientapp_runtime: float
+    """Seconds."""
+
+
+class Runs:
+    """The runs of this runtime."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def create(self, run_id: int, series_id: int, new: NewRun) -> None:
+        """Store a run and its primary task, which waits for a SuperExec from then on."""
+        await self._session.execute(
+            _SQL["create"],
+            run_id=run_id,
+            series_id=series_id,
+            task_id=new_id(),
+            fab_id=new.fab_id,
+            fab_version=new.fab_version,
+            fab_hash=new.fab_hash,
+            override_config=new.override_config,
+            federation=new.federation,
+            account_id=new.account_id,
+            primary_task_type=new.primary_task_type,
+        )
+
+    async def get(self, run_id: int) -> Run | None:
+        """Return a run, None if there is none."""
+        row = await self._session.fetch_one(_SQL["get"], run_id=run_id)
+        return None if row is None else _run(row)
+
+    async def of_account(self, account_id: str, limit: int | None = None) -> list[Run]:
+        """Return an account's runs, newest first, at most `limit` of them."""
+        rows = await self._session.fetch_all(_SQL["list"], account_id=account_id, limit=limit)
+        return [_run(row) for row in rows]
+
+    async def statuses(self, run_ids: Sequence[int]) -> dict[int, str]:
+        """Return the status of each of these runs that exists."""
+        rows = await self._session.fetch_all(_SQL["statuses"], run_ids=list(run_ids))
+        return {row["run_id"]: row["status"] for row in rows}
+
+    async def add_usage(self, usage: Sequence[Usage]) -> None:
+        """Add to the traffic and the computing time of runs; unknown runs are passed over."""
+        await self._session.execute(
+            _SQL["add_usage"],
+            run_ids=[used.run_id for used in usage],
+            sent=[used.bytes_sent for used in usage],
+            received=[used.bytes_recv for used in usage],
+            runtimes=[float(used.clientapp_runtime) for used in usage],
+        )
+
+    async def unclean(self, settle: float, limit: int = 100) -> list[int]:
+        """Return runs finished at least `settle` seconds ago and not yet marked as cleaned."""
+        rows = await self._session.fetch_all(_SQL["unclean"], settle=settle, limit=limit)
+        return [row["run_id"] for row in rows]
+
+    async def mark_cleaned(self, run_id: int) -> None:
+        """Note that a finished run has left nothing in the broker."""
+        await self._session.execute(_SQL["mark_cleaned"], run_id=run_id)
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many runs are in each status."""
+        return {
+            row["status"]: row["count"] for row in await self._session.fetch_all(_SQL["counts"])
+        }
+
+
+def _run(row: Row) -> Run:
+    values = {name: row[name] for name in _FIELDS}
+    return Run(**{**values, "status": Status(row["status"])})

@@ -1,0 +1,31 @@
+-- prepare_session: Bounds for one statement and for a transaction whose replica has stopped.
+SELECT
+    set_config('statement_timeout', '10s', false),
+    set_config('idle_in_transaction_session_timeout', '15s', false);
+
+-- lock_migrations: Let one replica at a time migrate, for as long as it takes.
+SELECT
+    set_config('statement_timeout', '0', true),
+    set_config('idle_in_transaction_session_timeout', '0', true),
+    pg_advisory_xact_lock(7310972231);
+
+-- create_migrations: The record of what has been applied.
+CREATE TABLE IF NOT EXISTS schema_migration (
+    name text PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- list_migrations: The migrations that have been applied.
+SELECT name FROM schema_migration;
+
+-- note_migration: Note an applied migration.
+INSERT INTO schema_migration (name) VALUES (%(name)s);
+
+-- durability: What the server promises about data it has acknowledged.
+SELECT
+    current_setting('server_version') AS version,
+    current_setting('fsync') = 'on' AS fsync,
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('full_page_writes') = 'on' AS full_page_writes,
+    current_setting('synchronous_standby_names') AS synchronous_standby_names,
+    (SELECT count(*) FROM pg_stat_replication) AS standbys;

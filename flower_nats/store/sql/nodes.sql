@@ -1,0 +1,79 @@
+-- register: Store a node under its key; nothing comes back if the key is known already.
+INSERT INTO node (node_id, public_key, owner_id, owner_name, status, heartbeat_interval)
+VALUES (
+    %(node_id)s, %(public_key)s, %(owner_id)s, %(owner_name)s, 'registered',
+    %(heartbeat_interval)s
+)
+ON CONFLICT (public_key) DO NOTHING
+RETURNING node_id;
+
+-- resolve: The node of a key, unless it was unregistered.
+SELECT node_id FROM node WHERE public_key = %(public_key)s AND status <> 'unregistered';
+
+-- activate: Bring the node of a key online, taking over if it is online already.
+UPDATE node
+SET
+    status = 'online',
+    last_activated_at = now(),
+    heartbeat_interval = %(heartbeat_interval)s,
+    online_until = now() + make_interval(secs => %(patience)s * %(heartbeat_interval)s)
+WHERE public_key = %(public_key)s AND status <> 'unregistered'
+RETURNING node_id;
+
+-- deactivate: Take an online node offline at its own wish.
+UPDATE node
+SET status = 'offline', last_deactivated_at = now(), online_until = now()
+WHERE node_id = %(node_id)s AND status = 'online'
+RETURNING node_id;
+
+-- unregister: Remove a node for good; its row and key stay, so that the key is not used again.
+UPDATE node
+SET
+    status = 'unregistered',
+    unregistered_at = now(),
+    online_until = least(online_until, now())
+WHERE node_id = %(node_id)s AND owner_id = %(owner_id)s AND status <> 'unregistered'
+RETURNING node_id;
+
+-- heartbeats: Note a batch of heartbeats; the ids that come back belong to registered nodes.
+WITH beat AS (
+    SELECT DISTINCT ON (node_id) node_id, seconds
+    FROM unnest(%(node_ids)s::bigint[], %(intervals)s::double precision[])
+        AS beats (node_id, seconds)
+    ORDER BY node_id
+), known AS (
+    -- Locked in one order everywhere: batches of several gateways may overlap.
+    SELECT node.node_id, beat.seconds
+    FROM node JOIN beat USING (node_id)
+    WHERE node.status <> 'unregistered'
+    ORDER BY node.node_id
+    FOR NO KEY UPDATE OF node
+)
+UPDATE node
+SET
+    status = 'online',
+    last_activated_at = CASE node.status WHEN 'online' THEN node.last_activated_at ELSE now() END,
+    heartbeat_interval = known.seconds,
+    online_until = now() + make_interval(secs => %(patience)s * known.seconds)
+FROM known
+WHERE node.node_id = known.node_id
+RETURNING node.node_id;
+
+-- expire: Take nodes offline that have been silent, while heartbeats could have been heard.
+UPDATE node
+SET status = 'offline', last_deactivated_at = online_until
+WHERE status = 'online' AND online_until <= now()
+    AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
+RETURNING node_id;
+
+-- statuses: The status of each of these nodes that exists.
+SELECT node_id, status FROM node WHERE node_id = ANY (%(node_ids)s::bigint[]);
+
+-- online: The nodes that are online.
+SELECT node_id FROM node WHERE status = 'online' ORDER BY node_id;
+
+-- list: Every node that an account has registered.
+SELECT * FROM node WHERE owner_id = %(owner_id)s ORDER BY registered_at, node_id;
+
+-- counts: How many nodes are in each status.
+SELECT status, count(*) AS count FROM node GROUP BY status;

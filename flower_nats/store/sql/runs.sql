@@ -1,0 +1,59 @@
+-- create: Store a run and its primary task, which waits for a SuperExec from then on.
+WITH created AS (
+    INSERT INTO run (
+        run_id, series_id, primary_task_id, fab_id, fab_version, fab_hash, override_config,
+        federation, account_id
+    )
+    VALUES (
+        %(run_id)s, %(series_id)s, %(task_id)s, %(fab_id)s, %(fab_version)s, %(fab_hash)s,
+        %(override_config)s, %(federation)s, %(account_id)s
+    )
+    RETURNING run_id
+)
+INSERT INTO task (task_id, run_id, type, status, fab_hash)
+SELECT %(task_id)s, run_id, %(primary_task_type)s, 'pending', %(fab_hash)s FROM created;
+
+-- get: A run in the state of its primary task.
+SELECT * FROM run_state WHERE run_id = %(run_id)s;
+
+-- list: An account's runs, newest first.
+SELECT * FROM run_state
+WHERE account_id = %(account_id)s
+ORDER BY created_at DESC, run_id
+LIMIT %(limit)s;
+
+-- statuses: The status of each of these runs that exists.
+SELECT run_id, status FROM run_state WHERE run_id = ANY (%(run_ids)s::bigint[]);
+
+-- add_usage: Add to the traffic and the computing time of runs.
+UPDATE run
+SET
+    bytes_sent = bytes_sent + used.sent,
+    bytes_recv = bytes_recv + used.received,
+    clientapp_runtime = clientapp_runtime + used.runtime
+FROM (
+    SELECT run_id, sum(sent)::bigint AS sent, sum(received)::bigint AS received,
+        sum(runtime) AS runtime
+    FROM unnest(
+        %(run_ids)s::bigint[], %(sent)s::bigint[], %(received)s::bigint[],
+        %(runtimes)s::double precision[]
+    ) AS usage (run_id, sent, received, runtime)
+    GROUP BY run_id
+) AS used
+WHERE run.run_id = used.run_id;
+
+-- unclean: Runs that finished a while ago and may have left something in the broker.
+SELECT run.run_id
+FROM run
+JOIN task ON task.task_id = run.primary_task_id
+WHERE run.cleaned_at IS NULL
+    AND task.status = 'finished'
+    AND task.finished_at < now() - make_interval(secs => %(settle)s)
+ORDER BY task.finished_at
+LIMIT %(limit)s;
+
+-- mark_cleaned: Note that a finished run has left nothing in the broker.
+UPDATE run SET cleaned_at = now() WHERE run_id = %(run_id)s;
+
+-- counts: How many runs are in each status.
+SELECT status, count(*) AS count FROM run_state GROUP BY status;

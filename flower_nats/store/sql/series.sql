@@ -1,0 +1,42 @@
+-- begin: Store a new series.
+INSERT INTO series (series_id, federation, description, context)
+VALUES (%(series_id)s, %(federation)s, %(description)s, %(context)s);
+
+-- lock: The context of a series of this federation, locked until the transaction ends.
+SELECT context FROM series
+WHERE series_id = %(series_id)s AND federation = %(federation)s
+FOR UPDATE;
+
+-- go_on: Store the context with which the next run of a series starts.
+UPDATE series SET context = %(context)s, updated_at = now() WHERE series_id = %(series_id)s;
+
+-- context: The context that the runs of a series share.
+SELECT context FROM series WHERE series_id = %(series_id)s;
+
+-- keep_context: Store the context that a primary task has left for its series.
+UPDATE series SET context = %(context)s
+FROM run
+WHERE series.series_id = run.series_id AND run.primary_task_id = %(task_id)s;
+
+-- list: Series with their runs and the state of the newest, last updated first.
+SELECT
+    series.series_id, series.federation, series.description, series.created_at,
+    series.updated_at,
+    array(
+        SELECT run_id FROM run WHERE run.series_id = series.series_id ORDER BY run.created_at
+    ) AS run_ids,
+    newest.status AS last_status,
+    coalesce(newest.sub_status, '') AS last_sub_status,
+    coalesce(newest.details, '') AS last_details
+FROM series
+LEFT JOIN LATERAL (
+    SELECT status, sub_status, details FROM run_state
+    WHERE run_state.series_id = series.series_id
+    ORDER BY run_state.created_at DESC
+    LIMIT 1
+) AS newest ON true
+WHERE (%(series_id)s::bigint IS NULL OR series.series_id = %(series_id)s)
+    AND (%(federation)s::text IS NULL OR series.federation = %(federation)s)
+    AND (%(updated_before)s::timestamptz IS NULL OR series.updated_at < %(updated_before)s)
+ORDER BY series.updated_at DESC, series.series_id
+LIMIT %(limit)s;

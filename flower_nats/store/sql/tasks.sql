@@ -1,0 +1,140 @@
+-- pending: Tasks that wait for a SuperExec, oldest first.
+SELECT * FROM task WHERE status = 'pending' ORDER BY pending_at, task_id;
+
+-- claim: Claim a pending task; the request that claimed it may ask again and gets a new token.
+UPDATE task
+SET
+    status = 'starting',
+    starting_at = now(),
+    token_hash = %(token_hash)s,
+    claim_request = %(request_id)s,
+    active_until = now() + make_interval(secs => %(seconds)s)
+WHERE task_id = %(task_id)s
+    AND (
+        status = 'pending'
+        OR (status = 'starting' AND claim_request = nullif(%(request_id)s, ''))
+    )
+RETURNING *;
+
+-- by_token: The unfinished task of a token.
+SELECT * FROM task
+WHERE token_hash = %(token_hash)s AND status IN ('starting', 'running');
+
+-- activate: Start a claimed task; asking again with the same token changes nothing more.
+UPDATE task
+SET
+    status = 'running',
+    running_at = coalesce(running_at, now()),
+    active_until = now() + make_interval(secs => %(seconds)s)
+WHERE task_id = %(task_id)s
+    AND token_hash = %(token_hash)s
+    AND status IN ('starting', 'running')
+RETURNING *;
+
+-- heartbeat: Note that the process of a task lives.
+UPDATE task SET active_until = now() + make_interval(secs => %(seconds)s)
+WHERE task_id = %(task_id)s
+    AND token_hash = %(token_hash)s
+    AND status IN ('starting', 'running')
+RETURNING task_id;
+
+-- finish: Finish a task and, if it leads its run, all other tasks of the run with it.
+WITH done AS (
+    UPDATE task
+    SET
+        status = 'finished',
+        sub_status = %(sub_status)s,
+        details = %(details)s,
+        finished_at = now(),
+        token_hash = NULL,
+        active_until = NULL
+    WHERE task_id = %(task_id)s
+        AND (%(token_hash)s::bytea IS NULL OR token_hash = %(token_hash)s)
+        AND status <> 'finished'
+        AND (status = 'running' OR %(sub_status)s <> 'completed')
+    RETURNING task_id, run_id
+), ended AS (
+    SELECT run.run_id, run.primary_task_id
+    FROM run JOIN done ON run.primary_task_id = done.task_id
+), others AS (
+    UPDATE task
+    SET
+        status = 'finished',
+        sub_status = %(others_sub_status)s,
+        details = %(others_details)s,
+        finished_at = now(),
+        token_hash = NULL,
+        active_until = NULL
+    FROM ended
+    WHERE task.run_id = ended.run_id
+        AND task.task_id <> ended.primary_task_id
+        AND task.status <> 'finished'
+)
+SELECT task_id, run_id, EXISTS (SELECT FROM ended) AS run_finished FROM done;
+
+-- release: Make claimed tasks pending again whose process has not started in time.
+UPDATE task
+SET status = 'pending', starting_at = NULL, token_hash = NULL, claim_request = NULL,
+    active_until = NULL
+WHERE status = 'starting' AND active_until < now()
+    AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
+RETURNING task_id, run_id;
+
+-- expire: Fail running tasks that have been silent, and all tasks of the runs they lead.
+WITH silent AS (
+    UPDATE task
+    SET
+        status = 'finished',
+        sub_status = 'failed',
+        details = %(details)s,
+        finished_at = active_until,
+        token_hash = NULL,
+        active_until = NULL
+    WHERE status = 'running' AND active_until < now()
+        AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
+    RETURNING task_id, run_id, finished_at
+), ended AS (
+    SELECT run.run_id, silent.finished_at
+    FROM run JOIN silent ON run.primary_task_id = silent.task_id
+), others AS (
+    UPDATE task
+    SET
+        status = 'finished',
+        sub_status = 'failed',
+        details = %(others_details)s,
+        finished_at = ended.finished_at,
+        token_hash = NULL,
+        active_until = NULL
+    FROM ended
+    WHERE task.run_id = ended.run_id
+        AND task.status <> 'finished'
+        AND task.task_id NOT IN (SELECT task_id FROM silent)
+)
+SELECT silent.task_id, silent.run_id, ended.run_id IS NOT NULL AS run_finished
+FROM silent LEFT JOIN ended USING (run_id);
+
+-- finish_orphans: Finish tasks that were created while their run was finishing.
+UPDATE task
+SET
+    status = 'finished',
+    sub_status = 'failed',
+    details = %(details)s,
+    finished_at = now(),
+    token_hash = NULL,
+    active_until = NULL
+FROM run_state
+WHERE task.run_id = run_state.run_id
+    AND task.status <> 'finished'
+    AND run_state.status = 'finished'
+RETURNING task.task_id, task.run_id;
+
+-- create: Store a task that an unfinished task of the same run has asked for.
+INSERT INTO task (task_id, run_id, type, status, fab_hash, model_ref, connector_ref)
+SELECT
+    %(task_id)s, run_id, %(type)s, 'pending', %(fab_hash)s, %(model_ref)s, %(connector_ref)s
+FROM task
+WHERE task_id = %(requesting_task_id)s AND status <> 'finished'
+RETURNING task_id;
+
+-- add_usage: Store what a task says it has used.
+INSERT INTO task_usage (task_id, run_id, body) VALUES (%(task_id)s, %(run_id)s, %(body)s);

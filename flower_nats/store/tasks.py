@@ -1,0 +1,138 @@
+"""Tasks in the database: their life is here, each step of it one statement."""
+
+from flower_nats.model.ids import new_id, new_token, token_hash
+from flower_nats.model.states import CLAIM_SECONDS, TASK_SILENCE_SECONDS, Status, SubStatus
+from flower_nats.model.task import Finished, Task
+from flower_nats.store.connection import Row, Session
+from flower_nats.store.nodes import DEAF_AFTER
+from flower_nats.store.queries import load
+
+_SQL = load("tasks")
+
+_FIELDS = tuple(Task.__dataclass_fields__)
+
+# Texts that stock clients show for a run (flwr 1.33 `supercore/corestate`, `linkstate`).
+_SILENT = "No heartbeat received from the task"
+_RUN_STOPPED = "Task stopped because the run was stopped"
+_RUN_FINISHED = "Task failed because the run finished"
+_RUN_EXPIRED = "Task failed because the run expired"
+
+
+class Tasks:
+    """The tasks of this runtime; a token is known here only by its hash."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def pending(self) -> list[Task]:
+        """Return the tasks that wait for a SuperExec, oldest first."""
+        return [_task(row) for row in await self._session.fetch_all(_SQL["pending"])]
+
+    async def claim(self, task_id: int, request_id: str = "") -> tuple[Task, str] | None:
+        """Claim a pending task for `CLAIM_SECONDS` and return it with its token.
+
+        None if it is not pending. The same request may ask again and gets a fresh token: an answer
+        that was lost on its way must not cost the lease.
+        """
+        token = new_token()
+        row = await self._session.fetch_one(
+            _SQL["claim"],
+            task_id=task_id,
+            token_hash=token_hash(token),
+            request_id=request_id,
+            seconds=CLAIM_SECONDS,
+        )
+        return None if row is None else (_task(row), token)
+
+    async def by_token(self, token: str) -> Task | None:
+        """Return the unfinished task of a token, None if there is none."""
+        row = await self._session.fetch_one(_SQL["by_token"], token_hash=token_hash(token))
+        return None if row is None else _task(row)
+
+    async def activate(self, task_id: int, token: str) -> Task | None:
+        """Start a claimed task, or find it running under the same token; None otherwise."""
+        row = await self._session.fetch_one(
+            _SQL["activate"],
+            task_id=task_id,
+            token_hash=token_hash(token),
+            seconds=TASK_SILENCE_SECONDS,
+        )
+        return None if row is None else _task(row)
+
+    async def heartbeat(self, task_id: int, token: str) -> bool:
+        """Note that a task lives; False if it is over or was given to another process."""
+        row = await self._session.fetch_one(
+            _SQL["heartbeat"],
+            task_id=task_id,
+            token_hash=token_hash(token),
+            seconds=TASK_SILENCE_SECONDS,
+        )
+        return row is not None
+
+    async def finish(
+        self, task_id: int, sub_status: SubStatus, details: str, token: str | None = None
+    ) -> Finished | None:
+        """Finish a task and, if it leads its run, every task of the run.
+
+        None if it was finished before, is not `token`'s, or is to be completed without ever having
+        run.
+        """
+        stopped = sub_status is SubStatus.STOPPED
+        row = await self._session.fetch_one(
+            _SQL["finish"],
+            task_id=task_id,
+            token_hash=None if token is None else token_hash(token),
+            sub_status=str(sub_status),
+            details=details,
+            others_sub_status=str(SubStatus.STOPPED if stopped else SubStatus.FAILED),
+            others_details=_RUN_STOPPED if stopped else _RUN_FINISHED,
+        )
+        return None if row is None else Finished(**row)
+
+    async def release(self) -> list[int]:
+        """Make claimed tasks pending again that have not started in time; return them."""
+        rows = await self._session.fetch_all(_SQL["release"], deaf_after=DEAF_AFTER)
+        return [row["task_id"] for row in rows]
+
+    async def expire(self) -> list[Finished]:
+        """Fail running tasks that have been silent for too long, and what depends on them."""
+        rows = await self._session.fetch_all(
+            _SQL["expire"], details=_SILENT, others_details=_RUN_EXPIRED, deaf_after=DEAF_AFTER
+        )
+        return [Finished(**row) for row in rows]
+
+    async def finish_orphans(self) -> list[int]:
+        """Finish tasks created while their run was finishing; return them."""
+        rows = await self._session.fetch_all(_SQL["finish_orphans"], details=_RUN_FINISHED)
+        return [row["task_id"] for row in rows]
+
+    async def create(
+        self,
+        requesting_task_id: int,
+        task_type: str,
+        *,
+        fab_hash: str | None,
+        model_ref: str | None,
+        connector_ref: str | None,
+    ) -> int | None:
+        """Store a task in the run of an unfinished task; None if that one is finished."""
+        row = await self._session.fetch_one(
+            _SQL["create"],
+            task_id=new_id(),
+            requesting_task_id=requesting_task_id,
+            type=task_type,
+            fab_hash=fab_hash,
+            model_ref=model_ref,
+            connector_ref=connector_ref,
+        )
+        return None if row is None else int(row["task_id"])
+
+    async def add_usage(self, task: tuple[int, int], body: bytes) -> None:
+        """Store what a task, given with its run, says it has used (a `TaskUsage` of the wire)."""
+        task_id, run_id = task
+        await self._session.execute(_SQL["add_usage"], task_id=task_id, run_id=run_id, body=body)
+
+
+def _task(row: Row) -> Task:
+    values = {name: row[name] for name in _FIELDS}
+    return Task(**{**values, "status": Status(row["status"])})
