@@ -97,6 +97,7 @@ class Connection:
                     max_outstanding_pings=2,
                     pending_size=_PENDING_BYTES,
                     allow_reconnect=True,
+                    drain_timeout=5,
                     reconnected_cb=connection._on_reconnect,
                     disconnected_cb=_on_disconnect,
                     error_cb=_on_error,

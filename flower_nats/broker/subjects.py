@@ -107,7 +107,7 @@ def wake_run(run_id: int) -> str:
 
 
 def wake_object(run_id: int, object_id: str) -> str:
-    """Hint: this object is whole now."""
+    """Hint: this object is whole now; the payload is the push session it came in."""
     return f"fn.wake.object.{run_id}.{object_id}"
 
 

@@ -77,7 +77,7 @@ def object_ids(tree: bytes) -> list[str]:
     try:
         root = common.ObjectTree.FromString(tree)
     except DecodeError as exc:
-        raise _malformed("the object tree cannot be read") from exc
+        raise malformed("the object tree cannot be read") from exc
     found: dict[str, None] = {}
     _collect(root, found)
     return list(found)
@@ -87,10 +87,10 @@ def _collect(tree: common.ObjectTree, found: dict[str, None]) -> None:
     for child in tree.children:
         _collect(child, found)
     if not _OBJECT_ID.match(tree.object_id):
-        raise _malformed(f"{tree.object_id[:80]!r} is not an object id (64 hex digits)")
+        raise malformed(f"{tree.object_id[:80]!r} is not an object id (64 hex digits)")
     found[tree.object_id] = None
     if len(found) > _LONGEST_TREE:
-        raise _malformed(f"a message may have at most {_LONGEST_TREE} objects")
+        raise malformed(f"a message may have at most {_LONGEST_TREE} objects")
 
 
 def check_message(message: common.Message, tree: bytes, *, is_reply: bool) -> None:
@@ -99,11 +99,13 @@ def check_message(message: common.Message, tree: bytes, *, is_reply: bool) -> No
     Raises `ApiError` (MALFORMED_REQUEST) that names every rule broken.
     """
     broken = _broken_rules(message, is_reply)
+    if is_reply and message.metadata.reply_to_message_id:
+        check_message_id(message.metadata.reply_to_message_id)
     ids = object_ids(tree)
     if message.metadata.message_id not in ids[-1:]:
         broken.append("the message id must be the id of its object tree's root")
     if broken:
-        raise _malformed("; ".join(broken))
+        raise malformed("; ".join(broken))
 
 
 def _broken_rules(message: common.Message, is_reply: bool) -> list[str]:
@@ -135,6 +137,15 @@ def _reply_rule(is_reply: bool) -> str:
     return f"`reply_to_message_id` must {'' if is_reply else 'not '}be set"
 
 
+def check_message_id(value: str) -> None:
+    """Check that a value is a message or object id, for it becomes part of a subject.
+
+    Raises `ApiError` (MALFORMED_REQUEST).
+    """
+    if not _OBJECT_ID.match(value):
+        raise malformed("a message id has 64 hex digits")
+
+
 def expires_at(metadata: common.Metadata) -> float:
     """Return the Unix time in seconds from which a Message counts as expired."""
     return metadata.created_at + metadata.ttl
@@ -152,17 +163,17 @@ def check_object(object_id: str, content: bytes) -> None:
     Raises `ApiError` (MALFORMED_REQUEST).
     """
     if hashlib.sha256(content).hexdigest() != object_id:
-        raise _malformed(f"the content of object {object_id[:64]!r} does not hash to its id")
+        raise malformed(f"the content of object {object_id[:64]!r} does not hash to its id")
     # The divider comes early: a head is a type, a length and 65 bytes for each child.
     divider = content.find(b"\x00")
     parts = content[: max(divider, 0)].split(b" ")
     if divider < 0 or len(parts) != 3 or not _OBJECT_TYPE.match(parts[0]):
-        raise _malformed(f"object {object_id} has no proper head")
+        raise malformed(f"object {object_id} has no proper head")
     children = parts[1].decode("ascii", "replace").split(",") if parts[1] else []
     if not all(_OBJECT_ID.match(child) for child in children):
-        raise _malformed(f"object {object_id} names a child that is not an object id")
+        raise malformed(f"object {object_id} names a child that is not an object id")
     if not parts[2].isdigit() or int(parts[2]) != len(content) - divider - 1:
-        raise _malformed(f"object {object_id} is not as long as its head says")
+        raise malformed(f"object {object_id} is not as long as its head says")
 
 
 def error_reply(code: MessageError, instruction_id: str, instruction: common.Metadata | None) -> tuple[
@@ -195,5 +206,6 @@ def error_reply(code: MessageError, instruction_id: str, instruction: common.Met
     return Outgoing(message.SerializeToString(), tree.SerializeToString()), content
 
 
-def _malformed(reason: str) -> ApiError:
+def malformed(reason: str) -> ApiError:
+    """Return the refusal of a request that breaks the rules; `reason` is for the caller, too."""
     return ApiError(ErrorCode.MALFORMED_REQUEST, reason, public_details=reason)

@@ -7,6 +7,7 @@ do what they do against a stock SuperLink.
 import hashlib
 import hmac
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
@@ -117,6 +118,8 @@ class ServerAppIoAuthenticator:
             namespace=f"superexec:{call.method.path}",
             nonce=nonce,
             expires_at=float(timestamp) + _OLDEST,
+            # Tells our own second try from a replay.
+            holder=uuid.uuid4().hex,
         )
         if not answer["reserved"]:
             raise _failed("this SuperExec call was made before")
