@@ -1,7 +1,7 @@
 """The one seam to NATS: about as many verbs as the runtime needs, and nobody else imports the driver.
 
 Every verb on a stream is answered by the stream's leader, so that one process reads what another has
-just written; only `get_many` (content-addressed data, which cannot be stale) may be served by a
+just written; only `fetch` (content-addressed data, which cannot be stale) may be served by a
 follower. A fault of the broker, a leader election or a lost connection is waited out for `patience`
 seconds and then raised as `Unavailable`.
 """
@@ -27,6 +27,9 @@ log = get_logger(__name__)
 
 PATIENCE = 20.0
 """Seconds for which a fault of the broker is waited out before a caller hears of it."""
+
+# nats-py declares an int and takes any number of seconds.
+_RECONNECT_WAIT: Any = 0.25
 
 _ATTEMPT = 5.0
 """Seconds that one request to a healthy broker may take."""
@@ -78,7 +81,9 @@ class Connection:
         self._reconnected: list[Callable[[], None]] = []
 
     @classmethod
-    async def connect(cls, urls: Sequence[str], name: str, patience: float = PATIENCE) -> "Connection":
+    async def connect(
+        cls, urls: Sequence[str], name: str, patience: float = PATIENCE
+    ) -> "Connection":
         """Connect to the first of `urls` that answers.
 
         Raises `Unavailable` if none does within `patience` seconds.
@@ -91,7 +96,7 @@ class Connection:
                     servers=list(urls),
                     name=name,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.25,
+                    reconnect_time_wait=_RECONNECT_WAIT,
                     connect_timeout=2,
                     ping_interval=5,
                     max_outstanding_pings=2,
@@ -139,7 +144,9 @@ class Connection:
         except NatsError as exc:
             log.warning("hint_lost", subject=subject, reason=str(exc))
 
-    async def subscribe(self, subject: str, handler: MessageHandler, queue: str = "") -> Subscription:
+    async def subscribe(
+        self, subject: str, handler: MessageHandler, queue: str = ""
+    ) -> Subscription:
         """Call `handler` for each message on `subject` (in `queue`, each goes to one member)."""
         subscription = await self._client.subscribe(
             subject, queue=queue, cb=handler, pending_msgs_limit=-1, pending_bytes_limit=-1

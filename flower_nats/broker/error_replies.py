@@ -5,7 +5,7 @@ import uuid
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.wire import common_pb2 as common
-from flower_nats.wire.messages import MessageError, error_reply
+from flower_nats.wire.messages import MessageError, Outgoing, error_reply
 
 
 class ErrorReplies:
@@ -21,13 +21,14 @@ class ErrorReplies:
         instruction_id: str,
         code: MessageError,
         instruction: common.Metadata | None = None,
-    ) -> bool:
-        """End an instruction with an error; return False if it had its reply already."""
+    ) -> Outgoing | None:
+        """End an instruction with an error reply; return None if it had its reply already."""
         outgoing, content = error_reply(code, instruction_id, instruction)
         await self._objects.put(run_id, outgoing.metadata.message_id, content)
         # An id that nobody knows may have been answered and confirmed before: asking again must
         # get an answer all the same.
-        known = code is not MessageError.MESSAGE_UNAVAILABLE
-        return await self._mailbox.accept_reply(
-            run_id, uuid.uuid4().hex, outgoing, remembered=known
+        first = code is MessageError.NODE_UNAVAILABLE
+        accepted = await self._mailbox.accept_reply(
+            run_id, uuid.uuid4().hex, outgoing, remembered=first
         )
+        return outgoing if accepted else None

@@ -325,5 +325,3 @@ def _parts(outgoing: Sequence[Outgoing], limit: int) -> list[bytes]:
         groups[-1].append((one.message, one.tree))
         size += one.size
     return [bytes(msgpack.packb(group)) for group in groups]
-
-

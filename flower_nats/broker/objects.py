@@ -24,9 +24,7 @@ class Objects:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def put(
-        self, run_id: int, object_id: str, content: bytes, session_id: str = ""
-    ) -> None:
+    async def put(self, run_id: int, object_id: str, content: bytes, session_id: str = "") -> None:
         """Store an object that arrived in a push session; storing it again changes nothing."""
         chunk = min(CHUNK, self._connection.max_payload - _ENVELOPE)
         pieces = [content[at : at + chunk] for at in range(0, len(content), chunk)]
@@ -45,9 +43,7 @@ class Objects:
             content if inline else b"",
             headers={_SIZE: str(len(content)), _CHUNKS: "0" if inline else str(len(pieces))},
         )
-        await self._connection.hint(
-            subjects.wake_object(run_id, object_id), session_id.encode()
-        )
+        await self._connection.hint(subjects.wake_object(run_id, object_id), session_id.encode())
 
     async def get(self, run_id: int, object_id: str) -> bytes | None:
         """Return an object's content, or None if it does not exist (as a whole)."""

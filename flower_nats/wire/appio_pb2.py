@@ -4,18 +4,15 @@
 # source: flower_nats/wire/appio.proto
 # Protobuf Python Version: 6.33.5
 """Generated protocol buffer code."""
+
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
+
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC,
-    6,
-    33,
-    5,
-    '',
-    'flower_nats/wire/appio.proto'
+    _runtime_version.Domain.PUBLIC, 6, 33, 5, "", "flower_nats/wire/appio.proto"
 )
 # @@protoc_insertion_point(imports)
 
@@ -25,71 +22,73 @@ _sym_db = _symbol_database.Default()
 from flower_nats.wire import common_pb2 as flower__nats_dot_wire_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66lower_nats/wire/appio.proto\x12\x10\x66lower_nats.wire\x1a\x1d\x66lower_nats/wire/common.proto\"\x19\n\x17PullPendingTasksRequest\"A\n\x18PullPendingTasksResponse\x12%\n\x05tasks\x18\x01 \x03(\x0b\x32\x16.flower_nats.wire.Task\"#\n\x10\x43laimTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x04\"1\n\x11\x43laimTaskResponse\x12\x12\n\x05token\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_token\"\x1a\n\x18SendTaskHeartbeatRequest\",\n\x19SendTaskHeartbeatResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\"h\n\x16PushAppMessagesRequest\x12\x30\n\rmessages_list\x18\x02 \x03(\x0b\x32\x19.flower_nats.wire.Message\x12\x1c\n\x14message_object_trees\x18\x03 \x03(\x0c\"[\n\x17PushAppMessagesResponse\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\t\x12\x17\n\x0fobjects_to_push\x18\x02 \x03(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\"-\n\x16PullAppMessagesRequest\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t\"i\n\x17PullAppMessagesResponse\x12\x30\n\rmessages_list\x18\x01 \x03(\x0b\x32\x19.flower_nats.wire.Message\x12\x1c\n\x14message_object_trees\x18\x02 \x03(\x0c\"\x11\n\x0fGetNodesRequest\"9\n\x10GetNodesResponse\x12%\n\x05nodes\x18\x01 \x03(\x0b\x32\x16.flower_nats.wire.Node\"D\n\x16PushTaskMessageRequest\x12*\n\x07message\x18\x01 \x01(\x0b\x32\x19.flower_nats.wire.Message\"-\n\x17PushTaskMessageResponse\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"D\n\x15PushTaskEventsRequest\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.flower_nats.wire.TaskEvent\"\x18\n\x16PushTaskEventsResponse\"6\n\x16PullTaskMessageRequest\x12\x12\n\x05limit\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_limit\"F\n\x17PullTaskMessageResponse\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.flower_nats.wire.Message\"I\n\x16RecordTaskUsageRequest\x12/\n\ntask_usage\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.TaskUsage\"\x19\n\x17RecordTaskUsageResponse\"\x15\n\x13GetConnectorRequest\"\\\n\x14GetConnectorResponse\x12\x15\n\rconnector_ref\x18\x01 \x01(\t\x12\x18\n\x10\x63redentials_json\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\"\x16\n\x14PullTaskInputRequest\"\xd1\x01\n\x15PullTaskInputResponse\x12\x14\n\x07\x63ontext\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\"\n\x03run\x18\x02 \x01(\x0b\x32\x15.flower_nats.wire.Run\x12\"\n\x03\x66\x61\x62\x18\x03 \x01(\x0b\x32\x15.flower_nats.wire.Fab\x12=\n\x11\x66\x65\x64\x65ration_config\x18\x04 \x01(\x0b\x32\".flower_nats.wire.SimulationConfig\x12\x0f\n\x07task_id\x18\x05 \x01(\x04\x42\n\n\x08_context\"\x94\x01\n\x15PushTaskOutputRequest\x12\x14\n\x07\x63ontext\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\nsub_status\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\t\x12\x1e\n\x11\x63lientapp_runtime\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_contextB\x14\n\x12_clientapp_runtime\"\x18\n\x16PushTaskOutputResponse\"\x99\x01\n\x11\x43reateTaskRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x15\n\x08\x66\x61\x62_hash\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tmodel_ref\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rconnector_ref\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\x0b\n\t_fab_hashB\x0c\n\n_model_refB\x10\n\x0e_connector_ref\"6\n\x12\x43reateTaskResponse\x12\x14\n\x07task_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_task_id\"U\n\x0fPushLogsRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x0c\n\x04logs\x18\x03 \x03(\t\"\x12\n\x10PushLogsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
+    b'\n\x1c\x66lower_nats/wire/appio.proto\x12\x10\x66lower_nats.wire\x1a\x1d\x66lower_nats/wire/common.proto"\x19\n\x17PullPendingTasksRequest"A\n\x18PullPendingTasksResponse\x12%\n\x05tasks\x18\x01 \x03(\x0b\x32\x16.flower_nats.wire.Task"#\n\x10\x43laimTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\x04"1\n\x11\x43laimTaskResponse\x12\x12\n\x05token\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_token"\x1a\n\x18SendTaskHeartbeatRequest",\n\x19SendTaskHeartbeatResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08"h\n\x16PushAppMessagesRequest\x12\x30\n\rmessages_list\x18\x02 \x03(\x0b\x32\x19.flower_nats.wire.Message\x12\x1c\n\x14message_object_trees\x18\x03 \x03(\x0c"[\n\x17PushAppMessagesResponse\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\t\x12\x17\n\x0fobjects_to_push\x18\x02 \x03(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t"-\n\x16PullAppMessagesRequest\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t"i\n\x17PullAppMessagesResponse\x12\x30\n\rmessages_list\x18\x01 \x03(\x0b\x32\x19.flower_nats.wire.Message\x12\x1c\n\x14message_object_trees\x18\x02 \x03(\x0c"\x11\n\x0fGetNodesRequest"9\n\x10GetNodesResponse\x12%\n\x05nodes\x18\x01 \x03(\x0b\x32\x16.flower_nats.wire.Node"D\n\x16PushTaskMessageRequest\x12*\n\x07message\x18\x01 \x01(\x0b\x32\x19.flower_nats.wire.Message"-\n\x17PushTaskMessageResponse\x12\x12\n\nmessage_id\x18\x01 \x01(\t"D\n\x15PushTaskEventsRequest\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.flower_nats.wire.TaskEvent"\x18\n\x16PushTaskEventsResponse"6\n\x16PullTaskMessageRequest\x12\x12\n\x05limit\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_limit"F\n\x17PullTaskMessageResponse\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.flower_nats.wire.Message"I\n\x16RecordTaskUsageRequest\x12/\n\ntask_usage\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.TaskUsage"\x19\n\x17RecordTaskUsageResponse"\x15\n\x13GetConnectorRequest"\\\n\x14GetConnectorResponse\x12\x15\n\rconnector_ref\x18\x01 \x01(\t\x12\x18\n\x10\x63redentials_json\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t"\x16\n\x14PullTaskInputRequest"\xd1\x01\n\x15PullTaskInputResponse\x12\x14\n\x07\x63ontext\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12"\n\x03run\x18\x02 \x01(\x0b\x32\x15.flower_nats.wire.Run\x12"\n\x03\x66\x61\x62\x18\x03 \x01(\x0b\x32\x15.flower_nats.wire.Fab\x12=\n\x11\x66\x65\x64\x65ration_config\x18\x04 \x01(\x0b\x32".flower_nats.wire.SimulationConfig\x12\x0f\n\x07task_id\x18\x05 \x01(\x04\x42\n\n\x08_context"\x94\x01\n\x15PushTaskOutputRequest\x12\x14\n\x07\x63ontext\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\nsub_status\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\t\x12\x1e\n\x11\x63lientapp_runtime\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_contextB\x14\n\x12_clientapp_runtime"\x18\n\x16PushTaskOutputResponse"\x99\x01\n\x11\x43reateTaskRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x15\n\x08\x66\x61\x62_hash\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tmodel_ref\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rconnector_ref\x18\x04 \x01(\tH\x02\x88\x01\x01\x42\x0b\n\t_fab_hashB\x0c\n\n_model_refB\x10\n\x0e_connector_ref"6\n\x12\x43reateTaskResponse\x12\x14\n\x07task_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_task_id"U\n\x0fPushLogsRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x0c\n\x04logs\x18\x03 \x03(\t"\x12\n\x10PushLogsResponseb\x06proto3'
+)
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flower_nats.wire.appio_pb2', _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "flower_nats.wire.appio_pb2", _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_PULLPENDINGTASKSREQUEST']._serialized_start=81
-  _globals['_PULLPENDINGTASKSREQUEST']._serialized_end=106
-  _globals['_PULLPENDINGTASKSRESPONSE']._serialized_start=108
-  _globals['_PULLPENDINGTASKSRESPONSE']._serialized_end=173
-  _globals['_CLAIMTASKREQUEST']._serialized_start=175
-  _globals['_CLAIMTASKREQUEST']._serialized_end=210
-  _globals['_CLAIMTASKRESPONSE']._serialized_start=212
-  _globals['_CLAIMTASKRESPONSE']._serialized_end=261
-  _globals['_SENDTASKHEARTBEATREQUEST']._serialized_start=263
-  _globals['_SENDTASKHEARTBEATREQUEST']._serialized_end=289
-  _globals['_SENDTASKHEARTBEATRESPONSE']._serialized_start=291
-  _globals['_SENDTASKHEARTBEATRESPONSE']._serialized_end=335
-  _globals['_PUSHAPPMESSAGESREQUEST']._serialized_start=337
-  _globals['_PUSHAPPMESSAGESREQUEST']._serialized_end=441
-  _globals['_PUSHAPPMESSAGESRESPONSE']._serialized_start=443
-  _globals['_PUSHAPPMESSAGESRESPONSE']._serialized_end=534
-  _globals['_PULLAPPMESSAGESREQUEST']._serialized_start=536
-  _globals['_PULLAPPMESSAGESREQUEST']._serialized_end=581
-  _globals['_PULLAPPMESSAGESRESPONSE']._serialized_start=583
-  _globals['_PULLAPPMESSAGESRESPONSE']._serialized_end=688
-  _globals['_GETNODESREQUEST']._serialized_start=690
-  _globals['_GETNODESREQUEST']._serialized_end=707
-  _globals['_GETNODESRESPONSE']._serialized_start=709
-  _globals['_GETNODESRESPONSE']._serialized_end=766
-  _globals['_PUSHTASKMESSAGEREQUEST']._serialized_start=768
-  _globals['_PUSHTASKMESSAGEREQUEST']._serialized_end=836
-  _globals['_PUSHTASKMESSAGERESPONSE']._serialized_start=838
-  _globals['_PUSHTASKMESSAGERESPONSE']._serialized_end=883
-  _globals['_PUSHTASKEVENTSREQUEST']._serialized_start=885
-  _globals['_PUSHTASKEVENTSREQUEST']._serialized_end=953
-  _globals['_PUSHTASKEVENTSRESPONSE']._serialized_start=955
-  _globals['_PUSHTASKEVENTSRESPONSE']._serialized_end=979
-  _globals['_PULLTASKMESSAGEREQUEST']._serialized_start=981
-  _globals['_PULLTASKMESSAGEREQUEST']._serialized_end=1035
-  _globals['_PULLTASKMESSAGERESPONSE']._serialized_start=1037
-  _globals['_PULLTASKMESSAGERESPONSE']._serialized_end=1107
-  _globals['_RECORDTASKUSAGEREQUEST']._serialized_start=1109
-  _globals['_RECORDTASKUSAGEREQUEST']._serialized_end=1182
-  _globals['_RECORDTASKUSAGERESPONSE']._serialized_start=1184
-  _globals['_RECORDTASKUSAGERESPONSE']._serialized_end=1209
-  _globals['_GETCONNECTORREQUEST']._serialized_start=1211
-  _globals['_GETCONNECTORREQUEST']._serialized_end=1232
-  _globals['_GETCONNECTORRESPONSE']._serialized_start=1234
-  _globals['_GETCONNECTORRESPONSE']._serialized_end=1326
-  _globals['_PULLTASKINPUTREQUEST']._serialized_start=1328
-  _globals['_PULLTASKINPUTREQUEST']._serialized_end=1350
-  _globals['_PULLTASKINPUTRESPONSE']._serialized_start=1353
-  _globals['_PULLTASKINPUTRESPONSE']._serialized_end=1562
-  _globals['_PUSHTASKOUTPUTREQUEST']._serialized_start=1565
-  _globals['_PUSHTASKOUTPUTREQUEST']._serialized_end=1713
-  _globals['_PUSHTASKOUTPUTRESPONSE']._serialized_start=1715
-  _globals['_PUSHTASKOUTPUTRESPONSE']._serialized_end=1739
-  _globals['_CREATETASKREQUEST']._serialized_start=1742
-  _globals['_CREATETASKREQUEST']._serialized_end=1895
-  _globals['_CREATETASKRESPONSE']._serialized_start=1897
-  _globals['_CREATETASKRESPONSE']._serialized_end=1951
-  _globals['_PUSHLOGSREQUEST']._serialized_start=1953
-  _globals['_PUSHLOGSREQUEST']._serialized_end=2038
-  _globals['_PUSHLOGSRESPONSE']._serialized_start=2040
-  _globals['_PUSHLOGSRESPONSE']._serialized_end=2058
+    DESCRIPTOR._loaded_options = None
+    _globals["_PULLPENDINGTASKSREQUEST"]._serialized_start = 81
+    _globals["_PULLPENDINGTASKSREQUEST"]._serialized_end = 106
+    _globals["_PULLPENDINGTASKSRESPONSE"]._serialized_start = 108
+    _globals["_PULLPENDINGTASKSRESPONSE"]._serialized_end = 173
+    _globals["_CLAIMTASKREQUEST"]._serialized_start = 175
+    _globals["_CLAIMTASKREQUEST"]._serialized_end = 210
+    _globals["_CLAIMTASKRESPONSE"]._serialized_start = 212
+    _globals["_CLAIMTASKRESPONSE"]._serialized_end = 261
+    _globals["_SENDTASKHEARTBEATREQUEST"]._serialized_start = 263
+    _globals["_SENDTASKHEARTBEATREQUEST"]._serialized_end = 289
+    _globals["_SENDTASKHEARTBEATRESPONSE"]._serialized_start = 291
+    _globals["_SENDTASKHEARTBEATRESPONSE"]._serialized_end = 335
+    _globals["_PUSHAPPMESSAGESREQUEST"]._serialized_start = 337
+    _globals["_PUSHAPPMESSAGESREQUEST"]._serialized_end = 441
+    _globals["_PUSHAPPMESSAGESRESPONSE"]._serialized_start = 443
+    _globals["_PUSHAPPMESSAGESRESPONSE"]._serialized_end = 534
+    _globals["_PULLAPPMESSAGESREQUEST"]._serialized_start = 536
+    _globals["_PULLAPPMESSAGESREQUEST"]._serialized_end = 581
+    _globals["_PULLAPPMESSAGESRESPONSE"]._serialized_start = 583
+    _globals["_PULLAPPMESSAGESRESPONSE"]._serialized_end = 688
+    _globals["_GETNODESREQUEST"]._serialized_start = 690
+    _globals["_GETNODESREQUEST"]._serialized_end = 707
+    _globals["_GETNODESRESPONSE"]._serialized_start = 709
+    _globals["_GETNODESRESPONSE"]._serialized_end = 766
+    _globals["_PUSHTASKMESSAGEREQUEST"]._serialized_start = 768
+    _globals["_PUSHTASKMESSAGEREQUEST"]._serialized_end = 836
+    _globals["_PUSHTASKMESSAGERESPONSE"]._serialized_start = 838
+    _globals["_PUSHTASKMESSAGERESPONSE"]._serialized_end = 883
+    _globals["_PUSHTASKEVENTSREQUEST"]._serialized_start = 885
+    _globals["_PUSHTASKEVENTSREQUEST"]._serialized_end = 953
+    _globals["_PUSHTASKEVENTSRESPONSE"]._serialized_start = 955
+    _globals["_PUSHTASKEVENTSRESPONSE"]._serialized_end = 979
+    _globals["_PULLTASKMESSAGEREQUEST"]._serialized_start = 981
+    _globals["_PULLTASKMESSAGEREQUEST"]._serialized_end = 1035
+    _globals["_PULLTASKMESSAGERESPONSE"]._serialized_start = 1037
+    _globals["_PULLTASKMESSAGERESPONSE"]._serialized_end = 1107
+    _globals["_RECORDTASKUSAGEREQUEST"]._serialized_start = 1109
+    _globals["_RECORDTASKUSAGEREQUEST"]._serialized_end = 1182
+    _globals["_RECORDTASKUSAGERESPONSE"]._serialized_start = 1184
+    _globals["_RECORDTASKUSAGERESPONSE"]._serialized_end = 1209
+    _globals["_GETCONNECTORREQUEST"]._serialized_start = 1211
+    _globals["_GETCONNECTORREQUEST"]._serialized_end = 1232
+    _globals["_GETCONNECTORRESPONSE"]._serialized_start = 1234
+    _globals["_GETCONNECTORRESPONSE"]._serialized_end = 1326
+    _globals["_PULLTASKINPUTREQUEST"]._serialized_start = 1328
+    _globals["_PULLTASKINPUTREQUEST"]._serialized_end = 1350
+    _globals["_PULLTASKINPUTRESPONSE"]._serialized_start = 1353
+    _globals["_PULLTASKINPUTRESPONSE"]._serialized_end = 1562
+    _globals["_PUSHTASKOUTPUTREQUEST"]._serialized_start = 1565
+    _globals["_PUSHTASKOUTPUTREQUEST"]._serialized_end = 1713
+    _globals["_PUSHTASKOUTPUTRESPONSE"]._serialized_start = 1715
+    _globals["_PUSHTASKOUTPUTRESPONSE"]._serialized_end = 1739
+    _globals["_CREATETASKREQUEST"]._serialized_start = 1742
+    _globals["_CREATETASKREQUEST"]._serialized_end = 1895
+    _globals["_CREATETASKRESPONSE"]._serialized_start = 1897
+    _globals["_CREATETASKRESPONSE"]._serialized_end = 1951
+    _globals["_PUSHLOGSREQUEST"]._serialized_start = 1953
+    _globals["_PUSHLOGSREQUEST"]._serialized_end = 2038
+    _globals["_PUSHLOGSRESPONSE"]._serialized_start = 2040
+    _globals["_PUSHLOGSRESPONSE"]._serialized_end = 2058
 # @@protoc_insertion_point(module_scope)

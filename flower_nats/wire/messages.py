@@ -111,7 +111,10 @@ def check_message(message: common.Message, tree: bytes, *, is_reply: bool) -> No
 def _broken_rules(message: common.Message, is_reply: bool) -> list[str]:
     metadata = message.metadata
     rules = [
-        (metadata.created_at >= _OLDEST_CREATED_AT, "`created_at` must be the Unix time in seconds"),
+        (
+            metadata.created_at >= _OLDEST_CREATED_AT,
+            "`created_at` must be the Unix time in seconds",
+        ),
         (metadata.ttl > 0, "`ttl` must be higher than zero"),
         (metadata.ttl <= 0 or not expired(metadata), "the message's TTL has expired"),
         (bool(metadata.message_type), "`message_type` must be set"),
@@ -176,9 +179,9 @@ def check_object(object_id: str, content: bytes) -> None:
         raise malformed(f"object {object_id} is not as long as its head says")
 
 
-def error_reply(code: MessageError, instruction_id: str, instruction: common.Metadata | None) -> tuple[
-    Outgoing, bytes
-]:
+def error_reply(
+    code: MessageError, instruction_id: str, instruction: common.Metadata | None
+) -> tuple[Outgoing, bytes]:
     """Make the error reply that the SuperLink itself gives to an instruction.
 
     `instruction` is its metadata if it is still known. Returns the message and the content of its

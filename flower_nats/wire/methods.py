@@ -27,9 +27,9 @@ class Method:
         return f"/flwr.proto.{self.service}/{self.name}"
 
 
-def _methods(service: str, *triples: tuple[str, type[ProtoMessage], type[ProtoMessage]]) -> tuple[
-    Method, ...
-]:
+def _methods(
+    service: str, *triples: tuple[str, type[ProtoMessage], type[ProtoMessage]]
+) -> tuple[Method, ...]:
     return tuple(
         Method(service, name, request, response, streams=name.startswith("Stream"))
         for name, request, response in triples

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
@@ -65,9 +66,9 @@ class FleetAuthenticator:
         _check_age(_parse_iso(timestamp))
         if not await self._verifier.verify(public_key, timestamp.encode("ascii"), signature):
             raise ApiError(ErrorCode.INVALID_SIGNATURE, "the signature is not by this key")
-        request = call.parse(call.method.request)
+        request: Any = call.parse(call.method.request)
         if call.method.name in _BEFORE_REGISTRATION:
-            if request.public_key != public_key:  # type: ignore[attr-defined]
+            if request.public_key != public_key:
                 raise ApiError(ErrorCode.INVALID_SIGNATURE, "the key is not the one that signed")
             return Caller(public_key=public_key)
         claimed = getattr(request, "node", request).node_id
@@ -96,9 +97,7 @@ class ServerAppIoAuthenticator:
         task = await self._identities.task(token) if token else None
         if task is None:
             raise _failed("no task has this token")
-        return Caller(
-            task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token
-        )
+        return Caller(task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token)
 
     async def _check_superexec(self, call: Call, key: bytes) -> None:
         timestamp, nonce = call.text(SUPEREXEC_TIMESTAMP), call.text(SUPEREXEC_NONCE)

@@ -91,5 +91,3 @@ class ControlStreams:
 def _position(timestamp: float) -> int:
     """Read a position back that was given as a `latest_timestamp`; anything else is the start."""
     return int(timestamp) if 0 < timestamp < _LARGEST_POSITION else 0
-
-

@@ -133,5 +133,3 @@ class Identities:
         run_id = int(subject.rpartition(".")[2])
         self._runs.drop(lambda key, _state: key == run_id)
         self._tasks.drop(lambda _token, task: task.run_id == run_id)
-
-

@@ -179,4 +179,3 @@ def _found(content: bytes) -> bytes:
 
 _NOT_FOUND = common.PullObjectResponse().SerializeToString()
 _NOT_AVAILABLE = common.PullObjectResponse(object_found=True).SerializeToString()
-

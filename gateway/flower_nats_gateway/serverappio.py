@@ -1,5 +1,6 @@
 """The ServerAppIo API's mailbox, object and log work: what ServerApp processes call all the time."""
 
+import asyncio
 import time
 
 from flower_nats.broker import subjects
@@ -14,7 +15,14 @@ from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
-from flower_nats.wire.messages import MessageError, Outgoing, check_message, check_message_id, malformed
+from flower_nats.wire.messages import (
+    MessageError,
+    Outgoing,
+    check_message,
+    check_message_id,
+    expired,
+    malformed,
+)
 from flower_nats_gateway.arrivals import Arrivals
 from flower_nats_gateway.call import Call, Drain, Endpoint
 from flower_nats_gateway.forwarding import Forwarder
@@ -124,12 +132,20 @@ class ServerAppIoService:
         wanted = set(call.parse(appio.PullAppMessagesRequest).message_ids)
         response = appio.PullAppMessagesResponse()
         found = await self._await_replies(run_id, wanted, caller)
-        for key in found.values():
-            outgoing = await self._mailbox.read_reply(key)
+        for outgoing in await asyncio.gather(*(self._read(key) for key in found.values())):
             if outgoing is not None:
                 response.messages_list.add().ParseFromString(outgoing.message)
                 response.message_object_trees.append(outgoing.tree)
         return response.SerializeToString()
+
+    async def _read(self, key: ReplyKey) -> Outgoing | None:
+        outgoing = await self._mailbox.read_reply(key)
+        if outgoing is None or not _outlived(outgoing.metadata):
+            return outgoing
+        await self._mailbox.close_session(key.run_id, key.session_id)
+        return await self._error_replies.give(
+            key.run_id, key.instruction_id, MessageError.REPLY_UNAVAILABLE
+        )
 
     async def _await_replies(
         self, run_id: int, wanted: set[str], caller: Caller
@@ -189,9 +205,7 @@ class ServerAppIoService:
         # What was released or answered since the look is known after all.
         again = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
         for instruction_id in unknown - again.instructions.keys() - again.replies.keys():
-            await self._error_replies.give(
-                run_id, instruction_id, MessageError.MESSAGE_UNAVAILABLE
-            )
+            await self._error_replies.give(run_id, instruction_id, MessageError.MESSAGE_UNAVAILABLE)
 
     async def push_object(self, call: Call, caller: Caller) -> bytes:
         """Store an object of the instructions."""
@@ -205,9 +219,7 @@ class ServerAppIoService:
         """Return an object of a reply."""
         request = call.parse(common.PullObjectRequest)
         _check_node(request.node)
-        return await self._objects.pull(
-            _serverapp_run(caller), request.object_id, broadcast=False
-        )
+        return await self._objects.pull(_serverapp_run(caller), request.object_id, broadcast=False)
 
     async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
         """Forget a reply: the ServerApp has it and all its objects."""
@@ -231,6 +243,11 @@ def _instructions(request: appio.PushAppMessagesRequest, run_id: int) -> list[Ou
     return outgoing
 
 
+def _outlived(metadata: common.Metadata) -> bool:
+    """Whether a node's reply expired before it was pulled; our own error replies do not."""
+    return metadata.src_node_id != SUPERLINK_NODE_ID and expired(metadata)
+
+
 def _serverapp_run(caller: Caller) -> int:
     if caller.task_type != _SERVER_APP or caller.run_id is None:
         raise ApiError(ErrorCode.NOT_A_SERVERAPP_TASK, f"task type {caller.task_type}")
@@ -240,4 +257,3 @@ def _serverapp_run(caller: Caller) -> int:
 def _check_node(node: common.Node) -> None:
     if node.node_id != SUPERLINK_NODE_ID:
         raise ApiError(ErrorCode.UNEXPECTED_NODE_ID, f"node {node.node_id}")
-

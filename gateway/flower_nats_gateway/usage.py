@@ -28,7 +28,9 @@ class Usage:
         """Note a heartbeat; `interval` is the seconds until the node's next."""
         self._beats[node_id] = interval
 
-    def traffic(self, run_id: int, *, sent: int = 0, received: int = 0, runtime: float = 0.0) -> None:
+    def traffic(
+        self, run_id: int, *, sent: int = 0, received: int = 0, runtime: float = 0.0
+    ) -> None:
         """Note bytes sent to and received from SuperNodes for a run, and ClientApp seconds."""
         have = self._runs.get(run_id, (0, 0, 0.0))
         self._runs[run_id] = (have[0] + sent, have[1] + received, have[2] + runtime)
@@ -54,5 +56,3 @@ class Usage:
             self._beats = beats | self._beats
             for run_id, (sent, received, runtime) in runs.items():
                 self.traffic(run_id, sent=sent, received=received, runtime=runtime)
-
-

@@ -46,7 +46,7 @@ class Verifier:
             return False
         stdin = await self._child()
         number = next(self._numbers)
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pending[number] = future
         head = _HEAD.pack(number, len(public_key), len(message), len(signature))
         stdin.write(head + public_key + message + signature)

@@ -1,0 +1,121 @@
+"""The gRPC edge: decodes, calls, encodes, and says errors in gRPC's words. No rule lives here."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, Status, Unavailable
+from flower_nats.wire.methods import Method
+from flower_nats_gateway.authentication import Authenticator
+from flower_nats_gateway.call import Call, Endpoint
+from flower_nats_gateway.control import Stream
+
+log = get_logger(__name__)
+
+_FIRST_OWN_CODE = 10_000
+_EXPECTED = frozenset({Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED})
+
+
+@dataclass(frozen=True)
+class Service:
+    """One API: its methods, who may call them, and who serves them."""
+
+    methods: Sequence[Method]
+    authenticate: Authenticator
+    endpoints: Mapping[str, Endpoint]
+    """By method name; a method in neither table is forwarded."""
+    forward: Endpoint
+    streams: Mapping[str, Stream]
+
+
+class ServiceHandler(grpc.GenericRpcHandler):
+    """Routes the calls of one API by their path."""
+
+    def __init__(self, service: Service) -> None:
+        self._handlers = {
+            method.path: _stream_handler(method, service)
+            if method.streams
+            else _unary_handler(method, service)
+            for method in service.methods
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a call; gRPC answers UNIMPLEMENTED where there is none."""
+        return self._handlers.get(handler_call_details.method)
+
+
+def _unary_handler(method: Method, service: Service) -> Any:
+    endpoint = service.endpoints.get(method.name, service.forward)
+
+    async def handle(body: bytes, context: Any) -> bytes:
+        try:
+            call = Call(method, body, _metadata(context))
+            return await endpoint(call, await service.authenticate(call))
+        except Exception as exc:
+            await _abort(method, context, exc)
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _stream_handler(method: Method, service: Service) -> Any:
+    stream = service.streams[method.name]
+
+    async def handle(body: bytes, context: Any) -> AsyncIterator[bytes]:
+        try:
+            call = Call(method, body, _metadata(context))
+            caller: Caller = await service.authenticate(call)
+            async for response in stream(call, caller):
+                yield response
+        except Exception as exc:
+            await _abort(method, context, exc)
+
+    return grpc.unary_stream_rpc_method_handler(handle)
+
+
+def _metadata(context: Any) -> dict[str, str | bytes]:
+    return {key: value for key, value in context.invocation_metadata() or ()}
+
+
+async def _abort(method: Method, context: Any, exc: Exception) -> NoReturn:
+    error = exc if isinstance(exc, ApiError) else _unexpected(method, exc)
+    if error.spec.status not in _EXPECTED:
+        log.warning(
+            "call_refused",
+            rpc=f"{method.service}.{method.name}",
+            code=error.code.name,
+            reason=error.detail,
+            peer=context.peer(),
+        )
+    status = grpc.StatusCode[error.spec.status.name]
+    await context.abort(status, _details(method, error))
+    raise AssertionError("abort does not return")
+
+
+def _unexpected(method: Method, exc: Exception) -> ApiError:
+    """A fault of ours: it must not end a stock client, and a retry may well meet a healthy replica."""
+    log.error("call_failed", rpc=f"{method.service}.{method.name}", exc_info=exc)
+    return Unavailable(repr(exc))
+
+
+def _details(method: Method, error: ApiError) -> str:
+    """Return the details as the API's clients read them (wire-facts, 1).
+
+    Fleet and Control clients read JSON with Flower's own codes; ServerAppIo clients of flwr 1.33, and
+    every client for refusals that have no code of Flower's, read plain text.
+    """
+    text = error.spec.message
+    if error.code < _FIRST_OWN_CODE and method.service != "ServerAppIo":
+        return json.dumps(
+            {
+                "code": int(error.code),
+                "public_message": text,
+                "public_details": error.public_details,
+            }
+        )
+    return f"{text} {error.public_details}" if error.public_details else text

@@ -1,0 +1,71 @@
+"""Listening sockets: gRPC servers of one gateway, with or without TLS."""
+
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+
+from flower_nats.model.errors import FlowerNatsError
+from flower_nats.settings import TlsFiles
+
+_LONGEST_MESSAGE = 2**31 - 1
+"""Bytes; what stock sets on both sides (flwr 1.33 `supercore/grpc.py`)."""
+
+_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_send_message_length", _LONGEST_MESSAGE),
+    ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
+    # Finds peers that vanished without a word, below the idle time-outs of NAT and balancers.
+    ("grpc.keepalive_time_ms", 210_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 0),
+    # Replicas on one host may share a port.
+    ("grpc.so_reuseport", 1),
+]
+
+
+class CannotListen(FlowerNatsError):
+    """The address cannot be listened on."""
+
+
+def allow_many_connections() -> None:
+    """Raise this process's limit of open files to what the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def listen(
+    address: str, handlers: Sequence[grpc.GenericRpcHandler], tls: TlsFiles | None
+) -> grpc.aio.Server:
+    """Start a gRPC server on `host:port`. Raises `CannotListen`."""
+    server = grpc.aio.server(options=_OPTIONS)
+    server.add_generic_rpc_handlers(tuple(handlers))
+    try:
+        if tls is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, _credentials(tls))
+    except RuntimeError as exc:
+        raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
+    await server.start()
+    return server
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    pair = (Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes())
+    return grpc.ssl_server_credentials([pair], Path(tls.ca_certificate).read_bytes(), False)
+
+
+async def listen_for_health(address: str) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """Start a gRPC health server (never TLS, as stock's). Raises `CannotListen`."""
+    servicer = health.aio.HealthServicer()
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as exc:
+        raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
+    await server.start()
+    return server, servicer
