@@ -75,6 +75,10 @@ class NatsServer:
         self._port = await self._listening_port()
         return self.url
 
+    def exit_code(self) -> int | None:
+        """Return the server's exit code, None while it runs."""
+        return self._process.exit_code()
+
     async def wait(self) -> int:
         """Wait for the server's end and return its exit code."""
         return await self._process.wait()

@@ -85,6 +85,10 @@ class PostgresServer:
         await self._until_ready(data)
         return self.dsn
 
+    def exit_code(self) -> int | None:
+        """Return the server's exit code, None while it runs or was not started."""
+        return None if self._process is None else self._process.exit_code()
+
     async def wait(self) -> int:
         """Wait for the server's end and return its exit code."""
         return 0 if self._process is None else await self._process.wait()

@@ -130,13 +130,18 @@ class OwnedProcess:
         return f" The end of {self.spec.log}:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-async def end_remembered(pid_file: Path, grace: float = 5.0) -> None:
-    """End the process that a pid file names, if it is still that process, and remove the file."""
+async def end_remembered(pid_file: Path, grace: float = 5.0) -> bool:
+    """End the process that a pid file names, if it is still that process, and remove the file.
+
+    Returns whether it was still running.
+    """
     remembered = _Remembered.read(pid_file)
-    if remembered is not None and remembered.is_alive():
+    alive = remembered is not None and remembered.is_alive()
+    if remembered is not None and alive:
         log.warning("stale_process_ended", pid=remembered.pid, pid_file=str(pid_file))
         await remembered.end(grace)
     _forget(pid_file)
+    return alive
 
 
 def private_directory(path: Path) -> Path:

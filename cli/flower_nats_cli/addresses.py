@@ -1,0 +1,71 @@
+"""Network addresses as people write them: `host:port`, an IPv6 host in brackets."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+import click
+
+from flower_nats.model.errors import FlowerNatsError
+
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
+
+
+class AddressInUseError(FlowerNatsError):
+    """Another process listens on an address that is needed."""
+
+
+def address_argument(value: str) -> str:
+    """Take a `host:port` from the command line; raises BadParameter if it is none."""
+    try:
+        split_address(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
+    return value
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host (without brackets) and port; raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not an address such as 127.0.0.1:9092.")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """Return `host:port`, with brackets around an IPv6 host."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def claim_address(address: str) -> str:
+    """Return `address`, with a free port in place of port 0, once nobody listens on it.
+
+    Asked before gateways bind it, because they share their ports with whoever shares too: without
+    this another program on the port would silently get a part of the connections.
+    Raises AddressInUseError.
+    """
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do, to pass over connections of a former server that are still closing.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            raise AddressInUseError(f"Cannot listen on {address}: {exc.strerror}.") from exc
+        return join_address(host, probe.getsockname()[1])
+
+
+def reachable(address: str) -> str:
+    """Return the address at which this machine reaches a server that listens on `address`."""
+    host, port = split_address(address)
+    return join_address({EVERYWHERE: LOOPBACK, "::": "::1"}.get(host, host), port)
+
+
+def accepts_connections(address: str) -> bool:
+    """Whether a server listens on `address` of this machine."""
+    with suppress(OSError), socket.create_connection(split_address(reachable(address)), timeout=1):
+        return True
+    return False

@@ -1,0 +1,147 @@
+"""The directory of one `flower-nats up`: who owns it, and what lies where.
+
+| path | holds |
+|---|---|
+| `up.lock` | the pid of the `up` that owns the directory, and holds a lock as long as it lives |
+| `up.json` | the addresses of a runtime that is ready, for `status` and `down` |
+| `nats/` | nats-server: its configuration, password and streams |
+| `postgres/` | PostgreSQL: its password and data |
+| `logs/` | output of every process |
+| `run/` | pid files of the other processes |
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flower_nats.embedded.process import end_remembered, private_directory, private_file
+from flower_nats.model.errors import FlowerNatsError
+
+
+class DirectoryInUseError(FlowerNatsError):
+    """Another `flower-nats up` owns the directory."""
+
+
+@dataclass(frozen=True)
+class RunningState:
+    """What other commands need to know of a runtime that is ready."""
+
+    pid: int
+    """The process id of `up`."""
+
+    started_at: str
+    """When it became ready, ISO 8601."""
+
+    nats: str
+    """URL of its NATS server, with the password in it."""
+
+    serverappio_api_address: str
+    """`host:port` of the ServerAppIo API."""
+
+    fleet_api_address: str
+    """`host:port` of the Fleet API."""
+
+    control_api_address: str
+    """`host:port` of the Control API."""
+
+
+class DataDir:
+    """A data directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    @property
+    def nats(self) -> Path:
+        """Directory of nats-server."""
+        return self.path / "nats"
+
+    @property
+    def postgres(self) -> Path:
+        """Directory of PostgreSQL."""
+        return self.path / "postgres"
+
+    def log_of(self, process: str) -> Path:
+        """Return the file that takes a process's output."""
+        return private_directory(self.path / "logs") / f"{process}.log"
+
+    def pid_file_of(self, process: str) -> Path:
+        """Return the file that remembers a process."""
+        return private_directory(self.path / "run") / f"{process}.pid"
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Own the directory, which is created if needed, for the time of a `with` block.
+
+        Raises DirectoryInUseError, which names the owner's pid.
+        """
+        private_directory(self.path)
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise DirectoryInUseError(
+                    f"{self.path} is in use by a running `flower-nats up` (pid {self._named()}). "
+                    "Nothing was started."
+                ) from exc
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            yield
+        finally:
+            os.close(descriptor)
+
+    def owner(self) -> int | None:
+        """Return the pid of the `up` that owns the directory, None if nobody does."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            # A shared lock: asking does not keep the next `up` out for longer than it takes.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self._named()
+        finally:
+            os.close(descriptor)
+        return None
+
+    def publish(self, state: RunningState) -> None:
+        """Tell other commands that the runtime is ready."""
+        private_file(self._state, json.dumps(asdict(state), indent=2))
+
+    def withdraw(self) -> None:
+        """Tell other commands that it is not."""
+        self._state.unlink(missing_ok=True)
+
+    def state(self) -> RunningState | None:
+        """Return what a ready runtime has published; None without one."""
+        owner = self.owner()
+        with suppress(FileNotFoundError):
+            state = RunningState(**json.loads(self._state.read_text()))
+            # What an `up` that was killed has left says nothing about the present one.
+            return state if state.pid == owner else None
+        return None
+
+    async def end_leftovers(self) -> int:
+        """End what an owner that was killed may have left running; return how many there were."""
+        pid_files = sorted(self.path.glob("*/*.pid"))
+        ended = [await end_remembered(pid_file) for pid_file in pid_files]
+        return sum(ended)
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "up.lock"
+
+    @property
+    def _state(self) -> Path:
+        return self.path / "up.json"
+
+    def _named(self) -> int:
+        return int(self._lock.read_text() or 0)

@@ -1,0 +1,177 @@
+"""`flower-nats demo`: a real federated training, from nothing to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import tempfile
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import click
+
+from flower_nats.embedded.process import OwnedProcess, ProcessSpec
+from flower_nats.logs import configure_logs
+from flower_nats.model.errors import FlowerNatsError
+from flower_nats.settings import GatewaySettings, LogSettings, SuperexecSettings
+from flower_nats_cli.addresses import LOOPBACK, join_address
+from flower_nats_cli.datadir import DataDir, RunningState
+from flower_nats_cli.flower import connection_config, environment_for, find_program
+from flower_nats_cli.stack import Stack, StackSettings
+from flower_nats_cli.up import until
+
+_SUPERNODES = 3
+_SUPERNODE_GRACE_SECONDS = 3.0
+_CONNECTION = "flower-nats"
+_ACCURACY = re.compile(r"^round (\d+)\s+accuracy ([0-9.]+)")
+
+
+class DemoFailedError(FlowerNatsError):
+    """The demo's run did not complete."""
+
+
+@click.command()
+def demo() -> None:
+    """Train a model on three SuperNodes with the stock flwr command, here and now.
+
+    Everything runs on free ports in a temporary directory and is gone afterwards.
+    """
+    configure_logs(LogSettings(level="warning"))
+    app = example_app()
+    with tempfile.TemporaryDirectory(prefix="flower-nats-demo-") as directory:
+        data = DataDir(Path(directory))
+        with data.owned():
+            asyncio.run(_Demo(data, app).run())
+
+
+def example_app() -> Path:
+    """Return the folder of the example app: the checkout's, or the one that was installed."""
+    checkout = Path(__file__).parents[2] / "examples" / "digits"
+    return checkout if checkout.is_dir() else Path(__file__).with_name("digits")
+
+
+class _Demo:
+    """One demo on one data directory."""
+
+    def __init__(self, data: DataDir, app: Path) -> None:
+        self._data = data
+        self._app = app
+        self._home = data.path / "flwr"
+        self._home.mkdir()
+        self._end = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run it to its end; raises DemoFailedError if the training did not complete."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._end.set)
+        stack = Stack(self._settings(), FLWR_HOME=str(self._home))
+        try:
+            if await until(self._end, self._train(stack)) is None:
+                raise DemoFailedError("The demo was interrupted.")
+        finally:
+            await stack.stop()
+        click.echo(_how_to_go_on(self._app))
+
+    async def _train(self, stack: Stack) -> bool:
+        _say("Starting NATS, PostgreSQL, a superlink, a gateway and a SuperExec")
+        state = await stack.start()
+        _say(f"Connecting {_SUPERNODES} stock SuperNodes to {state.fleet_api_address}")
+        await stack.supervisor.start(self._supernodes(state), _SUPERNODE_GRACE_SECONDS)
+        config = connection_config(_CONNECTION, state.control_api_address, None)
+        (self._home / "config.toml").write_text(config + "\n")
+        _say(f"Submitting {self._app.name}:  flwr run {self._app} {_CONNECTION} --stream")
+        accuracies = await self._submit()
+        await self._check_completed()
+        _say("The run has completed. Accuracy on held-out digits:")
+        for number, accuracy in accuracies.items():
+            click.echo(f"  round {number}  {accuracy:.3f}  {'█' * round(40 * accuracy)}")
+        return True
+
+    def _settings(self) -> StackSettings:
+        anywhere = join_address(LOOPBACK, 0)
+        return StackSettings(
+            data=self._data,
+            gateway=GatewaySettings(
+                nats=(),
+                serverappio_api_address=anywhere,
+                fleet_api_address=anywhere,
+                control_api_address=anywhere,
+            ),
+            # What the app needs was installed with us; nothing is fetched for the demo.
+            superexec=SuperexecSettings(anywhere, runtime_dependency_installation=False),
+        )
+
+    def _supernodes(self, state: RunningState) -> list[OwnedProcess]:
+        return [self._supernode(state, number) for number in range(_SUPERNODES)]
+
+    def _supernode(self, state: RunningState, partition: int) -> OwnedProcess:
+        name = f"supernode-{partition + 1}"
+        program = find_program("flower-supernode")
+        return OwnedProcess(
+            ProcessSpec(
+                name=name,
+                command=[
+                    *(str(program), "--insecure", "--superlink", state.fleet_api_address),
+                    *("--clientappio-api-address", join_address(LOOPBACK, 0)),
+                    "--node-config",
+                    f"partition-id={partition} num-partitions={_SUPERNODES}",
+                ],
+                environment=environment_for(program, FLWR_HOME=str(self._home)),
+                log=self._data.log_of(name),
+                pid_file=self._data.pid_file_of(name),
+            )
+        )
+
+    async def _submit(self) -> dict[int, float]:
+        """Run `flwr run --stream`, show what it says, return the accuracy after each round."""
+        accuracies = {}
+        process = await self._flwr("run", str(self._app), _CONNECTION, "--stream")
+        assert process.stdout is not None
+        try:
+            async for line in process.stdout:
+                text = line.decode(errors="replace").rstrip()
+                click.echo(f"  {text}")
+                if found := _ACCURACY.match(text):
+                    accuracies[int(found[1])] = float(found[2])
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if code != 0:
+            raise DemoFailedError(f"flwr run ended with exit code {code}.")
+        return accuracies
+
+    async def _check_completed(self) -> None:
+        process = await self._flwr("list", _CONNECTION, "--format", "json")
+        listed, _ = await process.communicate()
+        statuses = [run["status"] for run in json.loads(listed)["runs"]]
+        if statuses != ["finished:completed"]:
+            raise DemoFailedError(f"The run is {statuses}, not finished:completed.")
+
+    async def _flwr(self, *arguments: str) -> Process:
+        program = find_program("flwr")
+        return await asyncio.create_subprocess_exec(
+            *(str(program), *arguments),
+            stdout=PIPE,
+            env=environment_for(program, FLWR_HOME=str(self._home)),
+            # Ctrl-C ends the demo, which ends this.
+            start_new_session=True,
+        )
+
+
+def _say(text: str) -> None:
+    click.secho(text, bold=True)
+
+
+def _how_to_go_on(app: Path) -> str:
+    return f"""
+How to go on:
+  flower-nats up                                          a runtime of your own, on Flower's ports;
+                                                          it tells you what your Flower config needs
+  flower-supernode --insecure --superlink 127.0.0.1:9092  one of your nodes; give more of them
+                                                          --clientappio-api-address 127.0.0.1:0
+  flwr run <app> flower-nats --stream                     your app, or {app}"""

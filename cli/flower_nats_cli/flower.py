@@ -1,0 +1,79 @@
+"""Stock Flower programs (flwr 1.33): where they are and how they are run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flower_nats.embedded.process import OwnedProcess, ProcessSpec
+from flower_nats.model.errors import FlowerNatsError
+from flower_nats.settings import SuperexecSettings
+
+
+class FlowerMissingError(FlowerNatsError):
+    """A stock Flower program is not installed."""
+
+
+def find_program(name: str) -> Path:
+    """Return the path of a stock program: beside this Python, or on PATH.
+
+    Raises FlowerMissingError.
+    """
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise FlowerMissingError(
+            f"{name} is not installed. Remedy: pip install 'flower-nats[demo]'"
+        )
+    return Path(found)
+
+
+def environment_for(program: Path, **extra: str) -> dict[str, str]:
+    """Return the environment of a stock program: quiet, and able to find its siblings by name."""
+    # Started by us they should not phone home; who wants that says so in the environment.
+    quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    path = f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {**quiet, **os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def superexec_process(
+    settings: SuperexecSettings,
+    log: Path | None = None,
+    pid_file: Path | None = None,
+    **environment: str,
+) -> OwnedProcess:
+    """Return a `flower-superexec` for ServerApps that ends with us; not started yet."""
+    program = find_program("flower-superexec")
+    return OwnedProcess(
+        ProcessSpec(
+            name="superexec",
+            command=[str(program), *_superexec_flags(settings)],
+            environment=environment_for(program, **environment),
+            log=log,
+            pid_file=pid_file,
+        )
+    )
+
+
+def _superexec_flags(settings: SuperexecSettings) -> Sequence[str]:
+    flags = ["--appio-api-address", settings.appio_api_address, "--plugin-type", "serverapp"]
+    if settings.ca_certificate is None:
+        flags += ["--insecure"]
+    else:
+        flags += ["--root-certificates", str(settings.ca_certificate)]
+    if settings.auth_secret_file is not None:
+        flags += ["--superexec-auth-secret-file", str(settings.auth_secret_file)]
+    if settings.runtime_dependency_installation:
+        flags += ["--allow-runtime-dependency-installation"]
+    return flags
+
+
+def connection_config(name: str, control_address: str, ca_certificate: Path | None) -> str:
+    """Return the three lines of a Flower config that make a SuperLink known to `flwr`."""
+    trust = "insecure = true"
+    if ca_certificate is not None:
+        trust = f"root-certificates = '{ca_certificate}'"
+    return f'[superlink.{name}]\naddress = "{control_address}"\n{trust}'

@@ -1,0 +1,62 @@
+"""`flower-nats gateway`: one edge of the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from flower_nats.logs import configure_logs
+from flower_nats.settings import GatewaySettings
+from flower_nats_cli import options as opts
+from flower_nats_cli.addresses import EVERYWHERE, join_address
+
+
+@click.command()
+@opts.nats_option
+@opts.api_address_options
+@opts.tls_options
+@opts.appio_ca_option
+@opts.supernode_auth_option
+@opts.superexec_secret_option
+@opts.health_option
+@opts.log_options
+def gateway(**options: Any) -> None:
+    """Start one gateway: it serves Flower's APIs and needs NATS only.
+
+    SuperNodes, the flwr command and SuperExecs connect to it. Start as many as you like; without
+    --insecure it needs TLS certificates.
+    """
+    settings = gateway_settings(options)
+    configure_logs(settings.log)
+    from flower_nats_gateway.server import serve
+
+    asyncio.run(serve(settings))
+
+
+def gateway_settings(options: opts.Options) -> GatewaySettings:
+    """Turn the command's options into settings; raises UsageError."""
+    tls = opts.tls_files(options)
+    if tls is None and not options["insecure"]:
+        raise click.UsageError(
+            "TLS certificates are required: give --ssl-certfile, --ssl-keyfile and "
+            "--ssl-ca-certfile. To serve unencrypted, say --insecure."
+        )
+    return GatewaySettings(
+        nats=options["nats"],
+        serverappio_api_address=_address(options, "serverappio", 9091),
+        fleet_api_address=_address(options, "fleet", 9092),
+        control_api_address=_address(options, "control", 9093),
+        tls=tls,
+        appio_tls=opts.tls_files(options, "appio_"),
+        superexec_auth_secret=opts.superexec_secret(options),
+        enable_supernode_auth=opts.check_supernode_auth(options, tls),
+        health_server_address=options["health_server_address"],
+        log=opts.log_settings(options),
+    )
+
+
+def _address(options: opts.Options, api: str, port: int) -> str:
+    given: str | None = options[f"{api}_api_address"]
+    return given or join_address(EVERYWHERE, port)

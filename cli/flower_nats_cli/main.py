@@ -1,0 +1,73 @@
+"""The `flower-nats` command."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flower_nats.model.errors import FlowerNatsError
+from flower_nats_cli.demo import demo
+from flower_nats_cli.down import down
+from flower_nats_cli.gateway import gateway
+from flower_nats_cli.status import status
+from flower_nats_cli.superlink import superlink
+from flower_nats_cli.up import up
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what went wrong is told in a sentence, not in a traceback."""
+        try:
+            return super().invoke(ctx)
+        except FlowerNatsError as exc:
+            raise click.ClickException(str(exc)) from exc
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        tables = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as exc:
+        raise click.BadParameter(f"{path} is not TOML: {exc}") from exc
+    ctx.default_map = {
+        command: {key.replace("-", "_"): value for key, value in table.items()}
+        for command, table in tables.items()
+        if isinstance(table, dict)
+    }
+
+
+@click.group(
+    cls=_Group,
+    context_settings={
+        "auto_envvar_prefix": "FLOWER_NATS",
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+    },
+)
+@click.version_option(package_name="flower-nats")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_read_config,
+    expose_value=False,
+    is_eager=True,
+    help="TOML file with a table per command, such as [up], and its options without the dashes.",
+)
+def main() -> None:
+    """Run federations of Flower on NATS and PostgreSQL.
+
+    An option comes from its flag, else from its environment variable FLOWER_NATS_<COMMAND>_<OPTION>
+    (such as FLOWER_NATS_UP_DATA_DIR), else from the --config file.
+    """
+
+
+for _command in (up, down, status, demo, superlink, gateway):
+    main.add_command(_command)
+
+
+if __name__ == "__main__":
+    main(prog_name="flower-nats")

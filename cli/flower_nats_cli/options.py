@@ -1,0 +1,237 @@
+"""Options that several commands share, and how they become settings.
+
+Where stock `flower-superlink` (flwr 1.33) has an option for the same thing, ours has its name and
+meaning. Every option also has an environment variable: FLOWER_NATS_<COMMAND>_<OPTION>.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from flower_nats.settings import Isolation, LogSettings, SuperexecSettings, TlsFiles
+from flower_nats_cli.addresses import address_argument
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Options = Mapping[str, Any]
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    # Click converts a default that is a tuple already once more.
+    urls = value if isinstance(value, tuple) else tuple(value.split(","))
+    if not all(url.strip() for url in urls):
+        raise click.BadParameter(f"{value!r} is not a list of URLs.")
+    return tuple(url.strip() for url in urls)
+
+
+def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+nats_option = click.option(
+    "--nats",
+    type=_urls,
+    metavar="URL[,URL...]",
+    required=True,
+    help="URLs of the servers of one NATS cluster. A URL may hold a user and a password; "
+    "an environment variable keeps them out of the process list.",
+)
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".flower-nats"),
+    show_default=True,
+    help="Directory that holds everything of this runtime: streams, database, logs, passwords.",
+)
+
+format_option = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["default", "json"]),
+    default="default",
+    show_default=True,
+    help="Output for people or for programs.",
+)
+
+serverappio_address_option = click.option(
+    "--serverappio-api-address",
+    type=address_argument,
+    metavar="HOST:PORT",
+    help="Address of the ServerAppIo API. Default: port 9091.",
+)
+
+api_address_options = _together(
+    serverappio_address_option,
+    click.option(
+        "--fleet-api-address",
+        type=address_argument,
+        metavar="HOST:PORT",
+        help="Address of the Fleet API, for SuperNodes. Default: port 9092.",
+    ),
+    click.option(
+        "--control-api-address",
+        type=address_argument,
+        metavar="HOST:PORT",
+        help="Address of the Control API, for the flwr command. Default: port 9093.",
+    ),
+)
+
+insecure_option = click.option(
+    "--insecure",
+    is_flag=True,
+    help="Serve without TLS whatever certificates are given. Data travels unencrypted.",
+)
+
+tls_options = _together(
+    insecure_option,
+    click.option("--ssl-certfile", type=_FILE, help="Certificate of the Fleet and Control API."),
+    click.option("--ssl-keyfile", type=_FILE, help="Private key of that certificate."),
+    click.option("--ssl-ca-certfile", type=_FILE, help="CA certificate to verify it with."),
+    click.option("--appio-ssl-certfile", type=_FILE, help="Certificate of the ServerAppIo API."),
+    click.option("--appio-ssl-keyfile", type=_FILE, help="Private key of that certificate."),
+)
+
+appio_ca_option = click.option(
+    "--appio-ssl-ca-certfile",
+    type=_FILE,
+    help="CA certificate that SuperExecs verify the ServerAppIo API with.",
+)
+
+isolation_option = click.option(
+    "--isolation",
+    type=click.Choice([str(choice) for choice in Isolation]),
+    default=str(Isolation.SUBPROCESS),
+    show_default=True,
+    help="subprocess: run a flower-superexec here for ServerApps. process: you run it elsewhere.",
+)
+
+supernode_auth_option = click.option(
+    "--enable-supernode-auth",
+    is_flag=True,
+    help="Let in only SuperNodes whose public key was registered with `flwr supernode register`.",
+)
+
+superexec_secret_option = click.option(
+    "--superexec-auth-secret-file",
+    type=_FILE,
+    help="File with the secret that a SuperExec must share; read as raw bytes.",
+)
+
+dependency_option = click.option(
+    "--disable-runtime-dependency-installation",
+    is_flag=True,
+    # Stock's own variable: who set it for stock means us too.
+    default=lambda: os.environ.get("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION") == "1",
+    help="Do not install what a ServerApp depends on before it starts.",
+)
+
+health_option = click.option(
+    "--health-server-address",
+    type=address_argument,
+    metavar="HOST:PORT",
+    help="Address of a gRPC health server without TLS. Default: none.",
+)
+
+log_options = _together(
+    click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        show_default=True,
+        help="Least severe level that is logged.",
+    ),
+    click.option(
+        "--log-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="File for the log, as JSON lines, beside the terminal; rotated by time.",
+    ),
+    click.option(
+        "--log-rotation-interval-hours",
+        type=click.IntRange(min=1),
+        default=24,
+        show_default=True,
+        help="Hours after which the log file is rotated.",
+    ),
+    click.option(
+        "--log-rotation-backup-count",
+        type=click.IntRange(min=1),
+        default=7,
+        show_default=True,
+        help="Rotated log files that are kept.",
+    ),
+)
+
+
+def log_settings(options: Options) -> LogSettings:
+    """Read `log_options`."""
+    return LogSettings(
+        level=options["log_level"],
+        file=options["log_file"],
+        rotation_interval_hours=options["log_rotation_interval_hours"],
+        rotation_backup_count=options["log_rotation_backup_count"],
+    )
+
+
+def tls_files(options: Options, prefix: str = "") -> TlsFiles | None:
+    """Read the three files of `tls_options` (prefix "" or "appio_"); None for no TLS.
+
+    Raises UsageError if some of the three are missing.
+    """
+    if options["insecure"]:
+        return None
+    names = [f"{prefix}ssl_{kind}" for kind in ("certfile", "keyfile", "ca_certfile")]
+    certificate, key, ca_certificate = (options[name] for name in names)
+    if certificate and key and ca_certificate:
+        return TlsFiles(certificate.resolve(), key.resolve(), ca_certificate.resolve())
+    if certificate or key or ca_certificate:
+        flags = ", ".join("--" + name.replace("_", "-") for name in names)
+        raise click.UsageError(f"TLS needs all three of {flags}.")
+    return None
+
+
+def check_supernode_auth(options: Options, tls: TlsFiles | None) -> bool:
+    """Read `supernode_auth_option`; raises UsageError without TLS, as stock does."""
+    enabled = bool(options["enable_supernode_auth"])
+    if enabled and tls is None:
+        raise click.UsageError(
+            "--enable-supernode-auth needs TLS: give --ssl-certfile, --ssl-keyfile and "
+            "--ssl-ca-certfile, and not --insecure."
+        )
+    return enabled
+
+
+def superexec_secret(options: Options) -> bytes | None:
+    """Read the file of `superexec_secret_option`; raises UsageError if it is empty."""
+    path = options["superexec_auth_secret_file"]
+    if path is None:
+        return None
+    secret: bytes = path.read_bytes()
+    if not secret:
+        raise click.UsageError(f"The SuperExec secret in {path} is empty.")
+    return secret
+
+
+def superexec_settings(
+    options: Options, address: str, ca_certificate: Path | None
+) -> SuperexecSettings | None:
+    """Read what a SuperExec of ours needs; None in `process` isolation."""
+    if options["isolation"] == Isolation.PROCESS:
+        return None
+    return SuperexecSettings(
+        appio_api_address=address,
+        ca_certificate=ca_certificate,
+        auth_secret_file=options["superexec_auth_secret_file"],
+        runtime_dependency_installation=not options["disable_runtime_dependency_installation"],
+    )

@@ -1,0 +1,228 @@
+"""A whole runtime on one machine: what it consists of, how it comes up and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.postgres_server import PostgresServer
+from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import Unavailable
+from flower_nats.settings import GatewaySettings, SuperexecSettings, TlsFiles
+from flower_nats_cli.addresses import accepts_connections, claim_address, reachable
+from flower_nats_cli.datadir import DataDir, RunningState
+from flower_nats_cli.flower import find_program, superexec_process
+from flower_nats_cli.runtime_status import status_client
+from flower_nats_cli.supervisor import Supervisor
+
+_READY_SECONDS = 120.0
+_POLL_SECONDS = 0.05
+
+# Seconds that each group has to end in good order: 9.5 in all, of the 10 that `up` promises.
+_SUPEREXEC_GRACE = 1.5
+_GATEWAY_GRACE = 3.0
+_SUPERLINK_GRACE = 2.0
+_SERVER_GRACE = 3.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class StackSettings:
+    """Settings of a runtime on one machine."""
+
+    data: DataDir
+    """Where everything is kept."""
+
+    gateway: GatewaySettings
+    """Settings of every gateway; its `nats` is not used."""
+
+    superexec: SuperexecSettings | None
+    """The SuperExec for ServerApps, None in `process` isolation."""
+
+    superexec_auth_secret_file: Path | None = None
+    """Where gateways read the secret of SuperExecs from."""
+
+    replicas: int = 1
+    """Superlinks, and gateways, that are started."""
+
+
+class Stack:
+    """A runtime: NATS, PostgreSQL, superlinks, gateways and a SuperExec.
+
+    The data directory must be owned. `start` fails with FlowerNatsError, and `stop` is needed even
+    then.
+    """
+
+    def __init__(self, settings: StackSettings, **environment: str) -> None:
+        find_superexec(settings)
+        self.settings = _with_claimed_addresses(settings)
+        self.supervisor = Supervisor()
+        self._environment = environment
+        data = settings.data
+        self._nats = NatsServer(data.nats, data.log_of("nats"))
+        self._postgres = PostgresServer(data.postgres, data.log_of("postgres"))
+
+    async def start(self) -> RunningState:
+        """Start everything, wait until it serves and publish its state."""
+        data, start = self.settings.data, self.supervisor.start
+        data.withdraw()
+        await data.end_leftovers()
+        await start([self._nats, self._postgres], _SERVER_GRACE)
+        await start(self._superlinks(), _SUPERLINK_GRACE)
+        await start(self._gateways(), _GATEWAY_GRACE)
+        await start(self._superexecs(), _SUPEREXEC_GRACE)
+        await self._until_ready()
+        self.supervisor.watch()
+        state = self._state()
+        data.publish(state)
+        return state
+
+    async def stop(self) -> None:
+        """End everything in order, within 10 seconds."""
+        self.settings.data.withdraw()
+        await self.supervisor.stop()
+
+    def _superlinks(self) -> list[OwnedProcess]:
+        secrets = {
+            "FLOWER_NATS_SUPERLINK_NATS": self._nats.url,
+            "FLOWER_NATS_SUPERLINK_DATABASE": self._postgres.dsn,
+        }
+        # In process isolation each: the one SuperExec here is the supervisor's.
+        flags = ["--isolation", "process"]
+        if self.settings.gateway.enable_supernode_auth:
+            flags += ["--enable-supernode-auth"]
+        return [self._replica("superlink", n, flags, secrets) for n in self._numbers()]
+
+    def _gateways(self) -> list[OwnedProcess]:
+        secrets = {"FLOWER_NATS_GATEWAY_NATS": self._nats.url}
+        flags = _gateway_flags(self.settings)
+        return [self._replica("gateway", n, flags, secrets) for n in self._numbers()]
+
+    def _superexecs(self) -> list[OwnedProcess]:
+        settings, data = self.settings.superexec, self.settings.data
+        if settings is None:
+            return []
+        log_file, pid_file = data.log_of("superexec"), data.pid_file_of("superexec")
+        return [superexec_process(settings, log_file, pid_file, **self._environment)]
+
+    def _numbers(self) -> range:
+        return range(1, self.settings.replicas + 1)
+
+    def _replica(
+        self, command: str, number: int, flags: Sequence[str], secrets: dict[str, str]
+    ) -> OwnedProcess:
+        name, data = f"{command}-{number}", self.settings.data
+        level = ["--log-level", self.settings.gateway.log.level]
+        return OwnedProcess(
+            ProcessSpec(
+                name=name,
+                # -P: a folder called nats or click where the user stands is not ours to import.
+                command=[
+                    *(sys.executable, "-P", "-m", "flower_nats_cli.main"),
+                    *(command, *flags, *level),
+                ],
+                environment={**os.environ, **secrets},
+                log=data.log_of(name),
+                pid_file=data.pid_file_of(name),
+            )
+        )
+
+    async def _until_ready(self) -> None:
+        """Wait until the three APIs take connections and a superlink answers through NATS.
+
+        What ends before that is a mistake in the settings or the installation, so it is told at
+        once and not started again.
+        """
+        deadline = time.monotonic() + _READY_SECONDS
+        async with status_client(self._nats.url) as client:
+            while time.monotonic() < deadline:
+                self.supervisor.check()
+                if self._accept_connections():
+                    with suppress(Unavailable):
+                        await client.ask(patience=1.0)
+                        return
+                await asyncio.sleep(_POLL_SECONDS)
+        logs = self.settings.data.log_of("*").parent
+        raise ProcessFailedError(f"Not ready within {_READY_SECONDS:.0f} s; see {logs}.")
+
+    def _accept_connections(self) -> bool:
+        return all(accepts_connections(address) for address in _api_addresses(self.settings))
+
+    def _state(self) -> RunningState:
+        serverappio, fleet, control = map(reachable, _api_addresses(self.settings))
+        return RunningState(
+            pid=os.getpid(),
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            nats=self._nats.url,
+            serverappio_api_address=serverappio,
+            fleet_api_address=fleet,
+            control_api_address=control,
+        )
+
+
+def find_superexec(settings: StackSettings) -> None:
+    """Raise FlowerMissingError if a SuperExec is needed and not installed."""
+    if settings.superexec is not None:
+        find_program("flower-superexec")
+
+
+def _api_addresses(settings: StackSettings) -> tuple[str, str, str]:
+    gateway = settings.gateway
+    return (
+        gateway.serverappio_api_address,
+        gateway.fleet_api_address,
+        gateway.control_api_address,
+    )
+
+
+def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
+    """Settle on addresses before anything starts; raises AddressInUseError."""
+    serverappio, fleet, control = map(claim_address, _api_addresses(settings))
+    gateway = replace(
+        settings.gateway,
+        serverappio_api_address=serverappio,
+        fleet_api_address=fleet,
+        control_api_address=control,
+    )
+    superexec = settings.superexec and replace(
+        settings.superexec, appio_api_address=reachable(serverappio)
+    )
+    return replace(settings, gateway=gateway, superexec=superexec)
+
+
+def _gateway_flags(settings: StackSettings) -> list[str]:
+    gateway = settings.gateway
+    serverappio, fleet, control = _api_addresses(settings)
+    flags = ["--serverappio-api-address", serverappio]
+    flags += ["--fleet-api-address", fleet, "--control-api-address", control]
+    if gateway.tls is None:
+        flags += ["--insecure"]
+    else:
+        flags += _tls_flags("--ssl", gateway.tls)
+    if gateway.appio_tls is not None:
+        flags += _tls_flags("--appio-ssl", gateway.appio_tls)
+    if gateway.enable_supernode_auth:
+        flags += ["--enable-supernode-auth"]
+    if settings.superexec_auth_secret_file is not None:
+        flags += ["--superexec-auth-secret-file", str(settings.superexec_auth_secret_file)]
+    if gateway.health_server_address is not None:
+        flags += ["--health-server-address", gateway.health_server_address]
+    return flags
+
+
+def _tls_flags(prefix: str, files: TlsFiles) -> list[str]:
+    return [
+        *(f"{prefix}-certfile", str(files.certificate)),
+        *(f"{prefix}-keyfile", str(files.key)),
+        *(f"{prefix}-ca-certfile", str(files.ca_certificate)),
+    ]

@@ -1,0 +1,74 @@
+"""`flower-nats superlink`: one worker of the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from flower_nats.logs import configure_logs
+from flower_nats.settings import SuperlinkSettings
+from flower_nats_cli import options as opts
+from flower_nats_cli.addresses import LOOPBACK, join_address, reachable
+from flower_nats_cli.flower import superexec_process
+from flower_nats_cli.supervisor import Supervisor
+
+_SUPEREXEC_GRACE_SECONDS = 3.0
+
+
+@click.command()
+@opts.nats_option
+@click.option(
+    "--database",
+    metavar="URL",
+    required=True,
+    help="PostgreSQL, as postgresql://USER:PASSWORD@HOST/DATABASE; "
+    "an environment variable keeps the password out of the process list.",
+)
+@opts.isolation_option
+@opts.serverappio_address_option
+@opts.insecure_option
+@opts.appio_ca_option
+@opts.supernode_auth_option
+@opts.superexec_secret_option
+@opts.dependency_option
+@opts.health_option
+@opts.log_options
+def superlink(**options: Any) -> None:
+    """Start one superlink: it serves what gateways forward and needs NATS and PostgreSQL.
+
+    Start as many as you like. In subprocess isolation it runs a flower-superexec beside it, which
+    connects to the gateway at --serverappio-api-address.
+    """
+    settings = superlink_settings(options)
+    configure_logs(settings.log)
+    asyncio.run(_run(settings))
+
+
+def superlink_settings(options: opts.Options) -> SuperlinkSettings:
+    """Turn the command's options into settings."""
+    address = options["serverappio_api_address"] or join_address(LOOPBACK, 9091)
+    ca_certificate = None if options["insecure"] else options["appio_ssl_ca_certfile"]
+    return SuperlinkSettings(
+        nats=options["nats"],
+        database=options["database"],
+        superexec=opts.superexec_settings(options, reachable(address), ca_certificate),
+        enable_supernode_auth=options["enable_supernode_auth"],
+        health_server_address=options["health_server_address"],
+        log=opts.log_settings(options),
+    )
+
+
+async def _run(settings: SuperlinkSettings) -> None:
+    from flower_nats.superlink.worker import serve
+
+    supervisor = Supervisor()
+    try:
+        if settings.superexec is not None:
+            superexec = superexec_process(settings.superexec)
+            await supervisor.start([superexec], _SUPEREXEC_GRACE_SECONDS)
+            supervisor.watch()
+        await serve(settings)
+    finally:
+        await supervisor.stop()

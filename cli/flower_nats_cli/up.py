@@ -1,0 +1,141 @@
+"""`flower-nats up`: everything on one machine, until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flower_nats.logs import configure_logs, get_logger
+from flower_nats.settings import GatewaySettings, Isolation, LogSettings
+from flower_nats_cli import options as opts
+from flower_nats_cli.addresses import EVERYWHERE, LOOPBACK, join_address, reachable
+from flower_nats_cli.datadir import DataDir, RunningState
+from flower_nats_cli.flower import connection_config
+from flower_nats_cli.stack import Stack, StackSettings
+
+log = get_logger(__name__)
+
+
+@click.command()
+@opts.data_dir_option
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1, max=32),
+    default=1,
+    show_default=True,
+    help="Superlinks and gateways to start; the gateways share the ports.",
+)
+@opts.isolation_option
+@opts.api_address_options
+@opts.tls_options
+@opts.appio_ca_option
+@opts.supernode_auth_option
+@opts.superexec_secret_option
+@opts.dependency_option
+@opts.health_option
+@opts.log_options
+def up(**options: Any) -> None:
+    """Run everything on this machine: NATS, PostgreSQL, superlink, gateway and SuperExec.
+
+    Without certificates it serves this machine only; say --insecure to serve others unencrypted.
+    Ctrl-C or SIGTERM ends all of it, and the next `up` on the directory has every run again.
+    """
+    settings = stack_settings(options)
+    configure_logs(opts.log_settings(options))
+    with settings.data.owned():
+        asyncio.run(_run(settings))
+
+
+def stack_settings(options: opts.Options) -> StackSettings:
+    """Turn the command's options into settings; raises UsageError."""
+    gateway = _gateway_settings(options)
+    appio_ca = gateway.appio_tls.ca_certificate if gateway.appio_tls else None
+    address = reachable(gateway.serverappio_api_address)
+    secret_file: Path | None = options["superexec_auth_secret_file"]
+    return StackSettings(
+        data=DataDir(options["data_dir"]),
+        gateway=gateway,
+        superexec=opts.superexec_settings(options, address, appio_ca),
+        superexec_auth_secret_file=secret_file,
+        replicas=options["replicas"],
+    )
+
+
+def _gateway_settings(options: opts.Options) -> GatewaySettings:
+    tls, appio_tls = opts.tls_files(options), opts.tls_files(options, "appio_")
+    insecure: bool = options["insecure"]
+    host = EVERYWHERE if tls or insecure else LOOPBACK
+    for_others = options["isolation"] == Isolation.PROCESS and (appio_tls or insecure)
+    appio_host = EVERYWHERE if for_others else LOOPBACK
+    return GatewaySettings(
+        nats=(),
+        serverappio_api_address=_address(options, "serverappio", appio_host, 9091),
+        fleet_api_address=_address(options, "fleet", host, 9092),
+        control_api_address=_address(options, "control", host, 9093),
+        tls=tls,
+        appio_tls=appio_tls,
+        superexec_auth_secret=opts.superexec_secret(options),
+        enable_supernode_auth=opts.check_supernode_auth(options, tls),
+        health_server_address=options["health_server_address"],
+        log=LogSettings(level=options["log_level"]),
+    )
+
+
+def _address(options: opts.Options, api: str, host: str, port: int) -> str:
+    given: str | None = options[f"{api}_api_address"]
+    return given or join_address(host, port)
+
+
+async def _run(settings: StackSettings) -> None:
+    end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end.set)
+    stack = Stack(settings)
+    try:
+        state = await until(end, stack.start())
+        if state is not None:
+            click.echo(ready_text(state, stack.settings))
+            await stack.supervisor.run(end)
+        log.info("ending")
+    finally:
+        await stack.stop()
+    log.info("ended")
+
+
+async def until(end: asyncio.Event, work: Any) -> Any:
+    """Return what `work` returns, or None if the event comes first: `work` is cancelled then."""
+    working = asyncio.ensure_future(work)
+    ending = asyncio.create_task(end.wait())
+    try:
+        await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        ending.cancel()
+        await asyncio.gather(working, ending, return_exceptions=True)
+
+
+def ready_text(state: RunningState, settings: StackSettings) -> str:
+    """Return what a user reads when everything serves."""
+    tls, data = settings.gateway.tls, settings.data
+    ca_certificate = tls.ca_certificate if tls else None
+    config = connection_config("flower-nats", state.control_api_address, ca_certificate)
+    trust = f"--root-certificates {ca_certificate}" if ca_certificate else "--insecure"
+    return f"""\
+flower-nats is ready: ServerAppIo {state.serverappio_api_address}, \
+Fleet {state.fleet_api_address}, Control {state.control_api_address}
+
+Put these three lines into your Flower config (~/.flwr/config.toml):
+
+{config}
+
+Connect a SuperNode:  flower-supernode {trust} --superlink {state.fleet_api_address}
+Run an app:           flwr run <app> flower-nats --stream
+See how it is:        flower-nats status --data-dir {data.path}
+End it:               Ctrl-C, or flower-nats down --data-dir {data.path}
+Logs:                 {data.path / "logs"}"""
