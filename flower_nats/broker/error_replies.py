@@ -1,7 +1,5 @@
 """Replies that the SuperLink itself gives when no node will."""
 
-import uuid
-
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.wire import common_pb2 as common
@@ -24,11 +22,11 @@ class ErrorReplies:
     ) -> Outgoing | None:
         """End an instruction with an error reply; return None if it had its reply already."""
         outgoing, content = error_reply(code, instruction_id, instruction)
-        await self._objects.put(run_id, outgoing.metadata.message_id, content)
+        # The session keeps the object from being collected, so it comes first.
+        session_id = await self._mailbox.open_session(run_id, [outgoing])
+        await self._objects.put(run_id, outgoing.metadata.message_id, content, session_id)
         # An id that nobody knows may have been answered and confirmed before: asking again must
         # get an answer all the same.
         first = code is MessageError.NODE_UNAVAILABLE
-        accepted = await self._mailbox.accept_reply(
-            run_id, uuid.uuid4().hex, outgoing, remembered=first
-        )
+        accepted = await self._mailbox.accept_reply(run_id, session_id, outgoing, remembered=first)
         return outgoing if accepted else None

@@ -67,6 +67,39 @@ class Objects:
         subject = subjects.object_head(run_id, object_id)
         return bool(await self._connection.subjects(_STREAM, subject))
 
+    async def stored_since(self, run_id: int, object_id: str, moment: str) -> bool:
+        """Return whether an object became whole at or after a moment (RFC 3339)."""
+        subject = subjects.object_head(run_id, object_id)
+        return await self._connection.first_since(_STREAM, subject, moment) is not None
+
+    async def runs(self) -> set[int]:
+        """Return the runs that have objects."""
+        heads = await self._connection.subjects(
+            _STREAM, subjects.object_head(subjects.ANY, subjects.ANY)
+        )
+        return {int(subject.split(".")[2]) for subject in heads}
+
+    async def horizon(self) -> int:
+        """Return a position that every object stored from now on lies beyond."""
+        info = await self._connection.info(_STREAM)
+        return int(info["state"]["last_seq"]) + 1
+
+    async def collect_all(self, run_id: int, horizon: int) -> int:
+        """Drop every object of a run before `horizon`; return how many messages went."""
+        return await self._connection.purge(_STREAM, subjects.objects(run_id), horizon)
+
+    async def collect_before(self, run_id: int, moment: str, horizon: int) -> int:
+        """Drop what a run stored before a moment (RFC 3339) and before `horizon`."""
+        first = await self._connection.first_since(_STREAM, subjects.objects(run_id), moment)
+        up_to = min(first.sequence, horizon) if first else horizon
+        return await self._connection.purge(_STREAM, subjects.objects(run_id), up_to)
+
+    async def collect_one(self, run_id: int, object_id: str, horizon: int) -> int:
+        """Drop one object if it was stored before `horizon`."""
+        return await self._connection.purge(
+            _STREAM, subjects.whole_object(run_id, object_id), horizon
+        )
+
     async def ids(self, run_id: int) -> set[str]:
         """Return the ids of all objects of a run."""
         heads = await self._connection.subjects(_STREAM, subjects.object_head(run_id, subjects.ANY))

@@ -71,12 +71,17 @@ def objects(run_id: int) -> str:
     return f"fn.obj.{run_id}.>"
 
 
+def whole_object(run_id: int, object_id: str) -> str:
+    """All of one object."""
+    return f"fn.obj.{run_id}.{object_id}.*"
+
+
 def object_chunk(run_id: int, object_id: str, chunk: int) -> str:
     """Subject of one chunk of an object."""
     return f"fn.obj.{run_id}.{object_id}.{chunk}"
 
 
-def object_head(run_id: int, object_id: str) -> str:
+def object_head(run_id: int | str, object_id: str) -> str:
     """Subject of an object's head."""
     return f"fn.obj.{run_id}.{object_id}.head"
 

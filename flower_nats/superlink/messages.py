@@ -1,0 +1,209 @@
+"""Housekeeping of what is in flight: what gateways leave behind, or cannot know.
+
+Each pass looks at everything in flight and mends what it finds; two passes at once, on two replicas,
+do no harm. What it mends:
+
+- an instruction whose node is gone gets an error reply;
+- what is left of a run that is not running any more is dropped;
+- a push session whose objects are all there, but whose gateway died before it put the messages out,
+  is completed; one that nobody has pushed to for `SESSION_SECONDS` is dropped;
+- objects that no session needs are collected.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from flower_nats.broker.error_replies import ErrorReplies
+from flower_nats.broker.mailbox import InFlight, Mailbox, Session
+from flower_nats.broker.objects import Objects
+from flower_nats.broker.subjects import InstructionKey
+from flower_nats.logs import get_logger
+from flower_nats.wire.messages import MessageError, Outgoing, object_ids
+
+log = get_logger(__name__)
+
+SESSION_SECONDS = 180.0
+"""Seconds without a further object after which a push session is dropped (flwr 1.33
+OBJECT_PUSH_SESSION_TTL_SECONDS)."""
+
+_YOUNG = timedelta(seconds=3)
+"""Age below which an open session is left to its gateway."""
+
+_CLOCKS = timedelta(seconds=5)
+"""What the clocks of the broker's servers may differ by."""
+
+_STRAGGLER = timedelta(seconds=20)
+"""Age of the oldest session from which its run's objects are collected one by one: below it, the
+objects stored before that session are dropped in one go."""
+
+_ERRORS_AT_ONCE = 16
+
+Statuses = Callable[[Sequence[int]], Awaitable[Mapping[int, str]]]
+"""Looks up the status of nodes or runs by id; one that does not exist is left out."""
+
+
+class MessageHousekeeping:
+    """Mends what is in flight, pass by pass."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        objects: Objects,
+        node_statuses: Statuses,
+        run_statuses: Statuses,
+    ) -> None:
+        self._mailbox = mailbox
+        self._objects = objects
+        self._error_replies = ErrorReplies(mailbox, objects)
+        self._node_statuses = node_statuses
+        self._run_statuses = run_statuses
+        self._sessions: dict[tuple[int, str], Session] = {}
+        self._with_objects: set[int] | None = None
+
+    async def sweep(self) -> None:
+        """Make one pass. Raises `Unavailable` if a server is out of reach."""
+        if self._with_objects is None:
+            self._with_objects = await self._objects.runs()
+        # Before the look: what a session that begins after the look stores lies beyond it.
+        horizon = await self._objects.horizon()
+        flights = await self._mailbox.in_flight()
+        runs = {*flights, *self._with_objects}
+        statuses = await self._run_statuses(sorted(runs)) if runs else {}
+        over = {run_id for run_id in runs if statuses.get(run_id) != "running"}
+        for run_id in over:
+            await self._mailbox.end_run(run_id)
+        flights = {run_id: flight for run_id, flight in flights.items() if run_id not in over}
+        await self._answer_for_lost_nodes(flights)
+        for run_id, flight in flights.items():
+            await self._mend_sessions(run_id, flight)
+        for run_id in runs - over:
+            await self._collect(run_id, flights.get(run_id, InFlight()), horizon)
+        self._with_objects = set(flights)
+        self._forget_sessions(flights)
+
+    # Instructions
+
+    async def _answer_for_lost_nodes(self, flights: Mapping[int, InFlight]) -> None:
+        waiting = [key for flight in flights.values() for key in flight.instructions.values()]
+        nodes = sorted({key.node_id for key in waiting})
+        statuses = await self._node_statuses(nodes) if nodes else {}
+        lost = [key for key in waiting if statuses.get(key.node_id) != "online"]
+        limit = asyncio.Semaphore(_ERRORS_AT_ONCE)
+
+        async def answer(key: InstructionKey) -> None:
+            async with limit:
+                await self._answer_for_lost_node(key, flights[key.run_id])
+
+        async with asyncio.TaskGroup() as group:
+            for key in lost:
+                group.create_task(answer(key))
+
+    async def _answer_for_lost_node(self, key: InstructionKey, flight: InFlight) -> None:
+        if key.message_id in flight.replies:
+            # Its gateway died between accepting the reply and this.
+            await self._mailbox.end_instruction(key.run_id, key.message_id)
+            return
+        found = await self._mailbox.find_instruction(key.run_id, key.node_id, key.message_id)
+        if found is None:
+            return
+        given = await self._error_replies.give(
+            key.run_id, key.message_id, MessageError.NODE_UNAVAILABLE, found.outgoing.metadata
+        )
+        if given is not None:
+            log.info("node_unavailable", run_id=key.run_id, node_id=key.node_id)
+
+    # Push sessions
+
+    async def _mend_sessions(self, run_id: int, flight: InFlight) -> None:
+        for session_id in flight.released - flight.live_sessions:
+            await self._mailbox.close_session(run_id, session_id)
+            flight.sessions.discard(session_id)
+        replied = {key.session_id for key in flight.replies.values()}
+        open_sessions = [
+            await self._session(run_id, one) for one in flight.sessions - flight.released - replied
+        ]
+        old = [one for one in open_sessions if one and _age(one.opened_at) > _YOUNG]
+        present = await self._objects.ids(run_id) if old else set()
+        for session in old:
+            await self._mend_session(session, present)
+
+    async def _mend_session(self, session: Session, present: set[str]) -> None:
+        wanted = _ids(session.outgoing)
+        if wanted <= present:
+            log.info("session_completed", run_id=session.run_id, session_id=session.session_id)
+            await self._put_out(session)
+        elif await self._is_abandoned(session, wanted & present):
+            log.info("session_dropped", run_id=session.run_id, session_id=session.session_id)
+            await self._mailbox.close_session(session.run_id, session.session_id)
+
+    async def _is_abandoned(self, session: Session, stored: Iterable[str]) -> bool:
+        if _age(session.opened_at) < timedelta(seconds=SESSION_SECONDS):
+            return False
+        since = _moment(datetime.now(UTC) - timedelta(seconds=SESSION_SECONDS))
+        for object_id in stored:
+            if await self._objects.stored_since(session.run_id, object_id, since):
+                return False
+        return True
+
+    async def _put_out(self, session: Session) -> None:
+        replies = [one for one in session.outgoing if one.metadata.reply_to_message_id]
+        for one in replies:
+            await self._mailbox.accept_reply(session.run_id, session.session_id, one)
+        if not replies:
+            for one in session.outgoing:
+                await self._mailbox.release(session.session_id, one)
+            await self._mailbox.mark_released(session.run_id, session.session_id)
+
+    # Objects
+
+    async def _collect(self, run_id: int, flight: InFlight, horizon: int) -> None:
+        if not flight.sessions:
+            await self._objects.collect_all(run_id, horizon)
+            return
+        found = [await self._session(run_id, one) for one in sorted(flight.sessions)]
+        sessions = [session for session in found if session is not None]
+        if len(sessions) < len(found):
+            # One was closed meanwhile: the next pass sees clearly.
+            return
+        oldest = min(session.opened_at for session in sessions)
+        before = _moment(datetime.fromisoformat(oldest) - _CLOCKS)
+        await self._objects.collect_before(run_id, before, horizon)
+        if _age(oldest) > _STRAGGLER:
+            await self._collect_exactly(run_id, sessions, horizon)
+
+    async def _collect_exactly(
+        self, run_id: int, sessions: Iterable[Session], horizon: int
+    ) -> None:
+        needed = {one for session in sessions for one in _ids(session.outgoing)}
+        for object_id in await self._objects.ids(run_id) - needed:
+            await self._objects.collect_one(run_id, object_id, horizon)
+
+    async def _session(self, run_id: int, session_id: str) -> Session | None:
+        """Read a session once: its record never changes."""
+        key = (run_id, session_id)
+        known = self._sessions.get(key)
+        if known is None:
+            known = await self._mailbox.load_session(run_id, session_id)
+            if known is not None:
+                self._sessions[key] = known
+        return known
+
+    def _forget_sessions(self, flights: Mapping[int, InFlight]) -> None:
+        self._sessions = {
+            (run_id, session_id): session
+            for (run_id, session_id), session in self._sessions.items()
+            if run_id in flights and session_id in flights[run_id].sessions
+        }
+
+
+def _ids(outgoing: Iterable[Outgoing]) -> set[str]:
+    return {object_id for one in outgoing for object_id in object_ids(one.tree)}
+
+
+def _age(moment: str) -> timedelta:
+    return datetime.now(UTC) - datetime.fromisoformat(moment)
+
+
+def _moment(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
