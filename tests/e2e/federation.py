@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,23 +49,19 @@ class Federation:
         self, *arguments: str | Path, timeout: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
         """Run `flwr` to its end; stdout and stderr are kept apart."""
-        return subprocess.run(
-            [str(SCRIPTS / "flwr"), *map(str, arguments)],
-            env=self._cli_environment(),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        return self._finish([str(SCRIPTS / "flwr"), *map(str, arguments)], timeout)
+
+    def submit_fab(self, fab: bytes) -> subprocess.CompletedProcess[str]:
+        """Run `flwr run` with bytes of the test's own as the app's FAB."""
+        fab_file = self.folder / "submitted.fab"
+        fab_file.write_bytes(fab)
+        script = Path(__file__).parent / "submit_fab.py"
+        app = APPS / "nothing"
+        return self._finish([sys.executable, str(script), str(fab_file), "run", str(app)], 60.0)
 
     def refusal(self, *arguments: str | Path) -> str:
         """Run `flwr`, which must fail with a message of its own, and return that message."""
-        done = self.cli(*arguments)
-        assert done.returncode == 1, f"flwr {arguments} was not refused:\n{done.stdout}"
-        assert "Traceback" not in done.stdout + done.stderr
-        return text_in_box(done.stderr)
+        return refusal_in(self.cli(*arguments))
 
     def cli_json(self, *arguments: str | Path) -> dict[str, Any]:
         """Run `flwr … --format json` and return what it printed."""
@@ -150,6 +147,18 @@ class Federation:
         for child in self._children:
             child.terminate()
 
+    def _finish(self, command: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=self._cli_environment(),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
     def _start(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Child:
         child = Child(command, log_file=self.folder / f"{name}.log", environment=environment)
         self._children.append(child)
@@ -179,10 +188,11 @@ class Federation:
         return ["--root-certificates", str(certificates.ca_certificate)]
 
 
-def text_in_box(output: str) -> str:
+def refusal_in(done: subprocess.CompletedProcess[str]) -> str:
     """Return the text of the box that the stock CLI draws around an error message."""
-    lines = [line.strip("│ ") for line in output.splitlines() if line.startswith("│")]
-    return " ".join(lines)
+    assert done.returncode == 1, f"{done.args} was not refused:\n{done.stdout}"
+    assert "Traceback" not in done.stdout + done.stderr
+    return " ".join(line.strip("│ ") for line in done.stderr.splitlines() if line[:1] == "│")
 
 
 def run_id_in(output: str) -> int:

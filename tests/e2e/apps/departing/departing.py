@@ -12,11 +12,9 @@ server = ServerApp()
 
 @client.query()
 def answer(message: Message, context: Context) -> Message:
-    if context.node_config["name"] == "faithful":
-        reply = RecordDict({"reply": ConfigRecord({"name": "faithful"})})
-        return Message(content=reply, reply_to=message)
-    time.sleep(600)
-    raise AssertionError("a node that goes away never answers")
+    if str(context.node_config["name"]) in str(context.run_config["leavers"]).split():
+        time.sleep(600)
+    return Message(content=RecordDict({"reply": ConfigRecord()}), reply_to=message)
 
 
 @server.main()

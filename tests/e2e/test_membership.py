@@ -1,0 +1,52 @@
+"""Nodes that come and go while an app is running."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.federation import Federation
+from tests.e2e.processes import wait_until
+
+NODE_UNAVAILABLE = "error 5: "
+# A SuperNode that is silent for two heartbeat intervals of 30 s is offline.
+LIVENESS_SECONDS = 60.0
+
+
+def test_an_app_waits_for_a_node_that_joins_later(federation: Federation) -> None:
+    (early,) = federation.start_supernodes("early")
+    run_id = federation.run_app("nothing", "nodes=2")
+    federation.wait_for_status(run_id, "running")
+
+    (late,) = federation.start_supernodes("late")
+    federation.wait_for_status(run_id, "finished:completed")
+
+    log = federation.log_of(run_id)
+    assert f"node {early.node_id} answered" in log
+    assert f"node {late.node_id} answered" in log
+
+
+@pytest.mark.usefixtures("federation_server")
+def test_a_question_to_a_node_that_goes_away_is_answered_with_an_error(
+    federation: Federation,
+) -> None:
+    faithful, leaver, crasher = federation.start_supernodes("faithful", "leaver", "crasher")
+    run_id = federation.run_app("departing", 'nodes=3 leavers="leaver crasher"')
+    for node in (leaver, crasher):
+        wait_until(lambda: node.took_part_in(run_id), 60.0, f"{node.name} to be asked")  # noqa: B023
+    stream = federation.start_cli("departing", "log", str(run_id), "--stream")
+
+    leaver.process.terminate()
+    crasher.process.kill_all()
+    crashed_at = time.monotonic()
+
+    stream.wait_for_output(f"node {faithful.node_id}: answer\n")
+    stream.wait_for_output(f"node {leaver.node_id}: {NODE_UNAVAILABLE}", timeout=20.0)
+    stream.wait_for_output(
+        f"node {crasher.node_id}: {NODE_UNAVAILABLE}", timeout=LIVENESS_SECONDS + 30.0
+    )
+    assert time.monotonic() - crashed_at > LIVENESS_SECONDS / 2
+    federation.wait_for_status(run_id, "finished:completed")
+    assert federation.nodes()[crasher.node_id] == "offline"
+    assert federation.nodes()[faithful.node_id] == "online"

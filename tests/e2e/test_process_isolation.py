@@ -1,0 +1,44 @@
+"""`--isolation process`: the operator runs the SuperExec, and shares a secret with the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.federation import Federation
+from tests.e2e.servers import ServerOptions
+
+
+@pytest.fixture(scope="module")
+def secret(workspace: Path) -> Path:
+    return secret_file(workspace / "right", b"the right secret")
+
+
+@pytest.fixture(scope="module")
+def server_options(secret: Path) -> ServerOptions:
+    return ServerOptions(isolation="process", superexec_secret=secret)
+
+
+def test_only_a_superexec_with_the_right_secret_gets_work(
+    federation: Federation, secret: Path, workspace: Path
+) -> None:
+    run_id = federation.run_app("slow", "lines=3")
+    wrong = secret_file(workspace / "wrong", b"another secret")
+    without_work = [
+        federation.start_superexec("superexec-wrong-secret", wrong),
+        federation.start_superexec("superexec-no-secret"),
+    ]
+
+    for superexec in without_work:
+        superexec.wait(30.0)
+    assert federation.status_of(run_id) == "pending"
+
+    federation.start_superexec("superexec-right-secret", secret)
+    federation.wait_for_status(run_id, "finished:completed")
+    assert "line 3 printed" in federation.log_of(run_id)
+
+
+def secret_file(path: Path, secret: bytes) -> Path:
+    path.write_bytes(secret)
+    return path

@@ -1,0 +1,152 @@
+"""What the runtime does not do, or not with that: said in one clear sentence."""
+
+from __future__ import annotations
+
+import io
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.certificates import create_node_key
+from tests.e2e.federation import APPS, Federation, refusal_in
+from tests.e2e.servers import STOCK
+
+DEFAULT_FEDERATION = "@none/default"
+NO_FEDERATION_MANAGEMENT = "[code: 1] SuperLink does not support federation management."
+
+ours_only = pytest.mark.skipif(STOCK, reason="the stock SuperLink does not say why")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "federation create mine",
+        f"federation archive {DEFAULT_FEDERATION}",
+        f"federation remove-account {DEFAULT_FEDERATION} somebody",
+        "federation invite list",
+        f"federation invite create somebody {DEFAULT_FEDERATION}",
+        f"federation invite accept {DEFAULT_FEDERATION}",
+        f"federation invite reject {DEFAULT_FEDERATION}",
+        f"federation invite revoke somebody {DEFAULT_FEDERATION}",
+    ],
+)
+def test_management_of_federations_is_not_supported(federation: Federation, command: str) -> None:
+    assert federation.refusal(*command.split()) == NO_FEDERATION_MANAGEMENT
+
+
+def test_supernodes_cannot_be_moved_between_federations(
+    federation: Federation, tmp_path: Path
+) -> None:
+    key = create_node_key(tmp_path, "moved")
+    node_id = federation.cli_json("supernode", "register", key.public)["node-id"]
+
+    for command in ("add-supernode", "remove-supernode"):
+        refusal = federation.refusal("federation", command, str(node_id), DEFAULT_FEDERATION)
+        assert refusal == NO_FEDERATION_MANAGEMENT
+
+
+def test_artifacts_are_not_supported(federation: Federation) -> None:
+    refusal = federation.refusal("pull", "5")
+
+    assert refusal == "[code: 20] ControlServicer initialized without artifact provider."
+
+
+def test_a_federation_cannot_become_a_simulation(federation: Federation) -> None:
+    command = ["federation", "simulation-config", DEFAULT_FEDERATION, "--num-supernodes", "3"]
+
+    assert federation.refusal(*command).startswith("[code: ")
+
+
+@ours_only
+def test_an_unknown_federation_is_not_shown(federation: Federation) -> None:
+    refusal = federation.refusal("federation", "list", "--federation", "@none/unknown")
+
+    assert "Federation" in refusal
+    assert "Internal server error" not in refusal
+
+
+@ours_only
+def test_an_app_from_the_hub_is_refused_without_asking_the_hub(federation: Federation) -> None:
+    assert federation.refusal("run", "@somebody/app").startswith("[code: 3")
+
+
+def test_only_a_known_node_can_be_unregistered(federation: Federation) -> None:
+    refusal = federation.refusal("supernode", "unregister", "12")
+
+    assert refusal == "[code: 24] Node ID not found for account."
+
+
+def test_a_key_can_be_registered_once(federation: Federation, tmp_path: Path) -> None:
+    key = create_node_key(tmp_path, "node")
+
+    registered = federation.cli_json("supernode", "register", key.public)
+    refusal = federation.refusal("supernode", "register", key.public)
+
+    assert federation.nodes()[int(registered["node-id"])] == "registered"
+    assert refusal == "[code: 23] Public key already in use."
+
+
+@ours_only
+@pytest.mark.parametrize(
+    ("fab", "reason"),
+    [
+        (b"this is not an archive", "not a readable zip archive"),
+        (b"", "not a readable zip archive"),
+    ],
+    ids=["text", "nothing"],
+)
+def test_what_is_not_a_fab_is_refused_with_the_reason(
+    federation: Federation, fab: bytes, reason: str
+) -> None:
+    assert_refused(federation, fab, reason)
+
+
+@ours_only
+def test_an_archive_without_an_app_is_refused_with_the_reason(federation: Federation) -> None:
+    assert_refused(federation, archive({"README.md": b"hello"}), "pyproject.toml")
+    assert_refused(
+        federation,
+        archive({"pyproject.toml": b'[project]\nname = "app"\nversion = "1"\n'}),
+        "[tool.flwr.app]",
+    )
+
+
+@ours_only
+def test_a_fab_of_more_than_ten_megabytes_is_refused_with_the_reason(
+    federation: Federation,
+) -> None:
+    files = {path.name: path.read_bytes() for path in (APPS / "nothing").iterdir()}
+    files["weights.json"] = random.Random(1).randbytes(11_000_000)
+
+    assert_refused(federation, archive(files), "10,485,760")
+
+
+def test_the_stock_cli_does_not_even_build_a_fab_of_more_than_ten_megabytes(
+    federation: Federation, tmp_path: Path
+) -> None:
+    app = tmp_path / "nothing"
+    app.mkdir()
+    for path in (APPS / "nothing").glob("*.*"):
+        (app / path.name).write_bytes(path.read_bytes())
+    (app / "weights.json").write_bytes(random.Random(1).randbytes(11_000_000))
+
+    assert "exceeds maximum allowed size of 10,485,760 bytes" in federation.refusal("run", app)
+
+
+def assert_refused(federation: Federation, fab: bytes, reason: str) -> None:
+    """Submit bytes as an app's FAB, and find the reason in the refusal and no run in the list."""
+    before = federation.cli_json("list")["runs"]
+
+    assert reason in refusal_in(federation.submit_fab(fab))
+    assert federation.cli_json("list")["runs"] == before
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    """Return a zip archive of files, by name."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, data in files.items():
+            zipped.writestr(name, data)
+    return content.getvalue()
