@@ -65,7 +65,6 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         # Wide enough that the tables of the stock CLI do not break the values in them.
         "COLUMNS": "200",
         "NO_COLOR": "1",
