@@ -30,7 +30,7 @@ class TaskMessages:
         self._session = session
 
     async def put(self, message: TaskMessage) -> bool:
-        """Store a message; False if it was stored before or its tasks do not fit together."""
+        """Store a message; False if its id is another's or its tasks do not fit together."""
         row = await self._session.fetch_one(_SQL["put"], **vars(message))
         return row is not None
 

@@ -89,10 +89,10 @@ class Tasks:
         )
         return None if row is None else Finished(**row)
 
-    async def release(self) -> list[int]:
-        """Make claimed tasks pending again that have not started in time; return them."""
+    async def release(self) -> list[tuple[int, int]]:
+        """Make claimed tasks pending again that have not started in time; return them, with runs."""
         rows = await self._session.fetch_all(_SQL["release"], deaf_after=DEAF_AFTER)
-        return [row["task_id"] for row in rows]
+        return [(row["task_id"], row["run_id"]) for row in rows]
 
     async def expire(self) -> list[Finished]:
         """Fail running tasks that have been silent for too long, and what depends on them."""
@@ -101,10 +101,10 @@ class Tasks:
         )
         return [Finished(**row) for row in rows]
 
-    async def finish_orphans(self) -> list[int]:
-        """Finish tasks created while their run was finishing; return them."""
+    async def finish_orphans(self) -> list[tuple[int, int]]:
+        """Finish tasks created while their run was finishing; return them, with runs."""
         rows = await self._session.fetch_all(_SQL["finish_orphans"], details=_RUN_FINISHED)
-        return [row["task_id"] for row in rows]
+        return [(row["task_id"], row["run_id"]) for row in rows]
 
     async def create(
         self,

@@ -1,4 +1,4 @@
--- put: Store a message from one unfinished task to another of the same run, once.
+-- put: Store a message from a task to an unfinished one of the same run; again changes nothing.
 INSERT INTO task_message (message_id, dst_task_id, created_at, expires_at, body)
 SELECT
     %(message_id)s, dst.task_id, to_timestamp(%(created_at)s), to_timestamp(%(expires_at)s),
@@ -8,7 +8,8 @@ WHERE src.task_id = %(src_task_id)s
     AND src.run_id = %(run_id)s
     AND dst.task_id = %(dst_task_id)s
     AND dst.status <> 'finished'
-ON CONFLICT (message_id) DO NOTHING
+ON CONFLICT (message_id) DO UPDATE SET body = excluded.body
+WHERE task_message.body = excluded.body
 RETURNING message_id;
 
 -- take: Remove and return the messages that wait for a task, oldest first.

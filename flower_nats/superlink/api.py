@@ -1,0 +1,61 @@
+"""From bytes to handlers and back: handlers themselves know messages and callers, no transport."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn, cast
+
+import msgpack
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as ProtoMessage
+
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire.methods import BY_NAME
+
+ProtoHandler = Callable[[Any, Caller], Awaitable[ProtoMessage]]
+"""Takes the request message of its RPC and gives the response message."""
+
+InternalHandler = Callable[[Mapping[str, Any], Caller], Awaitable[Mapping[str, Any]]]
+"""Takes and gives a map of plain values: calls between our own processes."""
+
+BytesHandler = Callable[[bytes, Caller], Awaitable[bytes]]
+
+
+def serve_protobuf(service: str, name: str, handler: ProtoHandler) -> BytesHandler:
+    """Adapt the handler of a public RPC to bytes; garbage is refused as MALFORMED_REQUEST."""
+    method = BY_NAME[(service, name)]
+
+    async def serve(body: bytes, caller: Caller) -> bytes:
+        request = method.request()
+        try:
+            request.ParseFromString(body)
+        except DecodeError as exc:
+            raise ApiError(ErrorCode.MALFORMED_REQUEST, f"{service}.{name}: {exc}") from exc
+        response = await handler(request, caller)
+        return response.SerializeToString()
+
+    return serve
+
+
+def serve_internal(name: str, handler: InternalHandler) -> BytesHandler:
+    """Adapt the handler of an internal RPC to bytes."""
+
+    async def serve(body: bytes, caller: Caller) -> bytes:
+        try:
+            question = msgpack.unpackb(body)
+            if not isinstance(question, dict):
+                raise TypeError("not a map")
+            answer = await handler(question, caller)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ApiError(ErrorCode.MALFORMED_REQUEST, f"Internal.{name}: {exc!r}") from exc
+        return cast(bytes, msgpack.packb(answer))
+
+    return serve
+
+
+def refuse(code: ErrorCode, public_details: str | None = None) -> ProtoHandler:
+    """Return a handler that refuses every request in the same way."""
+
+    async def handler(request: ProtoMessage, caller: Caller) -> NoReturn:
+        raise ApiError(code, type(request).__name__, public_details)
+
+    return handler

@@ -1,0 +1,172 @@
+"""The Control API about nodes and federations, and what it says of all that is not here."""
+
+from collections.abc import Mapping
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from flower_nats.broker.hints import Hints
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.federation import DEFAULT_FEDERATION, DEFAULT_FEDERATION_DESCRIPTION
+from flower_nats.store.answers import once
+from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.nodes import Nodes
+from flower_nats.store.runs import Runs
+from flower_nats.superlink.api import ProtoHandler, refuse
+from flower_nats.superlink.convert import node_to_wire, now_iso, run_to_wire
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
+
+log = get_logger(__name__)
+
+_DEFAULT_HEARTBEAT_INTERVAL = 30.0
+"""Seconds; what a node registered by the CLI is taken to promise until it comes online."""
+
+_NIST_CURVES = (ec.SECP192R1, ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+
+_NO_FEDERATIONS = (
+    "CreateFederation", "ArchiveFederation", "AddNodeToFederation", "RemoveNodeFromFederation",
+    "RemoveAccountFromFederation", "CreateInvitation", "ListInvitations", "AcceptInvitation",
+    "RejectInvitation", "RevokeInvitation",
+)  # fmt: skip
+
+_REFUSALS: Mapping[str, ProtoHandler] = {
+    **{name: refuse(ErrorCode.NO_FEDERATION_MANAGEMENT) for name in _NO_FEDERATIONS},
+    "ConfigureSimulationFederation": refuse(
+        ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION,
+        "There are no simulation federations here: runs go to connected SuperNodes.",
+    ),
+    "GetLoginDetails": refuse(ErrorCode.NO_ACCOUNT_AUTH),
+    "GetAuthTokens": refuse(ErrorCode.NO_ACCOUNT_AUTH),
+    "PullArtifacts": refuse(ErrorCode.NO_ARTIFACT_PROVIDER),
+    "StartAutomation": refuse(ErrorCode.NOT_IMPLEMENTED, "Automations are not supported here."),
+    "StopAutomation": refuse(ErrorCode.NOT_IMPLEMENTED, "Automations are not supported here."),
+    "DisconnectConnector": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
+    "BeginConnectorOAuth": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
+    "CompleteConnectorOAuth": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
+}
+
+
+class ControlApi:
+    """Serves the CLI's commands about nodes and federations."""
+
+    def __init__(self, database: Database, hints: Hints) -> None:
+        self._database = database
+        self._hints = hints
+        self._nodes = Nodes(database)
+        self._runs = Runs(database)
+
+    def handlers(self) -> Mapping[str, ProtoHandler]:
+        """Return the handler of each RPC served or refused here."""
+        return {
+            **_REFUSALS,
+            "RegisterNode": self.register_node,
+            "UnregisterNode": self.unregister_node,
+            "ListNodes": self.list_nodes,
+            "ListFederations": self.list_federations,
+            "ShowFederation": self.show_federation,
+            "ListAutomations": self.list_automations,
+            "ListConnectors": self.list_connectors,
+        }
+
+    async def register_node(
+        self, request: control.RegisterNodeRequest, caller: Caller
+    ) -> control.RegisterNodeResponse:
+        """Register the key of a SuperNode that is still to come."""
+        _check_key(request.public_key)
+
+        async def register(transaction: Transaction) -> bytes:
+            node_id = await Nodes(transaction).register(
+                request.public_key,
+                caller.account_id,
+                caller.account_name,
+                _DEFAULT_HEARTBEAT_INTERVAL,
+            )
+            if node_id is None:
+                raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, "registered before")
+            return control.RegisterNodeResponse(node_id=node_id).SerializeToString()
+
+        answer = await once(self._database, caller.request_id, register)
+        response = control.RegisterNodeResponse.FromString(answer)
+        log.info("node_registered", node_id=response.node_id, account=caller.account_id)
+        await self._hints.node_changed(response.node_id)
+        return response
+
+    async def unregister_node(
+        self, request: control.UnregisterNodeRequest, caller: Caller
+    ) -> control.UnregisterNodeResponse:
+        """Remove one of the account's nodes for good."""
+
+        async def unregister(transaction: Transaction) -> bytes:
+            if not await Nodes(transaction).unregister(request.node_id, caller.account_id):
+                raise ApiError(ErrorCode.NODE_NOT_FOUND, f"node {request.node_id} is not there")
+            return b""
+
+        await once(self._database, caller.request_id, unregister)
+        log.info("node_unregistered", node_id=request.node_id, account=caller.account_id)
+        await self._hints.node_changed(request.node_id)
+        return control.UnregisterNodeResponse()
+
+    async def list_nodes(
+        self, request: control.ListNodesRequest, caller: Caller
+    ) -> control.ListNodesResponse:
+        """Return the account's nodes, those that were unregistered too."""
+        nodes = await self._nodes.owned_by(caller.account_id)
+        return control.ListNodesResponse(
+            nodes_info=[node_to_wire(node) for node in nodes], now=now_iso()
+        )
+
+    async def list_federations(
+        self, request: control.ListFederationsRequest, caller: Caller
+    ) -> control.ListFederationsResponse:
+        """Return the one federation there is."""
+        return control.ListFederationsResponse(
+            federations=[
+                common.Federation(
+                    name=DEFAULT_FEDERATION, description=DEFAULT_FEDERATION_DESCRIPTION
+                )
+            ]
+        )
+
+    async def show_federation(
+        self, request: control.ShowFederationRequest, caller: Caller
+    ) -> control.ShowFederationResponse:
+        """Return the one federation with its nodes and runs."""
+        if request.federation_name != DEFAULT_FEDERATION:
+            raise ApiError(ErrorCode.FEDERATION_NOT_FOUND_OR_NOT_MEMBER, request.federation_name)
+        account = common.Account(id=caller.account_id, name=caller.account_name)
+        nodes = await self._nodes.owned_by(caller.account_id)
+        runs = await self._runs.of_account(caller.account_id)
+        federation = common.Federation(
+            name=DEFAULT_FEDERATION,
+            description=DEFAULT_FEDERATION_DESCRIPTION,
+            members=[common.Member(account=account, role="owner")],
+            nodes=[node_to_wire(node) for node in nodes],
+            runs=[run_to_wire(run) for run in runs],
+        )
+        return control.ShowFederationResponse(federation=federation, now=now_iso())
+
+    async def list_automations(
+        self, request: control.ListAutomationsRequest, caller: Caller
+    ) -> control.ListAutomationsResponse:
+        """There are none."""
+        return control.ListAutomationsResponse()
+
+    async def list_connectors(
+        self, request: control.ListConnectorsRequest, caller: Caller
+    ) -> control.ListConnectorsResponse:
+        """There are none."""
+        return control.ListConnectorsResponse()
+
+
+def _check_key(pem: bytes) -> None:
+    """Check that a key is one that SuperNodes can sign with."""
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise ApiError(ErrorCode.PUBLIC_KEY_NOT_VALID, str(exc)) from exc
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _NIST_CURVES):
+        raise ApiError(ErrorCode.PUBLIC_KEY_NOT_VALID, "not on a NIST curve")

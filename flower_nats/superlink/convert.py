@@ -1,0 +1,157 @@
+"""From the model to the wire."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from flower_nats.model.caller import SUPERLINK_NODE_ID
+from flower_nats.model.config import Config, InvalidConfig
+from flower_nats.model.node import Node
+from flower_nats.model.run import Run, Series
+from flower_nats.model.task import Task
+from flower_nats.store.events import Event
+from flower_nats.store.fabs import StoredFab
+from flower_nats.wire import common_pb2 as common
+
+_CONFIG_KINDS = ("double", "sint64", "bool", "string")
+"""The kinds of `Scalar` that a configuration may hold (flwr 1.33 `common/serde.py`)."""
+
+
+def iso(moment: datetime | None) -> str:
+    """Write a moment as stock clients read it: ISO 8601 in UTC, empty for none."""
+    return "" if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def now_iso() -> str:
+    """Return the present moment as `iso` writes it."""
+    return iso(datetime.now(UTC))
+
+
+def run_to_wire(run: Run, account_name: str = "") -> common.Run:
+    """Write a run; `account_name` is sent by calls that show runs to people."""
+    message = common.Run.FromString(run.override_config)
+    message.MergeFrom(
+        common.Run(
+            run_id=run.run_id,
+            fab_id=run.fab_id,
+            fab_version=run.fab_version,
+            fab_hash=run.fab_hash,
+            pending_at=iso(run.pending_at),
+            starting_at=iso(run.starting_at),
+            running_at=iso(run.running_at),
+            finished_at=iso(run.finished_at),
+            status=common.RunStatus(
+                status=run.status, sub_status=run.sub_status, details=run.details
+            ),
+            flwr_aid=run.account_id,
+            federation=run.federation,
+            bytes_sent=run.bytes_sent,
+            bytes_recv=run.bytes_recv,
+            clientapp_runtime=run.clientapp_runtime,
+            primary_task_type=run.primary_task_type,
+            primary_task_id=run.primary_task_id,
+            series_id=run.series_id,
+            account_name=account_name,
+        )
+    )
+    return message
+
+
+def task_to_wire(task: Task) -> common.Task:
+    """Write a task."""
+    return common.Task(
+        task_id=task.task_id,
+        type=task.type,
+        run_id=task.run_id,
+        status=common.TaskStatus(
+            status=task.status, sub_status=task.sub_status, details=task.details
+        ),
+        pending_at=iso(task.pending_at),
+        starting_at=iso(task.starting_at),
+        running_at=iso(task.running_at),
+        finished_at=iso(task.finished_at),
+        fab_hash=task.fab_hash,
+        model_ref=task.model_ref,
+        connector_ref=task.connector_ref,
+    )
+
+
+def node_to_wire(node: Node) -> common.NodeInfo:
+    """Write a node."""
+    return common.NodeInfo(
+        node_id=node.node_id,
+        owner_aid=node.owner_id,
+        owner_name=node.owner_name,
+        status=node.status,
+        registered_at=iso(node.registered_at),
+        last_activated_at=iso(node.last_activated_at) or None,
+        last_deactivated_at=iso(node.last_deactivated_at) or None,
+        unregistered_at=iso(node.unregistered_at) or None,
+        online_until=None if node.online_until is None else node.online_until.timestamp(),
+        heartbeat_interval=node.heartbeat_interval,
+        public_key=node.public_key,
+    )
+
+
+def series_to_wire(series: Series) -> common.RunSeries:
+    """Write a run series."""
+    message = common.RunSeries(
+        series_id=series.series_id,
+        federation=series.federation,
+        description=series.description,
+        created_at=iso(series.created_at),
+        updated_at=iso(series.updated_at),
+        run_ids=series.run_ids,
+    )
+    if series.last_status is not None:
+        message.last_run_status.status = series.last_status
+        message.last_run_status.sub_status = series.last_sub_status
+        message.last_run_status.details = series.last_details
+    return message
+
+
+def fab_to_wire(fab: StoredFab) -> common.Fab:
+    """Write a FAB."""
+    return common.Fab(
+        hash_str=fab.fab_hash, content=fab.content, verifications=dict(fab.verifications)
+    )
+
+
+def event_to_wire(event: Event) -> common.TaskEvent:
+    """Write an event of a task."""
+    return common.TaskEvent(
+        id=event.event_id,
+        timestamp=iso(event.created_at),
+        run_id=event.run_id,
+        task_id=event.task_id,
+        event=event.event,
+        data=event.data,
+    )
+
+
+def config_from_wire(values: Mapping[str, common.Scalar]) -> Config:
+    """Read a configuration; raises `InvalidConfig` for a value that no configuration may hold."""
+    config: Config = {}
+    for name, scalar in values.items():
+        kind = scalar.WhichOneof("scalar")
+        if kind not in _CONFIG_KINDS:
+            raise InvalidConfig(
+                f'The value given for "{name}" must be a boolean, a number or a string.'
+            )
+        config[name] = getattr(scalar, kind)
+    return config
+
+
+def config_to_bytes(values: Mapping[str, common.Scalar]) -> bytes:
+    """Keep a configuration as the database does: as it came, in a `Run` of its own."""
+    run = common.Run()
+    for name, scalar in values.items():
+        run.override_config[name].CopyFrom(scalar)
+    return run.SerializeToString(deterministic=True)
+
+
+def next_context(previous: bytes, run_id: int, series_id: int) -> bytes:
+    """Return the context with which a run starts: the state its series has come to, all else new."""
+    state = common.Context.FromString(previous).state
+    return common.Context(
+        run_id=run_id, node_id=SUPERLINK_NODE_ID, state=state, series_id=series_id
+    ).SerializeToString()

@@ -1,0 +1,116 @@
+"""What has to be done without anybody asking: liveness, leases, clearing up.
+
+Every piece is claimed for a few seconds before each time it is done, so that one replica at a time
+does it and another takes it over within `LEASE_SECONDS` of its death. All of it can be done twice.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import Unavailable
+from flower_nats.store.answers import drop_old_answers
+from flower_nats.store.connection import Database
+from flower_nats.store.leases import Leases
+from flower_nats.store.messages import TaskMessages
+from flower_nats.store.nodes import Nodes
+from flower_nats.store.nonces import Nonces
+from flower_nats.store.replicas import Replicas
+from flower_nats.store.runs import Runs
+from flower_nats.store.tasks import Tasks
+from flower_nats.superlink.lifecycle import Lifecycle
+
+log = get_logger(__name__)
+
+LEASE_SECONDS = 10.0
+"""How long a claim on a piece holds: another replica does the piece this long after a death."""
+
+_SETTLE_SECONDS = 5.0
+"""A run is cleared for good this long after its end, when what was under way has arrived."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One kind of housekeeping."""
+
+    name: str
+    every: float
+    """Seconds between two times."""
+    work: Callable[[], Awaitable[None]]
+
+
+class Housekeeping:
+    """Does the pieces that this replica can claim, for as long as it runs."""
+
+    def __init__(self, leases: Leases, holder: str, pieces: Sequence[Piece]) -> None:
+        self._leases = leases
+        self._holder = holder
+        self._pieces = pieces
+
+    async def run(self) -> None:
+        """Go on until cancelled, or until a piece fails for another reason than `Unavailable`."""
+        async with asyncio.TaskGroup() as group:
+            for piece in self._pieces:
+                group.create_task(self._repeat(piece), name=f"housekeeping {piece.name}")
+
+    async def _repeat(self, piece: Piece) -> None:
+        while True:
+            try:
+                if await self._leases.try_lease(piece.name, self._holder, LEASE_SECONDS):
+                    await piece.work()
+            except Unavailable as exc:
+                log.warning("housekeeping_postponed", piece=piece.name, reason=exc.detail)
+            await asyncio.sleep(piece.every)
+
+
+class MetadataHousekeeping:
+    """The pieces that are about what the database holds."""
+
+    def __init__(self, database: Database, lifecycle: Lifecycle, mailbox: Mailbox) -> None:
+        self._database = database
+        self._lifecycle = lifecycle
+        self._mailbox = mailbox
+
+    def pieces(self) -> list[Piece]:
+        """Return every piece."""
+        return [
+            Piece("nodes", 1.0, self.expire_nodes),
+            Piece("tasks", 1.0, self.expire_tasks),
+            Piece("runs", 2.0, self.clear_runs),
+            Piece("records", 30.0, self.drop_records),
+        ]
+
+    async def expire_nodes(self) -> None:
+        """Take nodes offline that have been silent for too long."""
+        for node_id in await Nodes(self._database).expire():
+            log.info("node_silent", node_id=node_id)
+
+    async def expire_tasks(self) -> None:
+        """Give up on tasks whose processes did not start or have been silent for too long."""
+        tasks = Tasks(self._database)
+        for task_id, run_id in await tasks.release():
+            log.info("task_claim_expired", task_id=task_id, run_id=run_id)
+            await self._lifecycle.task_pending(run_id)
+        for finished in await tasks.expire():
+            log.info("task_silent", task_id=finished.task_id, run_id=finished.run_id)
+            await self._lifecycle.task_finished(finished)
+        for task_id, run_id in await tasks.finish_orphans():
+            log.info("task_orphaned", task_id=task_id, run_id=run_id)
+            await self._lifecycle.run_changed(run_id)
+
+    async def clear_runs(self) -> None:
+        """Drop what finished runs have left in the broker: the run's end may have been cut short."""
+        runs = Runs(self._database)
+        for run_id in await runs.unclean(_SETTLE_SECONDS):
+            await self._mailbox.end_run(run_id)
+            await runs.mark_cleaned(run_id)
+            log.info("run_cleared", run_id=run_id)
+
+    async def drop_records(self) -> None:
+        """Remove rows whose time is over."""
+        await Nonces(self._database).drop_expired()
+        await TaskMessages(self._database).drop_expired()
+        await Replicas(self._database).drop_gone()
+        await drop_old_answers(self._database)

@@ -1,0 +1,43 @@
+"""What follows when a run changes: everybody who waits hears of it, and a finished run is cleared."""
+
+import asyncio
+
+from flower_nats.broker.hints import Hints
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import ApiError
+from flower_nats.model.task import Finished
+
+log = get_logger(__name__)
+
+_CLEAR_SECONDS = 2.0
+"""How long the caller that ended a run waits for the broker; housekeeping does the rest."""
+
+
+class Lifecycle:
+    """Tells of changes after they are committed. Losing what is done here delays, never loses."""
+
+    def __init__(self, hints: Hints, mailbox: Mailbox) -> None:
+        self._hints = hints
+        self._mailbox = mailbox
+
+    async def task_pending(self, run_id: int) -> None:
+        """A task waits for a SuperExec: it is new, or its claim has run out."""
+        await self._hints.run_changed(run_id)
+        await self._hints.tasks_pending()
+
+    async def run_changed(self, run_id: int) -> None:
+        """A task of a run was claimed or started."""
+        await self._hints.run_changed(run_id)
+
+    async def task_finished(self, finished: Finished) -> None:
+        """A task has finished, and perhaps its run with it."""
+        await self._hints.run_changed(finished.run_id)
+        if not finished.run_finished:
+            return
+        log.info("run_finished", run_id=finished.run_id)
+        try:
+            async with asyncio.timeout(_CLEAR_SECONDS):
+                await self._mailbox.end_run(finished.run_id)
+        except (ApiError, TimeoutError) as exc:
+            log.warning("run_not_cleared_yet", run_id=finished.run_id, reason=str(exc))
