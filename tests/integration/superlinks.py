@@ -1,0 +1,220 @@
+"""A superlink for tests, asked the way gateways ask: over NATS, as some caller."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import uuid
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from google.protobuf.message import Message as ProtoMessage
+
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.rpc import RpcClient
+from flower_nats.model.caller import Caller
+from flower_nats.settings import SuperlinkSettings
+from flower_nats.store.connection import Database
+from flower_nats.superlink.worker import serve
+from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import fleet_pb2 as fleet
+
+M = TypeVar("M", bound=ProtoMessage)
+
+PROJECT = """
+[project]
+name = "app"
+version = "1.2.3"
+[tool.flwr.app]
+publisher = "somebody"
+[tool.flwr.app.components]
+serverapp = "app.server:app"
+clientapp = "app.client:app"
+[tool.flwr.app.config]
+rounds = 3
+train.rate = 0.1
+"""
+
+
+def make_fab(project: str = PROJECT) -> bytes:
+    """Return a FAB with this pyproject.toml."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("pyproject.toml", project)
+        archive.writestr("app/server.py", "app = None\n")
+    return buffer.getvalue()
+
+
+@dataclass
+class Superlink:
+    """A running superlink and the means to look behind it."""
+
+    rpc: RpcClient
+    connection: Connection
+    database: Database
+    stop: asyncio.Event
+    running: asyncio.Task[None]
+
+    async def call(
+        self, service: str, method: str, request: ProtoMessage, answer: type[M], **caller: Any
+    ) -> M:
+        """Forward one RPC as a gateway does."""
+        caller.setdefault("request_id", uuid.uuid4().hex)
+        body = await self.rpc.call(
+            service, method, request.SerializeToString(), Caller(**caller), patience=10
+        )
+        return cast(M, answer.FromString(body))
+
+    async def ask(self, method: str, **question: Any) -> dict[str, Any]:
+        """Ask an internal question."""
+        return await self.rpc.ask(method, patience=10, **question)
+
+    async def announce_gateway(self) -> None:
+        """Announce a gateway: from then on heartbeats could be heard."""
+        await self.ask("Announce", kind="gateway", id="gateway", since=1.0)
+
+    async def start_run(self, **fields: Any) -> control.StartRunResponse:
+        """Start a run of a small app."""
+        request = control.StartRunRequest(fab=common.Fab(content=make_fab()), **fields)
+        return await self.call("Control", "StartRun", request, control.StartRunResponse)
+
+    async def claim(self, run_id: int) -> Task:
+        """Claim a run's pending task as a SuperExec does."""
+        pending = await self.call(
+            "ServerAppIo",
+            "PullPendingTasks",
+            appio.PullPendingTasksRequest(),
+            appio.PullPendingTasksResponse,
+        )
+        [task] = [task for task in pending.tasks if task.run_id == run_id]
+        answer = await self.call(
+            "ServerAppIo",
+            "ClaimTask",
+            appio.ClaimTaskRequest(task_id=task.task_id),
+            appio.ClaimTaskResponse,
+        )
+        return Task(self, task.task_id, run_id, task.type, answer.token)
+
+    async def running_task(self) -> Task:
+        """Start a run and its ServerApp."""
+        run = await self.start_run()
+        task = await self.claim(run.run_id)
+        await task.pull_input()
+        return task
+
+    async def status(self, run_id: int) -> tuple[str, str, str]:
+        """Return a run's status, sub-status and details."""
+        state = await self.ask("RunState", run_id=run_id)
+        return state["status"], state["sub_status"], state["details"]
+
+    async def online_node(self, key: bytes | None = None) -> Node:
+        """Register and activate a node."""
+        key = key or uuid.uuid4().bytes
+        registered = await self.call(
+            "Fleet",
+            "RegisterNode",
+            fleet.RegisterNodeFleetRequest(public_key=key),
+            fleet.RegisterNodeFleetResponse,
+            public_key=key,
+        )
+        node = Node(self, registered.node_id, key)
+        await node.activate()
+        return node
+
+
+@dataclass
+class Node:
+    """A SuperNode as the gateway sees it."""
+
+    superlink: Superlink
+    node_id: int
+    key: bytes
+
+    async def activate(self, interval: float = 30.0) -> int:
+        """Come online."""
+        answer = await self.call(
+            "ActivateNode",
+            fleet.ActivateNodeRequest(public_key=self.key, heartbeat_interval=interval),
+            fleet.ActivateNodeResponse,
+        )
+        return answer.node_id
+
+    async def call(self, method: str, request: ProtoMessage, answer: type[M]) -> M:
+        """Call a Fleet RPC as this node."""
+        return await self.superlink.call(
+            "Fleet", method, request, answer, public_key=self.key, node_id=self.node_id
+        )
+
+
+@dataclass
+class Task:
+    """The process of a claimed task."""
+
+    superlink: Superlink
+    task_id: int
+    run_id: int
+    type: str
+    token: str
+
+    async def call(self, method: str, request: ProtoMessage, answer: type[M], **more: Any) -> M:
+        """Call a ServerAppIo RPC with this task's token."""
+        return await self.superlink.call(
+            "ServerAppIo",
+            method,
+            request,
+            answer,
+            task_id=self.task_id,
+            run_id=self.run_id,
+            task_type=self.type,
+            token=self.token,
+            **more,
+        )
+
+    async def pull_input(self) -> appio.PullTaskInputResponse:
+        """Start."""
+        return await self.call(
+            "PullTaskInput", appio.PullTaskInputRequest(), appio.PullTaskInputResponse
+        )
+
+    async def push_output(self, sub_status: str = "completed", **fields: Any) -> None:
+        """Finish."""
+        await self.call(
+            "PushTaskOutput",
+            appio.PushTaskOutputRequest(sub_status=sub_status, **fields),
+            appio.PushTaskOutputResponse,
+        )
+
+    async def heartbeat(self) -> bool:
+        """Send one heartbeat."""
+        answer = await self.call(
+            "SendTaskHeartbeat", appio.SendTaskHeartbeatRequest(), appio.SendTaskHeartbeatResponse
+        )
+        return answer.success
+
+
+@asynccontextmanager
+async def running_superlink(
+    nats_url: str, dsn: str, **settings: Any
+) -> AsyncIterator[Superlink]:
+    """Run a superlink in this process; it ends with the context."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(
+        serve(SuperlinkSettings(nats=(nats_url,), database=dsn, **settings), stop)
+    )
+    connection = await Connection.connect([nats_url], "test")
+    database = Database(dsn, max_connections=2)
+    try:
+        await database.open()
+        superlink = Superlink(RpcClient(connection), connection, database, stop, running)
+        await superlink.ask("RunState", run_id=0)
+        yield superlink
+    finally:
+        stop.set()
+        await running
+        await database.close()
+        await connection.close()
