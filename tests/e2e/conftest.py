@@ -11,12 +11,15 @@ from tests.e2e.federation import Federation, SuperNode
 from tests.e2e.servers import ServerOptions, ServerUnderTest, running_server
 
 LOG_LINES_SHOWN = 60
+WORKSPACE = pytest.StashKey[Path]()
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A directory for all that the servers and clients of a module leave behind."""
-    return tmp_path_factory.mktemp(request.module.__name__.rsplit(".", maxsplit=1)[-1])
+    folder = tmp_path_factory.mktemp(request.module.__name__.rsplit(".", maxsplit=1)[-1])
+    request.node.stash[WORKSPACE] = folder
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +55,9 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the ends of all logs of a module's processes beside a failure in it."""
     report = yield
-    workspace = getattr(item, "funcargs", {}).get("workspace")
-    if report.failed and isinstance(workspace, Path):
+    module = item.getparent(pytest.Module)
+    workspace = module.stash.get(WORKSPACE, None) if module else None
+    if report.failed and workspace:
         for log_file in sorted(workspace.rglob("*.log")):
             lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
             report.sections.append((str(log_file), "\n".join(lines[-LOG_LINES_SHOWN:])))

@@ -1,0 +1,261 @@
+"""`flower-nats up`, `down` and `status`, as an operator uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.processes import SCRIPTS, Child, clean_environment, free_port, wait_until
+
+START_TIMEOUT = 60.0
+
+
+class Runtime:
+    """`flower-nats up` on a data directory, on ports that the system chose."""
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self._flags = flags
+        self.up = self.start_up("up")
+
+    def start_up(self, name: str) -> Child:
+        """Start `flower-nats up` on the directory."""
+        anywhere = "127.0.0.1:0"
+        apis = ("serverappio", "fleet", "control")
+        addresses = [flag for api in apis for flag in (f"--{api}-api-address", anywhere)]
+        return Child(
+            ["flower-nats", "up", "--data-dir", str(self.data_dir), *addresses, *self._flags],
+            log_file=self.folder / f"{name}.log",
+            environment={"FLWR_HOME": str(self.folder / "flwr-home")},
+        )
+
+    def wait_until_ready(self) -> None:
+        """Wait until it says that it is ready."""
+        self.up.wait_for_output("ready", START_TIMEOUT)
+
+    def family(self) -> list[psutil.Process]:
+        """Return the process of `up` and everything that it runs."""
+        parent = psutil.Process(self.up.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def pid_of(self, process: str) -> int:
+        """Return the pid of one of its processes."""
+        pid_file = next(self.data_dir.glob(f"*/{process}.pid"))
+        return int(json.loads(pid_file.read_text())["pid"])
+
+    def flower_nats(self, command: str, *flags: str) -> subprocess.CompletedProcess[str]:
+        """Run another `flower-nats` command on the directory."""
+        return run("flower-nats", command, "--data-dir", str(self.data_dir), *flags)
+
+    def status(self) -> dict[str, Any]:
+        """Return what `flower-nats status` says."""
+        report: dict[str, Any] = json.loads(self.flower_nats("status", "--format", "json").stdout)
+        return report
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(SCRIPTS / command[0]), *command[1:]],
+        env=clean_environment(environment),
+        capture_output=True,
+        text=True,
+        timeout=30.0,
+        check=False,
+    )
+
+
+def ended(family: list[psutil.Process]) -> bool:
+    def gone(process: psutil.Process) -> bool:
+        try:
+            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    return all(gone(process) for process in family)
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    """A runtime that is ready; tests leave it healthy."""
+    running = Runtime(tmp_path_factory.mktemp("up"))
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.up.terminate()
+
+
+@pytest.fixture
+def own_runtime(tmp_path: Path) -> Iterator[Runtime]:
+    """A runtime for one test to end as it likes; not ready yet."""
+    running = Runtime(tmp_path, "--isolation", "process")
+    yield running
+    running.up.terminate()
+
+
+def test_up_prints_the_lines_that_make_flwr_find_it(runtime: Runtime, tmp_path: Path) -> None:
+    config = re.search(r"\[superlink\.(.+)\]\n.+\n.+\n", runtime.up.output())
+    assert config is not None
+    (tmp_path / "config.toml").write_text(config[0])
+
+    listed = run("flwr", "list", config[1], "--format", "json", FLWR_HOME=str(tmp_path))
+
+    assert json.loads(listed.stdout) == {"success": True, "runs": []}
+
+
+def test_status_shows_that_everything_is_well_and_durable(runtime: Runtime) -> None:
+    report = runtime.status()
+
+    assert report["healthy"] is True
+    assert report["broker"]["synced"] is True
+    assert report["durability"]["database"]["synced"] is True
+    assert "superlink" in {replica["kind"] for replica in report["replicas"]}
+
+
+def test_status_is_readable(runtime: Runtime) -> None:
+    shown = runtime.flower_nats("status")
+
+    assert shown.returncode == 0
+    for word in ("healthy", "runs", "nodes", "replica", "durability", "broker", "database"):
+        assert word in shown.stdout
+
+
+def test_a_second_up_names_the_first_and_starts_nothing(runtime: Runtime) -> None:
+    family = {process.pid for process in runtime.family()}
+
+    second = runtime.flower_nats("up")
+
+    assert second.returncode == 1
+    assert f"pid {runtime.up.pid}" in second.stderr
+    assert {process.pid for process in runtime.family()} == family
+    assert runtime.status()["healthy"] is True
+
+
+@pytest.mark.parametrize("process", ["gateway-1", "superlink-1", "superexec", "postgres", "nats"])
+def test_a_process_that_dies_is_started_again(runtime: Runtime, process: str) -> None:
+    pid = runtime.pid_of(process)
+
+    os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: runtime.pid_of(process) != pid, 10.0, f"a new {process}")
+    wait_until(lambda: runtime.status()["healthy"], 20.0, "a healthy runtime")
+
+
+def test_passwords_are_in_no_command_line(runtime: Runtime) -> None:
+    passwords = [path.read_text() for path in runtime.data_dir.glob("*/password")]
+
+    lines = [" ".join(process.cmdline()) for process in runtime.family()]
+
+    assert len(passwords) == 2
+    assert not [line for line in lines for password in passwords if password in line]
+
+
+def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        # A program that shares its port, as stock servers do, must be noticed too.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+
+        refused = run(
+            "flower-nats", "up", "--data-dir", str(tmp_path), "--fleet-api-address", address
+        )
+
+    assert refused.returncode == 1
+    assert f"Cannot listen on {address}" in refused.stderr
+    assert not list(tmp_path.glob("*/*.pid"))
+
+
+def test_ctrl_c_ends_everything_within_ten_seconds(own_runtime: Runtime) -> None:
+    own_runtime.wait_until_ready()
+    family = own_runtime.family()
+    started = time.monotonic()
+
+    own_runtime.up._process.send_signal(signal.SIGINT)
+
+    assert own_runtime.up.wait(timeout=10.0) == 0
+    assert ended(family)
+    assert time.monotonic() - started < 10.0
+
+
+def test_up_can_be_ended_before_it_is_ready(own_runtime: Runtime) -> None:
+    wait_until(lambda: list(own_runtime.data_dir.glob("*/nats.pid")), 20.0, "the first process")
+    family = own_runtime.family()
+
+    own_runtime.up.ask_to_end()
+
+    assert own_runtime.up.wait(timeout=10.0) == 0
+    assert ended(family)
+
+
+def test_down_ends_a_runtime_and_status_says_so(own_runtime: Runtime) -> None:
+    own_runtime.wait_until_ready()
+    family = own_runtime.family()
+
+    first, second = own_runtime.flower_nats("down"), own_runtime.flower_nats("down")
+
+    assert first.returncode == second.returncode == 0
+    assert "has ended" in first.stdout
+    assert "Nothing runs" in second.stdout
+    assert own_runtime.up.wait(timeout=5.0) == 0
+    assert ended(family)
+    assert own_runtime.status()["state"] == "stopped"
+    assert own_runtime.flower_nats("status").returncode == 1
+
+
+def test_everything_ends_with_an_up_that_is_killed_and_the_next_one_works(
+    own_runtime: Runtime,
+) -> None:
+    own_runtime.wait_until_ready()
+    family = own_runtime.family()
+
+    own_runtime.up.kill()
+    own_runtime.up = own_runtime.start_up("next")
+
+    own_runtime.wait_until_ready()
+    assert ended(family)
+    assert own_runtime.status()["healthy"] is True
+
+
+def test_everything_ends_with_an_up_that_is_killed(own_runtime: Runtime) -> None:
+    own_runtime.wait_until_ready()
+    family = own_runtime.family()
+
+    own_runtime.up.kill()
+
+    wait_until(lambda: ended(family), 10.0, "the end of every process")
+    assert own_runtime.status()["state"] == "stopped"
+
+
+def test_an_error_in_the_settings_ends_up_with_its_reason(tmp_path: Path) -> None:
+    not_a_certificate = tmp_path / "cert.pem"
+    not_a_certificate.write_text("nothing of the kind")
+    tls = [
+        flag
+        for kind in ("certfile", "keyfile", "ca-certfile")
+        for flag in (f"--ssl-{kind}", str(not_a_certificate))
+    ]
+
+    failed = run(
+        *("flower-nats", "up", "--data-dir", str(tmp_path / "data"), "--isolation", "process"),
+        *("--fleet-api-address", f"127.0.0.1:{free_port()}"),
+        *("--control-api-address", f"127.0.0.1:{free_port()}"),
+        *("--serverappio-api-address", f"127.0.0.1:{free_port()}"),
+        *tls,
+    )
+
+    assert failed.returncode == 1
+    assert "gateway-1 ended with exit code" in failed.stderr

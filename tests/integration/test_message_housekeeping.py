@@ -1,0 +1,170 @@
+"""Housekeeping of what is in flight, against a real broker."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, RecordDict
+
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.objects import Objects
+from flower_nats.superlink import messages
+from flower_nats.superlink.messages import MessageHousekeeping
+from tests.messages import Parcel, inflate, instruction, reply
+
+RUN, NODE = 77, 2**64 - 9
+
+
+class World:
+    """What the metadata says of nodes and runs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.mailbox = Mailbox(connection)
+        self.objects = Objects(connection)
+        self.nodes = {NODE: "online"}
+        self.runs = {RUN: "running"}
+        self.housekeeping = MessageHousekeeping(
+            self.mailbox, self.objects, self.node_statuses, self.run_statuses
+        )
+
+    async def node_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
+        return {one: self.nodes[one] for one in ids if one in self.nodes}
+
+    async def run_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
+        return {one: self.runs[one] for one in ids if one in self.runs}
+
+    async def push(self, one: Parcel, leave_out: int = 0) -> str:
+        session = await self.mailbox.open_session(RUN, [one.outgoing])
+        for object_id, content in list(one.objects.items())[leave_out:]:
+            await self.objects.put(RUN, object_id, content, session)
+        return session
+
+    async def deliver(self, one: Parcel) -> None:
+        session = await self.push(one)
+        await self.mailbox.release(session, one.outgoing)
+        await self.mailbox.mark_released(RUN, session)
+
+    async def answer(self, one: Parcel) -> None:
+        session = await self.push(one)
+        assert await self.mailbox.accept_reply(RUN, session, one.outgoing)
+
+
+@pytest.fixture
+def world(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(messages, "_YOUNG", timedelta(0))
+    monkeypatch.setattr(messages, "_CLOCKS", timedelta(0))
+    return World(connection)
+
+
+def model(value: float) -> RecordDict:
+    return RecordDict({"model": ArrayRecord([np.full((600, 600), value)])})
+
+
+async def test_a_lost_node_gets_one_error_reply_that_flwr_can_read(world: World) -> None:
+    question = instruction(RUN, NODE)
+    await world.deliver(question)
+    await world.housekeeping.sweep()
+    assert not (await world.mailbox.in_flight(RUN))[RUN].replies
+
+    world.nodes[NODE] = "offline"
+    await asyncio.gather(world.housekeeping.sweep(), world.housekeeping.sweep())
+
+    flight = (await world.mailbox.in_flight(RUN))[RUN]
+    assert not flight.instructions
+    found = await world.mailbox.read_reply(flight.replies[question.message_id])
+    assert found is not None
+    content = await world.objects.get(RUN, found.metadata.message_id)
+    assert content is not None
+    message = inflate(found.metadata.message_id, {found.metadata.message_id: content})
+    assert message.has_error()
+    assert message.error.code == 5
+    assert message.metadata.reply_to_message_id == question.message_id
+    # It comes back too late.
+    await world.mailbox.take(RUN, NODE, question.message_id)
+    late = reply(question)
+    assert not await world.mailbox.accept_reply(RUN, await world.push(late), late.outgoing)
+
+
+async def test_a_session_whose_gateway_died_is_completed(world: World) -> None:
+    question = instruction(RUN, NODE)
+    await world.push(question)
+
+    await world.housekeeping.sweep()
+
+    found = await world.mailbox.next_instruction(NODE)
+    assert found is not None
+    assert found.key.message_id == question.message_id
+
+
+async def test_a_session_with_missing_objects_is_left_alone_until_it_is_abandoned(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = instruction(RUN, NODE, model(1.0))
+    session = await world.push(question, leave_out=1)
+    await world.housekeeping.sweep()
+    assert await world.mailbox.load_session(RUN, session) is not None
+
+    monkeypatch.setattr(messages, "SESSION_SECONDS", 0.0)
+    await world.housekeeping.sweep()
+
+    assert await world.mailbox.load_session(RUN, session) is None
+    assert await world.mailbox.next_instruction(NODE) is None
+
+
+async def test_objects_leave_when_their_messages_are_done_and_not_before(world: World) -> None:
+    question = instruction(RUN, NODE, model(1.0))
+    await world.deliver(question)
+    await world.housekeeping.sweep()
+    assert await world.objects.ids(RUN) == set(question.objects)
+
+    answer = reply(question, model(2.0))
+    await world.answer(answer)
+    await world.housekeeping.sweep()
+    assert set(answer.objects) <= await world.objects.ids(RUN)
+
+    await world.mailbox.confirm_reply(RUN, answer.message_id)
+    await world.housekeeping.sweep()
+    await world.housekeeping.sweep()
+    assert await world.objects.ids(RUN) == set()
+    assert await world.mailbox.in_flight() == {}
+
+
+async def test_a_straggler_keeps_its_own_objects_and_no_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "_STRAGGLER", timedelta(0))
+    slow = instruction(RUN, NODE, model(1.0))
+    await world.deliver(slow)
+    for value in range(3):
+        quick = instruction(RUN, NODE, model(10.0 + value))
+        await world.deliver(quick)
+        answer = reply(quick, model(20.0 + value))
+        await world.answer(answer)
+        await world.mailbox.confirm_reply(RUN, answer.message_id)
+
+    await world.housekeeping.sweep()
+    await world.housekeeping.sweep()
+
+    assert await world.objects.ids(RUN) == set(slow.objects)
+
+
+async def test_what_a_finished_run_left_is_dropped(world: World) -> None:
+    await world.deliver(instruction(RUN, NODE, model(1.0)))
+    world.runs[RUN] = "finished"
+
+    await world.housekeeping.sweep()
+
+    assert await world.mailbox.in_flight() == {}
+    assert await world.objects.runs() == set()
+
+
+async def test_an_object_comes_back_as_it_was(world: World) -> None:
+    for size in (0, 1, 1024 * 1024, 1024 * 1024 + 1, 5 * 1024 * 1024):
+        content = bytes(np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8))
+        await world.objects.put(RUN, f"{size:064x}", content)
+        assert await world.objects.get(RUN, f"{size:064x}") == content
+    assert await world.objects.get(RUN, "f" * 64) is None
+

@@ -1,0 +1,247 @@
+"""Options of the command line become settings: flag, then environment, then file, then default."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from flower_nats.settings import GatewaySettings, SuperlinkSettings
+from flower_nats_cli import flower
+from flower_nats_cli.addresses import claim_address, reachable, split_address
+from flower_nats_cli.gateway import gateway_settings
+from flower_nats_cli.main import main
+from flower_nats_cli.stack import StackSettings
+from flower_nats_cli.superlink import superlink_settings
+from flower_nats_cli.up import stack_settings
+
+_BUILDERS: dict[str, Callable[[Any], Any]] = {
+    "gateway": gateway_settings,
+    "superlink": superlink_settings,
+    "up": stack_settings,
+}
+
+
+@dataclass
+class Cli:
+    """Runs a command up to the point where its settings are known."""
+
+    settings: list[Any] = field(default_factory=list)
+
+    def run(self, *arguments: str, **environment: str) -> Result:
+        return CliRunner(env=environment).invoke(main, arguments)
+
+    def gateway(self, *arguments: str, **environment: str) -> GatewaySettings:
+        return self._settings("gateway", arguments, environment)  # type: ignore[no-any-return]
+
+    def superlink(self, *arguments: str, **environment: str) -> SuperlinkSettings:
+        return self._settings("superlink", arguments, environment)  # type: ignore[no-any-return]
+
+    def up(self, *arguments: str, **environment: str) -> StackSettings:
+        return self._settings("up", arguments, environment)  # type: ignore[no-any-return]
+
+    def _settings(
+        self, command: str, arguments: tuple[str, ...], environment: dict[str, str]
+    ) -> Any:
+        result = self.run(*_before(arguments), command, *_after(arguments), **environment)
+        assert result.exit_code == 0, result.output
+        return self.settings.pop()
+
+
+def _before(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    return arguments[:2] if arguments[:1] == ("--config",) else ()
+
+
+def _after(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    return arguments[len(_before(arguments)) :]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The command line, with commands that build their settings and go no further."""
+    seen = Cli()
+    for name, build in _BUILDERS.items():
+        monkeypatch.setattr(main.commands[name], "callback", _stopping(build, seen))
+    return seen
+
+
+def _stopping(build: Callable[[Any], Any], seen: Cli) -> Callable[..., None]:
+    def callback(**options: Any) -> None:
+        seen.settings.append(build(options))
+
+    return callback
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> list[str]:
+    flags = []
+    for kind in ("certfile", "keyfile", "ca-certfile"):
+        path = tmp_path / f"{kind}.pem"
+        path.touch()
+        flags += [f"--ssl-{kind}", str(path)]
+    return flags
+
+
+def test_a_flag_wins_over_the_environment_which_wins_over_the_file(
+    cli: Cli, tmp_path: Path
+) -> None:
+    file = tmp_path / "flower-nats.toml"
+    file.write_text('[gateway]\nnats = "nats://file"\ninsecure = true\nlog-level = "debug"')
+    environment = {"FLOWER_NATS_GATEWAY_NATS": "nats://environment"}
+
+    from_file = cli.gateway("--config", str(file))
+    from_environment = cli.gateway("--config", str(file), **environment)
+    from_flag = cli.gateway("--config", str(file), "--nats", "nats://flag", **environment)
+
+    assert from_file.nats == ("nats://file",)
+    assert from_file.log.level == "debug"
+    assert from_environment.nats == ("nats://environment",)
+    assert from_flag.nats == ("nats://flag",)
+
+
+def test_several_nats_servers_are_separated_by_commas(cli: Cli) -> None:
+    settings = cli.gateway("--insecure", "--nats", "nats://a:4222, nats://b:4222")
+
+    assert settings.nats == ("nats://a:4222", "nats://b:4222")
+
+
+def test_a_gateway_listens_on_the_ports_of_stock_flower(cli: Cli) -> None:
+    settings = cli.gateway("--insecure", "--nats", "nats://a")
+
+    assert settings.serverappio_api_address == "0.0.0.0:9091"
+    assert settings.fleet_api_address == "0.0.0.0:9092"
+    assert settings.control_api_address == "0.0.0.0:9093"
+
+
+def test_a_gateway_needs_certificates_or_to_be_told_that_none_are_wanted(cli: Cli) -> None:
+    result = cli.run("gateway", "--nats", "nats://a")
+
+    assert result.exit_code == 2
+    assert "--insecure" in result.output
+
+
+def test_incomplete_certificates_are_refused(cli: Cli, certificates: list[str]) -> None:
+    result = cli.run("gateway", "--nats", "nats://a", *certificates[:4])
+
+    assert result.exit_code == 2
+    assert "--ssl-ca-certfile" in result.output
+
+
+def test_insecure_means_no_tls_whatever_certificates_are_given(
+    cli: Cli, certificates: list[str]
+) -> None:
+    assert cli.gateway("--nats", "nats://a", *certificates).tls is not None
+    assert cli.gateway("--nats", "nats://a", "--insecure", *certificates).tls is None
+
+
+def test_supernode_authentication_needs_tls(cli: Cli, certificates: list[str]) -> None:
+    flags = ["--nats", "nats://a", "--enable-supernode-auth"]
+
+    refused = cli.run("gateway", *flags, "--insecure")
+
+    assert refused.exit_code == 2
+    assert "needs TLS" in refused.output
+    assert cli.gateway(*flags, *certificates).enable_supernode_auth is True
+
+
+def test_an_empty_superexec_secret_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    flags = ["--superexec-auth-secret-file", str(tmp_path / "secret")]
+
+    result = cli.run("gateway", "--nats", "nats://a", "--insecure", *flags)
+
+    assert result.exit_code == 2
+    assert "is empty" in result.output
+
+
+def test_secrets_do_not_show_in_settings(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hush")
+    flags = ["--superexec-auth-secret-file", str(tmp_path / "secret")]
+
+    gateway = cli.gateway("--nats", "nats://u:hush@a", "--insecure", *flags)
+    superlink = cli.superlink("--nats", "nats://u:hush@a", "--database", "postgresql://u:hush@b/")
+
+    assert gateway.superexec_auth_secret == b"hush"
+    assert "hush" not in repr(gateway) + repr(superlink)
+
+
+def test_a_superlink_runs_a_superexec_unless_the_operator_does(cli: Cli) -> None:
+    flags = ["--nats", "nats://a", "--database", "postgresql://b"]
+
+    beside = cli.superlink(*flags, "--serverappio-api-address", "0.0.0.0:7091")
+    alone = cli.superlink(*flags, "--isolation", "process")
+
+    assert beside.superexec is not None
+    assert beside.superexec.appio_api_address == "127.0.0.1:7091"
+    assert beside.superexec.runtime_dependency_installation is True
+    assert alone.superexec is None
+
+
+def test_the_stock_variable_keeps_superexecs_from_installing(cli: Cli) -> None:
+    flags = ["--nats", "nats://a", "--database", "postgresql://b"]
+
+    settings = cli.superlink(*flags, FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1")
+
+    assert settings.superexec is not None
+    assert settings.superexec.runtime_dependency_installation is False
+
+
+def test_up_serves_this_machine_alone_until_it_is_told_to_serve_others(
+    cli: Cli, certificates: list[str]
+) -> None:
+    assert cli.up().gateway.fleet_api_address == "127.0.0.1:9092"
+    assert cli.up("--insecure").gateway.fleet_api_address == "0.0.0.0:9092"
+    assert cli.up(*certificates).gateway.control_api_address == "0.0.0.0:9093"
+
+
+def test_up_opens_the_serverappio_api_only_for_superexecs_elsewhere(cli: Cli) -> None:
+    beside, elsewhere = cli.up("--insecure"), cli.up("--insecure", "--isolation", "process")
+
+    assert beside.gateway.serverappio_api_address == "127.0.0.1:9091"
+    assert elsewhere.gateway.serverappio_api_address == "0.0.0.0:9091"
+    assert elsewhere.superexec is None
+
+
+@pytest.mark.parametrize("address", ["9092", "host:", ":9092", "host:port", "host:65536"])
+def test_what_is_not_an_address_is_refused(cli: Cli, address: str) -> None:
+    result = cli.run("up", "--fleet-api-address", address)
+
+    assert result.exit_code == 2
+    assert "is not an address" in result.output
+
+
+def test_addresses_may_be_ipv6() -> None:
+    assert split_address("[::1]:9092") == ("::1", 9092)
+    assert reachable("[::]:9092") == "[::1]:9092"
+
+
+def test_port_zero_becomes_a_free_port() -> None:
+    host, port = split_address(claim_address("127.0.0.1:0"))
+
+    assert host == "127.0.0.1"
+    assert port > 0
+
+
+def test_a_missing_flower_program_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(flower.FlowerMissingError, match=r"pip install 'flower-nats\[demo\]'"):
+        flower.find_program("flower-superexec")
+
+
+def test_every_command_and_option_has_a_help_text() -> None:
+    context = click.Context(main)
+    for command in main.commands.values():
+        assert command.help
+        for parameter in command.get_params(context):
+            assert isinstance(parameter, click.Option)
+            assert parameter.help, f"{command.name} {parameter.name}"
