@@ -2,8 +2,8 @@
 
 Code raises `ApiError(code, detail)`: `detail` is for our log, never for the caller. One table,
 `CATALOGUE`, says what the caller sees. Codes below 10,000 are Flower's own (flwr 1.33
-`supercore/error/catalog.py`), which stock clients know by number; codes from 10,000 are ours, for
-refusals that Flower gives as plain text without a number.
+`supercore/error/catalog.py`), which stock clients know by number, with the status Flower gives
+them; codes from 10,000 are ours, for refusals that Flower gives as plain text without a number.
 """
 
 from dataclasses import dataclass
@@ -88,19 +88,19 @@ class ErrorSpec:
 _S = Status
 CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.NO_FEDERATION_MANAGEMENT: ErrorSpec(
-        _S.UNIMPLEMENTED, "This SuperLink does not support federation management."
+        _S.UNIMPLEMENTED, "SuperLink does not support federation management."
     ),
     ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION: ErrorSpec(
-        _S.FAILED_PRECONDITION,
-        "Federation does not exist, is archived, or you may not use it. "
-        "`flwr federation list` shows the ones you may use.",
+        _S.NOT_FOUND,
+        "Federation not found, archived, or you cannot use it this way. "
+        "`flwr federation list` shows the ones you can use.",
     ),
     ErrorCode.FEDERATION_NOT_SPECIFIED: ErrorSpec(
         _S.FAILED_PRECONDITION, "No federation was named, and this action needs one."
     ),
     ErrorCode.FAILED_TO_CREATE_RUN: ErrorSpec(_S.INTERNAL, "The run could not be created."),
     ErrorCode.INVALID_RUN_CONFIG: ErrorSpec(
-        _S.FAILED_PRECONDITION, "Invalid app or run configuration."
+        _S.FAILED_PRECONDITION, "Invalid run configuration."
     ),
     ErrorCode.RUN_ID_NOT_FOUND: ErrorSpec(_S.NOT_FOUND, "Run ID not found."),
     ErrorCode.RUN_SERIES_ID_NOT_FOUND: ErrorSpec(_S.NOT_FOUND, "Run series ID not found."),
@@ -109,7 +109,7 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         _S.UNIMPLEMENTED, "This SuperLink runs without accounts: no login is needed."
     ),
     ErrorCode.NO_ARTIFACT_PROVIDER: ErrorSpec(
-        _S.UNIMPLEMENTED, "This SuperLink keeps no artifacts to pull."
+        _S.UNIMPLEMENTED, "ControlServicer initialized without artifact provider."
     ),
     ErrorCode.PUBLIC_KEY_NOT_VALID: ErrorSpec(
         _S.FAILED_PRECONDITION,
@@ -119,9 +119,7 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         _S.FAILED_PRECONDITION, "Public key already in use."
     ),
     ErrorCode.NODE_NOT_FOUND: ErrorSpec(_S.NOT_FOUND, "Node ID not found for account."),
-    ErrorCode.FEDERATION_NOT_FOUND: ErrorSpec(
-        _S.FAILED_PRECONDITION, "Federation does not exist."
-    ),
+    ErrorCode.FEDERATION_NOT_FOUND: ErrorSpec(_S.FAILED_PRECONDITION, "Federation does not exist."),
     ErrorCode.FEDERATION_NOT_FOUND_OR_NOT_MEMBER: ErrorSpec(
         _S.FAILED_PRECONDITION, "Federation does not exist or you are not a member of it."
     ),
@@ -135,7 +133,7 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.CONNECTOR_NOT_FOUND: ErrorSpec(_S.NOT_FOUND, "Connector not found."),
     ErrorCode.INVALID_AUTOMATION_REQUEST: ErrorSpec(
-        _S.UNIMPLEMENTED, "This SuperLink does not support automations."
+        _S.INVALID_ARGUMENT, "This SuperLink does not support automations."
     ),
     ErrorCode.SUPERNODE_REGISTRATION_DISABLED: ErrorSpec(
         _S.FAILED_PRECONDITION,

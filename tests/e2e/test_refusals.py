@@ -93,7 +93,7 @@ def test_a_key_can_be_registered_once(federation: Federation, tmp_path: Path) ->
     ("fab", "reason"),
     [
         (b"this is not an archive", "not a readable zip archive"),
-        (b"", "not a readable zip archive"),
+        (b"", "submit it with its content"),
     ],
     ids=["text", "nothing"],
 )
