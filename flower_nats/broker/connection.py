@@ -20,6 +20,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 
+from flower_nats.broker.subjects import MESSAGES_STREAM
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 
@@ -290,6 +291,27 @@ class Connection:
     async def account(self) -> dict[str, Any]:
         """Return the broker's limits and usage of JetStream; raises if JetStream is off."""
         return await self._api("INFO", None)
+
+    async def durability(self) -> dict[str, Any]:
+        """Return what the servers at hand do for what is stored.
+
+        `replicas` is the number of servers that hold each message; `sync` is how often they sync to
+        disk, `unknown` unless this connection may ask them (it needs their system account).
+        """
+        info = await self.info(MESSAGES_STREAM)
+        return {
+            "server_version": self.server_info.get("version", "unknown"),
+            "replicas": int(info["config"]["num_replicas"]),
+            "sync": await self._sync_interval(),
+        }
+
+    async def _sync_interval(self) -> str:
+        try:
+            answer = await self.ask("$SYS.REQ.SERVER.PING.JSZ", b"", timeout=1.0)
+        except Unavailable:
+            return "unknown"
+        config = json.loads(answer.data).get("data", {}).get("config", {})
+        return "always" if config.get("sync_always") else f"{config.get('sync_interval', 0) / 1e9:g} s"
 
     @property
     def server_info(self) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import asyncio
 import signal
 import socket
+import time
 import uuid
-from datetime import UTC, datetime
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2
@@ -60,7 +60,7 @@ class Gateway:
         self._connection = connection
         self._servers: list[grpc.aio.Server] = []
         self._health: health.aio.HealthServicer | None = None
-        self._since = datetime.now(UTC).isoformat()
+        self._since = time.time()
 
     def services(self) -> tuple[Service, Service, Service]:
         """Return the three APIs: Fleet, ServerAppIo, Control."""
