@@ -132,9 +132,11 @@ class PostgresServer:
         secret_in(self._directory)
         initdb = OwnedProcess(self._spec(self._create_command(draft), "initdb.pid"))
         await initdb.start()
-        if await initdb.wait() != 0:
-            raise initdb.failure()
-        await initdb.stop()
+        try:
+            if await initdb.wait() != 0:
+                raise initdb.failure()
+        finally:
+            await initdb.stop()
         draft.rename(data)
 
     def _create_command(self, data: Path) -> tuple[str, ...]:
