@@ -307,7 +307,7 @@ class Connection:
 
     async def _sync_interval(self) -> str:
         try:
-            answer = await self.ask("$SYS.REQ.SERVER.PING.JSZ", b"", timeout=1.0)
+            answer = await self.ask("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=1.0)
         except Unavailable:
             return "unknown"
         config = json.loads(answer.data).get("data", {}).get("config", {})

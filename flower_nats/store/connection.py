@@ -21,6 +21,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.pq import Format
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.array import ListBinaryDumper
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
@@ -228,6 +229,8 @@ class _TextBigintLoader(Loader):
 def _adapters() -> AdaptersMap:
     ours = AdaptersMap(adapters)
     ours.register_dumper(int, _BigintDumper)
+    # By default a list travels as text, which would bypass the dumper of its ids.
+    ours.register_dumper(list, ListBinaryDumper)
     ours.register_loader("int8", _BinaryBigintLoader)
     ours.register_loader("int8", _TextBigintLoader)
     return ours

@@ -9,7 +9,7 @@ import asyncio
 
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.logs import get_logger
-from flower_nats.model.errors import Unavailable
+from flower_nats.model.errors import ApiError, Unavailable
 
 log = get_logger(__name__)
 
@@ -56,3 +56,6 @@ class Usage:
             self._beats = beats | self._beats
             for run_id, (sent, received, runtime) in runs.items():
                 self.traffic(run_id, sent=sent, received=received, runtime=runtime)
+        except ApiError as exc:
+            # It would be refused again: nodes send their next heartbeat soon.
+            log.error("usage_refused", reason=exc.detail)
