@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message as ProtoMessage
 
@@ -68,7 +68,7 @@ class Superlink:
         body = await self.rpc.call(
             service, method, request.SerializeToString(), Caller(**caller), patience=10
         )
-        return cast(M, answer.FromString(body))
+        return answer.FromString(body)
 
     async def ask(self, method: str, **question: Any) -> dict[str, Any]:
         """Ask an internal question."""
@@ -158,7 +158,7 @@ class Task:
     superlink: Superlink
     task_id: int
     run_id: int
-    type: str
+    task_type: str
     token: str
 
     async def call(self, method: str, request: ProtoMessage, answer: type[M], **more: Any) -> M:
@@ -170,7 +170,7 @@ class Task:
             answer,
             task_id=self.task_id,
             run_id=self.run_id,
-            task_type=self.type,
+            task_type=self.task_type,
             token=self.token,
             **more,
         )
@@ -198,9 +198,7 @@ class Task:
 
 
 @asynccontextmanager
-async def running_superlink(
-    nats_url: str, dsn: str, **settings: Any
-) -> AsyncIterator[Superlink]:
+async def running_superlink(nats_url: str, dsn: str, **settings: Any) -> AsyncIterator[Superlink]:
     """Run a superlink in this process; it ends with the context."""
     stop = asyncio.Event()
     running = asyncio.create_task(

@@ -1,0 +1,195 @@
+"""What is a valid FAB, and what is said of one that is not."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import pytest
+import tomli
+from flwr.common.config import get_fab_config, get_metadata_from_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flower_nats.model.fab import MAX_FAB_BYTES, InvalidFab, read_fab
+from flower_nats.model.task import TaskType
+
+PROJECT = """
+[project]
+name = "app"
+version = "1.2.3"
+dependencies = ["flwr>=1.26", "numpy"]
+[tool.flwr.app]
+publisher = "somebody"
+[tool.flwr.app.components]
+serverapp = "app.server:app"
+clientapp = "app.client:app"
+[tool.flwr.app.config]
+rounds = 3
+train.rate = 0.1
+train.deep.name = "x"
+quick = true
+"""
+
+FORMAT_1 = """
+[project]
+name = "app"
+version = "1"
+license = {{ file = "LICENSE" }}
+dependencies = ["flwr{bound}"]
+[tool.flwr.app]
+publisher = "somebody"
+fab-format-version = 1
+flwr-version-target = "{target}"
+[tool.flwr.app.components]
+serverapp = "app:server"
+clientapp = "app:client"
+"""
+
+
+def fab(project: str | bytes, name: str = "pyproject.toml") -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, project)
+    return buffer.getvalue()
+
+
+def reason(content: bytes) -> str:
+    with pytest.raises(InvalidFab) as refused:
+        read_fab(content)
+    return str(refused.value)
+
+
+def test_a_valid_fab_says_what_it_is() -> None:
+    info = read_fab(fab(PROJECT))
+
+    assert (info.fab_id, info.version) == ("somebody/app", "1.2.3")
+    assert info.task_type is TaskType.SERVER_APP
+    assert info.config == {"rounds": 3, "train.rate": 0.1, "train.deep.name": "x", "quick": True}
+
+
+def test_stock_reads_the_same_in_a_fab() -> None:
+    info = read_fab(fab(PROJECT))
+
+    assert get_metadata_from_config(get_fab_config(fab(PROJECT))) == (info.fab_id, info.version)
+
+
+def test_an_agent_needs_no_other_component() -> None:
+    project = PROJECT.replace('serverapp = "app.server:app"', 'agentapp = "app:agent"')
+
+    assert read_fab(fab(project)).task_type is TaskType.AGENT_APP
+
+
+def test_a_fab_that_is_too_large_is_told_its_size_and_the_limit() -> None:
+    text = reason(b"x" * (MAX_FAB_BYTES + 1))
+
+    assert "10,485,761" in text
+    assert "10,485,760" in text
+
+
+def test_an_archive_that_swells_up_is_not_read() -> None:
+    assert "larger than" in reason(fab(b"#" * 50_000_000))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not a readable zip archive"),
+        (b"not a zip", "not a readable zip archive"),
+        (fab(PROJECT)[:-30], "not a readable zip archive"),
+        (fab(PROJECT, "other.toml"), "holds no pyproject.toml"),
+        (fab(b"\xff\xfe"), "not UTF-8"),
+        (fab("= nonsense"), "not valid TOML"),
+        (fab("a = " + "[" * 5000), "not valid TOML"),
+        (fab("[project]\n"), '"name" must be text and present'),
+        (fab("[tool]\n"), "section [project] is missing"),
+        (fab("[tool]\n"), "section [tool.flwr.app] is missing"),
+        (fab("project = 3\ntool = 4"), "section [project] is missing"),
+        (fab(PROJECT.replace('publisher = "somebody"', "")), '"publisher"'),
+        (fab(PROJECT.replace("serverapp", "other")), '"serverapp" is missing'),
+        (fab(PROJECT.replace("clientapp", "other")), '"clientapp" is missing'),
+        (fab(PROJECT.replace("app.client:app", "app.client")), '"module:attribute"'),
+        (fab(PROJECT.replace("[tool.flwr.app.components]", "[tool.x]")), "components] is missing"),
+        (fab(PROJECT.replace('"1.2.3"', "3")), '"version" must be text'),
+        (fab(PROJECT.replace("rounds = 3", "rounds = [3]")), '"rounds" must be a boolean'),
+        (fab(PROJECT.replace('"numpy"', '"flwr>1"')), "names flwr more than once"),
+        (fab(PROJECT.replace('"numpy"', '"= ="')), "invalid entry"),
+        (fab(PROJECT.replace('"numpy"', "3")), "must be a list of strings"),
+        (
+            fab(PROJECT.replace("publisher", "fab-include = []\npublisher")),
+            '"fab-include" in [tool.flwr.app] must be a list',
+        ),
+        (
+            fab(PROJECT.replace("publisher", "fab-format-version = 2\npublisher")),
+            "must be 0 or 1",
+        ),
+    ],
+)
+def test_an_invalid_fab_is_refused_with_the_reason(content: bytes, said: str) -> None:
+    assert said in reason(content)
+
+
+def test_format_1_demands_a_licence_a_bound_and_a_target_within_it() -> None:
+    good = FORMAT_1.format(bound=">=1.30", target="1.33.0")
+    read_fab(fab(good))
+
+    assert "license" in reason(fab(good.replace('license = { file = "LICENSE" }', "")))
+    assert "lower bound" in reason(fab(FORMAT_1.format(bound="<2", target="1.33.0")))
+    assert "does not satisfy" in reason(fab(FORMAT_1.format(bound=">=1.34", target="1.33.0")))
+    assert "not a valid version" in reason(fab(FORMAT_1.format(bound=">=1", target="new")))
+    assert "needs [tool.flwr.app].flwr-version-target" in reason(
+        fab(good.replace('flwr-version-target = "1.33.0"', ""))
+    )
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_are_more_than_refused(content: bytes) -> None:
+    reason(content)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_damaged_fab_is_refused_or_still_says_what_it_is(position: int, change: int) -> None:
+    content = bytearray(fab(PROJECT))
+    content[position % len(content)] ^= change
+    try:
+        assert read_fab(bytes(content)).version
+    except InvalidFab as refused:
+        assert str(refused)
+
+
+VALUES = st.recursive(
+    st.one_of(st.integers(-5, 5), st.booleans(), st.text("ab:.", max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+def inline(value: object) -> str:
+    """Write a value as TOML does within a line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(inline, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {inline(one)}' for key, one in value.items())}}}"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@given(VALUES, VALUES, VALUES, VALUES)
+def test_whatever_a_project_holds_it_is_refused_or_valid_for_stock_too(
+    publisher: object, components: object, config: object, dependencies: object
+) -> None:
+    project = (
+        f'[project]\nname = "a"\nversion = "1"\ndependencies = {inline(dependencies)}\n'
+        f"[tool.flwr.app]\npublisher = {inline(publisher)}\n"
+        f"components = {inline(components)}\nconfig = {inline(config)}\n"
+    )
+    tomli.loads(project)
+    try:
+        read_fab(fab(project))
+    except InvalidFab as refused:
+        assert str(refused)
+    else:
+        get_fab_config(fab(project))
