@@ -1,0 +1,278 @@
+"""Messages through a gateway, as SuperNodes and ServerApps see them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, RecordDict
+
+from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats_gateway import serverappio as serverappio_service
+from tests.integration.gateways import Gateway, running_gateway, running_stack
+from tests.messages import inflate, instruction, reply
+
+
+@pytest.fixture
+async def gateway(nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        yield gateway
+
+
+def model(value: float, size: int = 100) -> RecordDict:
+    return RecordDict({"model": ArrayRecord([np.full(size, value)])})
+
+
+async def test_a_message_and_its_reply_arrive_as_they_were_sent(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id, model(1.5))
+
+    assert await app.send(question) == [question.message_id]
+    message, tree = await node.pull()
+    assert message.metadata.message_id == question.message_id
+    root = common.ObjectTree.FromString(tree)
+    contents = {}
+    for object_id in question.objects:
+        found = await node.pull_object(app.run_id, object_id)
+        assert found.object_found
+        assert found.object_available
+        contents[object_id] = found.object_content
+    received = inflate(root.object_id, contents)
+    assert received.content["model"].to_numpy_ndarrays()[0][0] == 1.5
+    await node.confirm(app.run_id, question.message_id)
+
+    answer = reply(question, model(2.5))
+    await node.send(answer)
+    [got] = await app.pull(question.message_id)
+    assert got.metadata.message_id == answer.message_id
+    assert got.metadata.reply_to_message_id == question.message_id
+    contents = {one: (await app.pull_object(one)).object_content for one in answer.objects}
+    assert inflate(answer.message_id, contents).content["model"].to_numpy_ndarrays()[0][0] == 2.5
+    await app.confirm(answer.message_id)
+
+
+async def test_pulling_again_before_the_confirmation_gives_the_same(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+
+    assert await node.pull() == await node.pull()
+    await node.confirm(app.run_id, question.message_id)
+    await node.send(reply(question))
+    assert await app.pull(question.message_id) == await app.pull(question.message_id)
+
+
+async def test_both_pulls_are_held_until_there_is_something(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    waiting_node = asyncio.create_task(node.pull())
+    await asyncio.sleep(0.2)
+    assert not waiting_node.done()
+
+    await app.send(question)
+    async with asyncio.timeout(2):
+        await waiting_node
+    waiting_app = asyncio.create_task(app.pull(question.message_id))
+    await asyncio.sleep(0.2)
+    assert not waiting_app.done()
+
+    await node.send(reply(question))
+    async with asyncio.timeout(2):
+        assert len(await waiting_app) == 1
+
+
+async def test_replies_wait_for_one_another_but_not_for_ever(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serverappio_service, "SETTLE", 0.5)
+    quick, slow, app = await gateway.node(), await gateway.node(), await gateway.server_app()
+    one, two = instruction(app.run_id, quick.node_id), instruction(app.run_id, slow.node_id)
+    ids = await app.send(one, two)
+    pulling = asyncio.create_task(app.pull(*ids))
+    await quick.send(reply(one))
+    await asyncio.sleep(0.1)
+    await slow.send(reply(two))
+    assert len(await pulling) == 2
+
+    three, four = instruction(app.run_id, quick.node_id), instruction(app.run_id, slow.node_id)
+    ids = await app.send(three, four)
+    await quick.send(reply(three))
+    async with asyncio.timeout(5):
+        assert len(await app.pull(*ids)) == 1
+
+
+async def test_nothing_is_visible_before_it_is_whole(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id, model(1.0))
+    pushed = await app.push(question)
+    waiting = asyncio.create_task(node.pull())
+    *first, last = pushed.objects_to_push
+    for object_id in first:
+        assert await app.push_object(pushed.session_id, object_id, question.objects[object_id])
+    early = asyncio.create_task(node.pull_object(app.run_id, last))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    assert not early.done()
+
+    assert await app.push_object(pushed.session_id, last, question.objects[last])
+
+    assert (await waiting)[0].metadata.message_id == question.message_id
+    assert (await early).object_content == question.objects[last]
+    # A second try of any of it changes nothing.
+    assert await app.push_object(pushed.session_id, last, question.objects[last])
+
+
+async def test_two_gateways_share_one_push_session(gateway: Gateway, nats_url: str) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    async with running_gateway(gateway.superlink, nats_url) as other:
+        question = instruction(app.run_id, node.node_id, model(3.0))
+        pushed = await app.push(question)
+        for number, object_id in enumerate(pushed.objects_to_push):
+            app.gateway = (gateway, other)[number % 2]
+            content = question.objects[object_id]
+            assert await app.push_object(pushed.session_id, object_id, content)
+        node.gateway = other
+        async with asyncio.timeout(10):
+            assert (await node.pull())[0].metadata.message_id == question.message_id
+
+
+async def test_a_node_that_starts_anew_with_its_key_gets_its_instruction_again(
+    gateway: Gateway,
+) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    await node.pull()
+    await node.confirm(app.run_id, question.message_id)
+
+    await node.activate()
+
+    assert (await node.pull())[0].metadata.message_id == question.message_id
+
+
+async def test_a_second_reply_is_refused_quietly(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    first, second = reply(question), reply(question)
+    await node.send(first)
+
+    answer = await node.push(second)
+    assert list(answer.objects_to_push) == []
+    [got] = await app.pull(question.message_id)
+    assert got.metadata.message_id == first.message_id
+    await app.confirm(first.message_id)
+    assert list((await node.push(second)).objects_to_push) == []
+
+
+async def test_a_broadcast_is_uploaded_once(gateway: Gateway) -> None:
+    nodes = [await gateway.node() for _ in range(4)]
+    app = await gateway.server_app()
+    content = model(1.0, 1000)
+    parcels = [instruction(app.run_id, node.node_id, content) for node in nodes]
+
+    pushed = await app.push(*parcels)
+
+    assert len(pushed.objects_to_push) == len(set(pushed.objects_to_push))
+    assert len(pushed.objects_to_push) == len(parcels[0].objects) + len(parcels) - 1
+
+
+async def test_an_unknown_message_gets_an_error_reply(gateway: Gateway) -> None:
+    app = await gateway.server_app()
+    unknown = "ab" * 32
+    [got] = await app.pull(unknown)
+    assert got.error.code == 3
+    assert got.metadata.reply_to_message_id == unknown
+    content = (await app.pull_object(got.metadata.message_id)).object_content
+    assert inflate(got.metadata.message_id, {got.metadata.message_id: content}).has_error()
+
+
+async def test_a_node_that_leaves_gives_an_error_reply(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    await node.call("DeactivateNode", fleet.DeactivateNodeRequest(node_id=node.node_id))
+    async with asyncio.timeout(15):
+        [got] = await app.pull(question.message_id)
+    assert got.error.code == 5
+
+
+async def test_stopping_a_run_ends_its_held_calls_and_refuses_late_replies(
+    gateway: Gateway,
+) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    pulling = asyncio.create_task(app.pull(question.message_id))
+    await asyncio.sleep(0.2)
+
+    await gateway.call("Control", "StopRun", control.StopRunRequest(run_id=app.run_id))
+
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        async with asyncio.timeout(3):
+            await pulling
+    assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    with pytest.raises(grpc.aio.AioRpcError) as late:
+        await node.push(reply(question))
+    assert late.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_log_lines_are_streamed_as_they_come_and_the_stream_ends_with_the_run(
+    gateway: Gateway,
+) -> None:
+    app = await gateway.server_app()
+    stream = gateway.channels["Control"].unary_stream("/flwr.proto.Control/StreamLogs")
+    body = control.StreamLogsRequest(run_id=app.run_id).SerializeToString()
+    lines: list[str] = []
+    arrivals: list[float] = []
+
+    async def follow() -> None:
+        async for answer in stream(body, timeout=30):
+            lines.append(control.StreamLogsResponse.FromString(answer).log_output)
+            arrivals.append(time.monotonic())
+
+    following = asyncio.create_task(follow())
+    for number in range(3):
+        await app.call("PushLogs", appio.PushLogsRequest(logs=[f"line {number}\n"]))
+        await asyncio.sleep(0.3)
+        assert len(lines) == number + 1
+    await app.call("PushTaskOutput", appio.PushTaskOutputRequest(sub_status="completed"))
+    async with asyncio.timeout(3):
+        await following
+    assert lines == ["line 0\n", "line 1\n", "line 2\n"]
+
+
+async def test_a_stream_goes_on_from_where_it_was(gateway: Gateway) -> None:
+    app = await gateway.server_app()
+    await app.call("PushLogs", appio.PushLogsRequest(logs=["one\n"]))
+    stream = gateway.channels["Control"].unary_stream("/flwr.proto.Control/StreamLogs")
+
+    async def first(after: float) -> control.StreamLogsResponse:
+        request = control.StreamLogsRequest(run_id=app.run_id, after_timestamp=after)
+        async for answer in stream(request.SerializeToString(), timeout=10):
+            return control.StreamLogsResponse.FromString(answer)
+        raise AssertionError("no answer")
+
+    one = await first(0.0)
+    await app.call("PushLogs", appio.PushLogsRequest(logs=["two\n"]))
+    assert (await first(one.latest_timestamp)).log_output == "two\n"
+
+
+async def test_a_draining_gateway_ends_held_calls_with_an_empty_answer(
+    gateway: Gateway, nats_url: str
+) -> None:
+    node = await gateway.node()
+    async with running_gateway(gateway.superlink, nats_url) as leaving:
+        node.gateway = leaving
+        waiting = asyncio.create_task(node.pull())
+        await asyncio.sleep(0.3)
+        leaving.stop.set()
+        async with asyncio.timeout(3):
+            assert await waiting is None

@@ -1,0 +1,159 @@
+"""The seam to PostgreSQL: what it hides, what it waits out and what it raises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from flower_nats.embedded.postgres_server import PostgresServer
+from flower_nats.model.errors import Unavailable
+from flower_nats.store.connection import Database, StoreError, Transaction
+from flower_nats.store.durability import durability
+
+BACKENDS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = 'flower-nats' AND datname = current_database()
+"""
+
+
+@pytest.fixture
+async def database(pg_dsn: str) -> AsyncIterator[Database]:
+    database = Database(pg_dsn)
+    await database.open()
+    await database.execute("CREATE TABLE counted (id bigint PRIMARY KEY, more bigint[])")
+    yield database
+    await database.close()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1])
+async def test_an_id_of_64_bits_comes_back_as_it_went(database: Database, number: int) -> None:
+    await database.execute(
+        "INSERT INTO counted VALUES (%(id)s, %(more)s)", id=number, more=[number, 7]
+    )
+
+    row = await database.fetch_one("SELECT * FROM counted WHERE id = %(id)s", id=number)
+    listed = await database.fetch_all(
+        "SELECT id FROM counted WHERE id = ANY (%(ids)s::bigint[])", ids=[number]
+    )
+
+    assert row == {"id": number, "more": [number, 7]}
+    assert listed == [{"id": number}]
+
+
+async def test_lost_connections_are_waited_out(database: Database, pg_dsn: str) -> None:
+    # Given a pool of connections that the server has closed.
+    await asyncio.gather(*(database.fetch_one("SELECT pg_sleep(0.05)") for _ in range(5)))
+    with psycopg.connect(pg_dsn, autocommit=True) as admin:
+        admin.execute(BACKENDS)
+
+    # Then nobody who asks hears of it.
+    rows = await asyncio.gather(*(database.fetch_one("SELECT 1 AS one") for _ in range(10)))
+
+    assert rows == [{"one": 1}] * 10
+
+
+async def test_a_transaction_starts_anew_when_its_connection_is_lost(
+    database: Database, pg_dsn: str
+) -> None:
+    attempts = 0
+
+    async def work(transaction: Transaction) -> None:
+        nonlocal attempts
+        attempts += 1
+        await transaction.execute("INSERT INTO counted VALUES (%(id)s)", id=attempts)
+        if attempts == 1:
+            with psycopg.connect(pg_dsn, autocommit=True) as admin:
+                admin.execute(BACKENDS)
+        await transaction.execute("INSERT INTO counted VALUES (%(id)s)", id=10 + attempts)
+
+    await database.transaction(work)
+
+    rows = await database.fetch_all("SELECT id FROM counted ORDER BY id")
+    assert [row["id"] for row in rows] == [2, 12]
+
+
+async def test_two_transactions_in_a_deadlock_both_get_through(database: Database) -> None:
+    for number in (1, 2):
+        await database.execute("INSERT INTO counted VALUES (%(id)s)", id=number)
+    both_hold_one = asyncio.Barrier(2)
+
+    async def lock(first: int, second: int) -> None:
+        tried = False
+
+        async def work(transaction: Transaction) -> None:
+            nonlocal tried
+            again, tried = tried, True
+            update = "UPDATE counted SET more = '{}' WHERE id = %(id)s"
+            await transaction.execute(update, id=first)
+            if not again:
+                await both_hold_one.wait()
+            await transaction.execute(update, id=second)
+
+        await database.transaction(work)
+
+    await asyncio.gather(lock(1, 2), lock(2, 1))
+
+
+async def test_a_statement_that_cannot_work_is_not_tried_again(database: Database) -> None:
+    with pytest.raises(StoreError, match="does not exist"):
+        await database.fetch_one("SELECT * FROM nowhere")
+    with pytest.raises(StoreError, match="duplicate key"):
+        for _ in range(2):
+            await database.execute("INSERT INTO counted VALUES (%(id)s)", id=1)
+
+
+async def test_an_error_in_a_transaction_leaves_nothing_behind(database: Database) -> None:
+    async def work(transaction: Transaction) -> None:
+        await transaction.execute("INSERT INTO counted VALUES (%(id)s)", id=1)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await database.transaction(work)
+
+    assert await database.fetch_all("SELECT * FROM counted") == []
+
+
+async def test_a_database_that_is_not_there_is_unavailable() -> None:
+    database = Database("postgresql://nobody@127.0.0.1:1/nothing")
+
+    with pytest.raises(Unavailable):
+        await database.open(patience=0.2)
+
+
+async def test_a_server_that_ends_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path)
+    await server.start()
+    hasty, patient = Database(server.dsn, patience=0.5), Database(server.dsn, patience=10)
+    try:
+        await asyncio.gather(hasty.open(), patient.open())
+        await server.stop()
+        with pytest.raises(Unavailable):
+            await hasty.fetch_one("SELECT 1 AS one")
+        waiting = asyncio.create_task(patient.fetch_one("SELECT 1 AS one"))
+        await server.start()
+        assert await waiting == {"one": 1}
+    finally:
+        await asyncio.gather(hasty.close(), patient.close())
+        await server.stop()
+
+
+async def test_what_the_server_promises_can_be_read(database: Database) -> None:
+    promise = await durability(database)
+
+    assert promise["synced"] is True
+    assert promise["standbys"] == 0
+
+
+async def test_a_password_shows_in_no_error() -> None:
+    dsn = urlunsplit(urlsplit("postgresql://127.0.0.1:1/x")._replace(netloc="u:secret@127.0.0.1:1"))
+    database = Database(dsn)
+
+    with pytest.raises(Unavailable) as refused:
+        await database.open(patience=0.1)
+
+    assert "secret" not in str(refused.value)

@@ -1,0 +1,63 @@
+"""Migrations lead to the schema that people read, and replicas can start together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+
+from flower_nats.store.connection import Database
+from flower_nats.store.migrate import migrate, migrations
+
+SCHEMA = Path(__file__).parents[2] / "flower_nats" / "store" / "schema.sql"
+
+CATALOGUE = """
+    SELECT 'column', table_name, column_name, ordinal_position::text, data_type, is_nullable,
+        coalesce(column_default, ''), is_identity
+    FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL
+    SELECT 'index', tablename, indexname, '', indexdef, '', '', ''
+    FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL
+    SELECT 'constraint', conrelid::regclass::text, conname, '', pg_get_constraintdef(oid),
+        '', '', ''
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'view', viewname, '', '', definition, '', '', ''
+    FROM pg_views WHERE schemaname = 'public'
+    ORDER BY 1, 2, 3, 4
+"""
+
+
+def describe(dsn: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(CATALOGUE).fetchall()
+    return [row for row in rows if row[1] != "schema_migration"]
+
+
+async def test_all_migrations_together_are_the_schema(
+    create_database: Callable[[str], str],
+) -> None:
+    migrated, read = create_database("template1"), create_database("template1")
+    database = Database(migrated)
+    await database.open()
+    await migrate(database)
+    await database.close()
+    with psycopg.connect(read) as connection:
+        connection.execute(SCHEMA.read_text("utf-8"))
+
+    assert describe(migrated) == describe(read)
+    assert describe(migrated)
+
+
+async def test_replicas_that_start_together_migrate_once(pg_dsn: str) -> None:
+    replicas = [Database(pg_dsn, max_connections=2) for _ in range(4)]
+    await asyncio.gather(*(replica.open() for replica in replicas))
+
+    applied = await asyncio.gather(*(migrate(replica) for replica in replicas))
+
+    assert sorted(map(len, applied)) == [0, 0, 0, len(migrations())]
+    assert await migrate(replicas[0]) == []
+    await asyncio.gather(*(replica.close() for replica in replicas))
