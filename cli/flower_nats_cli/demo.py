@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import signal
 import tempfile
 from asyncio.subprocess import PIPE, Process
@@ -38,12 +39,14 @@ def demo() -> None:
 
     Everything runs on free ports in a temporary directory and is gone afterwards.
     """
-    configure_logs(LogSettings(level="warning"))
-    app = example_app()
-    with tempfile.TemporaryDirectory(prefix="flower-nats-demo-") as directory:
-        data = DataDir(Path(directory))
+    configure_logs(LogSettings(level="error"))
+    data = DataDir(Path(tempfile.mkdtemp(prefix="flower-nats-demo-")))
+    try:
         with data.owned():
-            asyncio.run(_Demo(data, app).run())
+            asyncio.run(_Demo(data, example_app()).run())
+    except FlowerNatsError as exc:
+        raise DemoFailedError(f"{exc}\nThe logs are in {data.path / 'logs'}.") from exc
+    shutil.rmtree(data.path)
 
 
 def example_app() -> Path:

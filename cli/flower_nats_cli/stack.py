@@ -28,10 +28,11 @@ _READY_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 
 # Seconds that each group has to end in good order: 9.5 in all, of the 10 that `up` promises.
-_SUPEREXEC_GRACE = 1.5
+# ServerApps end with their SuperExec, and tell a gateway of it: gateways outlast them.
+_SUPEREXEC_GRACE = 2.5
 _GATEWAY_GRACE = 3.0
 _SUPERLINK_GRACE = 2.0
-_SERVER_GRACE = 3.0
+_SERVER_GRACE = 2.0
 
 log = get_logger(__name__)
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from flower_nats.embedded.identity import ProcessIdentity, descendants_of
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
 
@@ -86,8 +87,9 @@ class OwnedProcess:
         if spec.pid_file is not None:
             await end_remembered(spec.pid_file)
         self._popen = _spawn(spec)
-        if spec.pid_file is not None:
-            _remember(spec.pid_file, self._popen.pid, spec.stop_signal)
+        started = ProcessIdentity.of(self._popen.pid)
+        if spec.pid_file is not None and started is not None:
+            _Remembered(started, spec.stop_signal).write(spec.pid_file)
         log.debug("process_started", process=spec.name, pid=self._popen.pid)
 
     def exit_code(self) -> int | None:
@@ -103,19 +105,30 @@ class OwnedProcess:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Ask it to end, and kill it and its process group after `grace` seconds."""
+        """Ask it to end, wait for it and all that it has started, kill them after `grace` seconds.
+
+        What it has started is not asked: it notices by itself, and may have something to finish.
+        """
         if self._popen is None:
             return
+        deadline = time.monotonic() + grace
         if self.exit_code() is None:
+            descendants = descendants_of(self.pid)
             self._popen.send_signal(self.spec.stop_signal)
-            try:
-                await asyncio.wait_for(self.wait(), grace)
-            except TimeoutError:
-                log.warning("process_killed", process=self.name, pid=self.pid, grace=grace)
-                _signal_group(self.pid, signal.SIGKILL)
-                await self.wait()
+            await self._end(deadline)
+            await _await_end(descendants, deadline)
         if self.spec.pid_file is not None:
             _forget(self.spec.pid_file)
+
+    async def _end(self, deadline: float) -> None:
+        while self.exit_code() is None:
+            if time.monotonic() > deadline:
+                log.warning("process_killed", process=self.name, pid=self.pid)
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+                await self.wait()
+                return
+            await asyncio.sleep(_POLL_SECONDS)
 
     def failure(self) -> ProcessFailedError:
         """Describe how it ended, with the end of its log."""
@@ -136,12 +149,25 @@ async def end_remembered(pid_file: Path, grace: float = 5.0) -> bool:
     Returns whether it was still running.
     """
     remembered = _Remembered.read(pid_file)
-    alive = remembered is not None and remembered.is_alive()
+    alive = remembered is not None and remembered.process.is_alive()
     if remembered is not None and alive:
-        log.warning("stale_process_ended", pid=remembered.pid, pid_file=str(pid_file))
+        log.warning("stale_process_ended", pid=remembered.process.pid, pid_file=str(pid_file))
         await remembered.end(grace)
     _forget(pid_file)
     return alive
+
+
+async def _await_end(processes: Sequence[ProcessIdentity], deadline: float) -> None:
+    while True:
+        alive = [process for process in processes if process.is_alive()]
+        if not alive:
+            return
+        if time.monotonic() > deadline:
+            log.warning("descendants_killed", pids=[process.pid for process in alive])
+            for process in alive:
+                process.signal(signal.SIGKILL)
+            return
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 def private_directory(path: Path) -> Path:
@@ -191,58 +217,32 @@ def _open_log(path: Path) -> IO[bytes]:
 class _Remembered:
     """What a pid file holds."""
 
-    pid: int
-    started: str | None
-    signal: int
+    process: ProcessIdentity
+    stop_signal: int
 
     @classmethod
     def read(cls, pid_file: Path) -> _Remembered | None:
         try:
-            return cls(**json.loads(pid_file.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
+            content = json.loads(pid_file.read_text())
+            process = ProcessIdentity(content["pid"], content["started"])
+            return cls(process, content["signal"])
+        except (FileNotFoundError, ValueError, KeyError):
             return None
 
-    def is_alive(self) -> bool:
-        return self.started is not None and _start_of(self.pid) == self.started
+    def write(self, pid_file: Path) -> None:
+        content = {**asdict(self.process), "signal": self.stop_signal}
+        private_file(pid_file, json.dumps(content))
 
     async def end(self, grace: float) -> None:
         deadline = time.monotonic() + grace
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, self.signal)
+        self.process.signal(self.stop_signal)
         while True:
-            if not self.is_alive():
+            if not self.process.is_alive():
                 return
             if time.monotonic() > deadline:
-                _signal_group(self.pid, signal.SIGKILL)
+                self.process.kill_group()
             await asyncio.sleep(_POLL_SECONDS)
-
-
-def _remember(pid_file: Path, pid: int, stop_signal: signal.Signals) -> None:
-    process = _Remembered(pid, _start_of(pid), int(stop_signal))
-    private_file(pid_file, json.dumps(asdict(process)))
 
 
 def _forget(pid_file: Path) -> None:
     pid_file.unlink(missing_ok=True)
-
-
-def _start_of(pid: int) -> str | None:
-    """Return when a process started, which with the pid is its identity; None if it is gone."""
-    stat = Path(f"/proc/{pid}/stat")
-    if not Path("/proc/self/stat").exists():
-        listing = subprocess.run(
-            ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-        )
-        return listing.stdout.strip() or None
-    try:
-        # The name of the program, in parentheses, may hold blanks: count from its end.
-        fields = stat.read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, started = fields[0], fields[19]
-    return None if state in "ZX" else started
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, number)

@@ -1,0 +1,96 @@
+"""Which process is meant: a process id alone may have been given to another process since."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """One process, for good."""
+
+    pid: int
+
+    started: str
+    """When it started, in the words of the operating system."""
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity | None:
+        """Return the identity of the process that has this id now, None if none runs."""
+        if not (_PROC / "self" / "stat").exists():
+            return cls._from_ps(pid)
+        stat = _Stat.read(pid)
+        return None if stat is None else cls(pid, stat.started)
+
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return ProcessIdentity.of(self.pid) == self
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill_group(self) -> None:
+        """Kill it, and the process group that it leads."""
+        if self.is_alive():
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    @classmethod
+    def _from_ps(cls, pid: int) -> ProcessIdentity | None:
+        listing = subprocess.run(
+            ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        started = listing.stdout.strip()
+        return cls(pid, started) if started else None
+
+
+def descendants_of(pid: int) -> list[ProcessIdentity]:
+    """Return what a process has started, and what that has started (known on Linux only)."""
+    children: dict[int, list[ProcessIdentity]] = {}
+    for process, parent in _all_processes():
+        children.setdefault(parent, []).append(process)
+    found: list[ProcessIdentity] = []
+    parents = [pid]
+    while parents:
+        generation = [child for parent in parents for child in children.get(parent, [])]
+        found += generation
+        parents = [child.pid for child in generation]
+    return found
+
+
+def _all_processes() -> Iterator[tuple[ProcessIdentity, int]]:
+    for entry in _PROC.glob("[0-9]*"):
+        pid = int(entry.name)
+        stat = _Stat.read(pid)
+        if stat is not None:
+            yield ProcessIdentity(pid, stat.started), stat.parent
+
+
+@dataclass(frozen=True)
+class _Stat:
+    """What `/proc/<pid>/stat` says of a process that runs."""
+
+    parent: int
+    started: str
+
+    @classmethod
+    def read(cls, pid: int) -> _Stat | None:
+        try:
+            text = (_PROC / str(pid) / "stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        # The name of the program, in parentheses, may hold blanks: count from its end.
+        fields = text.rpartition(")")[2].split()
+        state, parent, started = fields[0], fields[1], fields[19]
+        return None if state in "ZX" else cls(int(parent), started)
