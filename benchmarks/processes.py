@@ -1,0 +1,265 @@
+"""Child processes of a benchmark: started, asked, measured, and ended by their id.
+
+A child never outlives the harness: it gets a signal when the harness dies, and the children that
+talk with us end when their standard input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+_STOP_SECONDS = 15.0
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class ChildFailed(RuntimeError):
+    """A child ended, answered with an error, or did not answer in time."""
+
+
+def free_address() -> str:
+    """A loopback ``host:port`` nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def executable(name: str) -> str:
+    """The console script ``name`` of the environment this Python runs in."""
+    return str(Path(sys.executable).parent / name)
+
+
+@dataclass
+class Child:
+    """A process we started, with everything it started in turn."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    @classmethod
+    def start(
+        cls,
+        command: Sequence[str],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        pipes: bool = False,
+    ) -> Child:
+        """Start ``command`` with its output going to ``log``.
+
+        With ``pipes``, standard input and output are ours and only standard error is logged.
+        """
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            # Stock Flower reports usage home by default; a benchmark keeps to loopback.
+            "FLWR_TELEMETRY_ENABLED": "0",
+            **(env or {}),
+        }
+        stream = subprocess.PIPE if pipes else None
+        with log.open("a") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.leash", *command],
+                stdin=stream or subprocess.DEVNULL,
+                stdout=stream or sink,
+                stderr=sink,
+                env=environment,
+                cwd=_ROOT,
+                text=True,
+            )
+        return cls(process, log)
+
+    def tree(self) -> list[psutil.Process]:
+        """Every live process that belongs to this child, parents before their children."""
+        return [
+            member for root in _process(self.process.pid) for member in [root, *_descendants(root)]
+        ]
+
+    def check(self) -> None:
+        """Raise ChildFailed, with the end of the log, if the process has ended."""
+        if (code := self.process.poll()) is not None:
+            raise ChildFailed(f"{self.process.args!r} ended with {code}:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The last lines of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+
+    def stop(self) -> None:
+        """End the process with SIGTERM, and by SIGKILL what is still there after a while."""
+        members = self.tree()
+        if self.process.poll() is None:
+            self.process.terminate()
+        _, alive = psutil.wait_procs(members, timeout=_STOP_SECONDS)
+        for member in alive:
+            _kill(member)
+        self.process.wait()
+
+
+def _process(pid: int) -> list[psutil.Process]:
+    try:
+        return [psutil.Process(pid)]
+    except psutil.Error:
+        return []
+
+
+def _descendants(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        return root.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.Error:
+        return
+
+
+def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
+    """User and system CPU time so far, in seconds, ended and reaped children included."""
+    total = 0.0
+    for process in processes:
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a group of processes, in bytes: resident (shared pages in each) and proportional.
+
+    Proportional set size counts a page that n processes share as 1/n in each, so that a sum over
+    processes means something.
+    """
+
+    rss: int = 0
+    pss: int = 0
+
+
+def memory(processes: Iterable[psutil.Process]) -> Memory:
+    """What ``processes`` hold now."""
+    rss = pss = 0
+    for process in processes:
+        try:
+            info = process.memory_full_info()
+        except psutil.Error:
+            continue
+        rss += info.rss
+        pss += info.pss
+    return Memory(rss, pss)
+
+
+@dataclass
+class PeakMemory:
+    """Samples the memory of groups of processes until left; ``peaks`` holds each group's highest.
+
+    The groups are fixed because listing all processes costs more than sampling a few.
+    """
+
+    groups: Mapping[str, Sequence[psutil.Process]]
+    interval: float = 0.2
+    peaks: dict[str, Memory] = field(default_factory=dict)
+
+    def __enter__(self) -> PeakMemory:
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(self.interval):
+            for group, members in self.groups.items():
+                now, peak = memory(members), self.peaks.get(group, Memory())
+                self.peaks[group] = Memory(max(peak.rss, now.rss), max(peak.pss, now.pss))
+
+
+class Worker:
+    """A module of this package in its own process: one JSON command a line in, one answer out."""
+
+    def __init__(self, module: str, arguments: Mapping[str, object], log: Path) -> None:
+        command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(arguments)]
+        self.child = Child.start(command, log, pipes=True)
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in _piped(self.child.process.stdout):
+            self._answers.put(line)
+        self._answers.put("")
+
+    def ask(self, do: str, patience: float, **arguments: object) -> dict[str, Any]:
+        """Send a command and return its answer.
+
+        Raises:
+            ChildFailed: It answered with an error, ended, or took over ``patience`` seconds.
+        """
+        stdin = _piped(self.child.process.stdin)
+        try:
+            stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            stdin.flush()
+            line = self._answers.get(timeout=patience)
+        except (BrokenPipeError, queue.Empty) as exc:
+            raise ChildFailed(f"no answer to {do!r} in {patience} s:\n{self.child.tail()}") from exc
+        if not line:
+            raise ChildFailed(f"ended during {do!r}:\n{self.child.tail()}")
+        answer: dict[str, Any] = json.loads(line)
+        if error := answer.get("error"):
+            raise ChildFailed(f"{do!r}: {error}\n{self.child.tail()}")
+        return answer
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the worker so far, in seconds."""
+        return cpu_seconds(_process(self.child.process.pid))
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stdin = _piped(self.child.process.stdin)
+        try:
+            stdin.close()
+            self.child.process.wait(_STOP_SECONDS)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self.child.stop()
+
+
+def _piped(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None, "started with pipes"
+    return stream
+
+
+def commands() -> Iterable[dict[str, Any]]:
+    """The commands a worker gets, until its standard input ends."""
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+def reserve_stdout() -> Callable[[Mapping[str, object]], None]:
+    """In a worker: keep standard output for answers, and send all other prints to the log."""
+    channel = sys.stdout
+    sys.stdout = sys.stderr
+
+    def answer(value: Mapping[str, object]) -> None:
+        channel.write(json.dumps(value) + "\n")
+        channel.flush()
+
+    return answer

@@ -1,0 +1,162 @@
+"""What the benchmark prints: the machine, the table, each promise, and what the figures rest on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from benchmarks.scenarios import Cell, Goal, Scenario
+from benchmarks.targets import FlowerNats, Target
+
+Row = Mapping[str, Cell]
+"""The cells of a line by target."""
+
+_OURS = FlowerNats.name
+_MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a promise holds, and the figures that say so."""
+
+    met: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'met' if self.met else 'MISSED'}: {self.text}"
+
+
+def verdicts(scenario: Scenario, row: Row) -> list[Verdict]:
+    """Judge every promise of a line for which both sides were measured."""
+    ours = row.get(_OURS)
+    if ours is None or ours.failure:
+        return []
+    judged = [
+        _compare(goal, ours, row[goal.than])
+        for goal in scenario.goals
+        if goal.than in row and not row[goal.than].failure
+    ]
+    if scenario.edge_memory_limit is not None:
+        judged.append(_judge_memory(ours, scenario.edge_memory_limit))
+    return judged
+
+
+def _compare(goal: Goal, ours: Cell, stock: Cell) -> Verdict:
+    mine, theirs = getattr(ours, goal.measure), getattr(stock, goal.measure)
+    text = f"{ratio(mine, theirs)} of {goal.than} (at most 1/{1 / goal.factor:.0f})"
+    return Verdict(mine <= goal.factor * theirs, text)
+
+
+def ratio(part: float, whole: float) -> str:
+    """``part`` as 1/n of ``whole``."""
+    return f"1/{whole / part:.1f}" if part else "none"
+
+
+def _judge_memory(ours: Cell, limit: int) -> Verdict:
+    peak = ours.edge_memory
+    text = (
+        f"gateway and superlink held {_megabytes(peak.pss)} PSS, {_megabytes(peak.rss)} RSS "
+        f"(under {_megabytes(limit)})"
+    )
+    return Verdict(max(peak.pss, peak.rss) < limit, text)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / _MB:.0f} MB"
+
+
+def describe(cell: Cell) -> str:
+    """A cell: median time (number of repeats) and server CPU."""
+    if cell.failure:
+        return "failed"
+    cpu = f"{cell.cpu:.2f}"
+    if not cell.times:
+        return f"{cpu}, {_megabytes(cell.total_memory.pss)}"
+    return f"{cell.seconds:.2f} s (n={len(cell.times)}), CPU {cpu} s"
+
+
+def table(results: Sequence[tuple[Scenario, Row]], targets: Sequence[type[Target]]) -> str:
+    """The table, in Markdown."""
+    names = [target.name for target in targets]
+    lines = [_line(["", *names, "promise"]), _line(["---"] * (len(names) + 2))]
+    for scenario, row in results:
+        cells = [describe(row[name]) if name in row else "" for name in names]
+        judged = "; ".join(map(str, verdicts(scenario, row)))
+        lines.append(_line([scenario.title, *cells, judged]))
+    return "\n".join(lines)
+
+
+def _line(fields: Sequence[str]) -> str:
+    return "| " + " | ".join(fields) + " |"
+
+
+def details(scenario: Scenario, name: str, cell: Cell) -> str:
+    """What one cell rests on: every repeat, the CPU of those who shared the cores, memory."""
+    if cell.failure:
+        return f"{scenario.name}, {name}: FAILED: {cell.failure}"
+    series = {
+        "times": cell.times,
+        "server CPU": cell.server_cpu,
+        "simulated nodes' CPU": cell.nodes_cpu,
+        "ServerApp's CPU": cell.app_cpu,
+    }
+    parts = [f"{label} {_numbers(values)}" for label, values in series.items() if values]
+    if cell.memory:
+        parts.append("memory (PSS/RSS) " + _memory(cell))
+    if cell.tally:
+        parts.append(_tally(cell))
+    return f"{scenario.name}, {name}: " + "; ".join(parts)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in values)
+
+
+def _memory(cell: Cell) -> str:
+    return ", ".join(
+        f"{part} {_megabytes(size.pss)}/{_megabytes(size.rss)}"
+        for part, size in cell.memory.items()
+    )
+
+
+def _tally(cell: Cell) -> str:
+    tally = cell.tally
+    counted = (
+        f"{sum(tally['calls'].values())} calls, {tally['empty_pulls']} empty pulls, "
+        f"{tally['waits']} waits for objects, {tally['retries']} retries"
+    )
+    errors: list[str] = tally["errors"]
+    return f"{counted}, {len(errors)} ERRORS, first {errors[0]}" if errors else counted
+
+
+def machine() -> str:
+    """Where this was measured, and what else was going on there."""
+    memory = psutil.virtual_memory().total / 2**30
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return "\n".join(
+        [
+            f"Machine: {_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+            f"{platform.system()} {platform.release()}; load average before: {load}",
+            f"Software: Python {platform.python_version()}, flwr {version('flwr')}, "
+            f"grpcio {version('grpcio')}, flower-nats {version('flower-nats')}",
+            "Simulated nodes, ServerApp and server share these cores; all traffic is loopback.",
+        ]
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def durability(targets: Sequence[type[Target]]) -> str:
+    """What each target's acknowledgements are worth."""
+    return "\n".join(f"{target.name}: {target.durability}" for target in targets)

@@ -1,0 +1,202 @@
+"""What is measured: the kinds of lines in the table, and how one cell of a line is filled."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks import realrun
+from benchmarks.processes import Memory, PeakMemory, Worker, memory
+from benchmarks.targets import Target
+
+_JOIN_SECONDS = 300.0
+_EXCHANGE_SECONDS = 300.0
+_EDGE_PARTS = ("gateway", "superlink")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A promise: flower-nats needs at most ``factor`` of what the stock target ``than`` needs.
+
+    ``measure`` is an attribute of Cell, ``seconds`` or ``cpu``.
+    """
+
+    factor: float
+    than: str
+    measure: str = "seconds"
+
+
+@dataclass
+class Cell:
+    """What one target did in one scenario, one entry per repeat, in seconds."""
+
+    times: list[float] = field(default_factory=list)
+    server_cpu: list[float] = field(default_factory=list)
+    """CPU of every process of the server."""
+
+    nodes_cpu: list[float] = field(default_factory=list)
+    """CPU of the simulated nodes, which share the cores with the server."""
+
+    app_cpu: list[float] = field(default_factory=list)
+    """CPU of the ServerApp's process, which shares them too."""
+
+    memory: dict[str, Memory] = field(default_factory=dict)
+    """Highest memory by part of the server."""
+
+    tally: dict[str, Any] = field(default_factory=dict)
+    """What the simulated nodes counted."""
+
+    failure: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Median duration of an exchange or a run."""
+        return statistics.median(self.times)
+
+    @property
+    def cpu(self) -> float:
+        """Median CPU of all server processes during an exchange, a run or the idle time."""
+        return statistics.median(self.server_cpu)
+
+    @property
+    def edge_memory(self) -> Memory:
+        """Gateway and superlink together; of stock, which has no other part, the whole."""
+        return _sum(self.memory.get(part, Memory()) for part in _EDGE_PARTS)
+
+    @property
+    def total_memory(self) -> Memory:
+        """All processes of the server."""
+        return _sum(self.memory.values())
+
+
+def _sum(memories: Iterable[Memory]) -> Memory:
+    rss, pss = 0, 0
+    for item in memories:
+        rss, pss = rss + item.rss, pss + item.pss
+    return Memory(rss, pss)
+
+
+@dataclass(frozen=True)
+class Scenario(ABC):
+    """A line of the table."""
+
+    name: str
+    title: str
+    goals: tuple[Goal, ...]
+    skip: tuple[str, ...] = ()
+    """Targets that sit this one out."""
+
+    edge_memory_limit: int | None = None
+    """Bytes that gateway and superlink may hold together while it runs."""
+
+    @abstractmethod
+    def measure(self, target: Target, cell: Cell) -> None:
+        """Fill ``cell`` with what ``target``, already running, does."""
+
+
+@dataclass(frozen=True)
+class Exchange(Scenario):
+    """A model of ``size`` bytes to each of ``nodes``, and one of the same size back from each.
+
+    Repeated up to ``repeats`` times, while another one is likely to end within ``budget`` seconds.
+    """
+
+    nodes: int = 10
+    size: int = 1000
+    repeats: int = 5
+    budget: float = 60.0
+
+    def measure(self, target: Target, cell: Cell) -> None:
+        app = {"appio": target.addresses.appio, "control": target.addresses.control}
+        with (
+            _fleet(target, self.nodes, self.size) as fleet,
+            Worker("serverapp", app, target.directory / "serverapp.log") as server_app,
+        ):
+            nodes = fleet.ask("join", _JOIN_SECONDS)["nodes"]
+            server_app.ask("start", _JOIN_SECONDS)
+            for _ in self._repeats(cell):
+                fleet.ask("prepare", _JOIN_SECONDS)
+                self._exchange(target, cell, fleet, server_app, nodes)
+            cell.tally = fleet.ask("tally", _JOIN_SECONDS)
+
+    def _repeats(self, cell: Cell) -> Iterable[int]:
+        start = time.monotonic()
+        for index in range(self.repeats):
+            if cell.times and time.monotonic() - start + cell.seconds > self.budget:
+                return
+            yield index
+
+    def _exchange(
+        self, target: Target, cell: Cell, fleet: Worker, server_app: Worker, nodes: list[int]
+    ) -> None:
+        def clocks() -> tuple[float, ...]:
+            return (target.cpu_seconds(), fleet.cpu_seconds(), server_app.cpu_seconds())
+
+        before = clocks()
+        with _sampling(target, cell, self.edge_memory_limit is not None):
+            answer = server_app.ask(
+                "exchange",
+                _EXCHANGE_SECONDS + 60,
+                nodes=nodes,
+                size=self.size,
+                timeout=_EXCHANGE_SECONDS,
+            )
+        cell.times.append(answer["seconds"])
+        series = (cell.server_cpu, cell.nodes_cpu, cell.app_cpu)
+        for values, start, end in zip(series, before, clocks(), strict=True):
+            values.append(end - start)
+
+
+@contextmanager
+def _sampling(target: Target, cell: Cell, wanted: bool) -> Iterator[None]:
+    """Keep the highest memory of gateway and superlink seen while inside in ``cell``."""
+    if not wanted:
+        yield
+        return
+    parts = target.processes()
+    with PeakMemory({part: parts[part] for part in _EDGE_PARTS if part in parts}) as sampler:
+        yield
+    for part, peak in sampler.peaks.items():
+        known = cell.memory.get(part, Memory())
+        cell.memory[part] = Memory(max(known.rss, peak.rss), max(known.pss, peak.pss))
+
+
+@dataclass(frozen=True)
+class Idle(Scenario):
+    """``nodes`` that have nothing to do, watched for ``seconds``; CPU is in cores."""
+
+    nodes: int = 1000
+    seconds: float = 20.0
+
+    def measure(self, target: Target, cell: Cell) -> None:
+        with _fleet(target, self.nodes, size=0) as fleet:
+            fleet.ask("join", _JOIN_SECONDS)
+            before = (target.cpu_seconds(), fleet.cpu_seconds())
+            start = time.monotonic()
+            time.sleep(self.seconds)
+            watched = time.monotonic() - start
+            cell.server_cpu.append((target.cpu_seconds() - before[0]) / watched)
+            cell.nodes_cpu.append((fleet.cpu_seconds() - before[1]) / watched)
+            cell.memory = {part: memory(members) for part, members in target.processes().items()}
+            cell.tally = fleet.ask("tally", _JOIN_SECONDS)
+
+
+@dataclass(frozen=True)
+class RealRun(Scenario):
+    """A run of three rounds by stock SuperNodes, SuperExec and ServerApp, submitted to finished."""
+
+    def measure(self, target: Target, cell: Cell) -> None:
+        with realrun.clients(target.addresses, target.directory) as children:
+            before = target.cpu_seconds()
+            cell.times.append(realrun.run(target.addresses, children))
+            cell.server_cpu.append(target.cpu_seconds() - before)
+
+
+def _fleet(target: Target, nodes: int, size: int) -> Worker:
+    arguments = {"address": target.addresses.fleet, "nodes": nodes, "bytes": size}
+    return Worker("loadgen", arguments, target.directory / "loadgen.log")

@@ -1,0 +1,206 @@
+"""The benchmark's figures are only worth something if its clients are right."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message
+from flwr.common.serde import message_to_proto
+from flwr.supercore.inflatable.inflatable_object import get_object_tree, iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+
+from benchmarks.node import FleetCalls, SimulatedNode, Tally, in_parallel
+from benchmarks.payloads import instruction_content, reply_content, reply_to
+from benchmarks.plan import FULL, QUICK
+from benchmarks.processes import ChildFailed, Memory, Worker, free_address
+from benchmarks.report import table, verdicts
+from benchmarks.scenarios import Cell, Exchange, Goal
+from benchmarks.serverapp import check_replies
+from benchmarks.targets import TARGETS, FlowerNats, StockInMemory, part_of
+
+_SIZE = 12_000_000
+
+
+def _instruction(node: int = 7) -> Message:
+    message = Message(instruction_content(1000), node, "train", group_id="1")
+    message.metadata.__dict__.update(_run_id=1, _src_node_id=1, _message_id="a" * 64)
+    return message
+
+
+def _reply(node: int = 7) -> Any:
+    reply = reply_to(message_to_proto(_instruction(node)), reply_content(1000))
+    return inflate_object_from_contents(reply.tree.object_id, dict(reply.objects))
+
+
+def test_a_reply_is_made_of_real_objects_split_as_flower_splits_them() -> None:
+    instruction = _instruction()
+    content = reply_content(_SIZE)
+
+    reply = reply_to(message_to_proto(instruction), content)
+
+    named = [tree.object_id for tree in iterate_object_tree(reply.tree)]
+    assert sorted(named) == sorted(reply.objects)
+    assert all(hashlib.sha256(body).hexdigest() == key for key, body in reply.objects.items())
+    assert sum(len(body) > 1_000_000 for body in reply.objects.values()) == 3
+    inflated = inflate_object_from_contents(reply.tree.object_id, dict(reply.objects))
+    assert get_object_tree(inflated) == reply.tree
+    assert inflated.metadata.reply_to_message_id == instruction.metadata.message_id
+    assert inflated.metadata.src_node_id == 7
+    assert reply.message.metadata.message_id == reply.tree.object_id
+
+
+def test_no_two_replies_share_an_array() -> None:
+    first, second = reply_content(1000), reply_content(1000)
+
+    assert not set(first.objects) & set(second.objects)
+
+
+async def test_every_call_carries_a_signature_of_its_own() -> None:
+    calls = FleetCalls("127.0.0.1:1", Tally())
+    key = bytes_to_public_key(calls.public_key)
+    calls.sign_ahead(2)
+
+    metadata = [dict(calls._metadata()) for _ in range(3)]
+
+    await calls.close()
+    assert len({item["flwr-signature-bin"] for item in metadata}) == 3
+    for item in metadata:
+        timestamp = str(item["flwr-timestamp"]).encode()
+        assert verify_signature(key, timestamp, item["flwr-signature-bin"])
+        assert item["flwr-public-key-bin"] == calls.public_key
+        assert item["flwr-component-name"] == "SuperNode"
+        assert item["flwr-package-version"] == "1.33.0"
+
+
+async def test_objects_move_in_order_two_at_a_time() -> None:
+    started: asyncio.Queue[str] = asyncio.Queue()
+    go_on = asyncio.Semaphore(0)
+
+    async def work(item: str) -> None:
+        started.put_nowait(item)
+        await go_on.acquire()
+
+    moving = asyncio.create_task(in_parallel("abc", work))
+    assert [await started.get(), await started.get()] == ["a", "b"]
+    assert started.empty()
+    go_on.release()
+    assert await started.get() == "c"
+    go_on.release()
+    go_on.release()
+    await moving
+
+
+async def test_a_node_signs_ahead_for_all_calls_of_an_exchange() -> None:
+    node = SimulatedNode("127.0.0.1:1", 1000, Tally(), verify=False)
+
+    node.prepare()
+
+    objects = len(list(iterate_object_tree(get_object_tree(_reply()))))
+    pull_confirm_push = 3
+    assert len(node._fleet._signed) >= 2 * objects + pull_confirm_push
+    await node._fleet.close()
+
+
+def test_an_exchange_counts_only_if_every_node_sent_one_whole_reply() -> None:
+    replies = [_reply(7), _reply(8)]
+
+    check_replies(replies, [7, 8], 1000)
+
+    with pytest.raises(ValueError, match="1 replies from 2 nodes"):
+        check_replies(replies[:1], [7, 8], 1000)
+    with pytest.raises(ValueError, match="cut short"):
+        check_replies(replies, [7, 8], 2000)
+    with pytest.raises(ValueError, match="same reply"):
+        copy = _reply(8)
+        copy.content["arrays"] = replies[0].content["arrays"]
+        check_replies([replies[0], copy], [7, 8], 1000)
+
+
+def test_repeats_stop_when_the_time_is_up_but_not_before_the_first() -> None:
+    scenario = Exchange("x", "x", (), repeats=3, budget=10)
+    slow, fast = Cell(), Cell()
+
+    for cell, seconds in ((slow, 20.0), (fast, 0.1)):
+        for _ in scenario._repeats(cell):
+            cell.times.append(seconds)
+
+    assert len(slow.times) == 1
+    assert len(fast.times) == 3
+
+
+def test_a_promise_is_judged_by_medians_against_the_stock_target_it_names() -> None:
+    goals = (Goal(1 / 2, "stock, in memory"), Goal(1 / 8, "stock, in memory", "cpu"))
+    scenario = Exchange("x", "10 nodes", goals, edge_memory_limit=400_000_000)
+    row = {
+        "stock, in memory": Cell(times=[1, 10, 100], server_cpu=[8.0]),
+        "flower-nats": Cell(
+            times=[4.9],
+            server_cpu=[2.0],
+            memory={
+                "gateway": Memory(pss=200_000_000, rss=250_000_000),
+                "superlink": Memory(pss=100_000_000, rss=149_000_000),
+                "postgres": Memory(pss=900_000_000, rss=900_000_000),
+            },
+        ),
+    }
+
+    time, cpu, memory = verdicts(scenario, row)
+
+    assert str(time) == "met: 1/2.0 of stock, in memory (at most 1/2)"
+    assert str(cpu) == "MISSED: 1/4.0 of stock, in memory (at most 1/8)"
+    assert memory.met
+    assert "300 MB PSS, 399 MB RSS" in memory.text
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+    scenario = Exchange("x", "10 nodes", (Goal(1 / 2, "stock, in memory"),))
+    row = {
+        "stock, in memory": Cell(failure="it broke"),
+        "flower-nats": Cell(times=[1.0], server_cpu=[1.0]),
+    }
+
+    assert verdicts(scenario, row) == []
+    line = table([(scenario, row)], TARGETS).splitlines()[-1]
+    assert line == "| 10 nodes | failed |  | 1.00 s (n=1), CPU 1.00 s |  |"
+
+
+def test_both_plans_promise_only_what_they_measure() -> None:
+    measured = {target.name for target in TARGETS}
+    for scenario in (*FULL, *QUICK):
+        assert {goal.than for goal in scenario.goals} <= measured - set(scenario.skip)
+
+
+def test_processes_are_told_apart_by_their_command_lines(tmp_path: Path) -> None:
+    python = ["/venv/bin/python", "-P", "-m", "flower_nats_cli.main"]
+
+    assert part_of([*python, "gateway", "--insecure"]) == "gateway"
+    assert part_of([*python, "superlink", "--isolation"]) == "superlink"
+    assert part_of(StockInMemory(tmp_path).command()) == "superlink"
+    assert part_of(["/venv/bin/nats-server", "-c", "nats.conf"]) == "nats"
+    assert part_of(["/pg/bin/postgres", "-D", "data"]) == "postgres"
+    assert part_of(FlowerNats(tmp_path).command()) is None
+    assert part_of(["postgres: checkpointer"]) is None
+
+
+def test_a_worker_answers_and_ends_with_its_input(tmp_path: Path) -> None:
+    arguments = {"address": free_address(), "nodes": 1, "bytes": 1000}
+
+    with Worker("loadgen", arguments, tmp_path / "log") as worker:
+        worker.ask("prepare", 60)
+        assert worker.ask("tally", 60)["calls"] == {}
+        assert worker.cpu_seconds() > 0
+
+    assert worker.child.process.returncode == 0
+
+
+def test_a_worker_that_cannot_do_its_work_says_why(tmp_path: Path) -> None:
+    with (
+        Worker("loadgen", {}, tmp_path / "log") as worker,
+        pytest.raises(ChildFailed, match="KeyError: 'address'"),
+    ):
+        worker.ask("tally", 60)
