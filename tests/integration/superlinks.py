@@ -6,16 +6,18 @@ import asyncio
 import io
 import uuid
 import zipfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pytest
 from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.superlink.worker import serve
@@ -83,7 +85,7 @@ class Superlink:
         request = control.StartRunRequest(fab=common.Fab(content=make_fab()), **fields)
         return await self.call("Control", "StartRun", request, control.StartRunResponse)
 
-    async def claim(self, run_id: int) -> Task:
+    async def claim(self, run_id: int, **caller: Any) -> Task:
         """Claim a run's pending task as a SuperExec does."""
         pending = await self.call(
             "ServerAppIo",
@@ -97,6 +99,7 @@ class Superlink:
             "ClaimTask",
             appio.ClaimTaskRequest(task_id=task.task_id),
             appio.ClaimTaskResponse,
+            **caller,
         )
         return Task(self, task.task_id, run_id, task.type, answer.token)
 
@@ -107,8 +110,8 @@ class Superlink:
         await task.pull_input()
         return task
 
-    async def status(self, run_id: int) -> tuple[str, str, str]:
-        """Return a run's status, sub-status and details."""
+    async def status(self, run_id: int) -> tuple[str | None, str, str]:
+        """Return a run's status (None if unknown), sub-status and details."""
         state = await self.ask("RunState", run_id=run_id)
         return state["status"], state["sub_status"], state["details"]
 
@@ -181,12 +184,15 @@ class Task:
             "PullTaskInput", appio.PullTaskInputRequest(), appio.PullTaskInputResponse
         )
 
-    async def push_output(self, sub_status: str = "completed", **fields: Any) -> None:
+    async def push_output(
+        self, sub_status: str = "completed", request_id: str | None = None, **fields: Any
+    ) -> None:
         """Finish."""
         await self.call(
             "PushTaskOutput",
             appio.PushTaskOutputRequest(sub_status=sub_status, **fields),
             appio.PushTaskOutputResponse,
+            request_id=request_id or uuid.uuid4().hex,
         )
 
     async def heartbeat(self) -> bool:
@@ -195,6 +201,15 @@ class Task:
             "SendTaskHeartbeat", appio.SendTaskHeartbeatRequest(), appio.SendTaskHeartbeatResponse
         )
         return answer.success
+
+
+@contextmanager
+def refused(code: ErrorCode, said: str = "") -> Iterator[None]:
+    """Expect a refusal with this code, whose public details hold `said`."""
+    with pytest.raises(ApiError) as error:
+        yield
+    assert error.value.code is code, error.value.detail
+    assert said in (error.value.public_details or "")
 
 
 @asynccontextmanager
