@@ -1,0 +1,366 @@
+"""Whatever a caller sends: a clear refusal, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import grpc
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.auth import compute_superexec_signature, derive_auth_secret
+
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.objects import Objects
+from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire.messages import Outgoing
+from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO
+from tests.integration.gateways import Gateway, SuperNode, running_stack
+from tests.integration.superlinks import make_fab
+from tests.messages import Parcel, instruction, parcel, reply
+
+Status = grpc.StatusCode
+
+
+@pytest.fixture
+async def gateway(nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        yield gateway
+
+
+async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def in_flight(gateway: Gateway) -> set[str]:
+    connection = gateway.superlink.connection
+    found = (await Mailbox(connection).in_flight()).values()
+    return {one for flight in found for one in (*flight.sessions, *flight.instructions)}
+
+
+def changed(one: Parcel, **metadata: Any) -> Parcel:
+    """A parcel whose metadata says something else."""
+    message = one.proto
+    for name, value in metadata.items():
+        setattr(message.metadata, name, value)
+    return Parcel(one.flwr, Outgoing(message.SerializeToString(), one.outgoing.tree), one.objects)
+
+
+async def test_garbage_is_refused_by_every_method_and_ends_nothing(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    token = [("flwr-task-token", app.token)]
+    garbage = b"\xff\xff\xff\xff garbage"
+    refused = {Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED}
+    for method in FLEET:
+        call = gateway.call_bytes("Fleet", method.name, garbage, node.metadata())
+        assert (await refusal(call))[0] in refused, method
+    for method in (*SERVERAPPIO, *(one for one in CONTROL if not one.streams)):
+        if method.request.DESCRIPTOR.fields:
+            call = gateway.call_bytes(method.service, method.name, garbage, token)
+            code, text = await refusal(call)
+            assert code in {
+                *refused,
+                Status.UNIMPLEMENTED,
+                Status.FAILED_PRECONDITION,
+                Status.PERMISSION_DENIED,
+                Status.NOT_FOUND,
+            }, (method, text)
+    assert (await app.call("GetNodes", appio.GetNodesRequest())).nodes[0].node_id == node.node_id
+
+
+async def test_fields_we_do_not_know_are_passed_on(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    message = common.Message.FromString(question.outgoing.message + b"\xfa\x3e\x03new")
+    strange = Parcel(
+        question.flwr,
+        Outgoing(message.SerializeToString(), question.outgoing.tree),
+        question.objects,
+    )
+    await app.send(strange)
+    got, _ = await node.pull()
+    assert b"\xfa\x3e\x03new" in got.SerializeToString()
+
+
+async def test_a_call_without_signature_is_refused(gateway: Gateway) -> None:
+    node = await gateway.node()
+    request = fleet.PullMessagesRequest(node=node.node)
+    full = dict(node.metadata())
+    for missing in full:
+        rest = [(key, value) for key, value in full.items() if key != missing]
+        assert await refusal(gateway.call("Fleet", "PullMessages", request, rest)) == (
+            Status.UNAUTHENTICATED,
+            "Missing authentication metadata",
+        )
+
+
+@pytest.mark.parametrize("offset", [-306.0, 6.0])
+async def test_a_stale_or_future_time_is_refused(gateway: Gateway, offset: float) -> None:
+    node = await gateway.node()
+    call = node.call("PullMessages", fleet.PullMessagesRequest(node=node.node), offset)
+    assert await refusal(call) == (Status.UNAUTHENTICATED, "Invalid timestamp")
+
+
+async def test_a_signature_of_another_key_or_time_is_refused(gateway: Gateway) -> None:
+    node, other = await gateway.node(), SuperNode(gateway)
+    request = fleet.PullMessagesRequest(node=node.node)
+    mixed = {
+        **dict(node.metadata()),
+        "flwr-signature-bin": dict(other.metadata())["flwr-signature-bin"],
+    }
+    for metadata in (
+        mixed,
+        {**dict(node.metadata()), "flwr-signature-bin": b"nonsense"},
+        {**dict(node.metadata()), "flwr-public-key-bin": b"nonsense"},
+    ):
+        call = gateway.call("Fleet", "PullMessages", request, list(metadata.items()))
+        assert await refusal(call) == (Status.UNAUTHENTICATED, "Invalid signature")
+
+
+async def test_a_node_may_only_be_itself(gateway: Gateway) -> None:
+    node, other = await gateway.node(), await gateway.node()
+    call = node.call("PullMessages", fleet.PullMessagesRequest(node=other.node))
+    assert await refusal(call) == (Status.UNAUTHENTICATED, "Invalid node ID")
+    request = fleet.ActivateNodeRequest(public_key=other.public_key, heartbeat_interval=30)
+    assert (await refusal(node.call("ActivateNode", request)))[0] is Status.UNAUTHENTICATED
+
+
+async def test_an_unregistered_node_is_refused_at_once(gateway: Gateway) -> None:
+    node = await gateway.node()
+    await node.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=node.node_id))
+    heartbeat = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
+    call = node.call("SendNodeHeartbeat", heartbeat)
+    assert await refusal(call) == (Status.UNAUTHENTICATED, "Invalid node ID")
+
+
+async def test_a_heartbeat_interval_out_of_bounds_is_refused(gateway: Gateway) -> None:
+    node = await gateway.node()
+    for interval in (0.0, 9.9, 1801.0, float("nan")):
+        request = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=interval)
+        code, text = await refusal(node.call("SendNodeHeartbeat", request))
+        assert code is Status.INVALID_ARGUMENT
+        assert '"code": 2003' in text
+
+
+async def test_unknown_things_are_named_as_unknown(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    found = await node.pull_object(app.run_id, "ab" * 32)
+    assert not found.object_found
+    assert not (await app.pull_object("../../etc/passwd")).object_found
+    assert (await refusal(node.pull_object(12345, "ab" * 32)))[0] is Status.PERMISSION_DENIED
+    run = common.GetRunRequest(node=node.node, run_id=12345)
+    assert (await refusal(node.call("GetRun", run)))[0] is Status.PERMISSION_DENIED
+    fab = common.GetFabRequest(node=node.node, run_id=app.run_id, hash_str="00" * 32)
+    assert (await refusal(node.call("GetFab", fab)))[0] is Status.PERMISSION_DENIED
+    stop = gateway.call("Control", "StopRun", control.StopRunRequest(run_id=12345))
+    assert (await refusal(stop))[0] is Status.NOT_FOUND
+    claim = appio.ClaimTaskRequest(task_id=12345)
+    assert not (await gateway.call("ServerAppIo", "ClaimTask", claim)).HasField("token")
+
+
+async def test_a_token_is_good_for_its_own_task_only(gateway: Gateway) -> None:
+    one, two = await gateway.server_app(), await gateway.server_app()
+    node = await gateway.node()
+    question = instruction(one.run_id, node.node_id)
+    one.token, mine = two.token, one.token
+    assert (await refusal(one.push(question)))[0] is Status.INVALID_ARGUMENT
+    for token in ("", "00" * 128, mine[:-1], "nonsense"):
+        call = one.call("GetNodes", appio.GetNodesRequest(), token=token)
+        assert (await refusal(call))[0] is Status.UNAUTHENTICATED
+
+
+async def test_an_object_that_is_not_its_id_is_not_stored(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    answer = reply(question)
+    pushed = await node.push(answer)
+    for object_id in pushed.objects_to_push:
+        assert not await node.push_object(app.run_id, pushed.session_id, object_id, b"other")
+    assert not await node.push_object(app.run_id, pushed.session_id, "ab" * 32, b"other")
+    assert not await node.push_object(app.run_id, "0" * 32, "ab" * 32, b"other")
+    assert not await node.push_object(app.run_id, "*", pushed.objects_to_push[0], b"other")
+    assert await Objects(gateway.superlink.connection).ids(app.run_id) == set(question.objects)
+
+
+async def test_an_object_of_the_right_hash_and_the_wrong_form_is_not_stored(
+    gateway: Gateway,
+) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    for content in (b"", b"no divider", b"Array  7\x00short", b"Array nochild 1\x00x", b"A b\x00"):
+        object_id = hashlib.sha256(content).hexdigest()
+        answer = changed(reply(question), message_id=object_id)
+        tree = common.ObjectTree(object_id=object_id).SerializeToString()
+        pushed = await node.push(Parcel(answer.flwr, Outgoing(answer.outgoing.message, tree), {}))
+        assert list(pushed.objects_to_push) == [object_id]
+        assert not await node.push_object(app.run_id, pushed.session_id, object_id, content)
+
+
+async def test_a_reply_to_anothers_instruction_leaves_no_trace(gateway: Gateway) -> None:
+    node, other, app = await gateway.node(), await gateway.node(), await gateway.server_app()
+    another_app = await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    before = await in_flight(gateway)
+    answer = reply(question)
+
+    stolen = changed(answer, src_node_id=other.node_id)
+    assert list((await other.push(stolen)).objects_to_push) == []
+    assert (await refusal(other.push(answer)))[0] is Status.INVALID_ARGUMENT
+    elsewhere = changed(answer, run_id=another_app.run_id)
+    assert list((await node.push(elsewhere)).objects_to_push) == []
+    unknown = changed(answer, reply_to_message_id="cd" * 32)
+    assert list((await node.push(unknown)).objects_to_push) == []
+
+    assert await in_flight(gateway) == before
+
+
+async def test_a_reply_that_would_outlive_its_instruction_is_refused(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id, ttl=60.0)
+    await app.send(question)
+    late = changed(reply(question), ttl=3600.0)
+    assert list((await node.push(late)).objects_to_push) == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "named"),
+    [
+        ({"ttl": 0.0}, "ttl"),
+        ({"ttl": float("nan")}, "ttl"),
+        ({"created_at": 5.0}, "created_at"),
+        ({"created_at": 1740700801.0, "ttl": 1.0}, "expired"),
+        ({"dst_node_id": 0}, "dst_node_id"),
+        ({"dst_node_id": 1}, "dst_node_id"),
+        ({"src_node_id": 2}, "src_node_id"),
+        ({"message_type": ""}, "message_type"),
+        ({"reply_to_message_id": "ab" * 32}, "reply_to_message_id"),
+        ({"message_id": ""}, "message id"),
+        ({"message_id": "fn.run.>"}, "message id"),
+        ({"run_id": 99}, "run_id"),
+    ],
+)
+async def test_a_message_that_breaks_a_rule_is_refused_and_the_rule_named(
+    gateway: Gateway, metadata: dict[str, Any], named: str
+) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = changed(instruction(app.run_id, node.node_id), **metadata)
+    code, text = await refusal(app.push(question))
+    assert code is Status.INVALID_ARGUMENT
+    assert named in text
+    assert await in_flight(gateway) == set()
+
+
+async def test_a_message_to_a_node_that_is_not_there_gets_no_id(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    there, nowhere = instruction(app.run_id, node.node_id), instruction(app.run_id, 4711)
+    assert await app.send(nowhere, there) == ["", there.message_id]
+    assert (await node.pull())[0].metadata.message_id == there.message_id
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+async def test_trees_that_are_no_trees_are_refused(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    # The protobuf library refuses to build a tree this deep, not to send one.
+    deep = b""
+    for _ in range(200):
+        deep = b"\x0a\x40" + b"ab" * 32 + b"\x12" + _varint(len(deep)) + deep
+    for tree in (
+        b"",
+        b"\xff\xff",
+        deep,
+        common.ObjectTree(object_id="x.>").SerializeToString(),
+    ):
+        bad = Parcel(question.flwr, Outgoing(question.outgoing.message, tree), {})
+        assert (await refusal(app.push(bad)))[0] is Status.INVALID_ARGUMENT
+    empty = appio.PushAppMessagesRequest()
+    assert (await refusal(app.call("PushMessages", empty)))[0] is Status.INVALID_ARGUMENT
+
+
+async def test_a_message_larger_than_the_broker_takes_is_refused(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    message = Message(
+        RecordDict({"c": ConfigRecord({"a": 1})}),
+        dst_node_id=node.node_id,
+        message_type="train",
+        group_id="x" * (9 * 1024 * 1024),
+    )
+    code, text = await refusal(app.push(parcel(message, app.run_id, 1)))
+    assert code is Status.INVALID_ARGUMENT
+    assert "max_payload" in text
+
+
+async def test_superexec_calls_need_the_secret_and_cannot_be_replayed(
+    nats_url: str, pg_dsn: str
+) -> None:
+    secret = secrets.token_bytes(32)
+    path = "/flwr.proto.ServerAppIo/PullPendingTasks"
+
+    def sign(with_secret: bytes, offset: int = 0) -> list[tuple[str, str]]:
+        timestamp, nonce = int(time.time()) + offset, secrets.token_hex(16)
+        body = hashlib.sha256(b"").hexdigest()
+        signature = compute_superexec_signature(
+            auth_secret=derive_auth_secret(with_secret),
+            method=path,
+            timestamp=timestamp,
+            nonce=nonce,
+            body_sha256=body,
+        )
+        return [
+            ("flwr-superexec-ts", str(timestamp)),
+            ("flwr-superexec-nonce", nonce),
+            ("flwr-superexec-body-sha256", body),
+            ("flwr-superexec-signature", signature),
+        ]
+
+    denied = (Status.UNAUTHENTICATED, "Authentication failed.")
+    async with running_stack(nats_url, pg_dsn, superexec_auth_secret=secret) as gateway:
+        await gateway.call(
+            "Control", "StartRun", control.StartRunRequest(fab=common.Fab(content=make_fab()))
+        )
+
+        def pull(metadata: list[tuple[str, str]]) -> Awaitable[Any]:
+            request = appio.PullPendingTasksRequest()
+            return gateway.call("ServerAppIo", "PullPendingTasks", request, metadata)
+
+        good = sign(secret)
+        assert len((await pull(good)).tasks) == 1
+        assert await refusal(pull(good)) == denied
+        assert await refusal(pull([])) == denied
+        assert await refusal(pull(sign(b"another"))) == denied
+        assert await refusal(pull(sign(secret, -400))) == denied
+
+
+async def test_thousands_of_silent_connections_hinder_nobody(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    host, _, port = gateway.settings.fleet_api_address.partition(":")
+    silent = []
+    try:
+        for _ in range(20):
+            opening = (asyncio.open_connection(host, int(port)) for _ in range(100))
+            silent += await asyncio.gather(*opening)
+        question = instruction(app.run_id, node.node_id)
+        await app.send(question)
+        assert (await node.pull())[0].metadata.message_id == question.message_id
+    finally:
+        for _, writer in silent:
+            writer.close()
