@@ -1,0 +1,286 @@
+"""Nodes as gateways and the CLI see them through a superlink."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from flower_nats.broker import subjects
+from flower_nats.broker.hints import Wakes
+from flower_nats.model.errors import ErrorCode
+from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import fleet_pb2 as fleet
+from tests.integration.superlinks import Node, Superlink, refused, running_superlink
+
+
+@pytest.fixture
+async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
+    async with running_superlink(nats_url, pg_dsn) as superlink:
+        yield superlink
+
+
+@pytest.fixture
+async def locked_superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
+    async with running_superlink(nats_url, pg_dsn, enable_supernode_auth=True) as superlink:
+        yield superlink
+
+
+def pem(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bytes:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def node_key() -> bytes:
+    return pem(ec.generate_private_key(ec.SECP384R1()).public_key())
+
+
+async def register(superlink: Superlink, key: bytes, **caller: str) -> int:
+    request = control.RegisterNodeRequest(public_key=key)
+    answer = await superlink.call(
+        "Control", "RegisterNode", request, control.RegisterNodeResponse, **caller
+    )
+    return answer.node_id
+
+
+async def unregister(superlink: Superlink, node_id: int) -> None:
+    request = control.UnregisterNodeRequest(node_id=node_id)
+    await superlink.call("Control", "UnregisterNode", request, control.UnregisterNodeResponse)
+
+
+async def nodes(superlink: Superlink) -> dict[int, common.NodeInfo]:
+    answer = await superlink.call(
+        "Control", "ListNodes", control.ListNodesRequest(), control.ListNodesResponse
+    )
+    return {node.node_id: node for node in answer.nodes_info}
+
+
+async def deactivate(node: Node, node_id: int | None = None) -> None:
+    request = fleet.DeactivateNodeRequest(node_id=node_id or node.node_id)
+    await node.call("DeactivateNode", request, fleet.DeactivateNodeResponse)
+
+
+async def leave(node: Node) -> None:
+    request = fleet.UnregisterNodeFleetRequest(node_id=node.node_id)
+    await node.call("UnregisterNode", request, fleet.UnregisterNodeFleetResponse)
+
+
+async def test_a_node_comes_goes_and_leaves_for_good(superlink: Superlink) -> None:
+    node = await superlink.online_node()
+    shown = (await nodes(superlink))[node.node_id]
+    assert (shown.status, shown.owner_name, shown.public_key) == ("online", "none", node.key)
+    assert shown.registered_at <= shown.last_activated_at
+    assert shown.heartbeat_interval == 30
+    assert not shown.HasField("last_deactivated_at")
+
+    await deactivate(node)
+    assert (await nodes(superlink))[node.node_id].status == "offline"
+    with refused(ErrorCode.NODE_DEACTIVATION_FAILED):
+        await deactivate(node)
+
+    await node.activate()
+    await leave(node)
+    shown = (await nodes(superlink))[node.node_id]
+    assert (shown.status, shown.HasField("unregistered_at")) == ("unregistered", True)
+    assert await superlink.ask("ResolveNode", public_key=node.key) == {"node_id": None}
+    with refused(ErrorCode.NODE_ACTIVATION_FAILED):
+        await node.activate()
+    with refused(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE):
+        await superlink.online_node(node.key)
+
+
+async def test_a_registration_can_be_repeated(superlink: Superlink) -> None:
+    key = uuid.uuid4().bytes
+
+    registered = await asyncio.gather(*(superlink.online_node(key) for _ in range(4)))
+
+    assert len({node.node_id for node in registered}) == 1
+
+
+async def test_a_node_that_is_online_takes_over_from_itself(superlink: Superlink) -> None:
+    node = await superlink.online_node()
+
+    assert await node.activate(interval=60) == node.node_id
+    assert (await nodes(superlink))[node.node_id].heartbeat_interval == 60
+
+
+@pytest.mark.parametrize("interval", [0.0, 9.9, 1800.1, float("nan"), -30.0])
+async def test_a_heartbeat_interval_out_of_bounds_is_refused(
+    superlink: Superlink, interval: float
+) -> None:
+    node = await superlink.online_node()
+
+    with refused(ErrorCode.INVALID_HEARTBEAT_INTERVAL):
+        await node.activate(interval=interval)
+
+
+async def test_nobody_acts_for_another_node(superlink: Superlink) -> None:
+    mine, other = await superlink.online_node(), await superlink.online_node()
+
+    with refused(ErrorCode.INVALID_NODE_ID):
+        await deactivate(mine, other.node_id)
+    with refused(ErrorCode.INVALID_SIGNATURE):
+        await Node(superlink, mine.node_id, mine.key).call(
+            "ActivateNode",
+            fleet.ActivateNodeRequest(public_key=other.key, heartbeat_interval=30),
+            fleet.ActivateNodeResponse,
+        )
+
+
+async def test_only_keys_registered_before_come_in_when_auth_is_enabled(
+    locked_superlink: Superlink,
+) -> None:
+    superlink = locked_superlink
+    with refused(ErrorCode.SUPERNODE_REGISTRATION_DISABLED):
+        await superlink.online_node()
+
+    key = node_key()
+    node = Node(superlink, await register(superlink, key), key)
+    assert (await nodes(superlink))[node.node_id].status == "registered"
+    await node.activate()
+    assert (await nodes(superlink))[node.node_id].status == "online"
+    with refused(ErrorCode.SUPERNODE_UNREGISTRATION_DISABLED):
+        await leave(node)
+
+    await unregister(superlink, node.node_id)
+    with refused(ErrorCode.NODE_ACTIVATION_FAILED):
+        await node.activate()
+    with refused(ErrorCode.NODE_NOT_FOUND):
+        await unregister(superlink, node.node_id)
+
+
+async def test_the_cli_registers_a_key_once_however_often_a_gateway_asks(
+    superlink: Superlink,
+) -> None:
+    key = node_key()
+
+    first = await register(superlink, key, request_id="one call")
+
+    assert await register(superlink, key, request_id="one call") == first
+    with refused(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE):
+        await register(superlink, key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"",
+        b"nonsense",
+        pem(rsa.generate_private_key(65537, 2048).public_key()),
+        pem(ec.generate_private_key(ec.SECP256K1()).public_key()),
+    ],
+    ids=["empty", "nonsense", "rsa", "not nist"],
+)
+async def test_a_key_that_nodes_cannot_sign_with_is_refused(
+    superlink: Superlink, key: bytes
+) -> None:
+    with refused(ErrorCode.PUBLIC_KEY_NOT_VALID):
+        await register(superlink, key)
+
+
+async def test_everybody_hears_when_a_node_comes_or_leaves(superlink: Superlink) -> None:
+    wakes = Wakes(superlink.connection)
+    await wakes.start()
+    key = node_key()
+    node_id = await register(superlink, key)
+
+    with wakes.on(subjects.event_node(node_id)) as wait:
+        await unregister(superlink, node_id)
+        assert await wait.wait(5)
+
+
+async def test_the_run_and_its_fab_are_for_nodes_while_it_runs(superlink: Superlink) -> None:
+    node = await superlink.online_node()
+    run = await superlink.start_run()
+
+    async def get_run(run_id: int) -> common.Run:
+        request = common.GetRunRequest(run_id=run_id)
+        return (await node.call("GetRun", request, common.GetRunResponse)).run
+
+    async def get_fab(hash_str: str) -> common.Fab:
+        request = common.GetFabRequest(run_id=run.run_id, hash_str=hash_str)
+        return (await node.call("GetFab", request, common.GetFabResponse)).fab
+
+    with refused(ErrorCode.RUN_STATUS_NOT_ALLOWED):
+        await get_run(run.run_id)
+    task = await superlink.claim(run.run_id)
+    given = await task.pull_input()
+    fab_hash = (await get_run(run.run_id)).fab_hash
+    assert await get_fab(fab_hash) == given.fab
+
+    with refused(ErrorCode.GET_RUN_FAILED):
+        await get_run(5)
+    with refused(ErrorCode.GET_FAB_FAILED):
+        await get_fab("0" * 64)
+    await task.push_output()
+    with refused(ErrorCode.RUN_STATUS_NOT_ALLOWED):
+        await get_fab(fab_hash)
+
+
+async def test_a_run_may_send_to_nodes_that_are_or_were_online(superlink: Superlink) -> None:
+    run = await superlink.start_run()
+    online, offline, gone = [await superlink.online_node() for _ in range(3)]
+    await deactivate(offline)
+    await leave(gone)
+    awaited = await register(superlink, node_key())
+    ids = [online.node_id, offline.node_id, gone.node_id, awaited, 99]
+
+    answer = await superlink.ask("CheckNodes", run_id=run.run_id, node_ids=ids)
+
+    assert answer == {"online": [online.node_id], "offline": [offline.node_id]}
+    nothing = await superlink.ask("CheckNodes", run_id=5, node_ids=ids)
+    assert nothing == {"online": [], "offline": []}
+
+
+async def test_the_serverapp_sees_the_nodes_that_are_online(superlink: Superlink) -> None:
+    online, offline = await superlink.online_node(), await superlink.online_node()
+    await deactivate(offline)
+    task = await superlink.running_task()
+
+    answer = await task.call("GetNodes", appio.GetNodesRequest(), appio.GetNodesResponse)
+
+    assert [node.node_id for node in answer.nodes] == [online.node_id]
+    task.task_type = "flwr-simulation"
+    with refused(ErrorCode.NOT_A_SERVERAPP_TASK):
+        await task.call("GetNodes", appio.GetNodesRequest(), appio.GetNodesResponse)
+
+
+async def test_heartbeats_come_in_batches_and_bring_nodes_back(superlink: Superlink) -> None:
+    node = await superlink.online_node()
+    await deactivate(node)
+
+    answer = await superlink.ask("Heartbeats", beats=[[node.node_id, 30.0], [5, 30.0]])
+
+    assert answer == {"unknown": [5]}
+    assert (await nodes(superlink))[node.node_id].status == "online"
+    assert await superlink.ask("Heartbeats", beats=[]) == {"unknown": []}
+
+
+async def test_a_federation_shows_its_nodes_and_runs(superlink: Superlink) -> None:
+    node, run = await superlink.online_node(), await superlink.start_run()
+
+    async def show(name: str) -> common.Federation:
+        request = control.ShowFederationRequest(federation_name=name)
+        answer = await superlink.call(
+            "Control", "ShowFederation", request, control.ShowFederationResponse
+        )
+        return answer.federation
+
+    listed = await superlink.call(
+        "Control",
+        "ListFederations",
+        control.ListFederationsRequest(),
+        control.ListFederationsResponse,
+    )
+    [federation] = listed.federations
+    shown = await show(federation.name)
+    assert [one.node_id for one in shown.nodes] == [node.node_id]
+    assert [one.run_id for one in shown.runs] == [run.run_id]
+    assert [member.account.name for member in shown.members] == ["none"]
+    with refused(ErrorCode.FEDERATION_NOT_FOUND_OR_NOT_MEMBER):
+        await show("@none/other")
