@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.logs import get_logger
-from flower_nats.model.errors import Unavailable
+from flower_nats.model.errors import FlowerNatsError
 from flower_nats.store.answers import drop_old_answers
 from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
@@ -50,7 +50,7 @@ class Housekeeping:
         self._pieces = pieces
 
     async def run(self) -> None:
-        """Go on until cancelled, or until a piece fails for another reason than `Unavailable`."""
+        """Go on until cancelled; a fault of ours or of a server postpones a piece, a bug ends all."""
         async with asyncio.TaskGroup() as group:
             for piece in self._pieces:
                 group.create_task(self._repeat(piece), name=f"housekeeping {piece.name}")
@@ -60,8 +60,9 @@ class Housekeeping:
             try:
                 if await self._leases.try_lease(piece.name, self._holder, LEASE_SECONDS):
                     await piece.work()
-            except Unavailable as exc:
-                log.warning("housekeeping_postponed", piece=piece.name, reason=exc.detail)
+            # A piece may work in a task group, whose errors come in groups.
+            except* FlowerNatsError as errors:
+                log.warning("housekeeping_postponed", piece=piece.name, reason=repr(errors))
             await asyncio.sleep(piece.every)
 
 

@@ -1,0 +1,293 @@
+"""A superlink as a process: what it serves, what it does unasked, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.rpc import RpcClient
+from flower_nats.broker.streams import ensure_streams
+from flower_nats.model.errors import ErrorCode
+from flower_nats.settings import SuperlinkSettings
+from flower_nats.store.connection import Database
+from flower_nats.superlink.worker import handlers
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire.methods import BY_NAME
+from tests.integration.superlinks import Superlink, refused, running_superlink
+
+SERVED_BY_GATEWAYS = {
+    ("Fleet", "SendNodeHeartbeat"),
+    ("Fleet", "PullMessages"),
+    ("Fleet", "PushMessages"),
+    ("Fleet", "PushObject"),
+    ("Fleet", "PullObject"),
+    ("Fleet", "ConfirmMessageReceived"),
+    ("ServerAppIo", "PushObject"),
+    ("ServerAppIo", "PullObject"),
+    ("ServerAppIo", "ConfirmMessageReceived"),
+    ("ServerAppIo", "PushLogs"),
+    ("ServerAppIo", "PushMessages"),
+    ("ServerAppIo", "PullMessages"),
+    ("Control", "StreamLogs"),
+    ("Control", "StreamRunEvents"),
+}
+
+INTERNAL = {
+    "ResolveNode", "ResolveToken", "RunState", "CheckNodes", "Heartbeats", "ReserveNonce",
+    "Usage", "TaskEvents", "Status", "Announce", "Leave",
+}  # fmt: skip
+
+
+@pytest.fixture
+async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
+    async with running_superlink(nats_url, pg_dsn) as superlink:
+        yield superlink
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110  (what changes is in the database)
+            await asyncio.sleep(0.1)
+
+
+async def test_every_rpc_is_served_by_a_superlink_or_a_gateway(
+    connection: Connection, pg_dsn: str
+) -> None:
+    settings = SuperlinkSettings(nats=(), database=pg_dsn)
+
+    served = handlers(settings, Database(pg_dsn), connection)
+
+    assert {key for key in served if key[0] != "Internal"} == set(BY_NAME) - SERVED_BY_GATEWAYS
+    assert {name for service, name in served if service == "Internal"} == INTERNAL
+
+
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [
+        ("CreateFederation", ErrorCode.NO_FEDERATION_MANAGEMENT),
+        ("ListInvitations", ErrorCode.NO_FEDERATION_MANAGEMENT),
+        ("GetLoginDetails", ErrorCode.NO_ACCOUNT_AUTH),
+        ("PullArtifacts", ErrorCode.NO_ARTIFACT_PROVIDER),
+        ("StartAutomation", ErrorCode.NOT_IMPLEMENTED),
+        ("BeginConnectorOAuth", ErrorCode.CONNECTOR_NOT_FOUND),
+        ("ConfigureSimulationFederation", ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION),
+    ],
+)
+async def test_what_is_not_here_is_refused(
+    superlink: Superlink, method: str, code: ErrorCode
+) -> None:
+    rpc = BY_NAME[("Control", method)]
+
+    with refused(code):
+        await superlink.call("Control", method, rpc.request(), rpc.response)
+
+
+async def test_there_are_no_automations_and_connectors(superlink: Superlink) -> None:
+    automations = await superlink.call(
+        "Control",
+        "ListAutomations",
+        control.ListAutomationsRequest(),
+        control.ListAutomationsResponse,
+    )
+    connectors = await superlink.call(
+        "Control",
+        "ListConnectors",
+        control.ListConnectorsRequest(),
+        control.ListConnectorsResponse,
+    )
+
+    assert not automations.automations
+    assert not connectors.connectors
+
+
+async def test_the_status_shows_runs_nodes_replicas_and_what_is_durable(
+    superlink: Superlink,
+) -> None:
+    await superlink.online_node()
+    await superlink.start_run()
+    await superlink.announce_gateway()
+
+    status = await superlink.ask("Status")
+
+    assert status["runs"] == {"pending": 1}
+    assert status["nodes"] == {"online": 1}
+    assert sorted(replica["kind"] for replica in status["replicas"]) == ["gateway", "superlink"]
+    assert status["durability"]["database"]["synced"] is True
+    await superlink.ask("Leave", kind="gateway", id="gateway")
+    assert len((await superlink.ask("Status"))["replicas"]) == 1
+
+
+async def test_usage_adds_up(superlink: Superlink) -> None:
+    runs = [(await superlink.start_run()).run_id for _ in range(2)]
+
+    await superlink.ask("Usage", runs=[[runs[0], 10, 20, 0.5], [runs[1], 1, 2, 0.0]])
+    await superlink.ask("Usage", runs=[[runs[0], 10, 20, 0.5], [runs[0], 1, 0, 0.0], [5, 1, 1, 1]])
+    await superlink.ask("Usage", runs=[])
+
+    listed = await superlink.call(
+        "Control", "ListRuns", control.ListRunsRequest(), control.ListRunsResponse
+    )
+    first, second = (listed.run_dict[run_id] for run_id in runs)
+    assert (first.bytes_sent, first.bytes_recv, first.clientapp_runtime) == (21, 40, 1.0)
+    assert (second.bytes_sent, second.bytes_recv, second.clientapp_runtime) == (1, 2, 0.0)
+
+
+async def test_a_malformed_question_is_refused(superlink: Superlink) -> None:
+    with refused(ErrorCode.MALFORMED_REQUEST):
+        await superlink.ask("RunState")
+    with refused(ErrorCode.MALFORMED_REQUEST):
+        await superlink.rpc.call("Internal", "RunState", b"\xc1", patience=5)
+    with refused(ErrorCode.MALFORMED_REQUEST):
+        await superlink.rpc.call("Internal", "RunState", b"\x01", patience=5)
+
+
+async def test_a_nonce_is_used_once(superlink: Superlink) -> None:
+    question = {"namespace": "superexec", "nonce": "n", "expires_at": time.time() + 300}
+
+    assert await superlink.ask("ReserveNonce", **question) == {"reserved": True}
+    assert await superlink.ask("ReserveNonce", **question) == {"reserved": False}
+
+
+async def test_silent_nodes_go_offline_without_anybody_asking(superlink: Superlink) -> None:
+    node = await superlink.online_node()
+    run = await superlink.start_run()
+    await superlink.announce_gateway()
+    await superlink.database.execute("UPDATE node SET online_until = now()")
+
+    async def is_offline() -> bool:
+        answer = await superlink.ask("CheckNodes", run_id=run.run_id, node_ids=[node.node_id])
+        return bool(answer["offline"])
+
+    await until(is_offline)
+
+
+async def test_a_claimed_task_that_does_not_start_is_pending_again(superlink: Superlink) -> None:
+    run = await superlink.start_run()
+    task = await superlink.claim(run.run_id)
+    await superlink.announce_gateway()
+    await superlink.database.execute("UPDATE task SET active_until = now()")
+
+    async def is_pending() -> bool:
+        return (await superlink.status(run.run_id))[0] == "pending"
+
+    await until(is_pending)
+    with refused(ErrorCode.TASK_NOT_STARTABLE):
+        await task.pull_input()
+    again = await superlink.claim(run.run_id)
+    await again.pull_input()
+
+
+async def test_a_run_whose_serverapp_is_silent_fails_with_all_its_tasks(
+    superlink: Superlink,
+) -> None:
+    task = await superlink.running_task()
+    await superlink.announce_gateway()
+    await superlink.database.execute(
+        "INSERT INTO task (task_id, run_id, type, status) VALUES (9, %(run)s, 'x', 'pending')",
+        run=task.run_id,
+    )
+    await superlink.database.execute(
+        "UPDATE task SET active_until = now() WHERE status = 'running'"
+    )
+
+    async def has_failed() -> bool:
+        return (await superlink.status(task.run_id))[0] == "finished"
+
+    await until(has_failed)
+    assert await superlink.status(task.run_id) == (
+        "finished",
+        "failed",
+        "No heartbeat received from the task",
+    )
+    other = await superlink.database.fetch_one("SELECT * FROM task WHERE task_id = 9")
+    assert other is not None
+    assert other["details"] == "Task failed because the run expired"
+    assert not await task.heartbeat()
+
+
+async def test_a_task_created_while_its_run_was_finishing_finishes_too(
+    superlink: Superlink,
+) -> None:
+    task = await superlink.running_task()
+    await task.push_output()
+    await superlink.database.execute(
+        "INSERT INTO task (task_id, run_id, type, status) VALUES (9, %(run)s, 'x', 'pending')",
+        run=task.run_id,
+    )
+
+    async def is_finished() -> bool:
+        row = await superlink.database.fetch_one("SELECT status FROM task WHERE task_id = 9")
+        return row is not None and row["status"] == "finished"
+
+    await until(is_finished)
+
+
+async def test_what_a_finished_run_leaves_in_the_broker_is_cleared(superlink: Superlink) -> None:
+    task = await superlink.running_task()
+    left = subjects.push(task.run_id, "ab", 0)
+    await superlink.connection.store(left, b"late")
+    await task.push_output()
+    assert await superlink.connection.last(subjects.MESSAGES_STREAM, left) is None
+
+    # What arrives when the run is over goes as well.
+    await superlink.connection.store(left, b"later")
+
+    async def is_clear() -> bool:
+        return await superlink.connection.last(subjects.MESSAGES_STREAM, left) is None
+
+    await until(is_clear, 20)
+
+
+async def test_another_superlink_takes_over_when_one_ends(nats_url: str, pg_dsn: str) -> None:
+    async with running_superlink(nats_url, pg_dsn) as first:
+        node = await first.online_node()
+        run = await first.start_run()
+        async with running_superlink(nats_url, pg_dsn) as second:
+            first.stop.set()
+            await first.running
+            await second.announce_gateway()
+            await second.database.execute("UPDATE node SET online_until = now()")
+
+            async def is_offline() -> bool:
+                answer = await second.ask("CheckNodes", run_id=run.run_id, node_ids=[node.node_id])
+                return bool(answer["offline"])
+
+            # Sooner than the lease would have ended: it was given back.
+            await until(is_offline, 5)
+
+
+async def test_a_superlink_ends_soon_and_finishes_what_it_has_in_hand(
+    nats_url: str, pg_dsn: str
+) -> None:
+    async with running_superlink(nats_url, pg_dsn) as superlink:
+        calls = [asyncio.create_task(superlink.start_run()) for _ in range(20)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        superlink.stop.set()
+        began = time.monotonic()
+        await superlink.running
+        assert time.monotonic() - began < 10
+
+        stored = await superlink.database.fetch_all("SELECT run_id FROM run")
+        for call in calls:
+            call.cancel()
+        done = await asyncio.gather(*calls, return_exceptions=True)
+        answered = {one.run_id for one in done if isinstance(one, control.StartRunResponse)}
+        assert answered <= {row["run_id"] for row in stored}
+
+
+async def test_two_superlinks_share_the_work(
+    nats_url: str, pg_dsn: str, connection: Connection
+) -> None:
+    await ensure_streams(connection)
+    async with running_superlink(nats_url, pg_dsn) as one, running_superlink(nats_url, pg_dsn):
+        client = RpcClient(one.connection)
+        answers = await asyncio.gather(
+            *(client.ask("RunState", run_id=number) for number in range(50))
+        )
+
+    assert answers == [{"status": None, "sub_status": "", "details": ""}] * 50
