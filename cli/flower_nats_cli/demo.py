@@ -8,7 +8,8 @@ import re
 import shutil
 import signal
 import tempfile
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -34,7 +35,14 @@ class DemoFailedError(FlowerNatsError):
 
 
 @click.command()
-def demo() -> None:
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Rounds of federated averaging.",
+)
+def demo(rounds: int) -> None:
     """Train a model on three SuperNodes with the stock flwr command, here and now.
 
     Everything runs on free ports in a temporary directory and is gone afterwards.
@@ -43,7 +51,7 @@ def demo() -> None:
     data = DataDir(Path(tempfile.mkdtemp(prefix="flower-nats-demo-")))
     try:
         with data.owned():
-            asyncio.run(_Demo(data, example_app()).run())
+            asyncio.run(_Demo(data, example_app(), rounds).run())
     except FlowerNatsError as exc:
         raise DemoFailedError(f"{exc}\nThe logs are in {data.path / 'logs'}.") from exc
     shutil.rmtree(data.path)
@@ -58,9 +66,10 @@ def example_app() -> Path:
 class _Demo:
     """One demo on one data directory."""
 
-    def __init__(self, data: DataDir, app: Path) -> None:
+    def __init__(self, data: DataDir, app: Path, rounds: int) -> None:
         self._data = data
         self._app = app
+        self._rounds = rounds
         self._home = data.path / "flwr"
         self._home.mkdir()
         self._end = asyncio.Event()
@@ -85,8 +94,9 @@ class _Demo:
         await stack.supervisor.start(self._supernodes(state), _SUPERNODE_GRACE_SECONDS)
         config = connection_config(_CONNECTION, state.control_api_address, None)
         (self._home / "config.toml").write_text(config + "\n")
-        _say(f"Submitting {self._app.name}:  flwr run {self._app} {_CONNECTION} --stream")
-        accuracies = await self._submit()
+        command = ["run", str(self._app), _CONNECTION, "--stream"]
+        _say(f"Submitting {self._app.name}:  flwr {' '.join(command)}")
+        accuracies = await self._submit([*command, "--run-config", f"rounds={self._rounds}"])
         await self._check_completed()
         _say("The run has completed. Accuracy on held-out digits:")
         for number, accuracy in accuracies.items():
@@ -128,10 +138,10 @@ class _Demo:
             )
         )
 
-    async def _submit(self) -> dict[int, float]:
+    async def _submit(self, command: Sequence[str]) -> dict[int, float]:
         """Run `flwr run --stream`, show what it says, return the accuracy after each round."""
         accuracies = {}
-        process = await self._flwr("run", str(self._app), _CONNECTION, "--stream")
+        process = await self._flwr(*command, stderr=STDOUT)
         assert process.stdout is not None
         try:
             async for line in process.stdout:
@@ -155,11 +165,12 @@ class _Demo:
         if statuses != ["finished:completed"]:
             raise DemoFailedError(f"The run is {statuses}, not finished:completed.")
 
-    async def _flwr(self, *arguments: str) -> Process:
+    async def _flwr(self, *arguments: str, stderr: int | None = None) -> Process:
         program = find_program("flwr")
         return await asyncio.create_subprocess_exec(
             *(str(program), *arguments),
             stdout=PIPE,
+            stderr=stderr,
             env=environment_for(program, FLWR_HOME=str(self._home)),
             # Ctrl-C ends the demo, which ends this.
             start_new_session=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,11 +11,10 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient
 
 _CONNECT_SECONDS = 3.0
-_ANSWER_SECONDS = 2.0
 
 
 class StatusClient:
-    """Asks superlinks, and the broker, how things are."""
+    """Asks superlinks how things are."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -25,24 +24,16 @@ class StatusClient:
         """Return a superlink's answer; raises Unavailable when none comes in `patience` seconds."""
         return await self._client.ask("Status", patience=patience)
 
-    async def broker(self) -> dict[str, Any]:
-        """Return the broker's version and whether it syncs before it acknowledges.
-
-        The embedded server lets its clients ask; raises Unavailable when it does not answer.
-        """
-        answer = await self._connection.ask(
-            "$SYS.REQ.SERVER.PING.VARZ", b"", timeout=_ANSWER_SECONDS
-        )
-        server = json.loads(answer.data)["data"]
-        return {
-            "version": server["version"],
-            "synced": bool(server["jetstream"]["config"].get("sync_always", False)),
-        }
+    def broker_version(self) -> str:
+        """Return the version of the server that this is connected to."""
+        return str(self._connection.server_info.get("version", "unknown"))
 
 
 @asynccontextmanager
 async def status_client(nats_url: str) -> AsyncIterator[StatusClient]:
     """Connect for the time of a `with` block; raises Unavailable when no broker answers."""
+    # Nobody needs to read of each attempt: who asks says what came of it.
+    logging.getLogger("flower_nats.broker").setLevel(logging.ERROR)
     connection = await Connection.connect([nats_url], name="flower-nats", patience=_CONNECT_SECONDS)
     try:
         yield StatusClient(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -135,6 +136,8 @@ class Stack:
                 environment={**os.environ, **secrets},
                 log=data.log_of(name),
                 pid_file=data.pid_file_of(name),
+                # NATS and PostgreSQL end with us too, so there is nobody to take leave of.
+                orphan_signal=signal.SIGKILL,
             )
         )
 

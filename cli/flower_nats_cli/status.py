@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from flower_nats.logs import configure_logs
-from flower_nats.model.errors import Unavailable
+from flower_nats.model.errors import ApiError
 from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli.datadir import DataDir, RunningState
@@ -52,9 +52,9 @@ async def _report(data: DataDir) -> dict[str, Any]:
     report = _describe(data, state)
     try:
         async with status_client(state.nats) as client:
-            report["broker"] = {"healthy": True, **await client.broker()}
+            report["broker"] = {"healthy": True, "version": client.broker_version()}
             answer = await client.ask(_PATIENCE_SECONDS)
-    except Unavailable as exc:
+    except ApiError as exc:
         return {**report, "reason": exc.detail}
     return {**report, "healthy": True, "database": {"healthy": True}, **answer}
 
@@ -93,8 +93,27 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  nodes        {_pairs(report['nodes']) or 'none'}"
         for replica in report["replicas"]:
             yield f"  replica      {replica['kind']} {replica['id']} since {replica['since']}"
-        for name, promise in report["durability"].items():
-            yield f"  durability   {name}: {_value(promise)}"
+        yield from _durability(report["durability"])
+
+
+def _durability(promises: Mapping[str, Any]) -> Iterator[str]:
+    """Say what survives: what was acknowledged, on how many servers, synced or not."""
+    broker, database = promises["broker"], promises["database"]
+    yield (
+        f"  durability   broker: {broker['replicas']} cop{'y' if broker['replicas'] == 1 else 'ies'}"
+        f" of every message, synced to disk {_synced(broker['sync'])}"
+    )
+    word = "synced to disk before a commit is acknowledged" if database["synced"] else "NOT SYNCED"
+    yield (
+        f"               database: {word} (fsync {_value(database['fsync'])}, "
+        f"synchronous_commit {database['synchronous_commit']}), {database['standbys']} standbys"
+    )
+
+
+def _synced(sync: str) -> str:
+    if sync == "always":
+        return "before it is acknowledged (sync_interval always)"
+    return f"LATER THAN ACKNOWLEDGED (sync_interval {sync})"
 
 
 def _server(server: Mapping[str, Any]) -> str:

@@ -310,7 +310,7 @@ class Connection:
             answer = await self.ask("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=1.0)
         except Unavailable:
             return "unknown"
-        config = json.loads(answer.data).get("data", {}).get("config", {})
+        config = json.loads(answer.data).get("data", {}).get("jetstream", {}).get("config", {})
         return "always" if config.get("sync_always") else f"{config.get('sync_interval', 0) / 1e9:g} s"
 
     @property

@@ -56,6 +56,10 @@ class ProcessSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     """Asks it to end in good order."""
 
+    orphan_signal: signal.Signals | None = None
+    """Ends it when we are gone, None for `stop_signal`. SIGKILL, if without us there is nothing
+    left for it to finish."""
+
     unprivileged: bool = False
     """Whether it must not run as root."""
 
@@ -191,10 +195,11 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
     wrapper = [sys.executable, "-I", "-S", str(_CHILD)]
     if spec.unprivileged:
         wrapper.append("--unprivileged")
+    orphan_signal = spec.orphan_signal or spec.stop_signal
     output = None if spec.log is None else _open_log(spec.log)
     try:
         return subprocess.Popen(
-            [*wrapper, str(os.getpid()), str(int(spec.stop_signal)), *spec.command],
+            [*wrapper, str(os.getpid()), str(int(orphan_signal)), *spec.command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from flower_nats.broker.connection import Connection
-from flower_nats.broker.streams import stream_state
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
@@ -140,7 +139,6 @@ class InternalApi:
 
     async def status(self, question: Map, caller: Caller) -> Map:
         """{} -> {runs, nodes, replicas, durability}: for `flower-nats status`."""
-        streams = await stream_state(self._connection)
         return {
             "runs": await self._runs.counts(),
             "nodes": await self._nodes.counts(),
@@ -150,6 +148,6 @@ class InternalApi:
             ],
             "durability": {
                 "database": await durability(self._database),
-                "broker": {"replicas": min(stream["replicas"] for stream in streams.values())},
+                "broker": await self._connection.durability(),
             },
         }

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.e2e.federation import APPS, run_id_in
 from tests.e2e.processes import SCRIPTS, Child, clean_environment, free_port, wait_until
 
 START_TIMEOUT = 60.0
@@ -50,10 +52,12 @@ class Runtime:
         parent = psutil.Process(self.up.pid)
         return [parent, *parent.children(recursive=True)]
 
-    def pid_of(self, process: str) -> int:
-        """Return the pid of one of its processes."""
-        pid_file = next(self.data_dir.glob(f"*/{process}.pid"))
-        return int(json.loads(pid_file.read_text())["pid"])
+    def pid_of(self, process: str) -> int | None:
+        """Return the pid of one of its processes, None while that is started again."""
+        for pid_file in self.data_dir.glob(f"*/{process}.pid"):
+            with suppress(FileNotFoundError):
+                return int(json.loads(pid_file.read_text())["pid"])
+        return None
 
     def flower_nats(self, command: str, *flags: str) -> subprocess.CompletedProcess[str]:
         """Run another `flower-nats` command on the directory."""
@@ -74,6 +78,18 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         timeout=30.0,
         check=False,
     )
+
+
+def write_config(runtime: Runtime, home: Path) -> None:
+    """Put the three lines that `up` has printed into a Flower config."""
+    config = re.search(r"\[superlink\.flower-nats\]\n.+\n.+\n", runtime.up.output())
+    assert config is not None
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(config[0])
+
+
+def log_of(run_id: int, home: dict[str, str]) -> str:
+    return run("flwr", "log", str(run_id), "flower-nats", "--show", **home).stdout
 
 
 def ended(family: list[psutil.Process]) -> bool:
@@ -106,11 +122,9 @@ def own_runtime(tmp_path: Path) -> Iterator[Runtime]:
 
 
 def test_up_prints_the_lines_that_make_flwr_find_it(runtime: Runtime, tmp_path: Path) -> None:
-    config = re.search(r"\[superlink\.(.+)\]\n.+\n.+\n", runtime.up.output())
-    assert config is not None
-    (tmp_path / "config.toml").write_text(config[0])
+    write_config(runtime, tmp_path)
 
-    listed = run("flwr", "list", config[1], "--format", "json", FLWR_HOME=str(tmp_path))
+    listed = run("flwr", "list", "flower-nats", "--format", "json", FLWR_HOME=str(tmp_path))
 
     assert json.loads(listed.stdout) == {"success": True, "runs": []}
 
@@ -119,7 +133,7 @@ def test_status_shows_that_everything_is_well_and_durable(runtime: Runtime) -> N
     report = runtime.status()
 
     assert report["healthy"] is True
-    assert report["broker"]["synced"] is True
+    assert report["durability"]["broker"]["sync"] == "always"
     assert report["durability"]["database"]["synced"] is True
     assert "superlink" in {replica["kind"] for replica in report["replicas"]}
 
@@ -146,10 +160,11 @@ def test_a_second_up_names_the_first_and_starts_nothing(runtime: Runtime) -> Non
 @pytest.mark.parametrize("process", ["gateway-1", "superlink-1", "superexec", "postgres", "nats"])
 def test_a_process_that_dies_is_started_again(runtime: Runtime, process: str) -> None:
     pid = runtime.pid_of(process)
+    assert pid is not None
 
     os.kill(pid, signal.SIGKILL)
 
-    wait_until(lambda: runtime.pid_of(process) != pid, 10.0, f"a new {process}")
+    wait_until(lambda: runtime.pid_of(process) not in (None, pid), 10.0, f"a new {process}")
     wait_until(lambda: runtime.status()["healthy"], 20.0, "a healthy runtime")
 
 
@@ -177,6 +192,25 @@ def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert f"Cannot listen on {address}" in refused.stderr
     assert not list(tmp_path.glob("*/*.pid"))
+
+
+def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(tmp_path: Path) -> None:
+    runtime = Runtime(tmp_path)
+    runtime.wait_until_ready()
+    write_config(runtime, tmp_path / "flwr-home")
+    home = {"FLWR_HOME": str(tmp_path / "flwr-home")}
+    run_id = run_id_in(run("flwr", "run", str(APPS / "slow"), "flower-nats", **home).stdout)
+    wait_until(lambda: "line 2" in log_of(run_id, home), 30.0, "a line of the app's")
+    family = runtime.family()
+
+    assert runtime.flower_nats("down").returncode == 0
+    assert ended(family)
+    runtime.up = runtime.start_up("again")
+    runtime.wait_until_ready()
+    write_config(runtime, tmp_path / "flwr-home")
+
+    assert "line 2" in log_of(run_id, home)
+    runtime.up.terminate()
 
 
 def test_ctrl_c_ends_everything_within_ten_seconds(own_runtime: Runtime) -> None:
