@@ -14,8 +14,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.node import SimulatedNode, Tally
-from benchmarks.processes import reserve_stdout
+from benchmarks.fleet import Tally
+from benchmarks.node import SimulatedNode
+from benchmarks.worker import reserve_stdout
 
 _JOINING_AT_ONCE = 32
 

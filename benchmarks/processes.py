@@ -6,21 +6,20 @@ talk with us end when their standard input does.
 
 from __future__ import annotations
 
-import json
 import os
-import queue
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 import psutil
 
-_STOP_SECONDS = 15.0
+STOP_SECONDS = 15.0
+"""What a process gets to end in good order."""
+
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -100,7 +99,7 @@ class Child:
         members = self.tree()
         if self.process.poll() is None:
             self.process.terminate()
-        _, alive = psutil.wait_procs(members, timeout=_STOP_SECONDS)
+        _, alive = psutil.wait_procs(members, timeout=STOP_SECONDS)
         for member in alive:
             _kill(member)
         self.process.wait()
@@ -190,76 +189,3 @@ class PeakMemory:
             for group, members in self.groups.items():
                 now, peak = memory(members), self.peaks.get(group, Memory())
                 self.peaks[group] = Memory(max(peak.rss, now.rss), max(peak.pss, now.pss))
-
-
-class Worker:
-    """A module of this package in its own process: one JSON command a line in, one answer out."""
-
-    def __init__(self, module: str, arguments: Mapping[str, object], log: Path) -> None:
-        command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(arguments)]
-        self.child = Child.start(command, log, pipes=True)
-        self._answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        for line in _piped(self.child.process.stdout):
-            self._answers.put(line)
-        self._answers.put("")
-
-    def ask(self, do: str, patience: float, **arguments: object) -> dict[str, Any]:
-        """Send a command and return its answer.
-
-        Raises:
-            ChildFailed: It answered with an error, ended, or took over ``patience`` seconds.
-        """
-        stdin = _piped(self.child.process.stdin)
-        try:
-            stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            stdin.flush()
-            line = self._answers.get(timeout=patience)
-        except (BrokenPipeError, queue.Empty) as exc:
-            raise ChildFailed(f"no answer to {do!r} in {patience} s:\n{self.child.tail()}") from exc
-        if not line:
-            raise ChildFailed(f"ended during {do!r}:\n{self.child.tail()}")
-        answer: dict[str, Any] = json.loads(line)
-        if error := answer.get("error"):
-            raise ChildFailed(f"{do!r}: {error}\n{self.child.tail()}")
-        return answer
-
-    def cpu_seconds(self) -> float:
-        """CPU time of the worker so far, in seconds."""
-        return cpu_seconds(_process(self.child.process.pid))
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        stdin = _piped(self.child.process.stdin)
-        try:
-            stdin.close()
-            self.child.process.wait(_STOP_SECONDS)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
-            self.child.stop()
-
-
-def _piped(stream: IO[str] | None) -> IO[str]:
-    assert stream is not None, "started with pipes"
-    return stream
-
-
-def commands() -> Iterable[dict[str, Any]]:
-    """The commands a worker gets, until its standard input ends."""
-    for line in sys.stdin:
-        yield json.loads(line)
-
-
-def reserve_stdout() -> Callable[[Mapping[str, object]], None]:
-    """In a worker: keep standard output for answers, and send all other prints to the log."""
-    channel = sys.stdout
-    sys.stdout = sys.stderr
-
-    def answer(value: Mapping[str, object]) -> None:
-        channel.write(json.dumps(value) + "\n")
-        channel.flush()
-
-    return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -157,6 +157,7 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def durability(targets: Sequence[type[Target]]) -> str:
-    """What each target's acknowledgements are worth."""
-    return "\n".join(f"{target.name}: {target.durability}" for target in targets)
+def durability(rows: Iterable[Row]) -> str:
+    """What each target's acknowledgements were worth, as its servers said."""
+    said = {(name, cell.durability): None for row in rows for name, cell in row.items()}
+    return "\n".join(f"Durability of {name}: {words or 'not known'}" for name, words in said)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks import realrun
-from benchmarks.processes import Memory, PeakMemory, Worker, memory
+from benchmarks.processes import Memory, PeakMemory, memory
 from benchmarks.targets import Target
+from benchmarks.worker import Worker
 
 _JOIN_SECONDS = 300.0
 _EXCHANGE_SECONDS = 300.0
@@ -50,6 +51,9 @@ class Cell:
 
     tally: dict[str, Any] = field(default_factory=dict)
     """What the simulated nodes counted."""
+
+    durability: str = ""
+    """What an acknowledged message survived on this server."""
 
     failure: str = ""
 
@@ -108,7 +112,7 @@ class Exchange(Scenario):
 
     nodes: int = 10
     size: int = 1000
-    repeats: int = 5
+    repeats: int = 1
     budget: float = 60.0
 
     def measure(self, target: Target, cell: Cell) -> None:
@@ -168,17 +172,16 @@ def _sampling(target: Target, cell: Cell, wanted: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Idle(Scenario):
-    """``nodes`` that have nothing to do, watched for ``seconds``; CPU is in cores."""
+    """``nodes`` that have nothing to do, watched for as long as the target needs; CPU in cores."""
 
     nodes: int = 1000
-    seconds: float = 20.0
 
     def measure(self, target: Target, cell: Cell) -> None:
         with _fleet(target, self.nodes, size=0) as fleet:
             fleet.ask("join", _JOIN_SECONDS)
             before = (target.cpu_seconds(), fleet.cpu_seconds())
             start = time.monotonic()
-            time.sleep(self.seconds)
+            time.sleep(target.idle_seconds)
             watched = time.monotonic() - start
             cell.server_cpu.append((target.cpu_seconds() - before[0]) / watched)
             cell.nodes_cpu.append((fleet.cpu_seconds() - before[1]) / watched)

@@ -29,7 +29,7 @@ from flwr.superlink.grid import GrpcGrid
 
 from benchmarks.app import nothing_fab
 from benchmarks.payloads import instruction_content
-from benchmarks.processes import commands, reserve_stdout
+from benchmarks.worker import commands, reserve_stdout
 
 _TASK_SECONDS = 30.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -11,6 +13,7 @@ from typing import Self
 
 import grpc
 import psutil
+from flwr.supercore.constant import SQLITE_PRAGMAS
 
 from benchmarks.processes import Child, ChildFailed, cpu_seconds, executable, free_address
 
@@ -47,8 +50,8 @@ class Target(ABC):
     name: str
     """Its column in the table."""
 
-    durability: str
-    """What an acknowledged message survives."""
+    idle_seconds: float
+    """How long idle nodes are watched: a whole cycle of their polls, and of their heartbeats."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -88,6 +91,10 @@ class Target(ABC):
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far, in seconds."""
         return cpu_seconds(self.child.tree())
+
+    @abstractmethod
+    def durability(self) -> str:
+        """What an acknowledged message survives, asked of the running server where it can tell."""
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         """Its live processes by what they are: gateway, superlink, nats, postgres, other."""
@@ -131,11 +138,15 @@ class StockInMemory(Target):
 
     key = "memory"
     name = "stock, in memory"
-    durability = "nothing: all state is in the process"
+    # A poll every 3 s, a heartbeat every 20.
+    idle_seconds = 20.0
 
     def command(self) -> list[str]:
         program = executable("flower-superlink")
         return [program, "--insecure", "--isolation", "process", *self.addresses.options()]
+
+    def durability(self) -> str:
+        return "none, all state is in the process"
 
 
 class StockSqlite(StockInMemory):
@@ -143,13 +154,16 @@ class StockSqlite(StockInMemory):
 
     key = "sqlite"
     name = "stock, SQLite"
-    durability = (
-        "SQLite file, journal_mode=WAL, synchronous=NORMAL (as flwr sets them): "
-        "survives a kill of the process, not a power cut"
-    )
 
     def command(self) -> list[str]:
         return [*super().command(), "--database", str(self.directory / "state.db")]
+
+    def durability(self) -> str:
+        settings = dict(SQLITE_PRAGMAS)
+        return (
+            f"SQLite file, journal_mode {settings['journal_mode']}, synchronous "
+            f"{settings['synchronous']} (as flwr sets them): a kill of the process, no power cut"
+        )
 
 
 class FlowerNats(Target):
@@ -157,10 +171,8 @@ class FlowerNats(Target):
 
     key = "flower-nats"
     name = "flower-nats"
-    durability = (
-        "JetStream with sync_interval: always, PostgreSQL with fsync: an acknowledged message "
-        "survives a power cut"
-    )
+    # A poll is held for 50 s and followed by the node's sleep of 3.
+    idle_seconds = 54.0
 
     def command(self) -> list[str]:
         return [
@@ -171,6 +183,19 @@ class FlowerNats(Target):
 
     def announced(self) -> bool:
         return "flower-nats is ready" in self.child.log.read_text()
+
+    def durability(self) -> str:
+        program = executable("flower-nats")
+        options = ["--data-dir", str(self.directory / "data"), "--format", "json"]
+        status = subprocess.run(
+            [program, "status", *options], check=True, capture_output=True, text=True
+        )
+        settings = json.loads(status.stdout)["durability"]
+        broker, database = settings["broker"], settings["database"]
+        return (
+            f"JetStream, {broker['replicas']} replica, synced: {broker['sync']}; PostgreSQL, "
+            f"fsync {database['fsync']}, synchronous_commit {database['synchronous_commit']}"
+        )
 
 
 TARGETS: tuple[type[Target], ...] = (StockInMemory, StockSqlite, FlowerNats)

@@ -14,14 +14,16 @@ from flwr.supercore.inflatable.inflatable_object import get_object_tree, iterate
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 
-from benchmarks.node import FleetCalls, SimulatedNode, Tally, in_parallel
+from benchmarks.fleet import FleetCalls, Tally
+from benchmarks.node import SimulatedNode, in_parallel
 from benchmarks.payloads import instruction_content, reply_content, reply_to
 from benchmarks.plan import FULL, QUICK
-from benchmarks.processes import ChildFailed, Memory, Worker, free_address
+from benchmarks.processes import ChildFailed, Memory, free_address
 from benchmarks.report import table, verdicts
 from benchmarks.scenarios import Cell, Exchange, Goal
 from benchmarks.serverapp import check_replies
 from benchmarks.targets import TARGETS, FlowerNats, StockInMemory, part_of
+from benchmarks.worker import Worker
 
 _SIZE = 12_000_000
 
