@@ -99,14 +99,13 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         _S.FAILED_PRECONDITION, "No federation was named, and this action needs one."
     ),
     ErrorCode.FAILED_TO_CREATE_RUN: ErrorSpec(_S.INTERNAL, "The run could not be created."),
-    ErrorCode.INVALID_RUN_CONFIG: ErrorSpec(
-        _S.FAILED_PRECONDITION, "Invalid run configuration."
-    ),
+    ErrorCode.INVALID_RUN_CONFIG: ErrorSpec(_S.FAILED_PRECONDITION, "Invalid run configuration."),
     ErrorCode.RUN_ID_NOT_FOUND: ErrorSpec(_S.NOT_FOUND, "Run ID not found."),
     ErrorCode.RUN_SERIES_ID_NOT_FOUND: ErrorSpec(_S.NOT_FOUND, "Run series ID not found."),
     ErrorCode.RUN_ALREADY_FINISHED: ErrorSpec(_S.FAILED_PRECONDITION, "Run is already finished."),
     ErrorCode.NO_ACCOUNT_AUTH: ErrorSpec(
-        _S.UNIMPLEMENTED, "This SuperLink runs without accounts: no login is needed."
+        _S.UNIMPLEMENTED,
+        "This SuperLink runs without account authentication: no login is needed.",
     ),
     ErrorCode.NO_ARTIFACT_PROVIDER: ErrorSpec(
         _S.UNIMPLEMENTED, "ControlServicer initialized without artifact provider."

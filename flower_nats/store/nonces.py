@@ -12,16 +12,14 @@ class Nonces:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def reserve(
-        self, namespace: str, nonce: str, expires_at: float, request_id: str = ""
-    ) -> bool:
-        """Use a nonce until `expires_at` (seconds since 1970); False if another request has."""
+    async def reserve(self, namespace: str, nonce: str, expires_at: float, holder: str) -> bool:
+        """Use a nonce until `expires_at` (seconds since 1970); False if another holder has."""
         row = await self._session.fetch_one(
             _SQL["reserve"],
             namespace=namespace,
             nonce=nonce,
             expires_at=float(expires_at),
-            request_id=request_id,
+            holder=holder,
         )
         return row is not None
 

@@ -130,7 +130,7 @@ CREATE TABLE task_usage (
 CREATE TABLE nonce (
     namespace text NOT NULL,
     nonce text NOT NULL,
-    request_id text NOT NULL,
+    holder text NOT NULL,
     expires_at timestamptz NOT NULL,
     PRIMARY KEY (namespace, nonce)
 );

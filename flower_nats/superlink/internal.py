@@ -93,9 +93,12 @@ class InternalApi:
         return {"unknown": sorted(await self._nodes.heartbeats(beats)) if beats else []}
 
     async def reserve_nonce(self, question: Map, caller: Caller) -> Map:
-        """{namespace, nonce, expires_at} -> {reserved}: False if another request has used it."""
+        """{namespace, nonce, expires_at, holder} -> {reserved}: False if another has used it.
+
+        `holder` is the same when a gateway has to ask again.
+        """
         reserved = await self._nonces.reserve(
-            question["namespace"], question["nonce"], question["expires_at"], caller.request_id
+            question["namespace"], question["nonce"], question["expires_at"], question["holder"]
         )
         return {"reserved": reserved}
 

@@ -63,34 +63,26 @@ async def test_a_lease_is_taken_over_when_it_is_over_or_given_back(database: Dat
     assert await leases.try_lease("nodes", "first", 10)
 
 
-async def test_a_nonce_is_reserved_by_one_request(database: Database) -> None:
+async def test_a_nonce_has_one_holder(database: Database) -> None:
     nonces = Nonces(database)
     late = 4e9
 
     reserved = await asyncio.gather(
-        *(nonces.reserve("superexec", "n", late, f"request {n}") for n in range(8))
+        *(nonces.reserve("superexec", "n", late, f"r{n}") for n in range(8))
     )
 
     assert reserved.count(True) == 1
-    assert await nonces.reserve("superexec", "n", late, f"request {reserved.index(True)}")
-    assert await nonces.reserve("elsewhere", "n", late, "request 9")
-    assert not await nonces.reserve("superexec", "n", late)
-
-
-async def test_a_nonce_without_a_request_id_is_reserved_once(database: Database) -> None:
-    nonces = Nonces(database)
-
-    assert await nonces.reserve("superexec", "n", 4e9)
-    assert not await nonces.reserve("superexec", "n", 4e9)
+    assert await nonces.reserve("superexec", "n", late, f"r{reserved.index(True)}")
+    assert await nonces.reserve("elsewhere", "n", late, "r9")
 
 
 async def test_a_nonce_whose_time_is_over_is_forgotten(database: Database) -> None:
     nonces = Nonces(database)
-    await nonces.reserve("superexec", "old", 1.0)
-    await nonces.reserve("superexec", "new", 4e9)
+    await nonces.reserve("superexec", "old", 1.0, "r")
+    await nonces.reserve("superexec", "new", 4e9, "r")
 
     assert await nonces.drop_expired() == 1
-    assert not await nonces.reserve("superexec", "new", 4e9)
+    assert not await nonces.reserve("superexec", "new", 4e9, "r2")
 
 
 async def test_a_request_is_carried_out_once_by_all_who_try(database: Database) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.streams import ensure_streams
+from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.model.errors import ErrorCode
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
@@ -118,6 +120,7 @@ async def test_the_status_shows_runs_nodes_replicas_and_what_is_durable(
     assert status["nodes"] == {"online": 1}
     assert sorted(replica["kind"] for replica in status["replicas"]) == ["gateway", "superlink"]
     assert status["durability"]["database"]["synced"] is True
+    assert status["durability"]["broker"]["replicas"] == 1
     await superlink.ask("Leave", kind="gateway", id="gateway")
     assert len((await superlink.ask("Status"))["replicas"]) == 1
 
@@ -149,8 +152,9 @@ async def test_a_malformed_question_is_refused(superlink: Superlink) -> None:
 async def test_a_nonce_is_used_once(superlink: Superlink) -> None:
     question = {"namespace": "superexec", "nonce": "n", "expires_at": time.time() + 300}
 
-    assert await superlink.ask("ReserveNonce", **question) == {"reserved": True}
-    assert await superlink.ask("ReserveNonce", **question) == {"reserved": False}
+    assert await superlink.ask("ReserveNonce", holder="a", **question) == {"reserved": True}
+    assert await superlink.ask("ReserveNonce", holder="a", **question) == {"reserved": True}
+    assert await superlink.ask("ReserveNonce", holder="b", **question) == {"reserved": False}
 
 
 async def test_silent_nodes_go_offline_without_anybody_asking(superlink: Superlink) -> None:
@@ -278,6 +282,24 @@ async def test_a_superlink_ends_soon_and_finishes_what_it_has_in_hand(
         done = await asyncio.gather(*calls, return_exceptions=True)
         answered = {one.run_id for one in done if isinstance(one, control.StartRunResponse)}
         assert answered <= {row["run_id"] for row in stored}
+
+
+async def test_a_database_that_restarts_is_waited_out(nats_url: str, tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path)
+    dsn = await server.start()
+    async with running_superlink(nats_url, dsn) as superlink:
+        before = await superlink.start_run()
+        await server.stop()
+        waiting = asyncio.create_task(superlink.start_run())
+        await server.start()
+
+        after = await waiting
+
+        listed = await superlink.call(
+            "Control", "ListRuns", control.ListRunsRequest(), control.ListRunsResponse
+        )
+        assert set(listed.run_dict) == {before.run_id, after.run_id}
+    await server.stop()
 
 
 async def test_two_superlinks_share_the_work(
