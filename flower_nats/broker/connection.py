@@ -311,7 +311,9 @@ class Connection:
         except Unavailable:
             return "unknown"
         config = json.loads(answer.data).get("data", {}).get("jetstream", {}).get("config", {})
-        return "always" if config.get("sync_always") else f"{config.get('sync_interval', 0) / 1e9:g} s"
+        return (
+            "always" if config.get("sync_always") else f"{config.get('sync_interval', 0) / 1e9:g} s"
+        )
 
     @property
     def server_info(self) -> dict[str, Any]:

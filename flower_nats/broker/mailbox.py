@@ -93,10 +93,14 @@ class Mailbox:
         session_id = uuid.uuid4().hex
         parts = _parts(outgoing, self._connection.max_payload - _ENVELOPE)
         headers = {_PARTS: str(len(parts))}
-        async with asyncio.TaskGroup() as group:
-            for number, part in enumerate(parts):
-                subject = subjects.push(run_id, session_id, number)
-                group.create_task(self._connection.store(subject, part, headers=headers))
+        await asyncio.gather(
+            *(
+                self._connection.store(
+                    subjects.push(run_id, session_id, number), part, headers=headers
+                )
+                for number, part in enumerate(parts)
+            )
+        )
         return session_id
 
     async def load_session(self, run_id: int, session_id: str) -> Session | None:

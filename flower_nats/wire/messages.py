@@ -9,6 +9,7 @@ import re
 import time
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 from google.protobuf.message import DecodeError
 
@@ -58,7 +59,7 @@ class Outgoing:
     tree: bytes
     """The `ObjectTree` as it travels."""
 
-    @property
+    @cached_property
     def metadata(self) -> common.Metadata:
         """The message's metadata."""
         return common.Message.FromString(self.message).metadata

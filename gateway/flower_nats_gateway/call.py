@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
@@ -15,33 +14,48 @@ from flower_nats.wire.methods import Method
 _M = TypeVar("_M", bound=ProtoMessage)
 
 
-@dataclass(frozen=True)
+_LARGE = 64 * 1024
+"""Bytes from which a body is dropped once it is parsed, so that it is not held twice."""
+
+
 class Call:
     """A request, before anybody has looked at it."""
 
-    method: Method
-    body: bytes
-    """The request message as it came."""
-    metadata: Mapping[str, str | bytes]
-    """Keys in lower case; values of keys that end in `-bin` are bytes."""
+    def __init__(self, method: Method, body: bytes, metadata: Mapping[str, str | bytes]) -> None:
+        self.method = method
+        self.size = len(body)
+        """Bytes of the request message as it came."""
+        self._body = body
+        self._metadata = metadata
+        self._parsed: ProtoMessage | None = None
+
+    @property
+    def body(self) -> bytes:
+        """The request message as it came; not for a large one that has been parsed."""
+        assert self._body or not self.size, "the body was dropped when it was parsed"
+        return self._body
 
     def text(self, key: str) -> str:
-        """Return a metadata value as text, empty if it is absent."""
-        value = self.metadata.get(key, "")
+        """Return a metadata value as text, empty if it is absent; keys are in lower case."""
+        value = self._metadata.get(key, "")
         return value.decode("latin-1") if isinstance(value, bytes) else value
 
     def binary(self, key: str) -> bytes:
-        """Return a metadata value as bytes, empty if it is absent."""
-        value = self.metadata.get(key, b"")
+        """Return a metadata value as bytes (keys that end in `-bin`), empty if it is absent."""
+        value = self._metadata.get(key, b"")
         return value if isinstance(value, bytes) else value.encode()
 
     def parse(self, kind: type[_M]) -> _M:
-        """Return the request message. Raises `ApiError` (MALFORMED_REQUEST)."""
-        try:
-            return kind.FromString(self.body)
-        except DecodeError as exc:
-            reason = f"the body of {self.method.name} is not a {kind.DESCRIPTOR.name}"
-            raise ApiError(ErrorCode.MALFORMED_REQUEST, reason, public_details=reason) from exc
+        """Return the request message, parsed once. Raises `ApiError` (MALFORMED_REQUEST)."""
+        if self._parsed is None:
+            try:
+                self._parsed = kind.FromString(self._body)
+            except DecodeError as exc:
+                reason = f"the body of {self.method.name} is not a {kind.DESCRIPTOR.name}"
+                raise ApiError(ErrorCode.MALFORMED_REQUEST, reason, public_details=reason) from exc
+            if self.size > _LARGE:
+                self._body = b""
+        return cast(_M, self._parsed)
 
 
 Endpoint = Callable[[Call, Caller], Awaitable[bytes]]

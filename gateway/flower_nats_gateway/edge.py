@@ -56,6 +56,7 @@ def _unary_handler(method: Method, service: Service) -> Any:
     async def handle(body: bytes, context: Any) -> bytes:
         try:
             call = Call(method, body, _metadata(context))
+            del body
             return await endpoint(call, await service.authenticate(call))
         except Exception as exc:
             await _abort(method, context, exc)

@@ -87,7 +87,7 @@ class FleetService:
         response.messages_list.add().ParseFromString(outgoing.message)
         response.message_object_trees.append(outgoing.tree)
         body = response.SerializeToString()
-        self._usage.traffic(instruction.key.run_id, sent=len(body), received=len(call.body))
+        self._usage.traffic(instruction.key.run_id, sent=len(body), received=call.size)
         return body
 
     async def _await_instruction(self, node_id: int) -> Instruction | None:
@@ -125,9 +125,7 @@ class FleetService:
         response.objects_to_push.extend(object_ids(tree))
         body = response.SerializeToString()
         runtime = sum(request.clientapp_runtime_list[:1])
-        self._usage.traffic(
-            metadata.run_id, sent=len(body), received=len(call.body), runtime=runtime
-        )
+        self._usage.traffic(metadata.run_id, sent=len(body), received=call.size, runtime=runtime)
         return body
 
     async def _refusal(self, reply: common.Metadata) -> str:

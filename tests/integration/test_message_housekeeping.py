@@ -167,4 +167,3 @@ async def test_an_object_comes_back_as_it_was(world: World) -> None:
         await world.objects.put(RUN, f"{size:064x}", content)
         assert await world.objects.get(RUN, f"{size:064x}") == content
     assert await world.objects.get(RUN, "f" * 64) is None
-

@@ -1,0 +1,125 @@
+"""What is parsed of messages, trees, objects and subjects, whatever the bytes."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flower_nats.broker import subjects
+from flower_nats.broker.subjects import ANY, InstructionKey, ReplyKey, SessionKey
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire.messages import (
+    MessageError,
+    check_message,
+    check_object,
+    error_reply,
+    object_ids,
+)
+from tests.messages import inflate, instruction, parcel, reply
+
+ids = st.integers(0, 2**64 - 1)
+hex_ids = st.binary(min_size=32, max_size=32).map(bytes.hex)
+sessions = st.uuids().map(lambda value: value.hex)
+
+
+@given(ids, ids, sessions, hex_ids)
+def test_an_instructions_subject_reads_back(run: int, node: int, session: str, one: str) -> None:
+    subject = subjects.instruction(run, node, session, one)
+    assert subjects.parse(subject) == InstructionKey(run, node, session, one)
+
+
+@given(ids, sessions, hex_ids, hex_ids)
+def test_a_replys_subject_reads_back(run: int, session: str, question: str, one: str) -> None:
+    key = subjects.parse(subjects.reply(run, session, question, one))
+    assert key == ReplyKey(run, session, question, one)
+    assert isinstance(key, ReplyKey)
+    assert key.subject == subjects.reply(run, session, question, one)
+
+
+@given(ids, sessions, st.integers(0, 100))
+def test_a_sessions_subjects_read_back(run: int, session: str, part: int) -> None:
+    assert subjects.parse(subjects.push(run, session, part)) == SessionKey(run, session, False)
+    assert subjects.parse(subjects.released(run, session)) == SessionKey(run, session, True)
+
+
+def test_every_subject_lies_in_the_stream_that_holds_it() -> None:
+    prefix = subjects.MESSAGES_SUBJECTS.removesuffix(">")
+    for subject in (
+        subjects.instruction(1, 2, "s", "m"),
+        subjects.reply(1, ANY, "i", "m"),
+        subjects.push(1, "s", 0),
+        subjects.released(1, "s"),
+    ):
+        assert subject.startswith(prefix)
+    assert subjects.object_head(1, "o").startswith(subjects.OBJECTS_SUBJECTS.removesuffix(">"))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_tree_or_refused(data: bytes) -> None:
+    try:
+        found = object_ids(data)
+    except ApiError as exc:
+        assert exc.code is ErrorCode.MALFORMED_REQUEST
+    else:
+        assert all(len(one) == 64 for one in found)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_an_object_or_refused(content: bytes) -> None:
+    object_id = hashlib.sha256(content).hexdigest()
+    with pytest.raises(ApiError):
+        check_object("0" * 64, content)
+    try:
+        check_object(object_id, content)
+    except ApiError as exc:
+        assert exc.code is ErrorCode.MALFORMED_REQUEST
+
+
+@given(st.builds(common.Metadata, message_id=st.text(max_size=70), ttl=st.floats()), st.booleans())
+def test_any_metadata_is_refused_with_a_reason(metadata: common.Metadata, is_reply: bool) -> None:
+    tree = common.ObjectTree(object_id="ab" * 32).SerializeToString()
+    with pytest.raises(ApiError) as refused:
+        check_message(common.Message(metadata=metadata), tree, is_reply=is_reply)
+    assert refused.value.public_details
+
+
+def test_everything_flwr_makes_is_accepted() -> None:
+    content = RecordDict(
+        {
+            "model": ArrayRecord([np.zeros((300, 300)), np.ones(3)]),
+            "metrics": MetricRecord({"loss": 0.5}),
+            "config": ConfigRecord({"lr": 0.1, "name": "x"}),
+        }
+    )
+    question = instruction(7, 8, content)
+    answer = reply(question, content)
+    for one, is_reply in ((question, False), (answer, True)):
+        check_message(one.proto, one.outgoing.tree, is_reply=is_reply)
+        assert set(object_ids(one.outgoing.tree)) == set(one.objects)
+        for object_id, data in one.objects.items():
+            check_object(object_id, data)
+
+
+def test_an_error_of_a_client_is_a_reply_like_any_other() -> None:
+    question = instruction(7, 8)
+    failed = parcel(Message(Error(1, "boom"), reply_to=question.flwr), 7, 8)
+    check_message(failed.proto, failed.outgoing.tree, is_reply=True)
+
+
+@pytest.mark.parametrize("code", list(MessageError))
+def test_flwr_reads_the_error_replies_that_we_make(code: MessageError) -> None:
+    question = instruction(7, 8)
+    outgoing, content = error_reply(code, question.message_id, question.outgoing.metadata)
+    message_id = outgoing.metadata.message_id
+    message = inflate(message_id, {message_id: content})
+    assert message.error.code == int(code)
+    assert message.metadata.reply_to_message_id == question.message_id
+    assert message.object_id == message_id
+    assert get_object_tree(message).SerializeToString() == outgoing.tree
