@@ -13,6 +13,9 @@ _SQL = load("nodes")
 DEAF_AFTER = 7.5
 """Seconds without a gateway's announcement after which silence proves nothing about a node."""
 
+_FAREWELL_SECONDS = 5
+"""Seconds after a node's farewell in which a heartbeat of its is one from before."""
+
 
 class Nodes:
     """The nodes of this runtime."""
@@ -64,6 +67,7 @@ class Nodes:
             node_ids=[node_id for node_id, _ in beats],
             intervals=[float(interval) for _, interval in beats],
             patience=HEARTBEAT_PATIENCE,
+            farewell=_FAREWELL_SECONDS,
         )
         return {node_id for node_id, _ in beats} - {row["node_id"] for row in rows}
 

@@ -252,13 +252,28 @@ async def test_the_serverapp_sees_the_nodes_that_are_online(superlink: Superlink
 
 async def test_heartbeats_come_in_batches_and_bring_nodes_back(superlink: Superlink) -> None:
     node = await superlink.online_node()
-    await deactivate(node)
+    await superlink.database.execute("UPDATE node SET status = 'offline'")
 
     answer = await superlink.ask("Heartbeats", beats=[[node.node_id, 30.0], [5, 30.0]])
 
     assert answer == {"unknown": [5]}
     assert (await nodes(superlink))[node.node_id].status == "online"
     assert await superlink.ask("Heartbeats", beats=[]) == {"unknown": []}
+
+
+async def test_a_heartbeat_from_before_its_farewell_does_not_bring_a_node_back(
+    superlink: Superlink,
+) -> None:
+    node = await superlink.online_node()
+    await deactivate(node)
+
+    answer = await superlink.ask("Heartbeats", beats=[[node.node_id, 30.0]])
+
+    assert answer == {"unknown": []}
+    assert (await nodes(superlink))[node.node_id].status == "offline"
+    await superlink.database.execute("UPDATE node SET last_deactivated_at = now() - interval '6 s'")
+    await superlink.ask("Heartbeats", beats=[[node.node_id, 30.0]])
+    assert (await nodes(superlink))[node.node_id].status == "online"
 
 
 async def test_a_federation_shows_its_nodes_and_runs(superlink: Superlink) -> None:

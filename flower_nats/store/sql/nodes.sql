@@ -20,9 +20,9 @@ SET
 WHERE public_key = %(public_key)s AND status <> 'unregistered'
 RETURNING node_id;
 
--- deactivate: Take an online node offline at its own wish.
+-- deactivate: Take an online node offline at its own wish, which the missing deadline tells.
 UPDATE node
-SET status = 'offline', last_deactivated_at = now(), online_until = now()
+SET status = 'offline', last_deactivated_at = now(), online_until = NULL
 WHERE node_id = %(node_id)s AND status = 'online'
 RETURNING node_id;
 
@@ -43,21 +43,32 @@ WITH beat AS (
     ORDER BY node_id
 ), known AS (
     -- Locked in one order everywhere: batches of several gateways may overlap.
-    SELECT node.node_id, beat.seconds
+    SELECT
+        node.node_id,
+        beat.seconds,
+        -- Its last heartbeat may reach us after its farewell: gateways collect heartbeats.
+        coalesce(
+            node.status = 'offline'
+            AND node.online_until IS NULL
+            AND node.last_deactivated_at > now() - make_interval(secs => %(farewell)s),
+            false
+        ) AS has_left
     FROM node JOIN beat USING (node_id)
     WHERE node.status <> 'unregistered'
     ORDER BY node.node_id
     FOR NO KEY UPDATE OF node
+), noted AS (
+    UPDATE node
+    SET
+        status = 'online',
+        last_activated_at =
+            CASE node.status WHEN 'online' THEN node.last_activated_at ELSE now() END,
+        heartbeat_interval = known.seconds,
+        online_until = now() + make_interval(secs => %(patience)s * known.seconds)
+    FROM known
+    WHERE node.node_id = known.node_id AND NOT known.has_left
 )
-UPDATE node
-SET
-    status = 'online',
-    last_activated_at = CASE node.status WHEN 'online' THEN node.last_activated_at ELSE now() END,
-    heartbeat_interval = known.seconds,
-    online_until = now() + make_interval(secs => %(patience)s * known.seconds)
-FROM known
-WHERE node.node_id = known.node_id
-RETURNING node.node_id;
+SELECT node_id FROM known;
 
 -- expire: Take nodes offline that have been silent, while heartbeats could have been heard.
 UPDATE node
