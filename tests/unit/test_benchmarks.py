@@ -19,6 +19,7 @@ from benchmarks.node import SimulatedNode, in_parallel
 from benchmarks.payloads import instruction_content, reply_content, reply_to
 from benchmarks.plan import FULL, QUICK
 from benchmarks.processes import ChildFailed, Memory, free_address
+from benchmarks.profile_server import top
 from benchmarks.report import table, verdicts
 from benchmarks.scenarios import Cell, Exchange, Goal
 from benchmarks.serverapp import check_replies
@@ -206,3 +207,18 @@ def test_a_worker_that_cannot_do_its_work_says_why(tmp_path: Path) -> None:
         pytest.raises(ChildFailed, match="KeyError: 'address'"),
     ):
         worker.ask("tally", 60)
+
+
+def test_a_profile_leaves_out_those_who_wait() -> None:
+    stacks = """\
+main (click/core.py:1);serve (gateway/fleet.py:1);check (wire/messages.py:2) 300
+main (click/core.py:1);serve (gateway/fleet.py:1) 100
+main (click/core.py:1);EpollSelector.select (selectors.py:468) 9000
+"""
+
+    lines = [line.strip() for line in top(stacks).splitlines()]
+
+    assert lines[0] == "2.0 s sampled"
+    assert lines[2] == "75.0%  check (wire/messages.py:2)"
+    assert lines[5] == "100.0%  serve (gateway/fleet.py:1)"
+    assert not [line for line in lines if "click" in line or "select" in line]

@@ -1,0 +1,89 @@
+"""``python -m benchmarks.profile_server LINE``: where flower-nats spends its CPU on a line.
+
+Needs ``py-spy`` in the environment. Prints, for gateway and superlink, the functions with the most
+samples of their own and those with the most samples below them. The figures of such a run are not
+comparable with others: sampling costs.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.plan import FULL
+from benchmarks.processes import executable
+from benchmarks.report import describe
+from benchmarks.scenarios import Cell
+from benchmarks.targets import FlowerNats, Target
+
+_PARTS = ("gateway", "superlink")
+_RATE = 200
+_SHOWN = 25
+_WAITING = ("_worker (", "EpollSelector.select", "Thread.run (", "_do_waitpid")
+"""Where py-spy takes a thread that waits for one that works."""
+
+_FRAMEWORK = ("runpy>", "click/", "asyncio/", "threading.py", "flower_nats_cli/")
+"""What is below everything, and says nothing."""
+
+
+@contextmanager
+def sampling(target: Target, directory: Path) -> Iterator[dict[str, Path]]:
+    """Sample the Python processes of ``target`` while inside; the files are there afterwards."""
+    files: dict[str, Path] = {}
+    samplers = []
+    for part, members in target.processes().items():
+        for process in members if part in _PARTS else []:
+            name = f"{part} {process.pid}"
+            files[name] = directory / name
+            options = ["--pid", str(process.pid), "--rate", str(_RATE), "--format", "raw"]
+            command = [executable("py-spy"), "record", *options, "--output", str(files[name])]
+            samplers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+    try:
+        yield files
+    finally:
+        for sampler in samplers:
+            sampler.send_signal(signal.SIGINT)
+            sampler.wait()
+
+
+def top(stacks: str) -> str:
+    """The busiest functions of a file of collapsed stacks (``a;b;c COUNT`` a line)."""
+    own: Counter[str] = Counter()
+    below: Counter[str] = Counter()
+    for line in stacks.splitlines():
+        stack, _, count = line.rpartition(" ")
+        frames = stack.split(";")
+        if any(word in frames[-1] for word in _WAITING):
+            continue
+        own[frames[-1]] += int(count)
+        told = (frame for frame in frames if not any(word in frame for word in _FRAMEWORK))
+        below.update(dict.fromkeys(told, int(count)))
+    total = own.total() or 1
+    lines = [f"{total / _RATE:.1f} s sampled"]
+    for title, counter in (("own", own), ("below", below)):
+        lines.append(f"  {title}:")
+        lines += [f"  {n / total:6.1%}  {frame}" for frame, n in counter.most_common(_SHOWN)]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure one line on flower-nats under the sampler and print where the time went."""
+    (scenario,) = (s for s in FULL if s.name == sys.argv[1])
+    cell = Cell()
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        directory = Path(name)
+        with FlowerNats(directory) as target, sampling(target, directory) as files:
+            scenario.measure(target, cell)
+        print(f"{scenario.title}: {describe(cell)}")
+        for part, file in files.items():
+            print(f"\n{part}: {top(file.read_text())}")
+
+
+if __name__ == "__main__":
+    main()
