@@ -89,11 +89,12 @@ class Connection:
 
         Raises `Unavailable` if none does within `patience` seconds.
         """
-        connection = cls(Client())
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                await connection._client.connect(
+        client = Client()
+        connection = cls(client)
+        try:
+            # The driver itself would go on for ever, at the start too.
+            async with asyncio.timeout(patience):
+                await client.connect(
                     servers=list(urls),
                     name=name,
                     max_reconnect_attempts=-1,
@@ -108,12 +109,10 @@ class Connection:
                     disconnected_cb=_on_disconnect,
                     error_cb=_on_error,
                 )
-            except (NatsError, OSError, TimeoutError) as exc:
-                if time.monotonic() > deadline:
-                    raise Unavailable(f"no NATS server answers: {exc}") from exc
-                await asyncio.sleep(0.25)
-            else:
-                return connection
+        except (NatsError, OSError, TimeoutError) as exc:
+            await client.close()
+            raise Unavailable(f"no NATS server answers: {client.last_error or exc!r}") from exc
+        return connection
 
     async def close(self) -> None:
         """Close the connection after what is on its way out has left."""

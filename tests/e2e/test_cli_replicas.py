@@ -1,0 +1,87 @@
+"""`flower-nats superlink` and `flower-nats gateway` against servers that are given to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from tests.e2e.processes import (
+    SCRIPTS,
+    Child,
+    accepts_connections,
+    clean_environment,
+    free_port,
+    wait_until,
+)
+
+
+@contextmanager
+def started(tmp_path: Path, name: str, *command: str, **environment: str) -> Iterator[Child]:
+    child = Child(
+        ["flower-nats", name, *command],
+        log_file=tmp_path / f"{name}.log",
+        environment={"FLWR_HOME": str(tmp_path / "flwr-home"), **environment},
+    )
+    try:
+        yield child
+    finally:
+        child.terminate()
+
+
+def test_a_superlink_and_a_gateway_make_a_runtime(
+    tmp_path: Path, nats_url: str, pg_dsn: str
+) -> None:
+    control = f"127.0.0.1:{free_port()}"
+    home = tmp_path / "flwr-home"
+    home.mkdir()
+    (home / "config.toml").write_text(f'[superlink.here]\naddress = "{control}"\ninsecure = true\n')
+    addresses = [
+        *("--control-api-address", control),
+        *("--fleet-api-address", f"127.0.0.1:{free_port()}"),
+        *("--serverappio-api-address", f"127.0.0.1:{free_port()}"),
+    ]
+    # Secrets come in the environment, where the process list does not show them.
+    nats = {"FLOWER_NATS_GATEWAY_NATS": nats_url, "FLOWER_NATS_SUPERLINK_NATS": nats_url}
+    database = {"FLOWER_NATS_SUPERLINK_DATABASE": pg_dsn}
+    with (
+        started(tmp_path, "superlink", "--isolation", "process", **nats, **database),
+        started(tmp_path, "gateway", "--insecure", *addresses, **nats),
+    ):
+        wait_until(lambda: accepts_connections(control), 20.0, "a gateway")
+
+        listed = subprocess.run(
+            [str(SCRIPTS / "flwr"), "list", "here", "--format", "json"],
+            env=clean_environment({"FLWR_HOME": str(home)}),
+            capture_output=True,
+            text=True,
+            timeout=30.0,
+            check=False,
+        )
+
+    assert json.loads(listed.stdout) == {"success": True, "runs": []}
+
+
+def test_a_superlink_runs_a_superexec_that_ends_with_it(
+    tmp_path: Path, nats_url: str, pg_dsn: str
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    flags = ["--nats", nats_url, "--database", pg_dsn, "--serverappio-api-address", address]
+
+    with started(tmp_path, "superlink", *flags) as superlink:
+        superlink.wait_for_output("superlink_ready")
+        superlink.wait_for_output("Starting Flower SuperExec")
+        superexecs = psutil.Process(superlink.pid).children()
+        command = superexecs[0].cmdline()
+        superlink.ask_to_end()
+
+        assert superlink.wait(timeout=10.0) == 0
+
+    assert [os.path.basename(command[1]), len(superexecs)] == ["flower-superexec", 1]
+    assert command[command.index("--appio-api-address") + 1] == address
+    assert not superexecs[0].is_running()
