@@ -24,9 +24,12 @@ class Blobs:
         """Deposit a body; return the ticket with which it is fetched within `BLOB_AGE` seconds."""
         blob_id = uuid.uuid4().hex
         pieces = [body[at : at + _CHUNK] for at in range(0, len(body), _CHUNK)]
-        async with asyncio.TaskGroup() as group:
-            for number, piece in enumerate(pieces):
-                group.create_task(self._connection.store(subjects.blob(blob_id, number), piece))
+        await asyncio.gather(
+            *(
+                self._connection.store(subjects.blob(blob_id, number), piece)
+                for number, piece in enumerate(pieces)
+            )
+        )
         return f"{blob_id}/{len(pieces)}"
 
     async def get(self, ticket: str) -> bytes:

@@ -30,13 +30,12 @@ class Objects:
         pieces = [content[at : at + chunk] for at in range(0, len(content), chunk)]
         inline = len(pieces) <= 1
         if not inline:
-            async with asyncio.TaskGroup() as group:
-                for number, piece in enumerate(pieces):
-                    group.create_task(
-                        self._connection.store(
-                            subjects.object_chunk(run_id, object_id, number), piece
-                        )
-                    )
+            await asyncio.gather(
+                *(
+                    self._connection.store(subjects.object_chunk(run_id, object_id, number), piece)
+                    for number, piece in enumerate(pieces)
+                )
+            )
         # The head is last: a crash before it leaves an object that does not exist yet.
         await self._connection.store(
             subjects.object_head(run_id, object_id),

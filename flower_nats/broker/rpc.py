@@ -6,6 +6,7 @@ travel in headers. A body above `INLINE` bytes is deposited in JetStream and onl
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any, cast
@@ -65,10 +66,16 @@ class RpcClient:
             if ticket:
                 await self._blobs.drop(ticket)
 
-    async def ask(self, method: str, patience: float = PATIENCE, **question: Any) -> dict[str, Any]:
-        """Call a method of the `Internal` service."""
+    async def ask(
+        self, method: str, *, patience: float = PATIENCE, request_id: str = "", **question: Any
+    ) -> dict[str, Any]:
+        """Call a method of the `Internal` service.
+
+        What is asked twice with the same `request_id` happens once.
+        """
         body = cast(bytes, msgpack.packb(question))
-        answer = await self.call("Internal", method, body, patience=patience)
+        caller = Caller(request_id=request_id or uuid.uuid4().hex)
+        answer = await self.call("Internal", method, body, caller, patience=patience)
         return cast(dict[str, Any], msgpack.unpackb(answer, strict_map_key=False))
 
     async def _answer(

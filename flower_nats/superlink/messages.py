@@ -95,9 +95,7 @@ class MessageHousekeeping:
             async with limit:
                 await self._answer_for_lost_node(key, flights[key.run_id])
 
-        async with asyncio.TaskGroup() as group:
-            for key in lost:
-                group.create_task(answer(key))
+        await asyncio.gather(*(answer(key) for key in lost))
 
     async def _answer_for_lost_node(self, key: InstructionKey, flight: InFlight) -> None:
         if key.message_id in flight.replies:

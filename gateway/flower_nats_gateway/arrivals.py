@@ -112,13 +112,9 @@ class Arrivals:
         if not whole:
             return
         try:
-            async with asyncio.TaskGroup() as group:
-                for one in whole:
-                    group.create_task(self._put_out(arrival, one))
-        except BaseExceptionGroup as exc:
-            arrival.put_back(whole)
-            raise exc.exceptions[0] from exc
-        except asyncio.CancelledError:
+            await asyncio.gather(*(self._put_out(arrival, one) for one in whole))
+        except BaseException:
+            # All of them again at the next try: what is out already stays out.
             arrival.put_back(whole)
             raise
         if arrival.count_out(len(whole)):

@@ -3,9 +3,14 @@
 import uuid
 from dataclasses import replace
 
+from flower_nats.broker.connection import PATIENCE
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
 from flower_nats_gateway.call import Call
+
+# PushTaskOutput is tried once by stock ServerApps: if it is lost, a finished training shows as failed
+# a minute later. It is held until it is stored, whatever that takes; its caller sets no limit.
+_PATIENCE = {"PushTaskOutput": 600.0}
 
 
 class Forwarder:
@@ -16,5 +21,7 @@ class Forwarder:
 
     async def __call__(self, call: Call, caller: Caller) -> bytes:
         """Forward one call."""
+        service, name = call.method.service, call.method.name
         caller = replace(caller, request_id=uuid.uuid4().hex)
-        return await self._rpc.call(call.method.service, call.method.name, call.body, caller)
+        patience = _PATIENCE.get(name, PATIENCE)
+        return await self._rpc.call(service, name, call.body, caller, patience=patience)

@@ -44,6 +44,7 @@ GRACE = 8.0
 """Seconds that calls in hand have to finish once the gateway drains."""
 
 _ANNOUNCE_INTERVAL = 5.0
+_LEAVE_SECONDS = 1.0
 
 
 class Gateway:
@@ -140,8 +141,15 @@ class Gateway:
         self.wakes.disturb_all()
         await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
         await self.usage.send()
+        await self._leave()
         await self.verifier.close()
         log.info("gateway_stopped", gateway=self.id)
+
+    async def _leave(self) -> None:
+        try:
+            await self.rpc.ask("Leave", patience=_LEAVE_SECONDS, kind="gateway", id=self.id)
+        except Unavailable as exc:
+            log.warning("gateway_left_unsaid", reason=exc.detail)
 
     async def _report_health(self, *, serving: bool) -> None:
         if self._health is not None:

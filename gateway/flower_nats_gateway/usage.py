@@ -6,6 +6,8 @@ be missed.
 """
 
 import asyncio
+import uuid
+from dataclasses import dataclass
 
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.logs import get_logger
@@ -16,6 +18,14 @@ log = get_logger(__name__)
 _INTERVAL = 1.0
 
 
+@dataclass
+class _Batch:
+    """Usage on its way: sent again under the same id until somebody has it."""
+
+    request_id: str
+    runs: dict[int, tuple[int, int, float]]
+
+
 class Usage:
     """What is owed to the superlink."""
 
@@ -23,6 +33,7 @@ class Usage:
         self._rpc = rpc
         self._beats: dict[int, float] = {}
         self._runs: dict[int, tuple[int, int, float]] = {}
+        self._sending: _Batch | None = None
 
     def beat(self, node_id: int, interval: float) -> None:
         """Note a heartbeat; `interval` is the seconds until the node's next."""
@@ -43,19 +54,31 @@ class Usage:
 
     async def send(self) -> None:
         """Send what is owed; keep it for the next time if nobody takes it."""
-        beats, self._beats = self._beats, {}
-        runs, self._runs = self._runs, {}
         try:
-            if beats:
-                await self._rpc.ask("Heartbeats", beats=list(beats.items()))
-                beats = {}
-            if runs:
-                await self._rpc.ask("Usage", runs=[(run, *owed) for run, owed in runs.items()])
+            await self._send_beats()
+            await self._send_traffic()
         except Unavailable as exc:
             log.warning("usage_delayed", reason=exc.detail)
-            self._beats = beats | self._beats
-            for run_id, (sent, received, runtime) in runs.items():
-                self.traffic(run_id, sent=sent, received=received, runtime=runtime)
         except ApiError as exc:
             # It would be refused again: nodes send their next heartbeat soon.
             log.error("usage_refused", reason=exc.detail)
+            self._sending = None
+
+    async def _send_beats(self) -> None:
+        beats, self._beats = self._beats, {}
+        if not beats:
+            return
+        try:
+            await self._rpc.ask("Heartbeats", beats=list(beats.items()))
+        except Unavailable:
+            self._beats = beats | self._beats
+            raise
+
+    async def _send_traffic(self) -> None:
+        if self._sending is None and self._runs:
+            self._sending = _Batch(uuid.uuid4().hex, self._runs)
+            self._runs = {}
+        if self._sending is not None:
+            runs = [(run_id, *owed) for run_id, owed in self._sending.runs.items()]
+            await self._rpc.ask("Usage", request_id=self._sending.request_id, runs=runs)
+            self._sending = None

@@ -53,7 +53,7 @@ class Gateway:
         self, service: str, method: str, body: bytes, metadata: Metadata = (), timeout: float = 30
     ) -> bytes:
         """Call an RPC with any bytes."""
-        multicallable = self.channels[service].unary_unary(BY_NAME[(service, method)].path)
+        multicallable: Any = self.channels[service].unary_unary(BY_NAME[(service, method)].path)
         answer = await multicallable(body, metadata=tuple(metadata), timeout=timeout)
         return cast(bytes, answer)
 

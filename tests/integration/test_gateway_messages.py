@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -228,7 +229,7 @@ async def test_log_lines_are_streamed_as_they_come_and_the_stream_ends_with_the_
     gateway: Gateway,
 ) -> None:
     app = await gateway.server_app()
-    stream = gateway.channels["Control"].unary_stream("/flwr.proto.Control/StreamLogs")
+    stream: Any = gateway.channels["Control"].unary_stream("/flwr.proto.Control/StreamLogs")
     body = control.StreamLogsRequest(run_id=app.run_id).SerializeToString()
     lines: list[str] = []
     arrivals: list[float] = []
@@ -252,7 +253,7 @@ async def test_log_lines_are_streamed_as_they_come_and_the_stream_ends_with_the_
 async def test_a_stream_goes_on_from_where_it_was(gateway: Gateway) -> None:
     app = await gateway.server_app()
     await app.call("PushLogs", appio.PushLogsRequest(logs=["one\n"]))
-    stream = gateway.channels["Control"].unary_stream("/flwr.proto.Control/StreamLogs")
+    stream: Any = gateway.channels["Control"].unary_stream("/flwr.proto.Control/StreamLogs")
 
     async def first(after: float) -> control.StreamLogsResponse:
         request = control.StreamLogsRequest(run_id=app.run_id, after_timestamp=after)
