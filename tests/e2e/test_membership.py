@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from tests.e2e.federation import Federation
 from tests.e2e.processes import wait_until
 
@@ -27,15 +25,14 @@ def test_an_app_waits_for_a_node_that_joins_later(federation: Federation) -> Non
     assert f"node {late.node_id} answered" in log
 
 
-@pytest.mark.usefixtures("federation_server")
 def test_a_question_to_a_node_that_goes_away_is_answered_with_an_error(
     federation: Federation,
 ) -> None:
     faithful, leaver, crasher = federation.start_supernodes("faithful", "leaver", "crasher")
-    run_id = federation.run_app("departing", 'nodes=3 leavers="leaver crasher"')
+    run_id = federation.run_app("patient", 'nodes=3 slow-nodes="leaver crasher"')
     for node in (leaver, crasher):
         wait_until(lambda: node.took_part_in(run_id), 60.0, f"{node.name} to be asked")  # noqa: B023
-    stream = federation.start_cli("departing", "log", str(run_id), "--stream")
+    stream = federation.start_cli("patient", "log", str(run_id), "--stream")
 
     leaver.process.terminate()
     crasher.process.kill_all()

@@ -138,6 +138,22 @@ def test_stop_ends_the_serverapp_process_and_the_run(federation: Federation) -> 
     assert federation.refusal("stop", str(run_id)) == "[code: 18] Run is already finished."
 
 
+def test_a_reply_to_a_stopped_run_is_refused_and_the_supernode_goes_on(
+    federation: Federation, supernodes: list[SuperNode]
+) -> None:
+    alpha, _ = supernodes
+    run_id = federation.run_app("patient", 'nodes=2 slow-nodes="alpha" seconds=4.0')
+    wait_until(lambda: alpha.took_part_in(run_id), 60.0, "alpha to be asked")
+
+    federation.cli("stop", str(run_id))
+
+    alpha.process.wait_for_output(f"Run ID {run_id} is not in `RUNNING` status. Ignoring reply")
+    next_run = federation.run_app("nothing")
+    federation.wait_for_status(next_run, "finished:completed")
+    assert f"node {alpha.node_id} answered" in federation.log_of(next_run)
+    assert federation.status_of(run_id) == "finished:stopped"
+
+
 def test_run_and_stop_speak_json(federation: Federation) -> None:
     started = federation.cli_json("run", APPS / "slow")
     stopped = federation.cli_json("stop", started["run-id"])

@@ -1,4 +1,4 @@
-"""Ask nodes of which some go away before they answer, and print what became of each question."""
+"""Ask nodes of which some take their time, and print what became of each question."""
 
 import time
 
@@ -12,8 +12,8 @@ server = ServerApp()
 
 @client.query()
 def answer(message: Message, context: Context) -> Message:
-    if str(context.node_config["name"]) in str(context.run_config["leavers"]).split():
-        time.sleep(600)
+    if str(context.node_config["name"]) in str(context.run_config["slow-nodes"]).split():
+        time.sleep(float(context.run_config["seconds"]))
     return Message(content=RecordDict({"reply": ConfigRecord()}), reply_to=message)
 
 
