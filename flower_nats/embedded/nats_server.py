@@ -7,6 +7,8 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,20 +33,44 @@ class ServerMissingError(FlowerNatsError):
     """The program of an embedded server is not installed."""
 
 
+@dataclass(frozen=True)
+class Membership:
+    """The place of a server in a cluster. Ports are of the loopback interface."""
+
+    name: str
+    """The server's name, unique in the cluster, and for good: its streams know it by this name."""
+
+    client_port: int
+    """Where clients connect."""
+
+    route_port: int
+    """Where the other members connect."""
+
+    routes: Sequence[int]
+    """The route ports of all members."""
+
+    password: str = field(repr=False)
+    """Lets clients in, and members."""
+
+
 class NatsServer:
     """A nats-server that keeps its streams in `directory` and syncs before it acknowledges.
 
     It listens on a free port of the loopback interface, the same one after a restart, and lets in
-    only who knows the password, which is made once per directory. The directory must have one
-    owner at a time: a server that a former owner left on it is ended.
+    only who knows the password, which is made once per directory. As a member of a cluster it gets
+    ports and password from there. The directory must have one owner at a time: a server that a
+    former owner left on it is ended.
     """
 
-    def __init__(self, directory: Path, log: Path | None = None) -> None:
+    def __init__(
+        self, directory: Path, log: Path | None = None, membership: Membership | None = None
+    ) -> None:
         self._directory = directory.resolve()
-        self._port = -1
+        self._membership = membership
+        self._port = membership.client_port if membership else -1
         self._process = OwnedProcess(
             ProcessSpec(
-                name="nats",
+                name=membership.name if membership else "nats",
                 command=(find_nats_server(), "--config", str(self._directory / "nats.conf")),
                 log=log or self._directory / "nats.log",
                 pid_file=self._directory / "nats.pid",
@@ -59,7 +85,12 @@ class NatsServer:
     @property
     def url(self) -> str:
         """URL for clients, with the password in it; known once the server was started."""
-        return f"nats://{_USER}:{secret_in(self._directory)}@127.0.0.1:{self._port}"
+        return f"nats://{_USER}:{self._password}@127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Its process id, 0 before it was started."""
+        return self._process.pid
 
     async def start(self) -> str:
         """Start the server, wait until it answers and return `url`.
@@ -91,13 +122,17 @@ class NatsServer:
         """Describe how it ended."""
         return self._process.failure()
 
+    @property
+    def _password(self) -> str:
+        return self._membership.password if self._membership else secret_in(self._directory)
+
     def _write_config(self) -> None:
         # JSON is a subset of the server's configuration language, and quotes any path safely.
         private_file(self._directory / "nats.conf", json.dumps(self._config(), indent=2))
 
     def _config(self) -> dict[str, Any]:
         return {
-            "server_name": "flower-nats-embedded",
+            "server_name": self._membership.name if self._membership else "flower-nats-embedded",
             "listen": f"127.0.0.1:{self._port}",
             "ports_file_dir": str(self._directory),
             "max_payload": 8 * 1024 * 1024,
@@ -109,13 +144,14 @@ class NatsServer:
             "accounts": {
                 "FLOWER": {
                     "jetstream": "enabled",
-                    "users": [{"user": _USER, "password": secret_in(self._directory)}],
+                    "users": [{"user": _USER, "password": self._password}],
                     # Lets clients read the server's settings, to tell what durability they get.
                     "imports": [{"service": {"account": "SYS", "subject": _SETTINGS_SUBJECT}}],
                 },
                 "SYS": {"exports": [{"service": _SETTINGS_SUBJECT}]},
             },
             "system_account": "SYS",
+            **_cluster_config(self._membership),
         }
 
     async def _listening_port(self) -> int:
@@ -133,6 +169,20 @@ class NatsServer:
             return urlsplit(listening).port or 0
         await self._process.stop()
         raise ProcessFailedError(f"nats-server was not ready within {_START_SECONDS:.0f} s.")
+
+
+def _cluster_config(membership: Membership | None) -> dict[str, Any]:
+    if membership is None:
+        return {}
+    login = f"{_USER}:{membership.password}"
+    return {
+        "cluster": {
+            "name": "flower-nats",
+            "listen": f"127.0.0.1:{membership.route_port}",
+            "authorization": {"user": _USER, "password": membership.password},
+            "routes": [f"nats-route://{login}@127.0.0.1:{port}" for port in membership.routes],
+        }
+    }
 
 
 def find_nats_server() -> str:

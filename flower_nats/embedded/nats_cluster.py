@@ -1,0 +1,114 @@
+"""Three nats-servers in one cluster on one machine: any one of them may die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+from pathlib import Path
+
+from flower_nats.broker.connection import Connection
+from flower_nats.embedded.nats_server import Membership, NatsServer
+from flower_nats.embedded.process import private_directory, private_file
+from flower_nats.embedded.secret import secret_in
+
+SIZE = 3
+"""Servers in a cluster: the fewest that lose nothing, and go on, without one of them."""
+
+_FORM_SECONDS = 60.0
+
+# Below the ports that systems give to outgoing connections, one of which could otherwise sit on a
+# member's port when the member comes back.
+_PORTS = range(20000, 32000)
+
+
+class NatsCluster:
+    """Three members, each with a directory `nats-<n>` and a process of its own.
+
+    Ports and password are kept in `directory/nats-cluster`, so that clients and members find a
+    member again that was restarted. Members can be started, stopped and killed singly.
+    """
+
+    def __init__(self, directory: Path, logs: Path | None = None) -> None:
+        self._kept = directory.resolve() / "nats-cluster"
+        ports = _settled_ports(private_directory(self._kept) / "ports.json")
+        routes = [route for _, route in ports]
+        self.members = tuple(
+            NatsServer(
+                directory / f"nats-{number}",
+                logs / f"nats-{number}.log" if logs else None,
+                Membership(f"nats-{number}", client, route, routes, secret_in(self._kept)),
+            )
+            for number, (client, route) in enumerate(ports, 1)
+        )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """URLs for clients, with the password in them: give a client all of them."""
+        return tuple(member.url for member in self.members)
+
+    async def start(self) -> tuple[str, ...]:
+        """Start every member, wait until the cluster stores messages, and return `urls`.
+
+        Raises what `NatsServer.start` and `until_formed` raise.
+        """
+        await asyncio.gather(*(member.start() for member in self.members))
+        await self.until_formed()
+        return self.urls
+
+    async def until_formed(self) -> None:
+        """Wait until the members have elected who decides where streams are kept.
+
+        Raises Unavailable when they do not within a minute.
+        """
+        connection = await Connection.connect(self.urls, "flower-nats cluster", _FORM_SECONDS)
+        try:
+            # In a cluster the elected leader alone answers this.
+            await connection.account(patience=_FORM_SECONDS)
+        finally:
+            await connection.close()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End every member, by force after `grace` seconds; nothing acknowledged is lost."""
+        await asyncio.gather(*(member.stop(grace) for member in self.members))
+
+
+def is_cluster(directory: Path) -> bool:
+    """Whether `directory` holds a cluster."""
+    return (directory / "nats-cluster").exists()
+
+
+def _settled_ports(path: Path) -> list[tuple[int, int]]:
+    """Return each member's client and route port: those kept in `path`, or new ones.
+
+    New ones are for all members or none, and are kept. A port that another program has taken
+    meanwhile calls for new ones.
+    """
+    try:
+        kept = [(int(client), int(route)) for client, route in json.loads(path.read_text())]
+    except (FileNotFoundError, ValueError):
+        kept = []
+    if len(kept) == SIZE and all(_is_free(port) for pair in kept for port in pair):
+        return kept
+    ports = _free_ports(2 * SIZE)
+    pairs = list(zip(ports[:SIZE], ports[SIZE:], strict=True))
+    private_file(path, json.dumps(pairs))
+    return pairs
+
+
+def _free_ports(count: int) -> list[int]:
+    candidates = iter(random.sample(_PORTS, len(_PORTS)))
+    free = (port for port in candidates if _is_free(port))
+    return [next(free) for _ in range(count)]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do, to pass over connections of a former server that are still closing.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

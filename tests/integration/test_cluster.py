@@ -1,0 +1,132 @@
+"""A cluster of three NATS servers: any one may die, and what was stored has three copies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.streams import ensure_streams
+from flower_nats.embedded.nats_cluster import NatsCluster
+from flower_nats.embedded.nats_server import NatsServer
+
+
+@asynccontextmanager
+async def running_cluster(directory: Path) -> AsyncIterator[NatsCluster]:
+    cluster = NatsCluster(directory)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
+
+
+@asynccontextmanager
+async def connected(*urls: str) -> AsyncIterator[Connection]:
+    connection = await Connection.connect(urls, "test")
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def kill(member: NatsServer) -> None:
+    os.kill(member.pid, signal.SIGKILL)
+    await member.wait()
+
+
+async def copies(connection: Connection) -> int:
+    return int((await connection.info(subjects.MESSAGES_STREAM))["config"]["num_replicas"])
+
+
+async def test_streams_have_three_copies_each_synced(data_dir: Path) -> None:
+    async with running_cluster(data_dir) as cluster, connected(*cluster.urls) as connection:
+        await ensure_streams(connection)
+
+        promise = await connection.durability()
+
+    assert (promise["replicas"], promise["sync"]) == (3, "always")
+
+
+async def test_any_one_server_may_be_killed_and_comes_back(data_dir: Path) -> None:
+    async with running_cluster(data_dir) as cluster, connected(*cluster.urls) as connection:
+        await ensure_streams(connection)
+        urls = cluster.urls
+        for number, member in enumerate(cluster.members, 1):
+            await kill(member)
+            started = time.monotonic()
+            await connection.store(f"fn.log.{number}", b"line")
+            assert time.monotonic() - started < 10.0
+            await member.start()
+            await cluster.until_formed()
+
+        stored = await connection.subjects(subjects.LOGS_STREAM, "fn.log.*")
+
+    assert sorted(stored) == ["fn.log.1", "fn.log.2", "fn.log.3"]
+    assert cluster.urls == urls
+
+
+async def test_what_is_stored_outlives_the_cluster(data_dir: Path) -> None:
+    async with running_cluster(data_dir) as cluster, connected(*cluster.urls) as connection:
+        await ensure_streams(connection)
+        await connection.store("fn.log.1", b"line")
+        urls = cluster.urls
+    async with running_cluster(data_dir) as again, connected(*again.urls) as connection:
+        record = await connection.last(subjects.LOGS_STREAM, "fn.log.1")
+
+    assert record is not None
+    assert again.urls == urls
+
+
+async def test_a_server_that_is_down_costs_no_copy(data_dir: Path) -> None:
+    async with running_cluster(data_dir) as cluster:
+        async with connected(*cluster.urls) as connection:
+            await ensure_streams(connection)
+        await kill(cluster.members[0])
+
+        # A superlink that starts now is told of one server only, and meets two.
+        async with connected(cluster.members[1].url) as connection:
+            await ensure_streams(connection)
+            assert await copies(connection) == 3
+
+
+async def test_streams_are_made_once_the_third_server_is_there(data_dir: Path) -> None:
+    async with running_cluster(data_dir) as cluster:
+        await kill(cluster.members[2])
+        async with connected(*cluster.urls) as connection:
+            making = asyncio.create_task(ensure_streams(connection))
+            await cluster.members[2].start()
+            await making
+
+            assert await copies(connection) == 3
+
+
+async def test_a_port_that_was_taken_is_replaced(data_dir: Path) -> None:
+    NatsCluster(data_dir)
+    kept = data_dir / "nats-cluster" / "ports.json"
+    taken = json.loads(kept.read_text())[0][0]
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", taken))
+        other.listen()
+
+        async with running_cluster(data_dir) as cluster:
+            urls = cluster.urls
+
+    assert not any(url.endswith(f":{taken}") for url in urls)
+
+
+@pytest.mark.parametrize("suffix", ["ports.json", "password"])
+async def test_its_secrets_are_private(data_dir: Path, suffix: str) -> None:
+    NatsCluster(data_dir)
+
+    assert (data_dir / "nats-cluster" / suffix).stat().st_mode & 0o077 == 0
