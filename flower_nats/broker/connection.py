@@ -39,6 +39,7 @@ _PENDING_BYTES = 64 * 1024 * 1024
 """Bytes that may wait in this process for the socket to the broker."""
 
 _NOT_FOUND = 10037
+_NO_SUITABLE_PEERS = 10005
 _WRONG_SEQUENCE = frozenset({10071, 10164})
 
 Headers = Mapping[str, str]
@@ -281,15 +282,25 @@ class Connection:
         return int(answer.get("purged", 0))
 
     async def ensure_stream(self, config: Mapping[str, Any]) -> None:
-        """Create a stream, or bring an existing one to this configuration."""
-        name = str(config["name"])
-        answer = await self._api(f"STREAM.CREATE.{name}", dict(config), tolerate_errors=True)
-        if "error" in answer:
-            await self._api(f"STREAM.UPDATE.{name}", dict(config))
+        """Create a stream, or bring an existing one to this configuration.
 
-    async def account(self) -> dict[str, Any]:
+        An existing one never loses copies by this. Raises `Unavailable` as long as too few servers
+        of the cluster are there for the copies of a new one.
+        """
+        name = str(config["name"])
+        existing = await self._api(f"STREAM.INFO.{name}", {}, tolerate_errors=True)
+        if "error" in existing:
+            await self._api(f"STREAM.CREATE.{name}", config)
+            return
+        present = existing["config"]
+        copies = max(int(present["num_replicas"]), int(config["num_replicas"]))
+        wanted = {**config, "num_replicas": copies}
+        if any(present.get(key) != value for key, value in wanted.items()):
+            await self._api(f"STREAM.UPDATE.{name}", wanted)
+
+    async def account(self, patience: float = PATIENCE) -> dict[str, Any]:
         """Return the broker's limits and usage of JetStream; raises if JetStream is off."""
-        return await self._api("INFO", None)
+        return await self._api("INFO", None, patience=patience)
 
     async def durability(self) -> dict[str, Any]:
         """Return what the servers at hand do for what is stored.
@@ -335,11 +346,14 @@ class Connection:
         )
 
     async def _api(
-        self, verb: str, request: Mapping[str, Any] | None, tolerate_errors: bool = False
+        self,
+        verb: str,
+        request: Mapping[str, Any] | None,
+        tolerate_errors: bool = False,
+        patience: float = PATIENCE,
     ) -> dict[str, Any]:
         body = json.dumps(request).encode() if request is not None else b""
-        answer = await self._patiently(f"$JS.API.{verb}", body, None, PATIENCE, tolerate_errors)
-        return answer
+        return await self._patiently(f"$JS.API.{verb}", body, None, patience, tolerate_errors)
 
     async def _patiently(
         self,
@@ -371,7 +385,7 @@ def _raise_error(subject: str, answer: Mapping[str, Any], tolerate_errors: bool)
     error = answer.get("error")
     if error is None:
         return
-    if error.get("code") == 503:
+    if error.get("code") == 503 or error.get("err_code") == _NO_SUITABLE_PEERS:
         raise Unavailable(f"{subject}: {error.get('description')}")
     if error.get("err_code") in _WRONG_SEQUENCE:
         raise WrongSequence(f"{subject}: {error.get('description')}")

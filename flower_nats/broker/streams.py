@@ -1,6 +1,5 @@
 """The streams of the runtime, and what they promise on the servers at hand."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from flower_nats.broker import subjects
@@ -30,16 +29,15 @@ def _stream(name: str, subject: str, replicas: int, **more: Any) -> dict[str, An
     }
 
 
-async def replicas_for(connection: Connection) -> int:
-    """Return how many copies the cluster at hand can hold: 3 where there are three servers."""
-    servers = len(connection.server_info.get("connect_urls") or [])
-    clustered = bool(connection.server_info.get("cluster"))
-    return 3 if clustered and servers >= 3 else 1
+def replicas_for(connection: Connection) -> int:
+    """Return how many copies of everything the broker at hand should hold: 3 if it is a cluster."""
+    # However many of its servers are up right now: one that is down at our start comes back.
+    return 3 if connection.server_info.get("cluster") else 1
 
 
-async def ensure_streams(connection: Connection, replicas: int | None = None) -> None:
+async def ensure_streams(connection: Connection) -> None:
     """Create the streams, or bring them to today's configuration. Any replica may do it any time."""
-    count = replicas if replicas is not None else await replicas_for(connection)
+    count = replicas_for(connection)
     for config in (
         _stream(
             subjects.MESSAGES_STREAM,
@@ -55,21 +53,3 @@ async def ensure_streams(connection: Connection, replicas: int | None = None) ->
         ),
     ):
         await connection.ensure_stream(config)
-
-
-async def stream_state(connection: Connection) -> Mapping[str, Any]:
-    """Return per stream its replicas, messages and bytes, for status and metrics."""
-    report: dict[str, Any] = {}
-    for name in (
-        subjects.MESSAGES_STREAM,
-        subjects.OBJECTS_STREAM,
-        subjects.LOGS_STREAM,
-        subjects.BLOBS_STREAM,
-    ):
-        info = await connection.info(name)
-        report[name] = {
-            "replicas": info["config"]["num_replicas"],
-            "messages": info["state"]["messages"],
-            "bytes": info["state"]["bytes"],
-        }
-    return report
