@@ -24,6 +24,8 @@ from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
 
 _POLL_SECONDS = 0.02
+_WATCH_SECONDS = 0.2
+"""Between two looks at a process that is meant to run for long: looking often costs CPU for ever."""
 _LOG_LIMIT_BYTES = 10_000_000
 _CHILD = Path(__file__).with_name("child.py")
 
@@ -106,7 +108,7 @@ class OwnedProcess:
             code = self.exit_code()
             if code is not None:
                 return code
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(_WATCH_SECONDS)
 
     async def stop(self, grace: float = 5.0) -> None:
         """Ask it to end, wait for it and all that it has started, kill them after `grace` seconds.

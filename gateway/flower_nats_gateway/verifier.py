@@ -10,16 +10,14 @@ import itertools
 import struct
 import sys
 from functools import lru_cache
+from typing import cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
-
-log = get_logger(__name__)
 
 _HEAD = struct.Struct("<QHHH")
 _VERDICT = struct.Struct("<Q?")
@@ -27,15 +25,46 @@ _KEYS = 20_000
 _LONGEST = 0xFFFF
 
 
+class _Child(asyncio.SubprocessProtocol):
+    """The child process: its verdicts go straight to whoever waits, without a task in between."""
+
+    def __init__(self) -> None:
+        self.pending: dict[int, asyncio.Future[bool]] = {}
+        self.ended = asyncio.get_running_loop().create_future()
+        self._unread = b""
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Hand out the verdicts that have come whole."""
+        self._unread += data
+        whole = len(self._unread) - len(self._unread) % _VERDICT.size
+        for number, valid in _VERDICT.iter_unpack(self._unread[:whole]):
+            future = self.pending.pop(number, None)
+            if future is not None and not future.done():
+                future.set_result(valid)
+        self._unread = self._unread[whole:]
+
+    def process_exited(self) -> None:
+        """Tell those who wait that no verdict will come."""
+        for future in self.pending.values():
+            if not future.done():
+                future.set_exception(Unavailable("the signature verifier died"))
+        self.ended.set_result(None)
+
+
 class Verifier:
     """Verifies signatures in a child process, which it starts again if it dies."""
 
     def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._child: _Child | None = None
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._stdin: asyncio.WriteTransport | None = None
         self._starting = asyncio.Lock()
-        self._pending: dict[int, asyncio.Future[bool]] = {}
         self._numbers = itertools.count()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None if there is none."""
+        return self._transport.get_pid() if self._transport is not None else None
 
     async def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         """Return whether `signature` is `message` signed (ECDSA, SHA-256) by this PEM key's owner.
@@ -44,53 +73,31 @@ class Verifier:
         """
         if max(len(public_key), len(message), len(signature)) > _LONGEST:
             return False
-        stdin = await self._child()
+        if self._child is None or self._child.ended.done():
+            await self._start()
+        assert self._child is not None
+        assert self._stdin is not None
         number = next(self._numbers)
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._pending[number] = future
+        self._child.pending[number] = future
         head = _HEAD.pack(number, len(public_key), len(message), len(signature))
-        stdin.write(head + public_key + message + signature)
-        try:
-            return await future
-        finally:
-            self._pending.pop(number, None)
+        self._stdin.write(head + public_key + message + signature)
+        return await future
 
     async def close(self) -> None:
         """End the child."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-            await self._process.wait()
-        if self._reader is not None:
-            await self._reader
+        if self._child is not None and self._stdin is not None:
+            self._stdin.close()
+            await self._child.ended
 
-    async def _child(self) -> asyncio.StreamWriter:
+    async def _start(self) -> None:
         async with self._starting:
-            if self._process is None or self._process.returncode is not None:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "flower_nats_gateway.verifier",
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                )
-                self._reader = asyncio.create_task(self._read(self._process), name="verifier")
-            assert self._process.stdin is not None
-            return self._process.stdin
-
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        try:
-            while True:
-                verdict = await process.stdout.readexactly(_VERDICT.size)
-                number, valid = _VERDICT.unpack(verdict)
-                future = self._pending.get(number)
-                if future is not None and not future.done():
-                    future.set_result(valid)
-        except asyncio.IncompleteReadError:
-            await process.wait()
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(Unavailable("the signature verifier died"))
+            if self._child is not None and not self._child.ended.done():
+                return
+            self._transport, self._child = await asyncio.get_running_loop().subprocess_exec(
+                _Child, sys.executable, "-m", "flower_nats_gateway.verifier", stderr=None
+            )
+            self._stdin = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
 
 
 @lru_cache(maxsize=_KEYS)
