@@ -21,7 +21,9 @@ from flwr.supercore.date import now
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
-_MAX_RETRY_DELAY = 20.0
+MAX_RETRY_DELAY = 20.0
+"""Seconds a node waits at most before it repeats a call."""
+
 _SIGNATURE_SECONDS = 200.0
 """How long a signature made ahead is used; servers take it for 305 s."""
 
@@ -59,6 +61,9 @@ class Tally:
 
     retries: int = 0
     """Calls repeated after UNAVAILABLE."""
+
+    late_heartbeats: int = 0
+    """Heartbeats not answered within 5 s, and repeated."""
 
     waits: int = 0
     """Objects found announced but not yet available, each followed by a back-off."""
@@ -125,7 +130,7 @@ class FleetCalls:
                     raise
             self._tally.retries += 1
             await asyncio.sleep(random.uniform(0, ceiling))
-            ceiling = min(2 * ceiling, _MAX_RETRY_DELAY)
+            ceiling = min(2 * ceiling, MAX_RETRY_DELAY)
 
     async def close(self) -> None:
         await self._channel.close()

@@ -54,15 +54,7 @@ class Generator:
         return {}
 
     async def tally(self) -> dict[str, object]:
-        return {
-            "calls": dict(self._tally.calls),
-            "empty_pulls": self._tally.empty_pulls,
-            "retries": self._tally.retries,
-            "waits": self._tally.waits,
-            "bytes_pulled": self._tally.bytes_pulled,
-            "bytes_pushed": self._tally.bytes_pushed,
-            "errors": self._tally.errors,
-        }
+        return dict(vars(self._tally))
 
     async def leave(self) -> None:
         for life in self._lives:

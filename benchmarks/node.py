@@ -18,7 +18,7 @@ from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 
-from benchmarks.fleet import FleetCalls, Tally
+from benchmarks.fleet import MAX_RETRY_DELAY, FleetCalls, Tally
 from benchmarks.payloads import Reply, ReplyContent, reply_content, reply_to
 
 EMPTY_PULL_SLEEP = 3.0
@@ -82,11 +82,25 @@ class SimulatedNode:
             node=self._node, heartbeat_interval=_HEARTBEAT_INTERVAL
         ).SerializeToString()
         while True:
-            response = await self._fleet.call("SendNodeHeartbeat", request, _HEARTBEAT_TIMEOUT)
-            if not response.success:
-                self._tally.errors.append(f"heartbeat of node {self.node_id} refused")
+            await self._heartbeat(request)
             pause = (_HEARTBEAT_INTERVAL - _HEARTBEAT_TIMEOUT) * random.uniform(0.7, 0.9)
             await asyncio.sleep(pause)
+
+    async def _heartbeat(self, request: bytes) -> None:
+        ceiling = 1.0
+        while True:
+            try:
+                response = await self._fleet.call("SendNodeHeartbeat", request, _HEARTBEAT_TIMEOUT)
+            except grpc.aio.AioRpcError as exc:
+                if exc.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise
+                self._tally.late_heartbeats += 1
+                await asyncio.sleep(random.uniform(0, ceiling))
+                ceiling = min(2 * ceiling, MAX_RETRY_DELAY)
+                continue
+            if not response.success:
+                self._tally.errors.append(f"heartbeat of node {self.node_id} refused")
+            return
 
     async def _main_loop(self) -> None:
         request = fleet_pb2.PullMessagesRequest(node=self._node).SerializeToString()

@@ -25,7 +25,7 @@ _HUNDRED = Exchange(
     repeats=3,
 )
 _FIVE_HUNDRED = Exchange(
-    "exchange-500", "500 nodes, 1 KB", (_HALF,), nodes=500, size=_KB, repeats=3, budget=55
+    "exchange-500", "500 nodes, 1 KB", (_HALF,), nodes=500, size=_KB, repeats=3, budget=40
 )
 _BULK = Exchange(
     "bulk",

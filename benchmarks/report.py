@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -50,7 +51,7 @@ def verdicts(scenario: Scenario, row: Row) -> list[Verdict]:
 def _compare(goal: Goal, ours: Cell, stock: Cell) -> Verdict:
     mine, theirs = getattr(ours, goal.measure), getattr(stock, goal.measure)
     text = f"{ratio(mine, theirs)} of {goal.than} (at most 1/{1 / goal.factor:.0f})"
-    return Verdict(mine <= goal.factor * theirs, text)
+    return Verdict(mine <= goal.factor * theirs and not ours.lost, text)
 
 
 def ratio(part: float, whole: float) -> str:
@@ -78,7 +79,8 @@ def describe(cell: Cell) -> str:
     cpu = f"{cell.cpu:.2f}"
     if not cell.times:
         return f"{cpu}, {_megabytes(cell.total_memory.pss)}"
-    return f"{cell.seconds:.2f} s (n={len(cell.times)}), CPU {cpu} s"
+    lost = f", {len(cell.lost)} replies LOST" if cell.lost else ""
+    return f"{cell.seconds:.2f} s (n={len(cell.times)}), CPU {cpu} s{lost}"
 
 
 def table(results: Sequence[tuple[Scenario, Row]], targets: Sequence[type[Target]]) -> str:
@@ -107,6 +109,11 @@ def details(scenario: Scenario, name: str, cell: Cell) -> str:
         "ServerApp's CPU": cell.app_cpu,
     }
     parts = [f"{label} {_numbers(values)}" for label, values in series.items() if values]
+    if len(cell.part_cpu) > 1:
+        medians = ((part, statistics.median(values)) for part, values in cell.part_cpu.items())
+        parts.append("server CPU by part " + ", ".join(f"{part} {n:.2f}" for part, n in medians))
+    if cell.lost:
+        parts.append(f"{len(cell.lost)} replies LOST, first: {cell.lost[0]}")
     if cell.memory:
         parts.append("memory (PSS/RSS) " + _memory(cell))
     if cell.tally:
@@ -129,7 +136,8 @@ def _tally(cell: Cell) -> str:
     tally = cell.tally
     counted = (
         f"{sum(tally['calls'].values())} calls, {tally['empty_pulls']} empty pulls, "
-        f"{tally['waits']} waits for objects, {tally['retries']} retries"
+        f"{tally['waits']} waits for objects, {tally['retries']} retries, "
+        f"{tally['late_heartbeats']} late heartbeats"
     )
     errors: list[str] = tally["errors"]
     return f"{counted}, {len(errors)} ERRORS, first {errors[0]}" if errors else counted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +40,12 @@ class Cell:
     server_cpu: list[float] = field(default_factory=list)
     """CPU of every process of the server."""
 
+    part_cpu: dict[str, list[float]] = field(default_factory=dict)
+    """The same, by part of the server."""
+
+    lost: list[str] = field(default_factory=list)
+    """Why the server gave up on a node, once per reply it lost."""
+
     nodes_cpu: list[float] = field(default_factory=list)
     """CPU of the simulated nodes, which share the cores with the server."""
 
@@ -56,6 +62,13 @@ class Cell:
     """What an acknowledged message survived on this server."""
 
     failure: str = ""
+
+    def add_cpu(self, before: Mapping[str, float], after: Mapping[str, float], per: float) -> None:
+        """Add what the server spent between two readings of its clocks, per ``per`` seconds."""
+        spent = {part: (after[part] - before.get(part, 0.0)) / per for part in after}
+        self.server_cpu.append(sum(spent.values()))
+        for part, seconds in spent.items():
+            self.part_cpu.setdefault(part, []).append(seconds)
 
     @property
     def seconds(self) -> float:
@@ -138,10 +151,7 @@ class Exchange(Scenario):
     def _exchange(
         self, target: Target, cell: Cell, fleet: Worker, server_app: Worker, nodes: list[int]
     ) -> None:
-        def clocks() -> tuple[float, ...]:
-            return (target.cpu_seconds(), fleet.cpu_seconds(), server_app.cpu_seconds())
-
-        before = clocks()
+        server, clients = target.cpu_seconds(), (fleet.cpu_seconds(), server_app.cpu_seconds())
         with _sampling(target, cell, self.edge_memory_limit is not None):
             answer = server_app.ask(
                 "exchange",
@@ -151,9 +161,10 @@ class Exchange(Scenario):
                 timeout=_EXCHANGE_SECONDS,
             )
         cell.times.append(answer["seconds"])
-        series = (cell.server_cpu, cell.nodes_cpu, cell.app_cpu)
-        for values, start, end in zip(series, before, clocks(), strict=True):
-            values.append(end - start)
+        cell.lost += answer["lost"]
+        cell.add_cpu(server, target.cpu_seconds(), per=1)
+        cell.nodes_cpu.append(fleet.cpu_seconds() - clients[0])
+        cell.app_cpu.append(server_app.cpu_seconds() - clients[1])
 
 
 @contextmanager
@@ -179,12 +190,12 @@ class Idle(Scenario):
     def measure(self, target: Target, cell: Cell) -> None:
         with _fleet(target, self.nodes, size=0) as fleet:
             fleet.ask("join", _JOIN_SECONDS)
-            before = (target.cpu_seconds(), fleet.cpu_seconds())
+            server, nodes = target.cpu_seconds(), fleet.cpu_seconds()
             start = time.monotonic()
             time.sleep(target.idle_seconds)
             watched = time.monotonic() - start
-            cell.server_cpu.append((target.cpu_seconds() - before[0]) / watched)
-            cell.nodes_cpu.append((fleet.cpu_seconds() - before[1]) / watched)
+            cell.add_cpu(server, target.cpu_seconds(), per=watched)
+            cell.nodes_cpu.append((fleet.cpu_seconds() - nodes) / watched)
             cell.memory = {part: memory(members) for part, members in target.processes().items()}
             cell.tally = fleet.ask("tally", _JOIN_SECONDS)
 
@@ -197,7 +208,7 @@ class RealRun(Scenario):
         with realrun.clients(target.addresses, target.directory) as children:
             before = target.cpu_seconds()
             cell.times.append(realrun.run(target.addresses, children))
-            cell.server_cpu.append(target.cpu_seconds() - before)
+            cell.add_cpu(before, target.cpu_seconds(), per=1)
 
 
 def _fleet(target: Target, nodes: int, size: int) -> Worker:

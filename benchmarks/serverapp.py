@@ -86,24 +86,30 @@ class ServerApp:
         start = time.monotonic()
         replies = list(self._grid.send_and_receive(messages, timeout=timeout))
         seconds = time.monotonic() - start
-        check_replies(replies, nodes, size)
+        lost = check_replies(replies, nodes, size)
         del replies, messages, content
         gc.collect()
-        return {"seconds": seconds}
+        return {"seconds": seconds, "lost": lost}
 
 
-def check_replies(replies: list[Any], nodes: list[int], size: int) -> None:
-    """Raise ValueError unless every node sent one reply, whole and unlike the others'."""
-    if failed := [reply.error for reply in replies if reply.has_error()]:
-        raise ValueError(f"{len(failed)} error replies, first {failed[0]}")
-    senders = sorted(reply.metadata.src_node_id for reply in replies)
-    if senders != sorted(nodes):
-        raise ValueError(f"{len(senders)} replies from {len(nodes)} nodes")
-    arrays = [next(iter(reply.content["arrays"].values())).data for reply in replies]
-    if min(len(array) for array in arrays) < size // 4 * 4:
+def check_replies(replies: list[Any], nodes: list[int], size: int) -> list[str]:
+    """Return the reasons of error replies, which the server gave in place of a node's reply.
+
+    Raises:
+        ValueError: A reply is missing, cut short, not for this exchange or like another one.
+    """
+    if len(replies) != len(nodes):
+        raise ValueError(f"{len(replies)} replies from {len(nodes)} nodes")
+    whole = [reply for reply in replies if not reply.has_error()]
+    senders = {reply.metadata.src_node_id for reply in whole}
+    if len(senders) != len(whole) or not senders <= set(nodes):
+        raise ValueError("a node replied twice, or one that was not asked")
+    arrays = [next(iter(reply.content["arrays"].values())).data for reply in whole]
+    if any(len(array) < size // 4 * 4 for array in arrays):
         raise ValueError("a reply was cut short")
     if len({array[-64:] for array in arrays}) != len(arrays):
         raise ValueError("two nodes sent the same reply")
+    return [str(reply.error.reason) for reply in replies if reply.has_error()]
 
 
 def serve(arguments: Mapping[str, Any]) -> None:

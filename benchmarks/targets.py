@@ -88,9 +88,9 @@ class Target(ABC):
         """Whether it has said that it serves, if it says so at all."""
         return True
 
-    def cpu_seconds(self) -> float:
-        """CPU time of all its processes so far, in seconds."""
-        return cpu_seconds(self.child.tree())
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time of all its processes so far, in seconds, by what they are."""
+        return {part: cpu_seconds(members) for part, members in self.processes().items()}
 
     @abstractmethod
     def durability(self) -> str:

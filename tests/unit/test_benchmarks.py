@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import Error, Message
 from flwr.common.serde import message_to_proto
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
@@ -20,7 +20,7 @@ from benchmarks.payloads import instruction_content, reply_content, reply_to
 from benchmarks.plan import FULL, QUICK
 from benchmarks.processes import ChildFailed, Memory, free_address
 from benchmarks.profile_server import top
-from benchmarks.report import table, verdicts
+from benchmarks.report import describe, table, verdicts
 from benchmarks.scenarios import Cell, Exchange, Goal
 from benchmarks.serverapp import check_replies
 from benchmarks.targets import TARGETS, FlowerNats, StockInMemory, part_of
@@ -112,16 +112,36 @@ async def test_a_node_signs_ahead_for_all_calls_of_an_exchange() -> None:
 def test_an_exchange_counts_only_if_every_node_sent_one_whole_reply() -> None:
     replies = [_reply(7), _reply(8)]
 
-    check_replies(replies, [7, 8], 1000)
+    assert check_replies(replies, [7, 8], 1000) == []
 
     with pytest.raises(ValueError, match="1 replies from 2 nodes"):
         check_replies(replies[:1], [7, 8], 1000)
+    with pytest.raises(ValueError, match="replied twice"):
+        check_replies([replies[0], replies[0]], [7, 8], 1000)
     with pytest.raises(ValueError, match="cut short"):
         check_replies(replies, [7, 8], 2000)
     with pytest.raises(ValueError, match="same reply"):
         copy = _reply(8)
         copy.content["arrays"] = replies[0].content["arrays"]
         check_replies([replies[0], copy], [7, 8], 1000)
+
+
+def test_a_reply_that_the_server_gave_up_on_is_lost() -> None:
+    gone = Message(Error(3, "node gone"), reply_to=_instruction(8))
+
+    assert check_replies([_reply(7), gone], [7, 8], 1000) == ["node gone"]
+
+    cell = Cell(times=[1.0], server_cpu=[1.0], lost=["node gone"])
+    assert describe(cell) == "1.00 s (n=1), CPU 1.00 s, 1 replies LOST"
+
+
+def test_cpu_is_told_by_part_and_in_sum() -> None:
+    cell = Cell()
+
+    cell.add_cpu({"gateway": 1.0, "nats": 2.0}, {"gateway": 3.0, "nats": 3.0, "other": 1.0}, per=2)
+
+    assert cell.part_cpu == {"gateway": [1.0], "nats": [0.5], "other": [0.5]}
+    assert cell.cpu == 2.0
 
 
 def test_repeats_stop_when_the_time_is_up_but_not_before_the_first() -> None:
