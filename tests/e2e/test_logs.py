@@ -44,7 +44,7 @@ def test_streaming_a_finished_run_prints_every_line_once_and_ends(
 def test_streaming_a_running_app_shows_lines_soon_after_they_were_printed(
     federation: Federation,
 ) -> None:
-    run_id = federation.run_app("slow", f"lines={LINES} interval-seconds=0.4")
+    run_id = federation.run_app("slow", f"lines={LINES} interval-seconds=0.3")
     stream = federation.start_cli("prompt-stream", "log", str(run_id), "--stream")
     delays: dict[int, float] = {}
     deadline = time.monotonic() + 60
