@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import socket
 from pathlib import Path
 
 from flower_nats.broker.connection import Connection
 from flower_nats.embedded.nats_server import Membership, NatsServer
+from flower_nats.embedded.ports import free_ports, is_free
 from flower_nats.embedded.process import private_directory, private_file
 from flower_nats.embedded.secret import secret_in
 
@@ -17,10 +16,6 @@ SIZE = 3
 """Servers in a cluster: the fewest that lose nothing, and go on, without one of them."""
 
 _FORM_SECONDS = 60.0
-
-# Below the ports that systems give to outgoing connections, one of which could otherwise sit on a
-# member's port when the member comes back.
-_PORTS = range(20000, 32000)
 
 
 class NatsCluster:
@@ -89,26 +84,9 @@ def _settled_ports(path: Path) -> list[tuple[int, int]]:
         kept = [(int(client), int(route)) for client, route in json.loads(path.read_text())]
     except (FileNotFoundError, ValueError):
         kept = []
-    if len(kept) == SIZE and all(_is_free(port) for pair in kept for port in pair):
+    if len(kept) == SIZE and all(is_free(port) for pair in kept for port in pair):
         return kept
-    ports = _free_ports(2 * SIZE)
+    ports = free_ports(2 * SIZE)
     pairs = list(zip(ports[:SIZE], ports[SIZE:], strict=True))
     private_file(path, json.dumps(pairs))
     return pairs
-
-
-def _free_ports(count: int) -> list[int]:
-    candidates = iter(random.sample(_PORTS, len(_PORTS)))
-    free = (port for port in candidates if _is_free(port))
-    return [next(free) for _ in range(count)]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do, to pass over connections of a former server that are still closing.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

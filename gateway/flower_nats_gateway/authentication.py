@@ -7,7 +7,6 @@ do what they do against a stock SuperLink.
 import hashlib
 import hmac
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -117,8 +116,8 @@ class ServerAppIoAuthenticator:
             namespace=f"superexec:{call.method.path}",
             nonce=nonce,
             expires_at=float(timestamp) + _OLDEST,
-            # Tells our own second try from a replay.
-            holder=uuid.uuid4().hex,
+            # Tells a second try, ours or our balancer's, from a replay.
+            holder=call.request_id,
         )
         if not answer["reserved"]:
             raise _failed("this SuperExec call was made before")

@@ -10,6 +10,7 @@ from google.protobuf.message import Message as ProtoMessage
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire.methods import Method
+from flower_nats.wire.request_id import REQUEST_ID, request_id
 
 _M = TypeVar("_M", bound=ProtoMessage)
 
@@ -28,6 +29,8 @@ class Call:
         self._body = body
         self._metadata = metadata
         self._parsed: ProtoMessage | None = None
+        self.request_id = request_id(self.text(REQUEST_ID))
+        """Unique per call of a client: a balancer may make one call at several gateways."""
 
     @property
     def body(self) -> bytes:

@@ -1,6 +1,5 @@
 """Everything that is not mailbox work: the request as it is to a superlink, its answer as it is back."""
 
-import uuid
 from dataclasses import replace
 
 from flower_nats.broker.connection import PATIENCE
@@ -22,6 +21,6 @@ class Forwarder:
     async def __call__(self, call: Call, caller: Caller) -> bytes:
         """Forward one call."""
         service, name = call.method.service, call.method.name
-        caller = replace(caller, request_id=uuid.uuid4().hex)
+        caller = replace(caller, request_id=call.request_id)
         patience = _PATIENCE.get(name, PATIENCE)
         return await self._rpc.call(service, name, call.body, caller, patience=patience)

@@ -37,11 +37,15 @@ def allow_many_connections() -> None:
 
 
 async def listen(
-    address: str, handlers: Sequence[grpc.GenericRpcHandler], tls: TlsFiles | None
+    address: str,
+    handlers: Sequence[grpc.GenericRpcHandler],
+    health_servicer: health.aio.HealthServicer,
+    tls: TlsFiles | None = None,
 ) -> grpc.aio.Server:
-    """Start a gRPC server on `host:port`. Raises `CannotListen`."""
+    """Start a gRPC server on `host:port`, which also tells its health. Raises `CannotListen`."""
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers(tuple(handlers))
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     try:
         if tls is None:
             server.add_insecure_port(address)
@@ -56,16 +60,3 @@ async def listen(
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
     pair = (Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes())
     return grpc.ssl_server_credentials([pair], Path(tls.ca_certificate).read_bytes(), False)
-
-
-async def listen_for_health(address: str) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """Start a gRPC health server (never TLS, as stock's). Raises `CannotListen`."""
-    servicer = health.aio.HealthServicer()
-    server = grpc.aio.server()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    try:
-        server.add_insecure_port(address)
-    except RuntimeError as exc:
-        raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
-    await server.start()
-    return server, servicer

@@ -32,7 +32,7 @@ from flower_nats_gateway.edge import Service, ServiceHandler
 from flower_nats_gateway.fleet import FleetService
 from flower_nats_gateway.forwarding import Forwarder
 from flower_nats_gateway.identities import Identities
-from flower_nats_gateway.listener import allow_many_connections, listen, listen_for_health
+from flower_nats_gateway.listener import allow_many_connections, listen
 from flower_nats_gateway.objects import ObjectService
 from flower_nats_gateway.serverappio import ServerAppIoService
 from flower_nats_gateway.usage import Usage
@@ -60,7 +60,7 @@ class Gateway:
         self._settings = settings
         self._connection = connection
         self._servers: list[grpc.aio.Server] = []
-        self._health: health.aio.HealthServicer | None = None
+        self._health = health.aio.HealthServicer()
         self._since = time.time()
 
     def services(self) -> tuple[Service, Service, Service]:
@@ -111,11 +111,12 @@ class Gateway:
             (settings.fleet_api_address, fleet, settings.tls),
             (settings.control_api_address, control, settings.tls),
         ):
-            self._servers.append(await listen(address, [ServiceHandler(service)], tls))
+            handlers = [ServiceHandler(service)]
+            self._servers.append(await listen(address, handlers, self._health, tls))
         if settings.health_server_address:
-            server, self._health = await listen_for_health(settings.health_server_address)
-            self._servers.append(server)
-            await self._report_health(serving=True)
+            # Never TLS, as stock's.
+            self._servers.append(await listen(settings.health_server_address, [], self._health))
+        await self._report_health(serving=True)
         log.info(
             "gateway_ready",
             gateway=self.id,
@@ -152,9 +153,8 @@ class Gateway:
             log.warning("gateway_left_unsaid", reason=exc.detail)
 
     async def _report_health(self, *, serving: bool) -> None:
-        if self._health is not None:
-            status = health_pb2.HealthCheckResponse
-            await self._health.set("", status.SERVING if serving else status.NOT_SERVING)
+        status = health_pb2.HealthCheckResponse
+        await self._health.set("", status.SERVING if serving else status.NOT_SERVING)
 
 
 async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:

@@ -1,0 +1,243 @@
+"""The balancer: no call notices that a gateway dies, and clients are never told to give up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from flower_nats.embedded.balancer import Api, Balancer
+from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
+from flower_nats.settings import TlsFiles
+from flower_nats.wire.methods import BY_NAME
+from tests.e2e.certificates import create_server_certificates
+from tests.e2e.processes import accepts_connections
+from tests.integration.gateways import free_address
+
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+@dataclass
+class Front:
+    """A balancer, what is behind it, and a channel through it."""
+
+    balancer: Balancer
+    upstreams: list[OwnedProcess]
+    channel: grpc.aio.Channel
+
+    async def call(self, method: str, body: bytes, timeout: float = 20.0) -> bytes:
+        multicallable: Any = self.channel.unary_unary(_path(method))
+        answer: bytes = await multicallable(body, timeout=timeout)
+        return answer
+
+    async def serving_pid(self, method: str = "ServerAppIo.GetNodes") -> int:
+        return int((await self.call(method, b"who")).split()[0])
+
+
+def _path(method: str) -> str:
+    service, _, name = method.partition(".")
+    return BY_NAME[(service, name)].path
+
+
+def _upstream(address: str, directory: Path) -> OwnedProcess:
+    port = address.rpartition(":")[2]
+    command = [sys.executable, "-m", "tests.integration.upstream", port]
+    return OwnedProcess(ProcessSpec(f"up-{port}", command, log=directory / f"{port}.log"))
+
+
+@asynccontextmanager
+async def front(
+    directory: Path, api: str = "serverappio", tls: TlsFiles | None = None
+) -> AsyncIterator[Front]:
+    addresses = [free_address(), free_address()]
+    upstreams = [_upstream(address, directory) for address in addresses]
+    listen = free_address()
+    balancer = Balancer(directory / "balancer", [Api(api, listen, addresses, tls)])
+    channel = grpc.aio.insecure_channel(listen, options=_OPTIONS)
+    if tls:
+        credentials = grpc.ssl_channel_credentials(tls.ca_certificate.read_bytes())
+        channel = grpc.aio.secure_channel(listen, credentials, options=_OPTIONS)
+    try:
+        for upstream in upstreams:
+            await upstream.start()
+        await until(lambda: all(map(accepts_connections, addresses)))
+        await balancer.start()
+        yield Front(balancer, upstreams, channel)
+    finally:
+        await channel.close()
+        await balancer.stop()
+        for upstream in upstreams:
+            await upstream.stop()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def kill(process: OwnedProcess) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("method", ["PushTaskOutput", "PullMessages", "ClaimTask"])
+async def test_a_call_in_hand_of_a_gateway_that_is_killed_is_made_at_another(
+    tmp_path: Path, method: str
+) -> None:
+    async with front(tmp_path) as there:
+        victim = there.upstreams[0].pid
+
+        # Whoever gets it first: the victim dies of it, the other one answers.
+        answers = [
+            await there.call(f"ServerAppIo.{method}", f"die {victim}".encode()) for _ in range(3)
+        ]
+
+        await until(lambda: there.upstreams[0].exit_code() is not None)
+    assert {int(answer.split()[0]) for answer in answers} == {there.upstreams[1].pid}
+
+
+async def test_held_calls_move_when_their_gateway_is_killed(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        calls = [
+            asyncio.create_task(there.call("ServerAppIo.PullMessages", b"hold 1.5"))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(0.5)
+        kill(there.upstreams[0])
+
+        answers = await asyncio.gather(*calls)
+
+    assert {int(answer.split()[0]) for answer in answers} == {there.upstreams[1].pid}
+
+
+async def test_a_large_request_is_made_again_in_full(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        body = b"die %d " % there.upstreams[0].pid + b"x" * 10_000_000
+        answers = [await there.call("ServerAppIo.PushObject", body) for _ in range(3)]
+
+        await until(lambda: there.upstreams[0].exit_code() is not None)
+    assert {int(answer.split()[2]) for answer in answers} == {len(body)}
+
+
+async def test_attempts_at_one_call_have_one_request_id_and_calls_have_their_own(
+    tmp_path: Path,
+) -> None:
+    async with front(tmp_path) as there:
+        answers = [await there.call("ServerAppIo.GetNodes", b"who") for _ in range(4)]
+
+    assert len({answer.split()[1] for answer in answers}) == 4
+
+
+async def test_new_calls_go_past_a_gateway_that_is_not_ready(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        unready = int((await there.call("ServerAppIo.GetNodes", b"unready")).split()[0])
+        await asyncio.sleep(2.0)
+
+        pids = {await there.serving_pid() for _ in range(10)}
+
+    assert unready not in pids and len(pids) == 1
+
+
+async def test_a_gateway_that_comes_back_is_used_again(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        first = there.upstreams[0]
+        kill(first)
+        await first.wait()
+        assert await there.serving_pid() == there.upstreams[1].pid
+        await first.start()
+
+        async with asyncio.timeout(15):
+            while await there.serving_pid() != first.pid:
+                await asyncio.sleep(0.1)
+
+
+async def test_without_any_gateway_a_call_is_unavailable_in_the_end(tmp_path: Path) -> None:
+    async with front(tmp_path, "control") as there:
+        for upstream in there.upstreams:
+            kill(upstream)
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await there.call("Control.ListRuns", b"", timeout=60.0)
+
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_refusals_of_a_gateway_arrive_as_they_are(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await there.call("ServerAppIo.ClaimTask", b"fail now")
+
+    assert (refused.value.code(), refused.value.details()) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "no",
+    )
+
+
+async def test_streams_arrive_as_they_are_written(tmp_path: Path) -> None:
+    async with front(tmp_path, "control") as there:
+        follow: Any = there.channel.unary_stream(_path("Control.StreamLogs"))
+        stream = follow(b"3")
+        first = await asyncio.wait_for(stream.read(), 2.0)
+
+        assert [first, await stream.read(), await stream.read()] == [
+            b"first",
+            b"last",
+            grpc.aio.EOF,
+        ]
+
+
+async def test_large_answers_arrive_in_full(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        answer = await there.call("ServerAppIo.PullObject", b"large 80000000")
+
+    assert len(answer) == 80_000_000
+
+
+async def test_methods_that_flower_does_not_have_are_unimplemented(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        nothing: Any = there.channel.unary_unary("/flwr.proto.ServerAppIo/Nothing")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await nothing(b"")
+
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_tls_ends_at_the_balancer(tmp_path: Path) -> None:
+    made = create_server_certificates(tmp_path)
+    tls = TlsFiles(made.certificate, made.key, made.ca_certificate)
+    async with front(tmp_path, "fleet", tls) as there:
+        assert await there.serving_pid("Fleet.GetRun")
+
+
+async def test_without_any_gateway_tls_is_served_all_the_same(tmp_path: Path) -> None:
+    made = create_server_certificates(tmp_path)
+    tls = TlsFiles(made.certificate, made.key, made.ca_certificate)
+    async with front(tmp_path, "fleet", tls) as there:
+        for upstream in there.upstreams:
+            kill(upstream)
+
+        # "handshake failed" in the details would make stock clients give up.
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await there.call("Fleet.GetRun", b"", timeout=60.0)
+
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "handshake" not in str(refused.value.details())
+
+
+async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        api = Api("serverappio", there.balancer._apis[0].listen, ["127.0.0.1:1"], None)
+        second = Balancer(tmp_path / "second", [api])
+
+        with pytest.raises(ProcessFailedError, match="is in use"):
+            await second.start()
