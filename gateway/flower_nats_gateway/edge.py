@@ -15,6 +15,7 @@ from flower_nats.wire.methods import Method
 from flower_nats_gateway.authentication import Authenticator
 from flower_nats_gateway.call import Call, Endpoint
 from flower_nats_gateway.control import Stream
+from flower_nats_gateway.turnstile import SMALL, Turnstile
 
 log = get_logger(__name__)
 
@@ -38,16 +39,24 @@ class ServiceHandler(grpc.GenericRpcHandler):
     """Routes the calls of one API by their path."""
 
     def __init__(self, service: Service) -> None:
+        arriving, leaving = Turnstile(), Turnstile()
         self._handlers = {
-            method.path: _stream_handler(method, service)
-            if method.streams
-            else _unary_handler(method, service)
-            for method in service.methods
+            method.path: _handler(method, service, arriving, leaving) for method in service.methods
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return the handler of a call; gRPC answers UNIMPLEMENTED where there is none."""
         return self._handlers.get(handler_call_details.method)
+
+
+def _handler(method: Method, service: Service, arriving: Turnstile, leaving: Turnstile) -> Any:
+    if method.streams:
+        return _stream_handler(method, service)
+    if method.name == "PushObject":
+        return _bulky_request_handler(method, service, arriving)
+    if method.name == "PullObject":
+        return _bulky_response_handler(method, service, leaving)
+    return _unary_handler(method, service)
 
 
 def _unary_handler(method: Method, service: Service) -> Any:
@@ -62,6 +71,44 @@ def _unary_handler(method: Method, service: Service) -> Any:
             await _abort(method, context, exc)
 
     return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _bulky_request_handler(method: Method, service: Service, turnstile: Turnstile) -> Any:
+    endpoint = service.endpoints[method.name]
+
+    async def handle(_requests: Any, context: Any) -> bytes:
+        try:
+            async with turnstile.place() as place:
+                body = await place.transfer(context.read())
+                if body is grpc.aio.EOF:
+                    body = b""
+                if len(body) <= SMALL:
+                    place.leave()
+                call = Call(method, body, _metadata(context))
+                del body
+                return await endpoint(call, await service.authenticate(call))
+        except Exception as exc:
+            await _abort(method, context, exc)
+
+    return grpc.stream_unary_rpc_method_handler(handle)
+
+
+def _bulky_response_handler(method: Method, service: Service, turnstile: Turnstile) -> Any:
+    endpoint = service.endpoints[method.name]
+
+    async def handle(body: bytes, context: Any) -> None:
+        try:
+            call = Call(method, body, _metadata(context))
+            response = await endpoint(call, await service.authenticate(call))
+            if len(response) <= SMALL:
+                await context.write(response)
+                return
+            async with turnstile.place() as place:
+                await place.transfer(context.write(response))
+        except Exception as exc:
+            await _abort(method, context, exc)
+
+    return grpc.unary_stream_rpc_method_handler(handle)
 
 
 def _stream_handler(method: Method, service: Service) -> Any:

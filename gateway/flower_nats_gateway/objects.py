@@ -1,10 +1,8 @@
-"""Serving objects: a bounded cache, and bounds on what is in memory at once."""
+"""Serving objects, with a bounded cache of those that many read."""
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from flower_nats.broker import subjects
 from flower_nats.broker.hints import Wakes
@@ -13,43 +11,16 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.messages import check_object
 from flower_nats_gateway.arrivals import Arrivals
 from flower_nats_gateway.call import Drain
+from flower_nats_gateway.turnstile import SMALL
 
 CACHE_BYTES = 48 * 1024 * 1024
 """Bytes of objects that a gateway keeps: a broadcast is read from the broker once per gateway."""
 
-TRANSFER_BYTES = 32 * 1024 * 1024
-"""Bytes of large objects that are handled at once; further ones wait their turn."""
-
-READS = 16
+READS = 4
 """Objects that are read from the broker at once."""
 
 HOLD = 20.0
 """Seconds for which a reader of an announced object is held until it is whole."""
-
-_SMALL = 64 * 1024
-"""Bytes up to which an object counts as small: cached whoever sends it, not counted as transfer."""
-
-
-class Budget:
-    """At most so many bytes at once; who is over waits."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._used = 0
-        self._freed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def use(self, size: int) -> AsyncIterator[None]:
-        """Hold `size` bytes of the budget; one use larger than all of it runs alone."""
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._used == 0 or self._used + size <= self._limit)
-            self._used += size
-        try:
-            yield
-        finally:
-            async with self._freed:
-                self._used -= size
-                self._freed.notify_all()
 
 
 class ObjectCache:
@@ -92,7 +63,6 @@ class ObjectService:
         self._wakes = wakes
         self._drain = drain
         self._cache = ObjectCache(CACHE_BYTES)
-        self._transfers = Budget(TRANSFER_BYTES)
         self._reads = asyncio.Semaphore(READS)
         self._reading: dict[tuple[int, str], asyncio.Future[bytes | None]] = {}
         wakes.listen("fn.event.run.", self._on_run_event)
@@ -111,14 +81,12 @@ class ObjectService:
         if not arrival.wants(object_id):
             return False
         content = request.object_content
-        if len(content) > _SMALL:
-            async with self._transfers.use(len(content)):
-                await asyncio.to_thread(check_object, object_id, content)
-                await self._objects.put(run_id, object_id, content, request.session_id)
+        if len(content) > SMALL:
+            await asyncio.to_thread(check_object, object_id, content)
         else:
             check_object(object_id, content)
-            await self._objects.put(run_id, object_id, content, request.session_id)
-        if broadcast or len(content) <= _SMALL:
+        await self._objects.put(run_id, object_id, content, request.session_id)
+        if broadcast or len(content) <= SMALL:
             self._cache.put((run_id, object_id), _found(content))
         await self._arrivals.arrived(arrival, object_id)
         return True
@@ -163,7 +131,7 @@ class ObjectService:
         if content is None:
             return None
         response = _found(content)
-        if broadcast or len(response) <= _SMALL:
+        if broadcast or len(response) <= SMALL:
             self._cache.put(key, response)
         return response
 

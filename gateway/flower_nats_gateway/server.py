@@ -33,6 +33,7 @@ from flower_nats_gateway.fleet import FleetService
 from flower_nats_gateway.forwarding import Forwarder
 from flower_nats_gateway.identities import Identities
 from flower_nats_gateway.listener import allow_many_connections, listen
+from flower_nats_gateway.memory import return_freed_memory
 from flower_nats_gateway.objects import ObjectService
 from flower_nats_gateway.serverappio import ServerAppIoService
 from flower_nats_gateway.usage import Usage
@@ -167,6 +168,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     allow_many_connections()
+    return_freed_memory()
     connection = await Connection.connect(settings.nats, "gateway")
     gateway = Gateway(settings, connection)
     try:
