@@ -5,7 +5,9 @@
 | `up.lock` | the pid of the `up` that owns the directory, and holds a lock as long as it lives |
 | `up.json` | the addresses of a runtime that is ready, for `status` and `down` |
 | `nats/` | nats-server: its configuration, password and streams |
+| `nats-<n>/`, `nats-cluster/` | instead, with three replicas: each of three servers; what they share |
 | `postgres/` | PostgreSQL: its password and data |
+| `balancer/` | with replicas: configuration of the balancer |
 | `logs/` | output of every process |
 | `run/` | pid files of the other processes |
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,8 +40,8 @@ class RunningState:
     started_at: str
     """When it became ready, ISO 8601."""
 
-    nats: str
-    """URL of its NATS server, with the password in it."""
+    nats: Sequence[str]
+    """URLs of its NATS servers, with the password in them."""
 
     serverappio_api_address: str
     """`host:port` of the ServerAppIo API."""
@@ -67,9 +69,19 @@ class DataDir:
         """Directory of PostgreSQL."""
         return self.path / "postgres"
 
+    @property
+    def balancer(self) -> Path:
+        """Directory of the balancer."""
+        return self.path / "balancer"
+
+    @property
+    def logs(self) -> Path:
+        """Directory of what processes put out."""
+        return private_directory(self.path / "logs")
+
     def log_of(self, process: str) -> Path:
         """Return the file that takes a process's output."""
-        return private_directory(self.path / "logs") / f"{process}.log"
+        return self.logs / f"{process}.log"
 
     def pid_file_of(self, process: str) -> Path:
         """Return the file that remembers a process."""

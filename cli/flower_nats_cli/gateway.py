@@ -17,6 +17,7 @@ from flower_nats_cli.addresses import EVERYWHERE, join_address
 @opts.nats_option
 @opts.api_address_options
 @opts.tls_options
+@opts.tls_terminated_option
 @opts.appio_ca_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
@@ -26,19 +27,20 @@ def gateway(**options: Any) -> None:
     """Start one gateway: it serves Flower's APIs and needs NATS only.
 
     SuperNodes, the flwr command and SuperExecs connect to it. Start as many as you like; without
-    --insecure it needs TLS certificates.
+    --insecure or --tls-terminated it needs TLS certificates.
     """
     settings = gateway_settings(options)
     configure_logs(settings.log)
     from flower_nats_gateway.server import serve
 
-    asyncio.run(serve(settings))
+    __import__("uvloop").run(serve(settings))
 
 
 def gateway_settings(options: opts.Options) -> GatewaySettings:
     """Turn the command's options into settings; raises UsageError."""
     tls = opts.tls_files(options)
-    if tls is None and not options["insecure"]:
+    terminated = options["tls_terminated"]
+    if tls is None and not (options["insecure"] or terminated):
         raise click.UsageError(
             "TLS certificates are required: give --ssl-certfile, --ssl-keyfile and "
             "--ssl-ca-certfile. To serve unencrypted, say --insecure."
@@ -51,7 +53,7 @@ def gateway_settings(options: opts.Options) -> GatewaySettings:
         tls=tls,
         appio_tls=opts.tls_files(options, "appio_"),
         superexec_auth_secret=opts.superexec_secret(options),
-        enable_supernode_auth=opts.check_supernode_auth(options, tls),
+        enable_supernode_auth=opts.check_supernode_auth(options, encrypted=bool(tls or terminated)),
         health_server_address=options["health_server_address"],
         log=opts.log_settings(options),
     )

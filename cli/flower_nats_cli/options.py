@@ -94,6 +94,12 @@ insecure_option = click.option(
     help="Serve without TLS whatever certificates are given. Data travels unencrypted.",
 )
 
+tls_terminated_option = click.option(
+    "--tls-terminated",
+    is_flag=True,
+    help="Serve without TLS, behind a balancer that speaks TLS with clients.",
+)
+
 tls_options = _together(
     insecure_option,
     click.option("--ssl-certfile", type=_FILE, help="Certificate of the Fleet and Control API."),
@@ -201,10 +207,10 @@ def tls_files(options: Options, prefix: str = "") -> TlsFiles | None:
     return None
 
 
-def check_supernode_auth(options: Options, tls: TlsFiles | None) -> bool:
+def check_supernode_auth(options: Options, *, encrypted: bool) -> bool:
     """Read `supernode_auth_option`; raises UsageError without TLS, as stock does."""
     enabled = bool(options["enable_supernode_auth"])
-    if enabled and tls is None:
+    if enabled and not encrypted:
         raise click.UsageError(
             "--enable-supernode-auth needs TLS: give --ssl-certfile, --ssl-keyfile and "
             "--ssl-ca-certfile, and not --insecure."

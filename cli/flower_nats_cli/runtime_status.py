@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,11 +30,11 @@ class StatusClient:
 
 
 @asynccontextmanager
-async def status_client(nats_url: str) -> AsyncIterator[StatusClient]:
+async def status_client(nats: Sequence[str]) -> AsyncIterator[StatusClient]:
     """Connect for the time of a `with` block; raises Unavailable when no broker answers."""
     # Nobody needs to read of each attempt: who asks says what came of it.
     logging.getLogger("flower_nats.broker").setLevel(logging.ERROR)
-    connection = await Connection.connect([nats_url], name="flower-nats", patience=_CONNECT_SECONDS)
+    connection = await Connection.connect(nats, name="flower-nats", patience=_CONNECT_SECONDS)
     try:
         yield StatusClient(connection)
     finally:

@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.balancer import Balancer, find_caddy
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
-from flower_nats.settings import GatewaySettings, SuperexecSettings, TlsFiles
+from flower_nats.settings import GatewaySettings, SuperexecSettings
 from flower_nats_cli.addresses import accepts_connections, claim_address, reachable
+from flower_nats_cli.brokers import Broker
 from flower_nats_cli.datadir import DataDir, RunningState
+from flower_nats_cli.edges import edges, gateway_flags
 from flower_nats_cli.flower import find_program, superexec_process
 from flower_nats_cli.runtime_status import status_client
 from flower_nats_cli.supervisor import Supervisor
@@ -31,9 +33,10 @@ _POLL_SECONDS = 0.05
 # Seconds that each group has to end in good order: 9.5 in all, of the 10 that `up` promises.
 # ServerApps end with their SuperExec, and tell a gateway of it: gateways outlast them.
 _SUPEREXEC_GRACE = 2.5
-_GATEWAY_GRACE = 3.0
+_BALANCER_GRACE = 1.0
+_GATEWAY_GRACE = 2.5
 _SUPERLINK_GRACE = 2.0
-_SERVER_GRACE = 2.0
+_SERVER_GRACE = 1.5
 
 log = get_logger(__name__)
 
@@ -46,7 +49,7 @@ class StackSettings:
     """Where everything is kept."""
 
     gateway: GatewaySettings
-    """Settings of every gateway; its `nats` is not used."""
+    """Where clients find the APIs, and settings of every gateway; its `nats` is not used."""
 
     superexec: SuperexecSettings | None
     """The SuperExec for ServerApps, None in `process` isolation."""
@@ -59,19 +62,20 @@ class StackSettings:
 
 
 class Stack:
-    """A runtime: NATS, PostgreSQL, superlinks, gateways and a SuperExec.
+    """A runtime: NATS, PostgreSQL, superlinks, gateways, a balancer and a SuperExec.
 
     The data directory must be owned. `start` fails with FlowerNatsError, and `stop` is needed even
     then.
     """
 
     def __init__(self, settings: StackSettings, **environment: str) -> None:
-        find_superexec(settings)
+        find_programs(settings)
         self.settings = _with_claimed_addresses(settings)
         self.supervisor = Supervisor()
         self._environment = environment
         data = settings.data
-        self._nats = NatsServer(data.nats, data.log_of("nats"))
+        self._broker = Broker(data, settings.replicas)
+        self._edges = edges(self.settings.gateway, settings.replicas)
         self._postgres = PostgresServer(data.postgres, data.log_of("postgres"))
 
     async def start(self) -> RunningState:
@@ -79,9 +83,11 @@ class Stack:
         data, start = self.settings.data, self.supervisor.start
         data.withdraw()
         await data.end_leftovers()
-        await start([self._nats, self._postgres], _SERVER_GRACE)
+        await start([*self._broker.servers, self._postgres], _SERVER_GRACE)
+        await self._broker.until_formed()
         await start(self._superlinks(), _SUPERLINK_GRACE)
         await start(self._gateways(), _GATEWAY_GRACE)
+        await start(self._balancers(), _BALANCER_GRACE)
         await start(self._superexecs(), _SUPEREXEC_GRACE)
         await self._until_ready()
         self.supervisor.watch()
@@ -96,19 +102,29 @@ class Stack:
 
     def _superlinks(self) -> list[OwnedProcess]:
         secrets = {
-            "FLOWER_NATS_SUPERLINK_NATS": self._nats.url,
+            "FLOWER_NATS_SUPERLINK_NATS": ",".join(self._broker.urls),
             "FLOWER_NATS_SUPERLINK_DATABASE": self._postgres.dsn,
         }
         # In process isolation each: the one SuperExec here is the supervisor's.
         flags = ["--isolation", "process"]
         if self.settings.gateway.enable_supernode_auth:
             flags += ["--enable-supernode-auth"]
-        return [self._replica("superlink", n, flags, secrets) for n in self._numbers()]
+        numbers = range(1, self.settings.replicas + 1)
+        return [self._replica("superlink", n, flags, secrets) for n in numbers]
 
     def _gateways(self) -> list[OwnedProcess]:
-        secrets = {"FLOWER_NATS_GATEWAY_NATS": self._nats.url}
-        flags = _gateway_flags(self.settings)
-        return [self._replica("gateway", n, flags, secrets) for n in self._numbers()]
+        secrets = {"FLOWER_NATS_GATEWAY_NATS": ",".join(self._broker.urls)}
+        secret_file = self.settings.superexec_auth_secret_file
+        more = ["--superexec-auth-secret-file", str(secret_file)] if secret_file else []
+        balanced = bool(self._edges.balanced)
+        return [
+            self._replica("gateway", n, [*gateway_flags(one, balanced=balanced), *more], secrets)
+            for n, one in enumerate(self._edges.gateways, 1)
+        ]
+
+    def _balancers(self) -> list[Balancer]:
+        data, apis = self.settings.data, self._edges.balanced
+        return [Balancer(data.balancer, apis, data.log_of("balancer"))] if apis else []
 
     def _superexecs(self) -> list[OwnedProcess]:
         settings, data = self.settings.superexec, self.settings.data
@@ -116,9 +132,6 @@ class Stack:
             return []
         log_file, pid_file = data.log_of("superexec"), data.pid_file_of("superexec")
         return [superexec_process(settings, log_file, pid_file, **self._environment)]
-
-    def _numbers(self) -> range:
-        return range(1, self.settings.replicas + 1)
 
     def _replica(
         self, command: str, number: int, flags: Sequence[str], secrets: dict[str, str]
@@ -148,7 +161,7 @@ class Stack:
         once and not started again.
         """
         deadline = time.monotonic() + _READY_SECONDS
-        async with status_client(self._nats.url) as client:
+        async with status_client(self._broker.urls) as client:
             while time.monotonic() < deadline:
                 self.supervisor.check()
                 if self._accept_connections():
@@ -160,28 +173,32 @@ class Stack:
         raise ProcessFailedError(f"Not ready within {_READY_SECONDS:.0f} s; see {logs}.")
 
     def _accept_connections(self) -> bool:
-        return all(accepts_connections(address) for address in _api_addresses(self.settings))
+        listeners = [self.settings.gateway, *self._edges.gateways]
+        return all(
+            accepts_connections(address) for one in listeners for address in _api_addresses(one)
+        )
 
     def _state(self) -> RunningState:
-        serverappio, fleet, control = map(reachable, _api_addresses(self.settings))
+        serverappio, fleet, control = map(reachable, _api_addresses(self.settings.gateway))
         return RunningState(
             pid=os.getpid(),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            nats=self._nats.url,
+            nats=self._broker.urls,
             serverappio_api_address=serverappio,
             fleet_api_address=fleet,
             control_api_address=control,
         )
 
 
-def find_superexec(settings: StackSettings) -> None:
-    """Raise FlowerMissingError if a SuperExec is needed and not installed."""
+def find_programs(settings: StackSettings) -> None:
+    """Raise FlowerNatsError if a program is needed that is not installed."""
+    if settings.replicas > 1:
+        find_caddy()
     if settings.superexec is not None:
         find_program("flower-superexec")
 
 
-def _api_addresses(settings: StackSettings) -> tuple[str, str, str]:
-    gateway = settings.gateway
+def _api_addresses(gateway: GatewaySettings) -> tuple[str, str, str]:
     return (
         gateway.serverappio_api_address,
         gateway.fleet_api_address,
@@ -191,7 +208,7 @@ def _api_addresses(settings: StackSettings) -> tuple[str, str, str]:
 
 def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     """Settle on addresses before anything starts; raises AddressInUseError."""
-    serverappio, fleet, control = map(claim_address, _api_addresses(settings))
+    serverappio, fleet, control = map(claim_address, _api_addresses(settings.gateway))
     gateway = replace(
         settings.gateway,
         serverappio_api_address=serverappio,
@@ -202,31 +219,3 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
         settings.superexec, appio_api_address=reachable(serverappio)
     )
     return replace(settings, gateway=gateway, superexec=superexec)
-
-
-def _gateway_flags(settings: StackSettings) -> list[str]:
-    gateway = settings.gateway
-    serverappio, fleet, control = _api_addresses(settings)
-    flags = ["--serverappio-api-address", serverappio]
-    flags += ["--fleet-api-address", fleet, "--control-api-address", control]
-    if gateway.tls is None:
-        flags += ["--insecure"]
-    else:
-        flags += _tls_flags("--ssl", gateway.tls)
-    if gateway.appio_tls is not None:
-        flags += _tls_flags("--appio-ssl", gateway.appio_tls)
-    if gateway.enable_supernode_auth:
-        flags += ["--enable-supernode-auth"]
-    if settings.superexec_auth_secret_file is not None:
-        flags += ["--superexec-auth-secret-file", str(settings.superexec_auth_secret_file)]
-    if gateway.health_server_address is not None:
-        flags += ["--health-server-address", gateway.health_server_address]
-    return flags
-
-
-def _tls_flags(prefix: str, files: TlsFiles) -> list[str]:
-    return [
-        *(f"{prefix}-certfile", str(files.certificate)),
-        *(f"{prefix}-keyfile", str(files.key)),
-        *(f"{prefix}-ca-certfile", str(files.ca_certificate)),
-    ]

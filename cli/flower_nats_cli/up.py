@@ -27,7 +27,8 @@ log = get_logger(__name__)
     type=click.IntRange(min=1, max=32),
     default=1,
     show_default=True,
-    help="Superlinks and gateways to start; the gateways share the ports.",
+    help="Superlinks and gateways to start. From 2 on a balancer serves the ports for the gateways; "
+    "from 3 on NATS is a cluster of three servers, and survives one.",
 )
 @opts.isolation_option
 @opts.api_address_options
@@ -79,7 +80,7 @@ def _gateway_settings(options: opts.Options) -> GatewaySettings:
         tls=tls,
         appio_tls=appio_tls,
         superexec_auth_secret=opts.superexec_secret(options),
-        enable_supernode_auth=opts.check_supernode_auth(options, tls),
+        enable_supernode_auth=opts.check_supernode_auth(options, encrypted=tls is not None),
         health_server_address=options["health_server_address"],
         log=LogSettings(level=options["log_level"]),
     )

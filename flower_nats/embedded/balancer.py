@@ -28,7 +28,7 @@ from flower_nats.embedded.process import (
     private_file,
 )
 from flower_nats.settings import TlsFiles
-from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO, Method
+from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO
 from flower_nats.wire.request_id import REQUEST_ID
 
 _START_SECONDS = 30.0
@@ -37,6 +37,10 @@ _GRACE_SECONDS = 0.5
 
 _BUFFER_BYTES = 64 * 1024 * 1024
 """A call with a larger body is passed on all the same, but cannot be made again."""
+
+_HELD = frozenset({"PullMessages", "PullObject", "PullPendingTasks"})
+
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
 _SERVING = "\\x00\\x00\\x00\\x00\\x02\\x08\\x01"
 """Regular expression for the gRPC health protocol's SERVING, with its frame."""
@@ -47,13 +51,13 @@ class Api:
     """One API: where clients find it, and the gateways that serve it."""
 
     name: str
-    """fleet, serverappio or control."""
+    """fleet, serverappio, control, or health (the gRPC health protocol)."""
 
     listen: str
     """`host:port` for clients."""
 
     gateways: Sequence[str]
-    """`host:port` of this API at each gateway, without TLS."""
+    """`host:port` of this API at each gateway, without TLS; of any API for health."""
 
     tls: TlsFiles | None
     """Certificates to speak TLS with clients, None to serve them in the clear."""
@@ -61,19 +65,17 @@ class Api:
 
 @dataclass(frozen=True)
 class _Kind:
-    """Methods that are treated alike. Times are in seconds."""
+    """Calls that are treated alike. Times are in seconds."""
 
-    methods: Sequence[Method]
+    paths: Sequence[str]
 
     answer_within: float
-    """After this time a gateway counts as hung and another one is asked."""
+    """After this time a gateway counts as hung and another one is asked; 0 for never."""
 
     try_for: float
     """How long a gateway is looked for, counted from the call's start."""
 
-    @property
-    def streams(self) -> bool:
-        return self.methods[0].streams
+    streams: bool = False
 
 
 class Balancer:
@@ -194,28 +196,27 @@ def _certificate(api: Api) -> dict[str, Any]:
 
 def _kinds(api: str) -> list[_Kind]:
     """Sort an API's methods; none is left out."""
+    if api == "health":
+        return [_Kind([_HEALTH_CHECK], 2, 0)]
     methods = {"fleet": FLEET, "serverappio": SERVERAPPIO, "control": CONTROL}[api]
-    streams = [method for method in methods if method.streams]
+    streams = [method.path for method in methods if method.streams]
     # What gateways hold: up to 50 s, and up to 20 s more while the broker is away.
-    held = [
-        method
-        for method in methods
-        if method.name in {"PullMessages", "PullObject", "PullPendingTasks"}
-    ]
+    held = [method.path for method in methods if method.name in _HELD]
     # Stock ServerApps try this once: it must find a gateway in the end.
-    once = [method for method in methods if method.name == "PushTaskOutput"]
-    others = [method for method in methods if method not in {*streams, *held, *once}]
+    once = [method.path for method in methods if method.name == "PushTaskOutput"]
+    sorted_out = {*streams, *held, *once}
+    others = [method.path for method in methods if method.path not in sorted_out]
     kinds = (
-        _Kind(streams, 0, 20),
+        _Kind(streams, 0, 20, streams=True),
         _Kind(held, 75, 80),
         _Kind(once, 60, 600),
         _Kind(others, 25, 30),
     )
-    return [kind for kind in kinds if kind.methods]
+    return [kind for kind in kinds if kind.paths]
 
 
 def _route(api: Api, kind: _Kind) -> dict[str, Any]:
-    match = [{"path": [method.path for method in kind.methods]}]
+    match = [{"path": kind.paths}]
     buffers = {"request_buffers": _BUFFER_BYTES}
     if not kind.streams:
         buffers["response_buffers"] = _BUFFER_BYTES
@@ -249,7 +250,7 @@ _UNKNOWN = {"handle": [{"handler": "static_response", "status_code": 404}]}
 
 # The gRPC health protocol on the very port that serves.
 _ACTIVE_CHECK = {
-    "uri": "/grpc.health.v1.Health/Check",
+    "uri": _HEALTH_CHECK,
     "method": "POST",
     "headers": {"Content-Type": ["application/grpc"], "Te": ["trailers"]},
     "body": "\0\0\0\0\0",

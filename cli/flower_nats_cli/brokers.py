@@ -1,0 +1,47 @@
+"""The NATS of a data directory: one server, or a cluster of three."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flower_nats.embedded.nats_cluster import SIZE, NatsCluster, is_cluster
+from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.model.errors import FlowerNatsError
+from flower_nats_cli.datadir import DataDir
+
+
+class SingleServerError(FlowerNatsError):
+    """The directory's NATS is one server, and stays it."""
+
+
+class Broker:
+    """One NATS server, or a cluster of them where there are replicas enough to be worth it.
+
+    What the first `up` of a directory chose holds for good, because the streams are there: fewer
+    replicas later keep the cluster. Raises SingleServerError where the streams are on one server
+    and a cluster is asked for.
+    """
+
+    def __init__(self, data: DataDir, replicas: int) -> None:
+        self._cluster: NatsCluster | None = None
+        self.servers: Sequence[NatsServer]
+        if is_cluster(data.path) or (replicas >= SIZE and not data.nats.exists()):
+            self._cluster = NatsCluster(data.path, data.logs)
+            self.servers = self._cluster.members
+            return
+        if replicas >= SIZE:
+            raise SingleServerError(
+                f"{data.path} keeps its streams on one NATS server, which more replicas do not "
+                f"make safer. Remedy: another --data-dir, or --replicas {SIZE - 1}."
+            )
+        self.servers = [NatsServer(data.nats, data.log_of("nats"))]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """URLs for clients, with the password in them; known once the servers were started."""
+        return tuple(server.url for server in self.servers)
+
+    async def until_formed(self) -> None:
+        """Wait until it stores messages, once its servers run."""
+        if self._cluster is not None:
+            await self._cluster.until_formed()
