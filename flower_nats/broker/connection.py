@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -40,7 +41,11 @@ _PENDING_BYTES = 64 * 1024 * 1024
 
 _NOT_FOUND = 10037
 _NO_SUITABLE_PEERS = 10005
+_DUPLICATE_IN_PROCESS = 10158
 _WRONG_SEQUENCE = frozenset({10071, 10164})
+
+# Not enough servers are there yet; the same message was sent before and its copies are being made.
+_PASSING = frozenset({_NO_SUITABLE_PEERS, _DUPLICATE_IN_PROCESS})
 
 Headers = Mapping[str, str]
 MessageHandler = Callable[[Msg], Awaitable[None]]
@@ -96,7 +101,8 @@ class Connection:
             # The driver itself would go on for ever, at the start too.
             async with asyncio.timeout(patience):
                 await client.connect(
-                    servers=list(urls),
+                    servers=[_without_login(url) for url in urls],
+                    **_login(urls),
                     name=name,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=_RECONNECT_WAIT,
@@ -376,16 +382,35 @@ class Connection:
             await asyncio.sleep(0.1)
 
     async def _on_reconnect(self) -> None:
-        log.info("broker_reconnected", url=str(self._client.connected_url))
+        url = self._client.connected_url
+        log.info("broker_reconnected", server=url.netloc if url else "")
         for callback in self._reconnected:
             callback()
+
+
+def _login(urls: Sequence[str]) -> dict[str, Any]:
+    """Return the login in the URLs as the driver's options.
+
+    In a URL it would be for that server alone, and not for those that the cluster tells of.
+    """
+    for url in map(urlsplit, urls):
+        if url.username is not None and url.password is not None:
+            return {"user": unquote(url.username), "password": unquote(url.password)}
+        if url.username is not None:
+            return {"token": unquote(url.username)}
+    return {}
+
+
+def _without_login(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _raise_error(subject: str, answer: Mapping[str, Any], tolerate_errors: bool) -> None:
     error = answer.get("error")
     if error is None:
         return
-    if error.get("code") == 503 or error.get("err_code") == _NO_SUITABLE_PEERS:
+    if error.get("code") == 503 or error.get("err_code") in _PASSING:
         raise Unavailable(f"{subject}: {error.get('description')}")
     if error.get("err_code") in _WRONG_SEQUENCE:
         raise WrongSequence(f"{subject}: {error.get('description')}")

@@ -130,3 +130,13 @@ async def test_its_secrets_are_private(data_dir: Path, suffix: str) -> None:
     NatsCluster(data_dir)
 
     assert (data_dir / "nats-cluster" / suffix).stat().st_mode & 0o077 == 0
+
+
+async def test_a_client_that_knows_one_server_finds_the_others(data_dir: Path) -> None:
+    async with running_cluster(data_dir) as cluster, connected(cluster.members[0].url) as connection:
+        await ensure_streams(connection)
+        for member in cluster.members[:2]:
+            await kill(member)
+            await connection.store("fn.log.1", b"line")
+            await member.start()
+            await cluster.until_formed()
