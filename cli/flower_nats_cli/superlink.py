@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import click
+import uvloop
 
 from flower_nats.logs import configure_logs
 from flower_nats.settings import SuperlinkSettings
@@ -43,7 +43,7 @@ def superlink(**options: Any) -> None:
     """
     settings = superlink_settings(options)
     configure_logs(settings.log)
-    asyncio.run(_run(settings))
+    uvloop.run(_run(settings))
 
 
 def superlink_settings(options: opts.Options) -> SuperlinkSettings:

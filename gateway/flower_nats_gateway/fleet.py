@@ -79,7 +79,7 @@ class FleetService:
 
     async def pull_messages(self, call: Call, caller: Caller) -> bytes:
         """Return the node's next instruction, holding the call until there is one."""
-        instruction = await self._await_instruction(_node(caller))
+        instruction = await self._await_instruction(caller)
         response = fleet.PullMessagesResponse()
         if instruction is None:
             return response.SerializeToString()
@@ -90,9 +90,10 @@ class FleetService:
         self._usage.traffic(instruction.key.run_id, sent=len(body), received=call.size)
         return body
 
-    async def _await_instruction(self, node_id: int) -> Instruction | None:
+    async def _await_instruction(self, caller: Caller) -> Instruction | None:
+        node_id = _node(caller)
         deadline = time.monotonic() + HOLD
-        with self._wakes.on(subjects.wake_node(node_id)) as wait:
+        with self._wakes.on(subjects.wake_node(node_id), subjects.event_node(node_id)) as wait:
             while True:
                 wait.take()
                 found = await self._mailbox.next_instruction(node_id)
@@ -101,6 +102,9 @@ class FleetService:
                     return found
                 if not await wait.wait(left):
                     return None
+                if await self._identities.node(caller.public_key or b"") is None:
+                    # It was unregistered while it waited: this makes its process end.
+                    raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {node_id} is unregistered")
 
     async def push_messages(self, call: Call, caller: Caller) -> bytes:
         """Take a node's reply in: it counts once its objects have arrived."""

@@ -46,6 +46,7 @@ GRACE = 8.0
 
 _ANNOUNCE_INTERVAL = 5.0
 _LEAVE_SECONDS = 1.0
+_SETTLE_SECONDS = 1.0
 
 
 class Gateway:
@@ -61,6 +62,7 @@ class Gateway:
         self._settings = settings
         self._connection = connection
         self._servers: list[grpc.aio.Server] = []
+        self._serverappio: ServerAppIoService | None = None
         self._health = health.aio.HealthServicer()
         self._since = time.time()
 
@@ -75,7 +77,7 @@ class Gateway:
         fleet = FleetService(
             mailbox, arrivals, object_service, identities, self.wakes, self.usage, self.drain
         )
-        serverappio = ServerAppIoService(
+        serverappio = self._serverappio = ServerAppIoService(
             mailbox,
             arrivals,
             object_service,
@@ -142,6 +144,8 @@ class Gateway:
         self.drain.begin()
         self.wakes.disturb_all()
         await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
+        if self._serverappio is not None:
+            await self._serverappio.settle(_SETTLE_SECONDS)
         await self.usage.send()
         await self._leave()
         await self.verifier.close()

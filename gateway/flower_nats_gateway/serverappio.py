@@ -25,6 +25,7 @@ from flower_nats.wire.messages import (
 )
 from flower_nats_gateway.arrivals import Arrivals
 from flower_nats_gateway.call import Call, Drain, Endpoint
+from flower_nats_gateway.confirmations import Confirmations
 from flower_nats_gateway.forwarding import Forwarder
 from flower_nats_gateway.identities import Identities
 from flower_nats_gateway.objects import ObjectService
@@ -63,6 +64,7 @@ class ServerAppIoService:
         self._arrivals = arrivals
         self._objects = objects
         self._error_replies = error_replies
+        self._confirmations = Confirmations(mailbox)
         self._logs = logs
         self._identities = identities
         self._wakes = wakes
@@ -81,6 +83,10 @@ class ServerAppIoService:
             "PullObject": self.pull_object,
             "ConfirmMessageReceived": self.confirm_message_received,
         }
+
+    async def settle(self, timeout: float) -> None:
+        """Finish what goes on after an answer was given, for at most `timeout` seconds."""
+        await self._confirmations.settle(timeout)
 
     async def pull_pending_tasks(self, call: Call, caller: Caller) -> bytes:
         """Return the pending tasks, holding the call until there is one."""
@@ -226,7 +232,7 @@ class ServerAppIoService:
         request = call.parse(common.ConfirmMessageReceivedRequest)
         run_id = _serverapp_run(caller)
         check_message_id(request.message_object_id)
-        await self._mailbox.confirm_reply(run_id, request.message_object_id)
+        self._confirmations.add(run_id, request.message_object_id)
         return common.ConfirmMessageReceivedResponse().SerializeToString()
 
 

@@ -42,14 +42,11 @@ class Place:
 
     async def transfer(self, moving: Awaitable[_T]) -> _T:
         """Wait for bytes to come or go; the place is given up if that takes longer than `SLOW`."""
-        task = asyncio.ensure_future(moving)
+        patience = asyncio.get_running_loop().call_later(SLOW, self.leave)
         try:
-            await asyncio.wait({task}, timeout=SLOW)
-            if not task.done():
-                self.leave()
-            return await task
+            return await moving
         finally:
-            task.cancel()
+            patience.cancel()
 
 
 class Turnstile:

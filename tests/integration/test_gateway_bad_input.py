@@ -14,6 +14,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.auth import compute_superexec_signature, derive_auth_secret
 
+from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.wire import appio_pb2 as appio
@@ -30,7 +31,7 @@ Status = grpc.StatusCode
 
 
 @pytest.fixture
-async def gateway(nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
+async def gateway(connection: Connection, nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
     async with running_stack(nats_url, pg_dsn) as gateway:
         yield gateway
 
@@ -140,6 +141,17 @@ async def test_an_unregistered_node_is_refused_at_once(gateway: Gateway) -> None
     heartbeat = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
     call = node.call("SendNodeHeartbeat", heartbeat)
     assert await refusal(call) == (Status.UNAUTHENTICATED, "Invalid node ID")
+
+
+async def test_a_node_that_is_unregistered_while_it_waits_hears_of_it_at_once(
+    gateway: Gateway,
+) -> None:
+    node = await gateway.node()
+    waiting = asyncio.create_task(node.pull())
+    await asyncio.sleep(0.3)
+    await node.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=node.node_id))
+    async with asyncio.timeout(3):
+        assert await refusal(waiting) == (Status.UNAUTHENTICATED, "Invalid node ID")
 
 
 async def test_a_heartbeat_interval_out_of_bounds_is_refused(gateway: Gateway) -> None:

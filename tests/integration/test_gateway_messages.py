@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, RecordDict
 
+from flower_nats.broker.connection import Connection
 from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
@@ -22,7 +23,7 @@ from tests.messages import inflate, instruction, reply
 
 
 @pytest.fixture
-async def gateway(nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
+async def gateway(connection: Connection, nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
     async with running_stack(nats_url, pg_dsn) as gateway:
         yield gateway
 
