@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1.7
+# The `flower-nats` command for superlinks and gateways: no servers, no Flower, no compiler.
+#   docker build -t flower-nats .
+ARG PYTHON=python:3.11.15-slim-bookworm
+
+# What to install, and nothing else of pyproject.toml: any other change to that file leaves the
+# layer with the dependencies, which is the slow one, in the cache.
+FROM ${PYTHON} AS requirements
+WORKDIR /source
+COPY pyproject.toml .
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /requirements.txt
+
+FROM ${PYTHON} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv --without-pip /opt/flower-nats
+COPY compose/constraints.txt /constraints.txt
+COPY --from=requirements /requirements.txt /requirements.txt
+# Wheels only: what would have to be compiled fails here, at once and with its name.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/flower-nats/bin/python install --only-binary :all: \
+    --constraint /constraints.txt --requirement /requirements.txt
+WORKDIR /source
+COPY pyproject.toml README.md ./
+COPY flower_nats flower_nats
+COPY gateway gateway
+COPY cli cli
+COPY examples/digits examples/digits
+# Build requirements obey the constraints too.
+ENV PIP_CONSTRAINT=/constraints.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip wheel --no-deps --wheel-dir /wheels . \
+    && pip --python /opt/flower-nats/bin/python install --no-deps /wheels/*.whl
+
+FROM ${PYTHON}
+RUN useradd --system --no-create-home --uid 10001 --user-group flower
+COPY --from=build /opt/flower-nats /opt/flower-nats
+ENV PATH=/opt/flower-nats/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+# ServerAppIo, Fleet and Control of a gateway, and the health of both.
+EXPOSE 9091 9092 9093 8080
+ENTRYPOINT ["flower-nats"]

@@ -1,0 +1,299 @@
+"""The Compose files, as far as they can be judged without running them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
+from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
+from packaging.requirements import Requirement
+
+from flower_nats.embedded.balancer import Api, Balancer, find_caddy
+from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO
+from tests.integration.composition import (
+    Composition,
+    Service,
+    VariableMissingError,
+    compose,
+    read_env_file,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = REPOSITORY / "compose"
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+STACKS = {
+    "one machine": ["compose.yaml"],
+    "one machine, TLS": ["compose.yaml", "compose.tls.yaml"],
+    "high availability": ["compose.ha.yaml"],
+    "high availability, TLS": ["compose.ha.yaml", "compose.tls.yaml"],
+}
+RUNS_APPS = {"superexec", "supernode-1", "supernode-2", "clientapp-1", "clientapp-2"}
+
+
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a newcomer's .env says."""
+    script = tmp_path_factory.mktemp("init") / "init.sh"
+    script.write_text((FOLDER / "init.sh").read_text())
+    subprocess.run(["sh", script], check=True)
+    return read_env_file(script.with_name(".env"))
+
+
+@pytest.fixture(params=list(STACKS.values()), ids=list(STACKS))
+def stack(request: pytest.FixtureRequest, variables: dict[str, str]) -> Composition:
+    return compose([FOLDER / file for file in request.param], variables)
+
+
+@pytest.fixture
+def services(stack: Composition) -> list[Service]:
+    return list(stack.services.values())
+
+
+def test_the_files_and_what_they_add_up_to_are_of_the_compose_specification(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    files = sorted(FOLDER.glob("*.yaml"))
+    for number, names in enumerate(STACKS.values()):
+        merged = tmp_path / f"{number}.json"
+        document = compose([FOLDER / name for name in names], variables).document
+        merged.write_text(json.dumps(document))
+        files.append(merged)
+
+    check = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run(
+        [sys.executable, *check, *map(str, files)], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_without_passwords_nothing_starts() -> None:
+    with pytest.raises(VariableMissingError, match=r"run \./init\.sh first"):
+        compose([FOLDER / "compose.yaml"], {})
+
+
+def test_every_image_is_pinned(services: list[Service]) -> None:
+    builds = [REPOSITORY / "Dockerfile", FOLDER / "nats" / "Dockerfile"]
+    text = "\n".join(build.read_text() for build in builds)
+    bases = [base for base in re.findall(r"^(?:FROM |ARG PYTHON=)(\S+)", text, re.MULTILINE)]
+    images = [service.image for service in services]
+
+    for image in [*images, *(base for base in bases if "$" not in base)]:
+        assert re.fullmatch(r"[\w/.-]+:\d+\.\d+(\.\d+)?(-[\w.-]+)?", image), image
+
+
+def test_versions_agree_with_those_of_the_project(services: list[Service]) -> None:
+    images = dict(service.image.split(":") for service in services)
+    flower = next(one for one in PROJECT["optional-dependencies"]["demo"] if "flwr" in one)
+
+    assert images["flower-nats"] == PROJECT["version"]
+    assert f"flwr=={images['flwr/superexec']}" == flower == f"flwr=={images['flwr/supernode']}"
+    assert f"FROM nats:{images['flower-nats-nats']}-" in (FOLDER / "nats/Dockerfile").read_text()
+
+
+def test_no_container_is_root_or_may_become_it(services: list[Service]) -> None:
+    for service in services:
+        assert service.settings["user"].partition(":")[0] not in ("", "0", "root"), service.name
+        assert service.settings["cap_drop"] == ["ALL"]
+        assert service.settings["security_opt"] == ["no-new-privileges:true"]
+        assert "privileged" not in service.settings
+
+
+def test_every_container_is_watched_and_comes_back(services: list[Service]) -> None:
+    for service in services:
+        assert service.health_command and service.settings["restart"] == "unless-stopped"
+
+
+def test_state_lies_on_volumes_each_with_one_owner(stack: Composition) -> None:
+    owners = [
+        (source, service.name)
+        for service in stack.services.values()
+        for source in service.mounts.values()
+        if not source.startswith(".")
+    ]
+
+    stateful = {name for name in stack.services if name.startswith(("nats", "postgres"))}
+    assert {service for _, service in owners} == stateful
+    assert sorted(volume for volume, _ in owners) == sorted(stack.document["volumes"])
+    assert not any(service.replicas > 1 for service in map(stack.services.get, stateful) if service)
+
+
+def test_only_fleet_and_control_are_published_and_on_this_machine_alone(
+    services: list[Service],
+) -> None:
+    published = [port for service in services for port in service.settings.get("ports", [])]
+
+    assert published == ["127.0.0.1:9092:9092", "127.0.0.1:9093:9093"]
+
+
+def test_apps_are_cut_off_from_nats_and_postgres(stack: Composition) -> None:
+    networks = {name: set(one.settings["networks"]) for name, one in stack.services.items()}
+
+    assert stack.document["networks"]["core"] == {"internal": True}
+    assert {name for name, own in networks.items() if own == {"edge"}} == {*RUNS_APPS, "balancer"}
+    assert all(own == {"core"} for name, own in networks.items() if name.startswith("nats"))
+    assert networks["postgres"] == networks["superlink"] == {"core"}
+
+
+def test_secrets_are_declared_and_stand_in_no_file(stack: Composition) -> None:
+    used = {secret for service in stack.services.values() for secret in service.secrets}
+
+    assert used == set(stack.document["secrets"])
+    ignored = (FOLDER / ".gitignore").read_text().splitlines()
+    assert {".env", "secrets/"} <= set(ignored)
+
+
+def test_flower_takes_the_commands(services: list[Service]) -> None:
+    parsers: dict[str, ArgumentParser] = {
+        "flwr/superexec": superexec_parser(),
+        "flwr/supernode": supernode_parser(),
+    }
+    for service in services:
+        parser = parsers.get(service.image.partition(":")[0])
+        if parser is not None:
+            taken = parser.parse_args(service.command)
+            assert taken.insecure == (not taken.root_certificates)
+            assert taken.superexec_auth_secret_file.startswith("/run/secrets/")
+
+
+def test_with_tls_nobody_outside_a_supernode_speaks_in_clear_text(
+    variables: dict[str, str],
+) -> None:
+    for names in (STACKS["one machine, TLS"], STACKS["high availability, TLS"]):
+        services = compose([FOLDER / name for name in names], variables).services
+        insecure = {name for name, service in services.items() if "--insecure" in service.command}
+
+        # Their own SuperNode's ClientAppIo API, on the same machine.
+        assert insecure == {"clientapp-1", "clientapp-2"}
+        assert services["gateway"].environment["FLOWER_NATS_GATEWAY_INSECURE"] == "false"
+
+
+def test_every_nats_server_syncs_before_it_acknowledges(services: list[Service]) -> None:
+    servers = [service for service in services if service.name.startswith("nats")]
+
+    for service in servers:
+        config = FOLDER / "nats" / Path(service.command[-1]).name
+        text = config.read_text() + (FOLDER / "nats" / "nats.conf").read_text()
+        assert "sync_interval: always" in text
+        assert "include" not in text or 'include "nats.conf"' in text
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_balancer_follows_the_rules_of_up_with_replicas(tls: bool, tmp_path: Path) -> None:
+    gateways = ["gateway-1:1", "gateway-2:1"]
+    ours = adapted_caddyfile(" ".join(gateways), tls, tmp_path)
+    methods = {"serverappio": SERVERAPPIO, "fleet": FLEET, "control": CONTROL}
+    for api, port in (("serverappio", 9091), ("fleet", 9092), ("control", 9093)):
+        reference = Balancer(tmp_path, [Api(api, "127.0.0.1:1", gateways, None)])._config()
+        expected = reference["apps"]["http"]["servers"][api]
+        actual = next(one for one in ours.values() if one["listen"] == [f"0.0.0.0:{port}"])
+        for method in methods[api]:
+            assert rules(proxy_for(method.path, actual)) == rules(proxy_for(method.path, expected))
+        assert actual["read_idle_timeout"] < 0 and actual["write_idle_timeout"] < 0
+
+
+def adapted_caddyfile(gateways: str, tls: bool, home: Path) -> dict[str, Any]:
+    """Return the servers that Caddy reads out of our file."""
+    scheme = {"SCHEME": "https", "TLS": "tls"} if tls else {}
+    apis = dict.fromkeys(("SERVERAPPIO", "FLEET", "CONTROL"), gateways)
+    done = subprocess.run(
+        [find_caddy(), "adapt", "--config", str(FOLDER / "caddy" / "Caddyfile")],
+        env={**os.environ, **apis, **scheme, "HOME": str(home)},
+        capture_output=True,
+        check=True,
+    )
+    servers: dict[str, Any] = json.loads(done.stdout)["apps"]["http"]["servers"]
+    return servers
+
+
+def proxy_for(path: str, server: dict[str, Any]) -> dict[str, Any]:
+    """Return the reverse proxy that serves a path."""
+    for route in server["routes"]:
+        matches = route.get("match", [{"path": ["*"]}])
+        if any(fnmatch(path, pattern) for match in matches for pattern in match["path"]):
+            return next(_proxies(route))
+    raise AssertionError(f"nothing serves {path}")
+
+
+def _proxies(route: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for handler in route["handle"]:
+        if handler["handler"] == "reverse_proxy":
+            yield handler
+        for nested in handler.get("routes", []):
+            yield from _proxies(nested)
+
+
+def rules(proxy: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides about a call, with all times in seconds."""
+    transport, balancing = proxy["transport"], proxy["load_balancing"]
+    checks = proxy["health_checks"]
+    active = {**checks["active"], "body": "an empty gRPC message"}
+    return {
+        "gateways": proxy["upstreams"],
+        "answer": _seconds(transport.get("response_header_timeout", 0)),
+        "connect": _seconds(transport["dial_timeout"]),
+        "compression": transport["compression"],
+        "policy": balancing["selection_policy"],
+        "try": [_seconds(balancing[key]) for key in ("try_duration", "try_interval")],
+        "again": bool(balancing["retry_match"]),
+        "active": {**active, **{key: _seconds(active[key]) for key in ("interval", "timeout")}},
+        "passive": [checks["passive"]["max_fails"], _seconds(checks["passive"]["fail_duration"])],
+        "buffers": [proxy.get(key) for key in ("request_buffers", "response_buffers")],
+        "flush": proxy["flush_interval"],
+        "headers": {key.lower(): value for key, value in _headers(proxy).items()},
+    }
+
+
+def _headers(proxy: dict[str, Any]) -> dict[str, Any]:
+    headers: dict[str, Any] = proxy["headers"]["request"]["set"]
+    return headers
+
+
+def _seconds(value: int | str) -> float:
+    """Read a duration: nanoseconds, or text such as 500ms."""
+    if isinstance(value, int):
+        return value / 1e9
+    number, unit = re.fullmatch(r"(\d+)(ms|s)", value).groups()  # type: ignore[union-attr]
+    return int(number) / (1000 if unit == "ms" else 1)
+
+
+def test_the_balancer_asks_for_health_with_an_empty_message() -> None:
+    # The frame of a gRPC message: not compressed, no bytes.
+    assert (FOLDER / "caddy" / "health-request.bin").read_bytes() == bytes(5)
+
+
+def test_the_image_is_built_from_what_docker_gets_to_see() -> None:
+    lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    seen = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    copied = {
+        source
+        for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
+        for source in sources.split()
+    }
+    mapped = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = set(mapped["package-dir"].values())
+
+    assert copied == seen
+    for package in packages:
+        assert any(Path(package).is_relative_to(source) for source in copied), package
+
+
+def test_the_image_holds_pinned_versions_of_all_that_the_project_needs() -> None:
+    lines = (FOLDER / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+
+    for text in PROJECT["dependencies"]:
+        requirement = Requirement(text)
+        assert pinned[requirement.name] in requirement.specifier, text
