@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -165,6 +166,29 @@ def test_flower_takes_the_commands(services: list[Service]) -> None:
             taken = parser.parse_args(service.command)
             assert taken.insecure == (not taken.root_certificates)
             assert taken.superexec_auth_secret_file.startswith("/run/secrets/")
+
+
+def test_the_supernode_that_the_docs_add_is_like_the_others(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    docs = (REPOSITORY / "docs" / "compose.md").read_text()
+    shown = re.search(r"```yaml\n(services:\n  supernode-3:.*?)```", docs, re.DOTALL)
+    assert shown is not None
+    folder = tmp_path / "compose"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("secrets"))
+    (folder / "nodes.yaml").write_text(shown[1])
+
+    services = compose([folder / "compose.yaml", folder / "nodes.yaml"], variables).services
+
+    def in_place_of_the_third(text: str) -> str:
+        return text.replace("supernode-3", "supernode-1").replace(
+            "=2 num-partitions=3", "=0 num-partitions=2"
+        )
+
+    for name in ("supernode", "clientapp"):
+        third, first = services[f"{name}-3"], services[f"{name}-1"]
+        assert [in_place_of_the_third(part) for part in third.command] == first.command
+        assert third.settings["user"] == first.settings["user"]
 
 
 def test_with_tls_nobody_outside_a_supernode_speaks_in_clear_text(
