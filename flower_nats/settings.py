@@ -86,8 +86,11 @@ class SuperlinkSettings:
     enable_supernode_auth: bool = False
     """Whether only SuperNodes whose key was registered over the Control API are let in."""
 
-    health_server_address: str | None = None
-    """`host:port` of a gRPC health server without TLS, None for none."""
+    http_health_address: str | None = None
+    """`host:port` of an HTTP server that answers `/livez` and `/readyz`, None for none."""
+
+    drain_delay: float = 0.0
+    """Seconds from being unready to ending calls, for balancers to notice."""
 
     log: LogSettings = LogSettings()
     """Where log lines go."""
@@ -123,6 +126,12 @@ class GatewaySettings:
 
     health_server_address: str | None = None
     """`host:port` of a gRPC health server without TLS, None for none."""
+
+    http_health_address: str | None = None
+    """`host:port` of an HTTP server that answers `/livez` and `/readyz`, None for none."""
+
+    drain_delay: float = 0.0
+    """Seconds from being unready to ending calls, for balancers to notice."""
 
     log: LogSettings = LogSettings()
     """Where log lines go."""

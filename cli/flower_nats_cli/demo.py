@@ -18,11 +18,11 @@ from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.logs import configure_logs
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.settings import GatewaySettings, LogSettings, SuperexecSettings
+from flower_nats.stopping import until
 from flower_nats_cli.addresses import LOOPBACK, join_address
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.flower import connection_config, environment_for, find_program
 from flower_nats_cli.stack import Stack, StackSettings
-from flower_nats_cli.up import until
 
 _SUPERNODES = 3
 _SUPERNODE_GRACE_SECONDS = 3.0

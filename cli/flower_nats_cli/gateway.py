@@ -21,6 +21,7 @@ from flower_nats_cli.addresses import EVERYWHERE, join_address
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.health_option
+@opts.http_health_options
 @opts.log_options
 def gateway(**options: Any) -> None:
     """Start one gateway: it serves Flower's APIs and needs NATS only.
@@ -30,9 +31,11 @@ def gateway(**options: Any) -> None:
     """
     settings = gateway_settings(options)
     configure_logs(settings.log)
+    import uvloop
+
     from flower_nats_gateway.server import serve
 
-    __import__("uvloop").run(serve(settings))
+    uvloop.run(serve(settings))
 
 
 def gateway_settings(options: opts.Options) -> GatewaySettings:
@@ -54,6 +57,8 @@ def gateway_settings(options: opts.Options) -> GatewaySettings:
         superexec_auth_secret=opts.superexec_secret(options),
         enable_supernode_auth=opts.check_supernode_auth(options, encrypted=bool(tls or terminated)),
         health_server_address=options["health_server_address"],
+        http_health_address=options["http_health_address"],
+        drain_delay=opts.drain_delay(options),
         log=opts.log_settings(options),
     )
 

@@ -150,6 +150,22 @@ health_option = click.option(
     help="Address of a gRPC health server without TLS. Default: none.",
 )
 
+http_health_options = _together(
+    click.option(
+        "--http-health-address",
+        type=address_argument,
+        metavar="HOST:PORT",
+        help="Address of an HTTP server that answers GET /livez and /readyz. Default: none.",
+    ),
+    click.option(
+        "--drain-delay",
+        type=click.FloatRange(0.0, 5.0),
+        show_default="1 with a health address, else 0",
+        help="Seconds from being told to end, and not ready, to ending calls: what a balancer "
+        "needs to notice.",
+    ),
+)
+
 log_options = _together(
     click.option(
         "--log-level",
@@ -178,6 +194,14 @@ log_options = _together(
         help="Rotated log files that are kept.",
     ),
 )
+
+
+def drain_delay(options: Options) -> float:
+    """Read `--drain-delay`, for which nobody has to wait whom nobody asks for its health."""
+    given: float | None = options["drain_delay"]
+    if given is not None:
+        return given
+    return 1.0 if options["http_health_address"] or options.get("health_server_address") else 0.0
 
 
 def log_settings(options: Options) -> LogSettings:

@@ -33,7 +33,7 @@ _SUPEREXEC_GRACE_SECONDS = 3.0
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.dependency_option
-@opts.health_option
+@opts.http_health_options
 @opts.log_options
 def superlink(**options: Any) -> None:
     """Start one superlink: it serves what gateways forward and needs NATS and PostgreSQL.
@@ -55,7 +55,8 @@ def superlink_settings(options: opts.Options) -> SuperlinkSettings:
         database=options["database"],
         superexec=opts.superexec_settings(options, reachable(address), ca_certificate),
         enable_supernode_auth=options["enable_supernode_auth"],
-        health_server_address=options["health_server_address"],
+        http_health_address=options["http_health_address"],
+        drain_delay=opts.drain_delay(options),
         log=opts.log_settings(options),
     )
 

@@ -11,6 +11,7 @@ import click
 
 from flower_nats.logs import configure_logs, get_logger
 from flower_nats.settings import GatewaySettings, Isolation, LogSettings
+from flower_nats.stopping import until
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import EVERYWHERE, LOOPBACK, join_address, reachable
 from flower_nats_cli.datadir import DataDir, RunningState
@@ -106,19 +107,6 @@ async def _run(settings: StackSettings) -> None:
     finally:
         await stack.stop()
     log.info("ended")
-
-
-async def until(end: asyncio.Event, work: Any) -> Any:
-    """Return what `work` returns, or None if the event comes first: `work` is cancelled then."""
-    working = asyncio.ensure_future(work)
-    ending = asyncio.create_task(end.wait())
-    try:
-        await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        working.cancel()
-        ending.cancel()
-        await asyncio.gather(working, ending, return_exceptions=True)
 
 
 def ready_text(state: RunningState, settings: StackSettings) -> str:

@@ -55,6 +55,10 @@ class WrongSequence(FlowerNatsError):
     """Somebody else has written this subject since it was read."""
 
 
+class ConnectionEnded(FlowerNatsError):
+    """The connection to the broker has ended for good."""
+
+
 class BrokerRefused(FlowerNatsError):
     """The broker refused a request for a reason that trying again would not mend."""
 
@@ -86,6 +90,8 @@ class Connection:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._reconnected: list[Callable[[], None]] = []
+        self._closing = False
+        self._closed = asyncio.Event()
 
     @classmethod
     async def connect(
@@ -113,20 +119,30 @@ class Connection:
                     allow_reconnect=True,
                     drain_timeout=5,
                     reconnected_cb=connection._on_reconnect,
-                    disconnected_cb=_on_disconnect,
+                    disconnected_cb=connection._on_disconnect,
+                    closed_cb=connection._on_close,
                     error_cb=_on_error,
                 )
         except (NatsError, OSError, TimeoutError) as exc:
-            await client.close()
+            await connection.close()
             raise Unavailable(f"no NATS server answers: {client.last_error or exc!r}") from exc
         return connection
 
     async def close(self) -> None:
         """Close the connection after what is on its way out has left."""
+        self._closing = True
         if self._client.is_connected:
             await self._client.drain()
         elif not self._client.is_closed:
             await self._client.close()
+
+    async def until_ended(self) -> None:
+        """Wait for the connection's end, which it has when the broker refuses its login.
+
+        Raises `ConnectionEnded`.
+        """
+        await self._closed.wait()
+        raise ConnectionEnded(f"The broker has ended the connection: {self._client.last_error!r}")
 
     @property
     def is_connected(self) -> bool:
@@ -381,6 +397,13 @@ class Connection:
                     raise
             await asyncio.sleep(0.1)
 
+    async def _on_disconnect(self) -> None:
+        if not self._closing:
+            log.warning("broker_disconnected")
+
+    async def _on_close(self) -> None:
+        self._closed.set()
+
     async def _on_reconnect(self) -> None:
         url = self._client.connected_url
         log.info("broker_reconnected", server=url.netloc if url else "")
@@ -421,10 +444,6 @@ def _raise_error(subject: str, answer: Mapping[str, Any], tolerate_errors: bool)
 def _parse_headers(raw: bytes) -> dict[str, str]:
     lines = raw.decode().split("\r\n")[1:]
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines) if key}
-
-
-async def _on_disconnect() -> None:
-    log.warning("broker_disconnected")
 
 
 async def _on_error(error: Exception) -> None:

@@ -4,35 +4,24 @@ import asyncio
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from flower_nats.broker.connection import Connection
-from flower_nats.broker.hints import Hints
-from flower_nats.broker.mailbox import Mailbox
-from flower_nats.broker.objects import Objects
 from flower_nats.broker.rpc import RpcServer
 from flower_nats.broker.streams import ensure_streams
+from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import SuperlinkSettings
+from flower_nats.stopping import keep_running, until
 from flower_nats.store.connection import Database
-from flower_nats.store.fabs import Fabs
+from flower_nats.store.durability import durability
 from flower_nats.store.leases import Leases
 from flower_nats.store.migrate import migrate
-from flower_nats.store.nodes import Nodes
 from flower_nats.store.replicas import Replicas
-from flower_nats.store.runs import Runs
-from flower_nats.superlink.api import BytesHandler, serve_internal, serve_protobuf
-from flower_nats.superlink.control import ControlApi
-from flower_nats.superlink.control_runs import ControlRunsApi
-from flower_nats.superlink.fleet import FleetApi
-from flower_nats.superlink.housekeeping import Housekeeping, MetadataHousekeeping, Piece
-from flower_nats.superlink.internal import InternalApi
-from flower_nats.superlink.lifecycle import Lifecycle
-from flower_nats.superlink.messages import MessageHousekeeping
-from flower_nats.superlink.serverappio import ServerAppIoApi
-from flower_nats.superlink.serverappio_tasks import TaskWorkApi
+from flower_nats.superlink.housekeeping import Housekeeping
+from flower_nats.superlink.parts import handlers, pieces
 
 log = get_logger(__name__)
 
@@ -45,8 +34,8 @@ _LEAVE_SECONDS = 2.0
 _ANNOUNCE_EVERY = 5.0
 """Seconds between two signs of life."""
 
-_SWEEP_EVERY = 2.0
-"""Seconds between two looks at what is in flight."""
+_LATELY = 15.0
+"""Seconds within which the database must have answered for the worker to be ready."""
 
 
 async def serve(settings: SuperlinkSettings, stop: asyncio.Event | None = None) -> None:
@@ -59,56 +48,114 @@ async def serve(settings: SuperlinkSettings, stop: asyncio.Event | None = None) 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    replica_id = uuid.uuid4().hex
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(_database(settings))
-        connection = await stack.enter_async_context(_connection(settings, replica_id))
-        await ensure_streams(connection)
-        server = RpcServer(connection, handlers(settings, database, connection))
-        await server.start()
-        log.info("superlink_ready", replica=replica_id)
+        worker = await until(stop, _open(stack, settings))
+        if worker is not None:
+            await worker.run(stop)
+
+
+async def _open(stack: AsyncExitStack, settings: SuperlinkSettings) -> "_Worker":
+    """Open what a worker needs; `stack` closes it."""
+    worker_id = uuid.uuid4().hex
+    database = await stack.enter_async_context(_database(settings))
+    connection = await stack.enter_async_context(_connection(settings, worker_id))
+    await ensure_streams(connection)
+    await _tell_durability(database, connection)
+    return _Worker(settings, worker_id, database, connection)
+
+
+class _Worker:
+    """A superlink that has all it needs."""
+
+    def __init__(
+        self,
+        settings: SuperlinkSettings,
+        worker_id: str,
+        database: Database,
+        connection: Connection,
+    ) -> None:
+        self._settings = settings
+        self._id = worker_id
+        self._database = database
+        self._connection = connection
+        self._server = RpcServer(connection, handlers(settings, database, connection))
+        self._heard = Heard(_LATELY)
+        self._readiness = Readiness(
+            {"broker": lambda: connection.is_connected, "database": self._heard}
+        )
+        self._health = HealthServer(self._readiness)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve and keep house until `stop`, then drain. Raises what ended one of its tasks."""
+        if self._settings.http_health_address:
+            await self._health.start(self._settings.http_health_address)
+        await self._server.start()
+        log.info("superlink_ready", replica=self._id)
+        housekeeping = Housekeeping(
+            Leases(self._database), self._id, pieces(self._database, self._connection)
+        )
         try:
-            await _keep_house(database, connection, replica_id, stop)
+            await keep_running(
+                stop,
+                {
+                    "housekeeping": housekeeping.run(),
+                    "announce": self._announce(),
+                    "connection": self._connection.until_ended(),
+                },
+            )
         finally:
-            await server.drain(_DRAIN_SECONDS)
-            await _leave(database, replica_id)
-            log.info("superlink_drained", replica=replica_id)
+            await self._drain()
+
+    async def _announce(self) -> None:
+        """Show this replica to `flower-nats status` for as long as it runs."""
+        replicas, since = Replicas(self._database), time.time()
+        while True:
+            try:
+                await replicas.announce("superlink", self._id, since)
+                self._heard.note()
+            except Unavailable as exc:
+                log.warning("announcement_postponed", reason=exc.detail)
+            await asyncio.sleep(_ANNOUNCE_EVERY)
+
+    async def _drain(self) -> None:
+        """Be unready, finish what is in hand, leave."""
+        self._readiness.leave()
+        await asyncio.sleep(self._settings.drain_delay)
+        await self._server.drain(max(1.0, _DRAIN_SECONDS - self._settings.drain_delay))
+        await self._leave()
+        await self._health.stop()
+        log.info("superlink_drained", replica=self._id)
+
+    async def _leave(self) -> None:
+        """Leave the housekeeping to others at once; without this they wait for the leases to end."""
+        try:
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await Leases(self._database).release(self._id)
+                await Replicas(self._database).leave("superlink", self._id)
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("superlink_left_unsaid", reason=str(exc))
 
 
-def handlers(
-    settings: SuperlinkSettings, database: Database, connection: Connection
-) -> Mapping[tuple[str, str], BytesHandler]:
-    """Return the handler of every RPC that superlinks serve."""
-    hints, mailbox = Hints(connection), Mailbox(connection)
-    lifecycle = Lifecycle(hints, mailbox)
-    fleet = FleetApi(
-        Nodes(database),
-        Runs(database),
-        Fabs(database),
-        hints,
-        mailbox,
-        enable_supernode_auth=settings.enable_supernode_auth,
-    )
-    public = {
-        "Fleet": fleet.handlers(),
-        "ServerAppIo": {
-            **ServerAppIoApi(database, lifecycle).handlers(),
-            **TaskWorkApi(database, lifecycle).handlers(),
-        },
-        "Control": {
-            **ControlApi(database, hints).handlers(),
-            **ControlRunsApi(database, lifecycle).handlers(),
-        },
-    }
-    internal = InternalApi(database, connection).handlers()
-    return {
-        **{
-            (service, name): serve_protobuf(service, name, handler)
-            for service, table in public.items()
-            for name, handler in table.items()
-        },
-        **{("Internal", name): serve_internal(name, handler) for name, handler in internal.items()},
-    }
+async def _tell_durability(database: Database, connection: Connection) -> None:
+    """Say what the servers at hand do for what they have acknowledged."""
+    broker, stored = await connection.durability(), await durability(database)
+    log.info("durability", broker=broker, database=stored)
+    if broker["sync"] != "always":
+        log.warning(
+            "broker_not_synced",
+            replicas=broker["replicas"],
+            sync=broker["sync"],
+            meaning="A power cut of the broker can lose messages that were acknowledged.",
+            remedy="Set sync_interval: always in the jetstream block of every nats-server.",
+        )
+    if not stored["synced"]:
+        log.warning(
+            "database_not_synced",
+            fsync=stored["fsync"],
+            synchronous_commit=stored["synchronous_commit"],
+            meaning="A power cut of the database can lose runs and results that were acknowledged.",
+            remedy="Set fsync and synchronous_commit to on in postgresql.conf.",
+        )
 
 
 @asynccontextmanager
@@ -129,59 +176,3 @@ async def _connection(settings: SuperlinkSettings, replica_id: str) -> AsyncIter
         yield connection
     finally:
         await connection.close()
-
-
-async def _keep_house(
-    database: Database, connection: Connection, replica_id: str, stop: asyncio.Event
-) -> None:
-    """Do what goes on beside the requests, until `stop` is set or a part of it fails."""
-    housekeeping = Housekeeping(Leases(database), replica_id, _pieces(database, connection))
-    stopped = asyncio.create_task(stop.wait(), name="stop")
-    tasks = [
-        stopped,
-        asyncio.create_task(housekeeping.run(), name="housekeeping"),
-        asyncio.create_task(_announce(Replicas(database), replica_id), name="announce"),
-    ]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
-
-
-def _pieces(database: Database, connection: Connection) -> list[Piece]:
-    """Return every piece of housekeeping there is."""
-    mailbox = Mailbox(connection)
-    lifecycle = Lifecycle(Hints(connection), mailbox)
-    messages = MessageHousekeeping(
-        mailbox, Objects(connection), Nodes(database).statuses, Runs(database).statuses
-    )
-    return [
-        *MetadataHousekeeping(database, lifecycle, mailbox).pieces(),
-        Piece("messages", _SWEEP_EVERY, messages.sweep),
-    ]
-
-
-async def _announce(replicas: Replicas, replica_id: str) -> None:
-    """Show this replica to `flower-nats status` for as long as it runs."""
-    since = time.time()
-    while True:
-        try:
-            await replicas.announce("superlink", replica_id, since)
-        except Unavailable as exc:
-            log.warning("announcement_postponed", reason=exc.detail)
-        await asyncio.sleep(_ANNOUNCE_EVERY)
-
-
-async def _leave(database: Database, replica_id: str) -> None:
-    """Leave the housekeeping to others at once; without this they wait for the leases to end."""
-    try:
-        async with asyncio.timeout(_LEAVE_SECONDS):
-            await Leases(database).release(replica_id)
-            await Replicas(database).leave("superlink", replica_id)
-    except (Unavailable, TimeoutError) as exc:
-        log.warning("superlink_left_unsaid", reason=str(exc))

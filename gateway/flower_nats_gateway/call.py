@@ -29,8 +29,11 @@ class Call:
         self._body = body
         self._metadata = metadata
         self._parsed: ProtoMessage | None = None
-        self.request_id = request_id(self.text(REQUEST_ID))
+        given = self.text(REQUEST_ID)
+        self.request_id = request_id(given)
         """Unique per call of a client: a balancer may make one call at several gateways."""
+        self.balanced = self.request_id == given
+        """Whether it came by a balancer that, while nothing was answered, makes it again."""
 
     @property
     def body(self) -> bytes:

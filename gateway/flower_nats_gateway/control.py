@@ -1,5 +1,6 @@
 """The Control API's streams: a run's log and its events."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from flower_nats.broker import subjects
@@ -21,6 +22,9 @@ _LOOK_AGAIN = 5.0
 _EVENTS_INTERVAL = 0.5
 """Seconds between two looks for task events (flwr RUN_EVENTS_STREAM_INTERVAL)."""
 
+_GATHER = 0.3
+"""Seconds for which lines are gathered into one answer of a stream that ends with it."""
+
 _LARGEST_POSITION = 2**53
 
 
@@ -41,7 +45,12 @@ class ControlStreams:
         return {"StreamLogs": self.stream_logs, "StreamRunEvents": self.stream_run_events}
 
     async def stream_logs(self, call: Call, _caller: Caller) -> AsyncIterator[bytes]:
-        """Give a run's log from a position on, until the run has finished."""
+        """Give a run's log from a position on, until the run has finished.
+
+        By a balancer, only up to the next lines: clients follow on where a stream has ended
+        (wire-facts, 1.4), but give up when one breaks. So none is left open half answered, which a
+        balancer could not mend if this gateway died.
+        """
         request = call.parse(control.StreamLogsRequest)
         run_id, position = request.run_id, _position(request.after_timestamp)
         with self._wakes.on(subjects.wake_log(run_id)) as wait:
@@ -54,12 +63,16 @@ class ControlStreams:
                     yield control.StreamLogsResponse(
                         log_output=text, latest_timestamp=float(position)
                     ).SerializeToString()
+                    if call.balanced and state.status != "finished":
+                        raise ApiError(ErrorCode.DRAINING, "answered")
                     continue
                 if state.status == "finished":
                     return
                 if self._drain.begun:
                     raise ApiError(ErrorCode.DRAINING, "drain")
                 await wait.wait(_LOOK_AGAIN)
+                if call.balanced:
+                    await asyncio.sleep(_GATHER)
 
     async def stream_run_events(self, call: Call, _caller: Caller) -> AsyncIterator[bytes]:
         """Give the events of a run's tasks, until the run has finished."""

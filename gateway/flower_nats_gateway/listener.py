@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
-from flower_nats.model.errors import FlowerNatsError
+from flower_nats.health import CannotListen
 from flower_nats.settings import TlsFiles
 
 _LONGEST_MESSAGE = 2**31 - 1
@@ -26,10 +26,6 @@ _OPTIONS: list[tuple[str, int]] = [
     # Replicas on one host may share a port.
     ("grpc.so_reuseport", 1),
 ]
-
-
-class CannotListen(FlowerNatsError):
-    """The address cannot be listened on."""
 
 
 def allow_many_connections() -> None:

@@ -5,6 +5,9 @@ import signal
 import socket
 import time
 import uuid
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2
@@ -16,9 +19,11 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.runlog import RunLogs
+from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import GatewaySettings
+from flower_nats.stopping import keep_running, until
 from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO
 from flower_nats_gateway.arrivals import Arrivals
 from flower_nats_gateway.authentication import (
@@ -41,10 +46,15 @@ from flower_nats_gateway.verifier import Verifier
 
 log = get_logger(__name__)
 
-GRACE = 8.0
+GRACE = 6.0
 """Seconds that calls in hand have to finish once the gateway drains."""
 
 _ANNOUNCE_INTERVAL = 5.0
+
+_LATELY = 15.0
+"""Seconds within which a superlink must have answered for this gateway to be ready."""
+
+_HEALTH_INTERVAL = 0.2
 _LEAVE_SECONDS = 1.0
 _SETTLE_SECONDS = 1.0
 
@@ -64,6 +74,15 @@ class Gateway:
         self._servers: list[grpc.aio.Server] = []
         self._serverappio: ServerAppIoService | None = None
         self._health = health.aio.HealthServicer()
+        self._heard = Heard(_LATELY)
+        self._readiness = Readiness(
+            {
+                "broker": lambda: connection.is_connected,
+                "superlink": self._heard,
+                "listening": lambda: len(self._servers) >= 3,
+            }
+        )
+        self._http_health = HealthServer(self._readiness)
         self._since = time.time()
 
     def services(self) -> tuple[Service, Service, Service]:
@@ -107,6 +126,9 @@ class Gateway:
     async def start(self) -> None:
         """Listen on all addresses. Raises `CannotListen`."""
         settings = self._settings
+        await self._tell_health()
+        if settings.http_health_address:
+            await self._http_health.start(settings.http_health_address)
         await self.wakes.start()
         fleet, serverappio, control = self.services()
         for address, service, tls in (
@@ -119,7 +141,6 @@ class Gateway:
         if settings.health_server_address:
             # Never TLS, as stock's.
             self._servers.append(await listen(settings.health_server_address, [], self._health))
-        await self._report_health(serving=True)
         log.info(
             "gateway_ready",
             gateway=self.id,
@@ -128,11 +149,21 @@ class Gateway:
             serverappio=settings.serverappio_api_address,
         )
 
-    async def announce_forever(self) -> None:
+    def side_tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
+        """Return what goes on beside the calls."""
+        return {
+            "usage": self.usage.send_forever(),
+            "announce": self._announce_forever(),
+            "health": self._tell_health_forever(),
+            "connection": self._connection.until_ended(),
+        }
+
+    async def _announce_forever(self) -> None:
         """Let superlinks know that this gateway is there, until cancelled."""
         while True:
             try:
                 await self.rpc.ask("Announce", kind="gateway", id=self.id, since=self._since)
+                self._heard.note()
             except Unavailable as exc:
                 log.warning("announce_delayed", reason=exc.detail)
             await asyncio.sleep(_ANNOUNCE_INTERVAL)
@@ -140,15 +171,21 @@ class Gateway:
     async def stop(self) -> None:
         """Drain: unready first, end held calls, finish what is in hand, leave."""
         log.info("gateway_draining", gateway=self.id)
-        await self._report_health(serving=False)
+        self._readiness.leave()
+        await self._tell_health()
+        await asyncio.sleep(self._settings.drain_delay)
         self.drain.begin()
         self.wakes.disturb_all()
-        await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
+        grace = max(1.0, GRACE - self._settings.drain_delay)
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
         if self._serverappio is not None:
             await self._serverappio.settle(_SETTLE_SECONDS)
-        await self.usage.send()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self.usage.send()
         await self._leave()
         await self.verifier.close()
+        await self._http_health.stop()
         log.info("gateway_stopped", gateway=self.id)
 
     async def _leave(self) -> None:
@@ -157,15 +194,22 @@ class Gateway:
         except Unavailable as exc:
             log.warning("gateway_left_unsaid", reason=exc.detail)
 
-    async def _report_health(self, *, serving: bool) -> None:
+    async def _tell_health_forever(self) -> None:
+        while True:
+            await self._tell_health()
+            await asyncio.sleep(_HEALTH_INTERVAL)
+
+    async def _tell_health(self) -> None:
         status = health_pb2.HealthCheckResponse
-        await self._health.set("", status.SERVING if serving else status.NOT_SERVING)
+        ready = not self._readiness.lacks
+        await self._health.set("", status.SERVING if ready else status.NOT_SERVING)
 
 
 async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:
     """Run one gateway until SIGTERM, SIGINT or `stop`.
 
-    Raises `Unavailable` if no NATS server answers, `CannotListen` if an address is taken.
+    Raises `Unavailable` if no NATS server answers, `CannotListen` if an address is taken, and
+    whatever ended one of the gateway's own tasks.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -173,26 +217,15 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         loop.add_signal_handler(number, stop.set)
     allow_many_connections()
     return_freed_memory()
-    connection = await Connection.connect(settings.nats, "gateway")
+    connection = await until(stop, Connection.connect(settings.nats, "gateway"))
+    if connection is None:
+        return
     gateway = Gateway(settings, connection)
     try:
         await gateway.start()
-        await _run(gateway, stop)
-        await gateway.stop()
+        try:
+            await keep_running(stop, gateway.side_tasks())
+        finally:
+            await gateway.stop()
     finally:
         await connection.close()
-
-
-async def _run(gateway: Gateway, stop: asyncio.Event) -> None:
-    """Wait for the stop; a side task that fails stops the gateway, for it would serve half."""
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    sides = {
-        asyncio.create_task(gateway.usage.send_forever(), name="usage"),
-        asyncio.create_task(gateway.announce_forever(), name="announce"),
-    }
-    done, _ = await asyncio.wait({stopping, *sides}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (stopping, *sides):
-        task.cancel()
-    await asyncio.gather(stopping, *sides, return_exceptions=True)
-    for task in done - {stopping}:
-        log.error("side_task_failed", task=task.get_name(), exc_info=task.exception())

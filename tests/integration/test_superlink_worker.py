@@ -17,7 +17,7 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.model.errors import ErrorCode
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
-from flower_nats.superlink.worker import handlers
+from flower_nats.superlink.parts import handlers
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
 from tests.integration.superlinks import Superlink, refused, running_superlink

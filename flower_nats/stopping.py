@@ -1,0 +1,46 @@
+"""How a process runs until it is told to end."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from flower_nats.logs import get_logger
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+
+async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return what `work` returns, or None if the event comes first: `work` is cancelled then."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        await _end([working, stopping])
+
+
+async def keep_running(stop: asyncio.Event, work: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Run everything in `work`, which is by name, until the event.
+
+    Raises what one of them raises, once the others have been ended: half of a process is worse than
+    none, for which another one is started.
+    """
+    tasks = [asyncio.create_task(one, name=name) for name, one in work.items()]
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end([stopping, *tasks])
+    for task in done:
+        if task.exception() is not None:
+            log.error("side_task_failed", task=task.get_name(), reason=repr(task.exception()))
+            task.result()
+
+
+async def _end(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
