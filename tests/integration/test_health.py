@@ -1,0 +1,263 @@
+"""Live and ready, over HTTP and over gRPC: what balancers and orchestrators go by."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.process import OwnedProcess, ProcessSpec
+from flower_nats.health import CannotListen, HealthServer, Readiness
+from tests.e2e.processes import free_port
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    """Return status and text of a page; 0 if nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode().strip()
+    except urllib.error.HTTPError as exc:
+        return exc.code, exc.read().decode().strip()
+    except OSError:
+        return 0, ""
+
+
+def grpc_health(address: str) -> int:
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.05)
+
+
+@dataclass
+class Replica:
+    """A superlink or a gateway as a process."""
+
+    process: OwnedProcess
+    health: str
+    address: str = ""
+
+    def ready(self) -> tuple[int, str]:
+        return get(self.health, "/readyz")
+
+
+def _process(kind: str, folder: Path, *flags: str, **environment: str) -> OwnedProcess:
+    return OwnedProcess(
+        ProcessSpec(
+            name=kind,
+            command=[sys.executable, "-P", "-m", "flower_nats_cli.main", kind, *flags],
+            environment={**os.environ, **environment},
+            log=folder / f"{kind}.log",
+        )
+    )
+
+
+def make_superlink(folder: Path, nats_url: str, pg_dsn: str, *flags: str) -> Replica:
+    health = f"127.0.0.1:{free_port()}"
+    more = ["--isolation", "process", "--http-health-address", health, *flags]
+    environment = {
+        "FLOWER_NATS_SUPERLINK_NATS": nats_url,
+        "FLOWER_NATS_SUPERLINK_DATABASE": pg_dsn,
+    }
+    return Replica(_process("superlink", folder, *more, **environment), health)
+
+
+def make_gateway(folder: Path, nats_url: str, *flags: str) -> Replica:
+    health, fleet, serverappio, control = (f"127.0.0.1:{free_port()}" for _ in range(4))
+    more = ["--insecure", "--http-health-address", health, "--fleet-api-address", fleet]
+    more += ["--serverappio-api-address", serverappio, "--control-api-address", control, *flags]
+    process = _process("gateway", folder, *more, FLOWER_NATS_GATEWAY_NATS=nats_url)
+    return Replica(process, health, fleet)
+
+
+async def test_both_are_ready_when_what_they_need_answers_and_not_before(
+    tmp_path: Path, pg_dsn: str
+) -> None:
+    nats = NatsServer(tmp_path / "nats")
+    url = await nats.start()
+    superlink, gateway = make_superlink(tmp_path, url, pg_dsn), make_gateway(tmp_path, url)
+    try:
+        await gateway.process.start()
+        await until(lambda: get(gateway.health, "/livez") == (200, "ok"))
+        assert gateway.ready() == (503, "lacks superlink")
+        await superlink.process.start()
+        await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
+        await until(lambda: grpc_health(gateway.address) == SERVING)
+
+        await nats.stop()
+
+        await until(lambda: "broker" in superlink.ready()[1] and "broker" in gateway.ready()[1])
+        await until(lambda: grpc_health(gateway.address) == NOT_SERVING)
+        assert get(gateway.health, "/livez") == get(superlink.health, "/livez") == (200, "ok")
+    finally:
+        await gateway.process.stop()
+        await superlink.process.stop()
+        await nats.stop()
+
+
+@pytest.mark.parametrize("kind", ["superlink", "gateway"])
+async def test_it_is_unready_first_and_leaves_within_ten_seconds(
+    tmp_path: Path, nats_url: str, pg_dsn: str, kind: str
+) -> None:
+    superlink = make_superlink(tmp_path, nats_url, pg_dsn, "--drain-delay", "2")
+    gateway = make_gateway(tmp_path, nats_url, "--drain-delay", "2")
+    replica = {"superlink": superlink, "gateway": gateway}[kind]
+    try:
+        await superlink.process.start()
+        await gateway.process.start()
+        await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
+
+        os.kill(replica.process.pid, signal.SIGTERM)
+
+        await until(lambda: replica.ready() == (503, "lacks leaving"), 1.5)
+        if kind == "gateway":
+            assert grpc_health(gateway.address) == NOT_SERVING
+        async with asyncio.timeout(10):
+            assert await replica.process.wait() == 0
+    finally:
+        await gateway.process.stop()
+        await superlink.process.stop()
+
+
+@pytest.mark.parametrize("kind", ["superlink", "gateway"])
+async def test_it_ends_at_once_when_told_to_while_the_broker_is_away(
+    tmp_path: Path, pg_dsn: str, kind: str
+) -> None:
+    nowhere = f"nats://127.0.0.1:{free_port()}"
+    replica = make_superlink(tmp_path, nowhere, pg_dsn)
+    if kind == "gateway":
+        replica = make_gateway(tmp_path, nowhere)
+    await replica.process.start()
+    log = tmp_path / f"{kind}.log"
+    await until(lambda: "broker_error" in log.read_text())
+
+    os.kill(replica.process.pid, signal.SIGTERM)
+
+    async with asyncio.timeout(2):
+        assert await replica.process.wait() == 0
+
+
+async def test_an_end_in_order_is_no_warning(tmp_path: Path, nats_url: str, pg_dsn: str) -> None:
+    superlink = make_superlink(tmp_path, nats_url, pg_dsn)
+    gateway = make_gateway(tmp_path, nats_url)
+    await superlink.process.start()
+    await gateway.process.start()
+    await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
+    await gateway.process.stop(10)
+    await superlink.process.stop(10)
+
+    logs = (tmp_path / "gateway.log").read_text() + (tmp_path / "superlink.log").read_text()
+
+    assert "broker_disconnected" not in logs
+    assert '"event": "durability"' in logs and "not_synced" not in logs
+
+
+@pytest.mark.parametrize("kind", ["superlink", "gateway"])
+async def test_it_ends_with_an_error_when_the_broker_refuses_it_for_good(
+    tmp_path: Path, pg_dsn: str, kind: str
+) -> None:
+    nats = NatsServer(tmp_path / "nats")
+    url = await nats.start()
+    superlink, gateway = make_superlink(tmp_path, url, pg_dsn), make_gateway(tmp_path, url)
+    replica = {"superlink": superlink, "gateway": gateway}[kind]
+    try:
+        await superlink.process.start()
+        await gateway.process.start()
+        await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
+        config = tmp_path / "nats" / "nats.conf"
+        password = (tmp_path / "nats" / "password").read_text()
+        config.write_text(config.read_text().replace(password, "another"))
+        os.kill(nats.pid, signal.SIGHUP)
+
+        async with asyncio.timeout(30):
+            assert await replica.process.wait() != 0
+    finally:
+        await gateway.process.stop()
+        await superlink.process.stop()
+        await nats.stop()
+
+
+async def test_a_server_that_does_not_sync_is_told_loudly(tmp_path: Path, pg_dsn: str) -> None:
+    port = free_port()
+    config = f"port: {port}, jetstream: {{store_dir: '{tmp_path}/js', sync_interval: 2m}}"
+    (tmp_path / "nats.conf").write_text(config)
+    program = str(Path(sys.executable).with_name("nats-server"))
+    command = [program, "-c", str(tmp_path / "nats.conf")]
+    nats = OwnedProcess(ProcessSpec("nats", command, log=tmp_path / "nats.log"))
+    superlink = make_superlink(tmp_path, f"nats://127.0.0.1:{port}", pg_dsn)
+    try:
+        await nats.start()
+        await superlink.process.start()
+        await until(lambda: superlink.ready() == (200, "ok"))
+    finally:
+        await superlink.process.stop()
+        await nats.stop()
+
+    assert "broker_not_synced" in (tmp_path / "superlink.log").read_text()
+
+
+async def test_it_answers_two_pages_and_get_only() -> None:
+    server = HealthServer(Readiness({"broker": lambda: False}))
+    address = await server.start("127.0.0.1:0")
+    try:
+        answers = {
+            path: await asyncio.to_thread(get, address, path)
+            for path in ("/livez", "/readyz?verbose", "/", "/livez/more")
+        }
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        writer.write(b"POST /livez HTTP/1.1\r\n\r\n")
+        refused = await reader.read()
+        writer.close()
+    finally:
+        await server.stop()
+
+    assert answers == {
+        "/livez": (200, "ok"),
+        "/readyz?verbose": (503, "lacks broker"),
+        "/": (404, "not found"),
+        "/livez/more": (404, "not found"),
+    }
+    assert refused.startswith(b"HTTP/1.1 405 ")
+
+
+async def test_a_client_that_says_too_much_is_dropped() -> None:
+    server = HealthServer(Readiness({}))
+    address = await server.start("127.0.0.1:0")
+    try:
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        writer.write(b"GET /livez HTTP/1.1\r\n" + b"x" * 100_000)
+        async with asyncio.timeout(2):
+            assert await reader.read() == b""
+        writer.close()
+        assert await asyncio.to_thread(get, address, "/livez") == (200, "ok")
+    finally:
+        await server.stop()
+
+
+async def test_an_address_that_is_taken_is_said() -> None:
+    first = HealthServer(Readiness({}))
+    address = await first.start("127.0.0.1:0")
+    try:
+        with pytest.raises(CannotListen, match=address):
+            await HealthServer(Readiness({})).start(address)
+    finally:
+        await first.stop()
