@@ -22,7 +22,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flower_nats.embedded.process import end_remembered, private_directory, private_file
+from flower_nats.embedded.process import (
+    end_remembered,
+    private_directory,
+    private_file,
+    remembered,
+)
 from flower_nats.model.errors import FlowerNatsError
 
 
@@ -85,7 +90,7 @@ class DataDir:
 
     def pid_file_of(self, process: str) -> Path:
         """Return the file that remembers a process."""
-        return private_directory(self.path / "run") / f"{process}.pid"
+        return private_directory(self._run) / f"{process}.pid"
 
     @contextmanager
     def owned(self) -> Iterator[None]:
@@ -141,11 +146,27 @@ class DataDir:
             return state if state.pid == owner else None
         return None
 
+    def processes(self) -> dict[str, int | None]:
+        """Return the process ids of all that was started, by name; None for one that is not there.
+
+        One that has died is not there until it is started again.
+        """
+        found = {}
+        for pid_file in sorted(self.path.glob("*/*.pid")):
+            process = remembered(pid_file)
+            name = pid_file.stem if pid_file.parent == self._run else pid_file.parent.name
+            found[name] = process.pid if process is not None and process.is_alive() else None
+        return found
+
     async def end_leftovers(self) -> int:
         """End what an owner that was killed may have left running; return how many there were."""
         pid_files = sorted(self.path.glob("*/*.pid"))
         ended = [await end_remembered(pid_file) for pid_file in pid_files]
         return sum(ended)
+
+    @property
+    def _run(self) -> Path:
+        return self.path / "run"
 
     @property
     def _lock(self) -> Path:

@@ -71,6 +71,7 @@ def _describe(data: DataDir, state: RunningState) -> dict[str, Any]:
             "fleet": state.fleet_api_address,
             "control": state.control_api_address,
         },
+        "processes": data.processes(),
         "broker": {"healthy": False},
         # Superlinks read their answer from the database, so an answer shows that it is well.
         "database": {"healthy": False},
@@ -86,6 +87,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"flower-nats on {report['data_dir']} (pid {report['pid']}) is {health}"
     yield f"  ready since  {report['ready_since']}"
     yield f"  addresses    {_pairs(report['addresses'])}"
+    yield f"  processes    {_processes(report['processes'])}"
     yield f"  broker       {_server(report['broker'])}"
     yield f"  database     {_server(report['database'])}"
     if report["healthy"]:
@@ -94,6 +96,12 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         for replica in report["replicas"]:
             yield f"  replica      {replica['kind']} {replica['id']} since {replica['since']}"
         yield from _durability(report["durability"])
+
+
+def _processes(processes: Mapping[str, int | None]) -> str:
+    return ", ".join(
+        f"{name} {'is not running' if pid is None else pid}" for name, pid in processes.items()
+    )
 
 
 def _durability(promises: Mapping[str, Any]) -> Iterator[str]:

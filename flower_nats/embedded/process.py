@@ -163,6 +163,12 @@ async def end_remembered(pid_file: Path, grace: float = 5.0) -> bool:
     return alive
 
 
+def remembered(pid_file: Path) -> ProcessIdentity | None:
+    """Return the process that a pid file names, whether it still runs or not; None without one."""
+    content = _Remembered.read(pid_file)
+    return None if content is None else content.process
+
+
 async def _await_end(processes: Sequence[ProcessIdentity], deadline: float) -> None:
     while True:
         alive = [process for process in processes if process.is_alive()]
