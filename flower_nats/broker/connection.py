@@ -90,6 +90,7 @@ class Connection:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._reconnected: list[Callable[[], None]] = []
+        self._hinted: list[Callable[[str, bytes], None]] = []
         self._closing = False
         self._closed = asyncio.Event()
 
@@ -111,6 +112,8 @@ class Connection:
                     **_login(urls),
                     name=name,
                     max_reconnect_attempts=-1,
+                    # What this process publishes it does not need to hear: see `on_hint`.
+                    no_echo=True,
                     reconnect_time_wait=_RECONNECT_WAIT,
                     connect_timeout=2,
                     ping_interval=5,
@@ -160,8 +163,17 @@ class Connection:
 
     # Core NATS
 
+    def on_hint(self, callback: Callable[[str, bytes], None]) -> None:
+        """Call `callback(subject, payload)` for each hint that this connection itself gives."""
+        self._hinted.append(callback)
+
     async def hint(self, subject: str, payload: bytes = b"") -> None:
-        """Publish a hint: not stored, not acknowledged; a failure only delays."""
+        """Publish a hint: not stored, not acknowledged; a failure only delays.
+
+        Who waits in this process hears of it by `on_hint`, without a way through the broker.
+        """
+        for callback in self._hinted:
+            callback(subject, payload)
         try:
             await self._client.publish(subject, payload)
         except NatsError as exc:

@@ -82,7 +82,8 @@ class Wakes:
     async def start(self) -> None:
         """Begin to listen."""
         for subject in subjects.HINTS:
-            await self._connection.subscribe(subject, self._on_hint)
+            await self._connection.subscribe(subject, self._on_message)
+        self._connection.on_hint(self._on_hint)
         self._connection.on_reconnect(self.disturb_all)
 
     def listen(self, prefix: str, callback: Callable[[str, bytes], None]) -> None:
@@ -109,9 +110,12 @@ class Wakes:
             for wait in waits:
                 wait.disturb()
 
-    async def _on_hint(self, message: Msg) -> None:
-        for wait in self._waits.get(message.subject, ()):
-            wait.notify(message.data)
+    async def _on_message(self, message: Msg) -> None:
+        self._on_hint(message.subject, message.data)
+
+    def _on_hint(self, subject: str, payload: bytes) -> None:
+        for wait in self._waits.get(subject, ()):
+            wait.notify(payload)
         for prefix, callback in self._listeners:
-            if message.subject.startswith(prefix):
-                callback(message.subject, message.data)
+            if subject.startswith(prefix):
+                callback(subject, payload)

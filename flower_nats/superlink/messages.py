@@ -19,7 +19,7 @@ from flower_nats.broker.mailbox import InFlight, Mailbox, Session
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.subjects import InstructionKey
 from flower_nats.logs import get_logger
-from flower_nats.wire.messages import MessageError, Outgoing, object_ids
+from flower_nats.wire.messages import MessageError, Outgoing
 
 log = get_logger(__name__)
 
@@ -196,7 +196,7 @@ class MessageHousekeeping:
 
 
 def _ids(outgoing: Iterable[Outgoing]) -> set[str]:
-    return {object_id for one in outgoing for object_id in object_ids(one.tree)}
+    return {object_id for one in outgoing for object_id in one.object_ids}
 
 
 def _age(moment: str) -> timedelta:

@@ -64,6 +64,11 @@ class Outgoing:
         """The message's metadata."""
         return common.Message.FromString(self.message).metadata
 
+    @cached_property
+    def object_ids(self) -> tuple[str, ...]:
+        """The ids of all its objects, each once, children first; raises like `object_ids`."""
+        return tuple(object_ids(self.tree))
+
     @property
     def size(self) -> int:
         """Bytes of both."""

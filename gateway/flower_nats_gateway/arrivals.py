@@ -14,7 +14,7 @@ from flower_nats.broker.hints import Wakes
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.logs import get_logger
-from flower_nats.wire.messages import Outgoing, object_ids
+from flower_nats.wire.messages import Outgoing
 
 log = get_logger(__name__)
 
@@ -37,7 +37,7 @@ class Arrival:
         self._whole: list[int] = []
         self._out = 0
         for number, one in enumerate(outgoing):
-            ids = object_ids(one.tree)
+            ids = one.object_ids
             self._missing.append(len(ids))
             for object_id in ids:
                 self._waiting.setdefault(object_id, []).append(number)
@@ -129,7 +129,7 @@ class Arrivals:
         unfinished = flight.sessions - flight.released - flight.live_sessions if flight else set()
         for session_id in unfinished:
             session = await self._mailbox.load_session(run_id, session_id)
-            if session and any(object_id in object_ids(one.tree) for one in session.outgoing):
+            if session and any(object_id in one.object_ids for one in session.outgoing):
                 return True
         return False
 

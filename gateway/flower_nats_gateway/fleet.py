@@ -17,7 +17,6 @@ from flower_nats.wire.messages import (
     check_message_id,
     expires_at,
     malformed,
-    object_ids,
 )
 from flower_nats_gateway.arrivals import Arrivals
 from flower_nats_gateway.call import Call, Drain, Endpoint
@@ -126,7 +125,7 @@ class FleetService:
         outgoing = Outgoing(message.SerializeToString(), tree)
         arrival = await self._arrivals.open(metadata.run_id, [outgoing])
         response.session_id = arrival.session_id
-        response.objects_to_push.extend(object_ids(tree))
+        response.objects_to_push.extend(outgoing.object_ids)
         body = response.SerializeToString()
         runtime = sum(request.clientapp_runtime_list[:1])
         self._usage.traffic(metadata.run_id, sent=len(body), received=call.size, runtime=runtime)
