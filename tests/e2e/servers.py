@@ -34,6 +34,9 @@ class ServerOptions:
     isolation: str = "subprocess"
     """`subprocess`: the server starts a SuperExec itself; `process`: the test does."""
 
+    replicas: int = 1
+    """Superlinks and gateways; stock has one."""
+
     superexec_secret: Path | None = None
     """File with the secret that SuperExecs share with the server, in `process` isolation."""
 
@@ -99,7 +102,9 @@ def running_server(folder: Path, options: ServerOptions) -> Iterator[ServerUnder
 
 
 def _flower_nats_command(server: ServerUnderTest) -> list[str]:
-    return ["flower-nats", "up", "--data-dir", str(server.folder / "data"), *_flags(server)]
+    replicas = ["--replicas", str(server.options.replicas)]
+    data = ["--data-dir", str(server.folder / "data")]
+    return ["flower-nats", "up", *data, *replicas, *_flags(server)]
 
 
 def _stock_command(server: ServerUnderTest) -> list[str]:

@@ -1,0 +1,176 @@
+"""Three of everything on one machine: any process may be killed, and no stock client notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.federation import Federation, SuperNode
+from tests.e2e.processes import SCRIPTS, wait_until
+from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest
+
+pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")
+
+KINDS = {"gateway": 3, "superlink": 3, "nats": 3}
+LINE = re.compile(r"^line (\d+) printed", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def server_options() -> ServerOptions:
+    return ServerOptions(replicas=3)
+
+
+def status(server: ServerUnderTest) -> dict[str, Any]:
+    """Return what `flower-nats status` says."""
+    command = [str(SCRIPTS / "flower-nats"), "status", "--format", "json"]
+    done = subprocess.run(
+        [*command, "--data-dir", str(server.folder / "data")],
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def kill(server: ServerUnderTest, name: str) -> None:
+    """Kill one process, and wait until `up` has started it again."""
+    pid = status(server)["processes"][name]
+    os.kill(pid, signal.SIGKILL)
+
+    def started_again() -> bool:
+        return status(server)["processes"].get(name) not in (None, pid)
+
+    wait_until(started_again, 15.0, f"{name} to be started again")
+    wait_until(lambda: status(server)["healthy"], 30.0, "a healthy runtime")
+
+
+def test_status_shows_all_of_them_and_three_copies_of_every_message(
+    federation_server: ServerUnderTest,
+) -> None:
+    def kinds() -> list[str]:
+        return sorted(replica["kind"] for replica in status(federation_server)["replicas"])
+
+    # It is ready as soon as one of each serves.
+    everything = [*["gateway"] * 3, *["superlink"] * 3]
+    wait_until(lambda: kinds() == everything, 10.0, "three of each")
+    report = status(federation_server)
+
+    expected = {f"{kind}-{n}" for kind, count in KINDS.items() for n in range(1, count + 1)}
+    assert set(report["processes"]) == expected | {"balancer", "postgres", "superexec"}
+    assert None not in report["processes"].values()
+    assert report["durability"]["broker"]["replicas"] == 3
+
+
+def test_a_run_and_its_log_outlive_every_gateway_every_superlink_and_every_nats_server_in_turn(
+    federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
+) -> None:
+    run_id = federation.run_app("nothing", "rounds=100")
+    stream = federation.start_cli("outliving", "log", str(run_id), "--stream")
+    stream.wait_for_output("round 1 gathered")
+
+    for number in (1, 2, 3):
+        for kind in KINDS:
+            kill(federation_server, f"{kind}-{number}")
+    rounds_meanwhile = stream.output().count("gathered 2 answers")
+    federation.cli("stop", str(run_id))
+
+    assert rounds_meanwhile > 5
+    federation.wait_for_status(run_id, "finished:stopped")
+    assert stream.wait(60.0) == 0
+    rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
+    assert rounds == list(range(1, len(rounds) + 1))
+    assert [node.process.exit_code for node in supernodes] == [None, None]
+    assert [federation.nodes()[node.node_id] for node in supernodes] == ["online", "online"]
+
+
+def test_a_run_completes_though_each_gateway_is_killed_when_it_is_about_to_end(
+    federation: Federation, federation_server: ServerUnderTest
+) -> None:
+    run_id = federation.run_app("slow", "lines=20 interval-seconds=0.3")
+    stream = federation.start_cli("ending", "log", str(run_id), "--stream")
+
+    for number in (1, 2, 3):
+        stream.wait_for_output(f"line {6 * number} printed")
+        kill(federation_server, f"gateway-{number}")
+    federation.wait_for_status(run_id, "finished:completed")
+
+    assert stream.wait(60.0) == 0
+    assert [int(number) for number in LINE.findall(stream.output())] == list(range(1, 21))
+
+
+def test_the_balancer_is_started_again(
+    federation: Federation, federation_server: ServerUnderTest
+) -> None:
+    kill(federation_server, "balancer")
+
+    wait_until(lambda: federation.cli("list").returncode == 0, 20.0, "flwr list to work")
+
+
+def test_up_says_what_died(federation_server: ServerUnderTest) -> None:
+    kill(federation_server, "gateway-1")
+
+    output = federation_server.process.output()
+    assert "process_died" in output and "process_restarted" in output
+
+
+def test_a_second_up_starts_nothing(federation_server: ServerUnderTest) -> None:
+    before = status(federation_server)["processes"]
+    data = str(federation_server.folder / "data")
+
+    second = subprocess.run(
+        [str(SCRIPTS / "flower-nats"), "up", "--data-dir", data, "--replicas", "3"],
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+
+    assert second.returncode == 1
+    assert f"pid {federation_server.process.pid}" in second.stderr
+    assert status(federation_server)["processes"] == before
+
+
+def test_nothing_outlives_an_up_that_is_killed_and_the_next_goes_on(
+    federation: Federation, federation_server: ServerUnderTest
+) -> None:
+    runs = {run["run-id"] for run in federation.cli_json("list")["runs"]}
+    family = psutil.Process(federation_server.process.pid).children(recursive=True)
+
+    federation_server.process.kill()
+    _, alive = psutil.wait_procs(family, timeout=15.0)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    federation_server.start()
+
+    assert {run["run-id"] for run in federation.cli_json("list")["runs"]} == runs
+    assert status(federation_server)["durability"]["broker"]["replicas"] == 3
+
+
+def test_it_ends_in_order_within_ten_seconds(federation_server: ServerUnderTest) -> None:
+    federation_server.process.ask_to_end()
+
+    assert federation_server.process.wait(10.0) == 0
+
+
+def test_streams_on_one_server_are_not_taken_for_safe(tmp_path: Path) -> None:
+    (tmp_path / "data" / "nats").mkdir(parents=True)
+
+    refused = subprocess.run(
+        [str(SCRIPTS / "flower-nats"), "up", "--data-dir", str(tmp_path / "data"), "--replicas=3"],
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+
+    assert refused.returncode == 1
+    assert "on one NATS server" in refused.stderr
