@@ -7,6 +7,7 @@ travel together.
 
 import asyncio
 import itertools
+import os
 import struct
 import sys
 from functools import lru_cache
@@ -21,7 +22,9 @@ from flower_nats.model.errors import Unavailable
 
 _HEAD = struct.Struct("<QHHH")
 _VERDICT = struct.Struct("<Q?")
+_ALGORITHM = ec.ECDSA(hashes.SHA256())
 _KEYS = 20_000
+_READ = 1024 * 1024
 _LONGEST = 0xFFFF
 
 
@@ -115,7 +118,7 @@ def check(public_key: bytes, message: bytes, signature: bytes) -> bool:
     if key is None:
         return False
     try:
-        key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
+        key.verify(signature, message, _ALGORITHM)
     except InvalidSignature:
         return False
     return True
@@ -123,12 +126,30 @@ def check(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
 def _serve() -> None:
     """Verify what comes on stdin until it closes, which it does when the gateway dies."""
-    requests, verdicts = sys.stdin.buffer, sys.stdout.buffer
-    while head := requests.read(_HEAD.size):
-        number, *lengths = _HEAD.unpack(head)
-        public_key, message, signature = (requests.read(length) for length in lengths)
-        verdicts.write(_VERDICT.pack(number, check(public_key, message, signature)))
-        verdicts.flush()
+    unread = b""
+    while data := os.read(0, _READ):
+        verdicts, unread = _answer(unread + data)
+        os.write(1, verdicts)
+
+
+def _answer(data: bytes) -> tuple[bytes, bytes]:
+    """Verify the whole requests at the start of `data`; return their verdicts and the rest."""
+    verdicts = bytearray()
+    at = 0
+    while at + _HEAD.size <= len(data):
+        number, *lengths = _HEAD.unpack_from(data, at)
+        end = at + _HEAD.size + sum(lengths)
+        if end > len(data):
+            break
+        key_at = at + _HEAD.size
+        message_at = key_at + lengths[0]
+        signature_at = message_at + lengths[1]
+        valid = check(
+            data[key_at:message_at], data[message_at:signature_at], data[signature_at:end]
+        )
+        verdicts += _VERDICT.pack(number, valid)
+        at = end
+    return bytes(verdicts), data[at:]
 
 
 if __name__ == "__main__":
