@@ -15,6 +15,9 @@ from flower_nats.wire.request_id import REQUEST_ID, request_id
 _M = TypeVar("_M", bound=ProtoMessage)
 
 
+_PASSED_ON = frozenset({"forwarded", "x-forwarded-for", "via"})
+"""Headers, any of which a balancer that speaks HTTP adds."""
+
 _LARGE = 64 * 1024
 """Bytes from which a body is dropped once it is parsed, so that it is not held twice."""
 
@@ -22,8 +25,12 @@ _LARGE = 64 * 1024
 class Call:
     """A request, before anybody has looked at it."""
 
-    def __init__(self, method: Method, body: bytes, metadata: Mapping[str, str | bytes]) -> None:
+    def __init__(
+        self, method: Method, body: bytes, metadata: Mapping[str, str | bytes], peer: str
+    ) -> None:
         self.method = method
+        self.peer = peer
+        """The other end of the connection it came over: a client, or a balancer."""
         self.size = len(body)
         """Bytes of the request message as it came."""
         self._body = body
@@ -34,6 +41,8 @@ class Call:
         """Unique per call of a client: a balancer may make one call at several gateways."""
         self.balanced = self.request_id == given
         """Whether it came by a balancer that, while nothing was answered, makes it again."""
+        self.direct = not self.balanced and _PASSED_ON.isdisjoint(metadata)
+        """Whether `peer` is the client: no balancer that speaks HTTP has passed it on."""
 
     @property
     def body(self) -> bytes:

@@ -64,7 +64,7 @@ def _unary_handler(method: Method, service: Service) -> Any:
 
     async def handle(body: bytes, context: Any) -> bytes:
         try:
-            call = Call(method, body, _metadata(context))
+            call = Call(method, body, _metadata(context), context.peer())
             del body
             return await endpoint(call, await service.authenticate(call))
         except Exception as exc:
@@ -84,7 +84,7 @@ def _bulky_request_handler(method: Method, service: Service, turnstile: Turnstil
                     body = b""
                 if len(body) <= SMALL:
                     place.leave()
-                call = Call(method, body, _metadata(context))
+                call = Call(method, body, _metadata(context), context.peer())
                 del body
                 return await endpoint(call, await service.authenticate(call))
         except Exception as exc:
@@ -98,7 +98,7 @@ def _bulky_response_handler(method: Method, service: Service, turnstile: Turnsti
 
     async def handle(body: bytes, context: Any) -> None:
         try:
-            call = Call(method, body, _metadata(context))
+            call = Call(method, body, _metadata(context), context.peer())
             response = await endpoint(call, await service.authenticate(call))
             if len(response) <= SMALL:
                 await context.write(response)
@@ -116,7 +116,7 @@ def _stream_handler(method: Method, service: Service) -> Any:
 
     async def handle(body: bytes, context: Any) -> AsyncIterator[bytes]:
         try:
-            call = Call(method, body, _metadata(context))
+            call = Call(method, body, _metadata(context), context.peer())
             caller: Caller = await service.authenticate(call)
             async for response in stream(call, caller):
                 yield response

@@ -38,6 +38,7 @@ from flower_nats_gateway.fleet import FleetService
 from flower_nats_gateway.forwarding import Forwarder
 from flower_nats_gateway.identities import Identities
 from flower_nats_gateway.listener import allow_many_connections, listen
+from flower_nats_gateway.loglines import LogLines
 from flower_nats_gateway.memory import return_freed_memory
 from flower_nats_gateway.objects import ObjectService
 from flower_nats_gateway.serverappio import ServerAppIoService
@@ -101,7 +102,7 @@ class Gateway:
             arrivals,
             object_service,
             ErrorReplies(mailbox, objects),
-            logs,
+            LogLines(logs, self.wakes, self.id),
             identities,
             self.wakes,
             self.rpc,

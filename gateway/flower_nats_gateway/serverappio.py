@@ -8,7 +8,6 @@ from flower_nats.broker.error_replies import ErrorReplies
 from flower_nats.broker.hints import Wait, Wakes
 from flower_nats.broker.mailbox import InFlight, Mailbox
 from flower_nats.broker.rpc import RpcClient
-from flower_nats.broker.runlog import RunLogs
 from flower_nats.broker.subjects import ReplyKey
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
@@ -28,6 +27,7 @@ from flower_nats_gateway.call import Call, Drain, Endpoint
 from flower_nats_gateway.confirmations import Confirmations
 from flower_nats_gateway.forwarding import Forwarder
 from flower_nats_gateway.identities import Identities
+from flower_nats_gateway.loglines import LogLines
 from flower_nats_gateway.objects import ObjectService
 
 log = get_logger(__name__)
@@ -54,7 +54,7 @@ class ServerAppIoService:
         arrivals: Arrivals,
         objects: ObjectService,
         error_replies: ErrorReplies,
-        logs: RunLogs,
+        log_lines: LogLines,
         identities: Identities,
         wakes: Wakes,
         rpc: RpcClient,
@@ -65,7 +65,7 @@ class ServerAppIoService:
         self._objects = objects
         self._error_replies = error_replies
         self._confirmations = Confirmations(mailbox)
-        self._logs = logs
+        self._log_lines = log_lines
         self._identities = identities
         self._wakes = wakes
         self._rpc = rpc
@@ -105,7 +105,7 @@ class ServerAppIoService:
         request = call.parse(appio.PushLogsRequest)
         text = "".join(request.logs)
         if text and caller.run_id is not None:
-            await self._logs.append(caller.run_id, text)
+            await self._log_lines.append(call, caller, text)
         return appio.PushLogsResponse().SerializeToString()
 
     async def push_messages(self, call: Call, caller: Caller) -> bytes:
