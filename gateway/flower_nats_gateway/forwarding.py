@@ -1,15 +1,20 @@
 """Everything that is not mailbox work: the request as it is to a superlink, its answer as it is back."""
 
+import asyncio
 from dataclasses import replace
 
 from flower_nats.broker.connection import PATIENCE
 from flower_nats.broker.rpc import RpcClient
+from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats_gateway.call import Call
 
-# PushTaskOutput is tried once by stock ServerApps: if it is lost, a finished training shows as failed
-# a minute later. It is held until it is stored, whatever that takes; its caller sets no limit.
-_PATIENCE = {"PushTaskOutput": 600.0}
+log = get_logger(__name__)
+
+_KEPT = {"PushTaskOutput": 600.0}
+"""Calls that stock ServerApps try once, with the seconds for which each is tried on here: if it is
+lost, a finished training shows as failed a minute later. Once it is here it is stored, whatever
+becomes of its caller's connection meanwhile; its caller sets no limit."""
 
 
 class Forwarder:
@@ -17,10 +22,25 @@ class Forwarder:
 
     def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
+        self._kept: set[asyncio.Task[bytes]] = set()
 
     async def __call__(self, call: Call, caller: Caller) -> bytes:
         """Forward one call."""
-        service, name = call.method.service, call.method.name
         caller = replace(caller, request_id=call.request_id)
-        patience = _PATIENCE.get(name, PATIENCE)
+        patience = _KEPT.get(call.method.name)
+        if patience is None:
+            return await self._ask(call, caller, PATIENCE)
+        task = asyncio.create_task(self._ask(call, caller, patience), name=call.method.name)
+        self._kept.add(task)
+        task.add_done_callback(self._let_go)
+        return await asyncio.shield(task)
+
+    async def _ask(self, call: Call, caller: Caller, patience: float) -> bytes:
+        service, name = call.method.service, call.method.name
         return await self._rpc.call(service, name, call.body, caller, patience=patience)
+
+    def _let_go(self, task: asyncio.Task[bytes]) -> None:
+        self._kept.discard(task)
+        # Its caller may be gone: then this is who hears of it.
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("kept_call_failed", rpc=task.get_name(), reason=repr(task.exception()))
