@@ -8,7 +8,7 @@ from flower_nats.broker.hints import Wakes
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.model.caller import Caller
-from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire import control_pb2 as control
 from flower_nats_gateway.call import Call, Drain
 from flower_nats_gateway.identities import Identities, RunState
@@ -49,8 +49,15 @@ class ControlStreams:
 
         By a balancer, only up to the next lines: clients follow on where a stream has ended
         (wire-facts, 1.4), but give up when one breaks. So none is left open half answered, which a
-        balancer could not mend if this gateway died.
+        balancer could not mend if this gateway died. For the same reason a fault of ours ends it so.
         """
+        try:
+            async for response in self._follow_log(call):
+                yield response
+        except Unavailable as exc:
+            raise ApiError(ErrorCode.DRAINING, exc.detail) from exc
+
+    async def _follow_log(self, call: Call) -> AsyncIterator[bytes]:
         request = call.parse(control.StreamLogsRequest)
         run_id, position = request.run_id, _position(request.after_timestamp)
         with self._wakes.on(subjects.wake_log(run_id)) as wait:
