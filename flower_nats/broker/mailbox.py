@@ -70,6 +70,14 @@ class InFlight:
     """Those of the sessions whose instructions are all out."""
 
     @property
+    def unreleased(self) -> set[str]:
+        """The sessions that may hold instructions or a reply that are not out yet.
+
+        Some instructions of such a session may be out: it is released when all are.
+        """
+        return self.sessions - self.released - {key.session_id for key in self.replies.values()}
+
+    @property
     def live_sessions(self) -> set[str]:
         """The sessions that a message in flight belongs to."""
         return {key.session_id for key in self.instructions.values()} | {

@@ -117,10 +117,7 @@ class MessageHousekeeping:
         for session_id in flight.released - flight.live_sessions:
             await self._mailbox.close_session(run_id, session_id)
             flight.sessions.discard(session_id)
-        replied = {key.session_id for key in flight.replies.values()}
-        open_sessions = [
-            await self._session(run_id, one) for one in flight.sessions - flight.released - replied
-        ]
+        open_sessions = [await self._session(run_id, one) for one in flight.unreleased]
         old = [one for one in open_sessions if one and _age(one.opened_at) > _YOUNG]
         present = await self._objects.ids(run_id) if old else set()
         for session in old:

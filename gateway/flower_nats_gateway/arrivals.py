@@ -126,8 +126,7 @@ class Arrivals:
             if view_run == run_id and view.waits_for(object_id):
                 return True
         flight = (await self._mailbox.in_flight(run_id)).get(run_id)
-        unfinished = flight.sessions - flight.released - flight.live_sessions if flight else set()
-        for session_id in unfinished:
+        for session_id in flight.unreleased if flight else ():
             session = await self._mailbox.load_session(run_id, session_id)
             if session and any(object_id in one.object_ids for one in session.outgoing):
                 return True

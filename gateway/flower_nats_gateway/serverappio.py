@@ -204,7 +204,7 @@ class ServerAppIoService:
             await self._answer_unknown(run_id, unknown, flight)
 
     async def _answer_unknown(self, run_id: int, unknown: set[str], flight: InFlight) -> None:
-        for session_id in flight.sessions - flight.released - flight.live_sessions:
+        for session_id in flight.unreleased:
             session = await self._mailbox.load_session(run_id, session_id)
             for one in session.outgoing if session else ():
                 unknown.discard(one.metadata.message_id)
