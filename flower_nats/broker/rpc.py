@@ -34,6 +34,16 @@ _FIRST_TRY = 3.0
 """Seconds after which an answer is no longer expected and the request goes to another replica."""
 
 
+_LONGEST_PAUSE = 1.0
+"""Seconds between two tries, at most."""
+
+_PULSE = 0.5
+"""Seconds between two signs that this process is not stopped."""
+
+_BACKLOG = 1.0
+"""Seconds after a stop in which a request may be one that has waited for its end."""
+
+
 class RpcClient:
     """Asks superlinks."""
 
@@ -82,7 +92,7 @@ class RpcClient:
         self, subject: str, body: bytes, headers: Mapping[str, str], patience: float
     ) -> bytes:
         deadline = time.monotonic() + patience
-        timeout = _FIRST_TRY
+        timeout, pause = _FIRST_TRY, 0.1
         while True:
             try:
                 timeout = min(timeout, max(0.5, deadline - time.monotonic()))
@@ -93,7 +103,8 @@ class RpcClient:
                     raise
                 log.info("rpc_retried", subject=subject, reason=exc.detail)
             timeout *= 2
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _read(self, message: Msg) -> bytes:
         headers = message.headers or {}
@@ -111,7 +122,12 @@ class RpcClient:
 
 
 class RpcServer:
-    """Serves RPCs in the queue group of superlinks."""
+    """Serves RPCs in the queue group of superlinks.
+
+    A process that was stopped (SIGSTOP, a paused machine) finds requests that have waited for it.
+    Whoever asked has asked another replica since, and has perhaps gone on from there: to serve them
+    now would undo what came later, such as a node's return after its farewell. They are dropped.
+    """
 
     def __init__(self, connection: Connection, handlers: Mapping[tuple[str, str], Handler]) -> None:
         self._connection = connection
@@ -119,9 +135,13 @@ class RpcServer:
         self._handlers = handlers
         self._subscriptions: list[Subscription] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._pulse: asyncio.Task[None] | None = None
+        self._awake_at = time.monotonic()
+        self._fresh_from = 0.0
 
     async def start(self) -> None:
         """Begin to take requests."""
+        self._pulse = asyncio.create_task(self._stay_awake(), name="rpc pulse")
         for service, method in self._handlers:
             subscription = await self._connection.subscribe(
                 subjects.api(service, method), self._take, queue=subjects.WORKERS
@@ -129,18 +149,39 @@ class RpcServer:
             self._subscriptions.append(subscription)
 
     async def drain(self, timeout: float = 8.0) -> None:
-        """Take no more requests and finish those in hand, for at most `timeout` seconds."""
-        for subscription in self._subscriptions:
-            await subscription.unsubscribe()
+        """Take no more requests and finish those in hand, for at most `timeout` seconds.
+
+        What the broker has sent before it saw that we take no more is in hand, too: to drop it
+        would cost whoever asked the time of a try.
+        """
+        deadline = time.monotonic() + timeout
+        drains = [asyncio.create_task(cast(Any, one).drain()) for one in self._subscriptions]
         self._subscriptions.clear()
-        # What the broker had sent before it saw the unsubscription is still ours.
-        await self._connection.flush()
-        await asyncio.sleep(0)
+        if drains:
+            await asyncio.wait(drains, timeout=timeout)
         if self._running:
-            await asyncio.wait(self._running, timeout=timeout)
+            await asyncio.wait(self._running, timeout=max(0.0, deadline - time.monotonic()))
+        if self._pulse is not None:
+            self._pulse.cancel()
+
+    async def _stay_awake(self) -> None:
+        while True:
+            self._note_stop()
+            self._awake_at = time.monotonic()
+            await asyncio.sleep(_PULSE)
+
+    def _note_stop(self) -> None:
+        now = time.monotonic()
+        # Who has asked later than that may still wait for the answer.
+        if now - self._awake_at > _FIRST_TRY:
+            self._fresh_from = now + _BACKLOG
 
     async def _take(self, message: Msg) -> None:
         name = message.subject.removeprefix("fn.api.")
+        self._note_stop()
+        if time.monotonic() < self._fresh_from:
+            log.info("stale_rpc_dropped", rpc=name)
+            return
         task = asyncio.create_task(self._serve(name, message), name=f"rpc {name}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -157,8 +198,9 @@ class RpcServer:
             headers[_ERROR] = str(int(exc.code))
             body = bytes(msgpack.packb((exc.detail, exc.public_details)))
         except Exception as exc:
+            # A fault of ours, which another try may not meet: it must not end a stock client.
             log.exception("rpc_failed", rpc=name)
-            headers[_ERROR] = str(int(ErrorCode.INTERNAL))
+            headers[_ERROR] = str(int(ErrorCode.UNAVAILABLE))
             body = bytes(msgpack.packb((repr(exc), None)))
         await self._connection.answer(message, body, headers)
 
