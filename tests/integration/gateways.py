@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -37,6 +37,15 @@ def free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+class Edge(Protocol):
+    """Whatever a client calls through."""
+
+    async def call(
+        self, service: str, method: str, request: ProtoMessage, metadata: Metadata = ()
+    ) -> Any:
+        """Call an RPC."""
 
 
 @dataclass
@@ -90,7 +99,7 @@ class Gateway:
 class SuperNode:
     """A node that speaks as stock SuperNodes do."""
 
-    def __init__(self, gateway: Gateway, key: ec.EllipticCurvePrivateKey | None = None) -> None:
+    def __init__(self, gateway: Edge, key: ec.EllipticCurvePrivateKey | None = None) -> None:
         self.gateway = gateway
         self.key = key or ec.generate_private_key(ec.SECP384R1())
         self.public_key = self.key.public_key().public_bytes(
@@ -170,7 +179,7 @@ class SuperNode:
 class ServerApp:
     """A ServerApp process."""
 
-    gateway: Gateway
+    gateway: Edge
     run_id: int
     task_id: int
     token: str

@@ -1,0 +1,66 @@
+"""An app whose result is known in advance: what nodes answer and what comes of it.
+
+Each round sends every node a value and some ballast; a node answers with a value made of both the
+one it got and its own number. The result after so many rounds is the same whatever happens in
+between, if and only if every instruction has exactly one answer in every round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+_MODULUS = 2_147_483_647
+_BALLAST = 20_000
+"""Numbers in the array that travels with each message, so that there are several objects."""
+
+
+def question(round_number: int, value: int) -> RecordDict:
+    """The content of a round's instructions: the same for all nodes, as broadcasts are."""
+    return _content({"round": round_number, "value": value}, seed=round_number)
+
+
+def answer(message: Message, number: int) -> RecordDict:
+    """The content of the reply of the node with this number."""
+    asked = message.content["config"]
+    assert _is_whole(message, seed=int(asked["round"]))
+    value = (int(asked["value"]) * 31 + number * 17 + 1) % _MODULUS
+    return _content({"round": int(asked["round"]), "value": value, "number": number}, seed=number)
+
+
+def read_answer(message: Message) -> tuple[int, int]:
+    """Read a reply: the node's number and its value."""
+    config = message.content["config"]
+    assert _is_whole(message, seed=int(config["number"]))
+    return int(config["number"]), int(config["value"])
+
+
+def combine(values: Iterable[tuple[int, int]]) -> int:
+    """Make the next value of all nodes' answers."""
+    value = 0
+    for number, part in sorted(values):
+        value = (value * 131 + number * 7 + part) % _MODULUS
+    return value
+
+
+def expected(numbers: Iterable[int], rounds: int) -> int:
+    """The result of a run in which nothing goes wrong."""
+    numbers, value = list(numbers), 1
+    for _ in range(rounds):
+        value = combine((n, (value * 31 + n * 17 + 1) % _MODULUS) for n in numbers)
+    return value
+
+
+def _content(values: dict[str, int], seed: int) -> RecordDict:
+    return RecordDict({"config": ConfigRecord(dict(values)), "ballast": _ballast(seed)})
+
+
+def _ballast(seed: int) -> ArrayRecord:
+    return ArrayRecord([np.full(_BALLAST, seed, dtype=np.float64)])
+
+
+def _is_whole(message: Message, seed: int) -> bool:
+    (array,) = message.content["ballast"].to_numpy_ndarrays()
+    return bool(array.shape == (_BALLAST,) and (array == seed).all())

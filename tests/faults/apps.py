@@ -1,0 +1,242 @@
+"""A run's ServerApp, which calls as stock SuperExecs and ServerApps do (flwr 1.33
+`superlink/runtime/run_serverapp.py`, `superlink/grid/grpc_grid.py`, `common/logger.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+import grpc
+import grpc.aio
+from flwr.app import Message
+
+from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire.messages import object_ids
+from tests.faults import app
+from tests.faults.nodes import StockNode
+from tests.faults.wire import ClientDied, Wire, beat_forever, in_parallel
+from tests.integration.gateways import ServerApp
+from tests.integration.superlinks import make_fab
+from tests.messages import Parcel, inflate, instruction
+
+INCOMPLETE_SLEEP = 3.0
+_UPLOAD_INTERVAL = 0.2
+
+
+class StockApp:
+    """A ServerApp that asks all nodes round after round, until it is told that it is enough."""
+
+    def __init__(self, control_wire: Wire, wire: Wire, nodes: Sequence[StockNode]) -> None:
+        self.wire = wire
+        self.nodes = list(nodes)
+        self.run_id = 0
+        self.rounds = 0
+        """Rounds that are complete."""
+        self.value = 1
+        """The result so far."""
+        self.outcomes: Counter[str] = Counter()
+        """How often each pushed message id had an outcome."""
+        self.errors: list[str] = []
+        """Outcomes that were errors."""
+        self.log = ""
+        """All that it has printed."""
+        self.death: Exception | None = None
+        self.before_exit: Callable[[], None] = lambda: None
+        """Called when all is done but to push the output."""
+        self._control = control_wire
+        self._unsent: list[str] = []
+        self._leaving = False
+        self._enough = asyncio.Event()
+        self._round_done = asyncio.Condition()
+        self._served: ServerApp | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._sides: list[asyncio.Task[None]] = []
+
+    async def submit(self) -> None:
+        """`flwr run`."""
+        request = control.StartRunRequest(fab=common.Fab(content=make_fab()))
+        answer = await self._control.call_once("Control", "StartRun", request)
+        self.run_id = answer.run_id
+
+    async def start(self) -> None:
+        """Claim the run's task as a SuperExec does, take its input, and begin."""
+        task_id, token = await self._claim()
+        # From here on it is the ServerApp's own process that calls.
+        self.wire.line.cut()
+        self._served = ServerApp(self.wire, self.run_id, task_id, token)
+        self._sides.append(asyncio.create_task(self._watch(beat_forever(self._beat))))
+        await self.app.call("PullTaskInput", appio.PullTaskInputRequest())
+        self._sides.append(asyncio.create_task(self._watch(self._upload_forever())))
+        self._main = asyncio.create_task(self._watch(self._rounds(), is_side=False))
+
+    @property
+    def app(self) -> ServerApp:
+        """The calls of its process."""
+        assert self._served is not None
+        return self._served
+
+    def print(self, line: str) -> None:
+        """Print a line, which is uploaded as the run's log."""
+        self.log += line + "\n"
+        self._unsent.append(line + "\n")
+
+    async def until_round(self, number: int, within: float) -> None:
+        """Wait until so many rounds are complete."""
+        async with asyncio.timeout(within), self._round_done:
+            await self._round_done.wait_for(lambda: self.rounds >= number or self._is_over())
+        assert self.rounds >= number, f"ended after {self.rounds} rounds: {self.death}"
+
+    async def more_rounds(self, count: int, within: float) -> None:
+        """Wait until so many more rounds are complete."""
+        await self.until_round(self.rounds + count, within)
+
+    async def finish(self, within: float) -> None:
+        """Let it finish its round and end; its output is pushed once, as stock does."""
+        self._enough.set()
+        assert self._main is not None
+        async with asyncio.timeout(within):
+            await self._main
+
+    async def kill(self) -> None:
+        """Its machine is gone."""
+        tasks = [*self._sides, *([self._main] if self._main else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.wire.close()
+        await self._control.close()
+
+    def _is_over(self) -> bool:
+        return self._main is not None and self._main.done()
+
+    async def _claim(self) -> tuple[int, str]:
+        while True:
+            pending = await self.wire.call(
+                "ServerAppIo", "PullPendingTasks", appio.PullPendingTasksRequest()
+            )
+            for task in pending.tasks:
+                if task.run_id == self.run_id:
+                    request = appio.ClaimTaskRequest(task_id=task.task_id)
+                    claim = await self.wire.call("ServerAppIo", "ClaimTask", request)
+                    if claim.token:
+                        return task.task_id, claim.token
+            await asyncio.sleep(1.0)
+
+    async def _watch(self, work: Awaitable[None], *, is_side: bool = True) -> None:
+        try:
+            await work
+        except Exception as exc:
+            # Its token ends with its output: a heartbeat on its way may be refused then.
+            if not (is_side and self._leaving):
+                self.death = self.death or exc
+        finally:
+            async with self._round_done:
+                self._round_done.notify_all()
+
+    async def _beat(self) -> None:
+        answer = await self.app.call("SendTaskHeartbeat", appio.SendTaskHeartbeatRequest())
+        if not answer.success:
+            raise ClientDied("task heartbeat refused")
+
+    # Rounds
+
+    async def _rounds(self) -> None:
+        while not self._enough.is_set():
+            await self._round(self.rounds + 1)
+            async with self._round_done:
+                self.rounds += 1
+                self._round_done.notify_all()
+        self.print(f"result {self.value} after {self.rounds} rounds")
+        await self._exit()
+
+    async def _round(self, number: int) -> None:
+        self.print(f"round {number} begins with {self.value}")
+        content = app.question(number, self.value)
+        parcels = [
+            instruction(self.run_id, node.node_id, content, ttl=3600.0) for node in self.nodes
+        ]
+        await self._push(parcels)
+        answers = await self._gather({one.message_id for one in parcels})
+        for node, value in sorted(answers):
+            self.print(f"round {number}: node {node} answered {value}")
+        self.value = app.combine(answers)
+
+    async def _push(self, parcels: Sequence[Parcel]) -> None:
+        answer = await self.app.push(*parcels)
+        objects = dict(itertools.chain(*(one.objects.items() for one in parcels)))
+        assert list(answer.message_ids) == [one.message_id for one in parcels], "refused"
+
+        async def push(object_id: str) -> None:
+            stored = await self.app.push_object(answer.session_id, object_id, objects[object_id])
+            if not stored:
+                raise ClientDied(f"object {object_id} was not stored")
+
+        wanted = set(answer.objects_to_push)
+        await in_parallel([one for one in objects if one in wanted], push)
+
+    async def _gather(self, wanted: set[str]) -> list[tuple[int, int]]:
+        answers: list[tuple[int, int]] = []
+        while True:
+            for message in await self._pull(wanted):
+                asked = message.metadata.reply_to_message_id
+                self.outcomes[asked] += 1
+                wanted.discard(asked)
+                if message.has_error():
+                    self.errors.append(f"{asked}: {message.error}")
+                else:
+                    answers.append(app.read_answer(message))
+            if not wanted:
+                return answers
+            await asyncio.sleep(INCOMPLETE_SLEEP)
+
+    async def _pull(self, wanted: set[str]) -> list[Message]:
+        answer = await self.app.call(
+            "PullMessages", appio.PullAppMessagesRequest(message_ids=sorted(wanted))
+        )
+        messages = []
+        for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+            contents: dict[str, bytes] = {}
+
+            async def pull(object_id: str, contents: dict[str, bytes] = contents) -> None:
+                found = await self.app.pull_object(object_id)
+                if not found.object_available:
+                    raise ClientDied(f"object {object_id} of a reply: {found.object_found=}")
+                contents[object_id] = found.object_content
+
+            await in_parallel(object_ids(tree), pull)
+            await self.app.confirm(proto.metadata.message_id)
+            messages.append(inflate(proto.metadata.message_id, contents))
+        return messages
+
+    # The log, and the end
+
+    async def _upload_forever(self) -> None:
+        while True:
+            await self._upload()
+            await asyncio.sleep(_UPLOAD_INTERVAL)
+
+    async def _upload(self) -> None:
+        lines = list(self._unsent)
+        if lines:
+            request = appio.PushLogsRequest(
+                node=common.Node(node_id=0), run_id=self.run_id, logs=lines
+            )
+            await self.app.call("PushLogs", request)
+            del self._unsent[: len(lines)]
+
+    async def _exit(self) -> None:
+        async with asyncio.timeout(30):
+            while self._unsent:
+                await asyncio.sleep(0.05)
+        metadata = [("flwr-task-token", self.app.token)]
+        request = appio.PushTaskOutputRequest(sub_status="completed", details="")
+        self._leaving = True
+        self.before_exit()
+        try:
+            await self.wire.call_once("ServerAppIo", "PushTaskOutput", request, metadata)
+        except grpc.aio.AioRpcError as exc:
+            raise ClientDied(f"PushTaskOutput: {exc.code()} {exc.details()}") from exc

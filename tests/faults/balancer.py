@@ -1,0 +1,277 @@
+"""A trivial TCP balancer, one listening port (`Line`) for each client and API.
+
+It sends each connection to the next healthy gateway, lets a connection live as long as both ends do,
+and refuses when nobody is healthy: what the dumbest L4 balancer does, so what works here works behind
+a cleverer one. As each client has a line of its own, its connections can be cut at a moment that is
+told by the HTTP/2 frames on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from types import TracebackType
+
+from tests.faults.processes import Gateway
+
+_CHECK_SECONDS = 0.5
+_CONNECT_SECONDS = 1.0
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_FRAME_HEAD = 9
+_DATA, _HEADERS = 0, 1
+_END_STREAM = 1
+_ARRIVAL_SECONDS = 0.05
+
+
+class Moment(Enum):
+    """When within a call its connection is cut."""
+
+    REQUEST = "before the gateway sees the request"
+    BODY = "in the middle of the request's body"
+    WORK = "when the gateway has the request, before it has answered"
+    ANSWER = "when the gateway has answered, before the client sees it"
+
+
+@dataclass
+class Cut:
+    """One cut that is to be made on a line."""
+
+    moment: Moment
+    marker: bytes
+    """What the head of the request must hold. gRPC spells a method out once per connection."""
+    body_bytes: int
+    """For BODY: how much of it the gateway gets; a call with less is let through."""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    stream: int | None = None
+    """The HTTP/2 stream of the call, once it has begun."""
+    seen: Counter[int] = field(default_factory=Counter)
+    """For BODY: bytes seen of this call and of each one that has begun after it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One HTTP/2 frame, as it travels."""
+
+    data: bytes
+    kind: int
+    flags: int
+    stream: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether its sender has nothing more to say in this stream."""
+        return bool(self.flags & _END_STREAM)
+
+
+class _Frames:
+    """Splits a byte stream into HTTP/2 frames."""
+
+    def __init__(self, preface: bytes = b"") -> None:
+        self._buffer = b""
+        self._preface = len(preface)
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Give each whole frame; the preface as one of no kind."""
+        self._buffer += data
+        if self._preface:
+            if len(self._buffer) < self._preface:
+                return
+            yield Frame(self._buffer[: self._preface], -1, 0, 0)
+            self._buffer, self._preface = self._buffer[self._preface :], 0
+        while len(self._buffer) >= _FRAME_HEAD:
+            whole = _FRAME_HEAD + int.from_bytes(self._buffer[:3], "big")
+            if len(self._buffer) < whole:
+                return
+            frame, self._buffer = self._buffer[:whole], self._buffer[whole:]
+            stream = int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF
+            yield Frame(frame, frame[3], frame[4], stream)
+
+
+class _CutNow(Exception):
+    """The moment has come."""
+
+
+class Line:
+    """One client's way to one API."""
+
+    def __init__(self, balancer: Balancer, service: str) -> None:
+        self._balancer = balancer
+        self._service = service
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._cut: Cut | None = None
+        self.accepted = 0
+        """Connections that clients have made."""
+
+    async def open(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+
+    @property
+    def address(self) -> str:
+        """Where the client connects."""
+        assert self._server is not None
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Cut every connection now."""
+        for connection in list(self._connections):
+            connection.cancel()
+
+    def cut_at(self, moment: Moment, marker: bytes = b"", body_bytes: int = 0) -> Cut:
+        """Cut the connection of the next call, at some moment of it."""
+        self._cut = Cut(moment, marker, body_bytes)
+        return self._cut
+
+    async def close(self) -> None:
+        """Listen no more."""
+        self.cut()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        if self._server is not None:
+            self._server.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        self.accepted += 1
+        try:
+            await self._serve(reader, writer)
+        except asyncio.CancelledError:
+            # Nobody awaits this task but `close`, and asyncio would log what is left of it.
+            pass
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        gateway = await self._balancer.connect(self._service)
+        if gateway is None:
+            return
+        to_client = (_Frames(), gateway[0], writer, self._on_answer)
+        to_gateway = (_Frames(_PREFACE), reader, gateway[1], self._on_request)
+        ways = [asyncio.create_task(self._pump(*way)) for way in (to_client, to_gateway)]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            gateway[1].transport.abort()
+
+    def _on_request(self, frame: Frame) -> bool:
+        """Look at a client's frame; return whether the cut is due after it. Raises `_CutNow`."""
+        cut = self._cut
+        if cut is None:
+            return False
+        if frame.kind == _HEADERS and cut.stream is None and cut.marker in frame.data:
+            cut.stream = frame.stream
+            if cut.moment is Moment.REQUEST:
+                raise self._made(cut)
+        if frame.kind != _DATA or cut.stream is None:
+            return False
+        cut.seen[frame.stream] += len(frame.data)
+        if cut.moment is Moment.BODY and cut.seen[frame.stream] > cut.body_bytes:
+            raise self._made(cut)
+        return cut.moment is Moment.WORK and frame.stream == cut.stream and frame.is_last
+
+    def _on_answer(self, frame: Frame) -> bool:
+        """Look at a gateway's frame. Raises `_CutNow`."""
+        cut = self._cut
+        if cut is None or cut.moment is not Moment.ANSWER:
+            return False
+        if frame.kind == _HEADERS and frame.stream == cut.stream:
+            raise self._made(cut)
+        return False
+
+    async def _pump(
+        self,
+        frames: _Frames,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        look: Callable[[Frame], bool],
+    ) -> None:
+        with contextlib.suppress(ConnectionError, _CutNow):
+            while data := await reader.read(256 * 1024):
+                for frame in frames.feed(data):
+                    is_due = look(frame)
+                    writer.write(frame.data)
+                    if is_due and self._cut is not None:
+                        await writer.drain()
+                        # Long enough to arrive; what it waits for there takes longer.
+                        await asyncio.sleep(_ARRIVAL_SECONDS)
+                        raise self._made(self._cut)
+                await writer.drain()
+
+    def _made(self, cut: Cut) -> _CutNow:
+        self._cut = None
+        cut.done.set()
+        return _CutNow()
+
+
+class Balancer:
+    """Knows which gateways are healthy."""
+
+    def __init__(self, gateways: Sequence[Gateway]) -> None:
+        self._gateways = gateways
+        self._healthy: set[str] = set()
+        self._turn = itertools.count()
+        self._checks: list[asyncio.Task[None]] = []
+        self._lines: list[Line] = []
+
+    async def __aenter__(self) -> Balancer:
+        self._checks = [asyncio.create_task(self._check(one)) for one in self._gateways]
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _exc: BaseException | None,
+        _tb: TracebackType | None,
+    ) -> None:
+        for check in self._checks:
+            check.cancel()
+        await asyncio.gather(*self._checks, return_exceptions=True)
+        await asyncio.gather(*(line.close() for line in self._lines))
+
+    async def line(self, service: str) -> Line:
+        """Open a line to an API: Fleet, ServerAppIo or Control."""
+        line = Line(self, service)
+        await line.open()
+        self._lines.append(line)
+        return line
+
+    async def until_healthy(self) -> None:
+        """Wait until every gateway takes connections."""
+        while len(self._healthy) < len(self._gateways):
+            await asyncio.sleep(0.05)
+
+    async def connect(
+        self, service: str
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """Connect to the next healthy gateway; None if there is none."""
+        first = next(self._turn)
+        count = len(self._gateways)
+        for gateway in (self._gateways[(first + n) % count] for n in range(count)):
+            if gateway.name not in self._healthy:
+                continue
+            host, port = gateway.addresses[service].split(":")
+            try:
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    return await asyncio.open_connection(host, int(port))
+            except (OSError, TimeoutError):
+                continue
+        return None
+
+    async def _check(self, gateway: Gateway) -> None:
+        while True:
+            if await gateway.is_healthy(_CHECK_SECONDS):
+                self._healthy.add(gateway.name)
+            else:
+                self._healthy.discard(gateway.name)
+            await asyncio.sleep(_CHECK_SECONDS)

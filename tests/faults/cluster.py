@@ -1,0 +1,131 @@
+"""The runtime as real processes: NATS, PostgreSQL, superlinks and gateways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.rpc import RpcClient
+from flower_nats.embedded.nats_cluster import NatsCluster
+from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.postgres_server import PostgresServer
+from flower_nats.store.connection import Database
+from tests.e2e.processes import free_port
+from tests.faults.balancer import Balancer
+from tests.faults.processes import Gateway, Replica, Victim, thaw
+
+HEAL_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many of each."""
+
+    nats: int = 1
+    superlinks: int = 2
+    gateways: int = 2
+
+
+class Cluster:
+    """A whole runtime, each process of which can be killed, frozen, ended and started again."""
+
+    def __init__(self, folder: Path, size: Size) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._members = NatsCluster(folder, folder) if size.nats > 1 else None
+        self.nats: Sequence[NatsServer] = (
+            self._members.members if self._members else (NatsServer(folder / "nats"),)
+        )
+        self.postgres = PostgresServer(folder / "pg", folder / "postgres.log")
+        self.superlinks: list[Replica] = []
+        self.gateways: list[Gateway] = []
+        self._size = size
+
+    @property
+    def nats_urls(self) -> tuple[str, ...]:
+        """URLs of all NATS servers."""
+        return tuple(server.url for server in self.nats)
+
+    async def start(self) -> None:
+        """Start everything and wait until it serves."""
+        await asyncio.gather(self._start_nats(), self.postgres.start())
+        nats = ",".join(self.nats_urls)
+        for number in range(1, self._size.superlinks + 1):
+            self.superlinks.append(self._superlink(f"superlink-{number}", nats, self.postgres.dsn))
+        for number in range(1, self._size.gateways + 1):
+            self.gateways.append(self._gateway(f"gateway-{number}", nats))
+        await asyncio.gather(*(one.start() for one in (*self.superlinks, *self.gateways)))
+
+    async def heal(self) -> None:
+        """Undo every fault: thaw what is frozen, start what is dead, wait until all serve."""
+        async with asyncio.timeout(HEAL_SECONDS):
+            for victim in self._everybody():
+                thaw(victim)
+            servers: list[Victim] = [*self.nats]
+            if self.postgres.exit_code() is not None:
+                await self.postgres.start()
+            for victim in (*servers, *self.superlinks, *self.gateways):
+                if victim.exit_code() is not None:
+                    await victim.start()
+            async with self.connection() as connection:
+                await RpcClient(connection).ask("Status", patience=HEAL_SECONDS)
+
+    async def close(self) -> None:
+        """End everything."""
+        for victim in self._everybody():
+            thaw(victim)
+        await asyncio.gather(*(one.stop(5.0) for one in self.gateways))
+        await asyncio.gather(*(one.stop(5.0) for one in self.superlinks))
+        await asyncio.gather(*(one.stop() for one in self.nats), self.postgres.stop())
+
+    @asynccontextmanager
+    async def balancer(self) -> AsyncIterator[Balancer]:
+        """Run a balancer in front of the gateways, as long as the context."""
+        async with Balancer(self.gateways) as balancer:
+            async with asyncio.timeout(HEAL_SECONDS):
+                await balancer.until_healthy()
+            yield balancer
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Look into the broker."""
+        connection = await Connection.connect(self.nats_urls, "faults", HEAL_SECONDS)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[Database]:
+        """Look into the database."""
+        database = Database(self.postgres.dsn, max_connections=1, patience=HEAL_SECONDS)
+        await database.open()
+        try:
+            yield database
+        finally:
+            await database.close()
+
+    def _everybody(self) -> list[Victim]:
+        return [*self.nats, *self.superlinks, *self.gateways]
+
+    async def _start_nats(self) -> None:
+        if self._members is not None:
+            await self._members.start()
+        else:
+            await self.nats[0].start()
+
+    def _superlink(self, name: str, nats: str, dsn: str) -> Replica:
+        secrets = {"FLOWER_NATS_SUPERLINK_NATS": nats, "FLOWER_NATS_SUPERLINK_DATABASE": dsn}
+        command = ["superlink", "--isolation", "process"]
+        return Replica(name, command, secrets, self.folder, "superlink_ready")
+
+    def _gateway(self, name: str, nats: str) -> Gateway:
+        addresses = {
+            service: f"127.0.0.1:{free_port()}" for service in ("ServerAppIo", "Fleet", "Control")
+        }
+        secrets = {"FLOWER_NATS_GATEWAY_NATS": nats}
+        return Gateway(name, addresses, f"127.0.0.1:{free_port()}", secrets, self.folder)

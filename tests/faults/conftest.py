@@ -1,0 +1,64 @@
+"""One cluster for all fault tests: each test breaks something and the fixture makes it whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.cluster import Cluster, Size
+from tests.faults.trial import Trial, running_trial
+
+FULL = os.environ.get("FLOWER_NATS_FAULTS_FULL") == "1"
+"""Whether faults last as long as they should, not as long as CI has time for."""
+
+_HERE = Path(__file__).parent
+_FOLDER = pytest.StashKey[Path]()
+_LINES_SHOWN = 80
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run these tests in one event loop: the processes' clients live as long as the session."""
+    mark = pytest.mark.asyncio(loop_scope="session")
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(mark, append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> AsyncIterator[Cluster]:
+    """The runtime, as real processes."""
+    folder = tmp_path_factory.mktemp("faults")
+    request.session.stash[_FOLDER] = folder
+    one = Cluster(folder, Size(nats=int(os.environ.get("FAULTS_NATS", "3"))))
+    try:
+        await one.start()
+        yield one
+    finally:
+        await one.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def running(cluster: Cluster) -> AsyncIterator[Trial]:
+    """A run under way."""
+    async with running_trial(cluster) as one:
+        yield one
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the ends of all logs beside a failure."""
+    report = yield
+    folder = item.session.stash.get(_FOLDER, None)
+    if report.failed and folder and item.path.is_relative_to(_HERE):
+        for log in sorted(folder.rglob("*.log")):
+            lines = log.read_text(errors="replace").splitlines()
+            report.sections.append((str(log), "\n".join(lines[-_LINES_SHOWN:])))
+    return report

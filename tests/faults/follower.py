@@ -1,0 +1,57 @@
+"""`flwr log --stream`, as stock follows a run (flwr 1.33 `cli/log.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import grpc.aio
+
+from flower_nats.wire import control_pb2 as control
+from tests.faults.wire import Wire
+
+_REFRESH = 60.0
+_RECONNECT = 0.5
+
+
+class LogFollower:
+    """Follows a run's log from its first line to the end of the run."""
+
+    def __init__(self, wire: Wire, run_id: int) -> None:
+        self.text = ""
+        """All that was printed."""
+        self.ends: list[str] = []
+        """Why streams ended of which a stock CLI would have died."""
+        self._wire = wire
+        self._run_id = run_id
+        self._position = 0.0
+        self._task = asyncio.create_task(self._follow())
+
+    async def until_end(self, within: float) -> None:
+        """Wait until the server says that the log is complete."""
+        async with asyncio.timeout(within):
+            await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        """Stop following."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._wire.close()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._stream()
+                return
+            except grpc.aio.AioRpcError as exc:
+                if exc.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    # Here a person starts `flwr log` again; the position makes sure that we see
+                    # what this stream has missed, and nothing twice.
+                    self.ends.append(f"{exc.code()}: {exc.details()}")
+            await asyncio.sleep(_RECONNECT)
+
+    async def _stream(self) -> None:
+        request = control.StreamLogsRequest(run_id=self._run_id, after_timestamp=self._position)
+        async for answer in self._wire.stream("Control", "StreamLogs", request, _REFRESH):
+            self.text += answer.log_output
+            self._position = max(self._position, answer.latest_timestamp)

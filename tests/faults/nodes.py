@@ -1,0 +1,161 @@
+"""SuperNodes that call as stock ones do (flwr 1.33 `supernode/start_client_internal.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire.messages import object_ids
+from tests.faults import app
+from tests.faults.wire import ClientDied, RunNotRunning, Wire, beat_forever, in_parallel
+from tests.integration.gateways import SuperNode
+from tests.messages import inflate, parcel
+
+EMPTY_PULL_SLEEP = 3.0
+HEARTBEAT_INTERVAL = 30.0
+_HEARTBEAT_TIMEOUT = 5.0
+_UNAVAILABLE_DELAY = (1.0, 10.0)
+
+
+class StockNode(SuperNode):
+    """A SuperNode with a number, which answers what the app asks."""
+
+    def __init__(
+        self, number: int, wire: Wire, key: ec.EllipticCurvePrivateKey | None = None
+    ) -> None:
+        super().__init__(wire, key)
+        self.number = number
+        self.wire = wire
+        self.death: Exception | None = None
+        """What a stock SuperNode would have ended with."""
+        self.losses: list[str] = []
+        """Replies that a stock SuperNode would have given up."""
+        self.confirmed: list[str] = []
+        self.thinking = asyncio.Event()
+        """While it is clear, the ClientApp is busy."""
+        self.thinking.set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def join(self) -> None:
+        """Register, activate, and begin to live."""
+        request = fleet.RegisterNodeFleetRequest(public_key=self.public_key)
+        await self.call("RegisterNode", request)
+        await self.come_online()
+
+    async def come_online(self) -> None:
+        """Activate with a key that is registered, and begin to live."""
+        await self.activate()
+        for work in (beat_forever(self._beat), self._main_loop()):
+            self._tasks.append(asyncio.create_task(self._watch(work)))
+
+    async def kill(self) -> None:
+        """`kill -9`: it stops in the middle of whatever it does, and says nothing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.wire.close()
+
+    async def leave(self) -> None:
+        """End in good order."""
+        await self.call("DeactivateNode", fleet.DeactivateNodeRequest(node_id=self.node_id))
+        await self.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=self.node_id))
+        await self.kill()
+
+    async def _watch(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (ClientDied, AssertionError, ValueError) as exc:
+            self.death = exc
+
+    async def _beat(self) -> None:
+        request = fleet.SendNodeHeartbeatRequest(
+            node=self.node, heartbeat_interval=HEARTBEAT_INTERVAL
+        )
+        answer = await self.wire.call(
+            "Fleet", "SendNodeHeartbeat", request, self.metadata(), _HEARTBEAT_TIMEOUT
+        )
+        if not answer.success:
+            raise ClientDied("heartbeat refused")
+
+    async def _main_loop(self) -> None:
+        while True:
+            pulled = await self.pull()
+            instruction = None
+            if pulled is not None:
+                instruction = await self._receive(*pulled)
+            if instruction is None:
+                await asyncio.sleep(EMPTY_PULL_SLEEP)
+                continue
+            await self.thinking.wait()
+            await self._reply(instruction)
+
+    async def _receive(self, message: common.Message, tree: bytes) -> Message | None:
+        run_id = message.metadata.run_id
+        message_id = message.metadata.message_id
+        contents: dict[str, bytes] = {}
+
+        async def pull(object_id: str) -> None:
+            contents[object_id] = await self._pull_object(run_id, object_id)
+
+        try:
+            await self.call("GetRun", common.GetRunRequest(node=self.node, run_id=run_id))
+            await in_parallel(object_ids(tree), pull)
+            await self.confirm(run_id, message_id)
+        except RunNotRunning:
+            return None
+        except (ClientDied, LookupError) as exc:
+            self.losses.append(f"instruction {message_id}: {exc!r}")
+            return None
+        self.confirmed.append(message_id)
+        whole = inflate(message_id, contents)
+        whole.metadata.__dict__["_message_id"] = message_id
+        return whole
+
+    async def _pull_object(self, run_id: int, object_id: str) -> bytes:
+        delay, longest = _UNAVAILABLE_DELAY
+        while True:
+            answer = await self.pull_object(run_id, object_id)
+            if not answer.object_found:
+                raise LookupError(f"object {object_id} not found")
+            if answer.object_available:
+                return bytes(answer.object_content)
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+            delay = min(2 * delay, longest)
+
+    async def _reply(self, instruction: Message) -> None:
+        run_id = instruction.metadata.run_id
+        content = app.answer(instruction, self.number)
+        one = parcel(Message(content, reply_to=instruction), run_id, self.node_id)
+        try:
+            answer = await self.push(one)
+
+            async def push(object_id: str) -> None:
+                content = one.objects[object_id]
+                if not await self.push_object(run_id, answer.session_id, object_id, content):
+                    raise LookupError(f"object {object_id} was not stored")
+
+            wanted = set(answer.objects_to_push)
+            await in_parallel([item for item in one.objects if item in wanted], push)
+        except RunNotRunning:
+            return
+        except (ClientDied, LookupError) as exc:
+            self.losses.append(f"reply to {instruction.metadata.message_id}: {exc!r}")
+
+
+@contextlib.asynccontextmanager
+async def leaving(nodes: list[StockNode]) -> AsyncIterator[None]:
+    """End nodes in good order when the context ends well, else at once."""
+    try:
+        yield
+    except BaseException:
+        await asyncio.gather(*(node.kill() for node in nodes))
+        raise
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(node.leave() for node in nodes))

@@ -1,0 +1,156 @@
+"""Processes of the runtime that faults can be done to, each by its process id."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from flower_nats.embedded.process import OwnedProcess, ProcessSpec
+from tests.e2e.processes import clean_environment
+
+START_SECONDS = 60.0
+"""Within which a replica must serve, on a machine that has other things to do."""
+
+
+class Victim(Protocol):
+    """A server that the harness runs."""
+
+    @property
+    def name(self) -> str:
+        """What logs call it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    async def start(self) -> Any:
+        """Start it and wait until it serves."""
+
+    def exit_code(self) -> int | None:
+        """How it ended, None while it runs."""
+
+    async def wait(self) -> int:
+        """Wait for its end."""
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End it."""
+
+
+async def kill(victim: Victim) -> None:
+    """`kill -9`."""
+    os.kill(victim.pid, signal.SIGKILL)
+    await victim.wait()
+
+
+def freeze(victim: Victim) -> None:
+    """`kill -STOP`: it lives and does nothing."""
+    os.kill(victim.pid, signal.SIGSTOP)
+
+
+def thaw(victim: Victim) -> None:
+    """`kill -CONT`."""
+    if victim.pid and victim.exit_code() is None:
+        os.kill(victim.pid, signal.SIGCONT)
+
+
+async def terminate(victim: Victim, within: float = 10.0) -> float:
+    """SIGTERM; return the seconds it took to leave, which must be fewer than `within`."""
+    began = time.monotonic()
+    os.kill(victim.pid, signal.SIGTERM)
+    async with asyncio.timeout(within):
+        code = await victim.wait()
+    assert code == 0, f"{victim.name} ended with {code}"
+    return time.monotonic() - began
+
+
+class Replica:
+    """A superlink or a gateway: `python -m flower_nats_cli.main …`."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        ready_line: str,
+    ) -> None:
+        self._ready_line = ready_line
+        self._log = folder / f"{name}.log"
+        self._process = OwnedProcess(
+            ProcessSpec(
+                name=name,
+                command=[sys.executable, "-m", "flower_nats_cli.main", *arguments],
+                environment=clean_environment(environment),
+                log=self._log,
+                orphan_signal=signal.SIGKILL,
+            )
+        )
+
+    @property
+    def name(self) -> str:
+        return self._process.name
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start it, and wait until it says that it is ready."""
+        already = len(self.output())
+        await self._process.start()
+        async with asyncio.timeout(START_SECONDS):
+            while self._ready_line not in self.output()[already:]:
+                if self.exit_code() is not None:
+                    raise self._process.failure()
+                await asyncio.sleep(0.05)
+
+    def exit_code(self) -> int | None:
+        return self._process.exit_code()
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        await self._process.stop(grace)
+
+    def output(self) -> str:
+        """All that it has logged, in all of its lives."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+
+class Gateway(Replica):
+    """A gateway, with the addresses of its APIs and of its health server."""
+
+    def __init__(
+        self,
+        name: str,
+        addresses: Mapping[str, str],
+        health: str,
+        environment: Mapping[str, str],
+        folder: Path,
+    ) -> None:
+        flags = ["--insecure", "--health-server-address", health]
+        for service, address in addresses.items():
+            flags += [f"--{service.lower()}-api-address", address]
+        super().__init__(name, ["gateway", *flags], environment, folder, "gateway_ready")
+        self.addresses = dict(addresses)
+        self._health = health
+
+    async def is_healthy(self, timeout: float) -> bool:
+        """Ask its health server, as balancers do."""
+        async with grpc.aio.insecure_channel(self._health) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            try:
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+            except grpc.aio.AioRpcError:
+                return False
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,104 @@
+"""A client's connection is cut in the middle of a call."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.faults.balancer import Line, Moment
+from tests.faults.cluster import Cluster
+from tests.faults.processes import freeze, thaw
+from tests.faults.trial import Trial, fresh_trial
+from tests.faults.wire import ClientDied
+
+PER_MESSAGE = (
+    "PullMessages",
+    "PushMessages",
+    "PushObject",
+    "PullObject",
+    "ConfirmMessageReceived",
+)
+CALLS = [
+    (method, moment)
+    for method in PER_MESSAGE
+    for moment in (Moment.REQUEST, Moment.WORK, Moment.ANSWER)
+]
+UPLOAD = ("PushObject", Moment.BODY)
+
+
+async def cut_next(line: Line, method: str, moment: Moment) -> None:
+    """Cut the next call of a method: on a new connection, whose first call spells its name out."""
+    cut = line.cut_at(moment, f"/{method}".encode(), body_bytes=1000)
+    line.cut()
+    async with asyncio.timeout(30):
+        await cut.done.wait()
+
+
+@pytest.mark.parametrize(("method", "moment"), [*CALLS, UPLOAD])
+async def test_a_supernode_is_cut_off(running: Trial, method: str, moment: Moment) -> None:
+    for node in running.nodes[:2]:
+        await cut_next(node.wire.line, method, moment)
+    await running.app.more_rounds(2, within=60)
+
+    await running.end_unharmed()
+
+
+@pytest.mark.parametrize(
+    ("method", "moment"),
+    [*CALLS, UPLOAD, *(("PushLogs", moment) for moment in (Moment.REQUEST, Moment.ANSWER))],
+)
+async def test_a_serverapp_is_cut_off(running: Trial, method: str, moment: Moment) -> None:
+    await cut_next(running.app.wire.line, method, moment)
+    await running.app.more_rounds(2, within=60)
+
+    await running.end_unharmed()
+
+
+@pytest.mark.parametrize("moment", [Moment.REQUEST, Moment.ANSWER])
+async def test_a_serverapp_is_cut_off_when_it_starts(cluster: Cluster, moment: Moment) -> None:
+    async with fresh_trial(cluster) as trial:
+        await trial.connect()
+        cut = trial.app.wire.line.cut_at(moment, b"/PullTaskInput")
+        await trial.start()
+        assert cut.done.is_set()
+
+        await trial.end_unharmed()
+
+
+async def test_a_serverapp_is_cut_off_when_it_ends(running: Trial) -> None:
+    cut = running.app.wire.line.cut_at(Moment.ANSWER, b"/PushTaskOutput")
+
+    await running.app.finish(within=60)
+
+    assert cut.done.is_set()
+    await assert_completed_all_the_same(running)
+
+
+async def test_a_serverapp_is_cut_off_when_it_ends_and_nobody_can_store_it(
+    cluster: Cluster, running: Trial
+) -> None:
+    cut = running.app.wire.line.cut_at(Moment.WORK, b"/PushTaskOutput")
+
+    def freeze_superlinks() -> None:
+        for superlink in cluster.superlinks:
+            freeze(superlink)
+
+    running.app.before_exit = freeze_superlinks
+
+    await running.app.finish(within=60)
+
+    assert cut.done.is_set()
+    for superlink in cluster.superlinks:
+        thaw(superlink)
+
+    await assert_completed_all_the_same(running)
+
+
+async def assert_completed_all_the_same(running: Trial) -> None:
+    """Stock pushes its output once, and can only say in its own log that it has failed."""
+    assert isinstance(running.app.death, ClientDied)
+    running.app.death = None
+    assert running.log is not None
+    await running.log.until_end(30)
+    await running.assert_unharmed()

@@ -1,0 +1,34 @@
+"""A server that is gone entirely for a while: no answer is worse than UNAVAILABLE, nothing expires."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.faults.cluster import Cluster
+from tests.faults.conftest import FULL
+from tests.faults.processes import kill
+from tests.faults.trial import Trial
+
+OUTAGE_SECONDS = 30.0 if FULL else 10.0
+
+
+async def test_nats_is_gone_entirely(cluster: Cluster, running: Trial) -> None:
+    await asyncio.gather(*(kill(server) for server in cluster.nats))
+    await asyncio.sleep(OUTAGE_SECONDS)
+    await asyncio.gather(*(server.start() for server in cluster.nats))
+    await running.app.more_rounds(2, within=60)
+
+    await running.end_unharmed()
+    assert running.log is not None
+    assert running.log.ends == []
+
+
+async def test_postgres_is_gone_entirely(cluster: Cluster, running: Trial) -> None:
+    await cluster.postgres.stop()
+    await asyncio.sleep(OUTAGE_SECONDS)
+    await cluster.postgres.start()
+    await running.app.more_rounds(2, within=60)
+
+    await running.end_unharmed()
+    assert running.log is not None
+    assert running.log.ends == []

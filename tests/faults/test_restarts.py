@@ -1,0 +1,32 @@
+"""Servers and replicas that end in good order and come back."""
+
+from __future__ import annotations
+
+from tests.faults.cluster import Cluster
+from tests.faults.processes import terminate
+from tests.faults.trial import Trial
+
+
+async def test_postgres_restarts(cluster: Cluster, running: Trial) -> None:
+    await cluster.postgres.stop()
+    await cluster.postgres.start()
+    await running.app.more_rounds(3, within=60)
+
+    await running.end_unharmed()
+
+
+async def test_everything_restarts_one_at_a_time(cluster: Cluster, running: Trial) -> None:
+    for replica in (*cluster.gateways, *cluster.superlinks):
+        await terminate(replica)
+        await running.app.more_rounds(1, within=60)
+        await replica.start()
+        await running.app.more_rounds(1, within=60)
+    for server in cluster.nats:
+        await server.stop()
+        await server.start()
+        await running.app.more_rounds(1, within=60)
+    await cluster.postgres.stop()
+    await cluster.postgres.start()
+    await running.app.more_rounds(2, within=60)
+
+    await running.end_unharmed()

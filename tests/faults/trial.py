@@ -1,0 +1,158 @@
+"""A federation at work, and what must be true of it whatever happened to the servers meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.wire import control_pb2 as control
+from tests.faults import app
+from tests.faults.apps import StockApp
+from tests.faults.balancer import Balancer
+from tests.faults.cluster import Cluster
+from tests.faults.follower import LogFollower
+from tests.faults.nodes import StockNode
+from tests.faults.wire import Wire
+
+NODES = 4
+FINISH_SECONDS = 60.0
+_CLEAR_SECONDS = 20.0
+
+
+@dataclass
+class Trial:
+    """One run under way, over nodes of its own."""
+
+    cluster: Cluster
+    balancer: Balancer
+    nodes: list[StockNode] = field(default_factory=list)
+    log: LogFollower | None = None
+    _app: StockApp | None = None
+
+    @property
+    def app(self) -> StockApp:
+        """The run's ServerApp."""
+        assert self._app is not None
+        return self._app
+
+    async def wire(self, service: str) -> Wire:
+        """Open a channel of its own for one more client."""
+        return Wire(await self.balancer.line(service))
+
+    async def connect(self, nodes: int = NODES) -> None:
+        """Connect nodes, submit a run, and follow its log."""
+        self.nodes = [StockNode(number, await self.wire("Fleet")) for number in range(1, nodes + 1)]
+        await asyncio.gather(*(node.join() for node in self.nodes))
+        self._app = StockApp(await self.wire("Control"), await self.wire("ServerAppIo"), self.nodes)
+        await self.app.submit()
+        self.log = LogFollower(await self.wire("Control"), self.app.run_id)
+
+    async def start(self) -> None:
+        """Start the run's ServerApp, and wait until it is at work."""
+        await self.app.start()
+        await self.app.until_round(1, within=30)
+
+    async def end_unharmed(self, within: float = FINISH_SECONDS) -> None:
+        """Let the run end, and check that nobody has noticed anything."""
+        await self.app.finish(within)
+        assert self.log is not None
+        await self.log.until_end(within)
+        await self.assert_unharmed()
+
+    async def assert_unharmed(self) -> None:
+        """Check what must be true of a run that has ended, whatever happened meanwhile."""
+        one = self.app
+        assert one.death is None, one.death
+        assert not one.errors
+        assert set(one.outcomes.values()) == {1}
+        assert len(one.outcomes) == one.rounds * len(self.nodes)
+        assert one.value == app.expected((node.number for node in self.nodes), one.rounds)
+        assert [node.death for node in self.nodes] == [None] * len(self.nodes)
+        assert [node.losses for node in self.nodes] == [[]] * len(self.nodes)
+        assert await self.status() == "finished:completed"
+        assert await self.gone() == []
+        await self.assert_log()
+        await self.assert_nothing_left()
+
+    async def assert_log(self) -> None:
+        """Check that every line is there once and in order, for who followed and who comes late."""
+        assert self.log is not None
+        assert self.log.text == self.app.log
+        late = LogFollower(await self.wire("Control"), self.app.run_id)
+        await late.until_end(30)
+        assert late.text == self.app.log
+        await late.close()
+
+    async def assert_nothing_left(self) -> None:
+        """Check that a finished run has left only metadata and its log."""
+        async with self.cluster.connection() as connection:
+            left = await left_behind(connection, self.app.run_id)
+            for _ in range(int(_CLEAR_SECONDS / 0.5)):
+                if not left:
+                    return
+                await asyncio.sleep(0.5)
+                left = await left_behind(connection, self.app.run_id)
+        raise AssertionError(f"left behind: {left[:10]}")
+
+    async def status(self) -> str:
+        """The run's status, as `flwr list` shows it."""
+        wire = await self.wire("Control")
+        request = control.ListRunsRequest(run_id=self.app.run_id)
+        answer = await wire.call("Control", "ListRuns", request)
+        await wire.close()
+        status = answer.run_dict[self.app.run_id].status
+        return f"{status.status}:{status.sub_status}"
+
+    async def gone(self) -> list[int]:
+        """The numbers of our nodes that were ever taken offline."""
+        wire = await self.wire("Control")
+        answer = await wire.call("Control", "ListNodes", control.ListNodesRequest())
+        await wire.close()
+        numbers = {node.node_id: node.number for node in self.nodes}
+        return [
+            numbers[info.node_id]
+            for info in answer.nodes_info
+            if info.node_id in numbers and (info.last_deactivated_at or info.status != "online")
+        ]
+
+    async def close(self) -> None:
+        """Disconnect everybody without a word."""
+        await asyncio.gather(*(node.kill() for node in self.nodes))
+        if self._app is not None:
+            await self._app.kill()
+        if self.log is not None:
+            await self.log.close()
+
+
+async def left_behind(connection: Connection, run_id: int) -> list[str]:
+    """Return what the broker still holds of a run's messages and objects, and of bodies on their way."""
+    return [
+        *await connection.subjects(subjects.MESSAGES_STREAM, subjects.run(run_id)),
+        *await connection.subjects(subjects.OBJECTS_STREAM, subjects.objects(run_id)),
+        *await connection.subjects(subjects.BLOBS_STREAM, subjects.BLOBS_SUBJECTS),
+    ]
+
+
+@asynccontextmanager
+async def fresh_trial(cluster: Cluster) -> AsyncIterator[Trial]:
+    """Prepare a trial; whatever happens, its clients end and the cluster is whole again after it."""
+    async with cluster.balancer() as balancer:
+        one = Trial(cluster, balancer)
+        try:
+            yield one
+        finally:
+            await one.close()
+            await cluster.heal()
+
+
+@asynccontextmanager
+async def running_trial(cluster: Cluster) -> AsyncIterator[Trial]:
+    """Begin a trial."""
+    async with fresh_trial(cluster) as one:
+        await one.connect()
+        await one.start()
+        yield one

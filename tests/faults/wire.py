@@ -1,0 +1,137 @@
+"""How stock clients call: what they retry and what they die of (flwr 1.33 `supercore/retry`)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message as ProtoMessage
+
+from flower_nats.wire.methods import BY_NAME
+from tests.faults.balancer import Line
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+_LONGEST_DELAY = 20.0
+_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class RunNotRunning(Exception):
+    """The answer was PERMISSION_DENIED: the run is not running (any more)."""
+
+
+class ClientDied(Exception):
+    """The answer was one of which a stock client dies."""
+
+
+def delays() -> Iterator[float]:
+    """Seconds to wait before each further try: full jitter of 1, 2, 4, … 20."""
+    ceiling = 1.0
+    while True:
+        yield random.uniform(0, ceiling)
+        ceiling = min(2 * ceiling, _LONGEST_DELAY)
+
+
+class Wire:
+    """One client's channel to one API: UNAVAILABLE is tried again for ever, all else is fatal."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.retries = 0
+        self._channel = grpc.aio.insecure_channel(line.address, options=_OPTIONS)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        request: ProtoMessage,
+        metadata: Metadata = (),
+        timeout: float | None = None,
+    ) -> Any:
+        """Call an RPC as wrapped stubs of stock clients do.
+
+        Raises `RunNotRunning`, `ClientDied`, or `TimeoutError` after its own `timeout`.
+        """
+        for delay in delays():
+            try:
+                return await self.call_once(service, method, request, metadata, timeout)
+            except grpc.aio.AioRpcError as exc:
+                if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED and timeout is not None:
+                    raise TimeoutError(method) from exc
+                if exc.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise _fatal(method, exc) from exc
+            self.retries += 1
+            await asyncio.sleep(delay)
+
+    async def call_once(
+        self,
+        service: str,
+        method: str,
+        request: ProtoMessage,
+        metadata: Metadata = (),
+        timeout: float | None = None,
+    ) -> Any:
+        """Call an RPC and raise what comes."""
+        rpc = BY_NAME[(service, method)]
+        multicallable: Any = self._channel.unary_unary(
+            rpc.path,
+            request_serializer=_serialize,
+            response_deserializer=cast(Callable[[bytes], Any], rpc.response.FromString),
+        )
+        return await multicallable(request, metadata=tuple(metadata), timeout=timeout)
+
+    def stream(self, service: str, method: str, request: ProtoMessage, timeout: float) -> Any:
+        """Call a streaming RPC."""
+        rpc = BY_NAME[(service, method)]
+        multicallable: Any = self._channel.unary_stream(
+            rpc.path,
+            request_serializer=_serialize,
+            response_deserializer=cast(Callable[[bytes], Any], rpc.response.FromString),
+        )
+        return multicallable(request, timeout=timeout)
+
+
+async def beat_forever(beat: Callable[[], Awaitable[None]]) -> None:
+    """Send heartbeats as stock's HeartbeatSender does: what is late is tried again, with back-off."""
+    while True:
+        for delay in delays():
+            try:
+                await beat()
+                break
+            except TimeoutError:
+                await asyncio.sleep(delay)
+        await asyncio.sleep(25.0 * random.uniform(0.7, 0.9))
+
+
+async def in_parallel(items: Iterable[str], work: Callable[[str], Awaitable[None]]) -> None:
+    """Do `work` for every item in order, two at a time, as stock clients move objects."""
+    queue = iter(items)
+
+    async def worker() -> None:
+        for item in queue:
+            await work(item)
+
+    workers = [asyncio.create_task(worker()) for _ in range(2)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for one in workers:
+            one.cancel()
+
+
+def _serialize(request: ProtoMessage) -> bytes:
+    return request.SerializeToString()
+
+
+def _fatal(method: str, exc: grpc.aio.AioRpcError) -> Exception:
+    if exc.code() is grpc.StatusCode.PERMISSION_DENIED:
+        return RunNotRunning(exc.details())
+    return ClientDied(f"{method}: {exc.code()} {exc.details()}")
