@@ -239,7 +239,8 @@ def _route(api: Api, kind: _Kind) -> dict[str, Any]:
         "health_checks": {"active": _ACTIVE_CHECK, "passive": _PASSIVE_CHECK},
         # The same for all attempts at one call, and never what a client says.
         "headers": {"request": {"set": {REQUEST_ID: ["{http.request.uuid}"]}}},
-        "flush_interval": -1,
+        # No flush_interval: answers without a length are passed on at once anyway, and those without
+        # a body, refusals above all, would be broken by a flush before their end.
         **buffers,
     }
     return {"match": match, "handle": [proxy], "terminal": True}

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -97,9 +98,9 @@ async def test_a_call_in_hand_of_a_gateway_that_is_killed_is_made_at_another(
     async with front(tmp_path) as there:
         victim = there.upstreams[0].pid
 
-        # Whoever gets it first: the victim dies of it, the other one answers.
+        # Which one gets a call is chance: the victim dies of it, the other one answers.
         answers = [
-            await there.call(f"ServerAppIo.{method}", f"die {victim}".encode()) for _ in range(3)
+            await there.call(f"ServerAppIo.{method}", f"die {victim}".encode()) for _ in range(15)
         ]
 
         await until(lambda: there.upstreams[0].exit_code() is not None)
@@ -123,7 +124,7 @@ async def test_held_calls_move_when_their_gateway_is_killed(tmp_path: Path) -> N
 async def test_a_large_request_is_made_again_in_full(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
         body = b"die %d " % there.upstreams[0].pid + b"x" * 10_000_000
-        answers = [await there.call("ServerAppIo.PushObject", body) for _ in range(3)]
+        answers = [await there.call("ServerAppIo.PushObject", body) for _ in range(15)]
 
         await until(lambda: there.upstreams[0].exit_code() is not None)
     assert {int(answer.split()[2]) for answer in answers} == {len(body)}
@@ -181,6 +182,17 @@ async def test_refusals_of_a_gateway_arrive_as_they_are(tmp_path: Path) -> None:
         grpc.StatusCode.FAILED_PRECONDITION,
         "no",
     )
+
+
+async def test_no_refusal_is_broken_on_its_way(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        codes: Counter[grpc.StatusCode] = Counter()
+        for _ in range(100):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await there.call("ServerAppIo.ClaimTask", b"fail now")
+            codes[refused.value.code()] += 1
+
+    assert codes == {grpc.StatusCode.FAILED_PRECONDITION: 100}
 
 
 async def test_streams_arrive_as_they_are_written(tmp_path: Path) -> None:

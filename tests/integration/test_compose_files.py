@@ -274,7 +274,7 @@ def rules(proxy: dict[str, Any]) -> dict[str, Any]:
         "active": {**active, **{key: _seconds(active[key]) for key in ("interval", "timeout")}},
         "passive": [checks["passive"]["max_fails"], _seconds(checks["passive"]["fail_duration"])],
         "buffers": [proxy.get(key) for key in ("request_buffers", "response_buffers")],
-        "flush": proxy["flush_interval"],
+        "flush": proxy.get("flush_interval"),
         "headers": {key.lower(): value for key, value in _headers(proxy).items()},
     }
 
