@@ -53,7 +53,7 @@ async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110  (what changes is in the database)
+        while not await condition():
             await asyncio.sleep(0.1)
 
 
