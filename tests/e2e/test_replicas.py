@@ -42,10 +42,10 @@ def status(server: ServerUnderTest) -> dict[str, Any]:
     return report
 
 
-def kill(server: ServerUnderTest, name: str) -> None:
-    """Kill one process, and wait until `up` has started it again."""
+def kill(server: ServerUnderTest, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+    """End one process, and wait until `up` has started it again."""
     pid = status(server)["processes"][name]
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)
 
     def started_again() -> bool:
         return status(server)["processes"].get(name) not in (None, pid)
@@ -109,6 +109,26 @@ def test_a_run_completes_though_each_gateway_is_killed_when_it_is_about_to_end(
 
     assert stream.wait(60.0) == 0
     assert [int(number) for number in LINE.findall(stream.output())] == list(range(1, 21))
+
+
+def test_a_rolling_restart_is_not_noticed(
+    federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
+) -> None:
+    run_id = federation.run_app("nothing", "rounds=5")
+    stream = federation.start_cli("rolling", "log", str(run_id), "--stream")
+    stream.wait_for_output("round 1 gathered")
+
+    for kind in ("gateway", "superlink", "nats"):
+        for number in (1, 2, 3):
+            kill(federation_server, f"{kind}-{number}", signal.SIGTERM)
+    federation.wait_for_status(run_id, "finished:completed", 120.0)
+
+    assert stream.wait(60.0) == 0
+    rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
+    assert rounds == list(range(1, 6))
+    assert [node.process.exit_code for node in supernodes] == [None, None]
+    # Their connections were refused, or broken, not once.
+    assert not [node for node in supernodes if "attempt failed" in node.process.output()]
 
 
 def test_the_balancer_is_started_again(
