@@ -1,0 +1,210 @@
+"""The containers of a stack as plain processes, for machines without a Docker engine.
+
+Each container has a loopback address of its own, so that all keep the ports that the files say.
+What a container finds in its file system lies in a folder of its own. Commands, environment,
+configuration files and health checks are those of the Compose files; only these are replaced in
+them: names of other containers and the container's own addresses by loopback addresses, its paths
+by those of its folder.
+
+PostgreSQL is the embedded one, because its image is more than a program; it listens on a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from flower_nats.embedded.postgres_server import PostgresServer
+from flower_nats.embedded.process import private_directory
+from tests.e2e.processes import SCRIPTS, Child, clean_environment, wait_until
+from tests.integration.composition import Composition, Service
+
+# What images start their command with, where it is not the command itself.
+_ENTRY_POINTS = {
+    "flower-nats": ["flower-nats"],
+    "flwr/superexec": ["flower-superexec"],
+    "flwr/supernode": ["flower-supernode"],
+}
+_HEALTHY_SECONDS = 60.0
+
+
+def find_program(name: str) -> str:
+    """Return the path of a program of this environment or of this machine."""
+    program = shutil.which(name, path=f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}")
+    assert program is not None, f"{name} is not installed"
+    return program
+
+
+@dataclass
+class Container:
+    """One container: its address, its folder and, once started, its process."""
+
+    service: Service
+    address: str
+    folder: Path
+    process: Child | None = None
+
+    @property
+    def running(self) -> Child:
+        """Its process."""
+        assert self.process is not None, f"{self.service.name} was not started"
+        return self.process
+
+
+@dataclass
+class Stack:
+    """A stack on loopback addresses; `start` and `stop` it."""
+
+    composition: Composition
+    compose_folder: Path
+    folder: Path
+    containers: list[Container] = field(init=False)
+
+    def __post_init__(self) -> None:
+        addresses = _loopback_addresses()
+        self.containers = [
+            Container(service, next(addresses), self.folder / f"{service.name}-{number}")
+            for service in self.composition.in_order()
+            for number in range(1, service.replicas + 1)
+        ]
+        self._postgres: PostgresServer | None = None
+
+    def of(self, service: str) -> list[Container]:
+        """Return the containers of a service."""
+        return [one for one in self.containers if one.service.name == service]
+
+    def one(self, service: str) -> Container:
+        """Return the only container of a service."""
+        (container,) = self.of(service)
+        return container
+
+    def start(self) -> None:
+        """Start all in order, each when what it depends on is as well as it must be."""
+        healthy: set[str] = set()
+        for service in self.composition.in_order():
+            assert set(service.dependencies.values()) <= {"service_healthy"}
+            for name in service.dependencies.keys() - healthy:
+                self.wait_until_healthy(name)
+                healthy.add(name)
+            for container in self.of(service.name):
+                self.start_container(container)
+        for name in self.composition.services.keys() - healthy:
+            self.wait_until_healthy(name)
+
+    def start_container(self, container: Container) -> None:
+        """Start one, or start it again."""
+        if container.service.name == "postgres":
+            self._start_postgres(container)
+            return
+        self._fill(container)
+        service, base = container.service, container.service.image.partition(":")[0]
+        command = [*_ENTRY_POINTS.get(base, []), *service.command]
+        container.process = Child(
+            [
+                find_program(command[0]),
+                *(self._translated(part, container) for part in command[1:]),
+            ],
+            log_file=container.folder / f"{container.folder.name}.log",
+            environment=self._environment(container),
+        )
+
+    def wait_until_healthy(self, service: str) -> None:
+        """Wait until the health checks of all containers of a service succeed."""
+        for container in self.of(service):
+            if service != "postgres":
+                well = partial(self._is_well, container)
+                wait_until(well, _HEALTHY_SECONDS, f"{container.folder.name} to be healthy")
+
+    def stop(self) -> None:
+        """End all, the last started first."""
+        for container in reversed(self.containers):
+            if container.process is not None:
+                container.process.kill_all()
+        if self._postgres is not None:
+            asyncio.run(self._postgres.stop())
+
+    def _names(self) -> dict[str, str]:
+        """The address by each name: a container's own, or its service's if it is the only one."""
+        project = self.composition.name
+        names = {f"{project}-{one.folder.name}": one.address for one in self.containers}
+        alone = [one for one in self.containers if one.service.replicas == 1]
+        return names | {one.service.name: one.address for one in alone}
+
+    def _start_postgres(self, container: Container) -> None:
+        password = container.service.environment["POSTGRES_PASSWORD"]
+        (private_directory(container.folder) / "password").write_text(password)
+        self._postgres = PostgresServer(container.folder)
+        asyncio.run(self._postgres.start())
+
+    def _fill(self, container: Container) -> None:
+        """Put what is mounted in the container into its folder."""
+        container.folder.mkdir(parents=True, exist_ok=True)
+        for path, source in container.service.mounts.items():
+            if source.startswith("."):
+                _copy(self.compose_folder / source, _place(container, path))
+                for file in _place(container, path).iterdir():
+                    text = self._translated_own(file.read_text(), container)
+                    file.write_text(text)
+            else:
+                _place(container, path).mkdir(parents=True, exist_ok=True)
+        secrets = self.composition.document["secrets"]
+        for name in container.service.secrets:
+            target = _place(container, f"/run/secrets/{name}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.compose_folder / secrets[name]["file"], target)
+
+    def _environment(self, container: Container) -> dict[str, str]:
+        home = {"HOME": str(container.folder), "FLWR_HOME": str(container.folder / "flwr")}
+        given = container.service.environment
+        return home | {key: self._translated(value, container) for key, value in given.items()}
+
+    def _translated(self, text: str, container: Container) -> str:
+        """Replace what names other containers, and what `_translated_own` replaces."""
+        if self._postgres is not None and text.startswith("postgresql://"):
+            return self._postgres.dsn
+        for name, address in self._names().items():
+            # Before a port; not a part of another name.
+            text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?=:\d)", address, text)
+        return self._translated_own(text, container)
+
+    def _translated_own(self, text: str, container: Container) -> str:
+        text = re.sub(r"\b(0\.0\.0\.0|127\.0\.0\.1)\b", container.address, text)
+        paths = "|".join(["/run/secrets", "/tmp", *container.service.mounts])
+        return re.sub(rf"(?<![\w/-])({paths})\b", lambda one: str(_place(container, one[0])), text)
+
+    def _is_well(self, container: Container) -> bool:
+        process = container.running
+        assert process.exit_code is None, f"{process.name} ended:\n{process.output()}"
+        first, *rest = container.service.health_command
+        command = [find_program(first), *(self._translated(part, container) for part in rest)]
+        done = subprocess.run(
+            command, env=clean_environment({}), capture_output=True, timeout=10.0, check=False
+        )
+        return done.returncode == 0
+
+
+def _place(container: Container, path: str) -> Path:
+    """Return where a path of the container lies."""
+    return container.folder / "files" / path.lstrip("/")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy the files of a folder; again when the container starts again."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in source.iterdir():
+        shutil.copyfile(file, target / file.name)
+
+
+def _loopback_addresses() -> Iterator[str]:
+    """Yield addresses that other stacks on this machine hardly have at the same time."""
+    network = f"127.{random.randrange(16, 255)}.{random.randrange(256)}"
+    return (f"{network}.{host}" for host in range(1, 255))

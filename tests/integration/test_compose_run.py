@@ -1,0 +1,81 @@
+"""The Compose stacks run: their very commands, environment and files, as plain processes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.certificates import ServerCertificates
+from tests.e2e.federation import Federation
+from tests.e2e.servers import Addresses, ServerOptions, ServerUnderTest
+from tests.integration.composition import compose, read_env_file
+from tests.integration.containers import Stack
+
+REPOSITORY = Path(__file__).parents[2]
+DIGITS = REPOSITORY / "examples" / "digits"
+
+
+@contextmanager
+def running(folder: Path, *files: str, certified: bool = False) -> Iterator[Stack]:
+    """Run a stack as docs/compose.md says: the scripts first, then all containers."""
+    compose_folder = folder / "compose"
+    used_here = shutil.ignore_patterns(".env", "secrets")
+    shutil.copytree(REPOSITORY / "compose", compose_folder, ignore=used_here)
+    subprocess.run([compose_folder / "init.sh"], check=True)
+    variables = read_env_file(compose_folder / ".env")
+    # Everything that the app needs is installed; no test goes to a package registry.
+    composition = compose(
+        [compose_folder / file for file in files], variables | {"SUPEREXEC_FLAGS": ""}
+    )
+    stack = Stack(composition, compose_folder, folder / "containers")
+    if certified:
+        balancer = stack.one("balancer").address
+        subprocess.run([compose_folder / "certificates.sh", balancer], check=True)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
+
+
+def federation_around(stack: Stack, folder: Path) -> Federation:
+    """Return what uses a stack from the outside: the flwr command, on the published ports."""
+    secrets = stack.compose_folder / "secrets"
+    certificates = ServerCertificates(
+        secrets / "ca.crt", secrets / "server.pem", secrets / "server.pem.key"
+    )
+    options = ServerOptions(certificates if certificates.ca_certificate.exists() else None)
+    (folder / "outside").mkdir()
+    server = ServerUnderTest(folder / "outside", options)
+    address = stack.one("balancer").address
+    server.addresses = Addresses(f"{address}:9091", f"{address}:9092", f"{address}:9093")
+    return Federation(server, folder / "cli")
+
+
+def train(federation: Federation) -> str:
+    """Train the example app on two nodes to its end and return its log."""
+    done = federation.cli("run", DIGITS, "--run-config", "nodes=2 rounds=1", "--stream")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_newcomer_trains_on_the_stack_for_one_machine(tmp_path: Path) -> None:
+    with running(tmp_path, "compose.yaml") as stack:
+        assert "round 1  accuracy" in train(federation_around(stack, tmp_path))
+
+
+def test_the_stack_for_high_availability_goes_on_without_one_of_each(tmp_path: Path) -> None:
+    with running(tmp_path, "compose.ha.yaml", "compose.tls.yaml", certified=True) as stack:
+        federation = federation_around(stack, tmp_path)
+        run_id = federation.run_app(str(DIGITS), "nodes=2 rounds=1")
+        federation.wait_for_status(run_id, "running")
+
+        for service in ("gateway", "superlink", "nats-1"):
+            stack.of(service)[0].running.kill()
+
+        assert "round 1  accuracy" in federation.log_of(run_id)
+        assert federation.status_of(run_id) == "finished:completed"
+        assert sorted(federation.nodes().values()) == ["online", "online"]
