@@ -42,10 +42,12 @@ _PENDING_BYTES = 64 * 1024 * 1024
 _NOT_FOUND = 10037
 _NO_SUITABLE_PEERS = 10005
 _DUPLICATE_IN_PROCESS = 10158
-_WRONG_SEQUENCE = frozenset({10071, 10164})
+_WRITE_IN_PROCESS = 10164
+_WRONG_SEQUENCE = 10071
 
-# Not enough servers are there yet; the same message was sent before and its copies are being made.
-_PASSING = frozenset({_NO_SUITABLE_PEERS, _DUPLICATE_IN_PROCESS})
+# Not enough servers are there yet; the same message, or another whose expectation covers the same
+# subjects, was sent before and its copies are being made: whether it will stand is not known yet.
+_PASSING = frozenset({_NO_SUITABLE_PEERS, _DUPLICATE_IN_PROCESS, _WRITE_IN_PROCESS})
 
 Headers = Mapping[str, str]
 MessageHandler = Callable[[Msg], Awaitable[None]]
@@ -447,7 +449,7 @@ def _raise_error(subject: str, answer: Mapping[str, Any], tolerate_errors: bool)
         return
     if error.get("code") == 503 or error.get("err_code") in _PASSING:
         raise Unavailable(f"{subject}: {error.get('description')}")
-    if error.get("err_code") in _WRONG_SEQUENCE:
+    if error.get("err_code") == _WRONG_SEQUENCE:
         raise WrongSequence(f"{subject}: {error.get('description')}")
     if not tolerate_errors:
         raise BrokerRefused(f"{subject}: {error}")

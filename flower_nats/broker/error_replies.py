@@ -2,6 +2,7 @@
 
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
+from flower_nats.broker.subjects import ReplyKey
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.messages import MessageError, Outgoing, error_reply
 
@@ -13,20 +14,41 @@ class ErrorReplies:
         self._mailbox = mailbox
         self._objects = objects
 
-    async def give(
+    async def end(self, run_id: int, instruction: common.Metadata) -> Outgoing | None:
+        """End an instruction whose node is gone; return None if it had its reply already."""
+        outgoing, session_id = await self._prepare(
+            run_id, MessageError.NODE_UNAVAILABLE, instruction.message_id, instruction
+        )
+        accepted = await self._mailbox.accept_reply(run_id, session_id, outgoing)
+        return outgoing if accepted else None
+
+    async def replace(self, reply: ReplyKey) -> Outgoing | None:
+        """Put an error in the place of a reply that has expired; return None if somebody else did."""
+        outgoing, session_id = await self._prepare(
+            reply.run_id, MessageError.REPLY_UNAVAILABLE, reply.instruction_id
+        )
+        replaced = await self._mailbox.replace_reply(reply, session_id, outgoing)
+        return outgoing if replaced else None
+
+    async def unknown(self, run_id: int, instruction_id: str) -> Outgoing:
+        """Return the answer for an instruction that is not known, for one caller and no other.
+
+        It is nobody's reply and is not kept: the id may belong to an instruction that is over.
+        """
+        outgoing, content = error_reply(MessageError.MESSAGE_UNAVAILABLE, instruction_id, None)
+        # The caller reads it at once; housekeeping collects it soon.
+        await self._objects.put(run_id, outgoing.metadata.message_id, content)
+        return outgoing
+
+    async def _prepare(
         self,
         run_id: int,
-        instruction_id: str,
         code: MessageError,
+        instruction_id: str,
         instruction: common.Metadata | None = None,
-    ) -> Outgoing | None:
-        """End an instruction with an error reply; return None if it had its reply already."""
+    ) -> tuple[Outgoing, str]:
         outgoing, content = error_reply(code, instruction_id, instruction)
         # The session keeps the object from being collected, so it comes first.
         session_id = await self._mailbox.open_session(run_id, [outgoing])
         await self._objects.put(run_id, outgoing.metadata.message_id, content, session_id)
-        # An id that nobody knows may have been answered and confirmed before: asking again must
-        # get an answer all the same.
-        first = code is MessageError.NODE_UNAVAILABLE
-        accepted = await self._mailbox.accept_reply(run_id, session_id, outgoing, remembered=first)
-        return outgoing if accepted else None
+        return outgoing, session_id

@@ -6,18 +6,21 @@ The rules (design, "Delivery"):
   an instruction is then released to its node, a reply then accepted.
 - Pull is a lease: an instruction is handed out until its node confirms it (`take`), it expires, or
   its run ends. A node that starts anew gets what it had confirmed and not answered (`reoffer`).
-- The reply is the end: the broker accepts one reply to each instruction and refuses the second, by
-  expected sequence while the first is there and by message id for the duplicate window after that.
+- The reply is the end: a reply is written only where the instruction is the newest of its exchange, so
+  that there is no second one, however late it comes, and none to what has expired.
 
-Every write is either conditional on what was read or named by a message id, so that two replicas
-doing the same thing at once do it once.
+Every write is conditional on what was read, so that two replicas doing the same thing at once do it
+once. Only the release of an instruction is named by a message id, too: nothing is left of one that is
+over, so that nothing else would refuse a release that comes after that.
 """
 
 import asyncio
+import hashlib
 import time
-import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import msgpack
 
@@ -31,6 +34,10 @@ _STREAM = subjects.MESSAGES_STREAM
 _TAKEN = "Fn-Taken"
 _PARTS = "Fn-Parts"
 _PART_BYTES = 512 * 1024
+
+CLOCKS = timedelta(seconds=2)
+"""What the clocks of the broker's servers may differ by."""
+
 _ENVELOPE = 4096
 
 
@@ -55,6 +62,14 @@ class Session:
     """When the broker stored it, RFC 3339."""
     outgoing: tuple[Outgoing, ...]
 
+    @property
+    def objects_since(self) -> str:
+        """The moment (RFC 3339) since which its objects were stored.
+
+        An older one is not its own, and goes when the messages are done that it belongs to.
+        """
+        return as_moment(datetime.fromisoformat(self.opened_at) - CLOCKS)
+
 
 @dataclass
 class InFlight:
@@ -70,19 +85,14 @@ class InFlight:
     """Those of the sessions whose instructions are all out."""
 
     @property
-    def unreleased(self) -> set[str]:
-        """The sessions that may hold instructions or a reply that are not out yet.
-
-        Some instructions of such a session may be out: it is released when all are.
-        """
+    def unfinished_sessions(self) -> set[str]:
+        """The sessions with a message that is not out yet, as far as one can tell."""
         return self.sessions - self.released - {key.session_id for key in self.replies.values()}
 
     @property
-    def live_sessions(self) -> set[str]:
-        """The sessions that a message in flight belongs to."""
-        return {key.session_id for key in self.instructions.values()} | {
-            key.session_id for key in self.replies.values()
-        }
+    def spent_sessions(self) -> set[str]:
+        """The sessions whose instructions have all been put out, and are over."""
+        return self.released - {key.session_id for key in self.instructions.values()}
 
 
 class Mailbox:
@@ -96,20 +106,24 @@ class Mailbox:
     async def open_session(self, run_id: int, outgoing: Sequence[Outgoing]) -> str:
         """Record messages whose objects are about to arrive; return the session's id.
 
+        The same messages have the same session, so that a second try goes on with the first.
         Raises `ApiError` (MALFORMED_REQUEST) if one message is larger than the broker takes.
         """
-        session_id = uuid.uuid4().hex
+        session_id = _session_id(outgoing)
         parts = _parts(outgoing, self._connection.max_payload - _ENVELOPE)
         headers = {_PARTS: str(len(parts))}
         await asyncio.gather(
             *(
-                self._connection.store(
-                    subjects.push(run_id, session_id, number), part, headers=headers
-                )
+                self._store_new(subjects.push(run_id, session_id, number), part, headers)
                 for number, part in enumerate(parts)
             )
         )
         return session_id
+
+    async def _store_new(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        # Refused if it is there already: so it stays as old as what has come after it.
+        with suppress(WrongSequence):
+            await self._connection.store(subject, data, headers=headers, expect=(subject, 0))
 
     async def load_session(self, run_id: int, session_id: str) -> Session | None:
         """Return a push session, or None if there is none (any more)."""
@@ -143,14 +157,16 @@ class Mailbox:
         metadata = outgoing.metadata
         if expired(metadata):
             return
-        await self._connection.store(
-            subjects.instruction(
-                metadata.run_id, metadata.dst_node_id, session_id, metadata.message_id
-            ),
-            _pack(outgoing),
-            message_id=f"instruction.{metadata.message_id}",
-            ttl=expires_at(metadata) - time.time(),
-        )
+        run_id, message_id = metadata.run_id, metadata.message_id
+        # Refused if it is out, or answered: whoever put it out may have died before the hint.
+        with suppress(WrongSequence):
+            await self._connection.store(
+                subjects.instruction(run_id, metadata.dst_node_id, session_id, message_id),
+                _pack(outgoing),
+                message_id=f"instruction.{message_id}",
+                expect=(subjects.exchange(run_id, message_id), 0),
+                ttl=expires_at(metadata) - time.time(),
+            )
         await self._connection.hint(subjects.wake_node(metadata.dst_node_id))
 
     async def next_instruction(self, node_id: int) -> Instruction | None:
@@ -183,7 +199,11 @@ class Mailbox:
             await self._restore(found, {_TAKEN: "1"})
 
     async def reoffer(self, node_id: int) -> int:
-        """Hand out again what a node has confirmed and not answered; return how many that are."""
+        """Hand out again what a node has confirmed and not answered; return how many that are.
+
+        What it has not confirmed is written anew as well: a confirmation that the node sent before it
+        died, and that is still on its way in some gateway, then finds it changed and does nothing.
+        """
         again: list[Instruction] = []
         after = 0
         while True:
@@ -193,68 +213,95 @@ class Mailbox:
             if record is None:
                 break
             after = record.sequence
-            found = _instruction(record)
-            if found.taken:
-                again.append(found)
+            again.append(_instruction(record))
         for found in again:
-            await self._restore(found, {})
+            await self._offer(found)
         if again:
             await self._connection.hint(subjects.wake_node(node_id))
-        return len(again)
+        return sum(found.taken for found in again)
 
-    async def _restore(self, found: Instruction, headers: dict[str, str]) -> None:
-        """Write an instruction anew with other headers, unless somebody has changed it since."""
+    async def _offer(self, instruction: Instruction) -> None:
+        found: Instruction | None = instruction
+        while found is not None and not await self._restore(found, {}):
+            key = found.key
+            found = await self.find_instruction(key.run_id, key.node_id, key.message_id)
+
+    async def _restore(self, found: Instruction, headers: dict[str, str]) -> bool:
+        """Write an instruction anew with other headers; return False if it has changed since."""
         key, metadata = found.key, found.outgoing.metadata
         if expired(metadata):
-            return
-        subject = subjects.instruction(key.run_id, key.node_id, key.session_id, key.message_id)
+            return True
         try:
             await self._connection.store(
-                subject,
+                subjects.instruction(key.run_id, key.node_id, key.session_id, key.message_id),
                 _pack(found.outgoing),
                 headers=headers,
-                expect=(subject, found.sequence),
+                expect=(subjects.exchange(key.run_id, key.message_id), found.sequence),
                 ttl=expires_at(metadata) - time.time(),
             )
         except WrongSequence:
-            # Answered, expired or confirmed meanwhile: what came later holds.
-            return
+            return False
+        return True
 
     # Replies
 
-    async def accept_reply(
-        self, run_id: int, session_id: str, outgoing: Outgoing, *, remembered: bool = True
-    ) -> bool:
-        """Accept the reply to an instruction, unless it has one; return whether this one is it.
+    async def accept_reply(self, run_id: int, session_id: str, outgoing: Outgoing) -> bool:
+        """Accept the reply to an instruction, unless it is over; return whether this one is it.
 
-        The instruction ends with that. A refused reply's session is forgotten. `remembered` makes
-        the broker refuse a second reply even after the first was confirmed, for `DUPLICATE_WINDOW`.
+        The instruction ends with that. A refused reply's session is forgotten.
         """
         instruction_id = outgoing.metadata.reply_to_message_id
-        reply_id = outgoing.metadata.message_id
-        subject = subjects.reply(run_id, session_id, instruction_id, reply_id)
-        any_reply = subjects.reply(run_id, ANY, instruction_id, ANY)
-        try:
-            stored = await self._connection.store(
-                subject,
-                _pack(outgoing),
-                message_id=f"reply.{instruction_id}" if remembered else "",
-                expect=(any_reply, 0),
-            )
-            mine = not stored.duplicate
-        except WrongSequence:
-            mine = False
-        if not mine:
-            # Ours all the same if this is the second try of a write whose receipt was lost.
-            holder = await self._connection.next(_STREAM, any_reply)
-            mine = holder is not None and holder.subject == subject
-        if not mine:
-            await self.close_session(run_id, session_id)
-            return False
+        subject = subjects.reply(run_id, session_id, instruction_id, outgoing.metadata.message_id)
+        while True:
+            instruction = await self.find_instruction(run_id, ANY, instruction_id)
+            if instruction is not None and await self._store_reply(
+                subject, outgoing, instruction.sequence
+            ):
+                break
+            holder = await self._find_reply(run_id, instruction_id)
+            if holder == subject:
+                # The second try of a write whose receipt was lost.
+                break
+            if instruction is None or holder is not None:
+                await self.close_session(run_id, session_id)
+                return False
+            # The node has confirmed it, or was offered it anew, in this very moment.
         await self.end_instruction(run_id, instruction_id)
         # After the end of the instruction, so that whoever is woken never sees both.
         await self._connection.hint(subjects.wake_run(run_id), subject.encode())
         return True
+
+    async def replace_reply(self, old: ReplyKey, session_id: str, outgoing: Outgoing) -> bool:
+        """Put another reply in the place of one; return False if that is gone or was replaced."""
+        subject = subjects.reply(
+            old.run_id, session_id, old.instruction_id, outgoing.metadata.message_id
+        )
+        record = await self._connection.last(_STREAM, old.subject)
+        stored = record is not None and await self._store_reply(subject, outgoing, record.sequence)
+        # It may be there all the same: the receipt of a first try may have been lost.
+        if not stored and await self._connection.last(_STREAM, subject) is None:
+            await self.close_session(old.run_id, session_id)
+            session_id = ""
+        # What could not be replaced has been replaced before: it is over either way.
+        await self.close_session(old.run_id, old.session_id)
+        return bool(session_id)
+
+    async def _store_reply(self, subject: str, outgoing: Outgoing, newest: int) -> bool:
+        key = subjects.parse(subject)
+        assert isinstance(key, ReplyKey)
+        expect = (subjects.exchange(key.run_id, key.instruction_id), newest)
+        try:
+            await self._connection.store(subject, _pack(outgoing), expect=expect)
+        except WrongSequence:
+            return False
+        return True
+
+    async def _find_reply(self, run_id: int, instruction_id: str) -> str | None:
+        """Return the subject of the reply to an instruction."""
+        record = await self._connection.next(
+            _STREAM, subjects.reply(run_id, ANY, instruction_id, ANY)
+        )
+        return record.subject if record else None
 
     async def end_instruction(self, run_id: int, instruction_id: str) -> None:
         """Take an instruction out of its node's mailbox: it has its reply."""
@@ -297,6 +344,16 @@ class Mailbox:
         """Drop everything of a run that has finished, its objects included."""
         await self._connection.purge(_STREAM, subjects.run(run_id))
         await self._connection.purge(subjects.OBJECTS_STREAM, subjects.objects(run_id))
+
+
+def as_moment(when: datetime) -> str:
+    """Return a time as the broker writes it (RFC 3339)."""
+    return when.isoformat().replace("+00:00", "Z")
+
+
+def _session_id(outgoing: Sequence[Outgoing]) -> str:
+    ids = ",".join(one.metadata.message_id for one in outgoing)
+    return hashlib.sha256(ids.encode()).hexdigest()[:32]
 
 
 def _note_session(run: InFlight, key: SessionKey) -> None:

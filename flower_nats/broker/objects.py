@@ -72,16 +72,16 @@ class Objects:
         return await self._connection.first_since(_STREAM, subject, moment) is not None
 
     async def runs(self) -> set[int]:
-        """Return the runs that have objects."""
-        heads = await self._connection.subjects(
-            _STREAM, subjects.object_head(subjects.ANY, subjects.ANY)
-        )
-        return {int(subject.split(".")[2]) for subject in heads}
+        """Return the runs that have objects, or chunks of what was to be one."""
+        found = await self._connection.subjects(_STREAM, subjects.OBJECTS_SUBJECTS)
+        return {int(subject.split(".")[2]) for subject in found}
 
-    async def horizon(self) -> int:
-        """Return a position that every object stored from now on lies beyond."""
+    async def horizon(self, moment: str) -> int:
+        """Return a position before all that is stored from now on, or was since a moment (RFC 3339)."""
         info = await self._connection.info(_STREAM)
-        return int(info["state"]["last_seq"]) + 1
+        end = int(info["state"]["last_seq"]) + 1
+        first = await self._connection.first_since(_STREAM, subjects.OBJECTS_SUBJECTS, moment)
+        return min(first.sequence, end) if first else end
 
     async def collect_all(self, run_id: int, horizon: int) -> int:
         """Drop every object of a run before `horizon`; return how many messages went."""

@@ -1,11 +1,13 @@
 """Every NATS subject and stream of the runtime, in one place.
 
 Glossary (a `<run>` or `<node>` is a decimal number; a `<message>` or `<object>` is 64 hex digits, the
-SHA-256 that Flower uses as its id; a `<session>` is 32 hex digits):
+SHA-256 that Flower uses as its id; a `<session>` is 32 hex digits). An instruction and its reply have
+the instruction's id at the same place, so that one filter, `exchange`, covers both: whoever writes
+either says what the newest of the two was when it looked, and the broker refuses if that has changed.
 
 | subject | holds |
 |---|---|
-| `fn.run.<run>.node.<node>.<session>.<message>` | an instruction, from when its objects are whole until its reply is accepted; header `Fn-Taken` once its node has confirmed it |
+| `fn.run.<run>.node.<node>.<session>.<message>.instruction` | an instruction, from when its objects are whole until its reply is accepted; header `Fn-Taken` once its node has confirmed it |
 | `fn.run.<run>.session.<session>.push.<part>` | a push session: messages whose objects are arriving, kept until the messages are done, for it is what keeps their objects |
 | `fn.run.<run>.session.<session>.released` | every instruction of this session has been handed to its node's mailbox |
 | `fn.run.<run>.session.<session>.reply.<instruction>.<message>` | the one reply to an instruction, until the ServerApp confirms it |
@@ -43,7 +45,12 @@ def run(run_id: int) -> str:
 
 def instruction(run_id: int | str, node_id: int | str, session: str, message_id: str) -> str:
     """Subject of an instruction; any part may be `ANY`."""
-    return f"fn.run.{run_id}.node.{node_id}.{session}.{message_id}"
+    return f"fn.run.{run_id}.node.{node_id}.{session}.{message_id}.instruction"
+
+
+def exchange(run_id: int, instruction_id: str) -> str:
+    """An instruction and its reply, whoever has it and whatever it is."""
+    return f"fn.run.{run_id}.*.*.*.{instruction_id}.*"
 
 
 def session(run_id: int, session_id: str) -> str:

@@ -11,15 +11,16 @@ do no harm. What it mends:
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from flower_nats.broker.error_replies import ErrorReplies
-from flower_nats.broker.mailbox import InFlight, Mailbox, Session
+from flower_nats.broker.mailbox import InFlight, Mailbox, Session, as_moment
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.subjects import InstructionKey
 from flower_nats.logs import get_logger
-from flower_nats.wire.messages import MessageError, Outgoing
+from flower_nats.wire.messages import Outgoing
 
 log = get_logger(__name__)
 
@@ -30,8 +31,13 @@ OBJECT_PUSH_SESSION_TTL_SECONDS)."""
 _YOUNG = timedelta(seconds=3)
 """Age below which an open session is left to its gateway."""
 
-_CLOCKS = timedelta(seconds=5)
-"""What the clocks of the broker's servers may differ by."""
+_KEPT = timedelta(seconds=5)
+"""Age below which objects are kept in any case, and by how much older ones than a session's are kept
+for it: more than a session's own objects may be older than itself."""
+
+_LOOK_EVERY = 30.0
+"""Seconds between two looks for objects of runs with nothing in flight: a gateway that was stopped may
+store one after all else of its run is gone."""
 
 _STRAGGLER = timedelta(seconds=20)
 """Age of the oldest session from which its run's objects are collected one by one: below it, the
@@ -59,14 +65,14 @@ class MessageHousekeeping:
         self._node_statuses = node_statuses
         self._run_statuses = run_statuses
         self._sessions: dict[tuple[int, str], Session] = {}
-        self._with_objects: set[int] | None = None
+        self._with_objects: set[int] = set()
+        self._looked_at: float | None = None
 
     async def sweep(self) -> None:
         """Make one pass. Raises `Unavailable` if a server is out of reach."""
-        if self._with_objects is None:
-            self._with_objects = await self._objects.runs()
+        await self._look_for_objects()
         # Before the look: what a session that begins after the look stores lies beyond it.
-        horizon = await self._objects.horizon()
+        horizon = await self._objects.horizon(as_moment(datetime.now(UTC) - _KEPT))
         flights = await self._mailbox.in_flight()
         runs = {*flights, *self._with_objects}
         statuses = await self._run_statuses(sorted(runs)) if runs else {}
@@ -81,6 +87,11 @@ class MessageHousekeeping:
             await self._collect(run_id, flights.get(run_id, InFlight()), horizon)
         self._with_objects = set(flights)
         self._forget_sessions(flights)
+
+    async def _look_for_objects(self) -> None:
+        if self._looked_at is None or time.monotonic() - self._looked_at > _LOOK_EVERY:
+            self._with_objects |= await self._objects.runs()
+            self._looked_at = time.monotonic()
 
     # Instructions
 
@@ -105,37 +116,54 @@ class MessageHousekeeping:
         found = await self._mailbox.find_instruction(key.run_id, key.node_id, key.message_id)
         if found is None:
             return
-        given = await self._error_replies.give(
-            key.run_id, key.message_id, MessageError.NODE_UNAVAILABLE, found.outgoing.metadata
-        )
+        given = await self._error_replies.end(key.run_id, found.outgoing.metadata)
         if given is not None:
             log.info("node_unavailable", run_id=key.run_id, node_id=key.node_id)
 
     # Push sessions
 
     async def _mend_sessions(self, run_id: int, flight: InFlight) -> None:
-        for session_id in flight.released - flight.live_sessions:
-            await self._mailbox.close_session(run_id, session_id)
-            flight.sessions.discard(session_id)
-        open_sessions = [await self._session(run_id, one) for one in flight.unreleased]
+        for session_id in flight.spent_sessions:
+            if not await self._has_replies(run_id, session_id, flight):
+                await self._mailbox.close_session(run_id, session_id)
+        open_sessions = [await self._session(run_id, one) for one in flight.unfinished_sessions]
         old = [one for one in open_sessions if one and _age(one.opened_at) > _YOUNG]
         present = await self._objects.ids(run_id) if old else set()
         for session in old:
             await self._mend_session(session, present)
 
+    async def _has_replies(self, run_id: int, session_id: str, flight: InFlight) -> bool:
+        """Return whether a reply to an instruction of the session awaits its confirmation.
+
+        Until then its ServerApp may not know that all of the session has arrived, and ask again.
+        """
+        session = await self._session(run_id, session_id)
+        outgoing = session.outgoing if session else ()
+        return any(one.metadata.message_id in flight.replies for one in outgoing)
+
     async def _mend_session(self, session: Session, present: set[str]) -> None:
         wanted = _ids(session.outgoing)
-        if wanted <= present:
+        if wanted <= present and await self._has_all(session, wanted):
             log.info("session_completed", run_id=session.run_id, session_id=session.session_id)
             await self._put_out(session)
         elif await self._is_abandoned(session, wanted & present):
             log.info("session_dropped", run_id=session.run_id, session_id=session.session_id)
             await self._mailbox.close_session(session.run_id, session.session_id)
 
+    async def _has_all(self, session: Session, wanted: Iterable[str]) -> bool:
+        """Return whether all objects are the session's own, and not left from before."""
+        found = await asyncio.gather(
+            *(
+                self._objects.stored_since(session.run_id, one, session.objects_since)
+                for one in wanted
+            )
+        )
+        return all(found)
+
     async def _is_abandoned(self, session: Session, stored: Iterable[str]) -> bool:
         if _age(session.opened_at) < timedelta(seconds=SESSION_SECONDS):
             return False
-        since = _moment(datetime.now(UTC) - timedelta(seconds=SESSION_SECONDS))
+        since = as_moment(datetime.now(UTC) - timedelta(seconds=SESSION_SECONDS))
         for object_id in stored:
             if await self._objects.stored_since(session.run_id, object_id, since):
                 return False
@@ -153,16 +181,17 @@ class MessageHousekeeping:
     # Objects
 
     async def _collect(self, run_id: int, flight: InFlight, horizon: int) -> None:
-        if not flight.sessions:
+        needed = flight.sessions - flight.spent_sessions
+        if not needed:
             await self._objects.collect_all(run_id, horizon)
             return
-        found = [await self._session(run_id, one) for one in sorted(flight.sessions)]
+        found = [await self._session(run_id, one) for one in sorted(needed)]
         sessions = [session for session in found if session is not None]
         if len(sessions) < len(found):
             # One was closed meanwhile: the next pass sees clearly.
             return
         oldest = min(session.opened_at for session in sessions)
-        before = _moment(datetime.fromisoformat(oldest) - _CLOCKS)
+        before = as_moment(datetime.fromisoformat(oldest) - _KEPT)
         await self._objects.collect_before(run_id, before, horizon)
         if _age(oldest) > _STRAGGLER:
             await self._collect_exactly(run_id, sessions, horizon)
@@ -198,7 +227,3 @@ def _ids(outgoing: Iterable[Outgoing]) -> set[str]:
 
 def _age(moment: str) -> timedelta:
     return datetime.now(UTC) - datetime.fromisoformat(moment)
-
-
-def _moment(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")

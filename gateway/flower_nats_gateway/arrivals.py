@@ -7,11 +7,12 @@ moment, neither may see it whole: the housekeeping of the superlinks then comple
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
 from flower_nats.broker.hints import Wakes
-from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.mailbox import InFlight, Mailbox, Session
 from flower_nats.broker.objects import Objects
 from flower_nats.logs import get_logger
 from flower_nats.wire.messages import Outgoing
@@ -21,8 +22,11 @@ log = get_logger(__name__)
 _SESSIONS = 10_000
 """Sessions a gateway keeps a view of; an older one is read from the broker again."""
 
+_FRESH = 60.0
+"""Seconds without an object for which a view is believed: a session without one is dropped."""
+
 _FEW = 32
-"""Objects up to which their existence is asked for one by one instead of by listing the run."""
+"""Objects up to which the run's are not listed first, to see which are worth asking for."""
 
 
 class Arrival:
@@ -42,6 +46,12 @@ class Arrival:
             for object_id in ids:
                 self._waiting.setdefault(object_id, []).append(number)
         self._wanted = frozenset(self._waiting)
+        self._touched_at = time.monotonic()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its session is there for sure."""
+        return time.monotonic() - self._touched_at < _FRESH
 
     @property
     def object_ids(self) -> list[str]:
@@ -58,6 +68,7 @@ class Arrival:
 
     def note(self, object_id: str) -> None:
         """Note that an object has arrived."""
+        self._touched_at = time.monotonic()
         for number in self._waiting.pop(object_id, ()):
             self._missing[number] -= 1
             if self._missing[number] == 0:
@@ -90,18 +101,23 @@ class Arrivals:
     async def open(self, run_id: int, outgoing: Sequence[Outgoing]) -> Arrival:
         """Open a push session for messages of one run."""
         session_id = await self._mailbox.open_session(run_id, outgoing)
+        view = self._views.get((run_id, session_id))
+        # A second try finds what the first has brought.
+        if view is not None and view.is_fresh:
+            return view
         return self._keep(Arrival(run_id, session_id, outgoing))
 
     async def find(self, run_id: int, session_id: str) -> Arrival | None:
         """Return a push session, or None if there is none (any more)."""
         view = self._views.get((run_id, session_id))
-        if view is not None:
+        if view is not None and view.is_fresh:
             return view
         session = await self._mailbox.load_session(run_id, session_id)
         if session is None:
+            self._views.pop((run_id, session_id), None)
             return None
         arrival = Arrival(run_id, session_id, session.outgoing)
-        for object_id in await self._present(run_id, arrival.object_ids):
+        for object_id in await self._present(session, arrival.object_ids):
             arrival.note(object_id)
         return self._keep(arrival)
 
@@ -125,8 +141,8 @@ class Arrivals:
         for (view_run, _), view in self._views.items():
             if view_run == run_id and view.waits_for(object_id):
                 return True
-        flight = (await self._mailbox.in_flight(run_id)).get(run_id)
-        for session_id in flight.unreleased if flight else ():
+        flight = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
+        for session_id in flight.unfinished_sessions:
             session = await self._mailbox.load_session(run_id, session_id)
             if session and any(object_id in one.object_ids for one in session.outgoing):
                 return True
@@ -151,11 +167,17 @@ class Arrivals:
         if not last.metadata.reply_to_message_id:
             await self._mailbox.mark_released(arrival.run_id, arrival.session_id)
 
-    async def _present(self, run_id: int, wanted: Sequence[str]) -> list[str]:
+    async def _present(self, session: Session, wanted: Sequence[str]) -> list[str]:
+        """Return which objects of a session have arrived."""
         if len(wanted) > _FEW:
-            held = await self._objects.ids(run_id)
-            return [object_id for object_id in wanted if object_id in held]
-        answers = await asyncio.gather(*(self._objects.exists(run_id, one) for one in wanted))
+            held = await self._objects.ids(session.run_id)
+            wanted = [object_id for object_id in wanted if object_id in held]
+        answers = await asyncio.gather(
+            *(
+                self._objects.stored_since(session.run_id, one, session.objects_since)
+                for one in wanted
+            )
+        )
         return [one for one, held in zip(wanted, answers, strict=True) if held]
 
     def _keep(self, arrival: Arrival) -> Arrival:

@@ -15,7 +15,6 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.messages import (
-    MessageError,
     Outgoing,
     check_message,
     check_message_id,
@@ -43,6 +42,9 @@ TASKS_HOLD = 20.0
 """Seconds for which PullPendingTasks waits for a task."""
 
 _SERVER_APP = "flwr-serverapp"
+
+Found = dict[str, ReplyKey | None]
+"""Replies by the instruction that they answer; None where the instruction is not known."""
 
 
 class ServerAppIoService:
@@ -138,25 +140,26 @@ class ServerAppIoService:
         wanted = set(call.parse(appio.PullAppMessagesRequest).message_ids)
         response = appio.PullAppMessagesResponse()
         found = await self._await_replies(run_id, wanted, caller)
-        for outgoing in await asyncio.gather(*(self._read(key) for key in found.values())):
+        answers = (self._answer(run_id, one, reply) for one, reply in found.items())
+        for outgoing in await asyncio.gather(*answers):
             if outgoing is not None:
                 response.messages_list.add().ParseFromString(outgoing.message)
                 response.message_object_trees.append(outgoing.tree)
         return response.SerializeToString()
 
-    async def _read(self, key: ReplyKey) -> Outgoing | None:
-        outgoing = await self._mailbox.read_reply(key)
+    async def _answer(
+        self, run_id: int, instruction_id: str, reply: ReplyKey | None
+    ) -> Outgoing | None:
+        """Return the reply, an error in its place, or None if it is gone by now."""
+        if reply is None:
+            return await self._error_replies.unknown(run_id, instruction_id)
+        outgoing = await self._mailbox.read_reply(reply)
         if outgoing is None or not _outlived(outgoing.metadata):
             return outgoing
-        await self._mailbox.close_session(key.run_id, key.session_id)
-        return await self._error_replies.give(
-            key.run_id, key.instruction_id, MessageError.REPLY_UNAVAILABLE
-        )
+        return await self._error_replies.replace(reply)
 
-    async def _await_replies(
-        self, run_id: int, wanted: set[str], caller: Caller
-    ) -> dict[str, ReplyKey]:
-        found: dict[str, ReplyKey] = {}
+    async def _await_replies(self, run_id: int, wanted: set[str], caller: Caller) -> Found:
+        found: Found = {}
         deadline = time.monotonic() + HOLD
         with self._wakes.on(subjects.wake_run(run_id), subjects.event_run(run_id)) as wait:
             await self._look(run_id, wanted, found)
@@ -171,7 +174,7 @@ class ServerAppIoService:
         self,
         run_id: int,
         wanted: set[str],
-        found: dict[str, ReplyKey],
+        found: Found,
         wait: Wait,
         caller: Caller,
     ) -> None:
@@ -188,8 +191,8 @@ class ServerAppIoService:
         if lost:
             await self._look(run_id, wanted, found)
 
-    async def _look(self, run_id: int, wanted: set[str], found: dict[str, ReplyKey]) -> None:
-        """Find the replies that are there, and answer for the instructions that are not."""
+    async def _look(self, run_id: int, wanted: set[str], found: Found) -> None:
+        """Find the replies that are there, and the instructions that are not known."""
         flight = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
         for instruction_id in wanted - found.keys():
             reply = flight.replies.get(instruction_id)
@@ -201,17 +204,19 @@ class ServerAppIoService:
                 await self._mailbox.end_instruction(run_id, instruction_id)
         unknown = wanted - found.keys() - flight.instructions.keys()
         if unknown:
-            await self._answer_unknown(run_id, unknown, flight)
+            await self._look_for_unknown(run_id, unknown, flight, found)
 
-    async def _answer_unknown(self, run_id: int, unknown: set[str], flight: InFlight) -> None:
-        for session_id in flight.unreleased:
+    async def _look_for_unknown(
+        self, run_id: int, unknown: set[str], flight: InFlight, found: Found
+    ) -> None:
+        for session_id in flight.unfinished_sessions:
             session = await self._mailbox.load_session(run_id, session_id)
             for one in session.outgoing if session else ():
                 unknown.discard(one.metadata.message_id)
         # What was released or answered since the look is known after all.
         again = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
         for instruction_id in unknown - again.instructions.keys() - again.replies.keys():
-            await self._error_replies.give(run_id, instruction_id, MessageError.MESSAGE_UNAVAILABLE)
+            found[instruction_id] = None
 
     async def push_object(self, call: Call, caller: Caller) -> bytes:
         """Store an object of the instructions."""

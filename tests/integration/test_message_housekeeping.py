@@ -55,7 +55,7 @@ class World:
 @pytest.fixture
 def world(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(messages, "_YOUNG", timedelta(0))
-    monkeypatch.setattr(messages, "_CLOCKS", timedelta(0))
+    monkeypatch.setattr(messages, "_KEPT", timedelta(0))
     return World(connection)
 
 

@@ -1,0 +1,425 @@
+"""A ServerApp, SuperNodes and two replicas of gateway and superlink, for the mailbox's state machine.
+
+The replicas are the runtime's own services over a real broker. What Postgres would say of nodes and
+runs is a table here. The clients behave as stock ones do: they wait for the answer to a call, make it
+again on any replica when it fails, and keep what they know in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from google.protobuf.message import Message as ProtoMessage
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.error_replies import ErrorReplies
+from flower_nats.broker.hints import Wakes
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.objects import Objects
+from flower_nats.broker.subjects import InstructionKey, ReplyKey
+from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.superlink.messages import MessageHousekeeping
+from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire.methods import BY_NAME
+from flower_nats_gateway.arrivals import Arrivals
+from flower_nats_gateway.call import Call, Drain
+from flower_nats_gateway.fleet import FleetService
+from flower_nats_gateway.objects import ObjectService
+from flower_nats_gateway.serverappio import ServerAppIoService
+from tests.integration.crashing import Clock, SteppedConnection
+from tests.messages import Parcel, parcel
+
+M = TypeVar("M", bound=ProtoMessage)
+
+RUN = 2**63 + 11
+NODES = (2**64 - 21, 2**64 - 22, 2**64 - 23)
+SHORT, LONG = 100.0, 100_000.0
+"""Seconds for which a message is good."""
+
+
+# Messages. They are the same in every run of the same steps.
+
+
+@cache
+def _content(number: int, shared: int) -> RecordDict:
+    """Content whose second object is the same in all messages of the same `shared`."""
+    records = {"own": ConfigRecord({"number": number})}
+    if shared:
+        records["shared"] = ConfigRecord({"shared": shared})
+    return RecordDict(records)
+
+
+def make_instruction(node_id: int, number: int, shared: int, ttl: float, now: float) -> Parcel:
+    message = Message(_content(number, shared), dst_node_id=node_id, message_type="train", ttl=ttl)
+    message.metadata.__dict__["_created_at"] = now
+    return parcel(message, RUN, SUPERLINK_NODE_ID)
+
+
+def make_reply(to: Parcel, node_id: int, number: int, shared: int, now: float) -> Parcel:
+    message = Message(_content(number, shared), reply_to=to.flwr)
+    asked = to.flwr.metadata
+    message.metadata.__dict__["_created_at"] = now
+    message.metadata.__dict__["_ttl"] = asked.created_at + asked.ttl - now
+    return parcel(message, RUN, node_id)
+
+
+def expires(one: Parcel) -> float:
+    return float(one.flwr.metadata.created_at + one.flwr.metadata.ttl)
+
+
+# Replicas
+
+
+class Metadata:
+    """What Postgres would say."""
+
+    def __init__(self) -> None:
+        self.nodes = dict.fromkeys(NODES, "online")
+        self.run = "running"
+
+    async def node_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
+        return {one: self.nodes[one] for one in ids}
+
+    async def run_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
+        return {one: self.run for one in ids if one == RUN}
+
+    # What a gateway asks of identities and of superlinks.
+
+    async def require_running(self, run_id: int) -> None:
+        if self.run != "running":
+            raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, f"run {run_id} is {self.run}")
+
+    async def ask(self, method: str, **_arguments: Any) -> dict[str, list[int]]:
+        assert method == "CheckNodes"
+        return {"online": list(NODES), "offline": []}
+
+    def traffic(self, run_id: int, **_amounts: Any) -> None:
+        """Traffic is not what is looked at here."""
+
+
+class HeardWakes(Wakes):
+    """Hints that arrive as soon as they are sent, or not at all."""
+
+    async def hear(self, subject: str, payload: bytes) -> None:
+        self._on_hint(subject, payload)
+
+
+class Replica:
+    """A gateway and a superlink, as far as messages go."""
+
+    def __init__(self, connection: Connection, metadata: Metadata) -> None:
+        self.metadata = metadata
+        self.wakes = HeardWakes(connection)
+        self.mailbox, objects = Mailbox(connection), Objects(connection)
+        # A draining gateway holds no call.
+        drain = Drain()
+        drain.begin()
+        arrivals = Arrivals(self.mailbox, objects, self.wakes)
+        self._objects = ObjectService(objects, arrivals, self.wakes, drain)
+        known = cast(Any, metadata)
+        self._fleet = FleetService(
+            self.mailbox, arrivals, self._objects, known, self.wakes, known, drain
+        )
+        self._serverappio = ServerAppIoService(
+            self.mailbox,
+            arrivals,
+            self._objects,
+            ErrorReplies(self.mailbox, objects),
+            cast(Any, None),
+            known,
+            self.wakes,
+            known,
+            drain,
+        )
+        self.housekeeping = MessageHousekeeping(
+            self.mailbox, objects, metadata.node_statuses, metadata.run_statuses
+        )
+
+    async def call(self, node_id: int, method: str, request: ProtoMessage, answer: type[M]) -> M:
+        """Serve a call of a node, or of the ServerApp, whose node is the SuperLink's."""
+        if node_id == SUPERLINK_NODE_ID:
+            caller = Caller(task_id=1, run_id=RUN, task_type="flwr-serverapp", token="t")
+            endpoint, service = self._serverappio.endpoints()[method], "ServerAppIo"
+        else:
+            caller = Caller(node_id=node_id)
+            endpoint, service = self._fleet.endpoints()[method], "Fleet"
+        call = Call(BY_NAME[(service, method)], request.SerializeToString(), {}, "test")
+        return answer.FromString(await endpoint(call, caller))
+
+    async def read(self, object_id: str) -> bytes | None:
+        """Return an object as a client gets it, or None."""
+        body = await self._objects.pull(RUN, object_id, broadcast=False)
+        found = common.PullObjectResponse.FromString(body)
+        return found.object_content if found.object_available else None
+
+
+# Clients
+
+
+@dataclass(eq=False)
+class Request:
+    """A call that a client wants answered."""
+
+    name: str
+    serve: Callable[[Replica], Coroutine[Any, Any, Any]]
+    answered: Callable[[Any], Awaitable[None]]
+
+
+@dataclass(eq=False)
+class Client:
+    """Calls that wait to be made, for the first time or again."""
+
+    node_id: int
+    waiting: list[Request] = field(default_factory=list)
+    under_way: set[Request] = field(default_factory=set)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.waiting or self.under_way)
+
+    def lose(self, request: Request) -> None:
+        """A call was not answered: make it again, unless nobody wants to know any more."""
+        if request in self.under_way:
+            self.under_way.discard(request)
+            self.waiting.append(request)
+
+    def forget(self) -> None:
+        """Want nothing any more."""
+        self.waiting.clear()
+        self.under_way.clear()
+
+    def want(
+        self,
+        method: str,
+        request: ProtoMessage,
+        answer: type[M],
+        answered: Callable[[M], Awaitable[None]],
+        what: str = "",
+    ) -> None:
+        def serve(replica: Replica) -> Coroutine[Any, Any, M]:
+            return replica.call(self.node_id, method, request, answer)
+
+        self.waiting.append(Request(f"{method} of {self.node_id} {what}", serve, answered))
+
+    def confirm_received(self, message_id: str, done: Callable[[], None]) -> None:
+        async def answered(_answer: common.ConfirmMessageReceivedResponse) -> None:
+            done()
+
+        request = common.ConfirmMessageReceivedRequest(
+            node=common.Node(node_id=self.node_id), run_id=RUN, message_object_id=message_id
+        )
+        self.want(
+            "ConfirmMessageReceived", request, common.ConfirmMessageReceivedResponse, answered
+        )
+
+    def push_objects(
+        self,
+        session_id: str,
+        contents: Mapping[str, bytes],
+        done: Callable[[], None],
+        refused: Callable[[str], None],
+    ) -> None:
+        left = set(contents)
+
+        def push(object_id: str, content: bytes) -> None:
+            async def answered(answer: common.PushObjectResponse) -> None:
+                left.discard(object_id)
+                if not answer.stored:
+                    refused(object_id)
+                elif not left:
+                    done()
+
+            request = common.PushObjectRequest(
+                node=common.Node(node_id=self.node_id),
+                run_id=RUN,
+                object_id=object_id,
+                object_content=content,
+                session_id=session_id,
+            )
+            self.want("PushObject", request, common.PushObjectResponse, answered, object_id)
+
+        for object_id, content in contents.items():
+            push(object_id, content)
+        if not contents:
+            done()
+
+
+class ServerApp(Client):
+    """A ServerApp: it sends instructions, and wants one outcome of each."""
+
+    def __init__(self) -> None:
+        super().__init__(SUPERLINK_NODE_ID)
+        self.instructions: dict[str, Parcel] = {}
+        """All it has begun to send, by id."""
+        self.sent: set[str] = set()
+        """Those whose objects have all been pushed."""
+        self.outcomes: dict[str, common.Metadata] = {}
+        """What it was told, by instruction."""
+        self.confirming: set[str] = set()
+        self.confirmed: set[str] = set()
+        """Instructions whose outcome it has confirmed."""
+
+    @property
+    def waits_for(self) -> set[str]:
+        return self.sent - self.confirmed
+
+    def send(self, parcels: Sequence[Parcel]) -> None:
+        self.instructions |= {one.message_id: one for one in parcels}
+        objects = {key: value for one in parcels for key, value in one.objects.items()}
+        ids = {one.message_id for one in parcels}
+
+        def refused(object_id: str) -> None:
+            raise AssertionError(f"the ServerApp was refused its object {object_id}")
+
+        async def answered(answer: appio.PushAppMessagesResponse) -> None:
+            assert set(answer.message_ids) == ids
+            contents = {one: objects[one] for one in answer.objects_to_push}
+            self.push_objects(answer.session_id, contents, lambda: self.sent.update(ids), refused)
+
+        request = appio.PushAppMessagesRequest(
+            messages_list=[one.proto for one in parcels],
+            message_object_trees=[one.outgoing.tree for one in parcels],
+        )
+        self.want("PushMessages", request, appio.PushAppMessagesResponse, answered)
+
+    def pull(self, got: Callable[[common.Message], Awaitable[None]]) -> None:
+        async def answered(answer: appio.PullAppMessagesResponse) -> None:
+            for message in answer.messages_list:
+                await got(message)
+
+        request = appio.PullAppMessagesRequest(message_ids=sorted(self.waits_for))
+        self.want("PullMessages", request, appio.PullAppMessagesResponse, answered)
+
+    def confirm(self, instruction_id: str) -> None:
+        self.confirming.add(instruction_id)
+        self.confirm_received(
+            self.outcomes[instruction_id].message_id,
+            lambda: self.confirmed.add(instruction_id),
+        )
+
+
+class SuperNode(Client):
+    """A SuperNode: what it has pulled and not answered is in its memory alone."""
+
+    def __init__(self, node_id: int) -> None:
+        super().__init__(node_id)
+        self.alive = True
+        self.pulling = False
+        self.known: set[str] = set()
+        """Instructions that it has confirmed."""
+        self.work: dict[str, Parcel] = {}
+        """Those of them that it has not begun to answer, by id."""
+        self.answered: dict[str, Parcel] = {}
+        """Replies that it has sent in whole, by the id of their instruction."""
+        self.refused: set[str] = set()
+        """Instructions whose reply was refused."""
+
+    def pull(self, got: Callable[[common.Message], Awaitable[None]]) -> None:
+        """Ask for an instruction; nothing else is pulled before it is confirmed."""
+        self.pulling = True
+
+        async def answered(answer: fleet.PullMessagesResponse) -> None:
+            self.pulling = False
+            for message in answer.messages_list:
+                await got(message)
+
+        request = fleet.PullMessagesRequest(node=common.Node(node_id=self.node_id))
+        self.want("PullMessages", request, fleet.PullMessagesResponse, answered)
+
+    def confirm(self, instruction: Parcel) -> None:
+        self.pulling = True
+
+        def done() -> None:
+            self.pulling = False
+            self.known.add(instruction.message_id)
+            self.work[instruction.message_id] = instruction
+
+        self.confirm_received(instruction.message_id, done)
+
+    def push_reply(self, one: Parcel, refused: Callable[[], None]) -> None:
+        async def answered(answer: fleet.PushMessagesResponse) -> None:
+            contents = {key: one.objects[key] for key in answer.objects_to_push}
+            if not contents:
+                refused()
+                return
+            self.push_objects(answer.session_id, contents, done, lambda _object: refused())
+
+        def done() -> None:
+            self.answered[one.outgoing.metadata.reply_to_message_id] = one
+
+        request = fleet.PushMessagesRequest(
+            node=common.Node(node_id=self.node_id),
+            messages_list=[one.proto],
+            message_object_trees=[one.outgoing.tree],
+        )
+        self.want("PushMessages", request, fleet.PushMessagesResponse, answered)
+
+    def die(self) -> None:
+        """Lose all that is in memory."""
+        self.alive = self.pulling = False
+        self.forget()
+        self.work, self.answered = {}, {}
+        self.known, self.refused = set(), set()
+
+    def start(self) -> None:
+        """Come back with the same key."""
+
+        async def activate(replica: Replica) -> None:
+            replica.metadata.nodes[self.node_id] = "online"
+            await replica.mailbox.reoffer(self.node_id)
+
+        async def answered(_answer: None) -> None:
+            self.alive = True
+
+        self.waiting.append(Request(f"ActivateNode of {self.node_id}", activate, answered))
+
+
+# What is in the broker
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What the broker holds of the run."""
+
+    instructions: dict[str, list[InstructionKey]]
+    replies: dict[str, list[ReplyKey]]
+    subjects: list[str]
+    objects: set[str]
+    """Objects that are whole."""
+    object_subjects: list[str]
+
+
+async def holdings(connection: SteppedConnection) -> Holdings:
+    """Look at everything of the run that the broker holds."""
+    found = await connection.subjects(subjects.MESSAGES_STREAM, subjects.run(RUN))
+    instructions: dict[str, list[InstructionKey]] = {}
+    replies: dict[str, list[ReplyKey]] = {}
+    for subject in found:
+        key = subjects.parse(subject)
+        if isinstance(key, InstructionKey):
+            instructions.setdefault(key.message_id, []).append(key)
+        elif isinstance(key, ReplyKey):
+            replies.setdefault(key.instruction_id, []).append(key)
+    chunks = await connection.subjects(subjects.OBJECTS_STREAM, subjects.objects(RUN))
+    whole = {one.split(".")[3] for one in chunks if one.endswith(".head")}
+    return Holdings(instructions, replies, found, whole, chunks)
+
+
+async def forget_expired(connection: SteppedConnection, clock: Clock) -> None:
+    """Do what the broker does by itself: drop instructions whose time is over."""
+    for keys in (await holdings(connection)).instructions.values():
+        for key in keys:
+            found = await Mailbox(connection).find_instruction(RUN, key.node_id, key.message_id)
+            if found is None:
+                continue
+            metadata = found.outgoing.metadata
+            if metadata.created_at + metadata.ttl <= clock.time():
+                await Mailbox(connection).end_instruction(RUN, key.message_id)
