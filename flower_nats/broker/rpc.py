@@ -34,6 +34,8 @@ _FIRST_TRY = 3.0
 """Seconds after which an answer is no longer expected and the request goes to another replica."""
 
 
+_CALLER_FIELDS = tuple(Caller.__dataclass_fields__)
+
 _LONGEST_PAUSE = 1.0
 """Seconds between two tries, at most."""
 
@@ -218,4 +220,6 @@ def _encode_caller(caller: Caller) -> str:
 
 
 def _decode_caller(value: str) -> Caller:
-    return Caller(**msgpack.unpackb(bytes.fromhex(value))) if value else Caller()
+    said: dict[str, Any] = msgpack.unpackb(bytes.fromhex(value)) if value else {}
+    # While replicas are upgraded one by one, a newer gateway may say more than we know.
+    return Caller(**{name: said[name] for name in _CALLER_FIELDS if name in said})

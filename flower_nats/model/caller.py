@@ -32,3 +32,5 @@ class Caller:
     """Control: the account's name."""
     request_id: str = ""
     """Unique per client call and the same over our own retries: makes StartRun run once."""
+    gateway: str | None = None
+    """Id of the gateway that has heard the caller."""

@@ -10,8 +10,14 @@ from flower_nats.store.queries import load
 
 _SQL = load("nodes")
 
+_FIELDS = tuple(Node.__dataclass_fields__)
+
 DEAF_AFTER = 7.5
 """Seconds without a gateway's announcement after which silence proves nothing about a node."""
+
+ABSENCE = 150.0
+"""Seconds for which a gateway that has fallen silent speaks for those it has heard last: longer than a
+stop that it may come back from, and than they take to turn to another one if it does not."""
 
 _FAREWELL_SECONDS = 5
 """Seconds after a node's farewell in which a heartbeat of its is one from before."""
@@ -41,13 +47,16 @@ class Nodes:
         """Return the node of a key, None if there is none or it was unregistered."""
         return _node_id(await self._session.fetch_one(_SQL["resolve"], public_key=public_key))
 
-    async def activate(self, public_key: bytes, heartbeat_interval: float) -> int | None:
-        """Bring the node of a key online; None as in `resolve`."""
+    async def activate(
+        self, public_key: bytes, heartbeat_interval: float, gateway: str | None = None
+    ) -> int | None:
+        """Bring the node of a key online, heard by this gateway; None as in `resolve`."""
         row = await self._session.fetch_one(
             _SQL["activate"],
             public_key=public_key,
             heartbeat_interval=heartbeat_interval,
             patience=HEARTBEAT_PATIENCE,
+            gateway=gateway,
         )
         return _node_id(row)
 
@@ -60,20 +69,26 @@ class Nodes:
         row = await self._session.fetch_one(_SQL["unregister"], node_id=node_id, owner_id=owner_id)
         return row is not None
 
-    async def heartbeats(self, beats: Sequence[tuple[int, float]]) -> set[int]:
-        """Note heartbeats, each a node id and an interval in seconds; return the unknown ids."""
+    async def heartbeats(
+        self, beats: Sequence[tuple[int, float]], gateway: str | None = None
+    ) -> set[int]:
+        """Note heartbeats that a gateway has heard, each a node id and an interval in seconds.
+
+        Returns the ids that are unknown.
+        """
         rows = await self._session.fetch_all(
             _SQL["heartbeats"],
             node_ids=[node_id for node_id, _ in beats],
             intervals=[float(interval) for _, interval in beats],
             patience=HEARTBEAT_PATIENCE,
             farewell=_FAREWELL_SECONDS,
+            gateway=gateway,
         )
         return {node_id for node_id, _ in beats} - {row["node_id"] for row in rows}
 
     async def expire(self) -> list[int]:
         """Take nodes offline that have been silent for too long; return them."""
-        rows = await self._session.fetch_all(_SQL["expire"], deaf_after=DEAF_AFTER)
+        rows = await self._session.fetch_all(_SQL["expire"], deaf_after=DEAF_AFTER, absence=ABSENCE)
         return [row["node_id"] for row in rows]
 
     async def statuses(self, node_ids: Sequence[int]) -> dict[int, str]:
@@ -103,4 +118,5 @@ def _node_id(row: Row | None) -> int | None:
 
 
 def _node(row: Row) -> Node:
-    return Node(**{**row, "status": NodeStatus(row["status"])})
+    values = {name: row[name] for name in _FIELDS}
+    return Node(**{**values, "status": NodeStatus(row["status"])})

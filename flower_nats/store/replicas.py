@@ -32,9 +32,16 @@ class Replicas:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def announce(self, kind: str, replica_id: str, since: float) -> None:
-        """Note that a replica lives that was started at `since` (seconds since 1970)."""
-        await self._session.execute(_SQL["announce"], kind=kind, id=replica_id, since=float(since))
+    async def announce(self, kind: str, replica_id: str, since: float) -> float:
+        """Note that a replica lives that was started at `since` (seconds since 1970).
+
+        Returns for how many seconds a gateway was away, 0 if it was not: who it was the last to
+        hear could not be heard in that time, and has the time added to its deadline.
+        """
+        row = await self._session.fetch_one(
+            _SQL["announce"], kind=kind, id=replica_id, since=float(since), deaf_after=DEAF_AFTER
+        )
+        return 0.0 if row is None else float(row["away_seconds"])
 
     async def leave(self, kind: str, replica_id: str) -> None:
         """Forget a replica that ends."""

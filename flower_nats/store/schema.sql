@@ -13,7 +13,8 @@ CREATE TABLE node (
     last_activated_at timestamptz,
     last_deactivated_at timestamptz,
     unregistered_at timestamptz,
-    online_until timestamptz
+    online_until timestamptz,
+    heard_by text
 ) WITH (fillfactor = 70);
 
 -- Liveness looks at the nodes that are online, every second. Not by the time it compares: an index
@@ -77,7 +78,8 @@ CREATE TABLE task (
     connector_ref text,
     token_hash bytea UNIQUE,
     claim_request text,
-    active_until timestamptz
+    active_until timestamptz,
+    heard_by text
 );
 
 CREATE INDEX task_of_run ON task (run_id);

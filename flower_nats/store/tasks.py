@@ -4,7 +4,7 @@ from flower_nats.model.ids import new_id, new_token, token_hash
 from flower_nats.model.states import CLAIM_SECONDS, TASK_SILENCE_SECONDS, Status, SubStatus
 from flower_nats.model.task import Finished, Task
 from flower_nats.store.connection import Row, Session
-from flower_nats.store.nodes import DEAF_AFTER
+from flower_nats.store.nodes import ABSENCE, DEAF_AFTER
 from flower_nats.store.queries import load
 
 _SQL = load("tasks")
@@ -28,7 +28,9 @@ class Tasks:
         """Return the tasks that wait for a SuperExec, oldest first."""
         return [_task(row) for row in await self._session.fetch_all(_SQL["pending"])]
 
-    async def claim(self, task_id: int, request_id: str = "") -> tuple[Task, str] | None:
+    async def claim(
+        self, task_id: int, request_id: str = "", gateway: str | None = None
+    ) -> tuple[Task, str] | None:
         """Claim a pending task for `CLAIM_SECONDS` and return it with its token.
 
         None if it is not pending. The same request may ask again and gets a fresh token: an answer
@@ -41,6 +43,7 @@ class Tasks:
             token_hash=token_hash(token),
             request_id=request_id,
             seconds=CLAIM_SECONDS,
+            gateway=gateway,
         )
         return None if row is None else (_task(row), token)
 
@@ -49,23 +52,25 @@ class Tasks:
         row = await self._session.fetch_one(_SQL["by_token"], token_hash=token_hash(token))
         return None if row is None else _task(row)
 
-    async def activate(self, task_id: int, token: str) -> Task | None:
+    async def activate(self, task_id: int, token: str, gateway: str | None = None) -> Task | None:
         """Start a claimed task, or find it running under the same token; None otherwise."""
         row = await self._session.fetch_one(
             _SQL["activate"],
             task_id=task_id,
             token_hash=token_hash(token),
             seconds=TASK_SILENCE_SECONDS,
+            gateway=gateway,
         )
         return None if row is None else _task(row)
 
-    async def heartbeat(self, task_id: int, token: str) -> bool:
+    async def heartbeat(self, task_id: int, token: str, gateway: str | None = None) -> bool:
         """Note that a task lives; False if it is over or was given to another process."""
         row = await self._session.fetch_one(
             _SQL["heartbeat"],
             task_id=task_id,
             token_hash=token_hash(token),
             seconds=TASK_SILENCE_SECONDS,
+            gateway=gateway,
         )
         return row is not None
 
@@ -91,13 +96,19 @@ class Tasks:
 
     async def release(self) -> list[tuple[int, int]]:
         """Make claimed tasks pending again that have not started in time; return them, with runs."""
-        rows = await self._session.fetch_all(_SQL["release"], deaf_after=DEAF_AFTER)
+        rows = await self._session.fetch_all(
+            _SQL["release"], deaf_after=DEAF_AFTER, absence=ABSENCE
+        )
         return [(row["task_id"], row["run_id"]) for row in rows]
 
     async def expire(self) -> list[Finished]:
         """Fail running tasks that have been silent for too long, and what depends on them."""
         rows = await self._session.fetch_all(
-            _SQL["expire"], details=_SILENT, others_details=_RUN_EXPIRED, deaf_after=DEAF_AFTER
+            _SQL["expire"],
+            details=_SILENT,
+            others_details=_RUN_EXPIRED,
+            deaf_after=DEAF_AFTER,
+            absence=ABSENCE,
         )
         return [Finished(**row) for row in rows]
 

@@ -81,7 +81,7 @@ class FleetApi:
         if not MIN_HEARTBEAT_INTERVAL <= request.heartbeat_interval <= MAX_HEARTBEAT_INTERVAL:
             raise ApiError(ErrorCode.INVALID_HEARTBEAT_INTERVAL, str(request.heartbeat_interval))
         key = _own_key(request.public_key, caller)
-        node_id = await self._nodes.activate(key, request.heartbeat_interval)
+        node_id = await self._nodes.activate(key, request.heartbeat_interval, caller.gateway)
         if node_id is None:
             raise ApiError(ErrorCode.NODE_ACTIVATION_FAILED, "the key is not registered")
         await self._mailbox.reoffer(node_id)

@@ -88,9 +88,11 @@ class InternalApi:
         }
 
     async def heartbeats(self, question: Map, caller: Caller) -> Map:
-        """{beats: [[node_id, interval_s], …]} -> {unknown}: ids that are not registered (now)."""
+        """{beats: [[node_id, interval_s], …], gateway} -> {unknown}: ids not registered (now)."""
         beats = [(node_id, float(interval)) for node_id, interval in question["beats"]]
-        return {"unknown": sorted(await self._nodes.heartbeats(beats)) if beats else []}
+        if not beats:
+            return {"unknown": []}
+        return {"unknown": sorted(await self._nodes.heartbeats(beats, question.get("gateway")))}
 
     async def reserve_nonce(self, question: Map, caller: Caller) -> Map:
         """{namespace, nonce, expires_at, holder} -> {reserved}: False if another has used it.
@@ -128,8 +130,11 @@ class InternalApi:
 
     async def announce(self, question: Map, caller: Caller) -> Map:
         """{kind, id, since} -> {}: a replica lives; from a gateway, also that we can be heard."""
-        await self._replicas.announce(question["kind"], question["id"], question["since"])
-        if question["kind"] == "gateway":
+        kind, replica_id = question["kind"], question["id"]
+        away = await self._replicas.announce(kind, replica_id, question["since"])
+        if away:
+            log.warning("gateway_was_away", gateway=replica_id, seconds=round(away, 1))
+        if kind == "gateway":
             deaf = await self._replicas.heard()
             if deaf:
                 log.warning("deadlines_moved", seconds=round(deaf, 1))

@@ -61,7 +61,7 @@ class ServerAppIoApi:
         self, request: appio.ClaimTaskRequest, caller: Caller
     ) -> appio.ClaimTaskResponse:
         """Claim a pending task; no token comes back if it is not pending."""
-        claimed = await self._tasks.claim(request.task_id, caller.request_id)
+        claimed = await self._tasks.claim(request.task_id, caller.request_id, caller.gateway)
         if claimed is None:
             return appio.ClaimTaskResponse()
         task, token = claimed
@@ -81,14 +81,15 @@ class ServerAppIoApi:
     ) -> appio.SendTaskHeartbeatResponse:
         """Note that a task lives; `success=false` ends its process."""
         task_id, token = authenticated(caller)
-        return appio.SendTaskHeartbeatResponse(success=await self._tasks.heartbeat(task_id, token))
+        known = await self._tasks.heartbeat(task_id, token, caller.gateway)
+        return appio.SendTaskHeartbeatResponse(success=known)
 
     async def pull_task_input(
         self, request: appio.PullTaskInputRequest, caller: Caller
     ) -> appio.PullTaskInputResponse:
         """Start a task and return what it works on; the same again for as long as it runs."""
         task_id, token = authenticated(caller)
-        task = await self._tasks.activate(task_id, token)
+        task = await self._tasks.activate(task_id, token, caller.gateway)
         run = None if task is None else await self._runs.get(task.run_id)
         fab = None if run is None else await self._fabs.get(run.fab_hash)
         if task is None or run is None or fab is None:

@@ -20,13 +20,14 @@ becomes of its caller's connection meanwhile; its caller sets no limit."""
 class Forwarder:
     """Serves an RPC by having a superlink serve it."""
 
-    def __init__(self, rpc: RpcClient) -> None:
+    def __init__(self, rpc: RpcClient, gateway: str) -> None:
         self._rpc = rpc
+        self._gateway = gateway
         self._kept: set[asyncio.Task[bytes]] = set()
 
     async def __call__(self, call: Call, caller: Caller) -> bytes:
         """Forward one call."""
-        caller = replace(caller, request_id=call.request_id)
+        caller = replace(caller, request_id=call.request_id, gateway=self._gateway)
         patience = _KEPT.get(call.method.name)
         if patience is None:
             return await self._ask(call, caller, PATIENCE)

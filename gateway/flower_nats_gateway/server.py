@@ -69,7 +69,7 @@ class Gateway:
         self.wakes = Wakes(connection)
         self.verifier = Verifier()
         self.rpc = RpcClient(connection)
-        self.usage = Usage(self.rpc)
+        self.usage = Usage(self.rpc, self.id)
         self._settings = settings
         self._connection = connection
         self._servers: list[grpc.aio.Server] = []
@@ -93,7 +93,7 @@ class Gateway:
         identities = Identities(self.rpc, self.wakes)
         arrivals = Arrivals(mailbox, objects, self.wakes)
         object_service = ObjectService(objects, arrivals, self.wakes, self.drain)
-        forward = Forwarder(self.rpc)
+        forward = Forwarder(self.rpc, self.id)
         fleet = FleetService(
             mailbox, arrivals, object_service, identities, self.wakes, self.usage, self.drain
         )
@@ -106,6 +106,7 @@ class Gateway:
             identities,
             self.wakes,
             self.rpc,
+            forward,
             self.drain,
         )
         streams = ControlStreams(logs, identities, self.wakes, self.rpc, self.drain)

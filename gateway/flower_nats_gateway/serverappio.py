@@ -60,6 +60,7 @@ class ServerAppIoService:
         identities: Identities,
         wakes: Wakes,
         rpc: RpcClient,
+        forward: Forwarder,
         drain: Drain,
     ) -> None:
         self._mailbox = mailbox
@@ -71,7 +72,7 @@ class ServerAppIoService:
         self._identities = identities
         self._wakes = wakes
         self._rpc = rpc
-        self._forward = Forwarder(rpc)
+        self._forward = forward
         self._drain = drain
 
     def endpoints(self) -> dict[str, Endpoint]:

@@ -29,8 +29,9 @@ class _Batch:
 class Usage:
     """What is owed to the superlink."""
 
-    def __init__(self, rpc: RpcClient) -> None:
+    def __init__(self, rpc: RpcClient, gateway: str) -> None:
         self._rpc = rpc
+        self._gateway = gateway
         self._beats: dict[int, float] = {}
         self._runs: dict[int, tuple[int, int, float]] = {}
         self._sending: _Batch | None = None
@@ -69,7 +70,7 @@ class Usage:
         if not beats:
             return
         try:
-            await self._rpc.ask("Heartbeats", beats=list(beats.items()))
+            await self._rpc.ask("Heartbeats", beats=list(beats.items()), gateway=self._gateway)
         except Unavailable:
             self._beats = beats | self._beats
             raise

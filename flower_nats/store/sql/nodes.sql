@@ -16,7 +16,8 @@ SET
     status = 'online',
     last_activated_at = now(),
     heartbeat_interval = %(heartbeat_interval)s,
-    online_until = now() + make_interval(secs => %(patience)s * %(heartbeat_interval)s)
+    online_until = now() + make_interval(secs => %(patience)s * %(heartbeat_interval)s),
+    heard_by = %(gateway)s
 WHERE public_key = %(public_key)s AND status <> 'unregistered'
 RETURNING node_id;
 
@@ -64,7 +65,8 @@ WITH beat AS (
         last_activated_at =
             CASE node.status WHEN 'online' THEN node.last_activated_at ELSE now() END,
         heartbeat_interval = known.seconds,
-        online_until = now() + make_interval(secs => %(patience)s * known.seconds)
+        online_until = now() + make_interval(secs => %(patience)s * known.seconds),
+        heard_by = %(gateway)s
     FROM known
     WHERE node.node_id = known.node_id AND NOT known.has_left
 )
@@ -75,6 +77,12 @@ UPDATE node
 SET status = 'offline', last_deactivated_at = online_until
 WHERE status = 'online' AND online_until <= now()
     AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
+    AND NOT EXISTS (
+        SELECT FROM replica
+        WHERE kind = 'gateway' AND id = node.heard_by
+            AND seen_at < now() - make_interval(secs => %(deaf_after)s)
+            AND seen_at > now() - make_interval(secs => %(absence)s)
+    )
 RETURNING node_id;
 
 -- statuses: The status of each of these nodes that exists.

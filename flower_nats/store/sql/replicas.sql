@@ -1,6 +1,21 @@
--- announce: Note that a replica lives.
-INSERT INTO replica (kind, id, since) VALUES (%(kind)s, %(id)s, to_timestamp(%(since)s))
-ON CONFLICT (kind, id) DO UPDATE SET since = excluded.since, seen_at = now();
+-- announce: Note that a replica lives; a gateway that was away gives back the time to who is its own.
+WITH away AS (
+    SELECT now() - seen_at AS span FROM replica
+    WHERE kind = %(kind)s AND id = %(id)s AND kind = 'gateway'
+        AND seen_at < now() - make_interval(secs => %(deaf_after)s)
+        -- While no gateway could be heard at all, `heard` gives it back to everybody.
+        AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
+), nodes AS (
+    UPDATE node SET online_until = online_until + away.span FROM away
+    WHERE status = 'online' AND heard_by = %(id)s
+), tasks AS (
+    UPDATE task SET active_until = active_until + away.span FROM away
+    WHERE status IN ('starting', 'running') AND heard_by = %(id)s
+), noted AS (
+    INSERT INTO replica (kind, id, since) VALUES (%(kind)s, %(id)s, to_timestamp(%(since)s))
+    ON CONFLICT (kind, id) DO UPDATE SET since = excluded.since, seen_at = now()
+)
+SELECT extract(epoch FROM span)::double precision AS away_seconds FROM away;
 
 -- leave: Forget a replica that ends.
 DELETE FROM replica WHERE kind = %(kind)s AND id = %(id)s;
@@ -24,6 +39,11 @@ WITH before AS (
 ), tasks AS (
     UPDATE task SET active_until = active_until + deaf.span FROM deaf
     WHERE status IN ('starting', 'running')
+), gateways AS (
+    -- Those that lived when it began have been away for no longer than this.
+    UPDATE replica SET seen_at = now() FROM before, deaf
+    WHERE kind = 'gateway'
+        AND seen_at > before.heard_at - make_interval(secs => %(deaf_after)s)
 ), noted AS (
     UPDATE hearing SET heard_at = now()
 )

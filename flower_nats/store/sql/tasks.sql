@@ -8,7 +8,8 @@ SET
     starting_at = now(),
     token_hash = %(token_hash)s,
     claim_request = %(request_id)s,
-    active_until = now() + make_interval(secs => %(seconds)s)
+    active_until = now() + make_interval(secs => %(seconds)s),
+    heard_by = %(gateway)s
 WHERE task_id = %(task_id)s
     AND (
         status = 'pending'
@@ -25,14 +26,16 @@ UPDATE task
 SET
     status = 'running',
     running_at = coalesce(running_at, now()),
-    active_until = now() + make_interval(secs => %(seconds)s)
+    active_until = now() + make_interval(secs => %(seconds)s),
+    heard_by = %(gateway)s
 WHERE task_id = %(task_id)s
     AND token_hash = %(token_hash)s
     AND status IN ('starting', 'running')
 RETURNING *;
 
 -- heartbeat: Note that the process of a task lives.
-UPDATE task SET active_until = now() + make_interval(secs => %(seconds)s)
+UPDATE task
+SET active_until = now() + make_interval(secs => %(seconds)s), heard_by = %(gateway)s
 WHERE task_id = %(task_id)s
     AND token_hash = %(token_hash)s
     AND status IN ('starting', 'running')
@@ -78,6 +81,12 @@ SET status = 'pending', starting_at = NULL, token_hash = NULL, claim_request = N
     active_until = NULL
 WHERE status = 'starting' AND active_until < now()
     AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
+    AND NOT EXISTS (
+        SELECT FROM replica
+        WHERE kind = 'gateway' AND id = task.heard_by
+            AND seen_at < now() - make_interval(secs => %(deaf_after)s)
+            AND seen_at > now() - make_interval(secs => %(absence)s)
+    )
 RETURNING task_id, run_id;
 
 -- expire: Fail running tasks that have been silent, and all tasks of the runs they lead.
@@ -92,6 +101,12 @@ WITH silent AS (
         active_until = NULL
     WHERE status = 'running' AND active_until < now()
         AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
+        AND NOT EXISTS (
+            SELECT FROM replica
+            WHERE kind = 'gateway' AND id = task.heard_by
+                AND seen_at < now() - make_interval(secs => %(deaf_after)s)
+                AND seen_at > now() - make_interval(secs => %(absence)s)
+        )
     RETURNING task_id, run_id, finished_at
 ), ended AS (
     SELECT run.run_id, silent.finished_at

@@ -1,0 +1,5 @@
+-- Through which gateway a node or task was last heard: while that one is stopped, silence proves
+-- nothing.
+
+ALTER TABLE node ADD COLUMN heard_by text;
+ALTER TABLE task ADD COLUMN heard_by text;
