@@ -138,7 +138,9 @@ class Operation:
         await self.finish()
 
 
-_current: contextvars.ContextVar[Operation | None] = contextvars.ContextVar("operation", default=None)
+_current: contextvars.ContextVar[Operation | None] = contextvars.ContextVar(
+    "operation", default=None
+)
 
 
 async def _await(work: Callable[[], Awaitable[Any]]) -> Any:

@@ -183,9 +183,7 @@ class MailboxMachine(RuleBasedStateMachine):
             return self.stage.running[choice]
         return self.stage.sweep(replica)
 
-    def _call(
-        self, wanted: tuple[Client, Request], replica: int, hints: bool = True
-    ) -> Running:
+    def _call(self, wanted: tuple[Client, Request], replica: int, hints: bool = True) -> Running:
         return self.stage.call(*wanted, replica, hints)
 
     # What the clients do

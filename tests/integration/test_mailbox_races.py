@@ -21,6 +21,7 @@ from tests.integration.stepped_federation import (
     NODES,
     RUN,
     SHORT,
+    Request,
     ServerApp,
     SuperNode,
     forget_expired,
@@ -32,6 +33,9 @@ from tests.messages import Parcel, instruction, reply
 
 HOUSEKEEPING = 5.0
 """Seconds after which housekeeping cares for what gateways have left, and collects objects."""
+
+WORK = 20.0
+"""Seconds for which a node works on an instruction."""
 
 ABANDONED = 200.0
 """Seconds after which a push session is dropped."""
@@ -50,7 +54,8 @@ class Federation(Stage):
         """Ids of the messages that nodes were handed."""
 
     def instruction(self, node: SuperNode, shared: int = 0, ttl: float = LONG) -> Parcel:
-        return make_instruction(node.node_id, len(NODES), shared, ttl, self.clock.time())
+        number = node.node_id % 100
+        return make_instruction(node.node_id, number, shared, ttl, self.clock.time())
 
     def reply(self, to: Parcel, node: SuperNode, shared: int = 0) -> Parcel:
         return make_reply(to, node.node_id, 1, shared, self.clock.time())
@@ -83,8 +88,9 @@ class Federation(Stage):
         self.app.pull(got)
 
     async def outcomes(self, replica: int = 0) -> dict[str, common.Metadata]:
-        self.app_pulls()
-        await self.serve(self.app, replica)
+        for _ in range(2):
+            self.app_pulls()
+            await self.serve(self.app, replica)
         return self.app.outcomes
 
     async def confirm_all(self) -> None:
@@ -101,8 +107,16 @@ class Federation(Stage):
         self.clock.jump(seconds)
         await forget_expired(self.outside, self.clock)
 
-    def begin_next(self, client: ServerApp | SuperNode, replica: int, hints: bool) -> Running:
-        return self.call(client, client.waiting[0], replica, hints)
+    async def next_call(
+        self, client: ServerApp | SuperNode, replica: int = 0, plan: Plan = END, hints: bool = True
+    ) -> None:
+        await self.play(self.call(client, client.waiting[0], replica, hints), plan)
+
+    async def stop_in(self, client: ServerApp | SuperNode, request: Request, after: int) -> Running:
+        """Begin a call and stop its gateway after so many requests to the broker."""
+        running = self.call(client, request, 0, hints=False)
+        await running.operation.go_on(after)
+        return running
 
 
 @pytest.fixture
@@ -151,7 +165,7 @@ async def test_a_reply_to_an_instruction_that_has_expired_is_refused(
     await federation.deliver(question)
     await federation.take(question, node)
     node.push_reply(federation.reply(question, node), lambda: None)
-    await federation.play(federation.begin_next(node, 0, True), END)
+    await federation.next_call(node)
 
     await federation.pass_time(SHORT)
     assert question.message_id in await federation.outcomes()
@@ -160,6 +174,30 @@ async def test_a_reply_to_an_instruction_that_has_expired_is_refused(
 
     assert not (await holdings(federation.outside)).replies
     assert app.outcomes[question.message_id].src_node_id == 1
+
+
+async def test_an_instruction_whose_last_objects_met_at_two_gateways_is_not_unknown(
+    federation: Federation,
+) -> None:
+    app = federation.app
+    one, two = (federation.instruction(each) for each in (federation.node, federation.other_node))
+    app.send([one, two])
+    await federation.next_call(app, 1)
+    # The first gateway has looked, and not yet stored its object, when the second stores the others.
+    [request] = [each for each in app.waiting if two.message_id in each.name]
+    stopped = await federation.stop_in(app, request, 1 + len(app.waiting))
+    while app.waiting:
+        await federation.next_call(app, 1, hints=False)
+    await federation.play(stopped, END)
+    assert len((await holdings(federation.outside)).instructions) == 1
+
+    assert app.sent == {one.message_id, two.message_id}
+    assert not await federation.outcomes()
+
+    await federation.housekeeping()
+    await federation.pull(federation.node)
+    await federation.pull(federation.other_node)
+    assert set(federation.pulled) == {one.message_id, two.message_id}
 
 
 async def test_a_gateway_does_not_go_on_with_a_session_that_was_dropped(
@@ -171,8 +209,9 @@ async def test_a_gateway_does_not_go_on_with_a_session_that_was_dropped(
     await federation.take(question, node)
     refused: list[str] = []
     node.push_reply(federation.reply(question, node), lambda: refused.append("reply"))
-    for _ in range(2):
-        await federation.play(federation.begin_next(node, 0, True), END)
+    await federation.next_call(node)
+    while len(node.waiting) > 1:
+        await federation.next_call(node)
     await federation.housekeeping(ABANDONED)
 
     await federation.serve(node)
@@ -189,16 +228,17 @@ async def test_a_reply_is_not_whole_by_objects_of_its_instruction_that_will_go(
     question = federation.instruction(node, shared=1)
     await federation.deliver(question)
     await federation.take(question, node)
-    await federation.pass_time(HOUSEKEEPING)
+    await federation.pass_time(WORK)
     answer = federation.reply(question, node, shared=1)
-    assert question.objects.keys() & answer.objects.keys()
     node.push_reply(answer, lambda: None)
-    await federation.play(federation.begin_next(node, 0, True), END)
+    await federation.next_call(node)
     kept = question.objects.keys() & answer.objects.keys()
+    assert kept
     late = [one for one in node.waiting if any(name in one.name for name in kept)]
     for request in [one for one in node.waiting if one not in late]:
         await federation.play(federation.call(node, request, 1), END)
     await federation.housekeeping()
+    assert not (await holdings(federation.outside)).replies
 
     await federation.serve(node, 1)
     await federation.housekeeping()
@@ -216,7 +256,7 @@ async def test_a_gateway_that_dies_answering_for_the_unknown_leaves_nothing(
     await federation.deliver(question)
     await federation.pass_time(SHORT)
     federation.app_pulls()
-    await federation.play(federation.begin_next(federation.app, 0, True), Plan(after, "death"))
+    await federation.next_call(federation.app, 0, Plan(after, "death"))
 
     assert question.message_id in await federation.outcomes()
     await federation.confirm_all()
@@ -227,6 +267,27 @@ async def test_a_gateway_that_dies_answering_for_the_unknown_leaves_nothing(
     assert not held.object_subjects
 
 
+async def test_an_object_that_comes_after_the_runs_end_does_not_stay(
+    federation: Federation,
+) -> None:
+    node = federation.node
+    question = federation.instruction(node)
+    await federation.deliver(question)
+    await federation.take(question, node)
+    node.push_reply(federation.reply(question, node), lambda: None)
+    await federation.next_call(node)
+    stopped = await federation.stop_in(node, node.waiting[0], 0)
+    federation.metadata.run = "finished"
+    await federation.replicas[1].mailbox.end_run(RUN)
+    await federation.housekeeping()
+
+    await federation.play(stopped, END)
+    assert (await holdings(federation.outside)).object_subjects
+    await federation.housekeeping(40.0)
+
+    assert not (await holdings(federation.outside)).object_subjects
+
+
 async def test_a_confirmation_that_is_late_takes_nothing_from_a_node_that_started_anew(
     federation: Federation,
 ) -> None:
@@ -235,8 +296,7 @@ async def test_a_confirmation_that_is_late_takes_nothing_from_a_node_that_starte
     await federation.deliver(question)
     await federation.pull(node)
     node.confirm(question)
-    stopped = federation.begin_next(node, 0, True)
-    await stopped.operation.go_on(1)
+    stopped = await federation.stop_in(node, node.waiting[0], 1)
     node.die()
     node.start()
     await federation.serve(node, 1)
@@ -247,12 +307,38 @@ async def test_a_confirmation_that_is_late_takes_nothing_from_a_node_that_starte
     assert federation.pulled == [question.message_id] * 2
 
 
+async def test_a_push_that_is_tried_again_after_all_is_answered_is_not_refused(
+    federation: Federation,
+) -> None:
+    app, node = federation.app, federation.node
+    question = federation.instruction(node)
+    app.send([question])
+    await federation.next_call(app)
+    while len(app.waiting) > 1:
+        await federation.next_call(app)
+    # The gateway stops after it has done all that there is to do, and before it says so.
+    await federation.next_call(app, 0, Plan(2, "UNANSWERED"))
+    await federation.kill(0)
+    await federation.take(question, node)
+    await federation.pass_time(WORK)
+    await federation.answer(federation.reply(question, node), node)
+    await federation.housekeeping()
+
+    await federation.serve(app, 1)
+
+    assert question.message_id in app.sent
+    assert question.message_id in await federation.outcomes()
+    await federation.confirm_all()
+    await federation.housekeeping()
+    assert not (await holdings(federation.outside)).subjects
+
+
 async def test_a_pull_that_was_stopped_gives_no_second_outcome(federation: Federation) -> None:
     app, node = federation.app, federation.node
     question = federation.instruction(node)
     await federation.deliver(question)
     federation.app_pulls()
-    stopped = federation.begin_next(app, 0, True)
+    stopped = await federation.stop_in(app, app.waiting[0], 0)
     await federation.play(stopped, Plan(0, "cut"))
     await federation.take(question, node)
     await federation.answer(federation.reply(question, node), node)
@@ -268,7 +354,7 @@ async def test_a_pull_that_was_stopped_gives_no_second_outcome(federation: Feder
 async def test_a_push_that_is_tried_again_has_the_same_session(federation: Federation) -> None:
     app = federation.app
     app.send([federation.instruction(federation.node)])
-    await federation.play(federation.begin_next(app, 0, True), Plan(0, "UNANSWERED"))
+    await federation.next_call(app, 0, Plan(0, "UNANSWERED"))
 
     await federation.serve(app, 1)
 
@@ -287,12 +373,10 @@ async def test_an_error_takes_the_place_of_a_reply_that_has_expired_once(
     await federation.answer(federation.reply(question, node), node)
     await federation.pass_time(SHORT)
     federation.app_pulls()
-    first = federation.begin_next(federation.app, 0, True)
-    await federation.play(first, Plan(after, "cut"))
+    first = await federation.stop_in(federation.app, federation.app.waiting[0], after)
+    await federation.play(first, Plan(0, "cut"))
 
-    for _ in range(2):
-        await federation.outcomes(1)
-    assert federation.app.outcomes[question.message_id].src_node_id == 1
+    assert (await federation.outcomes(1))[question.message_id].src_node_id == 1
     await federation.confirm_all()
     await federation.play(first, END)
     await federation.housekeeping()
