@@ -137,6 +137,7 @@ class Replica:
             known,
             self.wakes,
             known,
+            cast(Any, None),
             drain,
         )
         self.housekeeping = MessageHousekeeping(
