@@ -27,7 +27,9 @@ import msgpack
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection, Record, WrongSequence
 from flower_nats.broker.subjects import ANY, InstructionKey, ReplyKey, SessionKey
+from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.messages import Outgoing, expired, expires_at
 
 _STREAM = subjects.MESSAGES_STREAM
@@ -250,10 +252,11 @@ class Mailbox:
 
         The instruction ends with that. A refused reply's session is forgotten.
         """
-        instruction_id = outgoing.metadata.reply_to_message_id
-        subject = subjects.reply(run_id, session_id, instruction_id, outgoing.metadata.message_id)
+        metadata = outgoing.metadata
+        instruction_id, node_id = metadata.reply_to_message_id, _replying_node(metadata)
+        subject = subjects.reply(run_id, session_id, instruction_id, metadata.message_id)
         while True:
-            instruction = await self.find_instruction(run_id, ANY, instruction_id)
+            instruction = await self.find_instruction(run_id, node_id, instruction_id)
             if instruction is not None and await self._store_reply(
                 subject, outgoing, instruction.sequence
             ):
@@ -266,7 +269,7 @@ class Mailbox:
                 await self.close_session(run_id, session_id)
                 return False
             # The node has confirmed it, or was offered it anew, in this very moment.
-        await self.end_instruction(run_id, instruction_id)
+        await self.end_instruction(run_id, instruction_id, node_id)
         # After the end of the instruction, so that whoever is woken never sees both.
         await self._connection.hint(subjects.wake_run(run_id), subject.encode())
         return True
@@ -303,10 +306,12 @@ class Mailbox:
         )
         return record.subject if record else None
 
-    async def end_instruction(self, run_id: int, instruction_id: str) -> None:
+    async def end_instruction(
+        self, run_id: int, instruction_id: str, node_id: int | str = ANY
+    ) -> None:
         """Take an instruction out of its node's mailbox: it has its reply."""
         await self._connection.purge(
-            _STREAM, subjects.instruction(run_id, ANY, ANY, instruction_id)
+            _STREAM, subjects.instruction(run_id, node_id, ANY, instruction_id)
         )
 
     async def read_reply(self, key: ReplyKey) -> Outgoing | None:
@@ -349,6 +354,11 @@ class Mailbox:
 def as_moment(when: datetime) -> str:
     """Return a time as the broker writes it (RFC 3339)."""
     return when.isoformat().replace("+00:00", "Z")
+
+
+def _replying_node(reply: common.Metadata) -> int | str:
+    """Return whose instruction a reply answers, where that shows: the broker finds it sooner."""
+    return ANY if reply.src_node_id == SUPERLINK_NODE_ID else reply.src_node_id
 
 
 def _session_id(outgoing: Sequence[Outgoing]) -> str:
