@@ -24,6 +24,7 @@ from nats.errors import MaxPayloadError, NoRespondersError
 from flower_nats.broker.subjects import MESSAGES_STREAM
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError, Unavailable
+from flower_nats.stopping import cancellable
 
 log = get_logger(__name__)
 
@@ -203,8 +204,10 @@ class Connection:
         Raises `Unavailable` if nobody listens or no answer comes within `timeout` seconds.
         """
         try:
-            return await self._client.request(
-                subject, body, timeout=timeout, headers=dict(headers) if headers else None
+            return await cancellable(
+                self._client.request(
+                    subject, body, timeout=timeout, headers=dict(headers) if headers else None
+                )
             )
         except MaxPayloadError as exc:
             raise BrokerRefused(f"{len(body)} bytes are more than the broker takes") from exc
