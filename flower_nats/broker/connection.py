@@ -137,10 +137,14 @@ class Connection:
     async def close(self) -> None:
         """Close the connection after what is on its way out has left."""
         self._closing = True
-        if self._client.is_connected:
-            await self._client.drain()
-        elif not self._client.is_closed:
-            await self._client.close()
+        try:
+            if self._client.is_connected:
+                await self._client.drain()
+            elif not self._client.is_closed:
+                await self._client.close()
+        # A RuntimeError is what uvloop raises for a write to a connection that is lost.
+        except (NatsError, OSError, RuntimeError) as exc:
+            log.warning("broker_not_closed", reason=repr(exc))
 
     async def until_ended(self) -> None:
         """Wait for the connection's end, which it has when the broker refuses its login.
