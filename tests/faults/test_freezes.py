@@ -6,9 +6,12 @@ import asyncio
 
 import pytest
 
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import fleet_pb2 as fleet
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import FULL
-from tests.faults.processes import freeze, thaw
+from tests.faults.nodes import StockNode
+from tests.faults.processes import freeze, kill, thaw
 from tests.faults.trial import Trial
 
 FREEZE_SECONDS = 70.0 if FULL else 12.0
@@ -31,3 +34,36 @@ async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
     await running.app.more_rounds(2, within=60)
 
     await running.end_unharmed()
+
+
+async def test_a_farewell_that_waited_in_a_frozen_superlink_is_not_heard(
+    cluster: Cluster, running: Trial
+) -> None:
+    frozen, other = cluster.superlinks
+    node = running.nodes[0]
+    await kill(other)
+    freeze(frozen)
+    farewell = asyncio.create_task(
+        node.call("DeactivateNode", fleet.DeactivateNodeRequest(node_id=node.node_id))
+    )
+    # The request waits in the frozen one, and is made again.
+    await asyncio.sleep(1)
+    await other.start()
+    await farewell
+    await node.activate()
+
+    # Not until its heartbeats would bring the node back, whatever happens.
+    await asyncio.sleep(3)
+    thaw(frozen)
+    await asyncio.sleep(3)
+
+    assert await is_online(running, node)
+    await running.end()
+
+
+async def is_online(running: Trial, node: StockNode) -> bool:
+    wire = await running.wire("Control")
+    answer = await wire.call("Control", "ListNodes", control.ListNodesRequest())
+    await wire.close()
+    (status,) = [info.status for info in answer.nodes_info if info.node_id == node.node_id]
+    return bool(status == "online")

@@ -1,0 +1,94 @@
+"""SIGTERM: a replica leaves, nobody loses a request, and it does not take long."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from flower_nats.wire import appio_pb2 as appio
+from tests.faults.cluster import Cluster
+from tests.faults.processes import kill, terminate
+from tests.faults.trial import Trial
+
+CALLERS = 8
+
+
+class Hammer:
+    """Calls that never pause, and how long the slowest took."""
+
+    def __init__(self, call: Callable[[], Awaitable[object]]) -> None:
+        self._call = call
+        self._over = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.calls = 0
+        self.slowest = 0.0
+
+    async def __aenter__(self) -> Hammer:
+        self._tasks = [asyncio.create_task(self._run()) for _ in range(CALLERS)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._over.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _run(self) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            await self._call()
+            self.calls += 1
+            self.slowest = max(self.slowest, time.monotonic() - began)
+
+
+async def test_a_superlink_that_leaves_loses_no_request(cluster: Cluster, running: Trial) -> None:
+    app = running.app
+
+    async def ask_for_nodes() -> None:
+        metadata = [("flwr-task-token", app.app.token)]
+        request = appio.GetNodesRequest()
+        answer = await app.wire.call_once("ServerAppIo", "GetNodes", request, metadata)
+        assert len(answer.nodes) == len(running.nodes)
+
+    async with Hammer(ask_for_nodes) as hammer:
+        for superlink in cluster.superlinks:
+            await terminate(superlink)
+            await superlink.start()
+
+    # A lost one is asked again after 3 s.
+    assert hammer.slowest < 2.5
+    assert hammer.calls > 50
+    await running.end_unharmed()
+
+
+async def test_a_gateway_that_leaves_ends_held_calls_and_log_streams_in_good_order(
+    cluster: Cluster, running: Trial
+) -> None:
+    for gateway in cluster.gateways:
+        assert await terminate(gateway) < 8
+        await gateway.start()
+        await running.balancer.until_healthy()
+
+    await running.end_unharmed()
+    assert running.log is not None
+    assert running.log.ends == [], "a stock `flwr log --stream` would have ended"
+
+
+@pytest.mark.parametrize("missing", ["nats", "postgres"])
+async def test_replicas_leave_in_time_while_a_server_is_gone(
+    cluster: Cluster, running: Trial, missing: str
+) -> None:
+    if missing == "nats":
+        await asyncio.gather(*(kill(server) for server in cluster.nats))
+    else:
+        await cluster.postgres.stop()
+    await asyncio.sleep(1)
+
+    await asyncio.gather(
+        *(terminate(one, within=10) for one in (*cluster.gateways, *cluster.superlinks))
+    )
+
+    await cluster.heal()
+    await running.app.more_rounds(2, within=60)
+    await running.end_unharmed()

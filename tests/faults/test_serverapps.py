@@ -1,0 +1,83 @@
+"""The machine of a ServerApp is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
+from tests.faults.apps import StockApp
+from tests.faults.cluster import Cluster
+from tests.faults.conftest import FULL
+from tests.faults.trial import Trial
+
+LOST_WITHIN = 90.0
+_SPARED = 50.0
+"""Seconds of the task's silence that CI does not wait for."""
+
+
+async def test_the_run_of_a_lost_serverapp_fails_and_its_nodes_are_free(
+    cluster: Cluster, running: Trial
+) -> None:
+    lost = running.app
+    await lost.more_rounds(2, within=30)
+    for node in running.nodes[:2]:
+        node.thinking.clear()
+    await asyncio.sleep(0.5)
+
+    await lost.kill()
+    lost_at = time.monotonic()
+    if not FULL:
+        await pass_silence(cluster, lost.run_id)
+        lost_at -= _SPARED
+    async with asyncio.timeout(LOST_WITHIN):
+        while (await details(running)).status.status != "finished":
+            await asyncio.sleep(0.5)
+
+    assert time.monotonic() - lost_at < LOST_WITHIN
+    status = (await details(running)).status
+    assert (status.sub_status, status.details) == ("failed", "No heartbeat received from the task")
+    assert running.log is not None
+    await running.log.until_end(10)
+    assert lost.log.startswith(running.log.text)
+    assert "round 2: node 4 answered" in running.log.text
+    await running.assert_nothing_left()
+    await the_same_nodes_do_the_next_run(running)
+
+
+async def pass_silence(cluster: Cluster, run_id: int) -> None:
+    """Let the last sign of life of the run's task lie further back."""
+    async with cluster.database() as database:
+        await database.execute(
+            "UPDATE task SET active_until = active_until - make_interval(secs => %(seconds)s)"
+            " WHERE run_id = %(run_id)s",
+            seconds=_SPARED,
+            run_id=run_id,
+        )
+
+
+async def details(running: Trial) -> common.Run:
+    """What `flwr list --run-id` shows."""
+    wire = await running.wire("Control")
+    request = control.ListRunsRequest(run_id=running.app.run_id)
+    answer = await wire.call("Control", "ListRuns", request)
+    await wire.close()
+    run: common.Run = answer.run_dict[running.app.run_id]
+    return run
+
+
+async def the_same_nodes_do_the_next_run(running: Trial) -> None:
+    for node in running.nodes:
+        node.thinking.set()
+    following = StockApp(
+        await running.wire("Control"), await running.wire("ServerAppIo"), running.nodes
+    )
+    try:
+        await following.submit()
+        await following.start()
+        await following.until_round(2, within=20)
+        assert following.errors == []
+    finally:
+        await following.finish(within=30)
+        await following.kill()
