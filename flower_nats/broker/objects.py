@@ -1,6 +1,7 @@
 """Objects in JetStream: content-addressed, once per run, in chunks of plain messages."""
 
 import asyncio
+from collections.abc import Iterable
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
@@ -25,7 +26,27 @@ class Objects:
         self._connection = connection
 
     async def put(self, run_id: int, object_id: str, content: bytes, session_id: str = "") -> None:
-        """Store an object that arrived in a push session; storing it again changes nothing."""
+        """Store an object and tell who waits for it."""
+        await self.store(run_id, object_id, content)
+        await self.announce(run_id, object_id, session_id)
+
+    async def announce(
+        self, run_id: int, object_id: str, session_id: str, claims: Iterable[int] = ()
+    ) -> None:
+        """Tell who waits for an object that it is whole now.
+
+        `claims` are the messages of its push session, by number, that the caller is about to put out
+        with that.
+        """
+        subject = subjects.wake_object(run_id, object_id)
+        await self._connection.hint(subject, _numbers(session_id, claims))
+
+    async def announce_out(self, run_id: int, session_id: str, numbers: Iterable[int]) -> None:
+        """Tell who else serves a push session which of its messages are out; none: that all are."""
+        await self._connection.hint(subjects.wake_session(run_id), _numbers(session_id, numbers))
+
+    async def store(self, run_id: int, object_id: str, content: bytes) -> None:
+        """Store an object; storing it again changes nothing."""
         chunk = min(CHUNK, self._connection.max_payload - _ENVELOPE)
         pieces = [content[at : at + chunk] for at in range(0, len(content), chunk)]
         inline = len(pieces) <= 1
@@ -42,7 +63,6 @@ class Objects:
             content if inline else b"",
             headers={_SIZE: str(len(content)), _CHUNKS: "0" if inline else str(len(pieces))},
         )
-        await self._connection.hint(subjects.wake_object(run_id, object_id), session_id.encode())
 
     async def get(self, run_id: int, object_id: str) -> bytes | None:
         """Return an object's content, or None if it does not exist (as a whole)."""
@@ -112,3 +132,13 @@ class Objects:
         if record is None:
             raise Unavailable(f"object {object_id} of run {run_id} is being collected")
         return record.data
+
+
+def read_numbers(payload: bytes) -> tuple[str, list[int]]:
+    """Read the payload of a hint about a push session: its id, and numbers of messages in it."""
+    session_id, _, numbers = payload.decode("ascii", "replace").partition(" ")
+    return session_id, [int(number) for number in numbers.split(",") if number]
+
+
+def _numbers(session_id: str, numbers: Iterable[int]) -> bytes:
+    return f"{session_id} {','.join(map(str, numbers))}".encode()

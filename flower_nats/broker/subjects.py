@@ -119,8 +119,17 @@ def wake_run(run_id: int) -> str:
 
 
 def wake_object(run_id: int, object_id: str) -> str:
-    """Hint: this object is whole now; the payload is the push session it came in."""
+    """Hint: this object is whole now.
+
+    The payload is the push session it came in, and the numbers of the messages in it that its gateway
+    puts out with that.
+    """
     return f"fn.wake.object.{run_id}.{object_id}"
+
+
+def wake_session(run_id: int) -> str:
+    """Hint: messages of a push session are out; the payload is the session and their numbers."""
+    return f"fn.wake.session.{run_id}"
 
 
 def wake_log(run_id: int) -> str:

@@ -1,92 +1,30 @@
-"""Push sessions whose objects are arriving at this gateway.
+"""Push sessions whose objects are arriving at this gateway, and at others.
 
 A message becomes visible when its last object is stored: an instruction is released to its node, a
 reply accepted. The truth is the session's record in the broker; what is here is a view of it that any
-gateway can build again. Should the last two objects of a message arrive at two gateways at the same
-moment, neither may see it whole: the housekeeping of the superlinks then completes the session.
+gateway can build again. What dies with a gateway, or is lost on its way between two, the housekeeping
+of the superlinks completes.
 """
 
 import asyncio
-import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.mailbox import InFlight, Mailbox, Session
-from flower_nats.broker.objects import Objects
+from flower_nats.broker.objects import Objects, read_numbers
 from flower_nats.logs import get_logger
 from flower_nats.wire.messages import Outgoing
+from flower_nats_gateway.arrival import Arrival
 
 log = get_logger(__name__)
 
 _SESSIONS = 10_000
 """Sessions a gateway keeps a view of; an older one is read from the broker again."""
 
-_FRESH = 60.0
-"""Seconds without an object for which a view is believed: a session without one is dropped."""
-
 _FEW = 32
 """Objects up to which the run's are not listed first, to see which are worth asking for."""
-
-
-class Arrival:
-    """One push session: which objects each of its messages still waits for."""
-
-    def __init__(self, run_id: int, session_id: str, outgoing: Sequence[Outgoing]) -> None:
-        self.run_id = run_id
-        self.session_id = session_id
-        self._messages = list(outgoing)
-        self._waiting: dict[str, list[int]] = {}
-        self._missing: list[int] = []
-        self._whole: list[int] = []
-        self._out = 0
-        for number, one in enumerate(outgoing):
-            ids = one.object_ids
-            self._missing.append(len(ids))
-            for object_id in ids:
-                self._waiting.setdefault(object_id, []).append(number)
-        self._wanted = frozenset(self._waiting)
-        self._touched_at = time.monotonic()
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether its session is there for sure."""
-        return time.monotonic() - self._touched_at < _FRESH
-
-    @property
-    def object_ids(self) -> list[str]:
-        """The objects that have not arrived, each once, children before parents."""
-        return list(self._waiting)
-
-    def wants(self, object_id: str) -> bool:
-        """Whether the object belongs to this session, arrived or not."""
-        return object_id in self._wanted
-
-    def waits_for(self, object_id: str) -> bool:
-        """Whether the object has not arrived yet."""
-        return object_id in self._waiting
-
-    def note(self, object_id: str) -> None:
-        """Note that an object has arrived."""
-        self._touched_at = time.monotonic()
-        for number in self._waiting.pop(object_id, ()):
-            self._missing[number] -= 1
-            if self._missing[number] == 0:
-                self._whole.append(number)
-
-    def take_whole(self) -> list[Outgoing]:
-        """Return the messages that are whole and not out, for the caller to put out."""
-        numbers, self._whole = self._whole, []
-        return [self._messages[number] for number in numbers]
-
-    def put_back(self, outgoing: Sequence[Outgoing]) -> None:
-        """Note that messages could not be put out: the next try is due."""
-        self._whole += [self._messages.index(one) for one in outgoing]
-
-    def count_out(self, count: int) -> bool:
-        """Note that messages are out; return whether all are now."""
-        self._out += count
-        return self._out == len(self._messages)
 
 
 class Arrivals:
@@ -96,7 +34,9 @@ class Arrivals:
         self._mailbox = mailbox
         self._objects = objects
         self._views: OrderedDict[tuple[int, str], Arrival] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
         wakes.listen("fn.wake.object.", self._on_object)
+        wakes.listen("fn.wake.session.", self._on_session)
 
     async def open(self, run_id: int, outgoing: Sequence[Outgoing]) -> Arrival:
         """Open a push session for messages of one run."""
@@ -116,25 +56,22 @@ class Arrivals:
         if session is None:
             self._views.pop((run_id, session_id), None)
             return None
-        arrival = Arrival(run_id, session_id, session.outgoing)
+        # Kept before the look, so that no hint is missed in between.
+        arrival = self._keep(Arrival(run_id, session_id, session.outgoing))
         for object_id in await self._present(session, arrival.object_ids):
             arrival.note(object_id)
-        return self._keep(arrival)
+        return arrival
 
     async def arrived(self, arrival: Arrival, object_id: str) -> None:
         """Note that an object is stored and put out the messages that are whole with it."""
-        arrival.note(object_id)
-        whole = arrival.take_whole()
-        if not whole:
-            return
-        try:
-            await asyncio.gather(*(self._put_out(arrival, one) for one in whole))
-        except BaseException:
-            # All of them again at the next try: what is out already stays out.
-            arrival.put_back(whole)
-            raise
-        if arrival.count_out(len(whole)):
-            await self._finish(arrival, whole[0])
+        if arrival.waits_for(object_id):
+            arrival.note(object_id)
+        else:
+            arrival.note_again(object_id)
+        due = arrival.take_due()
+        await self._objects.announce(arrival.run_id, object_id, arrival.session_id, due)
+        if due:
+            await self._put_all_out(arrival, due)
 
     async def announced(self, run_id: int, object_id: str) -> bool:
         """Return whether some push session of the run still waits for this object."""
@@ -147,6 +84,18 @@ class Arrivals:
             if session and any(object_id in one.object_ids for one in session.outgoing):
                 return True
         return False
+
+    async def _put_all_out(self, arrival: Arrival, due: Sequence[int]) -> None:
+        try:
+            await asyncio.gather(*(self._put_out(arrival, arrival.messages[one]) for one in due))
+        except BaseException:
+            # All of them again at the next try: what is out already stays out.
+            arrival.put_back(due)
+            raise
+        if arrival.note_out(due):
+            await self._finish(arrival)
+        elif arrival.brings_instructions:
+            await self._objects.announce_out(arrival.run_id, arrival.session_id, due)
 
     async def _put_out(self, arrival: Arrival, outgoing: Outgoing) -> None:
         if not outgoing.metadata.reply_to_message_id:
@@ -162,10 +111,11 @@ class Arrivals:
                 reason="the instruction has its reply",
             )
 
-    async def _finish(self, arrival: Arrival, last: Outgoing) -> None:
-        self._views.pop((arrival.run_id, arrival.session_id), None)
-        if not last.metadata.reply_to_message_id:
+    async def _finish(self, arrival: Arrival) -> None:
+        self._drop(arrival)
+        if arrival.brings_instructions:
             await self._mailbox.mark_released(arrival.run_id, arrival.session_id)
+            await self._objects.announce_out(arrival.run_id, arrival.session_id, ())
 
     async def _present(self, session: Session, wanted: Sequence[str]) -> list[str]:
         """Return which objects of a session have arrived."""
@@ -182,12 +132,50 @@ class Arrivals:
 
     def _keep(self, arrival: Arrival) -> Arrival:
         self._views[(arrival.run_id, arrival.session_id)] = arrival
+        # Of what another gateway has finished we may not have heard.
+        while not (oldest := next(iter(self._views.values()))).is_fresh:
+            self._drop(oldest)
         while len(self._views) > _SESSIONS:
             self._views.popitem(last=False)
         return arrival
 
+    def _drop(self, arrival: Arrival) -> None:
+        self._views.pop((arrival.run_id, arrival.session_id), None)
+
     def _on_object(self, subject: str, payload: bytes) -> None:
         _, _, _, run, object_id = subject.split(".")
-        view = self._views.get((int(run), payload.decode("ascii", "replace")))
-        if view is not None:
-            view.note(object_id)
+        session_id, claims = read_numbers(payload)
+        view = self._views.get((int(run), session_id))
+        if view is None:
+            return
+        view.note_claims(claims)
+        view.note(object_id)
+        due = view.take_due()
+        if due:
+            self._spawn(self._put_all_out(view, due), view)
+        elif claims and not view.brings_instructions:
+            # The one reply of this session is in another gateway's hands.
+            self._drop(view)
+
+    def _on_session(self, subject: str, payload: bytes) -> None:
+        run = subject.split(".")[3]
+        session_id, numbers = read_numbers(payload)
+        view = self._views.get((int(run), session_id))
+        if view is None:
+            return
+        if not numbers:
+            # Another gateway has finished it.
+            self._drop(view)
+        elif view.note_out(numbers):
+            self._spawn(self._finish(view), view)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], view: Arrival) -> None:
+        task = asyncio.create_task(work, name=f"session {view.session_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._let_go)
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # No call waits for it; the housekeeping does it again.
+            log.warning("session_left_unfinished", reason=repr(task.exception()))

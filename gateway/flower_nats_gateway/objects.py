@@ -85,7 +85,7 @@ class ObjectService:
             await asyncio.to_thread(check_object, object_id, content)
         else:
             check_object(object_id, content)
-        await self._objects.put(run_id, object_id, content, request.session_id)
+        await self._objects.store(run_id, object_id, content)
         if broadcast or len(content) <= SMALL:
             self._cache.put((run_id, object_id), _found(content))
         await self._arrivals.arrived(arrival, object_id)

@@ -1,0 +1,70 @@
+"""Objects of one message that arrive at two gateways at the same moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+from tests.integration.gateways import Gateway, ServerApp, SuperNode, running_gateway
+from tests.integration.superlinks import running_superlink
+from tests.messages import Parcel, instruction, reply
+
+EXCHANGES = 30
+UNNOTICED = 1.5
+"""Seconds within which a message is there; the housekeeping, which completes what gateways leave,
+would take twice as long."""
+
+
+async def test_a_message_whose_objects_come_by_two_gateways_is_there_at_once(
+    nats_url: str, pg_dsn: str
+) -> None:
+    async with (
+        running_superlink(nats_url, pg_dsn) as superlink,
+        running_gateway(superlink, nats_url) as one,
+        running_gateway(superlink, nats_url) as other,
+    ):
+        app, node = await one.server_app(), await one.node()
+        apps, nodes = (app, replace(app, gateway=other)), (node, by_way_of(other, node))
+        for _ in range(EXCHANGES):
+            began = time.monotonic()
+            question = instruction(app.run_id, node.node_id)
+            await push_objects_by_both(apps, question)
+            pulled = await node.pull()
+            assert pulled is not None
+            assert pulled[0].metadata.message_id == question.message_id
+            answer = reply(question)
+            await push_replies_objects_by_both(nodes, answer)
+            (got,) = await app.pull(question.message_id)
+            assert got.metadata.message_id == answer.message_id
+            await app.confirm(answer.message_id)
+            assert time.monotonic() - began < UNNOTICED
+
+
+def by_way_of(gateway: Gateway, node: SuperNode) -> SuperNode:
+    again = SuperNode(gateway, node.key)
+    again.node_id = node.node_id
+    return again
+
+
+async def push_objects_by_both(apps: tuple[ServerApp, ServerApp], question: Parcel) -> None:
+    pushed = await apps[0].push(question)
+    stored = await asyncio.gather(
+        *(
+            apps[number % 2].push_object(pushed.session_id, one, question.objects[one])
+            for number, one in enumerate(pushed.objects_to_push)
+        )
+    )
+    assert all(stored)
+
+
+async def push_replies_objects_by_both(nodes: tuple[SuperNode, SuperNode], answer: Parcel) -> None:
+    run_id = answer.flwr.metadata.run_id
+    pushed = await nodes[0].push(answer)
+    stored = await asyncio.gather(
+        *(
+            nodes[number % 2].push_object(run_id, pushed.session_id, one, answer.objects[one])
+            for number, one in enumerate(pushed.objects_to_push)
+        )
+    )
+    assert all(stored)
