@@ -12,12 +12,11 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
-
-from tests.faults.processes import Gateway
+from typing import Protocol
 
 _CHECK_SECONDS = 0.5
 _CONNECT_SECONDS = 1.0
@@ -26,6 +25,21 @@ _FRAME_HEAD = 9
 _DATA, _HEADERS = 0, 1
 _END_STREAM = 1
 _ARRIVAL_SECONDS = 0.05
+
+
+class Target(Protocol):
+    """Where a line may lead: a gateway, or a balancer that speaks HTTP in front of all."""
+
+    @property
+    def name(self) -> str:
+        """What logs call it."""
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """`host:port` by API."""
+
+    async def is_healthy(self, timeout: float) -> bool:
+        """Whether it takes calls."""
 
 
 class Moment(Enum):
@@ -215,17 +229,17 @@ class Line:
 
 
 class Balancer:
-    """Knows which gateways are healthy."""
+    """Knows which targets are healthy."""
 
-    def __init__(self, gateways: Sequence[Gateway]) -> None:
-        self._gateways = gateways
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = targets
         self._healthy: set[str] = set()
         self._turn = itertools.count()
         self._checks: list[asyncio.Task[None]] = []
         self._lines: list[Line] = []
 
     async def __aenter__(self) -> Balancer:
-        self._checks = [asyncio.create_task(self._check(one)) for one in self._gateways]
+        self._checks = [asyncio.create_task(self._check(one)) for one in self._targets]
         return self
 
     async def __aexit__(
@@ -247,20 +261,20 @@ class Balancer:
         return line
 
     async def until_healthy(self) -> None:
-        """Wait until every gateway takes connections."""
-        while len(self._healthy) < len(self._gateways):
+        """Wait until every target takes connections."""
+        while len(self._healthy) < len(self._targets):
             await asyncio.sleep(0.05)
 
     async def connect(
         self, service: str
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """Connect to the next healthy gateway; None if there is none."""
+        """Connect to the next healthy target; None if there is none."""
         first = next(self._turn)
-        count = len(self._gateways)
-        for gateway in (self._gateways[(first + n) % count] for n in range(count)):
-            if gateway.name not in self._healthy:
+        count = len(self._targets)
+        for target in (self._targets[(first + n) % count] for n in range(count)):
+            if target.name not in self._healthy:
                 continue
-            host, port = gateway.addresses[service].split(":")
+            host, port = target.addresses[service].split(":")
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     return await asyncio.open_connection(host, int(port))
@@ -268,10 +282,10 @@ class Balancer:
                 continue
         return None
 
-    async def _check(self, gateway: Gateway) -> None:
+    async def _check(self, target: Target) -> None:
         while True:
-            if await gateway.is_healthy(_CHECK_SECONDS):
-                self._healthy.add(gateway.name)
+            if await target.is_healthy(_CHECK_SECONDS):
+                self._healthy.add(target.name)
             else:
-                self._healthy.discard(gateway.name)
+                self._healthy.discard(target.name)
             await asyncio.sleep(_CHECK_SECONDS)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient
+from flower_nats.embedded.balancer import Api
+from flower_nats.embedded.balancer import Balancer as CaddyProcess
 from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.store.connection import Database
 from tests.e2e.processes import free_port
-from tests.faults.balancer import Balancer
+from tests.faults.balancer import Balancer, Target
 from tests.faults.processes import Gateway, Replica, Victim, thaw
 
 HEAL_SECONDS = 60.0
@@ -28,6 +31,30 @@ class Size:
     nats: int = 1
     superlinks: int = 2
     gateways: int = 2
+
+
+class Front(Enum):
+    """What is between clients and gateways."""
+
+    TCP = "connections are balanced"
+    CADDY = "calls are balanced, by the balancer that `flower-nats up` runs"
+
+
+class Caddy:
+    """The product's own balancer, in front of all gateways."""
+
+    name = "caddy"
+
+    def __init__(self, folder: Path, gateways: Sequence[Gateway]) -> None:
+        self.addresses = {service: f"127.0.0.1:{free_port()}" for service in gateways[0].addresses}
+        apis = [
+            Api(service.lower(), address, [one.addresses[service] for one in gateways], None)
+            for service, address in self.addresses.items()
+        ]
+        self.process = CaddyProcess(folder / "caddy", apis, folder / "caddy.log")
+
+    async def is_healthy(self, timeout: float) -> bool:
+        return self.process.exit_code() is None
 
 
 class Cluster:
@@ -83,12 +110,25 @@ class Cluster:
         await asyncio.gather(*(one.stop() for one in self.nats), self.postgres.stop())
 
     @asynccontextmanager
-    async def balancer(self) -> AsyncIterator[Balancer]:
+    async def balancer(self, front: Front) -> AsyncIterator[Balancer]:
         """Run a balancer in front of the gateways, as long as the context."""
-        async with Balancer(self.gateways) as balancer:
+        async with AsyncExitStack() as stack:
+            targets: Sequence[Target] = self.gateways
+            if front is Front.CADDY:
+                targets = [await stack.enter_async_context(self._caddy())]
+            balancer = await stack.enter_async_context(Balancer(targets))
             async with asyncio.timeout(HEAL_SECONDS):
                 await balancer.until_healthy()
             yield balancer
+
+    @asynccontextmanager
+    async def _caddy(self) -> AsyncIterator[Caddy]:
+        caddy = Caddy(self.folder, self.gateways)
+        await caddy.process.start()
+        try:
+            yield caddy
+        finally:
+            await caddy.process.stop()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.faults.cluster import Cluster, Size
+from tests.faults.cluster import Cluster, Front, Size
 from tests.faults.trial import Trial, running_trial
 
 FULL = os.environ.get("FLOWER_NATS_FAULTS_FULL") == "1"
@@ -44,9 +44,9 @@ async def cluster(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def running(cluster: Cluster) -> AsyncIterator[Trial]:
-    """A run under way."""
-    async with running_trial(cluster) as one:
+async def running(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIterator[Trial]:
+    """A run under way; `front` as its parameter says by which balancer."""
+    async with running_trial(cluster, getattr(request, "param", Front.TCP)) as one:
         yield one
 
 

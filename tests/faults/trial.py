@@ -13,7 +13,7 @@ from flower_nats.wire import control_pb2 as control
 from tests.faults import app
 from tests.faults.apps import StockApp
 from tests.faults.balancer import Balancer
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import Cluster, Front
 from tests.faults.follower import LogFollower
 from tests.faults.nodes import StockNode
 from tests.faults.wire import Wire
@@ -142,9 +142,9 @@ async def left_behind(connection: Connection, run_id: int) -> list[str]:
 
 
 @asynccontextmanager
-async def fresh_trial(cluster: Cluster) -> AsyncIterator[Trial]:
+async def fresh_trial(cluster: Cluster, front: Front = Front.TCP) -> AsyncIterator[Trial]:
     """Prepare a trial; whatever happens, its clients end and the cluster is whole again after it."""
-    async with cluster.balancer() as balancer:
+    async with cluster.balancer(front) as balancer:
         one = Trial(cluster, balancer)
         try:
             yield one
@@ -154,9 +154,9 @@ async def fresh_trial(cluster: Cluster) -> AsyncIterator[Trial]:
 
 
 @asynccontextmanager
-async def running_trial(cluster: Cluster) -> AsyncIterator[Trial]:
+async def running_trial(cluster: Cluster, front: Front = Front.TCP) -> AsyncIterator[Trial]:
     """Begin a trial."""
-    async with fresh_trial(cluster) as one:
+    async with fresh_trial(cluster, front) as one:
         await one.connect()
         await one.start()
         yield one
