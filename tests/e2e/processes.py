@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +12,7 @@ from typing import TypeVar
 
 import psutil
 
-# Where the console scripts of this environment are: stock clients start each other by name.
-SCRIPTS = Path(sys.executable).parent
+from harness.environment import SCRIPTS, clean_environment
 
 Result = TypeVar("Result")
 
@@ -39,14 +36,6 @@ def wait_until(condition: Callable[[], Result | None], timeout: float, what: str
         time.sleep(0.05)
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def accepts_connections(address: str) -> bool:
     """Whether somebody listens on `address` (`host:port`)."""
     host, port = address.rsplit(":", maxsplit=1)
@@ -55,21 +44,6 @@ def accepts_connections(address: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a stock process: no telemetry, no update check, no installing."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
-    return inherited | {
-        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONUNBUFFERED": "1",
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # Wide enough that the tables of the stock CLI do not break the values in them.
-        "COLUMNS": "200",
-        "NO_COLOR": "1",
-        **extra,
-    }
 
 
 class Child:

@@ -11,14 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.processes import (
-    SCRIPTS,
-    Child,
-    accepts_connections,
-    clean_environment,
-    free_port,
-    wait_until,
-)
+from harness.environment import SCRIPTS, clean_environment, free_port
+from tests.e2e.processes import Child, accepts_connections, wait_until
 
 
 @contextmanager

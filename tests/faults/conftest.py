@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.faults.cluster import Cluster, Front, Size
+from harness.cluster import Cluster, Front, Size
 from tests.faults.trial import Trial, running_trial
 
 FULL = os.environ.get("FLOWER_NATS_FAULTS_FULL") == "1"

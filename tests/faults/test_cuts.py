@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from tests.faults.balancer import Line, Moment
-from tests.faults.cluster import Cluster
-from tests.faults.processes import freeze, thaw
+from harness.balancer import Line, Moment
+from harness.cluster import Cluster
+from harness.processes import freeze, thaw
+from harness.wire import ClientDied
 from tests.faults.trial import Trial, fresh_trial
-from tests.faults.wire import ClientDied
 
 PER_MESSAGE = (
     "PullMessages",

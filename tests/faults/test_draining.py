@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from flower_nats.wire import appio_pb2 as appio
-from tests.faults.cluster import Cluster
-from tests.faults.processes import kill, terminate
+from harness.cluster import Cluster
+from harness.processes import kill, terminate
 from tests.faults.trial import Trial
 
 CALLERS = 8

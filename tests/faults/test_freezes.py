@@ -8,10 +8,10 @@ import pytest
 
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
-from tests.faults.cluster import Cluster
+from harness.cluster import Cluster
+from harness.nodes import StockNode
+from harness.processes import freeze, kill, thaw
 from tests.faults.conftest import FULL
-from tests.faults.nodes import StockNode
-from tests.faults.processes import freeze, kill, thaw
 from tests.faults.trial import Trial
 
 FREEZE_SECONDS = 70.0 if FULL else 12.0

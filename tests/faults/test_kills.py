@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.faults.cluster import Cluster
-from tests.faults.processes import kill
+from harness.cluster import Cluster
+from harness.processes import kill
 from tests.faults.trial import Trial
 
 

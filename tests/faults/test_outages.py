@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.cluster import Cluster
+from harness.cluster import Cluster
+from harness.processes import kill
 from tests.faults.conftest import FULL
-from tests.faults.processes import kill
 from tests.faults.trial import Trial
 
 OUTAGE_SECONDS = 30.0 if FULL else 10.0

@@ -7,8 +7,8 @@ import time
 
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
-from tests.faults.apps import StockApp
-from tests.faults.cluster import Cluster
+from harness.apps import StockApp
+from harness.cluster import Cluster
 from tests.faults.conftest import FULL
 from tests.faults.trial import Trial
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.faults.balancer import Moment
-from tests.faults.cluster import Cluster
-from tests.faults.nodes import StockNode
+from harness.balancer import Moment
+from harness.cluster import Cluster
+from harness.nodes import StockNode
 from tests.faults.trial import Trial, fresh_trial
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.wire import control_pb2 as control
-from tests.faults import app
-from tests.faults.apps import StockApp
-from tests.faults.balancer import Balancer
-from tests.faults.cluster import Cluster, Front
-from tests.faults.follower import LogFollower
-from tests.faults.nodes import StockNode
-from tests.faults.wire import Wire
+from harness import app
+from harness.apps import StockApp
+from harness.balancer import Balancer
+from harness.cluster import Cluster, Front
+from harness.follower import LogFollower
+from harness.nodes import StockNode
+from harness.wire import Wire
 
 NODES = 4
 FINISH_SECONDS = 60.0

@@ -34,8 +34,8 @@ from flower_nats_gateway.call import Call, Drain
 from flower_nats_gateway.fleet import FleetService
 from flower_nats_gateway.objects import ObjectService
 from flower_nats_gateway.serverappio import ServerAppIoService
+from harness.messages import Parcel, parcel
 from tests.integration.crashing import Clock, SteppedConnection
-from tests.messages import Parcel, parcel
 
 M = TypeVar("M", bound=ProtoMessage)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import uuid
-import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -25,31 +23,9 @@ from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from harness.fabs import make_fab
 
 M = TypeVar("M", bound=ProtoMessage)
-
-PROJECT = """
-[project]
-name = "app"
-version = "1.2.3"
-[tool.flwr.app]
-publisher = "somebody"
-[tool.flwr.app.components]
-serverapp = "app.server:app"
-clientapp = "app.client:app"
-[tool.flwr.app.config]
-rounds = 3
-train.rate = 0.1
-"""
-
-
-def make_fab(project: str = PROJECT) -> bytes:
-    """Return a FAB with this pyproject.toml."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("pyproject.toml", project)
-        archive.writestr("app/server.py", "app = None\n")
-    return buffer.getvalue()
 
 
 @dataclass

@@ -6,9 +6,10 @@ import asyncio
 import time
 from dataclasses import replace
 
-from tests.integration.gateways import Gateway, ServerApp, SuperNode, running_gateway
+from harness.clients import ServerApp, SuperNode
+from harness.messages import Parcel, instruction, reply
+from tests.integration.gateways import Gateway, running_gateway
 from tests.integration.superlinks import running_superlink
-from tests.messages import Parcel, instruction, reply
 
 EXCHANGES = 30
 UNNOTICED = 1.5

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.health import CannotListen, HealthServer, Readiness
-from tests.e2e.processes import free_port
+from harness.environment import free_port
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -31,6 +31,7 @@ from flower_nats.broker import subjects
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.wire import common_pb2 as common
+from harness.messages import Parcel
 from tests.integration.stage import TROUBLES, Cluster, Plan, Running, Stage, own_time
 from tests.integration.stepped_federation import (
     LONG,
@@ -48,7 +49,6 @@ from tests.integration.stepped_federation import (
     make_instruction,
     make_reply,
 )
-from tests.messages import Parcel
 
 MOMENT = 5.0
 """Seconds after which housekeeping cares for what gateways have left."""

@@ -15,6 +15,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.wire import common_pb2 as common
+from harness.messages import Parcel, instruction, reply
 from tests.integration.stage import Cluster, Plan, Running, Stage, own_time
 from tests.integration.stepped_federation import (
     LONG,
@@ -29,7 +30,6 @@ from tests.integration.stepped_federation import (
     make_instruction,
     make_reply,
 )
-from tests.messages import Parcel, instruction, reply
 
 HOUSEKEEPING = 5.0
 """Seconds after which housekeeping cares for what gateways have left, and collects objects."""

@@ -11,13 +11,8 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
-from tests.integration.superlinks import (
-    PROJECT,
-    Superlink,
-    make_fab,
-    refused,
-    running_superlink,
-)
+from harness.fabs import PROJECT, make_fab
+from tests.integration.superlinks import Superlink, refused, running_superlink
 
 RunList = control.ListRunsResponse
 

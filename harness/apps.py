@@ -16,12 +16,12 @@ from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.messages import object_ids
-from tests.faults import app
-from tests.faults.nodes import StockNode
-from tests.faults.wire import ClientDied, Wire, beat_forever, in_parallel
-from tests.integration.gateways import ServerApp
-from tests.integration.superlinks import make_fab
-from tests.messages import Parcel, inflate, instruction
+from harness import app
+from harness.clients import ServerApp
+from harness.fabs import make_fab
+from harness.messages import Parcel, inflate, instruction
+from harness.nodes import StockNode
+from harness.wire import ClientDied, Wire, beat_forever, in_parallel
 
 INCOMPLETE_SLEEP = 3.0
 _UPLOAD_INTERVAL = 0.2

@@ -12,7 +12,7 @@ import grpc.aio
 from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.wire.methods import BY_NAME
-from tests.faults.balancer import Line
+from harness.balancer import Line
 
 Metadata = Sequence[tuple[str, str | bytes]]
 

@@ -17,9 +17,9 @@ from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.store.connection import Database
-from tests.e2e.processes import free_port
-from tests.faults.balancer import Balancer, Target
-from tests.faults.processes import Gateway, Replica, Victim, thaw
+from harness.balancer import Balancer, Target
+from harness.environment import free_port
+from harness.processes import Gateway, Replica, Victim, thaw
 
 HEAL_SECONDS = 60.0
 

@@ -62,5 +62,3 @@ def inflate(message_id: str, contents: dict[str, bytes]) -> Message:
     found = inflate_object_from_contents(message_id, dict(contents))
     assert isinstance(found, Message)
     return found
-
-

@@ -1,0 +1,35 @@
+"""Where processes of tests and benchmarks live: programs, ports, environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# Where the console scripts of this environment are: stock clients start each other by name.
+SCRIPTS = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a stock process: no telemetry, no update check, no installing."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
+    return inherited | {
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        # Wide enough that the tables of the stock CLI do not break the values in them.
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        **extra,
+    }
