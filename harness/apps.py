@@ -20,7 +20,7 @@ from harness import app
 from harness.clients import ServerApp
 from harness.fabs import make_fab
 from harness.messages import Parcel, inflate, instruction
-from harness.nodes import StockNode
+from harness.nodes import Node
 from harness.wire import ClientDied, Wire, beat_forever, in_parallel
 
 INCOMPLETE_SLEEP = 3.0
@@ -30,7 +30,7 @@ _UPLOAD_INTERVAL = 0.2
 class StockApp:
     """A ServerApp that asks all nodes round after round, until it is told that it is enough."""
 
-    def __init__(self, control_wire: Wire, wire: Wire, nodes: Sequence[StockNode]) -> None:
+    def __init__(self, control_wire: Wire, wire: Wire, nodes: Sequence[Node]) -> None:
         self.wire = wire
         self.nodes = list(nodes)
         self.run_id = 0
@@ -56,9 +56,9 @@ class StockApp:
         self._main: asyncio.Task[None] | None = None
         self._sides: list[asyncio.Task[None]] = []
 
-    async def submit(self) -> None:
+    async def submit(self, fab: bytes | None = None) -> None:
         """`flwr run`."""
-        request = control.StartRunRequest(fab=common.Fab(content=make_fab()))
+        request = control.StartRunRequest(fab=common.Fab(content=fab or make_fab()))
         answer = await self._control.call_once("Control", "StartRun", request)
         self.run_id = answer.run_id
 

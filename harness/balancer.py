@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,18 +120,19 @@ class Line:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._cut: Cut | None = None
-        self.accepted = 0
-        """Connections that clients have made."""
+        self.callers: list[str] = []
+        """From where clients have connected: one address for each connection."""
 
-    async def open(self) -> None:
-        """Listen."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+    async def open(self, listener: socket.socket) -> None:
+        """Accept what connects there."""
+        self._server = await asyncio.start_server(self._accept, sock=listener)
 
     @property
     def address(self) -> str:
         """Where the client connects."""
         assert self._server is not None
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        host, port = self._server.sockets[0].getsockname()
+        return f"{host}:{port}"
 
     def cut(self) -> None:
         """Cut every connection now."""
@@ -153,7 +155,7 @@ class Line:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
-        self.accepted += 1
+        self.callers.append(writer.get_extra_info("peername")[0])
         try:
             await self._serve(reader, writer)
         except asyncio.CancelledError:
@@ -253,10 +255,10 @@ class Balancer:
         await asyncio.gather(*self._checks, return_exceptions=True)
         await asyncio.gather(*(line.close() for line in self._lines))
 
-    async def line(self, service: str) -> Line:
+    async def line(self, service: str, listener: socket.socket | None = None) -> Line:
         """Open a line to an API: Fleet, ServerAppIo or Control."""
         line = Line(self, service)
-        await line.open()
+        await line.open(listener or socket.create_server(("127.0.0.1", 0)))
         self._lines.append(line)
         return line
 

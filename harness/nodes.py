@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
@@ -22,6 +23,24 @@ EMPTY_PULL_SLEEP = 3.0
 HEARTBEAT_INTERVAL = 30.0
 _HEARTBEAT_TIMEOUT = 5.0
 _UNAVAILABLE_DELAY = (1.0, 10.0)
+
+
+class Node(Protocol):
+    """What a trial asks of its nodes."""
+
+    number: int
+    node_id: int
+
+    @property
+    def losses(self) -> list[str]:
+        """What it has given up."""
+
+    @property
+    def death(self) -> Exception | None:
+        """What it has ended with, None while it lives."""
+
+    async def kill(self) -> None:
+        """End it without a word."""
 
 
 class StockNode(SuperNode):

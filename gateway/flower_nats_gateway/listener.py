@@ -17,8 +17,10 @@ _LONGEST_MESSAGE = 2**31 - 1
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", _LONGEST_MESSAGE),
     ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
-    # Finds peers that vanished without a word, below the idle time-outs of NAT and balancers.
-    ("grpc.keepalive_time_ms", 210_000),
+    # Keeps a held call's connection in the tables of NAT routers, of which the most forgetful drop what
+    # was quiet for some 15 s, less than the pause between two heartbeats of a SuperNode; and finds
+    # peers that vanished without a word, in half a minute.
+    ("grpc.keepalive_time_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 0),
     # Otherwise a fast line makes gRPC buffer megabytes of each request before we ask for it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,8 +15,9 @@ from harness.apps import StockApp
 from harness.balancer import Balancer
 from harness.cluster import Cluster, Front
 from harness.follower import LogFollower
-from harness.nodes import StockNode
+from harness.nodes import Node, StockNode
 from harness.wire import Wire
+from tests.faults.supernodes import StockSuperNode
 
 NODES = 4
 FINISH_SECONDS = 60.0
@@ -30,8 +31,15 @@ class Trial:
     cluster: Cluster
     balancer: Balancer
     nodes: list[StockNode] = field(default_factory=list)
+    processes: Sequence[StockSuperNode] = ()
+    """Nodes that are stock processes; they outlive the trial."""
     log: LogFollower | None = None
     _app: StockApp | None = None
+
+    @property
+    def everybody(self) -> list[Node]:
+        """All nodes of the run."""
+        return [*self.nodes, *self.processes]
 
     @property
     def app(self) -> StockApp:
@@ -47,8 +55,14 @@ class Trial:
         """Connect nodes, submit a run, and follow its log."""
         self.nodes = [StockNode(number, await self.wire("Fleet")) for number in range(1, nodes + 1)]
         await asyncio.gather(*(node.join() for node in self.nodes))
-        self._app = StockApp(await self.wire("Control"), await self.wire("ServerAppIo"), self.nodes)
-        await self.app.submit()
+        await self.submit()
+
+    async def submit(self, fab: bytes | None = None) -> None:
+        """Submit a run over the nodes at hand, and follow its log."""
+        self._app = StockApp(
+            await self.wire("Control"), await self.wire("ServerAppIo"), self.everybody
+        )
+        await self.app.submit(fab)
         self.log = LogFollower(await self.wire("Control"), self.app.run_id)
 
     async def start(self) -> None:
@@ -69,14 +83,14 @@ class Trial:
 
     async def assert_unharmed(self) -> None:
         """Check what must be true of a run that has ended, whatever happened meanwhile."""
-        one = self.app
+        one, nodes = self.app, self.everybody
         assert one.death is None, one.death
         assert not one.errors
         assert set(one.outcomes.values()) == {1}
-        assert len(one.outcomes) == one.rounds * len(self.nodes)
-        assert one.value == app.expected((node.number for node in self.nodes), one.rounds)
-        assert [node.death for node in self.nodes] == [None] * len(self.nodes)
-        assert [node.losses for node in self.nodes] == [[]] * len(self.nodes)
+        assert len(one.outcomes) == one.rounds * len(nodes)
+        assert one.value == app.expected((node.number for node in nodes), one.rounds)
+        assert [node.death for node in nodes] == [None] * len(nodes)
+        assert [node.losses for node in nodes] == [[]] * len(nodes)
         assert await self.status() == "finished:completed"
         assert await self.gone() == []
         await self.assert_log()
@@ -116,7 +130,7 @@ class Trial:
         wire = await self.wire("Control")
         answer = await wire.call("Control", "ListNodes", control.ListNodesRequest())
         await wire.close()
-        numbers = {node.node_id: node.number for node in self.nodes}
+        numbers = {node.node_id: node.number for node in self.everybody}
         return [
             numbers[info.node_id]
             for info in answer.nodes_info

@@ -1,0 +1,112 @@
+"""Stock SuperNodes behind a router that masquerades and drops everything inbound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from harness.balancer import Balancer, Line
+from harness.cluster import Cluster, Front
+from tests.faults import nat
+from tests.faults.conftest import FULL
+from tests.faults.supernodes import StockSuperNode, fab
+from tests.faults.trial import Trial
+
+SUPERNODES = 2
+IDLE_SECONDS = 120.0 if FULL else 25.0
+"""Within which every node has paused between two heartbeats for longer than `FLOW_TIMEOUT`."""
+
+FLOW_TIMEOUT = {Front.TCP: 12, Front.CADDY: 25}
+"""Seconds. Shorter than the hold of an empty PullMessages, and than that pause where a gateway's own
+pings reach the nodes: a balancer that speaks HTTP/2 keeps them to itself."""
+
+RETRANSMISSIONS = 6 if FULL else 3
+"""With which TCP gives up in half a minute, as `docs/network.md` advises, or for CI in 3 seconds."""
+
+
+@dataclass
+class Hospital:
+    """SuperNodes at work behind their router."""
+
+    site: nat.Site
+    cluster: Cluster
+    balancer: Balancer
+    front: Front
+    line: Line
+    supernodes: list[StockSuperNode]
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[Trial]:
+        """Begin a run over the hospital's SuperNodes."""
+        one = Trial(self.cluster, self.balancer, processes=self.supernodes)
+        try:
+            await one.submit(fab())
+            await one.start()
+            yield one
+        finally:
+            await one.close()
+
+
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="session", params=[Front.TCP, Front.CADDY] if FULL else [Front.TCP]
+)
+async def hospital(
+    cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Hospital]:
+    front, folder = request.param, tmp_path_factory.mktemp("hospital")
+    try:
+        with nat.site() as site:
+            async with cluster.balancer(front) as balancer:
+                line = await balancer.line("Fleet", nat.listener(site.internet, nat.INTERNET))
+                supernodes = [
+                    StockSuperNode(number, site.hospital, line.address, folder)
+                    for number in range(1, SUPERNODES + 1)
+                ]
+                try:
+                    await asyncio.gather(*(one.until_online() for one in supernodes))
+                    yield Hospital(site, cluster, balancer, front, line, supernodes)
+                finally:
+                    await asyncio.gather(*(one.kill() for one in supernodes))
+    except nat.NoNamespaces as exc:
+        pytest.skip(str(exc))
+
+
+async def test_nobody_gets_in_and_supernodes_do_not_need_it(hospital: Hospital) -> None:
+    site = hospital.site
+    with nat.listener(site.hospital, "0.0.0.0") as inside:
+        port = inside.getsockname()[1]
+        assert nat.can_connect(site.router, nat.INSIDE, port)
+        assert not nat.can_connect(site.internet, nat.INSIDE, port)
+        assert not nat.can_connect(site.internet, site.address, port)
+    assert set(hospital.line.callers) == {site.address}
+
+
+async def test_the_router_forgets_idle_flows_but_ours_are_never_idle(hospital: Hospital) -> None:
+    hospital.site.drop_unknown_flows()
+    hospital.site.forget_idle_flows(after=FLOW_TIMEOUT[hospital.front])
+    connections = len(hospital.line.callers)
+
+    await asyncio.sleep(IDLE_SECONDS)
+    async with hospital.run() as run:
+        await run.end_unharmed()
+
+    assert len(hospital.line.callers) == connections
+
+
+async def test_the_router_gets_another_address_and_old_flows_die_silently(
+    hospital: Hospital,
+) -> None:
+    hospital.site.drop_unknown_flows()
+    hospital.site.give_up_after(RETRANSMISSIONS)
+
+    async with hospital.run() as run:
+        hospital.site.change_address()
+        await run.app.more_rounds(1, within=60)
+        await run.end_unharmed()
+
+    assert hospital.line.callers[-1] == hospital.site.address
