@@ -8,7 +8,9 @@ travel together.
 import asyncio
 import itertools
 import os
+import socket
 import struct
+import subprocess
 import sys
 from functools import lru_cache
 from typing import cast
@@ -28,30 +30,59 @@ _READ = 1024 * 1024
 _LONGEST = 0xFFFF
 
 
-class _Child(asyncio.SubprocessProtocol):
+class _Child(asyncio.Protocol):
     """The child process: its verdicts go straight to whoever waits, without a task in between."""
 
-    def __init__(self) -> None:
-        self.pending: dict[int, asyncio.Future[bool]] = {}
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
         self.ended = asyncio.get_running_loop().create_future()
+        self._pending: dict[int, asyncio.Future[bool]] = {}
+        self._numbers = itertools.count()
         self._unread = b""
+        self._transport: asyncio.Transport | None = None
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way to it."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it can be asked."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def ask(self, public_key: bytes, message: bytes, signature: bytes) -> asyncio.Future[bool]:
+        """Send a request; the future is its verdict."""
+        assert self._transport is not None
+        number = next(self._numbers)
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pending[number] = future
+        head = _HEAD.pack(number, len(public_key), len(message), len(signature))
+        self._transport.write(head + public_key + message + signature)
+        return future
+
+    def data_received(self, data: bytes) -> None:
         """Hand out the verdicts that have come whole."""
         self._unread += data
         whole = len(self._unread) - len(self._unread) % _VERDICT.size
         for number, valid in _VERDICT.iter_unpack(self._unread[:whole]):
-            future = self.pending.pop(number, None)
+            future = self._pending.pop(number, None)
             if future is not None and not future.done():
                 future.set_result(valid)
         self._unread = self._unread[whole:]
 
-    def process_exited(self) -> None:
+    def connection_lost(self, _reason: Exception | None) -> None:
         """Tell those who wait that no verdict will come."""
-        for future in self.pending.values():
+        for future in self._pending.values():
             if not future.done():
                 future.set_exception(Unavailable("the signature verifier died"))
+        self.process.kill()
+        self.process.wait()
         self.ended.set_result(None)
+
+    def close(self) -> None:
+        """End it."""
+        assert self._transport is not None
+        self._transport.close()
 
 
 class Verifier:
@@ -59,15 +90,18 @@ class Verifier:
 
     def __init__(self) -> None:
         self._child: _Child | None = None
-        self._transport: asyncio.SubprocessTransport | None = None
-        self._stdin: asyncio.WriteTransport | None = None
         self._starting = asyncio.Lock()
-        self._numbers = itertools.count()
 
     @property
     def pid(self) -> int | None:
         """Process id of the child, None if there is none."""
-        return self._transport.get_pid() if self._transport is not None else None
+        return self._child.process.pid if self._child is not None else None
+
+    async def start(self) -> None:
+        """Start the child, if it does not run."""
+        async with self._starting:
+            if self._child is None or not self._child.is_there:
+                self._child = await _start()
 
     async def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         """Return whether `signature` is `message` signed (ECDSA, SHA-256) by this PEM key's owner.
@@ -76,31 +110,32 @@ class Verifier:
         """
         if max(len(public_key), len(message), len(signature)) > _LONGEST:
             return False
-        if self._child is None or self._child.ended.done():
-            await self._start()
+        if self._child is None or not self._child.is_there:
+            await self.start()
         assert self._child is not None
-        assert self._stdin is not None
-        number = next(self._numbers)
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._child.pending[number] = future
-        head = _HEAD.pack(number, len(public_key), len(message), len(signature))
-        self._stdin.write(head + public_key + message + signature)
-        return await future
+        return await self._child.ask(public_key, message, signature)
 
     async def close(self) -> None:
         """End the child."""
-        if self._child is not None and self._stdin is not None:
-            self._stdin.close()
+        if self._child is not None:
+            self._child.close()
             await self._child.ended
 
-    async def _start(self) -> None:
-        async with self._starting:
-            if self._child is not None and not self._child.ended.done():
-                return
-            self._transport, self._child = await asyncio.get_running_loop().subprocess_exec(
-                _Child, sys.executable, "-m", "flower_nats_gateway.verifier", stderr=None
-            )
-            self._stdin = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
+
+async def _start() -> _Child:
+    ours, its = socket.socketpair()
+    with its:
+        process = await asyncio.to_thread(_spawn, its)
+    loop = asyncio.get_running_loop()
+    _, child = await loop.create_connection(lambda: _Child(process), sock=ours)
+    return child
+
+
+def _spawn(line: socket.socket) -> "subprocess.Popen[bytes]":
+    # Not by the event loop's own means: uvloop runs Python in the child before that becomes the
+    # verifier, which beside the threads of gRPC now and then ends it.
+    command = [sys.executable, "-m", "flower_nats_gateway.verifier"]
+    return subprocess.Popen(command, stdin=line.fileno(), stdout=line.fileno())
 
 
 @lru_cache(maxsize=_KEYS)
