@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import grpc
 import grpc.aio
@@ -15,6 +15,7 @@ from flower_nats.wire.methods import Method
 from flower_nats_gateway.authentication import Authenticator
 from flower_nats_gateway.call import Call, Endpoint
 from flower_nats_gateway.control import Stream
+from flower_nats_gateway.leaving import CallsInHand
 from flower_nats_gateway.turnstile import SMALL, Turnstile
 
 log = get_logger(__name__)
@@ -33,6 +34,7 @@ class Service:
     """By method name; a method in neither table is forwarded."""
     forward: Endpoint
     streams: Mapping[str, Stream]
+    in_hand: CallsInHand
 
 
 class ServiceHandler(grpc.GenericRpcHandler):
@@ -63,12 +65,10 @@ def _unary_handler(method: Method, service: Service) -> Any:
     endpoint = service.endpoints.get(method.name, service.forward)
 
     async def handle(body: bytes, context: Any) -> bytes:
-        try:
-            call = Call(method, body, _metadata(context), context.peer())
+        async with _Serving(method, service, context) as serving:
+            call = serving.call(body)
             del body
             return await endpoint(call, await service.authenticate(call))
-        except Exception as exc:
-            await _abort(method, context, exc)
 
     return grpc.unary_unary_rpc_method_handler(handle)
 
@@ -77,18 +77,15 @@ def _bulky_request_handler(method: Method, service: Service, turnstile: Turnstil
     endpoint = service.endpoints[method.name]
 
     async def handle(_requests: Any, context: Any) -> bytes:
-        try:
-            async with turnstile.place() as place:
-                body = await place.transfer(context.read())
-                if body is grpc.aio.EOF:
-                    body = b""
-                if len(body) <= SMALL:
-                    place.leave()
-                call = Call(method, body, _metadata(context), context.peer())
-                del body
-                return await endpoint(call, await service.authenticate(call))
-        except Exception as exc:
-            await _abort(method, context, exc)
+        async with _Serving(method, service, context) as serving, turnstile.place() as place:
+            body = await place.transfer(context.read())
+            if body is grpc.aio.EOF:
+                body = b""
+            if len(body) <= SMALL:
+                place.leave()
+            call = serving.call(body)
+            del body
+            return await endpoint(call, await service.authenticate(call))
 
     return grpc.stream_unary_rpc_method_handler(handle)
 
@@ -97,16 +94,14 @@ def _bulky_response_handler(method: Method, service: Service, turnstile: Turnsti
     endpoint = service.endpoints[method.name]
 
     async def handle(body: bytes, context: Any) -> None:
-        try:
-            call = Call(method, body, _metadata(context), context.peer())
+        async with _Serving(method, service, context) as serving:
+            call = serving.call(body)
             response = await endpoint(call, await service.authenticate(call))
             if len(response) <= SMALL:
                 await context.write(response)
                 return
             async with turnstile.place() as place:
                 await place.transfer(context.write(response))
-        except Exception as exc:
-            await _abort(method, context, exc)
 
     return grpc.unary_stream_rpc_method_handler(handle)
 
@@ -115,19 +110,39 @@ def _stream_handler(method: Method, service: Service) -> Any:
     stream = service.streams[method.name]
 
     async def handle(body: bytes, context: Any) -> AsyncIterator[bytes]:
-        try:
-            call = Call(method, body, _metadata(context), context.peer())
+        async with _Serving(method, service, context) as serving:
+            call = serving.call(body)
             caller: Caller = await service.authenticate(call)
             async for response in stream(call, caller):
                 yield response
-        except Exception as exc:
-            await _abort(method, context, exc)
 
     return grpc.unary_stream_rpc_method_handler(handle)
 
 
-def _metadata(context: Any) -> dict[str, str | bytes]:
-    return {key: value for key, value in context.invocation_metadata() or ()}
+class _Serving:
+    """A call in hand; what its context raises is answered in gRPC's words."""
+
+    def __init__(self, method: Method, service: Service, context: Any) -> None:
+        self._method = method
+        self._context = context
+        self._peer: str = context.peer()
+        self._in_hand = service.in_hand
+
+    def call(self, body: bytes) -> Call:
+        """Return the call with the body it came with."""
+        metadata = {key: value for key, value in self._context.invocation_metadata() or ()}
+        return Call(self._method, body, metadata, self._peer)
+
+    async def __aenter__(self) -> Self:
+        self._in_hand.begin(self._peer)
+        return self
+
+    async def __aexit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
+        try:
+            if isinstance(exc, Exception):
+                await _abort(self._method, self._context, exc)
+        finally:
+            self._in_hand.end(self._peer)
 
 
 async def _abort(method: Method, context: Any, exc: Exception) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -36,25 +37,33 @@ def allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+@dataclass(frozen=True)
+class Listener:
+    """A gRPC server, and the port it listens on."""
+
+    server: grpc.aio.Server
+    port: int
+
+
 async def listen(
     address: str,
     handlers: Sequence[grpc.GenericRpcHandler],
     health_servicer: health.aio.HealthServicer,
     tls: TlsFiles | None = None,
-) -> grpc.aio.Server:
+) -> Listener:
     """Start a gRPC server on `host:port`, which also tells its health. Raises `CannotListen`."""
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers(tuple(handlers))
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     try:
         if tls is None:
-            server.add_insecure_port(address)
+            port = server.add_insecure_port(address)
         else:
-            server.add_secure_port(address, _credentials(tls))
+            port = server.add_secure_port(address, _credentials(tls))
     except RuntimeError as exc:
         raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
     await server.start()
-    return server
+    return Listener(server, port)
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:

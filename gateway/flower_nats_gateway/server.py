@@ -9,7 +9,6 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
-import grpc.aio
 from grpc_health.v1 import health, health_pb2
 
 from flower_nats.broker.connection import Connection
@@ -37,7 +36,8 @@ from flower_nats_gateway.edge import Service, ServiceHandler
 from flower_nats_gateway.fleet import FleetService
 from flower_nats_gateway.forwarding import Forwarder
 from flower_nats_gateway.identities import Identities
-from flower_nats_gateway.listener import allow_many_connections, listen
+from flower_nats_gateway.leaving import CallsInHand, hang_up
+from flower_nats_gateway.listener import Listener, allow_many_connections, listen
 from flower_nats_gateway.loglines import LogLines
 from flower_nats_gateway.memory import return_freed_memory
 from flower_nats_gateway.objects import ObjectService
@@ -72,7 +72,8 @@ class Gateway:
         self.usage = Usage(self.rpc, self.id)
         self._settings = settings
         self._connection = connection
-        self._servers: list[grpc.aio.Server] = []
+        self._listeners: list[Listener] = []
+        self._in_hand = CallsInHand()
         self._serverappio: ServerAppIoService | None = None
         self._health = health.aio.HealthServicer()
         self._heard = Heard(_LATELY)
@@ -80,7 +81,7 @@ class Gateway:
             {
                 "broker": lambda: connection.is_connected,
                 "superlink": self._heard,
-                "listening": lambda: len(self._servers) >= 3,
+                "listening": lambda: len(self._listeners) >= 3,
             }
         )
         self._http_health = HealthServer(self._readiness)
@@ -113,7 +114,12 @@ class Gateway:
         secret = self._settings.superexec_auth_secret
         return (
             Service(
-                FLEET, FleetAuthenticator(identities, self.verifier), fleet.endpoints(), forward, {}
+                FLEET,
+                FleetAuthenticator(identities, self.verifier),
+                fleet.endpoints(),
+                forward,
+                {},
+                self._in_hand,
             ),
             Service(
                 SERVERAPPIO,
@@ -121,8 +127,11 @@ class Gateway:
                 serverappio.endpoints(),
                 forward,
                 {},
+                self._in_hand,
             ),
-            Service(CONTROL, authenticate_nobody(), {}, forward, streams.endpoints()),
+            Service(
+                CONTROL, authenticate_nobody(), {}, forward, streams.endpoints(), self._in_hand
+            ),
         )
 
     async def start(self) -> None:
@@ -132,6 +141,7 @@ class Gateway:
         if settings.http_health_address:
             await self._http_health.start(settings.http_health_address)
         await self.wakes.start()
+        await self.verifier.start()
         fleet, serverappio, control = self.services()
         for address, service, tls in (
             (settings.serverappio_api_address, serverappio, settings.appio_tls),
@@ -139,10 +149,10 @@ class Gateway:
             (settings.control_api_address, control, settings.tls),
         ):
             handlers = [ServiceHandler(service)]
-            self._servers.append(await listen(address, handlers, self._health, tls))
+            self._listeners.append(await listen(address, handlers, self._health, tls))
         if settings.health_server_address:
             # Never TLS, as stock's.
-            self._servers.append(await listen(settings.health_server_address, [], self._health))
+            self._listeners.append(await listen(settings.health_server_address, [], self._health))
         log.info(
             "gateway_ready",
             gateway=self.id,
@@ -179,7 +189,8 @@ class Gateway:
         self.drain.begin()
         self.wakes.disturb_all()
         grace = max(1.0, GRACE - self._settings.drain_delay)
-        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        await hang_up({one.port for one in self._listeners}, self._in_hand, grace)
+        await asyncio.gather(*(one.server.stop(None) for one in self._listeners))
         if self._serverappio is not None:
             await self._serverappio.settle(_SETTLE_SECONDS)
         with suppress(TimeoutError):
