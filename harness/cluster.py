@@ -19,6 +19,7 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.store.connection import Database
 from harness.balancer import Balancer, Target
 from harness.environment import free_port
+from harness.postgres_pair import PostgresPair
 from harness.processes import Gateway, Replica, Victim, thaw
 
 HEAL_SECONDS = 60.0
@@ -60,14 +61,16 @@ class Caddy:
 class Cluster:
     """A whole runtime, each process of which can be killed, frozen, ended and started again."""
 
-    def __init__(self, folder: Path, size: Size) -> None:
+    def __init__(
+        self, folder: Path, size: Size, postgres: PostgresServer | PostgresPair | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._members = NatsCluster(folder, folder) if size.nats > 1 else None
         self.nats: Sequence[NatsServer] = (
             self._members.members if self._members else (NatsServer(folder / "nats"),)
         )
-        self.postgres = PostgresServer(folder / "pg", folder / "postgres.log")
+        self.postgres = postgres or PostgresServer(folder / "pg", folder / "postgres.log")
         self.superlinks: list[Replica] = []
         self.gateways: list[Gateway] = []
         self._size = size

@@ -65,6 +65,11 @@ class PostgresServer:
         return "postgres"
 
     @property
+    def pid(self) -> int:
+        """Its process id, 0 before it was started."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
     def dsn(self) -> str:
         """Connection string, with the password in it; known once the server was started."""
         host = quote(str(self._sockets), safe="")
