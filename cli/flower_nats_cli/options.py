@@ -155,7 +155,7 @@ http_health_options = _together(
         "--http-health-address",
         type=address_argument,
         metavar="HOST:PORT",
-        help="Address of an HTTP server that answers GET /livez and /readyz. Default: none.",
+        help="Address of an HTTP server that answers GET /livez, /readyz and /metrics. Default: none.",
     ),
     click.option(
         "--drain-delay",

@@ -109,7 +109,7 @@ def _durability(promises: Mapping[str, Any]) -> Iterator[str]:
     broker, database = promises["broker"], promises["database"]
     yield (
         f"  durability   broker: {broker['replicas']} cop{'y' if broker['replicas'] == 1 else 'ies'}"
-        f" of every message, synced to disk {_synced(broker['sync'])}"
+        f" of every message, synced to disk {_synced(broker)}"
     )
     word = "synced to disk before a commit is acknowledged" if database["synced"] else "NOT SYNCED"
     yield (
@@ -118,10 +118,13 @@ def _durability(promises: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _synced(sync: str) -> str:
-    if sync == "always":
+def _synced(broker: Mapping[str, Any]) -> str:
+    if broker["sync"] == "always":
         return "before it is acknowledged (sync_interval always)"
-    return f"LATER THAN ACKNOWLEDGED (sync_interval {sync})"
+    servers = _pairs(broker["servers"])
+    if broker["sync"] == "unknown":
+        return f"before it is acknowledged or not: NOT EVERY SERVER WAS HEARD ({servers})"
+    return f"LATER THAN ACKNOWLEDGED (sync_interval: {servers})"
 
 
 def _server(server: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
+from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import GatewaySettings
 from flower_nats.stopping import keep_running, until
@@ -84,8 +85,22 @@ class Gateway:
                 "listening": lambda: len(self._listeners) >= 3,
             }
         )
-        self._http_health = HealthServer(self._readiness)
+        self._http_health = HealthServer(self._readiness, self._metrics)
         self._since = time.time()
+
+    async def _metrics(self) -> list[Metric]:
+        broker, superlinks = self._connection.retries, self.rpc.retries
+        return [
+            gauge(
+                "held_calls", "Calls that wait until there is something to say.", self.wakes.waiting
+            ),
+            by_label(
+                "retries_total",
+                "Requests that were made again after a passing fault, by whom they were made to.",
+                "to",
+                {"broker": broker, "superlink": superlinks},
+            ),
+        ]
 
     def services(self) -> tuple[Service, Service, Service]:
         """Return the three APIs: Fleet, ServerAppIo, Control."""
