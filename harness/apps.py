@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -24,24 +25,39 @@ from harness.nodes import Node
 from harness.wire import ClientDied, Wire, beat_forever, in_parallel
 
 INCOMPLETE_SLEEP = 3.0
+_UNKNOWN_MESSAGE = 3
 _UPLOAD_INTERVAL = 0.2
 
 
 class StockApp:
     """A ServerApp that asks all nodes round after round, until it is told that it is enough."""
 
-    def __init__(self, control_wire: Wire, wire: Wire, nodes: Sequence[Node]) -> None:
+    def __init__(
+        self,
+        control_wire: Wire,
+        wire: Wire,
+        nodes: Sequence[Node],
+        limit: int | None = None,
+    ) -> None:
         self.wire = wire
         self.nodes = list(nodes)
         self.run_id = 0
+        self.limit = limit
+        """Rounds after which it is enough without a word."""
         self.rounds = 0
         """Rounds that are complete."""
         self.value = 1
         """The result so far."""
+        self.pushed: set[str] = set()
+        """Ids of messages that the server has taken, with all their objects."""
         self.outcomes: Counter[str] = Counter()
         """How often each pushed message id had an outcome."""
         self.errors: list[str] = []
         """Outcomes that were errors."""
+        self.seconds: list[str] = []
+        """Other outcomes of messages that had one, when it asked for all of them again."""
+        self.spans: list[tuple[float, float]] = []
+        """When each round began and ended, by `time.monotonic`."""
         self.log = ""
         """All that it has printed."""
         self.death: Exception | None = None
@@ -49,6 +65,7 @@ class StockApp:
         """Called when all is done but to push the output."""
         self._control = control_wire
         self._unsent: list[str] = []
+        self._replies: dict[str, str] = {}
         self._leaving = False
         self._enough = asyncio.Event()
         self._round_done = asyncio.Condition()
@@ -66,7 +83,7 @@ class StockApp:
         """Claim the run's task as a SuperExec does, take its input, and begin."""
         task_id, token = await self._claim()
         # From here on it is the ServerApp's own process that calls.
-        self.wire.line.cut()
+        await self.wire.reconnect()
         self._served = ServerApp(self.wire, self.run_id, task_id, token)
         self._sides.append(asyncio.create_task(self._watch(beat_forever(self._beat))))
         await self.app.call("PullTaskInput", appio.PullTaskInputRequest())
@@ -97,6 +114,10 @@ class StockApp:
     async def finish(self, within: float) -> None:
         """Let it finish its round and end; its output is pushed once, as stock does."""
         self._enough.set()
+        await self.until_end(within)
+
+    async def until_end(self, within: float) -> None:
+        """Wait until it has ended."""
         assert self._main is not None
         async with asyncio.timeout(within):
             await self._main
@@ -146,10 +167,15 @@ class StockApp:
 
     async def _rounds(self) -> None:
         while not self._enough.is_set():
+            began = time.monotonic()
             await self._round(self.rounds + 1)
+            self.spans.append((began, time.monotonic()))
             async with self._round_done:
                 self.rounds += 1
                 self._round_done.notify_all()
+            if self.rounds == self.limit:
+                self._enough.set()
+        await self._look_again()
         self.print(f"result {self.value} after {self.rounds} rounds")
         await self._exit()
 
@@ -177,6 +203,7 @@ class StockApp:
 
         wanted = set(answer.objects_to_push)
         await in_parallel([one for one in objects if one in wanted], push)
+        self.pushed.update(answer.message_ids)
 
     async def _gather(self, wanted: set[str]) -> list[tuple[int, int]]:
         answers: list[tuple[int, int]] = []
@@ -209,8 +236,20 @@ class StockApp:
 
             await in_parallel(object_ids(tree), pull)
             await self.app.confirm(proto.metadata.message_id)
+            self._replies[proto.metadata.reply_to_message_id] = proto.metadata.message_id
             messages.append(inflate(proto.metadata.message_id, contents))
         return messages
+
+    async def _look_again(self) -> None:
+        """Ask for everything again: there must be no other reply than the one that was first."""
+        answer = await self.app.call(
+            "PullMessages", appio.PullAppMessagesRequest(message_ids=sorted(self._replies))
+        )
+        for proto in answer.messages_list:
+            asked, reply = proto.metadata.reply_to_message_id, proto.metadata.message_id
+            is_unknown = proto.error.code == _UNKNOWN_MESSAGE
+            if not is_unknown and reply != self._replies[asked]:
+                self.seconds.append(f"{asked}: {reply} after {self._replies[asked]}")
 
     # The log, and the end
 

@@ -118,14 +118,15 @@ class Cluster:
         async with AsyncExitStack() as stack:
             targets: Sequence[Target] = self.gateways
             if front is Front.CADDY:
-                targets = [await stack.enter_async_context(self._caddy())]
+                targets = [await stack.enter_async_context(self.caddy())]
             balancer = await stack.enter_async_context(Balancer(targets))
             async with asyncio.timeout(HEAL_SECONDS):
                 await balancer.until_healthy()
             yield balancer
 
     @asynccontextmanager
-    async def _caddy(self) -> AsyncIterator[Caddy]:
+    async def caddy(self) -> AsyncIterator[Caddy]:
+        """Run the product's balancer, as long as the context."""
         caddy = Caddy(self.folder, self.gateways)
         await caddy.process.start()
         try:

@@ -33,3 +33,13 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
         "NO_COLOR": "1",
         **extra,
     }
+
+
+def accepts_connections(address: str) -> bool:
+    """Whether somebody listens on `address` (`host:port`)."""
+    host, port = address.rsplit(":", maxsplit=1)
+    try:
+        with socket.create_connection((host, int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False

@@ -60,6 +60,8 @@ class StockNode(SuperNode):
         self.thinking = asyncio.Event()
         """While it is clear, the ClientApp is busy."""
         self.thinking.set()
+        self.work_seconds = 0.0
+        """How long the ClientApp takes for one message."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def join(self) -> None:
@@ -113,6 +115,7 @@ class StockNode(SuperNode):
                 await asyncio.sleep(EMPTY_PULL_SLEEP)
                 continue
             await self.thinking.wait()
+            await asyncio.sleep(self.work_seconds)
             await self._reply(instruction)
 
     async def _receive(self, message: common.Message, tree: bytes) -> Message | None:

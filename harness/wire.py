@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
 import grpc.aio
+from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.wire.methods import BY_NAME
@@ -17,7 +20,21 @@ from harness.balancer import Line
 Metadata = Sequence[tuple[str, str | bytes]]
 
 _LONGEST_DELAY = 20.0
-_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # Without its own pool, gRPC would put all clients of a process on one TCP connection.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+_VERSIONS: dict[str, Metadata] = {
+    service: RuntimeVersionMetadata.from_local_component(component).append_to_grpc_metadata(None)
+    for service, component in (
+        ("Fleet", "SuperNode"),
+        ("ServerAppIo", "flwr-serverapp"),
+        ("Control", "flwr CLI"),
+    )
+}
 
 
 class RunNotRunning(Exception):
@@ -26,6 +43,18 @@ class RunNotRunning(Exception):
 
 class ClientDied(Exception):
     """The answer was one of which a stock client dies."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A call as its client saw it, with all its tries. Times are of `time.monotonic`."""
+
+    method: str
+    began: float
+    ended: float
+    tries: int
+    answered: bool
+    """False if it was given up or refused."""
 
 
 def delays() -> Iterator[float]:
@@ -37,12 +66,32 @@ def delays() -> Iterator[float]:
 
 
 class Wire:
-    """One client's channel to one API: UNAVAILABLE is tried again for ever, all else is fatal."""
+    """One client's channel to one API: UNAVAILABLE is tried again for ever, all else is fatal.
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
+    It goes through a line of a balancer, or straight to an address (`host:port`). `watch` is told
+    of every call by `call`.
+    """
+
+    def __init__(self, way: Line | str, watch: Callable[[Made], None] | None = None) -> None:
         self.retries = 0
-        self._channel = grpc.aio.insecure_channel(line.address, options=_OPTIONS)
+        self._way = way
+        self._watch = watch
+        self._channel = self._connect()
+
+    @property
+    def line(self) -> Line:
+        """The line it goes through."""
+        assert isinstance(self._way, Line)
+        return self._way
+
+    async def reconnect(self) -> None:
+        """Go on over another connection, as another process does."""
+        former, self._channel = self._channel, self._connect()
+        await former.close()
+
+    def _connect(self) -> grpc.aio.Channel:
+        address = self._way if isinstance(self._way, str) else self._way.address
+        return grpc.aio.insecure_channel(address, options=_OPTIONS)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -60,16 +109,24 @@ class Wire:
 
         Raises `RunNotRunning`, `ClientDied`, or `TimeoutError` after its own `timeout`.
         """
-        for delay in delays():
-            try:
-                return await self.call_once(service, method, request, metadata, timeout)
-            except grpc.aio.AioRpcError as exc:
-                if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED and timeout is not None:
-                    raise TimeoutError(method) from exc
-                if exc.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise _fatal(method, exc) from exc
-            self.retries += 1
-            await asyncio.sleep(delay)
+        began, tries, answered = time.monotonic(), 0, False
+        try:
+            for delay in delays():
+                tries += 1
+                try:
+                    answer = await self.call_once(service, method, request, metadata, timeout)
+                    answered = True
+                    return answer
+                except grpc.aio.AioRpcError as exc:
+                    if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED and timeout is not None:
+                        raise TimeoutError(method) from exc
+                    if exc.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise _fatal(method, exc) from exc
+                self.retries += 1
+                await asyncio.sleep(delay)
+        finally:
+            if self._watch is not None:
+                self._watch(Made(method, began, time.monotonic(), tries, answered))
 
     async def call_once(
         self,
@@ -86,7 +143,8 @@ class Wire:
             request_serializer=_serialize,
             response_deserializer=cast(Callable[[bytes], Any], rpc.response.FromString),
         )
-        return await multicallable(request, metadata=tuple(metadata), timeout=timeout)
+        metadata = (*_VERSIONS[service], *metadata)
+        return await multicallable(request, metadata=metadata, timeout=timeout)
 
     def stream(self, service: str, method: str, request: ProtoMessage, timeout: float) -> Any:
         """Call a streaming RPC."""
@@ -96,7 +154,7 @@ class Wire:
             request_serializer=_serialize,
             response_deserializer=cast(Callable[[bytes], Any], rpc.response.FromString),
         )
-        return multicallable(request, timeout=timeout)
+        return multicallable(request, metadata=_VERSIONS[service], timeout=timeout)
 
 
 async def beat_forever(beat: Callable[[], Awaitable[None]]) -> None:

@@ -148,8 +148,7 @@ class NatsServer:
                     # Lets clients read the server's settings, to tell what durability they get.
                     "imports": [{"service": {"account": "SYS", "subject": _SETTINGS_SUBJECT}}],
                 },
-                # A stream of answers: each server of a cluster gives its own.
-                "SYS": {"exports": [{"service": _SETTINGS_SUBJECT, "response_type": "Stream"}]},
+                "SYS": {"exports": [{"service": _SETTINGS_SUBJECT}]},
             },
             "system_account": "SYS",
             **_cluster_config(self._membership),

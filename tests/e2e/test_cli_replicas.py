@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from harness.environment import SCRIPTS, clean_environment, free_port
-from tests.e2e.processes import Child, accepts_connections, wait_until
+from harness.children import Child, wait_until
+from harness.environment import SCRIPTS, accepts_connections, clean_environment, free_port
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.children import wait_until
 from harness.environment import SCRIPTS
 from tests.e2e.federation import Federation, SuperNode
-from tests.e2e.processes import wait_until
 from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest
 
 pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")

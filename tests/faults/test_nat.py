@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import pytest_asyncio
 
 from harness.balancer import Balancer, Line
 from harness.cluster import Cluster, Front
+from harness.supernodes import StockSuperNode, fab
 from tests.faults import nat
 from tests.faults.conftest import FULL
-from tests.faults.supernodes import StockSuperNode, fab
 from tests.faults.trial import Trial
 
 SUPERNODES = 2
@@ -64,7 +65,9 @@ async def hospital(
             async with cluster.balancer(front) as balancer:
                 line = await balancer.line("Fleet", nat.listener(site.internet, nat.INTERNET))
                 supernodes = [
-                    StockSuperNode(number, site.hospital, line.address, folder)
+                    StockSuperNode(
+                        number, line.address, folder, partial(nat.in_namespace, site.hospital)
+                    )
                     for number in range(1, SUPERNODES + 1)
                 ]
                 try:

@@ -16,8 +16,8 @@ from harness.balancer import Balancer
 from harness.cluster import Cluster, Front
 from harness.follower import LogFollower
 from harness.nodes import Node, StockNode
+from harness.supernodes import StockSuperNode
 from harness.wire import Wire
-from tests.faults.supernodes import StockSuperNode
 
 NODES = 4
 FINISH_SECONDS = 60.0
@@ -87,6 +87,7 @@ class Trial:
         assert one.death is None, one.death
         assert not one.errors
         assert set(one.outcomes.values()) == {1}
+        assert not one.seconds
         assert len(one.outcomes) == one.rounds * len(nodes)
         assert one.value == app.expected((node.number for node in nodes), one.rounds)
         assert [node.death for node in nodes] == [None] * len(nodes)

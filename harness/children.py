@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,16 +33,6 @@ def wait_until(condition: Callable[[], Result | None], timeout: float, what: str
         if time.monotonic() > deadline:
             raise NotYetError(f"waited {timeout:.0f} s in vain: {what}")
         time.sleep(0.05)
-
-
-def accepts_connections(address: str) -> bool:
-    """Whether somebody listens on `address` (`host:port`)."""
-    host, port = address.rsplit(":", maxsplit=1)
-    try:
-        with socket.create_connection((host, int(port)), timeout=1.0):
-            return True
-    except OSError:
-        return False
 
 
 class Child:

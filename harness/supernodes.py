@@ -1,17 +1,17 @@
-"""Stock `flower-supernode` processes among a trial's nodes."""
+"""Stock `flower-supernode` processes among simulated ones."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 from flwr.cli.build import build_fab_from_disk
 
-from harness.environment import SCRIPTS
-from tests.e2e.processes import Child
-from tests.faults.nat import in_namespace
+from harness.children import Child
+from harness.environment import SCRIPTS, free_port
 
 _LOSS = re.compile(r".*ERROR.*")
 _HERE = Path(__file__).parent
@@ -26,9 +26,15 @@ def fab() -> bytes:
 
 
 class StockSuperNode:
-    """A stock SuperNode in a network namespace, which answers what the app asks."""
+    """A stock SuperNode, which answers what the app asks; `within` runs it somewhere else."""
 
-    def __init__(self, number: int, namespace: str, superlink: str, folder: Path) -> None:
+    def __init__(
+        self,
+        number: int,
+        superlink: str,
+        folder: Path,
+        within: Callable[..., Sequence[str]] = lambda *command: command,
+    ) -> None:
         self.number = number
         self.node_id = 0
         """Known once it is online."""
@@ -38,13 +44,13 @@ class StockSuperNode:
             str(SCRIPTS / "flower-supernode"),
             "--insecure",
             *("--superlink", superlink),
-            *("--clientappio-api-address", f"127.0.0.1:{9094 + number}"),
+            *("--clientappio-api-address", f"127.0.0.1:{free_port()}"),
             *("--node-config", f"number={number}"),
         ]
         self._process = Child(
-            in_namespace(namespace, *command),
+            within(*command),
             log_file=home / f"supernode-{number}.log",
-            environment={"FLWR_HOME": str(home), "PYTHONPATH": str(_HERE.parents[1])},
+            environment={"FLWR_HOME": str(home), "PYTHONPATH": str(_HERE.parent)},
         )
 
     async def until_online(self) -> None:
