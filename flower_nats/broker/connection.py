@@ -10,8 +10,8 @@ import asyncio
 import base64
 import json
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -19,9 +19,10 @@ from urllib.parse import unquote, urlsplit
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError, MaxPayloadError, NoRespondersError
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError, NoRespondersError
 
+from flower_nats.broker.subjects import MESSAGES_STREAM
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 from flower_nats.stopping import cancellable
@@ -37,8 +38,23 @@ _RECONNECT_WAIT: Any = 0.25
 _ATTEMPT = 5.0
 """Seconds that one request to a healthy broker may take."""
 
+_QUICK_ATTEMPTS = ((3.0, 1.0), (10.0, 2.0))
+"""The same for a small request: up to so many seconds after its first try, each may take so many.
+While a stream elects a leader, for 4 to 9 s, nobody answers what is asked about it: who waits long for
+that misses the end of it."""
+
+_SMALL = 64 * 1024
+"""Bytes up to which a request is small."""
+
+_RECENT = 5.0
+"""Seconds for which a hint may have been on its way when a connection breaks: what is longer under
+way is seen by the pings."""
+
 _PENDING_BYTES = 64 * 1024 * 1024
 """Bytes that may wait in this process for the socket to the broker."""
+
+_HINTS = 1000
+"""Hints that are kept to be given again: more than are on their way at any moment."""
 
 _NOT_FOUND = 10037
 _NO_SUITABLE_PEERS = 10005
@@ -94,10 +110,9 @@ class Connection:
         self._client = client
         self._reconnected: list[Callable[[], None]] = []
         self._hinted: list[Callable[[str, bytes], None]] = []
+        self._hints: deque[tuple[float, str, bytes]] = deque(maxlen=_HINTS)
         self._closing = False
         self._closed = asyncio.Event()
-        self.retries = 0
-        """Requests to the broker's streams that were made again after a fault that passes."""
 
     @classmethod
     async def connect(
@@ -183,6 +198,10 @@ class Connection:
         """
         for callback in self._hinted:
             callback(subject, payload)
+        self._hints.append((time.monotonic(), subject, payload))
+        await self._publish_hint(subject, payload)
+
+    async def _publish_hint(self, subject: str, payload: bytes) -> None:
         try:
             await self._client.publish(subject, payload)
         except NatsError as exc:
@@ -221,30 +240,6 @@ class Connection:
             raise Unavailable(f"nobody serves {subject}") from exc
         except (NatsError, TimeoutError, OSError) as exc:
             raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
-
-    async def ask_all(self, subject: str, hear: Callable[[Msg], bool], timeout: float) -> None:
-        """Send one request to all who listen, and `hear` each answer until it says that it is enough.
-
-        Returns after `timeout` seconds at the latest. Raises `Unavailable` if nobody listens.
-        """
-        inbox = self._client.new_inbox()
-        answers = await self._client.subscribe(inbox)
-        try:
-            async with asyncio.timeout(timeout):
-                await self._client.publish(subject, b"", reply=inbox)
-                while True:
-                    message = await answers.next_msg(timeout=None)
-                    if (message.headers or {}).get("Status") == "503":
-                        raise Unavailable(f"nobody serves {subject}")
-                    if hear(message):
-                        return
-        except TimeoutError:
-            return
-        except (NatsError, OSError) as exc:
-            raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
-        finally:
-            with suppress(NatsError):
-                await answers.unsubscribe()
 
     async def answer(self, request: Msg, body: bytes, headers: Headers) -> None:
         """Answer a request that came by `subscribe`."""
@@ -305,12 +300,12 @@ class Connection:
         body = json.dumps({"last_by_subj": subject}).encode()
         deadline = time.monotonic() + PATIENCE
         while True:
+            attempt = _attempt(body, deadline - PATIENCE)
             try:
-                answer = await self.ask(f"$JS.API.DIRECT.GET.{stream}", body)
+                answer = await self.ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout=attempt)
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
-                self.retries += 1
                 await asyncio.sleep(0.1)
                 continue
             headers = answer.headers or {}
@@ -372,6 +367,29 @@ class Connection:
         """Return the broker's limits and usage of JetStream; raises if JetStream is off."""
         return await self._api("INFO", None, patience=patience)
 
+    async def durability(self) -> dict[str, Any]:
+        """Return what the servers at hand do for what is stored.
+
+        `replicas` is the number of servers that hold each message; `sync` is how often they sync to
+        disk, `unknown` unless this connection may ask them (it needs their system account).
+        """
+        info = await self.info(MESSAGES_STREAM)
+        return {
+            "server_version": self.server_info.get("version", "unknown"),
+            "replicas": int(info["config"]["num_replicas"]),
+            "sync": await self._sync_interval(),
+        }
+
+    async def _sync_interval(self) -> str:
+        try:
+            answer = await self.ask("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=1.0)
+        except Unavailable:
+            return "unknown"
+        config = json.loads(answer.data).get("data", {}).get("jetstream", {}).get("config", {})
+        return (
+            "always" if config.get("sync_always") else f"{config.get('sync_interval', 0) / 1e9:g} s"
+        )
+
     @property
     def server_info(self) -> dict[str, Any]:
         """What the connected server said of itself on connecting."""
@@ -412,20 +430,24 @@ class Connection:
     ) -> dict[str, Any]:
         deadline = time.monotonic() + patience
         while True:
+            attempt = _attempt(body, deadline - patience)
             try:
-                message = await self.ask(subject, body, headers)
+                message = await self.ask(subject, body, headers, attempt)
                 answer = cast(dict[str, Any], json.loads(message.data))
                 _raise_error(subject, answer, tolerate_errors)
                 return answer
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
-            self.retries += 1
             await asyncio.sleep(0.1)
 
     async def _on_disconnect(self) -> None:
         if not self._closing:
             log.warning("broker_disconnected")
+        # Their answers would come by the connection that is gone: the driver would wait in vain.
+        for answer in list(self._client._resp_map.values()):
+            if not answer.done():
+                answer.set_exception(ConnectionClosedError())
 
     async def _on_close(self) -> None:
         self._closed.set()
@@ -435,6 +457,20 @@ class Connection:
         log.info("broker_reconnected", server=url.netloc if url else "")
         for callback in self._reconnected:
             callback()
+        since = time.monotonic() - _RECENT
+        for given_at, subject, payload in list(self._hints):
+            if given_at > since:
+                await self._publish_hint(subject, payload)
+
+
+def _attempt(body: bytes, first_try: float) -> float:
+    """Return how long to wait for the answer to the next try."""
+    if len(body) <= _SMALL:
+        spent = time.monotonic() - first_try
+        for within, attempt in _QUICK_ATTEMPTS:
+            if spent < within:
+                return attempt
+    return _ATTEMPT
 
 
 def _login(urls: Sequence[str]) -> dict[str, Any]:
