@@ -86,15 +86,15 @@ def describe(cell: Cell) -> str:
 def table(results: Sequence[tuple[Scenario, Row]], targets: Sequence[type[Target]]) -> str:
     """The table, in Markdown."""
     names = [target.name for target in targets]
-    lines = [_line(["", *names, "promise"]), _line(["---"] * (len(names) + 2))]
+    lines = [table_line(["", *names, "promise"]), table_line(["---"] * (len(names) + 2))]
     for scenario, row in results:
         cells = [describe(row[name]) if name in row else "" for name in names]
         judged = "; ".join(map(str, verdicts(scenario, row)))
-        lines.append(_line([scenario.title, *cells, judged]))
+        lines.append(table_line([scenario.title, *cells, judged]))
     return "\n".join(lines)
 
 
-def _line(fields: Sequence[str]) -> str:
+def table_line(fields: Sequence[str]) -> str:
     return "| " + " | ".join(fields) + " |"
 
 

@@ -1,0 +1,81 @@
+"""The schedule: every few seconds a random process is killed, and started again a little later."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.chaos.plan import Plan
+from benchmarks.chaos.servers import Mark, StartError
+from harness.processes import kill
+
+
+@dataclass
+class Fault:
+    """One kill. Times are of `time.monotonic`."""
+
+    kind: str
+    name: str
+    at: float
+    back: float | None = None
+    """When it served again."""
+
+
+class Killer:
+    """Kills with SIGKILL, whatever happens to be chosen; at most one NATS server is down at a time.
+
+    What is chosen depends on the seed, and on what is up when its time has come.
+    """
+
+    def __init__(self, marks: Sequence[Mark], plan: Plan, tell: Callable[[str], None]) -> None:
+        self.faults: list[Fault] = []
+        self.failed_starts = 0
+        """How often a process did not come up again at first."""
+        self._up = {mark.victim.name: mark for mark in marks}
+        self._plan = plan
+        self._random = random.Random(plan.seed)
+        self._tell = tell
+        self._restarts: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Kill until cancelled."""
+        due = time.monotonic() + self._plan.every
+        while True:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due += self._plan.every
+            if eligible := self._eligible():
+                await self._kill(self._random.choice(eligible))
+
+    async def settle(self) -> None:
+        """Wait until everything is up again."""
+        await asyncio.gather(*self._restarts)
+
+    def _eligible(self) -> list[Mark]:
+        down = {fault.kind for fault in self.faults if fault.back is None}
+        return [mark for mark in self._up.values() if mark.kind != "nats" or "nats" not in down]
+
+    async def _kill(self, mark: Mark) -> None:
+        del self._up[mark.victim.name]
+        fault = Fault(mark.kind, mark.victim.name, time.monotonic())
+        self.faults.append(fault)
+        self._tell(f"killed {fault.name}")
+        await kill(mark.victim)
+        restart = asyncio.create_task(self._restart(mark, fault), name=f"restart {fault.name}")
+        self._restarts.add(restart)
+        restart.add_done_callback(self._restarts.discard)
+
+    async def _restart(self, mark: Mark, fault: Fault) -> None:
+        while True:
+            await asyncio.sleep(max(0.0, fault.at + self._plan.down - time.monotonic()))
+            try:
+                await mark.victim.start()
+                break
+            except StartError as exc:
+                self.failed_starts += 1
+                self._tell(f"{fault.name} did not come up: {exc}")
+                await asyncio.sleep(0.5)
+        fault.back = time.monotonic()
+        self._up[mark.victim.name] = mark

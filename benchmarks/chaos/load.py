@@ -1,0 +1,153 @@
+"""The load: SuperNodes, and runs over some of them, a few at a time, all calling as stock ones do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import grpc.aio
+
+from benchmarks.chaos.plan import Plan
+from flower_nats.wire import control_pb2 as control
+from harness.apps import StockApp
+from harness.follower import LogFollower
+from harness.nodes import Node, StockNode
+from harness.wire import Made, Wire
+
+_LOG_SECONDS = 60.0
+_PAUSE_AFTER_REFUSAL = 1.0
+
+
+@dataclass
+class Run:
+    """One run, from its submission to its last log line."""
+
+    nodes: Sequence[Node]
+    app: StockApp
+    logs: list[LogFollower] = field(default_factory=list)
+    """Who follows it from the start, and who reads its log when all is over."""
+
+    refusals: int = 0
+    """How often `flwr run` was told that nobody is there."""
+
+    given_up: str = ""
+    """What it was doing when its time was over."""
+
+    status: str = "not submitted"
+    """As `flwr list` shows it at the end."""
+
+
+class Load:
+    """All clients of one server; with `fab` runs are submitted, and `real` nodes are there already."""
+
+    def __init__(
+        self, addresses: Mapping[str, str], plan: Plan, fab: bytes, real: Sequence[Node]
+    ) -> None:
+        self.calls: list[Made] = []
+        """Every call that was made, but those that a server holds until it has something to say."""
+        self._addresses = addresses
+        self._plan = plan
+        self._fab = fab
+        self._random = random.Random(plan.seed)
+        count = plan.nodes - len(real)
+        self.nodes = [StockNode(number, self._wire("Fleet")) for number in range(1, count + 1)]
+        self.everybody: list[Node] = [*self.nodes, *real]
+        """Simulated and real."""
+        self.runs = [
+            self._run(real if number < plan.real_runs else ()) for number in range(plan.runs)
+        ]
+
+    async def join(self) -> None:
+        """Connect the nodes."""
+        for node in self.nodes:
+            node.work_seconds = self._random.uniform(*self._plan.work_seconds)
+        await asyncio.gather(*(node.join() for node in self.nodes))
+
+    async def work(self, ended: Callable[[Run], None]) -> None:
+        """Do all the runs; what is not finished in time is given up."""
+        gate = asyncio.Semaphore(self._plan.at_once)
+        deadline = asyncio.get_running_loop().time() + self._plan.limit
+
+        async def do(run: Run) -> None:
+            async with gate:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._do(run)
+                except TimeoutError:
+                    run.given_up = "not finished in time"
+                ended(run)
+
+        await asyncio.gather(*(do(run) for run in self.runs))
+
+    async def look_back(self) -> None:
+        """Ask, when all is over, what the server says of each run, and for its log."""
+        wire = self._wire("Control")
+        for run in self.runs:
+            if run.app.run_id:
+                request = control.ListRunsRequest(run_id=run.app.run_id)
+                answer = await wire.call("Control", "ListRuns", request)
+                status = answer.run_dict[run.app.run_id].status
+                run.status = f"{status.status}:{status.sub_status}"
+                if status.status == "finished":
+                    late = LogFollower(self._wire("Control"), run.app.run_id)
+                    run.logs.append(late)
+                    await late.until_end(_LOG_SECONDS)
+        await wire.close()
+
+    async def nodes_gone(self) -> list[int]:
+        """Return the numbers of nodes that were ever taken offline."""
+        wire = self._wire("Control")
+        answer = await wire.call("Control", "ListNodes", control.ListNodesRequest())
+        await wire.close()
+        ours = {node.node_id: node.number for node in self.everybody}
+        return [
+            ours.get(info.node_id, 0)
+            for info in answer.nodes_info
+            if info.last_deactivated_at or info.status != "online"
+        ]
+
+    async def close(self) -> None:
+        """Disconnect everybody without a word."""
+        for run in self.runs:
+            await run.app.kill()
+            await asyncio.gather(*(log.close() for log in run.logs))
+        await asyncio.gather(*(node.kill() for node in self.nodes))
+
+    def _run(self, real: Sequence[Node]) -> Run:
+        simulated = self._random.sample(self.nodes, self._plan.nodes_per_run - len(real))
+        nodes = [*simulated, *real]
+        app = StockApp(
+            self._wire("Control"),
+            self._wire("ServerAppIo"),
+            nodes,
+            limit=self._plan.rounds,
+        )
+        return Run(nodes, app)
+
+    async def _do(self, run: Run) -> None:
+        while not run.app.run_id:
+            try:
+                await run.app.submit(self._fab)
+            except grpc.aio.AioRpcError as exc:
+                if exc.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                # The CLI does not try again; the person at it does.
+                run.refusals += 1
+                await asyncio.sleep(_PAUSE_AFTER_REFUSAL)
+        run.logs.append(LogFollower(self._wire("Control"), run.app.run_id))
+        await run.app.start()
+        await run.app.until_end(self._plan.limit)
+        if run.app.death is None:
+            await run.logs[0].until_end(_LOG_SECONDS)
+
+    def _wire(self, service: str) -> Wire:
+        return Wire(self._addresses[service], self._note)
+
+    def _note(self, call: Made) -> None:
+        if call.method not in _HELD:
+            self.calls.append(call)
+
+
+_HELD = frozenset({"PullMessages", "PullPendingTasks"})
