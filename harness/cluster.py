@@ -90,6 +90,12 @@ class Cluster:
             self.gateways.append(self._gateway(f"gateway-{number}", nats))
         await asyncio.gather(*(one.start() for one in (*self.superlinks, *self.gateways)))
 
+    @property
+    def everybody(self) -> list[Victim]:
+        """Every process of the runtime."""
+        postgres = [self.postgres] if isinstance(self.postgres, PostgresServer) else []
+        return [*self.nats, *postgres, *self.superlinks, *self.gateways]
+
     async def heal(self) -> None:
         """Undo every fault: thaw what is frozen, start what is dead, wait until all serve."""
         async with asyncio.timeout(HEAL_SECONDS):

@@ -51,6 +51,13 @@ async def kill(victim: Victim) -> None:
     await victim.wait()
 
 
+async def kill_all(victims: Sequence[Victim]) -> None:
+    """`kill -9` of processes and of what they have started themselves, at the same moment."""
+    for victim in victims:
+        os.killpg(victim.pid, signal.SIGKILL)
+    await asyncio.gather(*(victim.wait() for victim in victims))
+
+
 def freeze(victim: Victim) -> None:
     """`kill -STOP`: it lives and does nothing."""
     os.kill(victim.pid, signal.SIGSTOP)

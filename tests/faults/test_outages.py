@@ -23,6 +23,18 @@ async def test_nats_is_gone_entirely(cluster: Cluster, running: Trial) -> None:
     assert running.log.ends == []
 
 
+async def test_the_majority_of_nats_is_gone(cluster: Cluster, running: Trial) -> None:
+    lost = cluster.nats[1:]
+    await asyncio.gather(*(kill(server) for server in lost))
+    await asyncio.sleep(OUTAGE_SECONDS)
+    await asyncio.gather(*(server.start() for server in lost))
+    await running.app.more_rounds(2, within=60)
+
+    await running.end_unharmed()
+    assert running.log is not None
+    assert running.log.ends == []
+
+
 async def test_postgres_is_gone_entirely(cluster: Cluster, running: Trial) -> None:
     await cluster.postgres.stop()
     await asyncio.sleep(OUTAGE_SECONDS)

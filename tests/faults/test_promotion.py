@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from harness.cluster import Cluster, Size
 from harness.postgres_pair import PostgresPair
+from harness.processes import kill_all
 from tests.faults.conftest import FULL
 from tests.faults.trial import running_trial
 
@@ -14,19 +17,41 @@ NOTICE_SECONDS = 30.0 if FULL else 5.0
 """How long it takes an operator, or his tool, to see that the primary is gone."""
 
 
-async def test_a_standby_takes_over_from_the_primary(tmp_path: Path) -> None:
-    postgres = PostgresPair(tmp_path / "pg")
-    cluster = Cluster(tmp_path, Size(nats=1), postgres)
+@asynccontextmanager
+async def running_pair(folder: Path, size: Size) -> AsyncIterator[tuple[Cluster, PostgresPair]]:
+    postgres = PostgresPair(folder / "pg")
+    cluster = Cluster(folder, size, postgres)
     try:
         await cluster.start()
-        async with running_trial(cluster) as running:
-            await postgres.lose_primary()
-            await asyncio.sleep(NOTICE_SECONDS)
-            await postgres.promote()
-            await running.app.more_rounds(2, within=60)
-
-            await running.end_unharmed()
-            assert running.log is not None
-            assert running.log.ends == []
+        yield cluster, postgres
     finally:
         await cluster.close()
+
+
+async def test_a_standby_takes_over_from_the_primary(tmp_path: Path) -> None:
+    async with (
+        running_pair(tmp_path, Size(nats=1)) as (cluster, postgres),
+        running_trial(cluster) as running,
+    ):
+        await postgres.lose_primary()
+        await asyncio.sleep(NOTICE_SECONDS)
+        await postgres.promote()
+        await running.app.more_rounds(2, within=60)
+
+        await running.end_unharmed()
+        assert running.log is not None
+        assert running.log.ends == []
+
+
+async def test_a_zone_is_lost_with_one_of_each_and_the_primary(tmp_path: Path) -> None:
+    async with (
+        running_pair(tmp_path, Size(nats=3)) as (cluster, postgres),
+        running_trial(cluster) as running,
+    ):
+        zone = cluster.nats[0], cluster.superlinks[0], cluster.gateways[0]
+        await asyncio.gather(postgres.lose_primary(), kill_all(zone))
+        await asyncio.sleep(NOTICE_SECONDS)
+        await postgres.promote()
+        await running.app.more_rounds(2, within=60)
+
+        await running.end_unharmed()
