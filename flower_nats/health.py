@@ -2,20 +2,22 @@
 
 Live means that its event loop runs. Ready means that it can serve now: what it depends on has
 answered lately, and it is not about to leave. Who is not ready gets no new calls; who is not live
-gets started again. `HealthServer` says both over HTTP.
+gets started again. `HealthServer` says both over HTTP, and gives out the process's metrics.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 
+from flower_nats.metrics import CONTENT_TYPE, Metric, by_label, exposition, gauge
 from flower_nats.model.errors import FlowerNatsError
 
 _REQUEST_SECONDS = 5.0
 _LARGEST_REQUEST = 8192
+_TEXT = "text/plain; charset=utf-8"
 
 
 class CannotListen(FlowerNatsError):
@@ -55,12 +57,29 @@ class Readiness:
         lacking = [name for name, holds in self._conditions.items() if not holds()]
         return ["leaving", *lacking] if self._leaving else lacking
 
+    def metrics(self) -> list[Metric]:
+        """Return readiness as numbers."""
+        holds = {name: float(condition()) for name, condition in self._conditions.items()}
+        return [
+            gauge("ready", "Whether the process can serve now.", not self.lacks),
+            gauge("leaving", "Whether the process is about to end.", self._leaving),
+            by_label("dependency_ready", "Whether it has what it depends on.", "dependency", holds),
+        ]
+
 
 class HealthServer:
-    """Answers `GET /livez` and `GET /readyz` with 200, or 503 and what is lacking."""
+    """Answers `GET /livez` and `/readyz` with 200, or 503 and what is lacking, and `/metrics`.
 
-    def __init__(self, readiness: Readiness) -> None:
+    `collect` gives the metrics beside readiness; it has five seconds.
+    """
+
+    def __init__(
+        self,
+        readiness: Readiness,
+        collect: Callable[[], Awaitable[Iterable[Metric]]] | None = None,
+    ) -> None:
         self._readiness = readiness
+        self._collect = collect
         self._server: asyncio.Server | None = None
 
     async def start(self, address: str) -> str:
@@ -89,28 +108,37 @@ class HealthServer:
             with suppress(OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
                 async with asyncio.timeout(_REQUEST_SECONDS):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer(head))
+                    writer.write(await self._answer(head))
                     await writer.drain()
         finally:
             writer.close()
 
-    def _answer(self, head: bytes) -> bytes:
+    async def _answer(self, head: bytes) -> bytes:
         method, _, rest = head.partition(b" ")
         path = rest.partition(b" ")[0].partition(b"?")[0]
-        if path not in {b"/livez", b"/readyz"}:
-            return _response("404 Not Found", "not found")
+        if path not in {b"/livez", b"/readyz", b"/metrics"}:
+            return _response("404 Not Found", "not found\n")
         if method not in {b"GET", b"HEAD"}:
-            return _response("405 Method Not Allowed", "GET only", b"Allow: GET, HEAD\r\n")
+            return _response("405 Method Not Allowed", "GET only\n", headers="Allow: GET, HEAD\r\n")
+        body = method == b"GET"
+        if path == b"/metrics":
+            return _response("200 OK", await self._metrics(), CONTENT_TYPE, body=body)
         lacks = self._readiness.lacks if path == b"/readyz" else []
-        text = f"lacks {', '.join(lacks)}" if lacks else "ok"
-        status = "503 Service Unavailable" if lacks else "200 OK"
-        return _response(status, text, body=method == b"GET")
+        text = f"lacks {', '.join(lacks)}\n" if lacks else "ok\n"
+        return _response("503 Service Unavailable" if lacks else "200 OK", text, body=body)
+
+    async def _metrics(self) -> str:
+        more = await self._collect() if self._collect is not None else ()
+        return exposition([*self._readiness.metrics(), *more])
 
 
-def _response(status: str, text: str, headers: bytes = b"", body: bool = True) -> bytes:
-    content = f"{text}\n".encode()
+def _response(
+    status: str, text: str, kind: str = _TEXT, headers: str = "", body: bool = True
+) -> bytes:
+    content = text.encode()
     head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {len(content)}\r\nCache-Control: no-store\r\nConnection: close\r\n"
+        f"{headers}\r\n"
     )
-    return head.encode() + headers + b"\r\n" + (content if body else b"")
+    return head.encode() + (content if body else b"")

@@ -87,7 +87,7 @@ class SuperlinkSettings:
     """Whether only SuperNodes whose key was registered over the Control API are let in."""
 
     http_health_address: str | None = None
-    """`host:port` of an HTTP server that answers `/livez` and `/readyz`, None for none."""
+    """`host:port` of an HTTP server that answers `/livez`, `/readyz` and `/metrics`, None for none."""
 
     drain_delay: float = 0.0
     """Seconds from being unready to ending calls, for balancers to notice."""
@@ -128,7 +128,7 @@ class GatewaySettings:
     """`host:port` of a gRPC health server without TLS, None for none."""
 
     http_health_address: str | None = None
-    """`host:port` of an HTTP server that answers `/livez` and `/readyz`, None for none."""
+    """`host:port` of an HTTP server that answers `/livez`, `/readyz` and `/metrics`, None for none."""
 
     drain_delay: float = 0.0
     """Seconds from being unready to ending calls, for balancers to notice."""

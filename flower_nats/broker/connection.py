@@ -12,6 +12,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -22,7 +23,6 @@ from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, MaxPayloadError, NoRespondersError
 from nats.errors import Error as NatsError
 
-from flower_nats.broker.subjects import MESSAGES_STREAM
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 from flower_nats.stopping import cancellable
@@ -113,6 +113,8 @@ class Connection:
         self._hints: deque[tuple[float, str, bytes]] = deque(maxlen=_HINTS)
         self._closing = False
         self._closed = asyncio.Event()
+        self.retries = 0
+        """Requests to the broker's streams that were made again after a fault that passes."""
 
     @classmethod
     async def connect(
@@ -241,6 +243,30 @@ class Connection:
         except (NatsError, TimeoutError, OSError) as exc:
             raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
 
+    async def ask_all(self, subject: str, hear: Callable[[Msg], bool], timeout: float) -> None:
+        """Send one request to all who listen, and `hear` each answer until it says that it is enough.
+
+        Returns after `timeout` seconds at the latest. Raises `Unavailable` if nobody listens.
+        """
+        inbox = self._client.new_inbox()
+        answers = await self._client.subscribe(inbox)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._client.publish(subject, b"", reply=inbox)
+                while True:
+                    message = await answers.next_msg(timeout=None)
+                    if (message.headers or {}).get("Status") == "503":
+                        raise Unavailable(f"nobody serves {subject}")
+                    if hear(message):
+                        return
+        except TimeoutError:
+            return
+        except (NatsError, OSError) as exc:
+            raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
+        finally:
+            with suppress(NatsError):
+                await answers.unsubscribe()
+
     async def answer(self, request: Msg, body: bytes, headers: Headers) -> None:
         """Answer a request that came by `subscribe`."""
         try:
@@ -306,6 +332,7 @@ class Connection:
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
+                self.retries += 1
                 await asyncio.sleep(0.1)
                 continue
             headers = answer.headers or {}
@@ -367,29 +394,6 @@ class Connection:
         """Return the broker's limits and usage of JetStream; raises if JetStream is off."""
         return await self._api("INFO", None, patience=patience)
 
-    async def durability(self) -> dict[str, Any]:
-        """Return what the servers at hand do for what is stored.
-
-        `replicas` is the number of servers that hold each message; `sync` is how often they sync to
-        disk, `unknown` unless this connection may ask them (it needs their system account).
-        """
-        info = await self.info(MESSAGES_STREAM)
-        return {
-            "server_version": self.server_info.get("version", "unknown"),
-            "replicas": int(info["config"]["num_replicas"]),
-            "sync": await self._sync_interval(),
-        }
-
-    async def _sync_interval(self) -> str:
-        try:
-            answer = await self.ask("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=1.0)
-        except Unavailable:
-            return "unknown"
-        config = json.loads(answer.data).get("data", {}).get("jetstream", {}).get("config", {})
-        return (
-            "always" if config.get("sync_always") else f"{config.get('sync_interval', 0) / 1e9:g} s"
-        )
-
     @property
     def server_info(self) -> dict[str, Any]:
         """What the connected server said of itself on connecting."""
@@ -439,6 +443,7 @@ class Connection:
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
+            self.retries += 1
             await asyncio.sleep(0.1)
 
     async def _on_disconnect(self) -> None:

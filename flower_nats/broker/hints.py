@@ -104,6 +104,11 @@ class Wakes:
                 if not self._waits[subject]:
                     del self._waits[subject]
 
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for hints."""
+        return len(set().union(*self._waits.values()))
+
     def disturb_all(self) -> None:
         """Make every waiting call look again."""
         for waits in list(self._waits.values()):

@@ -52,6 +52,8 @@ class RpcClient:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._blobs = Blobs(connection)
+        self.retries = 0
+        """Requests that were made again, because no superlink had answered."""
 
     async def call(
         self,
@@ -103,6 +105,7 @@ class RpcClient:
             except Unavailable as exc:
                 if time.monotonic() >= deadline:
                     raise
+                self.retries += 1
                 log.info("rpc_retried", subject=subject, reason=exc.detail)
             timeout *= 2
             await asyncio.sleep(pause)
@@ -149,6 +152,11 @@ class RpcServer:
                 subjects.api(service, method), self._take, queue=subjects.WORKERS
             )
             self._subscriptions.append(subscription)
+
+    @property
+    def in_hand(self) -> int:
+        """How many requests are being served."""
+        return len(self._running)
 
     async def drain(self, timeout: float = 8.0) -> None:
         """Take no more requests and finish those in hand, for at most `timeout` seconds.

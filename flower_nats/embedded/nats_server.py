@@ -148,7 +148,8 @@ class NatsServer:
                     # Lets clients read the server's settings, to tell what durability they get.
                     "imports": [{"service": {"account": "SYS", "subject": _SETTINGS_SUBJECT}}],
                 },
-                "SYS": {"exports": [{"service": _SETTINGS_SUBJECT}]},
+                # A stream of answers: each server of a cluster gives its own.
+                "SYS": {"exports": [{"service": _SETTINGS_SUBJECT, "response_type": "Stream"}]},
             },
             "system_account": "SYS",
             **_cluster_config(self._membership),

@@ -13,7 +13,6 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import NodeStatus, Status
 from flower_nats.store.answers import once
 from flower_nats.store.connection import Database, Transaction
-from flower_nats.store.durability import durability
 from flower_nats.store.events import Events
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
@@ -21,7 +20,8 @@ from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs, Usage
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.api import InternalHandler
-from flower_nats.superlink.convert import event_to_wire, iso
+from flower_nats.superlink.convert import event_to_wire
+from flower_nats.superlink.overview import Overview
 
 log = get_logger(__name__)
 
@@ -35,7 +35,7 @@ class InternalApi:
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._database = database
-        self._connection = connection
+        self._overview = Overview(database, connection)
         self._nodes = Nodes(database)
         self._runs = Runs(database)
         self._tasks = Tasks(database)
@@ -147,15 +147,4 @@ class InternalApi:
 
     async def status(self, question: Map, caller: Caller) -> Map:
         """{} -> {runs, nodes, replicas, durability}: for `flower-nats status`."""
-        return {
-            "runs": await self._runs.counts(),
-            "nodes": await self._nodes.counts(),
-            "replicas": [
-                {"kind": replica.kind, "id": replica.id, "since": iso(replica.since)}
-                for replica in await self._replicas.alive()
-            ],
-            "durability": {
-                "database": await durability(self._database),
-                "broker": await self._connection.durability(),
-            },
-        }
+        return await self._overview.report()

@@ -8,19 +8,21 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.durability import ALWAYS, UNKNOWN
 from flower_nats.broker.rpc import RpcServer
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
+from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.stopping import keep_running, until
 from flower_nats.store.connection import Database
-from flower_nats.store.durability import durability
 from flower_nats.store.leases import Leases
 from flower_nats.store.migrate import migrate
 from flower_nats.store.replicas import Replicas
 from flower_nats.superlink.housekeeping import Housekeeping
+from flower_nats.superlink.overview import Overview
 from flower_nats.superlink.parts import handlers, pieces
 
 log = get_logger(__name__)
@@ -60,7 +62,7 @@ async def _open(stack: AsyncExitStack, settings: SuperlinkSettings) -> "_Worker"
     database = await stack.enter_async_context(_database(settings))
     connection = await stack.enter_async_context(_connection(settings, worker_id))
     await ensure_streams(connection)
-    await _tell_durability(database, connection)
+    await _tell_durability(Overview(database, connection))
     return _Worker(settings, worker_id, database, connection)
 
 
@@ -79,11 +81,12 @@ class _Worker:
         self._database = database
         self._connection = connection
         self._server = RpcServer(connection, handlers(settings, database, connection))
+        self._overview = Overview(database, connection)
         self._heard = Heard(_LATELY)
         self._readiness = Readiness(
             {"broker": lambda: connection.is_connected, "database": self._heard}
         )
-        self._health = HealthServer(self._readiness)
+        self._health = HealthServer(self._readiness, self._metrics)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and keep house until `stop`, then drain. Raises what ended one of its tasks."""
@@ -105,6 +108,16 @@ class _Worker:
             )
         finally:
             await self._drain()
+
+    async def _metrics(self) -> list[Metric]:
+        hand = gauge("requests_in_hand", "Requests that are being served.", self._server.in_hand)
+        retries = by_label(
+            "retries_total",
+            "Requests that were made again after a passing fault, by whom they were made to.",
+            "to",
+            {"broker": self._connection.retries},
+        )
+        return [hand, retries, *await self._overview.metrics()]
 
     async def _announce(self) -> None:
         """Show this replica to `flower-nats status` for as long as it runs."""
@@ -136,15 +149,23 @@ class _Worker:
             log.warning("superlink_left_unsaid", reason=str(exc))
 
 
-async def _tell_durability(database: Database, connection: Connection) -> None:
+async def _tell_durability(overview: Overview) -> None:
     """Say what the servers at hand do for what they have acknowledged."""
-    broker, stored = await connection.durability(), await durability(database)
+    promise = await overview.durability()
+    broker, stored = promise["broker"], promise["database"]
     log.info("durability", broker=broker, database=stored)
-    if broker["sync"] != "always":
+    if broker["sync"] == UNKNOWN:
+        log.warning(
+            "broker_sync_unknown",
+            servers=[name for name, sync in broker["servers"].items() if sync == UNKNOWN],
+            meaning="These servers are down, or do not say whether they sync before they acknowledge.",
+            remedy="Export $SYS.REQ.SERVER.PING.VARZ to this account, with response_type Stream.",
+        )
+    elif broker["sync"] != ALWAYS:
         log.warning(
             "broker_not_synced",
             replicas=broker["replicas"],
-            sync=broker["sync"],
+            servers=broker["servers"],
             meaning="A power cut of the broker can lose messages that were acknowledged.",
             remedy="Set sync_interval: always in the jetstream block of every nats-server.",
         )

@@ -16,9 +16,11 @@ import pytest
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.durability import durability
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_cluster import NatsCluster
-from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.nats_server import NatsServer, find_nats_server
+from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.model.errors import Unavailable
 
 
@@ -46,6 +48,22 @@ async def kill(member: NatsServer) -> None:
     await member.wait()
 
 
+@asynccontextmanager
+async def running_lax(directory: Path) -> AsyncIterator[None]:
+    """Run a member that acknowledges up to a minute before it syncs."""
+    config = directory / "nats.conf"
+    config.write_text(
+        config.read_text().replace('"sync_interval": "always"', '"sync_interval": "60s"')
+    )
+    command = [find_nats_server(), "--config", str(config)]
+    process = OwnedProcess(ProcessSpec("lax", command, log=directory / "lax.log"))
+    await process.start()
+    try:
+        yield
+    finally:
+        await process.stop()
+
+
 async def copies(connection: Connection) -> int:
     return int((await connection.info(subjects.MESSAGES_STREAM))["config"]["num_replicas"])
 
@@ -54,9 +72,31 @@ async def test_streams_have_three_copies_each_synced(data_dir: Path) -> None:
     async with running_cluster(data_dir) as cluster, connected(*cluster.urls) as connection:
         await ensure_streams(connection)
 
-        promise = await connection.durability()
+        promise = await durability(connection)
 
     assert (promise["replicas"], promise["sync"]) == (3, "always")
+    assert promise["servers"] == dict.fromkeys(("nats-1", "nats-2", "nats-3"), "always")
+
+
+async def test_what_is_promised_is_read_from_every_server(data_dir: Path) -> None:
+    async with running_cluster(data_dir) as cluster, connected(*cluster.urls) as connection:
+        await ensure_streams(connection)
+        lax, gone, _ = cluster.members
+        await lax.stop()
+        async with running_lax(data_dir / lax.name):
+            async with asyncio.timeout(30):
+                while (promise := await durability(connection))["servers"]["nats-1"] == "unknown":
+                    await asyncio.sleep(0.1)
+            assert promise["servers"] == {"nats-1": "60 s", "nats-2": "always", "nats-3": "always"}
+            assert promise["sync"] == "60 s"
+
+        await kill(gone)
+        await lax.start()
+        async with asyncio.timeout(30):
+            while (promise := await durability(connection))["servers"]["nats-1"] == "unknown":
+                await asyncio.sleep(0.1)
+        assert promise["servers"] == {"nats-1": "always", "nats-2": "unknown", "nats-3": "always"}
+        assert promise["sync"] == "unknown"
 
 
 async def test_any_one_server_may_be_killed_and_comes_back(data_dir: Path) -> None:
@@ -134,7 +174,10 @@ async def test_its_secrets_are_private(data_dir: Path, suffix: str) -> None:
 
 
 async def test_a_client_that_knows_one_server_finds_the_others(data_dir: Path) -> None:
-    async with running_cluster(data_dir) as cluster, connected(cluster.members[0].url) as connection:
+    async with (
+        running_cluster(data_dir) as cluster,
+        connected(cluster.members[0].url) as connection,
+    ):
         await ensure_streams(connection)
         for member in cluster.members[:2]:
             await kill(member)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import urllib.error
@@ -17,10 +18,15 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.nats_server import NatsServer, find_nats_server
+from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.health import CannotListen, HealthServer, Readiness
+from flower_nats.metrics import Metric, gauge
+from harness.balancer import Line
 from harness.environment import free_port
+from harness.nodes import StockNode
+from harness.wire import Wire
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -197,32 +203,137 @@ async def test_it_ends_with_an_error_when_the_broker_refuses_it_for_good(
         await nats.stop()
 
 
-async def test_a_server_that_does_not_sync_is_told_loudly(tmp_path: Path, pg_dsn: str) -> None:
+@dataclass
+class Plain:
+    """A nats-server as somebody else has set it up."""
+
+    process: OwnedProcess
+    url: str
+
+
+def make_nats(folder: Path, more: str = "") -> Plain:
     port = free_port()
-    config = f"port: {port}, jetstream: {{store_dir: '{tmp_path}/js', sync_interval: 2m}}"
-    (tmp_path / "nats.conf").write_text(config)
-    program = str(Path(sys.executable).with_name("nats-server"))
-    command = [program, "-c", str(tmp_path / "nats.conf")]
-    nats = OwnedProcess(ProcessSpec("nats", command, log=tmp_path / "nats.log"))
-    superlink = make_superlink(tmp_path, f"nats://127.0.0.1:{port}", pg_dsn)
+    config = f"port: {port}, jetstream: {{store_dir: '{folder}/js', sync_interval: '2m'}}, {more}"
+    (folder / "nats.conf").write_text(config)
+    command = [find_nats_server(), "-c", str(folder / "nats.conf")]
+    process = OwnedProcess(ProcessSpec("nats", command, log=folder / "nats.log"))
+    return Plain(process, f"nats://127.0.0.1:{port}")
+
+
+SETTINGS = "$SYS.REQ.SERVER.PING.VARZ"
+MAY_ASK = f"""
+accounts: {{
+  A: {{ jetstream: enabled, users: [{{user: a, password: a}}],
+       imports: [{{service: {{account: SYS, subject: "{SETTINGS}"}}}}] }}
+  SYS: {{ exports: [{{service: "{SETTINGS}", response_type: Stream}}] }}
+}}
+no_auth_user: a
+system_account: SYS
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "sync", "warning"),
+    [(MAY_ASK, "120 s", "broker_not_synced"), ("", "unknown", "broker_sync_unknown")],
+)
+async def test_a_server_that_does_not_sync_or_does_not_say_is_told_loudly(
+    tmp_path: Path, pg_dsn: str, config: str, sync: str, warning: str
+) -> None:
+    nats = make_nats(tmp_path, config)
+    superlink = make_superlink(tmp_path, nats.url, pg_dsn)
     try:
-        await nats.start()
+        await nats.process.start()
         await superlink.process.start()
         await until(lambda: superlink.ready() == (200, "ok"))
+        metrics = await scrape(superlink)
     finally:
         await superlink.process.stop()
-        await nats.stop()
+        await nats.process.stop()
 
-    assert "broker_not_synced" in (tmp_path / "superlink.log").read_text()
+    assert warning in (tmp_path / "superlink.log").read_text()
+    assert metrics["flower_nats_acknowledged_is_on_disk"] == 0
+    [promise] = [name for name in metrics if name.startswith("flower_nats_durability{")]
+    assert f'broker_sync="{sync}"' in promise
 
 
-async def test_it_answers_two_pages_and_get_only() -> None:
-    server = HealthServer(Readiness({"broker": lambda: False}))
+async def scrape(replica: Replica) -> dict[str, float]:
+    """Return every sample of /metrics, by its name and labels."""
+    status, text = await asyncio.to_thread(get, replica.health, "/metrics")
+    assert status == 200
+    samples = [line for line in text.splitlines() if not line.startswith("#")]
+    parts = [re.fullmatch(r"([a-z_]+(?:\{[^}]*\})?) (\d+(?:\.\d+)?)", line) for line in samples]
+    assert all(parts), text
+    return {part[1]: float(part[2]) for part in parts if part}
+
+
+class Straight(Line):
+    """A client's way to a gateway, with nothing in between."""
+
+    def __init__(self, address: str) -> None:
+        self._straight = address
+
+    @property
+    def address(self) -> str:
+        return self._straight
+
+
+async def test_metrics_tell_of_nodes_runs_held_calls_and_of_what_is_on_disk(
+    tmp_path: Path, nats_url: str, pg_dsn: str
+) -> None:
+    superlink = make_superlink(tmp_path, nats_url, pg_dsn)
+    gateway = make_gateway(tmp_path, nats_url)
+    try:
+        await superlink.process.start()
+        await gateway.process.start()
+        await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
+        node = StockNode(1, Wire(Straight(gateway.address)))
+        await node.join()
+
+        async with asyncio.timeout(30):
+            while (await scrape(gateway))["flower_nats_held_calls"] != 1:
+                await asyncio.sleep(0.05)
+        of_gateway, of_superlink = await scrape(gateway), await scrape(superlink)
+        await node.kill()
+    finally:
+        await gateway.process.stop()
+        await superlink.process.stop()
+
+    assert of_gateway["flower_nats_ready"] == 1
+    assert of_gateway['flower_nats_dependency_ready{dependency="superlink"}'] == 1
+    assert of_superlink["flower_nats_report_complete"] == 1
+    assert of_superlink['flower_nats_nodes{status="online"}'] == 1
+    assert of_superlink['flower_nats_runs{status="running"}'] == 0
+    assert of_superlink['flower_nats_replicas{kind="gateway"}'] == 1
+    assert of_superlink["flower_nats_acknowledged_is_on_disk"] == 1
+    assert of_superlink['flower_nats_broker_syncs_always{server="flower-nats-embedded"}'] == 1
+
+
+async def test_metrics_are_there_while_the_database_is_not(tmp_path: Path, nats_url: str) -> None:
+    postgres = PostgresServer(tmp_path / "pg")
+    superlink = make_superlink(tmp_path, nats_url, await postgres.start())
+    try:
+        await superlink.process.start()
+        await until(lambda: superlink.ready() == (200, "ok"))
+        await postgres.stop()
+
+        metrics = await scrape(superlink)
+        assert metrics["flower_nats_report_complete"] == 0
+        assert "flower_nats_acknowledged_is_on_disk" not in metrics
+    finally:
+        await superlink.process.stop()
+        await postgres.stop()
+
+
+async def test_it_answers_three_pages_and_get_only() -> None:
+    async def collect() -> list[Metric]:
+        return [gauge("things", "Things.", 2.5, kind='a "b"\\')]
+
+    server = HealthServer(Readiness({"broker": lambda: False}), collect)
     address = await server.start("127.0.0.1:0")
     try:
         answers = {
             path: await asyncio.to_thread(get, address, path)
-            for path in ("/livez", "/readyz?verbose", "/", "/livez/more")
+            for path in ("/livez", "/readyz?verbose", "/", "/livez/more", "/metrics")
         }
         reader, writer = await asyncio.open_connection(*address.split(":"))
         writer.write(b"POST /livez HTTP/1.1\r\n\r\n")
@@ -231,6 +342,14 @@ async def test_it_answers_two_pages_and_get_only() -> None:
     finally:
         await server.stop()
 
+    metrics = answers.pop("/metrics")
+    assert metrics[0] == 200
+    assert metrics[1].splitlines()[-3:] == [
+        "# HELP flower_nats_things Things.",
+        "# TYPE flower_nats_things gauge",
+        'flower_nats_things{kind="a \\"b\\"\\\\"} 2.5',
+    ]
+    assert 'flower_nats_dependency_ready{dependency="broker"} 0' in metrics[1].splitlines()
     assert answers == {
         "/livez": (200, "ok"),
         "/readyz?verbose": (503, "lacks broker"),

@@ -1,0 +1,82 @@
+"""What the broker promises about what it has acknowledged, read off its servers."""
+
+import json
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.model.errors import Unavailable
+
+ALWAYS = "always"
+"""Said of a server that syncs to disk before it acknowledges."""
+
+UNKNOWN = "unknown"
+"""Said of a server that was not heard."""
+
+_STREAMS = (
+    subjects.MESSAGES_STREAM,
+    subjects.OBJECTS_STREAM,
+    subjects.LOGS_STREAM,
+    subjects.BLOBS_STREAM,
+)
+_SETTINGS = "$SYS.REQ.SERVER.PING.VARZ"
+_HEAR_SECONDS = 1.0
+
+
+async def durability(connection: Connection) -> dict[str, Any]:
+    """Return what the servers that hold the runtime's streams do with what they store.
+
+    `replicas` is the number of servers that hold each message. `servers` says of each server, by name,
+    how often it syncs to disk: `always`, an interval such as `120 s`, or `unknown` when it was not
+    heard, because it is down or this connection may not ask it (the settings belong to the system
+    account, which has to export them). `sync` is the worst of those: an interval, else `unknown`,
+    else `always`. Raises `Unavailable`.
+    """
+    infos = [await connection.info(stream) for stream in _STREAMS]
+    holders = set().union(*(_holders(info) for info in infos)) or {_own_name(connection)}
+    heard = await _settings(connection, holders)
+    servers = {name: heard.get(name, UNKNOWN) for name in sorted(holders)}
+    return {
+        "server_version": connection.server_info.get("version", UNKNOWN),
+        "replicas": min(int(info["config"]["num_replicas"]) for info in infos),
+        "sync": max(servers.values(), key=_badness),
+        "servers": servers,
+    }
+
+
+def _badness(sync: str) -> float:
+    ranks = {ALWAYS: 0.0, UNKNOWN: 1.0}
+    return ranks[sync] if sync in ranks else 2.0 + float(sync.removesuffix(" s"))
+
+
+def _holders(info: dict[str, Any]) -> set[str]:
+    """The servers that hold a stream; none are told of by a server that is alone."""
+    cluster = info.get("cluster") or {}
+    names = [cluster.get("leader"), *(peer["name"] for peer in cluster.get("replicas") or ())]
+    return {name for name in names if name}
+
+
+def _own_name(connection: Connection) -> str:
+    return str(connection.server_info.get("server_name", UNKNOWN))
+
+
+async def _settings(connection: Connection, wanted: set[str]) -> dict[str, str]:
+    """Ask every server how it syncs, until all that are wanted have answered or a second is over."""
+    heard: dict[str, str] = {}
+
+    def hear(message: Msg) -> bool:
+        answer = json.loads(message.data)
+        config = answer.get("data", {}).get("jetstream", {}).get("config", {})
+        seconds = config.get("sync_interval", 0) / 1e9
+        name = answer.get("server", {}).get("name", UNKNOWN)
+        heard[name] = ALWAYS if config.get("sync_always") else f"{seconds:g} s"
+        return wanted <= heard.keys()
+
+    try:
+        await connection.ask_all(_SETTINGS, hear, _HEAR_SECONDS)
+    except Unavailable:
+        # Nobody may ask them. Others have answered a request on a stream just now.
+        return heard
+    return heard
