@@ -8,10 +8,12 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import grpc.aio
+import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
@@ -52,10 +54,22 @@ async def kill(victim: Victim) -> None:
 
 
 async def kill_all(victims: Sequence[Victim]) -> None:
-    """`kill -9` of processes and of what they have started themselves, at the same moment."""
-    for victim in victims:
-        os.killpg(victim.pid, signal.SIGKILL)
+    """`kill -9` of processes and of all that they have started, at the same moment."""
+    _signal_all(victims, signal.SIGKILL)
     await asyncio.gather(*(victim.wait() for victim in victims))
+
+
+def freeze_all(victims: Sequence[Victim]) -> None:
+    """`kill -STOP` of processes and of all that they have started."""
+    _signal_all(victims, signal.SIGSTOP)
+
+
+def _signal_all(victims: Sequence[Victim], number: signal.Signals) -> None:
+    parents = [psutil.Process(victim.pid) for victim in victims]
+    children = [child for parent in parents for child in parent.children(recursive=True)]
+    for process in (*parents, *children):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def freeze(victim: Victim) -> None:

@@ -19,6 +19,7 @@ from flower_nats.embedded.process import (
     ProcessFailedError,
     ProcessSpec,
     private_directory,
+    sync_directory,
 )
 from flower_nats.embedded.secret import secret_in
 
@@ -143,6 +144,7 @@ class PostgresServer:
         finally:
             await initdb.stop()
         draft.rename(data)
+        sync_directory(data.parent)
 
     def _create_command(self, data: Path) -> tuple[str, ...]:
         return (

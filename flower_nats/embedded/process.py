@@ -184,19 +184,37 @@ async def _await_end(processes: Sequence[ProcessIdentity], deadline: float) -> N
 
 def private_directory(path: Path) -> Path:
     """Return `path` as a directory that only its owner may enter; create it if needed."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_directory(path.parent)
     return path
 
 
 def private_file(path: Path, content: str) -> Path:
-    """Write a file that only its owner may read, whole or not at all, and return `path`."""
+    """Write a file that only its owner may read, whole or not at all, and return `path`.
+
+    It is on disk then: a password that a server was given must outlive a power cut, as what the
+    server keeps behind it does.
+    """
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     draft.replace(path)
+    sync_directory(path.parent)
     return path
+
+
+def sync_directory(directory: Path) -> None:
+    """Put a directory's entries on disk: what was made or renamed there outlives a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:

@@ -1,0 +1,90 @@
+"""A disk whose power can be cut: what was not synced before is gone.
+
+An ext4 file system in a file, on a loop device. The cut is the one that file systems are tested with
+themselves (`EXT4_IOC_SHUTDOWN` without flushing the journal): from then on nothing reaches the disk,
+and what waits in the page cache never will. Mounted again, the journal is replayed as after any
+power cut. Unlike a kill -9, after which the kernel still writes what it was given.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SHUTDOWN = 0x8004587D
+"""`_IOR('X', 125, __u32)`."""
+
+_WITHOUT_FLUSHING = 2
+_SIZE_BYTES = 2 * 1024**3
+"""The file is sparse: it takes what is written to it."""
+
+_COMMAND_SECONDS = 60.0
+
+
+class NoDisk(Exception):
+    """This machine does not let us make one."""
+
+
+class Disk:
+    """An ext4 file system of its own, mounted at `path`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "disk"
+        self._image = folder / "disk.img"
+
+    def format(self) -> None:
+        """Make the file system, and mount it."""
+        self.path.mkdir()
+        with self._image.open("wb") as image:
+            image.truncate(_SIZE_BYTES)
+        _run("mkfs.ext4", "-q", "-F", str(self._image))
+        self.mount()
+
+    def mount(self) -> None:
+        """Mount it, and let the journal be replayed."""
+        _run("mount", "-o", "loop", "-t", "ext4", str(self._image), str(self.path))
+
+    def cut(self) -> None:
+        """Cut its power. Whoever uses it must be stopped, and killed before it is mounted again."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_FLUSHING))
+        finally:
+            os.close(descriptor)
+
+    def unmount(self) -> None:
+        """Unmount it: everything that used it must have ended."""
+        _run("umount", str(self.path))
+
+
+@contextmanager
+def disk(folder: Path) -> Iterator[Disk]:
+    """Make a disk; it is unmounted when the context ends, however it ends.
+
+    Raises NoDisk.
+    """
+    if os.geteuid() != 0:
+        raise NoDisk("mounting a file system needs root")
+    if missing := [name for name in ("mkfs.ext4", "mount", "umount") if shutil.which(name) is None]:
+        raise NoDisk(f"not installed: {missing}")
+    one = Disk(folder)
+    try:
+        try:
+            one.format()
+        except subprocess.CalledProcessError as exc:
+            raise NoDisk(exc.stderr.decode(errors="replace").strip()) from exc
+        yield one
+    finally:
+        if os.path.ismount(one.path):
+            # Lazily: a test that failed may have left somebody there, who is ended elsewhere.
+            _run("umount", "--lazy", str(one.path))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=_COMMAND_SECONDS)
