@@ -22,7 +22,7 @@ from harness.clients import ServerApp
 from harness.fabs import make_fab
 from harness.messages import Parcel, inflate, instruction
 from harness.nodes import Node
-from harness.wire import ClientDied, Wire, beat_forever, in_parallel
+from harness.wire import ClientDied, Wire, beat_forever, in_parallel, when_available
 
 INCOMPLETE_SLEEP = 3.0
 _UNKNOWN_MESSAGE = 3
@@ -229,10 +229,7 @@ class StockApp:
             contents: dict[str, bytes] = {}
 
             async def pull(object_id: str, contents: dict[str, bytes] = contents) -> None:
-                found = await self.app.pull_object(object_id)
-                if not found.object_available:
-                    raise ClientDied(f"object {object_id} of a reply: {found.object_found=}")
-                contents[object_id] = found.object_content
+                contents[object_id] = await when_available(object_id, self.app.pull_object)
 
             await in_parallel(object_ids(tree), pull)
             await self.app.confirm(proto.metadata.message_id)

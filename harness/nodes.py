@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol
 
@@ -17,12 +16,11 @@ from flower_nats.wire.messages import object_ids
 from harness import app
 from harness.clients import SuperNode
 from harness.messages import inflate, parcel
-from harness.wire import ClientDied, RunNotRunning, Wire, beat_forever, in_parallel
+from harness.wire import ClientDied, RunNotRunning, Wire, beat_forever, in_parallel, when_available
 
 EMPTY_PULL_SLEEP = 3.0
 HEARTBEAT_INTERVAL = 30.0
 _HEARTBEAT_TIMEOUT = 5.0
-_UNAVAILABLE_DELAY = (1.0, 10.0)
 
 
 class Node(Protocol):
@@ -124,7 +122,9 @@ class StockNode(SuperNode):
         contents: dict[str, bytes] = {}
 
         async def pull(object_id: str) -> None:
-            contents[object_id] = await self._pull_object(run_id, object_id)
+            contents[object_id] = await when_available(
+                object_id, lambda one: self.pull_object(run_id, one)
+            )
 
         try:
             await self.call("GetRun", common.GetRunRequest(node=self.node, run_id=run_id))
@@ -139,17 +139,6 @@ class StockNode(SuperNode):
         whole = inflate(message_id, contents)
         whole.metadata.__dict__["_message_id"] = message_id
         return whole
-
-    async def _pull_object(self, run_id: int, object_id: str) -> bytes:
-        delay, longest = _UNAVAILABLE_DELAY
-        while True:
-            answer = await self.pull_object(run_id, object_id)
-            if not answer.object_found:
-                raise LookupError(f"object {object_id} not found")
-            if answer.object_available:
-                return bytes(answer.object_content)
-            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
-            delay = min(2 * delay, longest)
 
     async def _reply(self, instruction: Message) -> None:
         run_id = instruction.metadata.run_id

@@ -20,6 +20,7 @@ from harness.balancer import Line
 Metadata = Sequence[tuple[str, str | bytes]]
 
 _LONGEST_DELAY = 20.0
+_UNAVAILABLE_DELAY = (1.0, 10.0)
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -167,6 +168,22 @@ async def beat_forever(beat: Callable[[], Awaitable[None]]) -> None:
             except TimeoutError:
                 await asyncio.sleep(delay)
         await asyncio.sleep(25.0 * random.uniform(0.7, 0.9))
+
+
+async def when_available(object_id: str, pull: Callable[[str], Awaitable[Any]]) -> bytes:
+    """Pull an object as stock clients do: one that is announced and not there yet is tried again.
+
+    Raises LookupError for one that is not known.
+    """
+    delay, longest = _UNAVAILABLE_DELAY
+    while True:
+        answer = await pull(object_id)
+        if not answer.object_found:
+            raise LookupError(f"object {object_id} not found")
+        if answer.object_available:
+            return bytes(answer.object_content)
+        await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+        delay = min(2 * delay, longest)
 
 
 async def in_parallel(items: Iterable[str], work: Callable[[str], Awaitable[None]]) -> None:

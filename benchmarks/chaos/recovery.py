@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,67 +12,63 @@ from benchmarks.chaos.kills import Fault
 from harness.wire import Made
 
 WINDOW = 5.0
-"""Seconds after a kill in which a call that begins is counted as touched by it."""
+"""Seconds after a kill in which silence is looked for."""
 
-_PROMPT = 1.0
-"""A call that began so many seconds before the next kill, and outlasts it, was held up by that one."""
+PROMPT = 1.0
+"""Seconds within which a call that no kill holds up is answered."""
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What one kill did to the clients. Times are in seconds."""
+    """What one kill did to the clients. Times are in seconds.
+
+    Every call of a client is charged to one kill, the last one before it had waited for a second:
+    what takes longer than that was held up by what came before.
+    """
 
     fault: Fault
     longest_wait: float
-    """From the kill, or from the call's begin if that was later, to the answer of the call that
-    waited longest, among all that were on their way at the kill or began in the window after it;
-    with all tries of its client and the pauses between them."""
+    """From the kill, or from the call's begin if that was later, until it was answered, of the call
+    that waited longest; with all tries of its client and the pauses between them."""
 
     slowest: Made | None
     """That call."""
 
     silence: float
-    """The longest time in the window in which no call at all was answered."""
-
-    slowest_round: float
-    """The whole of the longest round that was under way at the kill, work and polls included."""
+    """The longest time soon after the kill in which no call at all was answered."""
 
 
-def recoveries(
-    faults: Sequence[Fault], calls: Sequence[Made], rounds: Sequence[tuple[float, float]]
-) -> list[Recovery]:
+def recoveries(faults: Sequence[Fault], calls: Sequence[Made]) -> list[Recovery]:
     """Look at every fault; calls are those that are answered at once where all is well."""
-    after = [*(fault.at for fault in faults[1:]), math.inf]
+    kills = [fault.at for fault in faults]
+    charged: list[list[Made]] = [[] for _ in faults]
+    for call in calls:
+        last = bisect.bisect_right(kills, min(call.began + PROMPT, call.ended)) - 1
+        if last >= 0:
+            charged[last].append(call)
+    answers = sorted(call.ended for call in calls if call.answered)
     return [
-        _recovery(fault, min(following, fault.at + WINDOW), calls, rounds)
-        for fault, following in zip(faults, after, strict=True)
+        _recovery(fault, end, mine, answers)
+        for fault, end, mine in zip(faults, _ends(kills), charged, strict=True)
     ]
 
 
+def _ends(kills: Sequence[float]) -> list[float]:
+    """When the silence after each kill is no longer its own."""
+    following = [*kills[1:], *(kill + WINDOW for kill in kills[-1:])]
+    return [min(later, kill + WINDOW) for kill, later in zip(kills, following, strict=True)]
+
+
 def _recovery(
-    fault: Fault, end: float, calls: Sequence[Made], rounds: Sequence[tuple[float, float]]
+    fault: Fault, end: float, calls: Sequence[Made], answers: Sequence[float]
 ) -> Recovery:
-    touched = [call for call in calls if _is_touched(call, fault.at, end)]
-    slowest = max(touched, key=lambda call: _wait(call, fault.at), default=None)
-    answers = sorted(call.ended for call in calls if call.answered and fault.at < call.ended < end)
-    return Recovery(
-        fault,
-        _wait(slowest, fault.at) if slowest else 0.0,
-        slowest,
-        max(b - a for a, b in itertools.pairwise([fault.at, *answers, end])),
-        max((to - since for since, to in rounds if since < fault.at < to), default=0.0),
-    )
+    def wait(call: Made) -> float:
+        return call.ended - max(call.began, fault.at)
 
-
-def _is_touched(call: Made, kill: float, end: float) -> bool:
-    if call.ended <= kill or call.began >= end:
-        return False
-    is_the_next_ones = call.ended > end and call.began > max(kill, end - _PROMPT)
-    return not is_the_next_ones
-
-
-def _wait(call: Made, kill: float) -> float:
-    return call.ended - max(call.began, kill)
+    slowest = max(calls, key=wait, default=None)
+    heard = answers[bisect.bisect_left(answers, fault.at) : bisect.bisect_left(answers, end)]
+    gaps = (later - sooner for sooner, later in itertools.pairwise([fault.at, *heard, end]))
+    return Recovery(fault, wait(slowest) if slowest else 0.0, slowest, max(gaps))
 
 
 @dataclass(frozen=True)

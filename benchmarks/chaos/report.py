@@ -42,8 +42,8 @@ def _figures(results: Sequence[Result]) -> dict[str, list[str]]:
         "logs not whole": [str(one.broken_logs) for one in results],
         "clients that died": [str(len(one.deaths)) for one in results],
         "nodes taken offline": [str(len(one.nodes_gone)) for one in results],
-        "`flwr run`, `flwr log` to be called again": [
-            f"{one.refused_submissions}, {one.streams_broken}" for one in results
+        "runs whose `flwr run`, `flwr log` broke off": [
+            f"{one.refused}, {one.logs_broken_off}" for one in results
         ],
         "calls (tried again)": [f"{one.calls} ({one.retries})" for one in results],
         "round (median / worst)": [str(Spread.of(one.rounds)) for one in results],
@@ -71,7 +71,7 @@ def _fault(one: Recovery, began: float) -> str:
     back = f"serves again after {fault.back - fault.at:.1f} s" if fault.back else "not back"
     return (
         f"{fault.at - began:6.1f} s  {fault.name:12} longest wait {one.longest_wait:5.2f} s ({call}), "
-        f"silence {one.silence:.2f} s, slowest round {one.slowest_round:.1f} s, {back}"
+        f"silence {one.silence:.2f} s, {back}"
     )
 
 

@@ -42,11 +42,11 @@ class Result:
     broken_logs: int
     """Logs that a follower, or who reads them afterwards, did not get whole and in order."""
 
-    streams_broken: int
-    """Times that `flwr log` had to be called again."""
+    logs_broken_off: int
+    """Runs whose `flwr log --stream` broke off and had to be called again."""
 
-    refused_submissions: int
-    """Times that `flwr run` had to be called again."""
+    refused: int
+    """Runs for which `flwr run` had to be called again."""
 
     deaths: list[str]
     """Why client processes ended that should not."""
@@ -101,8 +101,8 @@ def result(
         doubles=sum(len(_doubles(run)) for run in load.runs),
         repeated=sum(len(one.confirmed) - len(set(one.confirmed)) for one in load.nodes),
         broken_logs=sum(_is_broken(run) for run in load.runs),
-        streams_broken=sum(len(log.ends) for run in load.runs for log in run.logs),
-        refused_submissions=sum(run.refusals for run in load.runs),
+        logs_broken_off=sum(any(log.ends for log in run.logs) for run in load.runs),
+        refused=sum(run.refusals > 0 for run in load.runs),
         deaths=[
             *(f"ServerApp of run {one.run_id}: {one.death}" for one in apps if one.death),
             *(f"SuperNode {one.number}: {one.death}" for one in load.everybody if one.death),
@@ -111,7 +111,7 @@ def result(
         nodes_gone=gone,
         calls=len(load.calls),
         retries=sum(call.tries - 1 for call in load.calls),
-        recoveries=recoveries(faults, load.calls, spans),
+        recoveries=recoveries(faults, load.calls),
         rounds=[to - since for since, to in spans],
         troubles=[trouble for trouble in troubles if trouble],
     )
