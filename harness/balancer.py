@@ -83,7 +83,7 @@ class Frame:
         return bool(self.flags & _END_STREAM)
 
 
-class _Frames:
+class Frames:
     """Splits a byte stream into HTTP/2 frames."""
 
     def __init__(self, preface: bytes = b"") -> None:
@@ -169,8 +169,8 @@ class Line:
         gateway = await self._balancer.connect(self._service)
         if gateway is None:
             return
-        to_client = (_Frames(), gateway[0], writer, self._on_answer)
-        to_gateway = (_Frames(_PREFACE), reader, gateway[1], self._on_request)
+        to_client = (Frames(), gateway[0], writer, self._on_answer)
+        to_gateway = (Frames(_PREFACE), reader, gateway[1], self._on_request)
         ways = [asyncio.create_task(self._pump(*way)) for way in (to_client, to_gateway)]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -207,7 +207,7 @@ class Line:
 
     async def _pump(
         self,
-        frames: _Frames,
+        frames: Frames,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         look: Callable[[Frame], bool],

@@ -93,17 +93,18 @@ def _bulky_request_handler(method: Method, service: Service, turnstile: Turnstil
 def _bulky_response_handler(method: Method, service: Service, turnstile: Turnstile) -> Any:
     endpoint = service.endpoints[method.name]
 
-    async def handle(body: bytes, context: Any) -> None:
+    async def handle(body: bytes, context: Any) -> bytes:
         async with _Serving(method, service, context) as serving:
             call = serving.call(body)
             response = await endpoint(call, await service.authenticate(call))
-            if len(response) <= SMALL:
-                await context.write(response)
-                return
-            async with turnstile.place() as place:
-                await place.transfer(context.write(response))
+            if len(response) > SMALL:
+                leave = await turnstile.pass_through()
+                context.add_done_callback(lambda _: leave())
+            # Returned, not written: so it leaves in one piece with its head and its status, and a
+            # gateway that dies has answered or has not. No balancer can mend half an answer.
+            return response
 
-    return grpc.unary_stream_rpc_method_handler(handle)
+    return grpc.unary_unary_rpc_method_handler(handle)
 
 
 def _stream_handler(method: Method, service: Service) -> Any:

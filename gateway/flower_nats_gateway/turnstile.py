@@ -5,7 +5,7 @@ the same on the wire, it reads when we ask, and flow control holds the caller ba
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -64,3 +64,15 @@ class Turnstile:
             yield place
         finally:
             place.leave()
+
+    async def pass_through(self) -> Callable[[], None]:
+        """Wait for a place; return what gives it up, which happens by itself after `SLOW`."""
+        place = Place(self._places)
+        await place.enter()
+        patience = asyncio.get_running_loop().call_later(SLOW, place.leave)
+
+        def leave() -> None:
+            patience.cancel()
+            place.leave()
+
+        return leave

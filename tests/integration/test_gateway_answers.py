@@ -1,0 +1,106 @@
+"""How answers leave a gateway: whole, so that one that dies has answered or has not.
+
+What a balancer has of half an answer it cannot ask for again elsewhere, and clients die of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc.aio
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
+
+from flower_nats_gateway.turnstile import PLACES
+from harness.balancer import Frames
+from harness.messages import instruction
+from tests.integration.gateways import running_stack
+
+CALLS = 20
+
+
+class Relay:
+    """A way to a server that notes in how many pieces each answer comes."""
+
+    def __init__(self, server: str) -> None:
+        self.pieces: Counter[int] = Counter()
+        """By HTTP/2 stream."""
+        self._server = server
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = self._server.split(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        for way in (self._pump(reader, far_writer), self._pump_answers(far_reader, writer)):
+            self._tasks.add(asyncio.create_task(way))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1024 * 1024):
+            writer.write(data)
+
+    async def _pump_answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        frames = Frames()
+        while data := await reader.read(1024 * 1024):
+            self.pieces.update({frame.stream for frame in frames.feed(data) if frame.stream})
+            writer.write(data)
+
+
+@asynccontextmanager
+async def relay(server: str) -> AsyncIterator[tuple[Relay, grpc.aio.Channel]]:
+    one = Relay(server)
+    listener = await asyncio.start_server(one.serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    try:
+        yield one, channel
+    finally:
+        await channel.close()
+        listener.close()
+        await one.close()
+
+
+async def test_an_object_leaves_in_one_piece(nats_url: str, pg_dsn: str) -> None:
+    async with (
+        running_stack(nats_url, pg_dsn) as gateway,
+        relay(gateway.settings.fleet_api_address) as (counting, channel),
+    ):
+        node, app = await gateway.node(), await gateway.server_app()
+        model = RecordDict({"model": ArrayRecord([np.full(1000, 1.5)])})
+        question = instruction(app.run_id, node.node_id, model)
+        await app.send(question)
+        assert await node.pull() is not None
+        gateway.channels["Fleet"] = channel
+
+        for object_id in [*question.objects] * (CALLS // len(question.objects)):
+            assert (await node.pull_object(app.run_id, object_id)).object_available
+
+        assert set(counting.pieces.values()) == {1}
+
+
+async def test_many_large_objects_leave_without_waiting_for_each_other_for_long(
+    nats_url: str, pg_dsn: str
+) -> None:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        node, app = await gateway.node(), await gateway.server_app()
+        model = RecordDict({"model": ArrayRecord([np.full(100_000, 1.5)])})
+        question = instruction(app.run_id, node.node_id, model)
+        await app.send(question)
+        large = max(question.objects, key=lambda one: len(question.objects[one]))
+
+        began = time.monotonic()
+        pulls = [node.pull_object(app.run_id, large) for _ in range(20 * PLACES)]
+        assert all(one.object_available for one in await asyncio.gather(*pulls))
+
+        # A place that only time gives back would be held for a second by each.
+        assert time.monotonic() - began < 15
