@@ -1,7 +1,7 @@
 """How a process runs until it is told to end."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from flower_nats.logs import get_logger
@@ -20,22 +20,6 @@ async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
         return working.result() if working.done() else None
     finally:
         await _end([working, stopping])
-
-
-async def cancellable(work: Awaitable[T]) -> T:
-    """Return what `work` returns, unless this task is cancelled meanwhile.
-
-    On Python 3.11 `asyncio.wait_for`, which drivers use, loses a cancellation that comes together with
-    its result: whoever waits for the end of the task would then wait for ever.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    cancellations = task.cancelling()
-    try:
-        return await work
-    finally:
-        if task.cancelling() > cancellations:
-            raise asyncio.CancelledError
 
 
 async def keep_running(stop: asyncio.Event, work: Mapping[str, Coroutine[Any, Any, None]]) -> None:

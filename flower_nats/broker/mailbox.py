@@ -19,14 +19,14 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import replace
 
 import msgpack
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection, Record, WrongSequence
-from flower_nats.broker.subjects import ANY, InstructionKey, ReplyKey, SessionKey
+from flower_nats.broker.flight import InFlight, Instruction, Recollection, Session
+from flower_nats.broker.subjects import ANY, InstructionKey, ReplyKey
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire import common_pb2 as common
@@ -37,64 +37,7 @@ _TAKEN = "Fn-Taken"
 _PARTS = "Fn-Parts"
 _PART_BYTES = 512 * 1024
 
-CLOCKS = timedelta(seconds=2)
-"""What the clocks of the broker's servers may differ by."""
-
 _ENVELOPE = 4096
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """An instruction as it lies in its node's mailbox."""
-
-    key: InstructionKey
-    sequence: int
-    taken: bool
-    """Whether its node has confirmed it."""
-    outgoing: Outgoing
-
-
-@dataclass(frozen=True)
-class Session:
-    """A push session as the broker holds it."""
-
-    run_id: int
-    session_id: str
-    opened_at: str
-    """When the broker stored it, RFC 3339."""
-    outgoing: tuple[Outgoing, ...]
-
-    @property
-    def objects_since(self) -> str:
-        """The moment (RFC 3339) since which its objects were stored.
-
-        An older one is not its own, and goes when the messages are done that it belongs to.
-        """
-        return as_moment(datetime.fromisoformat(self.opened_at) - CLOCKS)
-
-
-@dataclass
-class InFlight:
-    """What of a run is in flight."""
-
-    instructions: dict[str, InstructionKey] = field(default_factory=dict)
-    """By message id."""
-    replies: dict[str, ReplyKey] = field(default_factory=dict)
-    """By the id of the instruction they answer."""
-    sessions: set[str] = field(default_factory=set)
-    """Push sessions."""
-    released: set[str] = field(default_factory=set)
-    """Those of the sessions whose instructions are all out."""
-
-    @property
-    def unfinished_sessions(self) -> set[str]:
-        """The sessions with a message that is not out yet, as far as one can tell."""
-        return self.sessions - self.released - {key.session_id for key in self.replies.values()}
-
-    @property
-    def spent_sessions(self) -> set[str]:
-        """The sessions whose instructions have all been put out, and are over."""
-        return self.released - {key.session_id for key in self.instructions.values()}
 
 
 class Mailbox:
@@ -102,6 +45,7 @@ class Mailbox:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._seen = Recollection()
 
     # Push sessions
 
@@ -182,6 +126,7 @@ class Mailbox:
                 return None
             found = _instruction(record)
             if not found.taken and not expired(found.outgoing.metadata):
+                self._seen.note_instruction(found)
                 return found
             after = record.sequence
 
@@ -194,9 +139,27 @@ class Mailbox:
         )
         return _instruction(record) if record else None
 
+    async def recall_instruction(
+        self, run_id: int, node_id: int, message_id: str
+    ) -> Instruction | None:
+        """Return an instruction as this process has seen it last, else as the broker holds it."""
+        seen = self._seen.instruction(run_id, node_id, message_id)
+        return seen or await self.find_instruction(run_id, node_id, message_id)
+
+    def forget_node(self, node_id: int) -> None:
+        """Look again at what a node has in its mailbox: it may have changed."""
+        self._seen.forget_node(node_id)
+
     async def take(self, run_id: int, node_id: int, message_id: str) -> None:
-        """Note that its node has received an instruction; do nothing if it is gone or was noted."""
-        found = await self.find_instruction(run_id, node_id, message_id)
+        """Note that its node has received an instruction; do nothing if it is gone or was noted.
+
+        Nor if it has changed since it was handed out: it was offered anew, and this confirmation is
+        of a process of the node that is gone.
+        """
+        found = await self.recall_instruction(run_id, node_id, message_id)
+        if found is not None and found.taken:
+            self._seen.forget_node(node_id)
+            found = await self.find_instruction(run_id, node_id, message_id)
         if found is not None and not found.taken:
             await self._restore(found, {_TAKEN: "1"})
 
@@ -233,8 +196,9 @@ class Mailbox:
         key, metadata = found.key, found.outgoing.metadata
         if expired(metadata):
             return True
+        self._seen.forget_node(key.node_id)
         try:
-            await self._connection.store(
+            stored = await self._connection.store(
                 subjects.instruction(key.run_id, key.node_id, key.session_id, key.message_id),
                 _pack(found.outgoing),
                 headers=headers,
@@ -243,6 +207,9 @@ class Mailbox:
             )
         except WrongSequence:
             return False
+        if not stored.duplicate:
+            taken = _TAKEN in headers
+            self._seen.note_instruction(replace(found, sequence=stored.sequence, taken=taken))
         return True
 
     # Replies
@@ -255,8 +222,11 @@ class Mailbox:
         metadata = outgoing.metadata
         instruction_id, node_id = metadata.reply_to_message_id, _replying_node(metadata)
         subject = subjects.reply(run_id, session_id, instruction_id, metadata.message_id)
+        seen = self._seen.instruction(run_id, metadata.src_node_id, instruction_id)
+        self._seen.forget_node(metadata.src_node_id)
         while True:
-            instruction = await self.find_instruction(run_id, node_id, instruction_id)
+            instruction = seen or await self.find_instruction(run_id, node_id, instruction_id)
+            seen = None
             if instruction is not None and await self._store_reply(
                 subject, outgoing, instruction.sequence
             ):
@@ -317,15 +287,20 @@ class Mailbox:
     async def read_reply(self, key: ReplyKey) -> Outgoing | None:
         """Return a reply, or None if it has been confirmed meanwhile."""
         record = await self._connection.last(_STREAM, key.subject)
-        return _outgoing(msgpack.unpackb(record.data)) if record else None
+        if record is None:
+            return None
+        self._seen.note_reply(key)
+        return _outgoing(msgpack.unpackb(record.data))
 
     async def confirm_reply(self, run_id: int, reply_id: str) -> None:
         """Forget a reply that the ServerApp has received; do nothing if that was done before."""
-        record = await self._connection.next(_STREAM, subjects.reply(run_id, ANY, ANY, reply_id))
-        if record is None:
-            return
-        key = subjects.parse(record.subject)
-        assert isinstance(key, ReplyKey)
+        key = self._seen.take_reply(run_id, reply_id)
+        if key is None:
+            subject = subjects.reply(run_id, ANY, ANY, reply_id)
+            record = await self._connection.next(_STREAM, subject)
+            if record is None:
+                return
+            key = _reply(record)
         await self.close_session(run_id, key.session_id)
 
     # Runs
@@ -336,24 +311,13 @@ class Mailbox:
         found: dict[int, InFlight] = {}
         for subject in await self._connection.subjects(_STREAM, subject_filter):
             key = subjects.parse(subject)
-            run = found.setdefault(key.run_id, InFlight())
-            if isinstance(key, InstructionKey):
-                run.instructions[key.message_id] = key
-            elif isinstance(key, ReplyKey):
-                run.replies[key.instruction_id] = key
-            else:
-                _note_session(run, key)
+            found.setdefault(key.run_id, InFlight()).note(key)
         return found
 
     async def end_run(self, run_id: int) -> None:
         """Drop everything of a run that has finished, its objects included."""
         await self._connection.purge(_STREAM, subjects.run(run_id))
         await self._connection.purge(subjects.OBJECTS_STREAM, subjects.objects(run_id))
-
-
-def as_moment(when: datetime) -> str:
-    """Return a time as the broker writes it (RFC 3339)."""
-    return when.isoformat().replace("+00:00", "Z")
 
 
 def _replying_node(reply: common.Metadata) -> int | str:
@@ -364,12 +328,6 @@ def _replying_node(reply: common.Metadata) -> int | str:
 def _session_id(outgoing: Sequence[Outgoing]) -> str:
     ids = ",".join(one.metadata.message_id for one in outgoing)
     return hashlib.sha256(ids.encode()).hexdigest()[:32]
-
-
-def _note_session(run: InFlight, key: SessionKey) -> None:
-    run.sessions.add(key.session_id)
-    if key.released:
-        run.released.add(key.session_id)
 
 
 def _pack(outgoing: Outgoing) -> bytes:
@@ -385,6 +343,12 @@ def _instruction(record: Record) -> Instruction:
     assert isinstance(key, InstructionKey)
     outgoing = _outgoing(msgpack.unpackb(record.data))
     return Instruction(key, record.sequence, _TAKEN in record.headers, outgoing)
+
+
+def _reply(record: Record) -> ReplyKey:
+    key = subjects.parse(record.subject)
+    assert isinstance(key, ReplyKey)
+    return key
 
 
 def _parts(outgoing: Sequence[Outgoing], limit: int) -> list[bytes]:

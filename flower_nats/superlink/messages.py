@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from flower_nats.broker.error_replies import ErrorReplies
-from flower_nats.broker.mailbox import InFlight, Mailbox, Session, as_moment
+from flower_nats.broker.flight import InFlight, Session, as_moment
+from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.subjects import InstructionKey
 from flower_nats.logs import get_logger

@@ -10,6 +10,11 @@ REQUEST_ID: Final = "flower-nats-request-id"
 _FORMAT = re.compile(r"[0-9a-f-]{32,36}")
 
 
-def request_id(given: str) -> str:
-    """Return the id that came with a call if it is one, else a new one."""
-    return given if _FORMAT.fullmatch(given) else uuid.uuid4().hex
+def is_request_id(given: str) -> bool:
+    """Whether this is an id as balancers set it."""
+    return _FORMAT.fullmatch(given) is not None
+
+
+def new_request_id() -> str:
+    """Return an id for a call that came without one."""
+    return uuid.uuid4().hex

@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from flower_nats.broker.flight import InFlight, Session
 from flower_nats.broker.hints import Wakes
-from flower_nats.broker.mailbox import InFlight, Mailbox, Session
+from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects, read_numbers
 from flower_nats.logs import get_logger
 from flower_nats.wire.messages import Outgoing

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import TypeVar, cast
 
 from google.protobuf.message import DecodeError
@@ -10,7 +11,7 @@ from google.protobuf.message import Message as ProtoMessage
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire.methods import Method
-from flower_nats.wire.request_id import REQUEST_ID, request_id
+from flower_nats.wire.request_id import REQUEST_ID, is_request_id, new_request_id
 
 _M = TypeVar("_M", bound=ProtoMessage)
 
@@ -36,13 +37,15 @@ class Call:
         self._body = body
         self._metadata = metadata
         self._parsed: ProtoMessage | None = None
-        given = self.text(REQUEST_ID)
-        self.request_id = request_id(given)
-        """Unique per call of a client: a balancer may make one call at several gateways."""
-        self.balanced = self.request_id == given
+        self.balanced = is_request_id(self.text(REQUEST_ID))
         """Whether it came by a balancer that, while nothing was answered, makes it again."""
         self.direct = not self.balanced and _PASSED_ON.isdisjoint(metadata)
         """Whether `peer` is the client: no balancer that speaks HTTP has passed it on."""
+
+    @cached_property
+    def request_id(self) -> str:
+        """Unique per call of a client: a balancer may make one call at several gateways."""
+        return self.text(REQUEST_ID) if self.balanced else new_request_id()
 
     @property
     def body(self) -> bytes:

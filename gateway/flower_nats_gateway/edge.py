@@ -98,8 +98,9 @@ def _bulky_response_handler(method: Method, service: Service, turnstile: Turnsti
             call = serving.call(body)
             response = await endpoint(call, await service.authenticate(call))
             if len(response) > SMALL:
-                leave = await turnstile.pass_through()
-                context.add_done_callback(lambda _: leave())
+                place = await turnstile.enter()
+                place.leave_later()
+                context.add_done_callback(lambda _: place.leave())
             # Returned, not written: so it leaves in one piece with its head and its status, and a
             # gateway that dies has answered or has not. No balancer can mend half an answer.
             return response

@@ -3,8 +3,9 @@
 import time
 
 from flower_nats.broker import subjects
+from flower_nats.broker.flight import Instruction
 from flower_nats.broker.hints import Wakes
-from flower_nats.broker.mailbox import Instruction, Mailbox
+from flower_nats.broker.mailbox import Mailbox
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
@@ -55,6 +56,10 @@ class FleetService:
         self._wakes = wakes
         self._usage = usage
         self._drain = drain
+        wakes.listen("fn.wake.node.", self._on_wake)
+
+    def _on_wake(self, subject: str, _payload: bytes) -> None:
+        self._mailbox.forget_node(int(subject.rpartition(".")[2]))
 
     def endpoints(self) -> dict[str, Endpoint]:
         """Return what this service serves, by method name."""
@@ -132,7 +137,7 @@ class FleetService:
         return body
 
     async def _refusal(self, reply: common.Metadata) -> str:
-        instruction = await self._mailbox.find_instruction(
+        instruction = await self._mailbox.recall_instruction(
             reply.run_id, reply.src_node_id, reply.reply_to_message_id
         )
         if instruction is None:

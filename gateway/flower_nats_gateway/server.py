@@ -40,7 +40,7 @@ from flower_nats_gateway.identities import Identities
 from flower_nats_gateway.leaving import CallsInHand, hang_up
 from flower_nats_gateway.listener import Listener, allow_many_connections, listen
 from flower_nats_gateway.loglines import LogLines
-from flower_nats_gateway.memory import return_freed_memory
+from flower_nats_gateway.memory import collect_seldom, return_freed_memory
 from flower_nats_gateway.objects import ObjectService
 from flower_nats_gateway.serverappio import ServerAppIoService
 from flower_nats_gateway.usage import Usage
@@ -245,6 +245,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
         loop.add_signal_handler(number, stop.set)
     allow_many_connections()
     return_freed_memory()
+    collect_seldom()
     connection = await until(stop, Connection.connect(settings.nats, "gateway"))
     if connection is None:
         return

@@ -5,8 +5,9 @@ import time
 
 from flower_nats.broker import subjects
 from flower_nats.broker.error_replies import ErrorReplies
+from flower_nats.broker.flight import InFlight
 from flower_nats.broker.hints import Wait, Wakes
-from flower_nats.broker.mailbox import InFlight, Mailbox
+from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.subjects import ReplyKey
 from flower_nats.logs import get_logger

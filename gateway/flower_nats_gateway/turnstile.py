@@ -5,7 +5,7 @@ the same on the wire, it reads when we ask, and flow control holds the caller ba
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -23,26 +23,25 @@ what is slow to arrive or to leave takes little memory at a time."""
 
 
 class Place:
-    """One call's place in the turnstile."""
+    """One call's place in the turnstile, which it holds from the start."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places
-        self._held = False
-
-    async def enter(self) -> None:
-        """Wait for a place."""
-        await self._places.acquire()
-        self._held = True
+        self._is_left = False
 
     def leave(self) -> None:
         """Give the place up; doing so again does nothing."""
-        if self._held:
-            self._held = False
+        if not self._is_left:
+            self._is_left = True
             self._places.release()
+
+    def leave_later(self) -> asyncio.TimerHandle:
+        """Give the place up once it was held for longer than `SLOW`."""
+        return asyncio.get_running_loop().call_later(SLOW, self.leave)
 
     async def transfer(self, moving: Awaitable[_T]) -> _T:
         """Wait for bytes to come or go; the place is given up if that takes longer than `SLOW`."""
-        patience = asyncio.get_running_loop().call_later(SLOW, self.leave)
+        patience = self.leave_later()
         try:
             return await moving
         finally:
@@ -55,24 +54,16 @@ class Turnstile:
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(PLACES)
 
+    async def enter(self) -> Place:
+        """Wait for a place, which is to be left again."""
+        await self._places.acquire()
+        return Place(self._places)
+
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Place]:
         """Hold a place until the end of the context, or until it is given up."""
-        place = Place(self._places)
-        await place.enter()
+        place = await self.enter()
         try:
             yield place
         finally:
             place.leave()
-
-    async def pass_through(self) -> Callable[[], None]:
-        """Wait for a place; return what gives it up, which happens by itself after `SLOW`."""
-        place = Place(self._places)
-        await place.enter()
-        patience = asyncio.get_running_loop().call_later(SLOW, place.leave)
-
-        def leave() -> None:
-            patience.cancel()
-            place.leave()
-
-        return leave

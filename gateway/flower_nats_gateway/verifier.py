@@ -38,6 +38,7 @@ class _Child(asyncio.Protocol):
         self.ended = asyncio.get_running_loop().create_future()
         self._pending: dict[int, asyncio.Future[bool]] = {}
         self._numbers = itertools.count()
+        self._outgoing: list[bytes] = []
         self._unread = b""
         self._transport: asyncio.Transport | None = None
 
@@ -52,13 +53,21 @@ class _Child(asyncio.Protocol):
 
     def ask(self, public_key: bytes, message: bytes, signature: bytes) -> asyncio.Future[bool]:
         """Send a request; the future is its verdict."""
-        assert self._transport is not None
         number = next(self._numbers)
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pending[number] = future
         head = _HEAD.pack(number, len(public_key), len(message), len(signature))
-        self._transport.write(head + public_key + message + signature)
+        if not self._outgoing:
+            # All that is asked in one turn of the loop travels together.
+            asyncio.get_running_loop().call_soon(self._send)
+        self._outgoing += (head, public_key, message, signature)
         return future
+
+    def _send(self) -> None:
+        # Who waits hears of it where the line is lost by now.
+        if self._transport is not None and self.is_there:
+            self._transport.write(b"".join(self._outgoing))
+        self._outgoing.clear()
 
     def data_received(self, data: bytes) -> None:
         """Hand out the verdicts that have come whole."""

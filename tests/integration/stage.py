@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -33,10 +33,7 @@ class Cluster:
     @classmethod
     async def connect(cls, url: str, clock: Clock) -> Cluster:
         """Connect to a broker with streams of its own."""
-        one, two, outside = [
-            cast(SteppedConnection, await SteppedConnection.connect([url], "test"))
-            for _ in range(3)
-        ]
+        one, two, outside = [await SteppedConnection.connect([url], "test") for _ in range(3)]
         await ensure_streams(outside)
         return cls([one, two], outside, clock)
 
