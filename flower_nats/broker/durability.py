@@ -24,6 +24,9 @@ _STREAMS = (
 _SETTINGS = "$SYS.REQ.SERVER.PING.VARZ"
 _HEAR_SECONDS = 1.0
 
+_NAMELESS = "Server name unknown"
+"""What a server says of one of its cluster that is down and that it has never heard (2.15)."""
+
 
 async def durability(connection: Connection) -> dict[str, Any]:
     """Return what the servers that hold the runtime's streams do with what they store.
@@ -35,12 +38,15 @@ async def durability(connection: Connection) -> dict[str, Any]:
     else `always`. Raises `Unavailable`.
     """
     infos = [await connection.info(stream) for stream in _STREAMS]
+    copies = min(int(info["config"]["num_replicas"]) for info in infos)
     holders = set().union(*(_holders(info) for info in infos)) or {_own_name(connection)}
+    if len(holders) < copies:
+        holders.add(_NAMELESS)
     heard = await _settings(connection, holders)
     servers = {name: heard.get(name, UNKNOWN) for name in sorted(holders)}
     return {
         "server_version": connection.server_info.get("version", UNKNOWN),
-        "replicas": min(int(info["config"]["num_replicas"]) for info in infos),
+        "replicas": copies,
         "sync": max(servers.values(), key=_badness),
         "servers": servers,
     }
@@ -52,10 +58,10 @@ def _badness(sync: str) -> float:
 
 
 def _holders(info: dict[str, Any]) -> set[str]:
-    """The servers that hold a stream; none are told of by a server that is alone."""
+    """The servers that hold a stream and have a name; none are told of by a server that is alone."""
     cluster = info.get("cluster") or {}
     names = [cluster.get("leader"), *(peer["name"] for peer in cluster.get("replicas") or ())]
-    return {name for name in names if name}
+    return {name for name in names if name and not name.startswith(_NAMELESS)}
 
 
 def _own_name(connection: Connection) -> str:
