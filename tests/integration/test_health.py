@@ -105,7 +105,7 @@ async def test_both_are_ready_when_what_they_need_answers_and_not_before(
     try:
         await gateway.process.start()
         await until(lambda: get(gateway.health, "/livez") == (200, "ok"))
-        assert gateway.ready() == (503, "lacks superlink")
+        await until(lambda: gateway.ready() == (503, "lacks superlink"))
         await superlink.process.start()
         await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
         await until(lambda: grpc_health(gateway.address) == SERVING)
