@@ -17,8 +17,6 @@ from benchmarks.chaos.result import Result
 from benchmarks.chaos.servers import SERVERS
 from benchmarks.chaos.trial import endure
 
-_PROCESSES_PER_REPLICA = 3
-
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
@@ -47,7 +45,7 @@ def plans(options: argparse.Namespace) -> dict[str, Plan]:
         if (value := getattr(options, name)) is not None
     }
     plan = replace(plan, **given)
-    fair = plan.every * plan.replicas * _PROCESSES_PER_REPLICA
+    fair = plan.every * plan.processes
     spared = replace(plan, every=options.stock_every or fair, limit=plan.stock_limit)
     both = {"flower-nats": plan, "stock": spared}
     return {target: both[target] for target in options.target or both}

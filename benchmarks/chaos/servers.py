@@ -16,8 +16,6 @@ from harness.cluster import Cluster, Size
 from harness.environment import accepts_connections, clean_environment
 from harness.processes import START_SECONDS, Victim
 
-_NATS_SERVERS = 3
-
 
 @dataclass(frozen=True)
 class Mark:
@@ -41,9 +39,8 @@ class Servers:
 @asynccontextmanager
 async def flower_nats(folder: Path, plan: Plan) -> AsyncIterator[Servers]:
     """Run all that a user of `up --replicas` runs; the balancer and we ourselves are not killed."""
-    nats = _NATS_SERVERS if plan.replicas >= _NATS_SERVERS else 1
     postgres = PostgresServer(folder / "pg", folder / "postgres.log")
-    cluster = Cluster(folder, Size(nats, plan.replicas, plan.replicas), postgres)
+    cluster = Cluster(folder, Size(plan.nats_servers, plan.replicas, plan.replicas), postgres)
     try:
         await cluster.start()
         async with cluster.caddy() as caddy:
