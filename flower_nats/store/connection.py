@@ -142,13 +142,13 @@ class Database:
         deadline = time.monotonic() + patience
         while True:
             try:
-                await self._pool.wait(_CONNECT)
+                # Not `wait`, which closes the pool for good when its time is over.
+                async with self._pool.connection(timeout=_CONNECT):
+                    return
             except psycopg.OperationalError as exc:
                 if time.monotonic() > deadline:
                     await self.close()
                     raise Unavailable(f"the database does not answer: {exc}") from exc
-            else:
-                return
 
     async def close(self) -> None:
         """Give all connections back to the database."""

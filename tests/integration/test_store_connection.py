@@ -12,6 +12,7 @@ import pytest
 
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.model.errors import Unavailable
+from flower_nats.store import connection
 from flower_nats.store.connection import Database, StoreError, Transaction
 from flower_nats.store.durability import durability
 
@@ -123,6 +124,27 @@ async def test_a_database_that_is_not_there_is_unavailable() -> None:
 
     with pytest.raises(Unavailable):
         await database.open(patience=0.2)
+
+
+async def test_a_server_that_is_away_when_we_start_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_CONNECT", 0.1)
+    server = PostgresServer(tmp_path)
+    await server.start()
+    database = Database(server.dsn)
+    await server.stop()
+    try:
+        opening = asyncio.create_task(database.open(patience=60))
+        # Longer than one try to connect takes, and than the pool tries by itself.
+        await asyncio.sleep(2)
+        await server.start()
+        async with asyncio.timeout(20):
+            await opening
+        assert await database.fetch_one("SELECT 1 AS one") == {"one": 1}
+    finally:
+        await database.close()
+        await server.stop()
 
 
 async def test_a_server_that_ends_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
