@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from flower_nats.broker.subjects import MESSAGES_STREAM
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from harness.cluster import Cluster
@@ -31,6 +32,18 @@ async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
     freeze(cluster.superlinks[0])
     await asyncio.sleep(FREEZE_SECONDS)
     thaw(cluster.superlinks[0])
+    await running.app.more_rounds(2, within=60)
+
+    await running.end_unharmed()
+
+
+async def test_the_nats_server_that_leads_is_frozen(cluster: Cluster, running: Trial) -> None:
+    async with cluster.connection() as connection:
+        leader = (await connection.info(MESSAGES_STREAM))["cluster"]["leader"]
+    [frozen] = [server for server in cluster.nats if server.name == leader]
+    freeze(frozen)
+    await asyncio.sleep(FREEZE_SECONDS)
+    thaw(frozen)
     await running.app.more_rounds(2, within=60)
 
     await running.end_unharmed()
