@@ -47,7 +47,7 @@ class Killer:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due += self._plan.every
             if eligible := self._eligible():
-                await self._kill(self._random.choice(eligible))
+                self._hit(self._random.choice(eligible))
 
     async def settle(self) -> None:
         """Wait until everything is up again."""
@@ -57,17 +57,18 @@ class Killer:
         down = {fault.kind for fault in self.faults if fault.back is None}
         return [mark for mark in self._up.values() if mark.kind != "nats" or "nats" not in down]
 
-    async def _kill(self, mark: Mark) -> None:
+    def _hit(self, mark: Mark) -> None:
         del self._up[mark.victim.name]
         fault = Fault(mark.kind, mark.victim.name, time.monotonic())
         self.faults.append(fault)
         self._tell(f"killed {fault.name}")
-        await kill(mark.victim)
-        restart = asyncio.create_task(self._restart(mark, fault), name=f"restart {fault.name}")
-        self._restarts.add(restart)
-        restart.add_done_callback(self._restarts.discard)
+        # A task of its own: what was killed is started again even if the chaos ends meanwhile.
+        life = asyncio.create_task(self._kill_and_restart(mark, fault), name=f"kill {fault.name}")
+        self._restarts.add(life)
+        life.add_done_callback(self._restarts.discard)
 
-    async def _restart(self, mark: Mark, fault: Fault) -> None:
+    async def _kill_and_restart(self, mark: Mark, fault: Fault) -> None:
+        await kill(mark.victim)
         while True:
             await asyncio.sleep(max(0.0, fault.at + self._plan.down - time.monotonic()))
             try:

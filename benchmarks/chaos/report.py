@@ -43,7 +43,7 @@ def _figures(results: Sequence[Result]) -> dict[str, list[str]]:
         "runs completed": [f"{one.completed} of {one.runs}" for one in results],
         "messages pushed": [str(one.pushed) for one in results],
         "outcomes (error replies)": [f"{one.outcomes} ({one.error_replies})" for one in results],
-        "lost": [str(one.lost) for one in results],
+        "lost (no outcome at the end)": [str(one.lost) for one in results],
         "double outcomes": [str(one.doubles) for one in results],
         "handed out again": [str(one.repeated) for one in results],
         "logs not whole": [str(one.broken_logs) for one in results],
