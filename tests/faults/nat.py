@@ -120,9 +120,8 @@ def site() -> Iterator[Site]:
                 _ip("netns", "add", name)
                 stack.callback(_ip, "netns", "del", name)
             one.build()
-        except subprocess.CalledProcessError as exc:
-            reason = exc.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise NoNamespaces(f"no network namespaces with NAT here: {reason}") from exc
+        except (subprocess.CalledProcessError, OSError) as exc:
+            raise NoNamespaces(f"no network namespaces with NAT here: {_reason(exc)}") from exc
         yield one
 
 
@@ -158,6 +157,13 @@ def can_connect(namespace: str, host: str, port: int, within: float = 1.5) -> bo
         except TimeoutError:
             return False
         return True
+
+
+def _reason(exc: subprocess.CalledProcessError | OSError) -> str:
+    if isinstance(exc, OSError):
+        return str(exc)
+    last = exc.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    return " ".join(last) or str(exc)
 
 
 def _sweep() -> None:
