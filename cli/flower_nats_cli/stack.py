@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flower_nats.embedded.balancer import Balancer, find_caddy
 from flower_nats.embedded.postgres_server import PostgresServer
@@ -73,6 +75,7 @@ class Stack:
         self.settings = _with_claimed_addresses(settings)
         self.supervisor = Supervisor()
         self._environment = environment
+        self._since = ""
         data = settings.data
         self._broker = Broker(data, settings.replicas)
         self._edges = edges(self.settings.gateway, settings.replicas)
@@ -81,6 +84,7 @@ class Stack:
     async def start(self) -> RunningState:
         """Start everything, wait until it serves and publish its state."""
         data, start = self.settings.data, self.supervisor.start
+        self._since = datetime.now(UTC).isoformat()
         data.withdraw()
         await data.end_leftovers()
         await start([*self._broker.servers, self._postgres], _SERVER_GRACE)
@@ -155,7 +159,7 @@ class Stack:
         )
 
     async def _until_ready(self) -> None:
-        """Wait until the three APIs take connections and a superlink answers through NATS.
+        """Wait until the three APIs take connections and all replicas say that they serve.
 
         What ends before that is a mistake in the settings or the installation, so it is told at
         once and not started again.
@@ -166,11 +170,18 @@ class Stack:
                 self.supervisor.check()
                 if self._accept_connections():
                     with suppress(Unavailable):
-                        await client.ask(patience=1.0)
-                        return
+                        if self._all_serve(await client.ask(patience=1.0)):
+                            return
                 await asyncio.sleep(_POLL_SECONDS)
         logs = self.settings.data.log_of("*").parent
         raise ProcessFailedError(f"Not ready within {_READY_SECONDS:.0f} s; see {logs}.")
+
+    def _all_serve(self, report: Mapping[str, Any]) -> bool:
+        """Whether as many replicas as were started have been heard of since."""
+        kinds = Counter(
+            replica["kind"] for replica in report["replicas"] if replica["since"] >= self._since
+        )
+        return all(kinds[kind] >= self.settings.replicas for kind in ("superlink", "gateway"))
 
     def _accept_connections(self) -> bool:
         listeners = [self.settings.gateway, *self._edges.gateways]

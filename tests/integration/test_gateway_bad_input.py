@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
@@ -363,17 +364,29 @@ async def test_superexec_calls_need_the_secret_and_cannot_be_replayed(
         assert await refusal(pull(sign(secret, -400))) == denied
 
 
-async def test_thousands_of_silent_connections_hinder_nobody(gateway: Gateway) -> None:
+SILENT = 10_000
+SILENT_CALLERS = """
+import socket, sys
+address, count = (sys.argv[1], int(sys.argv[2])), int(sys.argv[3])
+held = [socket.create_connection(address, 30) for _ in range(count)]
+print("silent", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_ten_thousand_silent_connections_hinder_nobody(gateway: Gateway) -> None:
     node, app = await gateway.node(), await gateway.server_app()
     host, _, port = gateway.settings.fleet_api_address.partition(":")
-    silent = []
-    try:
-        for _ in range(20):
-            opening = (asyncio.open_connection(host, int(port)) for _ in range(100))
-            silent += await asyncio.gather(*opening)
-        question = instruction(app.run_id, node.node_id)
-        await app.send(question)
-        assert (await node.pull())[0].metadata.message_id == question.message_id
-    finally:
-        for _, writer in silent:
-            writer.close()
+    # From a process of their own, for each takes a file at either end.
+    command = [sys.executable, "-c", SILENT_CALLERS, host, port, str(SILENT)]
+    pipe = asyncio.subprocess.PIPE
+    callers = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+    assert callers.stdout is not None
+    assert await asyncio.wait_for(callers.stdout.readline(), 60) == b"silent\n"
+
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    assert (await node.pull())[0].metadata.message_id == question.message_id
+
+    assert callers.returncode is None
+    await callers.communicate(b"")
