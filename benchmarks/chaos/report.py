@@ -40,6 +40,7 @@ def _figures(results: Sequence[Result]) -> dict[str, list[str]]:
     return {
         "seconds": [f"{one.seconds:.0f}" for one in results],
         "kills": [_kills(one) for one in results],
+        "starts that failed and were made again": [str(one.failed_starts) for one in results],
         "runs completed": [f"{one.completed} of {one.runs}" for one in results],
         "messages pushed": [str(one.pushed) for one in results],
         "outcomes (error replies)": [f"{one.outcomes} ({one.error_replies})" for one in results],

@@ -22,6 +22,8 @@ class Result:
 
     faults: list[Fault]
     failed_starts: int
+    """Starts of killed processes that failed at first."""
+
     runs: int
     completed: int
     """Runs that ended `finished:completed` with the result of a run in which nothing goes wrong."""
