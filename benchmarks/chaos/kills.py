@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.servers import Mark, StartError
-from harness.processes import kill
+from tests.harness.processes import kill
 
 
 @dataclass

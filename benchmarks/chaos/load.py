@@ -11,10 +11,10 @@ import grpc.aio
 
 from benchmarks.chaos.plan import Plan
 from flower_nats.wire import control_pb2 as control
-from harness.apps import StockApp
-from harness.follower import LogFollower
-from harness.nodes import Node, StockNode
-from harness.wire import Made, Wire
+from tests.harness.apps import StockApp
+from tests.harness.follower import LogFollower
+from tests.harness.nodes import Node, StockNode
+from tests.harness.wire import Made, Wire
 
 _LOG_SECONDS = 60.0
 _PAUSE_AFTER_REFUSAL = 1.0

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from benchmarks.chaos.plan import Plan
-from harness.supernodes import StockSuperNode
+from tests.harness.supernodes import StockSuperNode
 
 
 @asynccontextmanager

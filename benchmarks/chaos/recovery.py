@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.chaos.kills import Fault
-from harness.wire import Made
+from tests.harness.wire import Made
 
 WINDOW = 5.0
 """Seconds after a kill in which silence is looked for."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from benchmarks.chaos.kills import Fault
 from benchmarks.chaos.load import Load, Run
 from benchmarks.chaos.recovery import Recovery, recoveries
-from harness import app
+from tests.harness import app
 
 _COMPLETED = "finished:completed"
 

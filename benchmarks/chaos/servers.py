@@ -12,9 +12,9 @@ from benchmarks.chaos.plan import Plan
 from benchmarks.targets import StockSqlite
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
-from harness.cluster import Cluster, Size
-from harness.environment import accepts_connections, clean_environment
-from harness.processes import START_SECONDS, Victim
+from tests.harness.cluster import Cluster, Size
+from tests.harness.environment import accepts_connections, clean_environment
+from tests.harness.processes import START_SECONDS, Victim
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.children import Child, wait_until
-from harness.environment import SCRIPTS, clean_environment
 from tests.e2e.certificates import NodeKey
 from tests.e2e.servers import ServerUnderTest
+from tests.harness.children import Child, wait_until
+from tests.harness.environment import SCRIPTS, clean_environment
 
 APPS = Path(__file__).parent / "apps"
 CONNECTION = "under-test"

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from harness.children import Child, wait_until
-from harness.environment import accepts_connections, free_port
 from tests.e2e.certificates import ServerCertificates
+from tests.harness.children import Child, wait_until
+from tests.harness.environment import accepts_connections, free_port
 
 STOCK = os.environ.get("FLOWER_NATS_E2E_STOCK") == "1"
 

@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.children import Child, wait_until
-from harness.environment import SCRIPTS, clean_environment, free_port
 from tests.e2e.federation import APPS, run_id_in
+from tests.harness.children import Child, wait_until
+from tests.harness.environment import SCRIPTS, clean_environment, free_port
 
 START_TIMEOUT = 60.0
 

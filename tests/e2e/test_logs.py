@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from harness.children import NotYetError
 from tests.e2e.federation import Federation
+from tests.harness.children import NotYetError
 
 LINE = re.compile(r"^line (\d+) printed at ([\d.]+)$", re.MULTILINE)
 LINES = 20

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.children import wait_until
-from harness.environment import SCRIPTS
 from tests.e2e.federation import Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest
+from tests.harness.children import wait_until
+from tests.harness.environment import SCRIPTS
 
 pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")
 

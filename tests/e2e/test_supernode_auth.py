@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.children import wait_until
 from tests.e2e.certificates import NodeKey, create_node_key, create_server_certificates
 from tests.e2e.federation import Federation, SuperNode
 from tests.e2e.servers import ServerOptions
+from tests.harness.children import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from flower_nats.wire import appio_pb2 as appio
-from harness.cluster import Cluster
-from harness.processes import kill, terminate
 from tests.faults.trial import Trial
+from tests.harness.cluster import Cluster
+from tests.harness.processes import kill, terminate
 
 CALLERS = 8
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.cluster import Cluster
-from harness.processes import kill
 from tests.faults.trial import Trial
+from tests.harness.cluster import Cluster
+from tests.harness.processes import kill
 
 
 async def test_a_gateway_is_killed(cluster: Cluster, running: Trial) -> None:

@@ -11,12 +11,12 @@ from functools import partial
 import pytest
 import pytest_asyncio
 
-from harness.balancer import Balancer, Line
-from harness.cluster import Cluster, Front
-from harness.supernodes import StockSuperNode, fab
 from tests.faults import nat
 from tests.faults.conftest import FULL
 from tests.faults.trial import Trial
+from tests.harness.balancer import Balancer, Line
+from tests.harness.cluster import Cluster, Front
+from tests.harness.supernodes import StockSuperNode, fab
 
 SUPERNODES = 2
 IDLE_SECONDS = 120.0 if FULL else 25.0

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from harness.balancer import Moment
-from harness.cluster import Cluster
-from harness.nodes import StockNode
 from tests.faults.trial import Trial, fresh_trial
+from tests.harness.balancer import Moment
+from tests.harness.cluster import Cluster
+from tests.harness.nodes import StockNode
 
 
 async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(

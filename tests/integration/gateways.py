@@ -20,8 +20,8 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.server import serve
-from harness.clients import ServerApp, SuperNode
-from harness.fabs import make_fab
+from tests.harness.clients import ServerApp, SuperNode
+from tests.harness.fabs import make_fab
 from tests.integration.superlinks import Superlink, running_superlink
 
 M = TypeVar("M", bound=ProtoMessage)

@@ -34,7 +34,7 @@ from flower_nats_gateway.call import Call, Drain
 from flower_nats_gateway.fleet import FleetService
 from flower_nats_gateway.objects import ObjectService
 from flower_nats_gateway.serverappio import ServerAppIoService
-from harness.messages import Parcel, parcel
+from tests.harness.messages import Parcel, parcel
 from tests.integration.crashing import Clock, SteppedConnection
 
 M = TypeVar("M", bound=ProtoMessage)

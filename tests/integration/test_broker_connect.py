@@ -8,7 +8,7 @@ import pytest
 
 from flower_nats.broker.connection import Connection
 from flower_nats.model.errors import Unavailable
-from harness.environment import free_port
+from tests.harness.environment import free_port
 
 
 async def test_connecting_gives_up_after_its_patience() -> None:

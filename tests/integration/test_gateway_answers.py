@@ -16,8 +16,8 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flower_nats_gateway.turnstile import PLACES
-from harness.balancer import Frames
-from harness.messages import instruction
+from tests.harness.balancer import Frames
+from tests.harness.messages import instruction
 from tests.integration.gateways import running_stack
 
 CALLS = 20

@@ -24,9 +24,9 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.messages import Outgoing
 from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO
-from harness.clients import SuperNode
-from harness.fabs import make_fab
-from harness.messages import Parcel, instruction, parcel, reply
+from tests.harness.clients import SuperNode
+from tests.harness.fabs import make_fab
+from tests.harness.messages import Parcel, instruction, parcel, reply
 from tests.integration.gateways import Gateway, running_stack
 
 Status = grpc.StatusCode

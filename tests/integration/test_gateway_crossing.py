@@ -6,8 +6,8 @@ import asyncio
 import time
 from dataclasses import replace
 
-from harness.clients import ServerApp, SuperNode
-from harness.messages import Parcel, instruction, reply
+from tests.harness.clients import ServerApp, SuperNode
+from tests.harness.messages import Parcel, instruction, reply
 from tests.integration.gateways import Gateway, running_gateway
 from tests.integration.superlinks import running_superlink
 

@@ -18,7 +18,7 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats_gateway import serverappio as serverappio_service
-from harness.messages import inflate, instruction, reply
+from tests.harness.messages import inflate, instruction, reply
 from tests.integration.gateways import Gateway, running_gateway, running_stack
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
-from harness.messages import Parcel, instruction, reply
+from tests.harness.messages import Parcel, instruction, reply
 
 RUN, NODE = 2**63 + 5, 2**64 - 7
 

@@ -13,7 +13,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.superlink import messages
 from flower_nats.superlink.messages import MessageHousekeeping
-from harness.messages import Parcel, inflate, instruction, reply
+from tests.harness.messages import Parcel, inflate, instruction, reply
 
 RUN, NODE = 77, 2**64 - 9
 

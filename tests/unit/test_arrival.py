@@ -5,7 +5,7 @@ from __future__ import annotations
 from flwr.app import ConfigRecord, RecordDict
 
 from flower_nats_gateway.arrival import Arrival
-from harness.messages import Parcel, instruction
+from tests.harness.messages import Parcel, instruction
 
 RUN = 7
 

@@ -22,7 +22,7 @@ from flower_nats.wire.messages import (
     error_reply,
     object_ids,
 )
-from harness.messages import inflate, instruction, parcel, reply
+from tests.harness.messages import inflate, instruction, parcel, reply
 
 ids = st.integers(0, 2**64 - 1)
 hex_ids = st.binary(min_size=32, max_size=32).map(bytes.hex)

@@ -15,7 +15,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.wire.methods import BY_NAME
-from harness.balancer import Line
+from tests.harness.balancer import Line
 
 Metadata = Sequence[tuple[str, str | bytes]]
 

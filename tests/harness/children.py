@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import psutil
 
-from harness.environment import SCRIPTS, clean_environment
+from tests.harness.environment import SCRIPTS, clean_environment
 
 Result = TypeVar("Result")
 

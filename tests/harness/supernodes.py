@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flwr.cli.build import build_fab_from_disk
 
-from harness.children import Child
-from harness.environment import SCRIPTS, free_port
+from tests.harness.children import Child
+from tests.harness.environment import SCRIPTS, free_port
 
 _LOSS = re.compile(r".*ERROR.*")
 _HERE = Path(__file__).parent

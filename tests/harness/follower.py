@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from flower_nats.wire import control_pb2 as control
-from harness.wire import Wire
+from tests.harness.wire import Wire
 
 _REFRESH = 60.0
 _RECONNECT = 0.5
