@@ -50,7 +50,7 @@ class StockSuperNode:
         self._process = Child(
             within(*command),
             log_file=home / f"supernode-{number}.log",
-            environment={"FLWR_HOME": str(home), "PYTHONPATH": str(_HERE.parent)},
+            environment={"FLWR_HOME": str(home), "PYTHONPATH": str(_HERE.parents[1])},
         )
 
     async def until_online(self) -> None:
