@@ -40,7 +40,11 @@ from flower_nats_gateway.identities import Identities
 from flower_nats_gateway.leaving import CallsInHand, hang_up
 from flower_nats_gateway.listener import Listener, allow_many_connections, listen
 from flower_nats_gateway.loglines import LogLines
-from flower_nats_gateway.memory import collect_seldom, return_freed_memory
+from flower_nats_gateway.memory import (
+    collect_seldom,
+    return_freed_memory_forever,
+    set_up_allocator,
+)
 from flower_nats_gateway.objects import ObjectService
 from flower_nats_gateway.serverappio import ServerAppIoService
 from flower_nats_gateway.usage import Usage
@@ -183,6 +187,7 @@ class Gateway:
             "announce": self._announce_forever(),
             "health": self._tell_health_forever(),
             "connection": self._connection.until_ended(),
+            "memory": return_freed_memory_forever(),
         }
 
     async def _announce_forever(self) -> None:
@@ -244,7 +249,7 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     allow_many_connections()
-    return_freed_memory()
+    set_up_allocator()
     collect_seldom()
     connection = await until(stop, Connection.connect(settings.nats, "gateway"))
     if connection is None:
