@@ -75,7 +75,6 @@ class Stack:
         self.settings = _with_claimed_addresses(settings)
         self.supervisor = Supervisor()
         self._environment = environment
-        self._since = ""
         data = settings.data
         self._broker = Broker(data, settings.replicas)
         self._edges = edges(self.settings.gateway, settings.replicas)
@@ -84,7 +83,7 @@ class Stack:
     async def start(self) -> RunningState:
         """Start everything, wait until it serves and publish its state."""
         data, start = self.settings.data, self.supervisor.start
-        self._since = datetime.now(UTC).isoformat()
+        began = datetime.now(UTC).isoformat()
         data.withdraw()
         await data.end_leftovers()
         await start([*self._broker.servers, self._postgres], _SERVER_GRACE)
@@ -93,7 +92,7 @@ class Stack:
         await start(self._gateways(), _GATEWAY_GRACE)
         await start(self._balancers(), _BALANCER_GRACE)
         await start(self._superexecs(), _SUPEREXEC_GRACE)
-        await self._until_ready()
+        await self._until_ready(began)
         self.supervisor.watch()
         state = self._state()
         data.publish(state)
@@ -158,7 +157,7 @@ class Stack:
             )
         )
 
-    async def _until_ready(self) -> None:
+    async def _until_ready(self, began: str) -> None:
         """Wait until the three APIs take connections and all replicas say that they serve.
 
         What ends before that is a mistake in the settings or the installation, so it is told at
@@ -170,16 +169,16 @@ class Stack:
                 self.supervisor.check()
                 if self._accept_connections():
                     with suppress(Unavailable):
-                        if self._all_serve(await client.ask(patience=1.0)):
+                        if self._all_serve(await client.ask(patience=1.0), began):
                             return
                 await asyncio.sleep(_POLL_SECONDS)
         logs = self.settings.data.log_of("*").parent
         raise ProcessFailedError(f"Not ready within {_READY_SECONDS:.0f} s; see {logs}.")
 
-    def _all_serve(self, report: Mapping[str, Any]) -> bool:
-        """Whether as many replicas as were started have been heard of since."""
+    def _all_serve(self, report: Mapping[str, Any], began: str) -> bool:
+        """Whether as many replicas as were started have been heard of since `began` (ISO 8601)."""
         kinds = Counter(
-            replica["kind"] for replica in report["replicas"] if replica["since"] >= self._since
+            replica["kind"] for replica in report["replicas"] if replica["since"] >= began
         )
         return all(kinds[kind] >= self.settings.replicas for kind in ("superlink", "gateway"))
 

@@ -1,6 +1,7 @@
 """What the broker promises about what it has acknowledged, read off its servers."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -80,9 +81,7 @@ async def _settings(connection: Connection, wanted: set[str]) -> dict[str, str]:
         heard[name] = ALWAYS if config.get("sync_always") else f"{seconds:g} s"
         return wanted <= heard.keys()
 
-    try:
+    # Nobody may ask them, if so: others have answered a request on a stream just now.
+    with suppress(Unavailable):
         await connection.ask_all(_SETTINGS, hear, _HEAR_SECONDS)
-    except Unavailable:
-        # Nobody may ask them. Others have answered a request on a stream just now.
-        return heard
     return heard
