@@ -6,12 +6,15 @@ import signal
 from collections.abc import AsyncIterator
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flower_nats.model.errors import Unavailable
-from flower_nats_gateway.verifier import Verifier
+from flower_nats_gateway.verifier import Verifier, check
 
 KEY = ec.generate_private_key(ec.SECP384R1())
 PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -47,6 +50,29 @@ async def test_what_is_no_key_or_no_signature_is_not_valid(verifier: Verifier) -
     assert not await verifier.verify(PEM, b"m", b"no signature")
     assert not await verifier.verify(PEM * 1000, b"m", sign(b"m"))
     assert await verifier.verify(PEM, b"m", sign(b"m"))
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
+async def test_keys_of_any_curve_are_verified(verifier: Verifier, curve: ec.EllipticCurve) -> None:
+    key = ec.generate_private_key(curve)
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    signature = key.sign(b"m", ec.ECDSA(hashes.SHA256()))
+    assert await verifier.verify(pem, b"m", signature)
+    assert not await verifier.verify(pem, b"other", signature)
+
+
+@given(st.integers(0, 110), st.integers(0, 255), st.binary(max_size=3), st.booleans())
+def test_damaged_signatures_get_the_verdict_that_openssl_gives(
+    at: int, byte: int, appended: bytes, is_cut: bool
+) -> None:
+    whole = sign(b"m")
+    damaged = whole[:at] + (b"" if is_cut else bytes([byte]) + whole[at + 1 :]) + appended
+    try:
+        KEY.public_key().verify(damaged, b"m", ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        assert not check(PEM, b"m", damaged)
+    else:
+        assert check(PEM, b"m", damaged)
 
 
 async def test_a_child_that_was_killed_is_replaced(verifier: Verifier) -> None:
