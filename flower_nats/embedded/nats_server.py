@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from flower_nats.embedded.ports import free_ports
 from flower_nats.embedded.process import (
     OwnedProcess,
     ProcessFailedError,
@@ -67,7 +67,7 @@ class NatsServer:
     ) -> None:
         self._directory = directory.resolve()
         self._membership = membership
-        self._port = membership.client_port if membership else -1
+        self._port = membership.client_port if membership else 0
         self._process = OwnedProcess(
             ProcessSpec(
                 name=membership.name if membership else "nats",
@@ -101,9 +101,10 @@ class NatsServer:
         private_directory(self._directory)
         for leftover in self._directory.glob("*.ports"):
             leftover.unlink()
+        self._port = self._port or free_ports(1)[0]
         self._write_config()
         await self._process.start()
-        self._port = await self._listening_port()
+        await self._until_ready()
         return self.url
 
     def exit_code(self) -> int | None:
@@ -155,19 +156,16 @@ class NatsServer:
             **_cluster_config(self._membership),
         }
 
-    async def _listening_port(self) -> int:
-        """Read the port from the file that the server writes when it is ready for clients."""
+    async def _until_ready(self) -> None:
+        """Wait for the file that the server writes when it is ready for clients."""
         ports = self._directory / f"nats-server_{self._process.pid}.ports"
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if self._process.exit_code() is not None:
                 raise self._process.failure()
-            try:
-                listening = json.loads(ports.read_text())["nats"][0]
-            except (FileNotFoundError, ValueError):
-                await asyncio.sleep(_POLL_SECONDS)
-                continue
-            return urlsplit(listening).port or 0
+            if ports.exists():
+                return
+            await asyncio.sleep(_POLL_SECONDS)
         await self._process.stop()
         raise ProcessFailedError(f"nats-server was not ready within {_START_SECONDS:.0f} s.")
 

@@ -8,16 +8,15 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from flower_nats.embedded.ports import free_ports
+
 # Where the console scripts of this environment are: stock clients start each other by name.
 SCRIPTS = Path(sys.executable).parent
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of the loopback interface that no outgoing connection takes between restarts."""
+    return free_ports(1)[0]
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
