@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
+from itertools import combinations
 
 import click
 
@@ -29,9 +31,11 @@ def address_argument(value: str) -> str:
 def split_address(address: str) -> tuple[str, int]:
     """Return host (without brackets) and port; raises ValueError."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+    bare = host.removeprefix("[").removesuffix("]")
+    numeric = port.isascii() and port.isdecimal()
+    if not colon or not bare or not numeric or int(port) > 65535 or (":" in host and bare == host):
         raise ValueError(f"{address!r} is not an address such as 127.0.0.1:9092.")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return bare, int(port)
 
 
 def join_address(host: str, port: int) -> str:
@@ -56,6 +60,19 @@ def claim_address(address: str) -> str:
         except OSError as exc:
             raise AddressInUseError(f"Cannot listen on {address}: {exc.strerror}.") from exc
         return join_address(host, probe.getsockname()[1])
+
+
+def check_distinct(addresses: Mapping[str, str | None]) -> None:
+    """Raise UsageError if two servers of a process were to listen on one port.
+
+    The system would let them, and give each of them a part of the connections. `addresses` are by
+    the options that say them.
+    """
+    given = [(option, split_address(address)) for option, address in addresses.items() if address]
+    for (one, (host, port)), (other, (other_host, other_port)) in combinations(given, 2):
+        shared = host == other_host or {host, other_host} & {EVERYWHERE, "::"}
+        if port == other_port != 0 and shared:
+            raise click.UsageError(f"{one} and {other} have the same port, {port}.")
 
 
 def reachable(address: str) -> str:

@@ -22,6 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import click
+
 from flower_nats.embedded.process import (
     end_remembered,
     private_directory,
@@ -33,6 +35,10 @@ from flower_nats.model.errors import FlowerNatsError
 
 class DirectoryInUseError(FlowerNatsError):
     """Another `flower-nats up` owns the directory."""
+
+
+class StateUnreadableError(FlowerNatsError):
+    """What a runtime has published about itself cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +102,12 @@ class DataDir:
     def owned(self) -> Iterator[None]:
         """Own the directory, which is created if needed, for the time of a `with` block.
 
-        Raises DirectoryInUseError, which names the owner's pid.
+        Raises DirectoryInUseError, which names the owner's pid, and BadParameter for what cannot be
+        such a directory.
         """
-        private_directory(self.path)
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        with self._refused():
+            private_directory(self.path)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,12 +122,26 @@ class DataDir:
         finally:
             os.close(descriptor)
 
-    def owner(self) -> int | None:
-        """Return the pid of the `up` that owns the directory, None if nobody does."""
+    def was_used(self) -> bool:
+        """Whether an `up` has ever been started on it."""
         try:
-            descriptor = os.open(self._lock, os.O_RDONLY)
+            self._lock.lstat()
         except FileNotFoundError:
+            return False
+        except OSError:
+            # There is something, and whoever wants it is told what is wrong with it.
+            return True
+        return True
+
+    def owner(self) -> int | None:
+        """Return the pid of the `up` that owns the directory, None if nobody does.
+
+        Raises BadParameter for what cannot be such a directory.
+        """
+        if not self.was_used():
             return None
+        with self._refused():
+            descriptor = os.open(self._lock, os.O_RDONLY)
         try:
             # A shared lock: asking does not keep the next `up` out for longer than it takes.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -138,10 +160,18 @@ class DataDir:
         self._state.unlink(missing_ok=True)
 
     def state(self) -> RunningState | None:
-        """Return what a ready runtime has published; None without one."""
+        """Return what a ready runtime has published; None without one.
+
+        Raises StateUnreadableError.
+        """
         owner = self.owner()
         with suppress(FileNotFoundError):
-            state = RunningState(**json.loads(self._state.read_text()))
+            try:
+                state = RunningState(**json.loads(self._state.read_text()))
+            except (ValueError, TypeError) as exc:
+                raise StateUnreadableError(
+                    f"{self._state} was not written by this version of flower-nats."
+                ) from exc
             # What an `up` that was killed has left says nothing about the present one.
             return state if state.pid == owner else None
         return None
@@ -164,6 +194,16 @@ class DataDir:
         ended = [await end_remembered(pid_file) for pid_file in pid_files]
         return sum(ended)
 
+    @contextmanager
+    def _refused(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise click.BadParameter(
+                f"{self.path} cannot be used: {exc.strerror}. Remedy: another --data-dir.",
+                param_hint="--data-dir",
+            ) from exc
+
     @property
     def _run(self) -> Path:
         return self.path / "run"
@@ -178,3 +218,8 @@ class DataDir:
 
     def _named(self) -> int:
         return int(self._lock.read_text() or 0)
+
+
+def never_started(path: Path | str) -> str:
+    """Return what to tell people who ask for a directory that was never used."""
+    return f"Nothing was ever started on {path}. Say --data-dir as `flower-nats up` was told."

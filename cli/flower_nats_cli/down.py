@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from flower_nats_cli import options as opts
-from flower_nats_cli.datadir import DataDir
+from flower_nats_cli.datadir import DataDir, never_started
 
 _LIMIT_SECONDS = 15.0
 _POLL_SECONDS = 0.05
@@ -31,8 +31,10 @@ def down(data_dir: Path) -> None:
     leftovers = _end_leftovers(data)
     if leftovers:
         click.echo(f"Ended {leftovers} processes that a killed `flower-nats up` had left.")
-    else:
+    elif data.was_used():
         click.echo(f"Nothing runs on {data.path}.")
+    else:
+        click.echo(never_started(data.path))
 
 
 def _end(data: DataDir, owner: int) -> None:
@@ -48,7 +50,7 @@ def _end(data: DataDir, owner: int) -> None:
 
 
 def _end_leftovers(data: DataDir) -> int:
-    if not data.path.exists():
+    if not data.was_used():
         return 0
     with data.owned():
         return asyncio.run(data.end_leftovers())

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from flower_nats.logs import configure_logs
 from flower_nats.settings import GatewaySettings
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import EVERYWHERE, join_address
@@ -30,7 +29,7 @@ def gateway(**options: Any) -> None:
     --insecure or --tls-terminated it needs TLS certificates.
     """
     settings = gateway_settings(options)
-    configure_logs(settings.log)
+    opts.start_logs(settings.log)
     import uvloop
 
     from flower_nats_gateway.server import serve
@@ -47,7 +46,7 @@ def gateway_settings(options: opts.Options) -> GatewaySettings:
             "TLS certificates are required: give --ssl-certfile, --ssl-keyfile and "
             "--ssl-ca-certfile. To serve unencrypted, say --insecure."
         )
-    return GatewaySettings(
+    settings = GatewaySettings(
         nats=options["nats"],
         serverappio_api_address=_address(options, "serverappio", 9091),
         fleet_api_address=_address(options, "fleet", 9092),
@@ -61,6 +60,8 @@ def gateway_settings(options: opts.Options) -> GatewaySettings:
         drain_delay=opts.drain_delay(options),
         log=opts.log_settings(options),
     )
+    opts.check_gateway_addresses(settings)
+    return settings
 
 
 def _address(options: opts.Options, api: str, port: int) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats_cli.config_file import defaults_in
 from flower_nats_cli.demo import demo
 from flower_nats_cli.down import down
 from flower_nats_cli.gateway import gateway
@@ -27,17 +27,8 @@ class _Group(click.Group):
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    if path is None:
-        return
-    try:
-        tables = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as exc:
-        raise click.BadParameter(f"{path} is not TOML: {exc}") from exc
-    ctx.default_map = {
-        command: {key.replace("-", "_"): value for key, value in table.items()}
-        for command, table in tables.items()
-        if isinstance(table, dict)
-    }
+    if path is not None:
+        ctx.default_map = defaults_in(path, main)
 
 
 @click.group(

@@ -13,8 +13,17 @@ from typing import Any, TypeVar
 
 import click
 
-from flower_nats.settings import Isolation, LogSettings, SuperexecSettings, TlsFiles
-from flower_nats_cli.addresses import address_argument
+from flower_nats.broker.urls import check_url
+from flower_nats.logs import configure_logs
+from flower_nats.settings import (
+    GatewaySettings,
+    Isolation,
+    LogSettings,
+    SuperexecSettings,
+    TlsFiles,
+)
+from flower_nats_cli.addresses import address_argument, check_distinct
+from flower_nats_cli.certificates import check_certificate, check_files
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Options = Mapping[str, Any]
@@ -24,10 +33,16 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 def _urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
     # Click converts a default that is a tuple already once more.
-    urls = value if isinstance(value, tuple) else tuple(value.split(","))
-    if not all(url.strip() for url in urls):
-        raise click.BadParameter(f"{value!r} is not a list of URLs.")
-    return tuple(url.strip() for url in urls)
+    urls = value if isinstance(value, tuple) else tuple(url.strip() for url in value.split(","))
+    for number, url in enumerate(urls, 1):
+        try:
+            check_url(url)
+        except ValueError as exc:
+            # Not the URL itself, which may hold a password.
+            raise click.BadParameter(
+                f"URL {number} of {len(urls)} is not one such as nats://HOST:PORT: {exc}."
+            ) from exc
+    return urls
 
 
 def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -214,17 +229,31 @@ def log_settings(options: Options) -> LogSettings:
     )
 
 
+def start_logs(settings: LogSettings) -> None:
+    """Log as the settings say from now on; raises BadParameter if the file cannot be written."""
+    try:
+        configure_logs(settings)
+    except OSError as exc:
+        raise click.BadParameter(
+            f"{settings.file} cannot be written: {exc.strerror}. Remedy: if its directory is not "
+            "there, create it; or another --log-file.",
+            param_hint="--log-file",
+        ) from exc
+
+
 def tls_files(options: Options, prefix: str = "") -> TlsFiles | None:
     """Read the three files of `tls_options` (prefix "" or "appio_"); None for no TLS.
 
-    Raises UsageError if some of the three are missing.
+    Raises UsageError if some of the three are missing, or are not what they should be.
     """
     if options["insecure"]:
         return None
     names = [f"{prefix}ssl_{kind}" for kind in ("certfile", "keyfile", "ca_certfile")]
     certificate, key, ca_certificate = (options[name] for name in names)
     if certificate and key and ca_certificate:
-        return TlsFiles(certificate.resolve(), key.resolve(), ca_certificate.resolve())
+        files = TlsFiles(certificate.resolve(), key.resolve(), ca_certificate.resolve())
+        check_files(files, f"{prefix}ssl".replace("_", "-"))
+        return files
     if certificate or key or ca_certificate:
         flags = ", ".join("--" + name.replace("_", "-") for name in names)
         raise click.UsageError(f"TLS needs all three of {flags}.")
@@ -242,6 +271,19 @@ def check_supernode_auth(options: Options, *, encrypted: bool) -> bool:
     return enabled
 
 
+def check_gateway_addresses(settings: GatewaySettings) -> None:
+    """Raise UsageError if two of a gateway's servers were to listen on one port."""
+    check_distinct(
+        {
+            "--serverappio-api-address": settings.serverappio_api_address,
+            "--fleet-api-address": settings.fleet_api_address,
+            "--control-api-address": settings.control_api_address,
+            "--health-server-address": settings.health_server_address,
+            "--http-health-address": settings.http_health_address,
+        }
+    )
+
+
 def superexec_secret(options: Options) -> bytes | None:
     """Read the file of `superexec_secret_option`; raises UsageError if it is empty."""
     path = options["superexec_auth_secret_file"]
@@ -256,9 +298,13 @@ def superexec_secret(options: Options) -> bytes | None:
 def superexec_settings(
     options: Options, address: str, ca_certificate: Path | None
 ) -> SuperexecSettings | None:
-    """Read what a SuperExec of ours needs; None in `process` isolation."""
+    """Read what a SuperExec of ours needs; None in `process` isolation. Raises UsageError."""
     if options["isolation"] == Isolation.PROCESS:
         return None
+    # It would only be started again and again.
+    superexec_secret(options)
+    if ca_certificate is not None:
+        check_certificate(ca_certificate, "--appio-ssl-ca-certfile")
     return SuperexecSettings(
         appio_api_address=address,
         ca_certificate=ca_certificate,

@@ -14,7 +14,7 @@ from flower_nats.logs import configure_logs
 from flower_nats.model.errors import ApiError
 from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
-from flower_nats_cli.datadir import DataDir, RunningState
+from flower_nats_cli.datadir import DataDir, RunningState, never_started
 from flower_nats_cli.runtime_status import status_client
 
 _PATIENCE_SECONDS = 5.0
@@ -43,9 +43,10 @@ async def _report(data: DataDir) -> dict[str, Any]:
     state = data.state()
     if state is None:
         owner = data.owner()
+        stopped = "stopped" if data.was_used() else "never started"
         return {
             "healthy": False,
-            "state": "stopped" if owner is None else "starting or ending",
+            "state": stopped if owner is None else "starting or ending",
             "pid": owner,
             "data_dir": str(data.path),
         }
@@ -79,6 +80,9 @@ def _describe(data: DataDir, state: RunningState) -> dict[str, Any]:
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    if report["state"] == "never started":
+        yield never_started(report["data_dir"])
+        return
     if report["state"] != "running":
         by = f" (pid {report['pid']})" if report["pid"] else ""
         yield f"flower-nats on {report['data_dir']} is {report['state']}{by}."

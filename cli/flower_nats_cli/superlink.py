@@ -7,7 +7,6 @@ from typing import Any
 import click
 import uvloop
 
-from flower_nats.logs import configure_logs
 from flower_nats.settings import SuperlinkSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import LOOPBACK, join_address, reachable
@@ -17,10 +16,25 @@ from flower_nats_cli.supervisor import Supervisor
 _SUPEREXEC_GRACE_SECONDS = 3.0
 
 
+def _database_argument(value: str) -> str:
+    from flower_nats.store.dsn import check_dsn
+
+    try:
+        check_dsn(value)
+    except ValueError as exc:
+        # Not the string itself, which may hold a password.
+        raise click.BadParameter(
+            f"It is not one such as postgresql://USER:PASSWORD@HOST/DATABASE: {exc}. Special "
+            "characters of a password are written as %XX."
+        ) from exc
+    return value
+
+
 @click.command()
 @opts.nats_option
 @click.option(
     "--database",
+    type=_database_argument,
     metavar="URL",
     required=True,
     help="PostgreSQL, as postgresql://USER:PASSWORD@HOST/DATABASE; "
@@ -42,7 +56,7 @@ def superlink(**options: Any) -> None:
     connects to the gateway at --serverappio-api-address.
     """
     settings = superlink_settings(options)
-    configure_logs(settings.log)
+    opts.start_logs(settings.log)
     uvloop.run(_run(settings))
 
 

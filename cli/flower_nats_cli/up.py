@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from flower_nats.logs import configure_logs, get_logger
+from flower_nats.logs import get_logger
 from flower_nats.settings import GatewaySettings, Isolation, LogSettings
 from flower_nats.stopping import until
 from flower_nats_cli import options as opts
@@ -47,8 +47,8 @@ def up(**options: Any) -> None:
     Ctrl-C or SIGTERM ends all of it, and the next `up` on the directory has every run again.
     """
     settings = stack_settings(options)
-    configure_logs(opts.log_settings(options))
     with settings.data.owned():
+        opts.start_logs(opts.log_settings(options))
         asyncio.run(_run(settings))
 
 
@@ -73,7 +73,7 @@ def _gateway_settings(options: opts.Options) -> GatewaySettings:
     host = EVERYWHERE if tls or insecure else LOOPBACK
     for_others = options["isolation"] == Isolation.PROCESS and (appio_tls or insecure)
     appio_host = EVERYWHERE if for_others else LOOPBACK
-    return GatewaySettings(
+    settings = GatewaySettings(
         nats=(),
         serverappio_api_address=_address(options, "serverappio", appio_host, 9091),
         fleet_api_address=_address(options, "fleet", host, 9092),
@@ -85,6 +85,8 @@ def _gateway_settings(options: opts.Options) -> GatewaySettings:
         health_server_address=options["health_server_address"],
         log=LogSettings(level=options["log_level"]),
     )
+    opts.check_gateway_addresses(settings)
+    return settings
 
 
 def _address(options: opts.Options, api: str, host: str, port: int) -> str:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -15,6 +14,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 
 from flower_nats.broker.requests import Requests
+from flower_nats.broker.urls import login, without_login
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 
@@ -77,8 +77,8 @@ class CoreConnection:
             # The driver itself would go on for ever, at the start too.
             async with asyncio.timeout(patience):
                 await client.connect(
-                    servers=[_without_login(url) for url in urls],
-                    **_login(urls),
+                    servers=[without_login(url) for url in urls],
+                    **login(urls),
                     name=name,
                     max_reconnect_attempts=-1,
                     # What this process publishes it does not need to hear: see `on_hint`.
@@ -241,24 +241,6 @@ class CoreConnection:
         for given_at, subject, payload in list(self._hints):
             if given_at > since:
                 await self._publish_hint(subject, payload)
-
-
-def _login(urls: Sequence[str]) -> dict[str, Any]:
-    """Return the login in the URLs as the driver's options.
-
-    In a URL it would be for that server alone, and not for those that the cluster tells of.
-    """
-    for url in map(urlsplit, urls):
-        if url.username is not None and url.password is not None:
-            return {"user": unquote(url.username), "password": unquote(url.password)}
-        if url.username is not None:
-            return {"token": unquote(url.username)}
-    return {}
-
-
-def _without_login(url: str) -> str:
-    scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 async def _on_error(error: Exception) -> None:

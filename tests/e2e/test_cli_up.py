@@ -275,22 +275,16 @@ def test_everything_ends_with_an_up_that_is_killed(own_runtime: Runtime) -> None
     assert own_runtime.status()["state"] == "stopped"
 
 
-def test_an_error_in_the_settings_ends_up_with_its_reason(tmp_path: Path) -> None:
-    not_a_certificate = tmp_path / "cert.pem"
-    not_a_certificate.write_text("nothing of the kind")
-    tls = [
-        flag
-        for kind in ("certfile", "keyfile", "ca-certfile")
-        for flag in (f"--ssl-{kind}", str(not_a_certificate))
-    ]
+def test_a_server_that_cannot_start_ends_up_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "nats" / "store").write_text("not a directory of streams")
 
     failed = run(
-        *("flower-nats", "up", "--data-dir", str(tmp_path / "data"), "--isolation", "process"),
+        *("flower-nats", "up", "--data-dir", str(tmp_path), "--isolation", "process"),
         *("--fleet-api-address", f"127.0.0.1:{free_port()}"),
         *("--control-api-address", f"127.0.0.1:{free_port()}"),
         *("--serverappio-api-address", f"127.0.0.1:{free_port()}"),
-        *tls,
     )
 
     assert failed.returncode == 1
-    assert "gateway-1 ended with exit code" in failed.stderr
+    assert "nats ended with exit code" in failed.stderr

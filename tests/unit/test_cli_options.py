@@ -20,6 +20,7 @@ from flower_nats_cli.main import main
 from flower_nats_cli.stack import StackSettings
 from flower_nats_cli.superlink import superlink_settings
 from flower_nats_cli.up import stack_settings
+from tests.e2e.certificates import create_server_certificates
 
 _BUILDERS: dict[str, Callable[[Any], Any]] = {
     "gateway": gateway_settings,
@@ -80,12 +81,12 @@ def _stopping(build: Callable[[Any], Any], seen: Cli) -> Callable[..., None]:
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> list[str]:
-    flags = []
-    for kind in ("certfile", "keyfile", "ca-certfile"):
-        path = tmp_path / f"{kind}.pem"
-        path.touch()
-        flags += [f"--ssl-{kind}", str(path)]
-    return flags
+    files = create_server_certificates(tmp_path)
+    return [
+        *("--ssl-certfile", str(files.certificate)),
+        *("--ssl-keyfile", str(files.key)),
+        *("--ssl-ca-certfile", str(files.ca_certificate)),
+    ]
 
 
 def test_a_flag_wins_over_the_environment_which_wins_over_the_file(

@@ -1,0 +1,40 @@
+"""TLS files from the command line, looked into before anything is started with them."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import click
+
+from flower_nats.settings import TlsFiles
+
+
+def check_files(files: TlsFiles, prefix: str) -> None:
+    """Raise BadParameter unless the files are what their options, `--<prefix>-…`, say."""
+    check_certificate(files.certificate, f"--{prefix}-certfile")
+    check_certificate(files.ca_certificate, f"--{prefix}-ca-certfile")
+    option = f"--{prefix}-keyfile"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An empty password instead of a question at the terminal.
+        context.load_cert_chain(files.certificate, files.key, password=lambda: "")
+    except ssl.SSLError as exc:
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            why = f"{files.key} is not the key of the certificate in {files.certificate}."
+        else:
+            why = f"{files.key} holds no private key in PEM form that opens without a password."
+        raise click.BadParameter(why, param_hint=option) from exc
+    except OSError as exc:
+        raise click.BadParameter(f"{files.key}: {exc.strerror}.", param_hint=option) from exc
+
+
+def check_certificate(path: Path, option: str) -> None:
+    """Raise BadParameter unless the file holds certificates in PEM form."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError as exc:
+        why = f"{path} holds no certificate in PEM form."
+        raise click.BadParameter(why, param_hint=option) from exc
+    except OSError as exc:
+        raise click.BadParameter(f"{path}: {exc.strerror}.", param_hint=option) from exc

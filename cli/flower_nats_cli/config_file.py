@@ -1,0 +1,60 @@
+"""The `--config` file: a TOML table per command, and in it options by their names."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def defaults_in(path: Path, group: click.Group) -> dict[str, dict[str, str]]:
+    """Return what a file gives for the options of a group's commands, as click wants defaults.
+
+    Raises BadParameter for a file that is not TOML, and for tables and keys that name nothing.
+    """
+    return {name: _defaults(group, name, table) for name, table in _read(path).items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as exc:
+        raise click.BadParameter(f"{path} is not UTF-8 text, as TOML is.") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise click.BadParameter(f"{path} is not TOML: {exc}") from exc
+
+
+def _defaults(group: click.Group, name: str, table: object) -> dict[str, str]:
+    command = group.commands.get(name)
+    if command is None or not isinstance(table, Mapping):
+        known = ", ".join(f"[{command}]" for command in group.commands)
+        raise click.BadParameter(f"{name!r} is not a table of a command; these are: {known}.")
+    parameters = _parameters(command)
+    defaults = {}
+    for key, value in table.items():
+        option = key.replace("_", "-")
+        if option not in parameters:
+            raise click.BadParameter(
+                f"{key!r} in [{name}] is not an option; `flower-nats {name} --help` shows them."
+            )
+        if not isinstance(value, str | int | float):
+            raise click.BadParameter(
+                f"{key!r} in [{name}] is not a single value; several URLs are one string, "
+                "separated by commas."
+            )
+        # As if it had come from the command line: each option reads text.
+        defaults[parameters[option]] = str(value)
+    return defaults
+
+
+def _parameters(command: click.Command) -> dict[str, str]:
+    """Return click's names of a command's options by what people write, without the dashes."""
+    return {
+        flag.lstrip("-"): parameter.name
+        for parameter in command.params
+        for flag in parameter.opts
+        if parameter.name is not None
+    }

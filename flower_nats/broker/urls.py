@@ -1,0 +1,41 @@
+"""URLs of NATS servers: what they have to look like, and what they hold."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError if `url` cannot be that of a NATS server; the text never holds the URL.
+
+    It has the scheme nats or tls, or is a host, with a port if need be and no login.
+    """
+    scheme, separator, _ = url.rpartition("://")
+    if separator and scheme not in {"nats", "tls"}:
+        raise ValueError("the scheme is nats or tls")
+    if not separator and "@" in url:
+        raise ValueError("with a login it has a scheme")
+    parts = urlsplit(without_login(url if separator else f"nats://{url}"))
+    if not parts.hostname or any(letter.isspace() for letter in parts.netloc):
+        raise ValueError("it has no host")
+    if parts.port == 0:
+        raise ValueError("the port is from 1 to 65535")
+
+
+def login(urls: Sequence[str]) -> dict[str, Any]:
+    """Return the login in the URLs as the driver's options.
+
+    In a URL it would be for that server alone, and not for those that the cluster tells of.
+    """
+    for url in map(urlsplit, urls):
+        if url.username is not None and url.password is not None:
+            return {"user": unquote(url.username), "password": unquote(url.password)}
+        if url.username is not None:
+            return {"token": unquote(url.username)}
+    return {}
+
+
+def without_login(url: str) -> str:
+    """Return the URL without user, password and token."""
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

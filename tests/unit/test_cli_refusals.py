@@ -1,0 +1,256 @@
+"""What cannot be right on the command line is refused in a sentence, before anything is tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives import serialization
+
+from flower_nats_cli.main import main
+from tests.e2e.certificates import create_server_certificates
+
+NATS = ["--nats", "nats://127.0.0.1:1"]
+DATABASE = ["--database", "postgresql://127.0.0.1:1/x"]
+GATEWAY = ["gateway", "--insecure", *NATS]
+SUPERLINK = ["superlink", "--isolation", "process", *NATS, *DATABASE]
+SECURE = ["--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key"]
+TLS = [*SECURE, "--ssl-ca-certfile", "ca.crt"]
+APPIO_TLS = [flag.replace("--ssl", "--appio-ssl") for flag in TLS]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the commands are given: a folder with files of many kinds."""
+    monkeypatch.chdir(tmp_path)
+    files = create_server_certificates(tmp_path)
+    key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+    encrypted = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"hush"),
+    )
+    (tmp_path / "encrypted.key").write_bytes(encrypted)
+    other = tmp_path / "other"
+    other.mkdir()
+    create_server_certificates(other)
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "empty").touch()
+    (tmp_path / "binary").write_bytes(bytes(range(256)))
+    return tmp_path
+
+
+def refusal(*command: str) -> str:
+    """Run a command that has to be refused; return the line that says why."""
+    result = CliRunner().invoke(main, command)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 2, result.output
+    *usage, line = result.output.splitlines()
+    assert line.startswith("Error: ")
+    assert not [text for text in usage if "Error" in text]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("command", "named", "remedy"),
+    [
+        ([*GATEWAY, "--log-file", "nowhere/x.log"], "nowhere/x.log", "create it"),
+        ([*SUPERLINK, "--log-file", "nowhere/x.log"], "nowhere/x.log", "create it"),
+        (["up", "--log-file", "nowhere/x.log"], "nowhere/x.log", "create it"),
+        ([*GATEWAY, "--log-file", "file/x.log"], "file/x.log", "another --log-file"),
+        ([*GATEWAY, "--log-file", "other"], "'other' is a directory", ""),
+        (["up", "--data-dir", "file"], "'file' is a file", ""),
+        (["up", "--data-dir", "file/x"], "file/x", "another --data-dir"),
+        (["up", "--data-dir", "/proc/x"], "/proc/x", "another --data-dir"),
+        (["down", "--data-dir", "file/x"], "file/x", "another --data-dir"),
+        (["status", "--data-dir", "file/x"], "file/x", "another --data-dir"),
+    ],
+)
+def test_a_place_where_nothing_can_be_kept(command: list[str], named: str, remedy: str) -> None:
+    line = refusal(*command)
+
+    assert named in line
+    assert remedy in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nats://h:notaport",
+        "nats://h:99999",
+        "nats://h:0",
+        "nats://",
+        "nats://[::1",
+        "http://h:4222",
+        "ws://h:4222",
+        "nats://two hosts:4222",
+        "user:hush@h:4222",
+        "nats://user:hush@h:notaport",
+        "nats://a:4222,,nats://b:4222",
+        "nats://a:4222,nats://user:hush@b:x",
+    ],
+)
+@pytest.mark.parametrize("command", ["gateway", "superlink"])
+def test_what_is_no_url_of_a_nats_server(command: str, url: str) -> None:
+    more = DATABASE if command == "superlink" else ["--insecure"]
+
+    line = refusal(command, "--nats", url, *more)
+
+    assert "--nats" in line
+    assert "nats://HOST:PORT" in line
+    assert "hush" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "",
+        "postgresql://h:notaport/x",
+        "postgresql://h:99999/x",
+        "host=a,b port=1,2,3",
+        "postgresql://[::1/x",
+        "postgresql://u:%zz@h/x",
+        "postgresql://u:hu/sh@h/x",
+        "host=h port=many",
+        "host=h unheard_of=1",
+        "mysql://u:hush@h/x",
+    ],
+)
+def test_what_is_no_url_of_a_database(url: str) -> None:
+    line = refusal("superlink", "--isolation", "process", *NATS, "--database", url)
+
+    assert "--database" in line
+    assert "postgresql://USER:PASSWORD@HOST/DATABASE" in line
+    assert "hu" not in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--ssl-certfile", "empty", *TLS[2:]], "--ssl-certfile"),
+        (["--ssl-certfile", "binary", *TLS[2:]], "--ssl-certfile"),
+        (["--ssl-certfile", "server.key", *TLS[2:]], "--ssl-certfile"),
+        (["--ssl-certfile", "other", *TLS[2:]], "'other' is a directory"),
+        (["--ssl-certfile", "nowhere", *TLS[2:]], "'nowhere' does not exist"),
+        ([*TLS, "--ssl-keyfile", "binary"], "--ssl-keyfile"),
+        ([*TLS, "--ssl-keyfile", "server.pem"], "--ssl-keyfile"),
+        ([*TLS, "--ssl-keyfile", "encrypted.key"], "without a password"),
+        ([*TLS, "--ssl-keyfile", "other/server.key"], "is not the key of"),
+        ([*TLS, "--ssl-ca-certfile", "binary"], "--ssl-ca-certfile"),
+        ([*TLS, "--ssl-ca-certfile", "empty"], "--ssl-ca-certfile"),
+        ([*TLS, *APPIO_TLS, "--appio-ssl-keyfile", "empty"], "--appio-ssl-keyfile"),
+    ],
+)
+@pytest.mark.parametrize("command", [["gateway", *NATS], ["up"]])
+def test_certificates_that_cannot_be_served(
+    command: list[str], flags: list[str], named: str
+) -> None:
+    assert named in refusal(*command, *flags)
+
+
+def test_a_superlink_whose_superexec_could_trust_nobody() -> None:
+    line = refusal("superlink", *NATS, *DATABASE, "--appio-ssl-ca-certfile", "binary")
+
+    assert "--appio-ssl-ca-certfile" in line
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [
+        ("empty", "is empty"),
+        ("nowhere", "'nowhere' does not exist"),
+        ("other", "'other' is a directory"),
+    ],
+)
+@pytest.mark.parametrize("command", [GATEWAY, ["superlink", *NATS, *DATABASE], ["up"]])
+def test_a_superexec_secret_that_is_none(command: list[str], file: str, named: str) -> None:
+    assert named in refusal(*command, "--superexec-auth-secret-file", file)
+
+
+@pytest.mark.parametrize(
+    "address", ["h", "9092", ":9092", "h:", "h:port", "h:65536", "h:-1", "::1"]
+)
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        (GATEWAY, "--fleet-api-address"),
+        (GATEWAY, "--control-api-address"),
+        (GATEWAY, "--serverappio-api-address"),
+        (GATEWAY, "--health-server-address"),
+        (GATEWAY, "--http-health-address"),
+        (SUPERLINK, "--http-health-address"),
+        (["up"], "--fleet-api-address"),
+    ],
+)
+def test_what_is_no_address(command: list[str], flag: str, address: str) -> None:
+    line = refusal(*command, flag, address)
+
+    assert flag in line
+    assert "127.0.0.1:9092" in line
+
+
+@pytest.mark.parametrize("command", [GATEWAY, ["up"]])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("127.0.0.1:7000", "127.0.0.1:7000"), ("0.0.0.0:7000", "127.0.0.1:7000")],
+)
+def test_two_apis_on_one_address(command: list[str], first: str, second: str) -> None:
+    line = refusal(*command, "--fleet-api-address", first, "--control-api-address", second)
+
+    assert "--fleet-api-address" in line
+    assert "--control-api-address" in line
+    assert "7000" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"\xff\xfe[up]", "not UTF-8"),
+        (b"[up", "is not TOML"),
+        (b"[upp]\nreplicas = 2", "upp"),
+        (b"[up]\nreplica = 2", "replica"),
+        (b"replicas = 2", "replicas"),
+        (b'[gateway]\nnats = ["nats://a", "nats://b"]', "nats"),
+        (b"[up]\ndata-dir = []", "data-dir"),
+        (b'[up]\nreplicas = "many"', "many"),
+    ],
+)
+def test_a_configuration_file_that_says_nothing_we_know(
+    content: bytes, named: str, folder: Path
+) -> None:
+    (folder / "config.toml").write_bytes(content)
+
+    assert named in refusal("--config", "config.toml", "up")
+
+
+def test_the_configuration_file_may_name_any_option(folder: Path) -> None:
+    (folder / "config.toml").write_text('[status]\nformat = "json"\ndata-dir = 5\n')
+
+    result = CliRunner().invoke(main, ["--config", "config.toml", "status"])
+
+    assert '"data_dir": ' in result.output
+    assert str(folder / "5") in result.output
+
+
+def test_a_directory_where_nothing_ever_ran_is_named(folder: Path) -> None:
+    status = CliRunner().invoke(main, ["status", "--data-dir", "nowhere"])
+    down = CliRunner().invoke(main, ["down", "--data-dir", "nowhere"])
+
+    assert (status.exit_code, down.exit_code) == (1, 0)
+    for result in (status, down):
+        assert f"Nothing was ever started on {folder / 'nowhere'}" in result.output
+        assert "--data-dir" in result.output
+    assert not (folder / "nowhere").exists()
+
+
+def test_a_state_that_another_version_has_left_is_named(folder: Path) -> None:
+    (folder / "up.lock").touch()
+    (folder / "up.json").write_text('{"pid": 1}')
+
+    result = CliRunner().invoke(main, ["status", "--data-dir", "."])
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert "up.json" in result.output
