@@ -84,7 +84,8 @@ class SuperlinkSettings:
     """The SuperExec that runs beside this worker, None in `process` isolation."""
 
     enable_supernode_auth: bool = False
-    """Whether only SuperNodes whose key was registered over the Control API are let in."""
+    """Whether only SuperNodes whose key was registered over the Control API are let in. Gateways and
+    superlinks each refuse if they themselves, or the other of a call, are told so."""
 
     http_health_address: str | None = None
     """`host:port` of an HTTP server that answers `/livez`, `/readyz` and `/metrics`, None for none."""
@@ -122,7 +123,8 @@ class GatewaySettings:
     """Shared secret that a SuperExec must prove to know, None when it need not."""
 
     enable_supernode_auth: bool = False
-    """Whether only SuperNodes whose key was registered over the Control API are let in."""
+    """Whether only SuperNodes whose key was registered over the Control API are let in. Gateways and
+    superlinks each refuse if they themselves, or the other of a call, are told so."""
 
     health_server_address: str | None = None
     """`host:port` of a gRPC health server without TLS, None for none."""

@@ -34,3 +34,5 @@ class Caller:
     """Unique per client call and the same over our own retries: makes StartRun run once."""
     gateway: str | None = None
     """Id of the gateway that has heard the caller."""
+    supernode_auth: bool = False
+    """Fleet: whether that gateway lets in only nodes whose key an account has registered."""

@@ -1,6 +1,7 @@
 """Nodes in the database."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flower_nats.model.ids import new_id
 from flower_nats.model.node import Node
@@ -23,6 +24,15 @@ _FAREWELL_SECONDS = 5
 """Seconds after a node's farewell in which a heartbeat of its is one from before."""
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """Whose a key is."""
+
+    node_id: int
+    registered_by_account: bool
+    """Whether an account has registered the key; else the node has, itself."""
+
+
 class Nodes:
     """The nodes of this runtime."""
 
@@ -30,9 +40,19 @@ class Nodes:
         self._session = session
 
     async def register(
-        self, public_key: bytes, owner_id: str, owner_name: str, heartbeat_interval: float
+        self,
+        public_key: bytes,
+        owner_id: str,
+        owner_name: str,
+        heartbeat_interval: float,
+        *,
+        by_account: bool = False,
     ) -> int | None:
-        """Store a new node and return its id; None if its key has been used before."""
+        """Store a new node and return its id; None if its key has been used before.
+
+        `by_account` says that its owner vouches for the key. That may be said, once, of a node that
+        has registered itself, which keeps its id.
+        """
         row = await self._session.fetch_one(
             _SQL["register"],
             node_id=new_id(),
@@ -40,23 +60,34 @@ class Nodes:
             owner_id=owner_id,
             owner_name=owner_name,
             heartbeat_interval=heartbeat_interval,
+            by_account=by_account,
         )
         return _node_id(row)
 
-    async def resolve(self, public_key: bytes) -> int | None:
+    async def resolve(self, public_key: bytes) -> Resolved | None:
         """Return the node of a key, None if there is none or it was unregistered."""
-        return _node_id(await self._session.fetch_one(_SQL["resolve"], public_key=public_key))
+        row = await self._session.fetch_one(_SQL["resolve"], public_key=public_key)
+        return None if row is None else Resolved(row["node_id"], row["registered_by_account"])
 
     async def activate(
-        self, public_key: bytes, heartbeat_interval: float, gateway: str | None = None
+        self,
+        public_key: bytes,
+        heartbeat_interval: float,
+        gateway: str | None = None,
+        *,
+        only_registered: bool = False,
     ) -> int | None:
-        """Bring the node of a key online, heard by this gateway; None as in `resolve`."""
+        """Bring the node of a key online, heard by this gateway; None as in `resolve`.
+
+        `only_registered`: None, too, for a node that has registered itself.
+        """
         row = await self._session.fetch_one(
             _SQL["activate"],
             public_key=public_key,
             heartbeat_interval=heartbeat_interval,
             patience=HEARTBEAT_PATIENCE,
             gateway=gateway,
+            only_registered=only_registered,
         )
         return _node_id(row)
 

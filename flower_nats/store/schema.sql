@@ -14,7 +14,8 @@ CREATE TABLE node (
     last_deactivated_at timestamptz,
     unregistered_at timestamptz,
     online_until timestamptz,
-    heard_by text
+    heard_by text,
+    registered_by_account boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 70);
 
 -- Liveness looks at the nodes that are online, every second. Not by the time it compares: an index

@@ -84,6 +84,7 @@ class ControlApi:
                 caller.account_id,
                 caller.account_name,
                 _DEFAULT_HEARTBEAT_INTERVAL,
+                by_account=True,
             )
             if node_id is None:
                 raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, "registered before")

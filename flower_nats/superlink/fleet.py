@@ -34,14 +34,14 @@ class FleetApi:
         hints: Hints,
         mailbox: Mailbox,
         *,
-        enable_supernode_auth: bool,
+        supernode_auth: bool,
     ) -> None:
         self._nodes = nodes
         self._runs = runs
         self._fabs = fabs
         self._hints = hints
         self._mailbox = mailbox
-        self._registered_by_cli = enable_supernode_auth
+        self._supernode_auth = supernode_auth
 
     def handlers(self) -> Mapping[str, ProtoHandler]:
         """Return the handler of each RPC served here."""
@@ -58,14 +58,15 @@ class FleetApi:
         self, request: fleet.RegisterNodeFleetRequest, caller: Caller
     ) -> fleet.RegisterNodeFleetResponse:
         """Register the caller's key; a key that is registered already gets its node again."""
-        if self._registered_by_cli:
+        if self._only_registered(caller):
             raise ApiError(ErrorCode.SUPERNODE_REGISTRATION_DISABLED, "auth is enabled")
         key = _own_key(request.public_key, caller)
         node_id = await self._nodes.register(key, NO_ACCOUNT_ID, NO_ACCOUNT_NAME, 0.0)
         if node_id is None:
-            node_id = await self._nodes.resolve(key)
-        if node_id is None:
-            raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, "its node was unregistered")
+            known = await self._nodes.resolve(key)
+            if known is None:
+                raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, "its node was unregistered")
+            node_id = known.node_id
         log.info("node_registered", node_id=node_id)
         await self._hints.node_changed(node_id)
         return fleet.RegisterNodeFleetResponse(node_id=node_id)
@@ -81,7 +82,12 @@ class FleetApi:
         if not MIN_HEARTBEAT_INTERVAL <= request.heartbeat_interval <= MAX_HEARTBEAT_INTERVAL:
             raise ApiError(ErrorCode.INVALID_HEARTBEAT_INTERVAL, str(request.heartbeat_interval))
         key = _own_key(request.public_key, caller)
-        node_id = await self._nodes.activate(key, request.heartbeat_interval, caller.gateway)
+        node_id = await self._nodes.activate(
+            key,
+            request.heartbeat_interval,
+            caller.gateway,
+            only_registered=self._only_registered(caller),
+        )
         if node_id is None:
             raise ApiError(ErrorCode.NODE_ACTIVATION_FAILED, "the key is not registered")
         await self._mailbox.reoffer(node_id)
@@ -102,7 +108,7 @@ class FleetApi:
         self, request: fleet.UnregisterNodeFleetRequest, caller: Caller
     ) -> fleet.UnregisterNodeFleetResponse:
         """Remove the caller's node for good."""
-        if self._registered_by_cli:
+        if self._only_registered(caller):
             raise ApiError(ErrorCode.SUPERNODE_UNREGISTRATION_DISABLED, "auth is enabled")
         node_id = _own_node(request.node_id, caller)
         if not await self._nodes.unregister(node_id, NO_ACCOUNT_ID):
@@ -125,6 +131,10 @@ class FleetApi:
                 ErrorCode.GET_FAB_FAILED, f"run {run.run_id} has no FAB {request.hash_str}"
             )
         return common.GetFabResponse(fab=fab_to_wire(fab))
+
+    def _only_registered(self, caller: Caller) -> bool:
+        """Whether it is we or the caller's gateway who let in only nodes with a registered key."""
+        return self._supernode_auth or caller.supernode_auth
 
     async def _running(self, run_id: int, unknown: ErrorCode) -> Run:
         run = await self._runs.get(run_id)

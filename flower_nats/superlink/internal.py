@@ -33,8 +33,9 @@ _EVENTS_AT_ONCE = 500
 class InternalApi:
     """Serves gateways and `flower-nats status`."""
 
-    def __init__(self, database: Database, connection: Connection) -> None:
+    def __init__(self, database: Database, connection: Connection, *, supernode_auth: bool) -> None:
         self._database = database
+        self._supernode_auth = supernode_auth
         self._overview = Overview(database, connection)
         self._nodes = Nodes(database)
         self._runs = Runs(database)
@@ -60,8 +61,18 @@ class InternalApi:
         }
 
     async def resolve_node(self, question: Map, caller: Caller) -> Map:
-        """{public_key} -> {node_id}: None for a key that is unknown or unregistered."""
-        return {"node_id": await self._nodes.resolve(question["public_key"])}
+        """{public_key} -> {node_id, registered_by_account}: node_id None for one that has no place here.
+
+        That is a key that is unknown or unregistered, or, with SuperNode authentication, one that no
+        account has registered. A gateway that is the only one to authenticate decides for itself.
+        """
+        node = await self._nodes.resolve(question["public_key"])
+        if node is None or (self._supernode_auth and not node.registered_by_account):
+            return {"node_id": None, "registered_by_account": False}
+        return {
+            "node_id": node.node_id,
+            "registered_by_account": node.registered_by_account,
+        }
 
     async def resolve_token(self, question: Map, caller: Caller) -> Map:
         """{token} -> {task: {task_id, run_id, type}}: None for a token that is not valid (now)."""

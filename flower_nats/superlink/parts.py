@@ -38,7 +38,7 @@ def handlers(
         Fabs(database),
         hints,
         mailbox,
-        enable_supernode_auth=settings.enable_supernode_auth,
+        supernode_auth=settings.enable_supernode_auth,
     )
     public = {
         "Fleet": fleet.handlers(),
@@ -51,7 +51,9 @@ def handlers(
             **ControlRunsApi(database, lifecycle).handlers(),
         },
     }
-    internal = InternalApi(database, connection).handlers()
+    internal = InternalApi(
+        database, connection, supernode_auth=settings.enable_supernode_auth
+    ).handlers()
     return {
         **{
             (service, name): serve_protobuf(service, name, handler)

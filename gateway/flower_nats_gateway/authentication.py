@@ -52,9 +52,10 @@ def authenticate_nobody() -> Authenticator:
 class FleetAuthenticator:
     """SuperNodes sign the time of each call with their key, and must claim the id that is the key's."""
 
-    def __init__(self, identities: Identities, verifier: Verifier) -> None:
+    def __init__(self, identities: Identities, verifier: Verifier, *, supernode_auth: bool) -> None:
         self._identities = identities
         self._verifier = verifier
+        self._supernode_auth = supernode_auth
 
     async def __call__(self, call: Call) -> Caller:
         """Return the node that signed this call."""
@@ -69,12 +70,12 @@ class FleetAuthenticator:
         if call.method.name in _BEFORE_REGISTRATION:
             if request.public_key != public_key:
                 raise ApiError(ErrorCode.INVALID_SIGNATURE, "the key is not the one that signed")
-            return Caller(public_key=public_key)
+            return Caller(public_key=public_key, supernode_auth=self._supernode_auth)
         claimed = getattr(request, "node", request).node_id
         node_id = await self._identities.node(public_key)
         if node_id is None or node_id != claimed:
             raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {claimed} does not own this key")
-        return Caller(node_id=node_id, public_key=public_key)
+        return Caller(node_id=node_id, public_key=public_key, supernode_auth=self._supernode_auth)
 
 
 class ServerAppIoAuthenticator:

@@ -81,8 +81,9 @@ class _Cache(Generic[_K, _V]):
 class Identities:
     """Who is behind a key or a token, and how a run stands."""
 
-    def __init__(self, rpc: RpcClient, wakes: Wakes) -> None:
+    def __init__(self, rpc: RpcClient, wakes: Wakes, *, supernode_auth: bool) -> None:
         self._rpc = rpc
+        self._supernode_auth = supernode_auth
         self._nodes: _Cache[bytes, int] = _Cache(self._ask_node, _NODE_SECONDS)
         self._tasks: _Cache[str, Task] = _Cache(self._ask_task, _TASK_SECONDS)
         self._runs: _Cache[int, RunState] = _Cache(self._ask_run, _RUN_SECONDS)
@@ -90,7 +91,11 @@ class Identities:
         wakes.listen("fn.event.run.", self._on_run_event)
 
     async def node(self, public_key: bytes) -> int | None:
-        """Return the id of the node with this key, None if there is none or it was unregistered."""
+        """Return the id of the node with this key, None if it has no place here.
+
+        That is a key that is unknown or unregistered, or, with SuperNode authentication, one that no
+        account has registered.
+        """
         return await self._nodes.get(public_key)
 
     async def task(self, token: str) -> Task | None:
@@ -112,6 +117,9 @@ class Identities:
 
     async def _ask_node(self, public_key: bytes) -> int | None:
         answer = await self._rpc.ask("ResolveNode", public_key=public_key)
+        # A superlink of before this was asked says nothing: then the answer is no.
+        if self._supernode_auth and not answer.get("registered_by_account"):
+            return None
         node_id: int | None = answer["node_id"]
         return node_id
 

@@ -110,7 +110,8 @@ class Gateway:
         """Return the three APIs: Fleet, ServerAppIo, Control."""
         mailbox, objects = Mailbox(self._connection), Objects(self._connection)
         logs = RunLogs(self._connection)
-        identities = Identities(self.rpc, self.wakes)
+        auth = self._settings.enable_supernode_auth
+        identities = Identities(self.rpc, self.wakes, supernode_auth=auth)
         arrivals = Arrivals(mailbox, objects, self.wakes)
         object_service = ObjectService(objects, arrivals, self.wakes, self.drain)
         forward = Forwarder(self.rpc, self.id)
@@ -134,7 +135,7 @@ class Gateway:
         return (
             Service(
                 FLEET,
-                FleetAuthenticator(identities, self.verifier),
+                FleetAuthenticator(identities, self.verifier, supernode_auth=auth),
                 fleet.endpoints(),
                 forward,
                 {},

@@ -87,7 +87,10 @@ async def test_a_node_comes_goes_and_leaves_for_good(superlink: Superlink) -> No
     await leave(node)
     shown = (await nodes(superlink))[node.node_id]
     assert (shown.status, shown.HasField("unregistered_at")) == ("unregistered", True)
-    assert await superlink.ask("ResolveNode", public_key=node.key) == {"node_id": None}
+    assert await superlink.ask("ResolveNode", public_key=node.key) == {
+        "node_id": None,
+        "registered_by_account": False,
+    }
     with refused(ErrorCode.NODE_ACTIVATION_FAILED):
         await node.activate()
     with refused(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE):

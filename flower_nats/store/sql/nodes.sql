@@ -1,14 +1,26 @@
--- register: Store a node under its key; nothing comes back if the key is known already.
-INSERT INTO node (node_id, public_key, owner_id, owner_name, status, heartbeat_interval)
+-- register: Store a node under its key; nothing comes back if the key is known already, except to an
+-- account that vouches for a node that has registered itself.
+INSERT INTO node (
+    node_id, public_key, owner_id, owner_name, status, heartbeat_interval, registered_by_account
+)
 VALUES (
     %(node_id)s, %(public_key)s, %(owner_id)s, %(owner_name)s, 'registered',
-    %(heartbeat_interval)s
+    %(heartbeat_interval)s, %(by_account)s
 )
-ON CONFLICT (public_key) DO NOTHING
+ON CONFLICT (public_key) DO UPDATE
+SET
+    owner_id = excluded.owner_id,
+    owner_name = excluded.owner_name,
+    registered_by_account = true
+WHERE excluded.registered_by_account
+    AND NOT node.registered_by_account
+    AND node.status <> 'unregistered'
 RETURNING node_id;
 
 -- resolve: The node of a key, unless it was unregistered.
-SELECT node_id FROM node WHERE public_key = %(public_key)s AND status <> 'unregistered';
+SELECT node_id, registered_by_account
+FROM node
+WHERE public_key = %(public_key)s AND status <> 'unregistered';
 
 -- activate: Bring the node of a key online, taking over if it is online already.
 UPDATE node
@@ -19,6 +31,7 @@ SET
     online_until = now() + make_interval(secs => %(patience)s * %(heartbeat_interval)s),
     heard_by = %(gateway)s
 WHERE public_key = %(public_key)s AND status <> 'unregistered'
+    AND (registered_by_account OR NOT %(only_registered)s)
 RETURNING node_id;
 
 -- deactivate: Take an online node offline at its own wish, which the missing deadline tells.

@@ -1,0 +1,123 @@
+"""`--enable-supernode-auth`: only keys that an account has registered, whoever is told so."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire.methods import FLEET
+from tests.harness.clients import SuperNode
+from tests.integration.gateways import Gateway, running_stack
+
+SIDES: dict[str, dict[str, Any]] = {
+    "gateway": {"enable_supernode_auth": True},
+    "superlink": {"superlink": {"enable_supernode_auth": True}},
+}
+"""Whom the operator has told, and how the test's stack is told the same."""
+
+CALLS = [one for one in FLEET if one.name not in ("RegisterNode", "ActivateNode")]
+
+
+@pytest.fixture(params=SIDES)
+async def strict_side(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@asynccontextmanager
+async def strict_gateway(side: str, nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
+    async with running_stack(nats_url, pg_dsn, **SIDES[side]) as gateway:
+        yield gateway
+
+
+async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def refused_by_every_call(node: SuperNode) -> bool:
+    """Whether each call of a node that was let in before ends its process."""
+    for method in CALLS:
+        request: Any = method.request()
+        getattr(request, "node", request).node_id = node.node_id
+        said = await refusal(node.call(method.name, request))
+        assert said == (grpc.StatusCode.UNAUTHENTICATED, "Invalid node ID"), method.name
+    return True
+
+
+async def register(gateway: Gateway, node: SuperNode) -> int:
+    """`flwr supernode register`."""
+    request = control.RegisterNodeRequest(public_key=node.public_key)
+    return int((await gateway.call("Control", "RegisterNode", request)).node_id)
+
+
+async def heartbeat(node: SuperNode) -> bool:
+    request = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
+    return bool((await node.call("SendNodeHeartbeat", request)).success)
+
+
+async def test_a_key_that_nobody_has_registered_is_turned_away(
+    strict_side: str, nats_url: str, pg_dsn: str
+) -> None:
+    async with strict_gateway(strict_side, nats_url, pg_dsn) as gateway:
+        node = SuperNode(gateway)
+        request = fleet.RegisterNodeFleetRequest(public_key=node.public_key)
+
+        code, text = await refusal(node.call("RegisterNode", request))
+        assert (code, '"code": 2001' in text) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+        code, text = await refusal(node.activate())
+        assert (code, '"code": 2004' in text) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+        assert await refused_by_every_call(node)
+
+
+async def test_a_registered_key_is_let_in(strict_side: str, nats_url: str, pg_dsn: str) -> None:
+    async with strict_gateway(strict_side, nats_url, pg_dsn) as gateway:
+        node = SuperNode(gateway)
+        node_id = await register(gateway, node)
+
+        await node.activate()
+
+        assert node.node_id == node_id
+        assert await heartbeat(node)
+
+
+async def test_a_node_that_has_registered_itself_is_shut_out_once_it_is_enabled(
+    strict_side: str, nats_url: str, pg_dsn: str
+) -> None:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        node = await gateway.node()
+        assert await heartbeat(node)
+
+    async with strict_gateway(strict_side, nats_url, pg_dsn) as node.gateway:
+        assert await refused_by_every_call(node)
+        code, text = await refusal(node.activate())
+        assert (code, '"code": 2004' in text) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+
+
+async def test_a_node_that_has_registered_itself_comes_in_once_its_key_is_registered(
+    strict_side: str, nats_url: str, pg_dsn: str
+) -> None:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        node = await gateway.node()
+        node_id = node.node_id
+
+    async with strict_gateway(strict_side, nats_url, pg_dsn) as node.gateway:
+        assert await register(node.gateway, node) == node_id
+        await node.activate()
+        assert await heartbeat(node)
+
+
+async def test_a_key_is_registered_once(nats_url: str, pg_dsn: str) -> None:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        node = SuperNode(gateway)
+        await register(gateway, node)
+
+        code, text = await refusal(register(gateway, node))
+
+        assert (code, '"code": 23' in text) == (grpc.StatusCode.FAILED_PRECONDITION, True)
