@@ -25,6 +25,9 @@ for that misses the end of it."""
 _SMALL = 64 * 1024
 """Bytes up to which a request is small."""
 
+_LONGEST_TTL = 10 * 365 * 86400.0
+"""Seconds; nats-server counts nanoseconds in 64 bits, and loses at once what is to live beyond them."""
+
 _NOT_FOUND = 10037
 _NO_SUITABLE_PEERS = 10005
 _DUPLICATE_IN_PROCESS = 10158
@@ -80,7 +83,7 @@ class Connection(CoreConnection):
         `message_id` makes the broker drop a second message of that id (for the stream's duplicate
         window). `expect` is a subject filter and the sequence that its newest message must have (0:
         no such message); the broker checks it, and `WrongSequence` is raised if it has another.
-        `ttl`, in seconds, lets the message vanish by itself.
+        `ttl`, in seconds, lets the message vanish by itself; one of more than ten years counts as ten.
         """
         all_headers = dict(headers or {})
         if message_id:
@@ -89,7 +92,7 @@ class Connection(CoreConnection):
             all_headers["Nats-Expected-Last-Subject-Sequence"] = str(expect[1])
             all_headers["Nats-Expected-Last-Subject-Sequence-Subject"] = expect[0]
         if ttl:
-            all_headers["Nats-TTL"] = f"{max(1, int(ttl + 0.999))}s"
+            all_headers["Nats-TTL"] = f"{max(1, int(min(ttl, _LONGEST_TTL) + 0.999))}s"
         answer = await self._patiently(subject, data, all_headers, patience)
         return Stored(int(answer["seq"]), bool(answer.get("duplicate", False)))
 

@@ -57,6 +57,11 @@ class Replicas:
         row = await self._session.fetch_one(_SQL["heard"], deaf_after=DEAF_AFTER)
         return 0.0 if row is None else float(row["deaf_seconds"])
 
+    async def is_heard(self) -> bool:
+        """Return whether heartbeats have reached the database within `DEAF_AFTER` seconds."""
+        row = await self._session.fetch_one(_SQL["is_heard"], deaf_after=DEAF_AFTER)
+        return bool(row and row["is_heard"])
+
     async def alive(self) -> list[Replica]:
         """Return the replicas that were seen lately."""
         rows = await self._session.fetch_all(_SQL["list"], seconds=_SEEN_WITHIN)

@@ -6,7 +6,8 @@ do no harm. What it mends:
 - an instruction whose node is gone gets an error reply;
 - what is left of a run that is not running any more is dropped;
 - a push session whose objects are all there, but whose gateway died before it put the messages out,
-  is completed; one that nobody has pushed to for `SESSION_SECONDS` is dropped;
+  is completed; one that nobody has pushed to for `SESSION_SECONDS` in which we could be heard is
+  dropped;
 - objects that no session needs are collected.
 """
 
@@ -21,6 +22,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.subjects import InstructionKey
 from flower_nats.logs import get_logger
+from flower_nats.model.errors import Unavailable
 from flower_nats.wire.messages import Outgoing
 
 log = get_logger(__name__)
@@ -46,6 +48,9 @@ objects stored before that session are dropped in one go."""
 
 _ERRORS_AT_ONCE = 16
 
+_OUTAGE = 10.0
+"""Seconds between two whole passes from which clients may not have been able to push in between."""
+
 Statuses = Callable[[Sequence[int]], Awaitable[Mapping[int, str]]]
 """Looks up the status of nodes or runs by id; one that does not exist is left out."""
 
@@ -59,18 +64,22 @@ class MessageHousekeeping:
         objects: Objects,
         node_statuses: Statuses,
         run_statuses: Statuses,
+        is_heard: Callable[[], Awaitable[bool]],
     ) -> None:
+        """`is_heard` says whether what clients send reaches the runtime just now."""
         self._mailbox = mailbox
         self._objects = objects
         self._error_replies = ErrorReplies(mailbox, objects)
         self._node_statuses = node_statuses
         self._run_statuses = run_statuses
+        self._uptime = _Uptime(is_heard)
         self._sessions: dict[tuple[int, str], Session] = {}
         self._with_objects: set[int] = set()
         self._looked_at: float | None = None
 
     async def sweep(self) -> None:
         """Make one pass. Raises `Unavailable` if a server is out of reach."""
+        await self._uptime.begin_pass()
         await self._look_for_objects()
         # Before the look: what a session that begins after the look stores lies beyond it.
         horizon = await self._objects.horizon(as_moment(datetime.now(UTC) - _KEPT))
@@ -79,15 +88,16 @@ class MessageHousekeeping:
         statuses = await self._run_statuses(sorted(runs)) if runs else {}
         over = {run_id for run_id in runs if statuses.get(run_id) != "running"}
         for run_id in over:
-            await self._mailbox.end_run(run_id)
+            await _one(run_id, self._mailbox.end_run(run_id))
         flights = {run_id: flight for run_id, flight in flights.items() if run_id not in over}
         await self._answer_for_lost_nodes(flights)
         for run_id, flight in flights.items():
-            await self._mend_sessions(run_id, flight)
+            await _one(run_id, self._mend_sessions(run_id, flight))
         for run_id in runs - over:
-            await self._collect(run_id, flights.get(run_id, InFlight()), horizon)
+            await _one(run_id, self._collect(run_id, flights.get(run_id, InFlight()), horizon))
         self._with_objects = set(flights)
         self._forget_sessions(flights)
+        self._uptime.end_pass()
 
     async def _look_for_objects(self) -> None:
         if self._looked_at is None or time.monotonic() - self._looked_at > _LOOK_EVERY:
@@ -105,7 +115,7 @@ class MessageHousekeeping:
 
         async def answer(key: InstructionKey) -> None:
             async with limit:
-                await self._answer_for_lost_node(key, flights[key.run_id])
+                await _one(key.run_id, self._answer_for_lost_node(key, flights[key.run_id]))
 
         await asyncio.gather(*(answer(key) for key in lost))
 
@@ -162,9 +172,10 @@ class MessageHousekeeping:
         return all(found)
 
     async def _is_abandoned(self, session: Session, stored: Iterable[str]) -> bool:
-        if _age(session.opened_at) < timedelta(seconds=SESSION_SECONDS):
+        quiet = timedelta(seconds=SESSION_SECONDS)
+        if _age(session.opened_at) < quiet or self._uptime.span() < quiet:
             return False
-        since = as_moment(datetime.now(UTC) - timedelta(seconds=SESSION_SECONDS))
+        since = as_moment(datetime.now(UTC) - quiet)
         for object_id in stored:
             if await self._objects.stored_since(session.run_id, object_id, since):
                 return False
@@ -220,6 +231,38 @@ class MessageHousekeeping:
             for (run_id, session_id), session in self._sessions.items()
             if run_id in flights and session_id in flights[run_id].sessions
         }
+
+
+class _Uptime:
+    """For how long clients could reach the runtime without a break, as far as this replica knows."""
+
+    def __init__(self, is_heard: Callable[[], Awaitable[bool]]) -> None:
+        self._is_heard = is_heard
+        self._since = self._begun = self._last_whole = time.monotonic()
+
+    async def begin_pass(self) -> None:
+        """Look for an outage: no whole pass was made for a while, or nobody is heard."""
+        self._begun = time.monotonic()
+        if self._begun - self._last_whole > _OUTAGE or not await self._is_heard():
+            self._since = time.monotonic()
+
+    def end_pass(self) -> None:
+        """Note that the pass that was begun last is whole."""
+        self._last_whole = self._begun
+
+    def span(self) -> timedelta:
+        """Return how long there was no outage."""
+        return timedelta(seconds=time.monotonic() - self._since)
+
+
+async def _one(run_id: int, work: Awaitable[None]) -> None:
+    """Mend a run; one that cannot be mended must not keep the others from it."""
+    try:
+        await work
+    except Unavailable:
+        raise
+    except Exception:
+        log.exception("run_not_mended", run_id=run_id)
 
 
 def _ids(outgoing: Iterable[Outgoing]) -> set[str]:

@@ -10,6 +10,7 @@ from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.nodes import Nodes
+from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
 from flower_nats.superlink.api import BytesHandler, serve_internal, serve_protobuf
 from flower_nats.superlink.control import ControlApi
@@ -69,7 +70,11 @@ def pieces(database: Database, connection: Connection) -> list[Piece]:
     mailbox = Mailbox(connection)
     lifecycle = Lifecycle(Hints(connection), mailbox)
     messages = MessageHousekeeping(
-        mailbox, Objects(connection), Nodes(database).statuses, Runs(database).statuses
+        mailbox,
+        Objects(connection),
+        Nodes(database).statuses,
+        Runs(database).statuses,
+        Replicas(database).is_heard,
     )
     return [
         *MetadataHousekeeping(database, lifecycle, mailbox).pieces(),

@@ -91,6 +91,9 @@ class Metadata:
     async def run_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
         return {one: self.run for one in ids if one == RUN}
 
+    async def is_heard(self) -> bool:
+        return True
+
     # What a gateway asks of identities and of superlinks.
 
     async def require_running(self, run_id: int) -> None:
@@ -141,7 +144,11 @@ class Replica:
             drain,
         )
         self.housekeeping = MessageHousekeeping(
-            self.mailbox, objects, metadata.node_statuses, metadata.run_statuses
+            self.mailbox,
+            objects,
+            metadata.node_statuses,
+            metadata.run_statuses,
+            metadata.is_heard,
         )
 
     async def call(self, node_id: int, method: str, request: ProtoMessage, answer: type[M]) -> M:

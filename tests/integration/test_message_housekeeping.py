@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, RecordDict
 
+from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
@@ -26,8 +27,9 @@ class World:
         self.objects = Objects(connection)
         self.nodes = {NODE: "online"}
         self.runs = {RUN: "running"}
+        self.heard = True
         self.housekeeping = MessageHousekeeping(
-            self.mailbox, self.objects, self.node_statuses, self.run_statuses
+            self.mailbox, self.objects, self.node_statuses, self.run_statuses, self.is_heard
         )
 
     async def node_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
@@ -35,6 +37,9 @@ class World:
 
     async def run_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
         return {one: self.runs[one] for one in ids if one in self.runs}
+
+    async def is_heard(self) -> bool:
+        return self.heard
 
     async def push(self, one: Parcel, leave_out: int = 0) -> str:
         session = await self.mailbox.open_session(RUN, [one.outgoing])
@@ -112,6 +117,67 @@ async def test_a_session_with_missing_objects_is_left_alone_until_it_is_abandone
 
     assert await world.mailbox.load_session(RUN, session) is None
     assert await world.mailbox.next_instruction(NODE) is None
+
+
+async def test_a_session_outlives_an_outage_in_which_nobody_could_push_to_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await world.push(instruction(RUN, NODE, model(1.0)), leave_out=1)
+    monkeypatch.setattr(messages, "SESSION_SECONDS", 0.2)
+    world.heard = False
+    await asyncio.sleep(0.2)
+    await world.housekeeping.sweep()
+    world.heard = True
+    await world.housekeeping.sweep()
+    assert await world.mailbox.load_session(RUN, session) is not None
+
+    # Nor does time count in which no pass could be made.
+    monkeypatch.setattr(messages, "_OUTAGE", 0.1)
+    await asyncio.sleep(0.2)
+    await world.housekeeping.sweep()
+    assert await world.mailbox.load_session(RUN, session) is not None
+
+    monkeypatch.setattr(messages, "_OUTAGE", 10.0)
+    await asyncio.sleep(0.2)
+    await world.housekeeping.sweep()
+    assert await world.mailbox.load_session(RUN, session) is None
+
+
+@pytest.mark.parametrize("ttl", [float("inf"), 1e300, 1e10, 9_223_372_036.0])
+async def test_an_instruction_may_live_for_ever(world: World, ttl: float) -> None:
+    question = instruction(RUN, NODE, ttl=ttl)
+    await world.push(question)
+
+    await world.housekeeping.sweep()
+
+    found = await world.mailbox.next_instruction(NODE)
+    assert found is not None
+    await world.mailbox.take(RUN, NODE, found.key.message_id)
+    await world.mailbox.reoffer(NODE)
+    again = await world.mailbox.next_instruction(NODE)
+    assert again is not None and again.key == found.key
+
+
+async def test_a_run_that_cannot_be_mended_does_not_keep_the_others_from_it(
+    world: World, connection: Connection
+) -> None:
+    poisoned = RUN - 1
+    world.runs[poisoned] = "running"
+    question = instruction(RUN, NODE)
+    for run_id in (poisoned, RUN):
+        session = await world.mailbox.open_session(run_id, [question.outgoing])
+        for object_id, content in question.objects.items():
+            await world.objects.put(run_id, object_id, content, session)
+    record = await connection.next(subjects.MESSAGES_STREAM, subjects.run(poisoned))
+    assert record is not None
+    kept = {key: value for key, value in record.headers.items() if key.startswith("Fn-")}
+    await connection.store(record.subject, b"\xc1", headers=kept)
+    await connection.purge(subjects.MESSAGES_STREAM, record.subject, record.sequence + 1)
+
+    await world.housekeeping.sweep()
+
+    found = await world.mailbox.next_instruction(NODE)
+    assert found is not None and found.key.run_id == RUN
 
 
 async def test_objects_leave_when_their_messages_are_done_and_not_before(world: World) -> None:

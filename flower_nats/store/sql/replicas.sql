@@ -48,3 +48,6 @@ WITH before AS (
     UPDATE hearing SET heard_at = now()
 )
 SELECT extract(epoch FROM span)::double precision AS deaf_seconds FROM deaf;
+
+-- is_heard: Whether heartbeats have reached the database lately.
+SELECT heard_at > now() - make_interval(secs => %(deaf_after)s) AS is_heard FROM hearing;
