@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import combinations
 
 import click
 
+from flower_nats.embedded.ports import free_ports
 from flower_nats.model.errors import FlowerNatsError
 
 LOOPBACK = "127.0.0.1"
@@ -43,14 +44,34 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def claim_address(address: str) -> str:
-    """Return `address`, with a free port in place of port 0, once nobody listens on it.
+def addresses_from(first: str, count: int) -> list[str]:
+    """Return `count` addresses on consecutive ports; with port 0 each has port 0.
 
-    Asked before gateways bind it, because they share their ports with whoever shares too: without
+    Raises ValueError if there are not so many ports.
+    """
+    host, port = split_address(first)
+    last = 65535 - count + 1
+    if port > last:
+        raise ValueError(
+            f"{count} ports are needed from that on: the last to begin with is {last}."
+        )
+    return [join_address(host, port + number if port else 0) for number in range(count)]
+
+
+def claim_addresses(addresses: Iterable[str]) -> list[str]:
+    """Return `addresses`, with free ports in place of port 0, once nobody listens on any.
+
+    Asked before gateways bind them, because they share their ports with whoever shares too: without
     this another program on the port would silently get a part of the connections.
     Raises AddressInUseError.
     """
-    host, port = split_address(address)
+    wanted = [split_address(address) for address in addresses]
+    free = iter(free_ports(sum(port == 0 for _, port in wanted)))
+    return [_claim(host, port or next(free)) for host, port in wanted]
+
+
+def _claim(host: str, port: int) -> str:
+    address = join_address(host, port)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # As servers do, to pass over connections of a former server that are still closing.
@@ -59,7 +80,7 @@ def claim_address(address: str) -> str:
             probe.bind((host, port))
         except OSError as exc:
             raise AddressInUseError(f"Cannot listen on {address}: {exc.strerror}.") from exc
-        return join_address(host, probe.getsockname()[1])
+    return address
 
 
 def check_distinct(addresses: Mapping[str, str | None]) -> None:

@@ -17,9 +17,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import click
@@ -62,6 +62,9 @@ class RunningState:
 
     control_api_address: str
     """`host:port` of the Control API."""
+
+    http_health_addresses: Mapping[str, str] = field(default_factory=dict)
+    """`host:port` of the health pages and metrics of each process that has them, by its name."""
 
 
 class DataDir:

@@ -271,10 +271,11 @@ def check_supernode_auth(options: Options, *, encrypted: bool) -> bool:
     return enabled
 
 
-def check_gateway_addresses(settings: GatewaySettings) -> None:
-    """Raise UsageError if two of a gateway's servers were to listen on one port."""
+def check_gateway_addresses(settings: GatewaySettings, **others: str) -> None:
+    """Raise UsageError if two of a gateway's servers, or `others`, were to listen on one port."""
     check_distinct(
         {
+            **others,
             "--serverappio-api-address": settings.serverappio_api_address,
             "--fleet-api-address": settings.fleet_api_address,
             "--control-api-address": settings.control_api_address,

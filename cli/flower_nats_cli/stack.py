@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, Proce
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import GatewaySettings, SuperexecSettings
-from flower_nats_cli.addresses import accepts_connections, claim_address, reachable
+from flower_nats_cli.addresses import accepts_connections, claim_addresses, reachable
 from flower_nats_cli.brokers import Broker
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.edges import edges, gateway_flags
@@ -61,6 +61,9 @@ class StackSettings:
 
     replicas: int = 1
     """Superlinks, and gateways, that are started."""
+
+    http_health_addresses: Mapping[str, str] = field(default_factory=dict)
+    """`host:port` of the HTTP health server of each superlink and gateway, by its name."""
 
 
 class Stack:
@@ -112,18 +115,33 @@ class Stack:
         flags = ["--isolation", "process"]
         if self.settings.gateway.enable_supernode_auth:
             flags += ["--enable-supernode-auth"]
-        numbers = range(1, self.settings.replicas + 1)
-        return [self._replica("superlink", n, flags, secrets) for n in numbers]
+        # No balancer goes by their health: nobody has to be waited for.
+        health = {name: [*flag, "--drain-delay", "0"] for name, flag in self._health_flags.items()}
+        return [
+            self._replica(name, [*flags, *health.get(name, [])], secrets)
+            for name in names("superlink", self.settings.replicas)
+        ]
 
     def _gateways(self) -> list[OwnedProcess]:
         secrets = {"FLOWER_NATS_GATEWAY_NATS": ",".join(self._broker.urls)}
         secret_file = self.settings.superexec_auth_secret_file
         more = ["--superexec-auth-secret-file", str(secret_file)] if secret_file else []
         balanced = bool(self._edges.balanced)
+        gateways = zip(names("gateway", self.settings.replicas), self._edges.gateways, strict=True)
+        health = self._health_flags
         return [
-            self._replica("gateway", n, [*gateway_flags(one, balanced=balanced), *more], secrets)
-            for n, one in enumerate(self._edges.gateways, 1)
+            self._replica(
+                name,
+                [*gateway_flags(one, balanced=balanced), *more, *health.get(name, [])],
+                secrets,
+            )
+            for name, one in gateways
         ]
+
+    @property
+    def _health_flags(self) -> dict[str, list[str]]:
+        addresses = self.settings.http_health_addresses
+        return {name: ["--http-health-address", address] for name, address in addresses.items()}
 
     def _balancers(self) -> list[Balancer]:
         data, apis = self.settings.data, self._edges.balanced
@@ -136,10 +154,8 @@ class Stack:
         log_file, pid_file = data.log_of("superexec"), data.pid_file_of("superexec")
         return [superexec_process(settings, log_file, pid_file, **self._environment)]
 
-    def _replica(
-        self, command: str, number: int, flags: Sequence[str], secrets: dict[str, str]
-    ) -> OwnedProcess:
-        name, data = f"{command}-{number}", self.settings.data
+    def _replica(self, name: str, flags: Sequence[str], secrets: Mapping[str, str]) -> OwnedProcess:
+        command, data = name.partition("-")[0], self.settings.data
         level = ["--log-level", self.settings.gateway.log.level]
         return OwnedProcess(
             ProcessSpec(
@@ -197,7 +213,16 @@ class Stack:
             serverappio_api_address=serverappio,
             fleet_api_address=fleet,
             control_api_address=control,
+            http_health_addresses={
+                name: reachable(address)
+                for name, address in self.settings.http_health_addresses.items()
+            },
         )
+
+
+def names(command: str, replicas: int) -> list[str]:
+    """Return the names of the processes that run a command."""
+    return [f"{command}-{number}" for number in range(1, replicas + 1)]
 
 
 def find_programs(settings: StackSettings) -> None:
@@ -218,7 +243,10 @@ def _api_addresses(gateway: GatewaySettings) -> tuple[str, str, str]:
 
 def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     """Settle on addresses before anything starts; raises AddressInUseError."""
-    serverappio, fleet, control = map(claim_address, _api_addresses(settings.gateway))
+    health = settings.http_health_addresses
+    serverappio, fleet, control, *pages = claim_addresses(
+        [*_api_addresses(settings.gateway), *health.values()]
+    )
     gateway = replace(
         settings.gateway,
         serverappio_api_address=serverappio,
@@ -228,4 +256,9 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     superexec = settings.superexec and replace(
         settings.superexec, appio_api_address=reachable(serverappio)
     )
-    return replace(settings, gateway=gateway, superexec=superexec)
+    return replace(
+        settings,
+        gateway=gateway,
+        superexec=superexec,
+        http_health_addresses=dict(zip(health, pages, strict=True)),
+    )

@@ -72,6 +72,7 @@ def _describe(data: DataDir, state: RunningState) -> dict[str, Any]:
             "fleet": state.fleet_api_address,
             "control": state.control_api_address,
         },
+        "http_health": state.http_health_addresses,
         "processes": data.processes(),
         "broker": {"healthy": False},
         # Superlinks read their answer from the database, so an answer shows that it is well.
@@ -91,6 +92,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"flower-nats on {report['data_dir']} (pid {report['pid']}) is {health}"
     yield f"  ready since  {report['ready_since']}"
     yield f"  addresses    {_pairs(report['addresses'])}"
+    if report["http_health"]:
+        yield f"  health       {_pairs(report['http_health'])}"
     yield f"  processes    {_processes(report['processes'])}"
     yield f"  broker       {_server(report['broker'])}"
     yield f"  database     {_server(report['database'])}"

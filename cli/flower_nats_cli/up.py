@@ -13,10 +13,17 @@ from flower_nats.logs import get_logger
 from flower_nats.settings import GatewaySettings, Isolation, LogSettings
 from flower_nats.stopping import until
 from flower_nats_cli import options as opts
-from flower_nats_cli.addresses import EVERYWHERE, LOOPBACK, join_address, reachable
+from flower_nats_cli.addresses import (
+    EVERYWHERE,
+    LOOPBACK,
+    address_argument,
+    addresses_from,
+    join_address,
+    reachable,
+)
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.flower import connection_config
-from flower_nats_cli.stack import Stack, StackSettings
+from flower_nats_cli.stack import Stack, StackSettings, names
 
 log = get_logger(__name__)
 
@@ -39,6 +46,13 @@ log = get_logger(__name__)
 @opts.superexec_secret_option
 @opts.dependency_option
 @opts.health_option
+@click.option(
+    "--http-health-address",
+    type=address_argument,
+    metavar="HOST:PORT",
+    help="First address of HTTP servers that answer GET /livez, /readyz and /metrics, one for each "
+    "superlink and then one for each gateway, on PORT, PORT+1, and so on. Default: none.",
+)
 @opts.log_options
 def up(**options: Any) -> None:
     """Run everything on this machine: NATS, PostgreSQL, superlink, gateway and SuperExec.
@@ -54,7 +68,10 @@ def up(**options: Any) -> None:
 
 def stack_settings(options: opts.Options) -> StackSettings:
     """Turn the command's options into settings; raises UsageError."""
-    gateway = _gateway_settings(options)
+    gateway, health = _gateway_settings(options), _http_health_addresses(options)
+    opts.check_gateway_addresses(
+        gateway, **{f"--http-health-address ({name})": one for name, one in health.items()}
+    )
     appio_ca = gateway.appio_tls.ca_certificate if gateway.appio_tls else None
     address = reachable(gateway.serverappio_api_address)
     secret_file: Path | None = options["superexec_auth_secret_file"]
@@ -64,6 +81,7 @@ def stack_settings(options: opts.Options) -> StackSettings:
         superexec=opts.superexec_settings(options, address, appio_ca),
         superexec_auth_secret_file=secret_file,
         replicas=options["replicas"],
+        http_health_addresses=health,
     )
 
 
@@ -73,7 +91,7 @@ def _gateway_settings(options: opts.Options) -> GatewaySettings:
     host = EVERYWHERE if tls or insecure else LOOPBACK
     for_others = options["isolation"] == Isolation.PROCESS and (appio_tls or insecure)
     appio_host = EVERYWHERE if for_others else LOOPBACK
-    settings = GatewaySettings(
+    return GatewaySettings(
         nats=(),
         serverappio_api_address=_address(options, "serverappio", appio_host, 9091),
         fleet_api_address=_address(options, "fleet", host, 9092),
@@ -85,8 +103,18 @@ def _gateway_settings(options: opts.Options) -> GatewaySettings:
         health_server_address=options["health_server_address"],
         log=LogSettings(level=options["log_level"]),
     )
-    opts.check_gateway_addresses(settings)
-    return settings
+
+
+def _http_health_addresses(options: opts.Options) -> dict[str, str]:
+    first: str | None = options["http_health_address"]
+    if first is None:
+        return {}
+    processes = [*names("superlink", options["replicas"]), *names("gateway", options["replicas"])]
+    try:
+        addresses = addresses_from(first, len(processes))
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--http-health-address") from exc
+    return dict(zip(processes, addresses, strict=True))
 
 
 def _address(options: opts.Options, api: str, host: str, port: int) -> str:
@@ -117,6 +145,10 @@ def ready_text(state: RunningState, settings: StackSettings) -> str:
     ca_certificate = tls.ca_certificate if tls else None
     config = connection_config("flower-nats", state.control_api_address, ca_certificate)
     trust = f"--root-certificates {ca_certificate}" if ca_certificate else "--insecure"
+    health = "".join(
+        f"\nHealth and metrics:   http://{address}/metrics ({name})"
+        for name, address in state.http_health_addresses.items()
+    )
     return f"""\
 flower-nats is ready: ServerAppIo {state.serverappio_api_address}, \
 Fleet {state.fleet_api_address}, Control {state.control_api_address}
@@ -129,4 +161,4 @@ Connect a SuperNode:  flower-supernode {trust} --superlink {state.fleet_api_addr
 Run an app:           flwr run <app> flower-nats --stream
 See how it is:        flower-nats status --data-dir {data.path}
 End it:               Ctrl-C, or flower-nats down --data-dir {data.path}
-Logs:                 {data.path / "logs"}"""
+Logs:                 {data.path / "logs"}{health}"""

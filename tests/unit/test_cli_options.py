@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from flower_nats.settings import GatewaySettings, SuperlinkSettings
 from flower_nats_cli import flower
-from flower_nats_cli.addresses import claim_address, reachable, split_address
+from flower_nats_cli.addresses import claim_addresses, reachable, split_address
 from flower_nats_cli.gateway import gateway_settings
 from flower_nats_cli.main import main
 from flower_nats_cli.stack import StackSettings
@@ -222,11 +222,13 @@ def test_addresses_may_be_ipv6() -> None:
     assert reachable("[::]:9092") == "[::1]:9092"
 
 
-def test_port_zero_becomes_a_free_port() -> None:
-    host, port = split_address(claim_address("127.0.0.1:0"))
+def test_port_zero_becomes_a_free_port_of_its_own() -> None:
+    claimed = claim_addresses(["127.0.0.1:0", "127.0.0.1:0"])
 
-    assert host == "127.0.0.1"
+    (host, port), (other_host, other_port) = map(split_address, claimed)
+    assert host == other_host == "127.0.0.1"
     assert port > 0
+    assert other_port not in (0, port)
 
 
 def test_a_missing_flower_program_is_named_with_its_remedy(

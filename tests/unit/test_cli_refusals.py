@@ -204,6 +204,21 @@ def test_two_apis_on_one_address(command: list[str], first: str, second: str) ->
     assert "7000" in line
 
 
+def test_health_addresses_that_reach_beyond_the_last_port() -> None:
+    line = refusal("up", "--replicas", "2", "--http-health-address", "127.0.0.1:65533")
+
+    assert "--http-health-address" in line
+    assert "65532" in line
+
+
+def test_health_addresses_that_reach_into_those_of_an_api() -> None:
+    line = refusal("up", "--replicas", "2", "--http-health-address", "127.0.0.1:9088")
+
+    assert "--http-health-address (gateway-2)" in line
+    assert "--serverappio-api-address" in line
+    assert "9091" in line
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
