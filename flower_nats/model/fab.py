@@ -156,7 +156,8 @@ def _table(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+    # Some of it goes into a database that holds no NUL.
+    return isinstance(value, str) and bool(value) and "\0" not in value
 
 
 def _is_pattern_list(value: object) -> bool:

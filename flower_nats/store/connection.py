@@ -1,8 +1,9 @@
 """The one seam to PostgreSQL: six verbs, and nobody else imports the driver.
 
 A fault of the database (a lost connection, a failover, a deadlock) is waited out for `patience`
-seconds by trying again and then raised as `Unavailable`; anything else is a `StoreError`. What is
-given to `transaction` may therefore run more than once, each time from the start.
+seconds by trying again and then raised as `Unavailable`; a value that the database cannot hold is
+refused as MALFORMED_REQUEST; anything else is a `StoreError`. What is given to `transaction` may
+therefore run more than once, each time from the start.
 
 Ids are unsigned 64-bit numbers on the wire and bigint, which is signed, in the database. The
 adapters below are the one place that knows: every bigint that is written or read is unsigned.
@@ -26,7 +27,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from flower_nats.logs import get_logger
-from flower_nats.model.errors import FlowerNatsError, Unavailable
+from flower_nats.model.errors import ApiError, ErrorCode, FlowerNatsError, Unavailable
 from flower_nats.store.queries import load
 
 log = get_logger(__name__)
@@ -56,6 +57,16 @@ _TRANSIENT = (
     psycopg.errors.ReadOnlySqlTransaction,
     TimeoutError,
     OSError,
+)
+
+_UNSTORABLE = (
+    # A NUL in a text, a moment beyond all calendars.
+    psycopg.DataError,
+    # A text that is too long for an index; psycopg counts it among the faults that pass.
+    psycopg.errors.ProgramLimitExceeded,
+)
+_UNSTORABLE_TEXT = (
+    "A value in it cannot be stored: a NUL character, or a text or number out of range."
 )
 
 _BIGINT = struct.Struct("!q")
@@ -188,6 +199,10 @@ class Database:
             try:
                 async with asyncio.timeout(timeout), self._pool.connection() as connection:
                     return await work(Transaction(connection))
+            except _UNSTORABLE as exc:
+                raise ApiError(
+                    ErrorCode.MALFORMED_REQUEST, f"the database refused: {exc}", _UNSTORABLE_TEXT
+                ) from exc
             except _TRANSIENT as exc:
                 if time.monotonic() > deadline:
                     raise Unavailable(f"the database cannot answer: {exc}") from exc
@@ -196,6 +211,14 @@ class Database:
                 raise StoreError(f"the database refused: {exc}") from exc
             # Spread out, so that replicas in a deadlock do not meet again.
             await asyncio.sleep(random.uniform(0.02, 0.2))
+
+
+def storable(text: str) -> str:
+    """Return a text as PostgreSQL can hold it: without NUL, which no text there may have.
+
+    For what must be kept whatever it holds; anything else is better refused.
+    """
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 async def _configure(connection: AsyncConnection[DictRow]) -> None:
@@ -209,6 +232,8 @@ class _BigintDumper(Dumper):
     oid = postgres.types["int8"].oid
 
     def dump(self, obj: int) -> Buffer:
+        if not -(_UNSIGNED // 2) <= obj < _UNSIGNED:
+            raise psycopg.DataError(f"{obj} has more than 64 bits")
         return _BIGINT.pack(obj - _UNSIGNED if obj >= _UNSIGNED // 2 else obj)
 
 
@@ -236,4 +261,13 @@ def _adapters() -> AdaptersMap:
     return ours
 
 
-__all__ = ["PATIENCE", "Database", "Jsonb", "Row", "Session", "StoreError", "Transaction"]
+__all__ = [
+    "PATIENCE",
+    "Database",
+    "Jsonb",
+    "Row",
+    "Session",
+    "StoreError",
+    "Transaction",
+    "storable",
+]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from flower_nats.store.connection import Session
+from flower_nats.store.connection import Session, storable
 from flower_nats.store.queries import load
 
 _SQL = load("events")
@@ -36,8 +36,8 @@ class Events:
             _SQL["add"],
             run_id=run_id,
             task_id=task_id,
-            events=[event for event, _ in events],
-            data=[data for _, data in events],
+            events=[storable(event) for event, _ in events],
+            data=[storable(data) for _, data in events],
         )
 
     async def after(self, run_id: int, event_id: int, limit: int) -> list[Event]:

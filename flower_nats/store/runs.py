@@ -1,5 +1,6 @@
 """Runs in the database."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from flower_nats.store.connection import Row, Session
 from flower_nats.store.queries import load
 
 _SQL = load("runs")
+
+_LONGEST_RUNTIME = 1e9
+"""Seconds of computing that one report may claim: thirty years."""
 
 _FIELDS = tuple(Run.__dataclass_fields__)
 
@@ -69,7 +73,7 @@ class Runs:
             run_ids=[used.run_id for used in usage],
             sent=[used.bytes_sent for used in usage],
             received=[used.bytes_recv for used in usage],
-            runtimes=[float(used.clientapp_runtime) for used in usage],
+            runtimes=[_seconds(used.clientapp_runtime) for used in usage],
         )
 
     async def unclean(self, settle: float, limit: int = 100) -> list[int]:
@@ -86,6 +90,11 @@ class Runs:
         return {
             row["status"]: row["count"] for row in await self._session.fetch_all(_SQL["counts"])
         }
+
+
+def _seconds(claimed: float) -> float:
+    """Return a claimed time as it can be added up: one absurd claim must not spoil a run's sum."""
+    return float(claimed) if math.isfinite(claimed) and 0 <= claimed <= _LONGEST_RUNTIME else 0.0
 
 
 def _run(row: Row) -> Run:

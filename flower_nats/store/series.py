@@ -5,7 +5,7 @@ from datetime import datetime
 from flower_nats.model.ids import new_id
 from flower_nats.model.run import Series
 from flower_nats.model.states import Status
-from flower_nats.store.connection import Row, Session
+from flower_nats.store.connection import Row, Session, storable
 from flower_nats.store.queries import load
 
 _SQL = load("series")
@@ -24,7 +24,7 @@ class SeriesStore:
             _SQL["begin"],
             series_id=series_id,
             federation=federation,
-            description=description,
+            description=storable(description),
             context=b"",
         )
         return series_id

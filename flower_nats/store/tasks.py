@@ -3,7 +3,7 @@
 from flower_nats.model.ids import new_id, new_token, token_hash
 from flower_nats.model.states import CLAIM_SECONDS, TASK_SILENCE_SECONDS, Status, SubStatus
 from flower_nats.model.task import Finished, Task
-from flower_nats.store.connection import Row, Session
+from flower_nats.store.connection import Row, Session, storable
 from flower_nats.store.nodes import ABSENCE, DEAF_AFTER
 from flower_nats.store.queries import load
 
@@ -88,7 +88,7 @@ class Tasks:
             task_id=task_id,
             token_hash=None if token is None else token_hash(token),
             sub_status=str(sub_status),
-            details=details,
+            details=storable(details),
             others_sub_status=str(SubStatus.STOPPED if stopped else SubStatus.FAILED),
             others_details=_RUN_STOPPED if stopped else _RUN_FINISHED,
         )

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from google.protobuf.message import DecodeError
+
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.config import Config, InvalidConfig
+from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.node import Node
 from flower_nats.model.run import Run, Series
 from flower_nats.model.task import Task
@@ -150,8 +153,15 @@ def config_to_bytes(values: Mapping[str, common.Scalar]) -> bytes:
 
 
 def next_context(previous: bytes, run_id: int, series_id: int) -> bytes:
-    """Return the context with which a run starts: the state its series has come to, all else new."""
-    state = common.Context.FromString(previous).state
+    """Return the context with which a run starts: the state its series has come to, all else new.
+
+    Raises `ApiError` (FAILED_TO_CREATE_RUN) if what the series has come to is not a context.
+    """
+    try:
+        state = common.Context.FromString(previous).state
+    except DecodeError as exc:
+        text = f"The context that series {series_id} has come to cannot be read."
+        raise ApiError(ErrorCode.FAILED_TO_CREATE_RUN, text, text) from exc
     return common.Context(
         run_id=run_id, node_id=SUPERLINK_NODE_ID, state=state, series_id=series_id
     ).SerializeToString()

@@ -33,15 +33,19 @@ class Forwarder:
             return await self._ask(call, caller, PATIENCE)
         task = asyncio.create_task(self._ask(call, caller, patience), name=call.method.name)
         self._kept.add(task)
-        task.add_done_callback(self._let_go)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._kept.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_tell)
+            raise
 
     async def _ask(self, call: Call, caller: Caller, patience: float) -> bytes:
         service, name = call.method.service, call.method.name
         return await self._rpc.call(service, name, call.body, caller, patience=patience)
 
-    def _let_go(self, task: asyncio.Task[bytes]) -> None:
-        self._kept.discard(task)
-        # Its caller may be gone: then this is who hears of it.
-        if not task.cancelled() and task.exception() is not None:
-            log.warning("kept_call_failed", rpc=task.get_name(), reason=repr(task.exception()))
+
+def _tell(task: asyncio.Task[bytes]) -> None:
+    """Say how a call went whose caller is gone."""
+    if not task.cancelled() and task.exception() is not None:
+        log.warning("kept_call_failed", rpc=task.get_name(), reason=repr(task.exception()))
