@@ -11,6 +11,7 @@ from pathlib import Path
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.settings import SuperexecSettings
+from flower_nats_cli.environment import without_ours
 
 
 class FlowerMissingError(FlowerNatsError):
@@ -32,11 +33,14 @@ def find_program(name: str) -> Path:
 
 
 def environment_for(program: Path, **extra: str) -> dict[str, str]:
-    """Return the environment of a stock program: quiet, and able to find its siblings by name."""
+    """Return the environment of a stock program: quiet, and able to find its siblings by name.
+
+    Our own settings are not in it.
+    """
     # Started by us they should not phone home; who wants that says so in the environment.
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     path = f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**quiet, **os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
+    return {**quiet, **without_ours(), "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
 def superexec_process(

@@ -11,6 +11,7 @@ from flower_nats.model.errors import FlowerNatsError
 from flower_nats_cli.config_file import defaults_in
 from flower_nats_cli.demo import demo
 from flower_nats_cli.down import down
+from flower_nats_cli.environment import PREFIX
 from flower_nats_cli.gateway import gateway
 from flower_nats_cli.status import status
 from flower_nats_cli.superlink import superlink
@@ -34,18 +35,22 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
 @click.group(
     cls=_Group,
     context_settings={
-        "auto_envvar_prefix": "FLOWER_NATS",
+        "auto_envvar_prefix": PREFIX,
         "help_option_names": ["-h", "--help"],
         "show_default": True,
+        # Else names of variables are broken in two.
+        "max_content_width": 120,
     },
 )
-@click.version_option(package_name="flower-nats")
+# No setting: images like to say their own version in FLOWER_NATS_VERSION.
+@click.version_option(package_name="flower-nats", allow_from_autoenv=False)
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     callback=_read_config,
     expose_value=False,
     is_eager=True,
+    show_envvar=True,
     help="TOML file with a table per command, such as [up], and its options without the dashes.",
 )
 def main() -> None:
@@ -58,6 +63,9 @@ def main() -> None:
 
 for _command in (up, down, status, demo, superlink, gateway):
     main.add_command(_command)
+    for _option in _command.params:
+        if isinstance(_option, click.Option):
+            _option.show_envvar = True
 
 
 if __name__ == "__main__":

@@ -73,7 +73,6 @@ data_dir_option = click.option(
 
 format_option = click.option(
     "--format",
-    "output_format",
     type=click.Choice(["default", "json"]),
     default="default",
     show_default=True,

@@ -25,6 +25,7 @@ from flower_nats_cli.addresses import accepts_connections, claim_addresses, reac
 from flower_nats_cli.brokers import Broker
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.edges import edges, gateway_flags
+from flower_nats_cli.environment import without_ours
 from flower_nats_cli.flower import find_program, superexec_process
 from flower_nats_cli.runtime_status import status_client
 from flower_nats_cli.supervisor import Supervisor
@@ -165,7 +166,7 @@ class Stack:
                     *(sys.executable, "-P", "-m", "flower_nats_cli.main"),
                     *(command, *flags, *level),
                 ],
-                environment={**os.environ, **secrets},
+                environment={**without_ours(), **secrets},
                 log=data.log_of(name),
                 pid_file=data.pid_file_of(name),
                 # NATS and PostgreSQL end with us too, so there is nobody to take leave of.

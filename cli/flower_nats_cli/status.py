@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -23,15 +22,15 @@ _PATIENCE_SECONDS = 5.0
 @click.command()
 @opts.data_dir_option
 @opts.format_option
-def status(data_dir: Path, output_format: str) -> None:
+def status(**options: Any) -> None:
     """Show runs, nodes, replicas, the health of broker and database, and what is durable.
 
     Exit code 0 means that the runtime is up and healthy.
     """
     # What the client logs about a broker that is gone is said better in the answer.
     configure_logs(LogSettings(level="error"))
-    report = asyncio.run(_report(DataDir(data_dir)))
-    if output_format == "json":
+    report = asyncio.run(_report(DataDir(options["data_dir"])))
+    if options["format"] == "json":
         click.echo(json.dumps(report, indent=2, default=str))
     else:
         click.echo("\n".join(_lines(report)))

@@ -8,12 +8,13 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flower_nats.embedded.ports import is_free
 from tests.e2e.test_cli_up import Runtime
 from tests.harness.children import wait_until
-from tests.harness.environment import free_port
+from tests.harness.environment import accepts_connections, free_port
 
 ORDER = ["superlink-1", "superlink-2", "gateway-1", "gateway-2"]
 
@@ -41,12 +42,22 @@ def first_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory, first_port: int) -> Iterator[Runtime]:
+def stray_address() -> str:
+    """What a variable names that is meant for a gateway elsewhere."""
+    return f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="module")
+def runtime(
+    tmp_path_factory: pytest.TempPathFactory, first_port: int, stray_address: str
+) -> Iterator[Runtime]:
     """Two replicas whose health can be read."""
     running = Runtime(
         tmp_path_factory.mktemp("health"),
         *("--replicas", "2", "--isolation", "process"),
         *("--http-health-address", f"127.0.0.1:{first_port}"),
+        FLOWER_NATS_GATEWAY_HEALTH_SERVER_ADDRESS=stray_address,
+        FLOWER_NATS_SUPERLINK_LOG_ROTATION_BACKUP_COUNT="no number",
     )
     try:
         running.wait_until_ready()
@@ -87,6 +98,19 @@ def test_people_are_told_where_to_look(runtime: Runtime, first_port: int) -> Non
     for port, name in enumerate(ORDER, first_port):
         assert f"{name} 127.0.0.1:{port}" in shown
         assert f"http://127.0.0.1:{port}/metrics" in said
+
+
+def test_settings_of_other_processes_do_not_reach_those_of_up(
+    runtime: Runtime, stray_address: str
+) -> None:
+    ours = {"FLOWER_NATS_GATEWAY_NATS", "FLOWER_NATS_SUPERLINK_NATS"}
+    ours |= {"FLOWER_NATS_SUPERLINK_DATABASE"}
+
+    replicas = [pid for pid in map(runtime.pid_of, ORDER) if pid is not None]
+    variables = {name for pid in replicas for name in psutil.Process(pid).environ()}
+
+    assert {name for name in variables if name.startswith("FLOWER_NATS_")} == ours
+    assert not accepts_connections(stray_address)
 
 
 def test_a_health_port_in_use_is_named_and_nothing_is_started(

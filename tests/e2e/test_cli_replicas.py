@@ -61,21 +61,24 @@ def test_a_superlink_and_a_gateway_make_a_runtime(
     assert json.loads(listed.stdout) == {"success": True, "runs": []}
 
 
-def test_a_superlink_runs_a_superexec_that_ends_with_it(
+def test_a_superlink_runs_a_superexec_that_ends_with_it_and_knows_no_passwords(
     tmp_path: Path, nats_url: str, pg_dsn: str
 ) -> None:
     address = f"127.0.0.1:{free_port()}"
-    flags = ["--nats", nats_url, "--database", pg_dsn, "--serverappio-api-address", address]
+    flags = ["--serverappio-api-address", address]
+    secrets = {"FLOWER_NATS_SUPERLINK_NATS": nats_url, "FLOWER_NATS_SUPERLINK_DATABASE": pg_dsn}
 
-    with started(tmp_path, "superlink", *flags) as superlink:
+    with started(tmp_path, "superlink", *flags, **secrets) as superlink:
         superlink.wait_for_output("superlink_ready")
         superlink.wait_for_output("Starting Flower SuperExec")
         superexecs = psutil.Process(superlink.pid).children()
-        command = superexecs[0].cmdline()
+        command, environment = superexecs[0].cmdline(), superexecs[0].environ()
         superlink.ask_to_end()
 
         assert superlink.wait(timeout=10.0) == 0
 
     assert [os.path.basename(command[1]), len(superexecs)] == ["flower-superexec", 1]
     assert command[command.index("--appio-api-address") + 1] == address
+    # What a SuperExec is told, the apps that it runs can read.
+    assert not [name for name in environment if name.startswith("FLOWER_NATS_")]
     assert not superexecs[0].is_running()

@@ -27,10 +27,11 @@ START_TIMEOUT = 60.0
 class Runtime:
     """`flower-nats up` on a data directory, on ports that the system chose."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, **environment: str) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self._flags = flags
+        self._environment = {"FLWR_HOME": str(folder / "flwr-home"), **environment}
         self.up = self.start_up("up")
 
     def start_up(self, name: str) -> Child:
@@ -41,7 +42,7 @@ class Runtime:
         return Child(
             ["flower-nats", "up", "--data-dir", str(self.data_dir), *addresses, *self._flags],
             log_file=self.folder / f"{name}.log",
-            environment={"FLWR_HOME": str(self.folder / "flwr-home")},
+            environment=self._environment,
         )
 
     def wait_until_ready(self) -> None:

@@ -1,0 +1,106 @@
+"""Each option may come from an environment variable, whose name its help text shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from flower_nats_cli.main import main
+
+REQUIRED = {
+    "gateway": {"nats": "nats://here:4222"},
+    "superlink": {"nats": "nats://here:4222", "database": "postgresql://here/x"},
+}
+WORDS = {
+    "HOST:PORT": "127.0.0.1:7777",
+    "URL[,URL...]": "nats://there:4222",
+    "URL": "postgresql://there/x",
+}
+
+
+def options() -> Iterator[tuple[str, click.Option]]:
+    for name, command in main.commands.items():
+        for parameter in command.params:
+            assert isinstance(parameter, click.Option)
+            yield name, parameter
+
+
+def variable(command: str, option: click.Option) -> str:
+    flag = max(option.opts, key=len).lstrip("-")
+    return f"FLOWER_NATS_{command}_{flag}".replace("-", "_").upper()
+
+
+def value_for(option: click.Option, folder: Path) -> tuple[str, Any]:
+    """A value that is not the default: as text, and as the command should get it."""
+    kind = option.type
+    if option.is_flag:
+        return "true", True
+    if isinstance(kind, click.Choice):
+        last = kind.choices[-1]
+        return last, last
+    if isinstance(kind, click.IntRange):
+        return "3", 3
+    if isinstance(kind, click.FloatRange):
+        return "0.5", 0.5
+    if isinstance(kind, click.Path):
+        path = folder / "there"
+        path.mkdir() if kind.dir_okay else path.touch()
+        return str(path), path
+    word = WORDS[str(option.metavar)]
+    return word, (word,) if option.name == "nats" else word
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [pytest.param(*pair, id=variable(*pair)) for pair in options()],
+)
+def test_an_option_comes_from_its_variable(
+    command: str, option: click.Option, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: dict[str, Any] = {}
+    monkeypatch.setattr(main.commands[command], "callback", lambda **given: received.update(given))
+    text, value = value_for(option, tmp_path)
+    environment = {variable(command, option): text}
+    needed = {name: one for name, one in REQUIRED.get(command, {}).items() if name != option.name}
+
+    flags = [word for name, one in needed.items() for word in (f"--{name}", one)]
+    result = CliRunner(env=environment).invoke(main, [command, *flags])
+
+    assert result.exit_code == 0, result.output
+    assert received[str(option.name)] == value
+    assert option.default != value
+
+
+@pytest.mark.parametrize("command", main.commands)
+def test_the_help_text_shows_the_variable_of_each_option(command: str) -> None:
+    shown = CliRunner().invoke(main, [command, "--help"], terminal_width=120).output
+
+    for name, option in options():
+        if name == command:
+            assert re.search(rf"env\s+var:\s+{variable(command, option)}[;\]]", shown)
+
+
+def test_the_configuration_file_comes_from_its_variable(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[status]\ndata-dir = "there"')
+    environment = {"FLOWER_NATS_CONFIG": str(tmp_path / "config.toml")}
+
+    result = CliRunner(env=environment).invoke(main, ["status"])
+
+    assert str(Path.cwd() / "there") in result.output
+    assert "FLOWER_NATS_CONFIG" in CliRunner().invoke(main, ["--help"]).output
+
+
+@pytest.mark.parametrize("name", ["VERSION", "HELP", "STATUS_HELP"])
+def test_what_is_no_setting_has_no_variable(name: str) -> None:
+    """Images like to say their version in a variable of such a name."""
+    result = CliRunner(env={f"FLOWER_NATS_{name}": "1.33.0"}).invoke(
+        main, ["status", "--data-dir", "nowhere"]
+    )
+
+    assert "Nothing was ever started" in result.output
