@@ -1,10 +1,12 @@
 """What has to be done without anybody asking: liveness, leases, clearing up.
 
-Every piece is claimed for a few seconds before each time it is done, so that one replica at a time
-does it and another takes it over within `LEASE_SECONDS` of its death. All of it can be done twice.
+Every piece is claimed for `LEASE_SECONDS`, and claimed again long before they are over, so that one
+replica at a time does it. Those that were refused ask again every `_CLAIM_EVERY` seconds at least: one
+of them takes the piece over within 15 s of its holder's death. All of it can be done twice.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +27,14 @@ from flower_nats.superlink.lifecycle import Lifecycle
 log = get_logger(__name__)
 
 LEASE_SECONDS = 10.0
-"""How long a claim on a piece holds: another replica does the piece this long after a death."""
+"""How long a claim on a piece holds after its holder's death."""
+
+_CLAIM_EVERY = 5.0
+"""Seconds between two claims on a piece, at most; its work may be due less often than that."""
+
+_AFTER_BUG = 10.0
+"""Seconds after which a piece is tried again that has met what it cannot cope with. By then the claim
+is over: perhaps another replica, of another version, can."""
 
 _SETTLE_SECONDS = 5.0
 """A run is cleared for good this long after its end, when what was under way has arrived."""
@@ -50,20 +59,29 @@ class Housekeeping:
         self._pieces = pieces
 
     async def run(self) -> None:
-        """Go on until cancelled; a fault of ours or of a server postpones a piece, a bug ends all."""
+        """Go on until cancelled; whatever goes wrong in a piece postpones that piece and no other."""
         async with asyncio.TaskGroup() as group:
             for piece in self._pieces:
                 group.create_task(self._repeat(piece), name=f"housekeeping {piece.name}")
 
     async def _repeat(self, piece: Piece) -> None:
+        due = 0.0
         while True:
+            pause = min(piece.every, _CLAIM_EVERY)
             try:
-                if await self._leases.try_lease(piece.name, self._holder, LEASE_SECONDS):
+                held = await self._leases.try_lease(piece.name, self._holder, LEASE_SECONDS)
+                if held and time.monotonic() >= due:
                     await piece.work()
+                    # A little early: a sleep may end a moment before its time.
+                    due = time.monotonic() + piece.every - pause / 2
             # A piece may work in a task group, whose errors come in groups.
             except* FlowerNatsError as errors:
                 log.warning("housekeeping_postponed", piece=piece.name, reason=repr(errors))
-            await asyncio.sleep(piece.every)
+            except* Exception as errors:
+                # One record that nobody expected must not end every replica, one after another.
+                log.error("housekeeping_failed", piece=piece.name, exc_info=errors)
+                pause = _AFTER_BUG
+            await asyncio.sleep(pause)
 
 
 class MetadataHousekeeping:

@@ -1,0 +1,135 @@
+"""Who does the housekeeping, whatever happens to who did it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from flower_nats.store.connection import Database
+from flower_nats.store.leases import Leases
+from flower_nats.store.migrate import migrate
+from flower_nats.superlink import housekeeping
+from flower_nats.superlink.housekeeping import Housekeeping, Piece
+from tests.harness.processes import Replica, kill
+
+TAKEN_OVER_SECONDS = 20.0
+"""What the documentation says, 15 s, and something for a busy machine."""
+
+
+@pytest.fixture
+async def database(pg_dsn: str) -> AsyncIterator[Database]:
+    database = Database(pg_dsn)
+    await database.open()
+    await migrate(database)
+    yield database
+    await database.close()
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.1)
+
+
+async def holders(database: Database) -> dict[str, str]:
+    """Who holds which piece."""
+    rows = await database.fetch_all("SELECT name, holder FROM lease WHERE expires_at > now()")
+    return {row["name"]: row["holder"] for row in rows}
+
+
+async def test_a_bug_in_one_piece_postpones_that_piece_and_ends_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_AFTER_BUG", 0.1)
+    done: list[str] = []
+
+    async def stumble() -> None:
+        done.append("stumbled")
+        if done.count("stumbled") == 1:
+            raise KeyError("a record that nobody expected")
+        if done.count("stumbled") == 2:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(0))
+                raise ZeroDivisionError
+
+    async def go_on() -> None:
+        done.append("went on")
+
+    pieces = [Piece("poisoned", 0.1, stumble), Piece("sound", 0.1, go_on)]
+    with capture_logs() as logs:
+        running = asyncio.create_task(Housekeeping(Leases(database), "one", pieces).run())
+
+        async def all_went_on() -> bool:
+            assert not running.done(), running.exception()
+            return done.count("stumbled") > 2 and done.count("went on") > 2
+
+        await until(all_went_on, 10)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    told = [one for one in logs if one["log_level"] == "error"]
+    assert [one["event"] for one in told] == ["housekeeping_failed"] * 2
+    assert {one["piece"] for one in told} == {"poisoned"}
+    assert all(one["exc_info"] for one in told)
+
+
+async def test_a_piece_is_done_by_one_replica_and_as_often_as_it_should(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_CLAIM_EVERY", 0.1)
+    done: list[str] = []
+
+    def keep(holder: str) -> asyncio.Task[None]:
+        async def note() -> None:
+            done.append(holder)
+
+        pieces = [Piece("rare", 3600.0, note), Piece("frequent", 0.3, note)]
+        return asyncio.create_task(Housekeeping(Leases(database), holder, pieces).run())
+
+    first = keep("first")
+
+    async def often() -> bool:
+        return len(done) > 4
+
+    await until(often, 10)
+    second = keep("second")
+    done.clear()
+    await until(often, 10)
+    for one in (first, second):
+        one.cancel()
+
+    assert set(done) == {"first"}
+    assert set((await holders(database)).values()) == {"first"}
+
+
+async def test_every_piece_of_a_superlink_that_was_killed_is_taken_over(
+    nats_url: str, database: Database, pg_dsn: str, tmp_path: Path
+) -> None:
+    secrets = {"FLOWER_NATS_SUPERLINK_NATS": nats_url, "FLOWER_NATS_SUPERLINK_DATABASE": pg_dsn}
+    command = ["superlink", "--isolation", "process"]
+    first, second = (
+        Replica(name, command, secrets, tmp_path, "superlink_ready") for name in ("one", "two")
+    )
+    try:
+        await first.start()
+
+        async def first_has_all() -> bool:
+            return len(await holders(database)) >= 5
+
+        await until(first_has_all, 20)
+        before = await holders(database)
+        await second.start()
+        await kill(first)
+
+        async def second_has_all() -> bool:
+            now = await holders(database)
+            return now.keys() == before.keys() and not set(now.values()) & set(before.values())
+
+        await until(second_has_all, TAKEN_OVER_SECONDS)
+    finally:
+        await asyncio.gather(first.stop(), second.stop())
