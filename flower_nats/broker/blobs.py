@@ -2,10 +2,11 @@
 
 import asyncio
 import uuid
+from contextlib import suppress
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
-from flower_nats.model.errors import Unavailable
+from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 _STREAM = subjects.BLOBS_STREAM
 _CHUNK = 1024 * 1024
@@ -19,6 +20,7 @@ class Blobs:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._dropping: set[asyncio.Task[None]] = set()
 
     async def put(self, body: bytes) -> str:
         """Deposit a body; return the ticket with which it is fetched within `BLOB_AGE` seconds."""
@@ -40,10 +42,17 @@ class Blobs:
         )
         return b"".join(pieces)
 
-    async def drop(self, ticket: str) -> None:
-        """Forget a body that has been fetched."""
-        blob_id = ticket.partition("/")[0]
-        await self._connection.purge(_STREAM, subjects.blob(blob_id, subjects.ANY))
+    def drop(self, ticket: str) -> None:
+        """Have a body forgotten that has been fetched; what has become of it must not wait for that."""
+        task = asyncio.create_task(self._drop(ticket), name="drop blob")
+        self._dropping.add(task)
+        task.add_done_callback(self._dropping.discard)
+
+    async def _drop(self, ticket: str) -> None:
+        # What cannot be dropped goes with its age.
+        with suppress(FlowerNatsError):
+            blob_id = ticket.partition("/")[0]
+            await self._connection.purge(_STREAM, subjects.blob(blob_id, subjects.ANY))
 
     async def _piece(self, blob_id: str, number: int) -> bytes:
         record = await self._connection.last(_STREAM, subjects.blob(blob_id, number))

@@ -78,7 +78,7 @@ class RpcClient:
             return await self._answer(subjects.api(service, method), body, headers, patience)
         finally:
             if ticket:
-                await self._blobs.drop(ticket)
+                self._blobs.drop(ticket)
 
     async def ask(
         self, method: str, *, patience: float = PATIENCE, request_id: str = "", **question: Any
@@ -121,7 +121,7 @@ class RpcClient:
             raise ApiError(code, detail, public_details)
         if ticket := headers.get(_TICKET):
             body = await self._blobs.get(ticket)
-            await self._blobs.drop(ticket)
+            self._blobs.drop(ticket)
             return body
         return message.data
 

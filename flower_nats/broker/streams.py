@@ -4,6 +4,7 @@ from typing import Any
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.model.caller import ASKED_FOR
 
 _NANOSECONDS = 1_000_000_000
 
@@ -11,7 +12,7 @@ DUPLICATE_WINDOW = 300
 """Seconds for which the broker remembers message ids. A replica that was stopped in the middle of a
 write and goes on later than this could write twice; SIGSTOP of a replica is tested well below it."""
 
-BLOB_AGE = 300
+BLOB_AGE = int(ASKED_FOR) + 300
 """Seconds after which a body in transit that nobody fetched is dropped."""
 
 

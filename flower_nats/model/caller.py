@@ -10,6 +10,10 @@ NO_ACCOUNT_NAME = "none"
 SUPERLINK_NODE_ID = 1
 
 
+ASKED_FOR = 600.0
+"""Seconds for which a gateway goes on with a request that no superlink has answered, at most."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """The authenticated identity of one request; a field is None where it does not apply."""

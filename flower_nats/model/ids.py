@@ -4,7 +4,7 @@ import hashlib
 import secrets
 
 TOKEN_BYTES = 128
-"""Random bytes of a task token, which is sent as twice as many hex digits (flwr 1.33)."""
+"""Bytes of a task token, which is sent as twice as many hex digits (flwr 1.33)."""
 
 
 def new_id() -> int:
@@ -12,9 +12,13 @@ def new_id() -> int:
     return secrets.randbelow(2**64 - 2) + 2
 
 
-def new_token() -> str:
-    """Return a fresh task token."""
-    return secrets.token_hex(TOKEN_BYTES)
+def token_for(request_id: str, task_id: int) -> str:
+    """Return the token that a request gets for a task: the same one however often it is made.
+
+    What is known of a request to nobody but its gateway and us is its random id.
+    """
+    secret = request_id or secrets.token_hex(TOKEN_BYTES)
+    return hashlib.shake_256(f"task-token {task_id} {secret}".encode()).hexdigest(TOKEN_BYTES)
 
 
 def token_hash(token: str) -> bytes:

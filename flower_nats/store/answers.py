@@ -2,13 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 
+from flower_nats.model.caller import ASKED_FOR
 from flower_nats.store.connection import Database, Session, Transaction
 from flower_nats.store.queries import load
 
 _SQL = load("answers")
 
-_KEEP_SECONDS = 600
-"""Far longer than any gateway goes on asking for the answer to one request."""
+_KEEP_SECONDS = ASKED_FOR + 300
+"""Longer than any gateway goes on asking for the answer to one request."""
 
 
 async def once(

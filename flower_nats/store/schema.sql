@@ -78,7 +78,6 @@ CREATE TABLE task (
     model_ref text,
     connector_ref text,
     token_hash bytea UNIQUE,
-    claim_request text,
     active_until timestamptz,
     heard_by text
 );

@@ -1,6 +1,6 @@
 """Tasks in the database: their life is here, each step of it one statement."""
 
-from flower_nats.model.ids import new_id, new_token, token_hash
+from flower_nats.model.ids import new_id, token_for, token_hash
 from flower_nats.model.states import CLAIM_SECONDS, TASK_SILENCE_SECONDS, Status, SubStatus
 from flower_nats.model.task import Finished, Task
 from flower_nats.store.connection import Row, Session, storable
@@ -33,15 +33,14 @@ class Tasks:
     ) -> tuple[Task, str] | None:
         """Claim a pending task for `CLAIM_SECONDS` and return it with its token.
 
-        None if it is not pending. The same request may ask again and gets a fresh token: an answer
-        that was lost on its way must not cost the lease.
+        None if it is not pending. The same request may ask again and gets the same token: an answer
+        that was lost on its way must not cost the lease, nor a try that comes late the token.
         """
-        token = new_token()
+        token = token_for(request_id, task_id)
         row = await self._session.fetch_one(
             _SQL["claim"],
             task_id=task_id,
             token_hash=token_hash(token),
-            request_id=request_id,
             seconds=CLAIM_SECONDS,
             gateway=gateway,
         )

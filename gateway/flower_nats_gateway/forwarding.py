@@ -6,12 +6,12 @@ from dataclasses import replace
 from flower_nats.broker.connection import PATIENCE
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.logs import get_logger
-from flower_nats.model.caller import Caller
+from flower_nats.model.caller import ASKED_FOR, Caller
 from flower_nats_gateway.call import Call
 
 log = get_logger(__name__)
 
-_KEPT = {"PushTaskOutput": 600.0}
+_KEPT = {"PushTaskOutput": ASKED_FOR}
 """Calls that stock ServerApps try once, with the seconds for which each is tried on here: if it is
 lost, a finished training shows as failed a minute later. Once it is here it is stored, whatever
 becomes of its caller's connection meanwhile; its caller sets no limit."""

@@ -14,8 +14,10 @@ from flower_nats.store.migrate import migrate, migrations
 SCHEMA = Path(__file__).parents[2] / "flower_nats" / "store" / "schema.sql"
 
 CATALOGUE = """
-    SELECT 'column', table_name, column_name, ordinal_position::text, data_type, is_nullable,
-        coalesce(column_default, ''), is_identity
+    SELECT 'column', table_name, column_name,
+        -- Not the position itself: dropped columns keep theirs.
+        (row_number() OVER (PARTITION BY table_name ORDER BY ordinal_position))::text,
+        data_type, is_nullable, coalesce(column_default, ''), is_identity
     FROM information_schema.columns WHERE table_schema = 'public'
     UNION ALL
     SELECT 'index', tablename, indexname, '', indexdef, '', '', ''

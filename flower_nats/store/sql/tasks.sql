@@ -1,19 +1,18 @@
 -- pending: Tasks that wait for a SuperExec, oldest first.
 SELECT * FROM task WHERE status = 'pending' ORDER BY pending_at, task_id;
 
--- claim: Claim a pending task; the request that claimed it may ask again and gets a new token.
+-- claim: Claim a pending task; the request that claimed it, known by its token, may ask again.
 UPDATE task
 SET
     status = 'starting',
     starting_at = now(),
     token_hash = %(token_hash)s,
-    claim_request = %(request_id)s,
     active_until = now() + make_interval(secs => %(seconds)s),
     heard_by = %(gateway)s
 WHERE task_id = %(task_id)s
     AND (
         status = 'pending'
-        OR (status = 'starting' AND claim_request = nullif(%(request_id)s, ''))
+        OR (status = 'starting' AND token_hash = %(token_hash)s)
     )
 RETURNING *;
 
@@ -77,8 +76,7 @@ SELECT task_id, run_id, EXISTS (SELECT FROM ended) AS run_finished FROM done;
 
 -- release: Make claimed tasks pending again whose process has not started in time.
 UPDATE task
-SET status = 'pending', starting_at = NULL, token_hash = NULL, claim_request = NULL,
-    active_until = NULL
+SET status = 'pending', starting_at = NULL, token_hash = NULL, active_until = NULL
 WHERE status = 'starting' AND active_until < now()
     AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
     AND NOT EXISTS (
