@@ -1,14 +1,17 @@
 """Who is calling: one authenticator per API.
 
-An authenticator takes a call and gives the caller, or raises the `ApiError` that makes stock clients
-do what they do against a stock SuperLink.
+An authenticator takes a call whose body was not read yet: what its metadata does not prove is refused
+before anybody has to hold a body for it. It gives what then tells, from the whole call, the caller. Both
+raise the `ApiError` that makes stock clients do what they do against a stock SuperLink.
 """
 
 import hashlib
 import hmac
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from flower_nats.broker.rpc import RpcClient
@@ -18,7 +21,10 @@ from flower_nats_gateway.call import Call
 from flower_nats_gateway.identities import Identities
 from flower_nats_gateway.verifier import Verifier
 
-Authenticator = Callable[[Call], Awaitable[Caller]]
+Identify = Callable[[Call], Awaitable[Caller]]
+"""Tells who makes a call, once its body is there."""
+
+Authenticator = Callable[[Call], Awaitable[Identify]]
 
 # The accepted age of a timestamp, exclusive (flwr 1.33 `common/constant.py`, SYSTEM_TIME_TOLERANCE
 # and TIMESTAMP_TOLERANCE), in seconds.
@@ -43,8 +49,8 @@ _LONGEST_NONCE = 256
 def authenticate_nobody() -> Authenticator:
     """Control without accounts: everybody is the one account there is."""
 
-    async def authenticate(_call: Call) -> Caller:
-        return Caller()
+    async def authenticate(_call: Call) -> Identify:
+        return partial(_the_same, Caller())
 
     return authenticate
 
@@ -57,8 +63,8 @@ class FleetAuthenticator:
         self._verifier = verifier
         self._supernode_auth = supernode_auth
 
-    async def __call__(self, call: Call) -> Caller:
-        """Return the node that signed this call."""
+    async def __call__(self, call: Call) -> Identify:
+        """Check who has signed this call."""
         public_key, signature = call.binary(PUBLIC_KEY), call.binary(SIGNATURE)
         timestamp = call.text(TIMESTAMP)
         if not (public_key and signature and timestamp):
@@ -66,16 +72,13 @@ class FleetAuthenticator:
         _check_age(_parse_iso(timestamp))
         if not await self._verifier.verify(public_key, timestamp.encode("ascii"), signature):
             raise ApiError(ErrorCode.INVALID_SIGNATURE, "the signature is not by this key")
-        request: Any = call.parse(call.method.request)
+        caller = Caller(public_key=public_key, supernode_auth=self._supernode_auth)
         if call.method.name in _BEFORE_REGISTRATION:
-            if request.public_key != public_key:
-                raise ApiError(ErrorCode.INVALID_SIGNATURE, "the key is not the one that signed")
-            return Caller(public_key=public_key, supernode_auth=self._supernode_auth)
-        claimed = getattr(request, "node", request).node_id
+            return partial(_signed_by_its_key, caller)
         node_id = await self._identities.node(public_key)
-        if node_id is None or node_id != claimed:
-            raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {claimed} does not own this key")
-        return Caller(node_id=node_id, public_key=public_key, supernode_auth=self._supernode_auth)
+        if node_id is None:
+            raise ApiError(ErrorCode.INVALID_NODE_ID, "no node that is let in owns this key")
+        return partial(_signed_by_its_node, replace(caller, node_id=node_id))
 
 
 class ServerAppIoAuthenticator:
@@ -87,41 +90,69 @@ class ServerAppIoAuthenticator:
         # flwr 1.33 `supercore/auth/superexec.py`: the key is derived from the secret.
         self._key = hmac.digest(secret, b"superexec-auth-v1", "sha256") if secret else None
 
-    async def __call__(self, call: Call) -> Caller:
-        """Return the task, or the nameless SuperExec, that makes this call."""
+    async def __call__(self, call: Call) -> Identify:
+        """Check which task, or that a nameless SuperExec, makes this call."""
         if call.method.name in _SUPEREXEC_METHODS:
-            if self._key is not None:
-                await self._check_superexec(call, self._key)
-            return Caller()
+            if self._key is None:
+                return partial(_the_same, Caller())
+            _check_superexec(call, self._key)
+            return self._identify_superexec
         token = call.text(TASK_TOKEN)
         task = await self._identities.task(token) if token else None
         if task is None:
             raise _failed("no task has this token")
-        return Caller(task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token)
+        caller = Caller(task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token)
+        return partial(_the_same, caller)
 
-    async def _check_superexec(self, call: Call, key: bytes) -> None:
-        timestamp, nonce = call.text(SUPEREXEC_TIMESTAMP), call.text(SUPEREXEC_NONCE)
-        if not (timestamp.isdecimal() and len(timestamp) < 20 and 0 < len(nonce) <= _LONGEST_NONCE):
-            raise _failed("SuperExec timestamp or nonce missing")
-        try:
-            _check_age(float(timestamp))
-        except ApiError as exc:
-            raise _failed(exc.detail) from exc
-        body = hashlib.sha256(call.body).hexdigest()
-        text = f"method={call.method.path}\nts={timestamp}\nnonce={nonce}\nbody_sha256={body}"
-        expected = hmac.new(key, text.encode(), "sha256").hexdigest()
-        if not hmac.compare_digest(expected, call.text(SUPEREXEC_SIGNATURE)):
-            raise _failed("the SuperExec does not know the secret")
+    async def _identify_superexec(self, call: Call) -> Caller:
+        if hashlib.sha256(call.body).hexdigest() != call.text(SUPEREXEC_BODY):
+            raise _failed("this is not the body that the SuperExec has signed")
         answer = await self._rpc.ask(
             "ReserveNonce",
             namespace=f"superexec:{call.method.path}",
-            nonce=nonce,
-            expires_at=float(timestamp) + _OLDEST,
+            nonce=call.text(SUPEREXEC_NONCE),
+            expires_at=float(call.text(SUPEREXEC_TIMESTAMP)) + _OLDEST,
             # Tells a second try, ours or our balancer's, from a replay.
             holder=call.request_id,
         )
         if not answer["reserved"]:
             raise _failed("this SuperExec call was made before")
+        return Caller()
+
+
+async def _the_same(caller: Caller, _call: Call) -> Caller:
+    """Whoever makes a call whose metadata says it all."""
+    return caller
+
+
+async def _signed_by_its_key(caller: Caller, call: Call) -> Caller:
+    request: Any = call.parse(call.method.request)
+    if request.public_key != caller.public_key:
+        raise ApiError(ErrorCode.INVALID_SIGNATURE, "the key is not the one that signed")
+    return caller
+
+
+async def _signed_by_its_node(caller: Caller, call: Call) -> Caller:
+    request: Any = call.parse(call.method.request)
+    claimed = getattr(request, "node", request).node_id
+    if caller.node_id != claimed:
+        raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {claimed} does not own this key")
+    return caller
+
+
+def _check_superexec(call: Call, key: bytes) -> None:
+    timestamp, nonce = call.text(SUPEREXEC_TIMESTAMP), call.text(SUPEREXEC_NONCE)
+    if not (timestamp.isdecimal() and len(timestamp) < 20 and 0 < len(nonce) <= _LONGEST_NONCE):
+        raise _failed("SuperExec timestamp or nonce missing")
+    try:
+        _check_age(float(timestamp))
+    except ApiError as exc:
+        raise _failed(exc.detail) from exc
+    body = call.text(SUPEREXEC_BODY)
+    text = f"method={call.method.path}\nts={timestamp}\nnonce={nonce}\nbody_sha256={body}"
+    expected = hmac.new(key, text.encode(), "sha256").hexdigest()
+    if not hmac.compare_digest(expected, call.text(SUPEREXEC_SIGNATURE)):
+        raise _failed("the SuperExec does not know the secret")
 
 
 def _failed(reason: str) -> ApiError:

@@ -24,17 +24,15 @@ _LARGE = 64 * 1024
 
 
 class Call:
-    """A request, before anybody has looked at it."""
+    """A request, before anybody has looked at it; at first without its body."""
 
-    def __init__(
-        self, method: Method, body: bytes, metadata: Mapping[str, str | bytes], peer: str
-    ) -> None:
+    def __init__(self, method: Method, metadata: Mapping[str, str | bytes], peer: str) -> None:
         self.method = method
         self.peer = peer
         """The other end of the connection it came over: a client, or a balancer."""
-        self.size = len(body)
+        self.size = 0
         """Bytes of the request message as it came."""
-        self._body = body
+        self._body: bytes | None = None
         self._metadata = metadata
         self._parsed: ProtoMessage | None = None
         self.balanced = is_request_id(self.text(REQUEST_ID))
@@ -47,10 +45,17 @@ class Call:
         """Unique per call of a client: a balancer may make one call at several gateways."""
         return self.text(REQUEST_ID) if self.balanced else new_request_id()
 
+    def receive(self, body: bytes) -> None:
+        """Take the body in."""
+        self._body = body
+        self.size = len(body)
+
     @property
     def body(self) -> bytes:
         """The request message as it came; not for a large one that has been parsed."""
-        assert self._body or not self.size, "the body was dropped when it was parsed"
+        assert self._body is not None, (
+            "the body is not there yet, or was dropped when it was parsed"
+        )
         return self._body
 
     def text(self, key: str) -> str:
@@ -67,12 +72,12 @@ class Call:
         """Return the request message, parsed once. Raises `ApiError` (MALFORMED_REQUEST)."""
         if self._parsed is None:
             try:
-                self._parsed = kind.FromString(self._body)
+                self._parsed = kind.FromString(self.body)
             except DecodeError as exc:
                 reason = f"the body of {self.method.name} is not a {kind.DESCRIPTOR.name}"
                 raise ApiError(ErrorCode.MALFORMED_REQUEST, reason, public_details=reason) from exc
             if self.size > _LARGE:
-                self._body = b""
+                self._body = None
         return cast(_M, self._parsed)
 
 

@@ -9,8 +9,8 @@ import grpc
 import grpc.aio
 
 from flower_nats.logs import get_logger
-from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, Status, Unavailable
+from flower_nats.wire.messages import malformed
 from flower_nats.wire.methods import Method
 from flower_nats_gateway.authentication import Authenticator
 from flower_nats_gateway.call import Call, Endpoint
@@ -35,6 +35,8 @@ class Service:
     forward: Endpoint
     streams: Mapping[str, Stream]
     in_hand: CallsInHand
+    longest_body: int
+    """Bytes of a request that its server takes."""
 
 
 class ServiceHandler(grpc.GenericRpcHandler):
@@ -64,39 +66,47 @@ def _handler(method: Method, service: Service, arriving: Turnstile, leaving: Tur
 def _unary_handler(method: Method, service: Service) -> Any:
     endpoint = service.endpoints.get(method.name, service.forward)
 
-    async def handle(body: bytes, context: Any) -> bytes:
+    async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(method, service, context) as serving:
-            call = serving.call(body)
-            del body
-            return await endpoint(call, await service.authenticate(call))
+            identify = await service.authenticate(serving.call)
+            serving.receive(await context.read())
+            return await endpoint(serving.call, await identify(serving.call))
 
-    return grpc.unary_unary_rpc_method_handler(handle)
+    return _reads_when_it_wants(handle)
+
+
+def _reads_when_it_wants(handle: Any) -> Any:
+    """Have a unary call served by what reads the request itself, once it knows whose it is.
+
+    On the wire a stream of one message is the same.
+    """
+    return grpc.stream_unary_rpc_method_handler(handle)
 
 
 def _bulky_request_handler(method: Method, service: Service, turnstile: Turnstile) -> Any:
     endpoint = service.endpoints[method.name]
 
     async def handle(_requests: Any, context: Any) -> bytes:
-        async with _Serving(method, service, context) as serving, turnstile.place() as place:
-            body = await place.transfer(context.read())
-            if body is grpc.aio.EOF:
-                body = b""
-            if len(body) <= SMALL:
-                place.leave()
-            call = serving.call(body)
-            del body
-            return await endpoint(call, await service.authenticate(call))
+        async with _Serving(method, service, context) as serving:
+            identify = await service.authenticate(serving.call)
+            serving.begin()
+            async with turnstile.place() as place:
+                serving.receive(await place.transfer(context.read()))
+                if serving.call.size <= SMALL:
+                    place.leave()
+                return await endpoint(serving.call, await identify(serving.call))
 
-    return grpc.stream_unary_rpc_method_handler(handle)
+    return _reads_when_it_wants(handle)
 
 
 def _bulky_response_handler(method: Method, service: Service, turnstile: Turnstile) -> Any:
     endpoint = service.endpoints[method.name]
 
-    async def handle(body: bytes, context: Any) -> bytes:
+    async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(method, service, context) as serving:
-            call = serving.call(body)
-            response = await endpoint(call, await service.authenticate(call))
+            identify = await service.authenticate(serving.call)
+            serving.receive(await context.read())
+            response = await endpoint(serving.call, await identify(serving.call))
             if len(response) > SMALL:
                 place = await turnstile.enter()
                 place.leave_later()
@@ -105,7 +115,7 @@ def _bulky_response_handler(method: Method, service: Service, turnstile: Turnsti
             # gateway that dies has answered or has not. No balancer can mend half an answer.
             return response
 
-    return grpc.unary_unary_rpc_method_handler(handle)
+    return _reads_when_it_wants(handle)
 
 
 def _stream_handler(method: Method, service: Service) -> Any:
@@ -113,9 +123,9 @@ def _stream_handler(method: Method, service: Service) -> Any:
 
     async def handle(body: bytes, context: Any) -> AsyncIterator[bytes]:
         async with _Serving(method, service, context) as serving:
-            call = serving.call(body)
-            caller: Caller = await service.authenticate(call)
-            async for response in stream(call, caller):
+            serving.receive(body)
+            identify = await service.authenticate(serving.call)
+            async for response in stream(serving.call, await identify(serving.call)):
                 yield response
 
     return grpc.unary_stream_rpc_method_handler(handle)
@@ -129,37 +139,53 @@ class _Serving:
         self._context = context
         self._peer: str = context.peer()
         self._in_hand = service.in_hand
+        self._has_begun = False
+        self._longest_body = service.longest_body
+        metadata = {key: value for key, value in context.invocation_metadata() or ()}
+        self.call = Call(method, metadata, self._peer)
 
-    def call(self, body: bytes) -> Call:
-        """Return the call with the body it came with."""
-        metadata = {key: value for key, value in self._context.invocation_metadata() or ()}
-        return Call(self._method, body, metadata, self._peer)
+    def begin(self) -> None:
+        """Count the call among those in hand, which a gateway that drains lets finish."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._in_hand.begin(self._peer)
+
+    def receive(self, body: Any) -> None:
+        """Note what was read of the call's body: bytes, or that there is nothing to read.
+
+        So it is with a body that gRPC has refused for its length, by itself, with RESOURCE_EXHAUSTED
+        and its own text. This raises `ApiError`, of which only our log hears.
+        """
+        if body is grpc.aio.EOF:
+            raise malformed(f"no body came, or one of more than {self._longest_body} bytes")
+        self.begin()
+        self.call.receive(body)
 
     async def __aenter__(self) -> Self:
-        self._in_hand.begin(self._peer)
         return self
 
     async def __aexit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
         try:
             if isinstance(exc, Exception):
-                await _abort(self._method, self._context, exc)
+                await self._abort(exc)
         finally:
-            self._in_hand.end(self._peer)
+            if self._has_begun:
+                self._in_hand.end(self._peer)
 
-
-async def _abort(method: Method, context: Any, exc: Exception) -> NoReturn:
-    error = exc if isinstance(exc, ApiError) else _unexpected(method, exc)
-    if error.spec.status not in _EXPECTED:
-        log.warning(
-            "call_refused",
-            rpc=f"{method.service}.{method.name}",
-            code=error.code.name,
-            reason=error.detail,
-            peer=context.peer(),
-        )
-    status = grpc.StatusCode[error.spec.status.name]
-    await context.abort(status, _details(method, error))
-    raise AssertionError("abort does not return")
+    async def _abort(self, exc: Exception) -> NoReturn:
+        method = self._method
+        error = exc if isinstance(exc, ApiError) else _unexpected(method, exc)
+        if error.spec.status not in _EXPECTED:
+            log.warning(
+                "call_refused",
+                rpc=f"{method.service}.{method.name}",
+                code=error.code.name,
+                reason=error.detail,
+                peer=self._peer,
+            )
+        status = grpc.StatusCode[error.spec.status.name]
+        await self._context.abort(status, _details(method, error))
+        raise AssertionError("abort does not return")
 
 
 def _unexpected(method: Method, exc: Exception) -> ApiError:

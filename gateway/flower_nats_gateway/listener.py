@@ -12,12 +12,11 @@ from grpc_health.v1 import health, health_pb2_grpc
 from flower_nats.health import CannotListen
 from flower_nats.settings import TlsFiles
 
-_LONGEST_MESSAGE = 2**31 - 1
+LONGEST_MESSAGE = 2**31 - 1
 """Bytes; what stock sets on both sides (flwr 1.33 `supercore/grpc.py`)."""
 
 _OPTIONS: list[tuple[str, int]] = [
-    ("grpc.max_send_message_length", _LONGEST_MESSAGE),
-    ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
+    ("grpc.max_send_message_length", LONGEST_MESSAGE),
     # Keeps a held call's connection in the tables of NAT routers, of which the most forgetful drop what
     # was quiet for some 15 s, less than the pause between two heartbeats of a SuperNode; and finds
     # peers that vanished without a word, in half a minute.
@@ -50,9 +49,15 @@ async def listen(
     handlers: Sequence[grpc.GenericRpcHandler],
     health_servicer: health.aio.HealthServicer,
     tls: TlsFiles | None = None,
+    *,
+    longest_body: int,
 ) -> Listener:
-    """Start a gRPC server on `host:port`, which also tells its health. Raises `CannotListen`."""
-    server = grpc.aio.server(options=_OPTIONS)
+    """Start a gRPC server on `host:port`, which also tells its health.
+
+    It refuses requests of more than `longest_body` bytes before it has read them. Raises `CannotListen`.
+    """
+    length = ("grpc.max_receive_message_length", longest_body)
+    server = grpc.aio.server(options=[*_OPTIONS, length])
     server.add_generic_rpc_handlers(tuple(handlers))
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     try:

@@ -38,7 +38,7 @@ from flower_nats_gateway.fleet import FleetService
 from flower_nats_gateway.forwarding import Forwarder
 from flower_nats_gateway.identities import Identities
 from flower_nats_gateway.leaving import CallsInHand, hang_up
-from flower_nats_gateway.listener import Listener, allow_many_connections, listen
+from flower_nats_gateway.listener import LONGEST_MESSAGE, Listener, allow_many_connections, listen
 from flower_nats_gateway.loglines import LogLines
 from flower_nats_gateway.memory import (
     collect_seldom,
@@ -54,6 +54,18 @@ log = get_logger(__name__)
 
 GRACE = 6.0
 """Seconds that calls in hand have to finish once the gateway drains."""
+
+LONGEST_FLEET_BODY = 256 * 1024 * 1024
+"""Bytes of a request to the Fleet API: stock cuts arrays into objects of 20 MB, other records not."""
+
+LONGEST_CONTROL_BODY = 64 * 1024 * 1024
+"""Bytes of a request to the Control API, of which anybody may make one: the largest holds a FAB, of
+10 MiB at most."""
+
+LONGEST_SERVERAPPIO_BODY = LONGEST_MESSAGE
+"""Bytes of a request to the ServerAppIo API: stock pushes a whole round's object trees at once."""
+
+_LONGEST_HEALTH_BODY = 64 * 1024
 
 _ANNOUNCE_INTERVAL = 5.0
 
@@ -140,6 +152,7 @@ class Gateway:
                 forward,
                 {},
                 self._in_hand,
+                LONGEST_FLEET_BODY,
             ),
             Service(
                 SERVERAPPIO,
@@ -148,9 +161,16 @@ class Gateway:
                 forward,
                 {},
                 self._in_hand,
+                LONGEST_SERVERAPPIO_BODY,
             ),
             Service(
-                CONTROL, authenticate_nobody(), {}, forward, streams.endpoints(), self._in_hand
+                CONTROL,
+                authenticate_nobody(),
+                {},
+                forward,
+                streams.endpoints(),
+                self._in_hand,
+                LONGEST_CONTROL_BODY,
             ),
         )
 
@@ -168,11 +188,19 @@ class Gateway:
             (settings.fleet_api_address, fleet, settings.tls),
             (settings.control_api_address, control, settings.tls),
         ):
-            handlers = [ServiceHandler(service)]
-            self._listeners.append(await listen(address, handlers, self._health, tls))
+            listener = await listen(
+                address,
+                [ServiceHandler(service)],
+                self._health,
+                tls,
+                longest_body=service.longest_body,
+            )
+            self._listeners.append(listener)
         if settings.health_server_address:
             # Never TLS, as stock's.
-            self._listeners.append(await listen(settings.health_server_address, [], self._health))
+            address = settings.health_server_address
+            listener = await listen(address, [], self._health, longest_body=_LONGEST_HEALTH_BODY)
+            self._listeners.append(listener)
         log.info(
             "gateway_ready",
             gateway=self.id,

@@ -159,7 +159,8 @@ class Replica:
         else:
             caller = Caller(node_id=node_id)
             endpoint, service = self._fleet.endpoints()[method], "Fleet"
-        call = Call(BY_NAME[(service, method)], request.SerializeToString(), {}, "test")
+        call = Call(BY_NAME[(service, method)], {}, "test")
+        call.receive(request.SerializeToString())
         return answer.FromString(await endpoint(call, caller))
 
     async def read(self, object_id: str) -> bytes | None:
