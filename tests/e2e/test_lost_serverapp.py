@@ -1,0 +1,53 @@
+"""The machine that runs ServerApps is lost in mid-run, with all that it ran."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from tests.e2e.federation import APPS, Federation, SuperNode
+from tests.e2e.servers import ServerOptions
+from tests.harness.children import Child, wait_until
+
+LOST_WITHIN = 90.0
+BUSY = "seconds=63.0"
+"""Longer than it takes until the loss is known: a node gives its answer to a run that has failed.
+What a stock SuperNode has begun it ends, and it does one thing at a time."""
+
+
+@pytest.fixture(scope="module")
+def server_options() -> ServerOptions:
+    return ServerOptions(isolation="process")
+
+
+def test_the_run_of_a_lost_host_fails_with_its_log_and_its_nodes_do_the_next_run(
+    federation: Federation, supernodes: list[SuperNode]
+) -> None:
+    alpha, beta = supernodes
+    host = federation.start_superexec("superexec-lost")
+    lost = federation.run_app("patient", f'nodes=2 slow-nodes="alpha" {BUSY}')
+    stream = federation.start_cli("stream", "log", str(lost), "--stream")
+    stream.wait_for_output(f"node {beta.node_id}: answer", 60.0)
+    wait_until(lambda: alpha.took_part_in(lost), 30.0, "alpha to be at work")
+    assert any("flwr-serverapp" in command for command in commands_of(host))
+
+    federation.start_superexec("superexec-elsewhere")
+
+    host.kill_all()
+    assert stream.wait(LOST_WITHIN) == 0
+
+    details = federation.details_of(lost)
+    assert details["status"] == "finished:failed"
+    assert details["status-details"] == "No heartbeat received from the task"
+    assert f"node {beta.node_id}: answer" in stream.output()
+    following = federation.cli("run", APPS / "nothing", "--stream")
+    assert following.returncode == 0, following.stderr
+    for node in supernodes:
+        assert node.process.exit_code is None
+        assert f"node {node.node_id} answered" in following.stdout
+
+
+def commands_of(superexec: Child) -> list[str]:
+    """Return the command lines of all that a SuperExec runs."""
+    children = psutil.Process(superexec.pid).children(recursive=True)
+    return [" ".join(child.cmdline()) for child in children]
