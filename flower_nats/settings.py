@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+DEFAULT_LOG_RETENTION = 90
+"""Days for which the log of a run is kept."""
+
 
 class Isolation(StrEnum):
     """Who starts the processes that run ServerApps."""
@@ -86,6 +89,9 @@ class SuperlinkSettings:
     enable_supernode_auth: bool = False
     """Whether only SuperNodes whose key was registered over the Control API are let in. Gateways and
     superlinks each refuse if they themselves, or the other of a call, are told so."""
+
+    log_retention: int = DEFAULT_LOG_RETENTION
+    """Days after its end for which the log of a run is kept; 0 for ever."""
 
     http_health_address: str | None = None
     """`host:port` of an HTTP server that answers `/livez`, `/readyz` and `/metrics`, None for none."""

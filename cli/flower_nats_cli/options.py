@@ -16,6 +16,7 @@ import click
 from flower_nats.broker.urls import check_url
 from flower_nats.logs import configure_logs
 from flower_nats.settings import (
+    DEFAULT_LOG_RETENTION,
     GatewaySettings,
     Isolation,
     LogSettings,
@@ -155,6 +156,15 @@ dependency_option = click.option(
     # Stock's own variable: who set it for stock means us too.
     default=lambda: os.environ.get("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION") == "1",
     help="Do not install what a ServerApp depends on before it starts.",
+)
+
+log_retention_option = click.option(
+    "--log-retention",
+    type=click.IntRange(min=0, max=100_000),
+    metavar="DAYS",
+    default=DEFAULT_LOG_RETENTION,
+    show_default=True,
+    help="Days after the end of a run for which its log, which `flwr log` shows, is kept; 0: for ever.",
 )
 
 health_option = click.option(

@@ -20,7 +20,7 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
-from flower_nats.settings import GatewaySettings, SuperexecSettings
+from flower_nats.settings import DEFAULT_LOG_RETENTION, GatewaySettings, SuperexecSettings
 from flower_nats_cli.addresses import accepts_connections, claim_addresses, reachable
 from flower_nats_cli.brokers import Broker
 from flower_nats_cli.datadir import DataDir, RunningState
@@ -62,6 +62,9 @@ class StackSettings:
 
     replicas: int = 1
     """Superlinks, and gateways, that are started."""
+
+    log_retention: int = DEFAULT_LOG_RETENTION
+    """Days after its end for which the log of a run is kept; 0 for ever."""
 
     http_health_addresses: Mapping[str, str] = field(default_factory=dict)
     """`host:port` of the HTTP health server of each superlink and gateway, by its name."""
@@ -113,7 +116,7 @@ class Stack:
             "FLOWER_NATS_SUPERLINK_DATABASE": self._postgres.dsn,
         }
         # In process isolation each: the one SuperExec here is the supervisor's.
-        flags = ["--isolation", "process"]
+        flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]
         if self.settings.gateway.enable_supernode_auth:
             flags += ["--enable-supernode-auth"]
         # No balancer goes by their health: nobody has to be waited for.

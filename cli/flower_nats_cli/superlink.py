@@ -47,6 +47,7 @@ def _database_argument(value: str) -> str:
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.dependency_option
+@opts.log_retention_option
 @opts.http_health_options
 @opts.log_options
 def superlink(**options: Any) -> None:
@@ -69,6 +70,7 @@ def superlink_settings(options: opts.Options) -> SuperlinkSettings:
         database=options["database"],
         superexec=opts.superexec_settings(options, reachable(address), ca_certificate),
         enable_supernode_auth=options["enable_supernode_auth"],
+        log_retention=options["log_retention"],
         http_health_address=options["http_health_address"],
         drain_delay=opts.drain_delay(options),
         log=opts.log_settings(options),

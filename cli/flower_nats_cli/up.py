@@ -45,6 +45,7 @@ log = get_logger(__name__)
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.dependency_option
+@opts.log_retention_option
 @opts.health_option
 @click.option(
     "--http-health-address",
@@ -81,6 +82,7 @@ def stack_settings(options: opts.Options) -> StackSettings:
         superexec=opts.superexec_settings(options, address, appio_ca),
         superexec_auth_secret_file=secret_file,
         replicas=options["replicas"],
+        log_retention=options["log_retention"],
         http_health_addresses=health,
     )
 

@@ -13,12 +13,16 @@ ones their writer has seen, so that a writer that was stopped in between cannot 
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection, Record, WrongSequence
 
 _STREAM = subjects.LOGS_STREAM
+
+_REPLACED = "Fn-Replaced"
+"""Header of a notice that is in the place of a log."""
 
 _TURN = 0.01
 """Seconds between two tries to be the one that writes next."""
@@ -100,6 +104,26 @@ class RunLogs:
             size += len(record.data)
             after = record.sequence
         return b"".join(pieces).decode("utf-8", "replace"), after
+
+    async def replace(self, run_id: int, notice: str) -> None:
+        """Remove a run's log and leave a notice in its place; of a run without one, leave nothing.
+
+        To do it again, or at once with somebody else, changes nothing more.
+        """
+        subject = subjects.log(run_id)
+        newest = await self._connection.last(_STREAM, subject)
+        while newest is not None and _REPLACED not in newest.headers:
+            # Before anything is removed: whoever dies in between leaves a log that says too much.
+            with suppress(WrongSequence):
+                await self._connection.store(
+                    subject,
+                    notice.encode(),
+                    headers={_REPLACED: "1"},
+                    expect=(subject, newest.sequence),
+                )
+            newest = await self._connection.last(_STREAM, subject)
+        if newest is not None:
+            await self._connection.purge(_STREAM, subject, up_to=newest.sequence)
 
 
 def _remainder(data: bytes, earlier: Record, source: LogSource, limit: int) -> bytes:

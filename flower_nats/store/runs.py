@@ -85,6 +85,15 @@ class Runs:
         """Note that a finished run has left nothing in the broker."""
         await self._session.execute(_SQL["mark_cleaned"], run_id=run_id)
 
+    async def with_old_logs(self, days: int, limit: int = 100) -> list[int]:
+        """Return runs that ended more than `days` ago and whose logs were not removed, oldest first."""
+        rows = await self._session.fetch_all(_SQL["with_old_logs"], days=days, limit=limit)
+        return [row["run_id"] for row in rows]
+
+    async def mark_log_removed(self, run_id: int) -> None:
+        """Note that the log of a run was removed."""
+        await self._session.execute(_SQL["mark_log_removed"], run_id=run_id)
+
     async def counts(self) -> dict[str, int]:
         """Return how many runs are in each status."""
         return {

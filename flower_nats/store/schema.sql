@@ -54,7 +54,8 @@ CREATE TABLE run (
     bytes_recv bigint NOT NULL DEFAULT 0,
     clientapp_runtime double precision NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now(),
-    cleaned_at timestamptz
+    cleaned_at timestamptz,
+    log_removed_at timestamptz
 );
 
 CREATE INDEX run_of_series ON run (series_id, created_at);
@@ -62,6 +63,9 @@ CREATE INDEX run_of_account ON run (account_id, created_at);
 
 -- Housekeeping asks every few seconds which runs have something left in the broker.
 CREATE INDEX run_not_cleaned ON run (run_id) WHERE cleaned_at IS NULL;
+
+-- And which old ones still have a log.
+CREATE INDEX run_with_log ON run (created_at) WHERE log_removed_at IS NULL;
 
 CREATE TABLE task (
     task_id bigint PRIMARY KEY,
@@ -85,10 +89,23 @@ CREATE TABLE task (
 CREATE INDEX task_of_run ON task (run_id);
 CREATE INDEX task_unfinished ON task (status, pending_at) WHERE status <> 'finished';
 
--- A run is in the state of its primary task.
+-- A run is in the state of its primary task. What only housekeeping reads is not in here.
 CREATE VIEW run_state AS
 SELECT
-    run.*,
+    run.run_id,
+    run.series_id,
+    run.primary_task_id,
+    run.fab_id,
+    run.fab_version,
+    run.fab_hash,
+    run.override_config,
+    run.federation,
+    run.account_id,
+    run.bytes_sent,
+    run.bytes_recv,
+    run.clientapp_runtime,
+    run.created_at,
+    run.cleaned_at,
     task.type AS primary_task_type,
     task.status,
     task.sub_status,

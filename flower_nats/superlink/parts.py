@@ -6,6 +6,7 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.hints import Hints
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
+from flower_nats.broker.runlog import RunLogs
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.store.fabs import Fabs
@@ -19,12 +20,16 @@ from flower_nats.superlink.fleet import FleetApi
 from flower_nats.superlink.housekeeping import MetadataHousekeeping, Piece
 from flower_nats.superlink.internal import InternalApi
 from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.log_retention import LogRetention
 from flower_nats.superlink.messages import MessageHousekeeping
 from flower_nats.superlink.serverappio import ServerAppIoApi
 from flower_nats.superlink.serverappio_tasks import TaskWorkApi
 
 _SWEEP_EVERY = 2.0
 """Seconds between two looks at what is in flight."""
+
+_REMOVE_LOGS_EVERY = 60.0
+"""Seconds between two looks for logs that are old enough to be removed."""
 
 
 def handlers(
@@ -65,7 +70,7 @@ def handlers(
     }
 
 
-def pieces(database: Database, connection: Connection) -> list[Piece]:
+def pieces(settings: SuperlinkSettings, database: Database, connection: Connection) -> list[Piece]:
     """Return every piece of housekeeping there is."""
     mailbox = Mailbox(connection)
     lifecycle = Lifecycle(Hints(connection), mailbox)
@@ -76,7 +81,10 @@ def pieces(database: Database, connection: Connection) -> list[Piece]:
         Runs(database).statuses,
         Replicas(database).is_heard,
     )
+    days = settings.log_retention
+    retention = LogRetention(Runs(database), RunLogs(connection), days)
     return [
         *MetadataHousekeeping(database, lifecycle, mailbox).pieces(),
         Piece("messages", _SWEEP_EVERY, messages.sweep),
+        *([Piece("logs", _REMOVE_LOGS_EVERY, retention.remove_logs)] if days else []),
     ]

@@ -95,7 +95,9 @@ class _Worker:
         await self._server.start()
         log.info("superlink_ready", replica=self._id)
         housekeeping = Housekeeping(
-            Leases(self._database), self._id, pieces(self._database, self._connection)
+            Leases(self._database),
+            self._id,
+            pieces(self._settings, self._database, self._connection),
         )
         try:
             await keep_running(

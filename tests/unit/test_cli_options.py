@@ -106,6 +106,17 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_file(
     assert from_flag.nats == ("nats://flag",)
 
 
+def test_how_long_logs_are_kept_can_be_said_in_days(cli: Cli) -> None:
+    superlink = ("--nats", "nats://a", "--database", "postgresql://b/c")
+
+    assert cli.superlink(*superlink).log_retention == 90
+    assert cli.superlink(*superlink, FLOWER_NATS_SUPERLINK_LOG_RETENTION="7").log_retention == 7
+    assert cli.superlink(*superlink, "--log-retention", "0").log_retention == 0
+    assert cli.up("--insecure").log_retention == 90
+    assert cli.up("--insecure", "--log-retention", "1").log_retention == 1
+    assert cli.run("up", "--log-retention", "-1").exit_code == 2
+
+
 def test_several_nats_servers_are_separated_by_commas(cli: Cli) -> None:
     settings = cli.gateway("--insecure", "--nats", "nats://a:4222, nats://b:4222")
 

@@ -55,5 +55,20 @@ LIMIT %(limit)s;
 -- mark_cleaned: Note that a finished run has left nothing in the broker.
 UPDATE run SET cleaned_at = now() WHERE run_id = %(run_id)s;
 
+-- with_old_logs: Runs that ended so long ago that their logs are to be removed, and are not yet.
+SELECT run.run_id
+FROM run
+JOIN task ON task.task_id = run.primary_task_id
+WHERE run.log_removed_at IS NULL
+    -- What began later has not ended before; the index knows this one.
+    AND run.created_at < now() - make_interval(days => %(days)s::integer)
+    AND task.status = 'finished'
+    AND task.finished_at < now() - make_interval(days => %(days)s::integer)
+ORDER BY run.created_at
+LIMIT %(limit)s;
+
+-- mark_log_removed: Note that the log of a run was removed.
+UPDATE run SET log_removed_at = now() WHERE run_id = %(run_id)s;
+
 -- counts: How many runs are in each status.
 SELECT status, count(*) AS count FROM run_state GROUP BY status;

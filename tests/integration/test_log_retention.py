@@ -1,0 +1,151 @@
+"""Logs of runs that ended long ago are removed, once, and say so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.runlog import RunLogs
+from flower_nats.settings import SuperlinkSettings
+from flower_nats.store.runs import Runs
+from flower_nats.superlink import parts
+from flower_nats.superlink.log_retention import LogRetention
+from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire.methods import BY_NAME
+from tests.harness.clients import ServerApp
+from tests.integration.gateways import Gateway, running_stack
+
+DAYS = 90
+
+
+@pytest.fixture
+async def gateway(connection: Connection, nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
+    # Nothing is removed unless a test says so.
+    async with running_stack(nats_url, pg_dsn, superlink={"log_retention": 0}) as gateway:
+        yield gateway
+
+
+@dataclass
+class Logs:
+    """Runs with logs, and how they look from outside."""
+
+    gateway: Gateway
+
+    def retention(self) -> LogRetention:
+        """What a replica does."""
+        superlink = self.gateway.superlink
+        return LogRetention(Runs(superlink.database), RunLogs(superlink.connection), DAYS)
+
+    async def run(self, *lines: str) -> ServerApp:
+        """Start a run that logs."""
+        app = await self.gateway.server_app()
+        if lines:
+            await app.call("PushLogs", appio.PushLogsRequest(run_id=app.run_id, logs=lines))
+        return app
+
+    async def age(self, app: ServerApp, days: float, *, finished: bool = True) -> None:
+        """Let a run have begun, and ended, so many days ago."""
+        if finished:
+            await app.call("PushTaskOutput", appio.PushTaskOutputRequest(sub_status="completed"))
+        for statement in (
+            "UPDATE run SET created_at = created_at - make_interval(secs => %(age)s) "
+            "WHERE run_id = %(run)s",
+            "UPDATE task SET finished_at = finished_at - make_interval(secs => %(age)s) "
+            "WHERE run_id = %(run)s",
+        ):
+            await self.gateway.superlink.database.execute(
+                statement, age=days * 86400.0, run=app.run_id
+            )
+
+    async def read(self, app: ServerApp) -> str:
+        """`flwr log` of a run that has ended."""
+        method = BY_NAME[("Control", "StreamLogs")]
+        request = control.StreamLogsRequest(run_id=app.run_id)
+        call: Any = self.gateway.channels["Control"].unary_stream(method.path)
+        stream = call(request.SerializeToString(), timeout=20)
+        answers = [control.StreamLogsResponse.FromString(one) async for one in stream]
+        return "".join(answer.log_output for answer in answers)
+
+    async def stored(self, app: ServerApp) -> int:
+        """How many messages the broker holds of a run's log."""
+        connection, after, count = self.gateway.superlink.connection, 0, 0
+        subject = subjects.log(app.run_id)
+        while record := await connection.next(subjects.LOGS_STREAM, subject, after):
+            after, count = record.sequence, count + 1
+        return count
+
+
+@pytest.fixture
+def logs(gateway: Gateway) -> Logs:
+    return Logs(gateway)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():
+            await asyncio.sleep(0.1)
+
+
+async def test_the_log_of_a_run_that_ended_long_ago_is_removed_and_says_so(logs: Logs) -> None:
+    old, recent, long_one = [await logs.run("a\n", "b\n") for _ in range(3)]
+    await logs.age(old, DAYS + 1)
+    await logs.age(recent, DAYS - 1)
+    await logs.age(long_one, DAYS + 1, finished=False)
+
+    await logs.retention().remove_logs()
+
+    text = await logs.read(old)
+    assert "a\n" not in text
+    assert "removed" in text and "90 days" in text and text.endswith("\n")
+    assert await logs.read(recent) == "a\nb\n"
+    await long_one.call("PushTaskOutput", appio.PushTaskOutputRequest(sub_status="completed"))
+    assert await logs.read(long_one) == "a\nb\n"
+
+
+async def test_a_log_is_removed_once_whichever_replicas_do_it(logs: Logs) -> None:
+    apps = [await logs.run(*("line\n" for _ in range(20))) for _ in range(3)]
+    silent = await logs.run()
+    for app in (*apps, silent):
+        await logs.age(app, DAYS + 1)
+
+    await asyncio.gather(*(logs.retention().remove_logs() for _ in range(4)))
+
+    assert [await logs.stored(app) for app in apps] == [1, 1, 1]
+    assert await logs.stored(silent) == 0
+    # One died before it had noted what it had done.
+    await logs.gateway.superlink.database.execute("UPDATE run SET log_removed_at = NULL")
+    before = await logs.read(apps[0])
+    await logs.retention().remove_logs()
+    assert await logs.read(apps[0]) == before
+    assert await logs.stored(apps[0]) == 1
+    assert await Runs(logs.gateway.superlink.database).with_old_logs(DAYS) == []
+
+
+async def test_a_superlink_removes_old_logs_by_itself(
+    connection: Connection, nats_url: str, pg_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "_REMOVE_LOGS_EVERY", 0.2)
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        logs = Logs(gateway)
+        old = await logs.run("a\n", "b\n")
+        await logs.age(old, DAYS + 1)
+
+        async def is_removed() -> bool:
+            return "removed" in await logs.read(old)
+
+        await until(is_removed)
+
+
+async def test_without_a_retention_logs_stay_for_ever(gateway: Gateway) -> None:
+    superlink = gateway.superlink
+    for days, kept in ((0, True), (1, False)):
+        settings = SuperlinkSettings(nats=(), database="", log_retention=days)
+        pieces = parts.pieces(settings, superlink.database, superlink.connection)
+        assert ("logs" not in {piece.name for piece in pieces}) is kept
