@@ -14,7 +14,9 @@ class LogRetention:
         self._runs = runs
         self._logs = logs
         self._days = days
-        self._notice = f"[flower-nats] The log of this run was removed: it ended more than {days} days ago.\n"
+        self._notice = (
+            f"[flower-nats] The log of this run was removed: it ended more than {days} days ago.\n"
+        )
 
     async def remove_logs(self) -> None:
         """Make one pass. Raises `Unavailable` if a server is out of reach."""

@@ -14,8 +14,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message as ProtoMessage
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 
+from flower_nats.broker import rpc
 from flower_nats.broker.connection import Connection
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
@@ -24,6 +25,7 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import BY_NAME
+from flower_nats_gateway import edge, forwarding
 from tests.harness.fabs import PROJECT, make_fab
 from tests.integration.gateways import running_stack
 from tests.integration.superlinks import Node, Superlink, Task, refused, running_superlink
@@ -142,7 +144,7 @@ async def test_any_limit_will_do(superlink: Superlink, task: Task) -> None:
 
 
 async def test_a_value_that_cannot_be_stored_is_refused_and_logged_once(
-    connection: Connection, nats_url: str, pg_dsn: str
+    connection: Connection, nats_url: str, pg_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_stack(nats_url, pg_dsn) as gateway:
         app = await gateway.server_app()
@@ -151,14 +153,16 @@ async def test_a_value_that_cannot_be_stored_is_refused_and_logged_once(
             appio.PushTaskOutputRequest(sub_status="nonsense"),
         ):
             name = type(request).__name__.removesuffix("Request")
-            with capture_logs() as logs, pytest.raises(grpc.aio.AioRpcError) as caught:
+            logs = CapturingLogger()
+            for module in (edge, forwarding, rpc):
+                monkeypatch.setattr(module, "log", logs)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await app.call(name, request)
             await asyncio.sleep(0)
 
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-            about = [one for one in logs if one["log_level"] in {"warning", "error"}]
-            assert [one["event"] for one in about] == ["call_refused"], about
-            assert about[0]["rpc"] == f"ServerAppIo.{name}"
+            assert [call.args for call in logs.calls] == [("call_refused",)]
+            assert logs.calls[0].kwargs["rpc"] == f"ServerAppIo.{name}"
 
 
 async def test_a_text_that_is_too_long_for_an_index_is_refused(
