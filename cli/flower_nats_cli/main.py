@@ -25,6 +25,11 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except FlowerNatsError as exc:
             raise click.ClickException(str(exc)) from exc
+        except OSError as exc:
+            if exc.filename is None:
+                raise
+            # A full disk, a directory in the place of a file: not ours to mend.
+            raise click.ClickException(f"{exc.filename}: {exc.strerror}.") from exc
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:

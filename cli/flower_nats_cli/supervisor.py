@@ -111,7 +111,8 @@ class Supervisor:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             try:
                 await service.start()
-            except ProcessFailedError as exc:
+            # An OSError is a full disk, or too many processes: it may pass, and the others still run.
+            except (ProcessFailedError, OSError) as exc:
                 log.error("process_restart_failed", process=service.name, reason=str(exc))
             else:
                 log.warning("process_restarted", process=service.name)

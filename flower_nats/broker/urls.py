@@ -15,10 +15,15 @@ def check_url(url: str) -> None:
         raise ValueError("the scheme is nats or tls")
     if not separator and "@" in url:
         raise ValueError("with a login it has a scheme")
-    parts = urlsplit(without_login(url if separator else f"nats://{url}"))
-    if not parts.hostname or any(letter.isspace() for letter in parts.netloc):
+    try:
+        parts = urlsplit(without_login(url if separator else f"nats://{url}"))
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        # Its text has what stands in the place of the port, which may be a password.
+        raise ValueError("its host or port cannot be read") from exc
+    if not host or any(letter.isspace() for letter in parts.netloc):
         raise ValueError("it has no host")
-    if parts.port == 0:
+    if port == 0:
         raise ValueError("the port is from 1 to 65535")
 
 

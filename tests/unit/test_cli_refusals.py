@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ APPIO_TLS = [flag.replace("--ssl", "--appio-ssl") for flag in TLS]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the commands are given: a folder with files of many kinds."""
     monkeypatch.chdir(tmp_path)
+    # Commands send the log of this process where no later test can write to.
+    monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers])
     files = create_server_certificates(tmp_path)
     key = serialization.load_pem_private_key(files.key.read_bytes(), None)
     encrypted = key.private_bytes(
@@ -87,6 +90,7 @@ def test_a_place_where_nothing_can_be_kept(command: list[str], named: str, remed
         "nats://two hosts:4222",
         "user:hush@h:4222",
         "nats://user:hush@h:notaport",
+        "nats://user:hush",
         "nats://a:4222,,nats://b:4222",
         "nats://a:4222,nats://user:hush@b:x",
     ],
@@ -258,6 +262,23 @@ def test_a_directory_where_nothing_ever_ran_is_named(folder: Path) -> None:
         assert f"Nothing was ever started on {folder / 'nowhere'}" in result.output
         assert "--data-dir" in result.output
     assert not (folder / "nowhere").exists()
+
+
+@pytest.mark.parametrize("part", ["logs", "nats", "postgres", "up.json"])
+def test_a_part_of_the_directory_that_cannot_be_what_it_should_is_named(
+    part: str, folder: Path
+) -> None:
+    (folder / "data").mkdir()
+    (folder / "data" / part).mkdir() if part == "up.json" else (folder / "data" / part).touch()
+    anywhere = [f"--{api}-api-address=127.0.0.1:0" for api in ("serverappio", "fleet", "control")]
+
+    result = CliRunner().invoke(
+        main, ["up", "--data-dir", "data", "--isolation", "process", *anywhere]
+    )
+
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert f"Error: {folder / 'data' / part}" in result.output
 
 
 def test_a_state_that_another_version_has_left_is_named(folder: Path) -> None:

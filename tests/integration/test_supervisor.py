@@ -1,0 +1,55 @@
+"""What `flower-nats up` runs is started again for as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from flower_nats.embedded.process import OwnedProcess, ProcessSpec
+from flower_nats_cli.supervisor import Supervisor
+
+
+class Counted(OwnedProcess):
+    """A process that counts how often it was to be started."""
+
+    starts = 0
+
+    async def start(self) -> None:
+        self.starts += 1
+        await super().start()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_process_that_could_not_be_started_again_is_once_that_is_possible(
+    tmp_path: Path,
+) -> None:
+    logs, elsewhere = tmp_path / "logs", tmp_path / "elsewhere"
+    logs.mkdir()
+    process = Counted(ProcessSpec("sleeper", ["/bin/sleep", "100"], log=logs / "sleeper.log"))
+    supervisor, end = Supervisor(), asyncio.Event()
+    await supervisor.start([process], grace=2)
+    supervisor.watch()
+    running = asyncio.create_task(supervisor.run(end))
+    first = process.pid
+    try:
+        logs.rename(elsewhere)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: process.starts == 3 or running.done())
+        assert not running.done()
+
+        elsewhere.rename(logs)
+
+        await until(lambda: process.pid != first and process.exit_code() is None)
+    finally:
+        end.set()
+        await supervisor.stop()
+        await asyncio.gather(running, return_exceptions=True)
+    assert process.exit_code() is not None
