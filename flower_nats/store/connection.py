@@ -59,6 +59,10 @@ _TRANSIENT = (
     OSError,
 )
 
+_STALE = psycopg.errors.FeatureNotSupported
+"""What a connection answers that has a plan of a query whose tables have got another column since: a
+newer replica has migrated the database."""
+
 _UNSTORABLE = (
     # A NUL in a text, a moment beyond all calendars.
     psycopg.DataError,
@@ -198,12 +202,12 @@ class Database:
         while True:
             try:
                 async with asyncio.timeout(timeout), self._pool.connection() as connection:
-                    return await work(Transaction(connection))
+                    return await _work(work, connection)
             except _UNSTORABLE as exc:
                 raise ApiError(
                     ErrorCode.MALFORMED_REQUEST, f"the database refused: {exc}", _UNSTORABLE_TEXT
                 ) from exc
-            except _TRANSIENT as exc:
+            except (*_TRANSIENT, _STALE) as exc:
                 if time.monotonic() > deadline:
                     raise Unavailable(f"the database cannot answer: {exc}") from exc
                 log.debug("database_retry", reason=str(exc))
@@ -211,6 +215,17 @@ class Database:
                 raise StoreError(f"the database refused: {exc}") from exc
             # Spread out, so that replicas in a deadlock do not meet again.
             await asyncio.sleep(random.uniform(0.02, 0.2))
+
+
+async def _work(
+    work: Callable[[Transaction], Awaitable[T]], connection: AsyncConnection[DictRow]
+) -> T:
+    try:
+        return await work(Transaction(connection))
+    except _STALE:
+        # With its plans; the pool opens another one.
+        await connection.close()
+        raise
 
 
 def storable(text: str) -> str:

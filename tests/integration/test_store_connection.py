@@ -100,6 +100,22 @@ async def test_two_transactions_in_a_deadlock_both_get_through(database: Databas
     await asyncio.gather(lock(1, 2), lock(2, 1))
 
 
+async def test_a_newer_replica_may_add_a_column_while_we_are_at_work(
+    database: Database, pg_dsn: str
+) -> None:
+    # Given connections that have a plan of the query by now.
+    query = "SELECT * FROM counted WHERE id = %(id)s"
+    await database.execute("INSERT INTO counted VALUES (1)")
+    for _ in range(20):
+        await asyncio.gather(*(database.fetch_one(query, id=1) for _ in range(4)))
+
+    with psycopg.connect(pg_dsn, autocommit=True) as newer:
+        newer.execute("ALTER TABLE counted ADD COLUMN added text")
+
+    rows = await asyncio.gather(*(database.fetch_one(query, id=1) for _ in range(20)))
+    assert rows == [{"id": 1, "more": None, "added": None}] * 20
+
+
 async def test_a_statement_that_cannot_work_is_not_tried_again(database: Database) -> None:
     with pytest.raises(StoreError, match="does not exist"):
         await database.fetch_one("SELECT * FROM nowhere")
