@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.scenarios import Exchange, Goal, Idle, RealRun, Scenario
+from benchmarks.scenarios import Exchange, Goal, Idle, LogLines, RealRun, Scenario
 from benchmarks.targets import StockInMemory, StockSqlite
 
 _IN_MEMORY = StockInMemory.name
@@ -39,7 +39,9 @@ _BULK = Exchange(
 _IDLE = Idle("idle", "1,000 idle nodes (cores)", (Goal(1 / 8, _IN_MEMORY, "cpu"),), nodes=1000)
 _REAL_RUN = RealRun("real-run", "real run: 2 SuperNodes, 3 rounds of nothing", (_HALF,))
 
-FULL: tuple[Scenario, ...] = (_TEN, _HUNDRED, _FIVE_HUNDRED, _BULK, _IDLE, _REAL_RUN)
+_LOG = LogLines("log", "a log line, pushed to seen by `flwr log`", (), skip=(_SQLITE,))
+
+FULL: tuple[Scenario, ...] = (_TEN, _HUNDRED, _FIVE_HUNDRED, _BULK, _IDLE, _REAL_RUN, _LOG)
 """Every line."""
 
 QUICK: tuple[Scenario, ...] = (

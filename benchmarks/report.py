@@ -76,6 +76,9 @@ def describe(cell: Cell) -> str:
     """A cell: median time (number of repeats) and server CPU."""
     if cell.failure:
         return "failed"
+    if cell.delays:
+        median, worst = statistics.median(cell.delays), max(cell.delays)
+        return f"{1000 * median:.0f} ms, worst {1000 * worst:.0f} ms (n={len(cell.delays)})"
     cpu = f"{cell.cpu:.2f}"
     if not cell.times:
         return f"{cpu}, {_megabytes(cell.total_memory.pss)}"
@@ -104,6 +107,7 @@ def details(scenario: Scenario, name: str, cell: Cell) -> str:
         return f"{scenario.name}, {name}: FAILED: {cell.failure}"
     series = {
         "times": cell.times,
+        "delays": cell.delays,
         "server CPU": cell.server_cpu,
         "simulated nodes' CPU": cell.nodes_cpu,
         "ServerApp's CPU": cell.app_cpu,

@@ -37,6 +37,9 @@ class Cell:
     """What one target did in one scenario, one entry per repeat, in seconds."""
 
     times: list[float] = field(default_factory=list)
+    delays: list[float] = field(default_factory=list)
+    """From the push of each log line to its being seen, in seconds."""
+
     server_cpu: list[float] = field(default_factory=list)
     """CPU of every process of the server."""
 
@@ -209,6 +212,23 @@ class RealRun(Scenario):
             before = target.cpu_seconds()
             cell.times.append(realrun.run(target.addresses, children))
             cell.add_cpu(before, target.cpu_seconds(), per=1)
+
+
+@dataclass(frozen=True)
+class LogLines(Scenario):
+    """``lines`` log lines, each pushed ``interval`` seconds after the last, and followed."""
+
+    lines: int = 60
+    interval: float = 0.3
+
+    def measure(self, target: Target, cell: Cell) -> None:
+        app = {"appio": target.addresses.appio, "control": target.addresses.control}
+        with Worker("serverapp", app, target.directory / "serverapp.log") as server_app:
+            server_app.ask("start", _JOIN_SECONDS)
+            answer = server_app.ask(
+                "log", _EXCHANGE_SECONDS, lines=self.lines, interval=self.interval
+            )
+        cell.delays = answer["delays"]
 
 
 def _fleet(target: Target, nodes: int, size: int) -> Worker:

@@ -2,7 +2,7 @@
 
 Started by the harness as ``python -m benchmarks.serverapp '{"appio": …, "control": …}'``. It gets
 its token as ``flower-superexec`` does and its input as ``flwr-serverapp`` does, then runs
-exchanges on command: ``start``, ``nodes``, ``exchange``. It ends when its standard input does.
+exchanges on command: ``start``, ``nodes``, ``exchange``, ``log``. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from flwr.common.serde import run_from_proto
 from flwr.proto.appio_pb2 import ClaimTaskRequest, PullPendingTasksRequest, PullTaskInputRequest
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.control_pb2_grpc import ControlStub
+from flwr.proto.log_pb2 import PushLogsRequest
 from flwr.proto.serverappio_pb2_grpc import ServerAppIoStub
 from flwr.supercore.grpc import create_channel
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_grpc
@@ -28,6 +29,7 @@ from flwr.supercore.interceptors import RuntimeVersionClientInterceptor
 from flwr.superlink.grid import GrpcGrid
 
 from benchmarks.app import nothing_fab
+from benchmarks.logreader import LogReader
 from benchmarks.payloads import instruction_content
 from benchmarks.worker import commands, reserve_stdout
 
@@ -70,7 +72,8 @@ class ServerApp:
     """A running task and its grid."""
 
     def __init__(self, appio: str, control: str) -> None:
-        run_id = start_run(control)
+        run_id = self._run_id = start_run(control)
+        self._control = control
         self._grid = GrpcGrid(appio, insecure=True, token=claim_token(appio, run_id))
         HeartbeatSender(make_task_heartbeat_fn_grpc(self._grid._stub)).start()
         response = self._grid._stub.PullTaskInput(PullTaskInputRequest())
@@ -78,6 +81,18 @@ class ServerApp:
 
     def nodes(self) -> dict[str, object]:
         return {"nodes": list(self._grid.get_node_ids())}
+
+    def log(self, lines: int, interval: float) -> dict[str, object]:
+        """Push ``lines`` log lines, one every ``interval`` seconds; time each until it is seen."""
+        with channel(self._control, "flwr CLI") as connection:
+            reader = LogReader(ControlStub(connection), self._run_id)
+            pushed: dict[int, float] = {}
+            for number in range(lines):
+                time.sleep(interval)
+                pushed[number] = time.monotonic()
+                request = PushLogsRequest(run_id=self._run_id, logs=[f"line {number}\n"])
+                self._grid._stub.PushLogs(request)
+            return {"delays": reader.delays(pushed)}
 
     def exchange(self, nodes: list[int], size: int, timeout: float) -> dict[str, object]:
         """Send one model of ``size`` bytes to ``nodes`` and time it until all have replied."""
