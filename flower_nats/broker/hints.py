@@ -78,17 +78,22 @@ class Wakes:
         self._connection = connection
         self._waits: defaultdict[str, set[Wait]] = defaultdict(set)
         self._listeners: list[tuple[str, Callable[[str, bytes], None]]] = []
+        self._loss_listeners: list[Callable[[], None]] = []
 
     async def start(self) -> None:
         """Begin to listen."""
         for subject in subjects.HINTS:
             await self._connection.subscribe(subject, self._on_message)
         self._connection.on_hint(self._on_hint)
-        self._connection.on_reconnect(self.disturb_all)
+        self._connection.on_reconnect(self._on_loss)
 
     def listen(self, prefix: str, callback: Callable[[str, bytes], None]) -> None:
         """Call `callback(subject, payload)` for each hint whose subject starts with `prefix`."""
         self._listeners.append((prefix, callback))
+
+    def on_loss(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` whenever hints may have been missed."""
+        self._loss_listeners.append(callback)
 
     @contextmanager
     def on(self, *hint_subjects: str) -> Iterator[Wait]:
@@ -114,6 +119,11 @@ class Wakes:
         for waits in list(self._waits.values()):
             for wait in waits:
                 wait.disturb()
+
+    def _on_loss(self) -> None:
+        for callback in self._loss_listeners:
+            callback()
+        self.disturb_all()
 
     async def _on_message(self, message: Msg) -> None:
         self._on_hint(message.subject, message.data)

@@ -1,27 +1,19 @@
 """What the gateway remembers of nodes, tasks and runs, so that most calls ask nobody.
 
-Every entry is dropped by a hint when the superlink changes what it says, and after a short time in
-case the hint was lost.
+Every entry is dropped by a hint when the superlink changes what it says, and asked for anew after a
+short time in case the hint was lost.
 """
 
-import asyncio
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.errors import ApiError, ErrorCode
-
-_K = TypeVar("_K", bound=Hashable)
-_V = TypeVar("_V")
+from flower_nats_gateway.lookup import Lookup
 
 _NODE_SECONDS = 60.0
 _TASK_SECONDS = 15.0
 _RUN_SECONDS = 5.0
-_ENTRIES = 50_000
 
 
 @dataclass(frozen=True)
@@ -41,54 +33,18 @@ class RunState:
     sub_status: str
 
 
-class _Cache(Generic[_K, _V]):
-    """Answers of a question, each for `seconds`; the same question is asked once at a time."""
-
-    def __init__(self, ask: Callable[[_K], Awaitable[_V | None]], seconds: float) -> None:
-        self._ask = ask
-        self._seconds = seconds
-        self._known: OrderedDict[_K, tuple[float, _V]] = OrderedDict()
-        self._asking: dict[_K, asyncio.Task[_V | None]] = {}
-
-    async def get(self, key: _K) -> _V | None:
-        found = self._known.get(key)
-        if found is not None and found[0] > time.monotonic():
-            return found[1]
-        task = self._asking.get(key)
-        if task is None:
-            task = asyncio.create_task(self._learn(key), name=f"learn {type(key).__name__}")
-            self._asking[key] = task
-        # Others wait for the same answer: a caller that goes away must not take it from them.
-        return await asyncio.shield(task)
-
-    def drop(self, matches: Callable[[_K, _V], bool]) -> None:
-        for key in [key for key, (_, value) in self._known.items() if matches(key, value)]:
-            del self._known[key]
-
-    async def _learn(self, key: _K) -> _V | None:
-        try:
-            value = await self._ask(key)
-        finally:
-            del self._asking[key]
-        if value is not None:
-            self._known[key] = (time.monotonic() + self._seconds, value)
-            self._known.move_to_end(key)
-            if len(self._known) > _ENTRIES:
-                self._known.popitem(last=False)
-        return value
-
-
 class Identities:
     """Who is behind a key or a token, and how a run stands."""
 
     def __init__(self, rpc: RpcClient, wakes: Wakes, *, supernode_auth: bool) -> None:
         self._rpc = rpc
         self._supernode_auth = supernode_auth
-        self._nodes: _Cache[bytes, int] = _Cache(self._ask_node, _NODE_SECONDS)
-        self._tasks: _Cache[str, Task] = _Cache(self._ask_task, _TASK_SECONDS)
-        self._runs: _Cache[int, RunState] = _Cache(self._ask_run, _RUN_SECONDS)
+        self._nodes: Lookup[bytes, int] = Lookup(self._ask_node, _NODE_SECONDS)
+        self._tasks: Lookup[str, Task] = Lookup(self._ask_task, _TASK_SECONDS)
+        self._runs: Lookup[int, RunState] = Lookup(self._ask_run, _RUN_SECONDS)
         wakes.listen("fn.event.node.", self._on_node_event)
         wakes.listen("fn.event.run.", self._on_run_event)
+        wakes.on_loss(self._on_loss)
 
     async def node(self, public_key: bytes) -> int | None:
         """Return the id of the node with this key, None if it has no place here.
@@ -141,3 +97,8 @@ class Identities:
         run_id = int(subject.rpartition(".")[2])
         self._runs.drop(lambda key, _state: key == run_id)
         self._tasks.drop(lambda _token, task: task.run_id == run_id)
+
+    def _on_loss(self) -> None:
+        self._nodes.doubt()
+        self._tasks.doubt()
+        self._runs.doubt()

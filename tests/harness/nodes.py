@@ -65,6 +65,7 @@ class StockNode(SuperNode):
         self.thinking = asyncio.Event()
         """While it is clear, the ClientApp is busy."""
         self.thinking.set()
+        self._runs: set[int] = set()
         self.work_seconds = 0.0
         """How long the ClientApp takes for one message."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -134,7 +135,9 @@ class StockNode(SuperNode):
             )
 
         try:
-            await self.call("GetRun", common.GetRunRequest(node=self.node, run_id=run_id))
+            if run_id not in self._runs:
+                await self.call("GetRun", common.GetRunRequest(node=self.node, run_id=run_id))
+                self._runs.add(run_id)
             await in_parallel(object_ids(tree), pull)
             await self.confirm(run_id, message_id)
         except RunNotRunning:
