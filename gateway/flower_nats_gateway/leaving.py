@@ -41,6 +41,11 @@ class CallsInHand:
         if len(self._served) > 2 * len(self._calls) + 1000:
             self._forget()
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._calls.total()
+
     def are_done(self, port: int) -> bool:
         """Whether a caller has no call in hand, and has its answers."""
         served = self._served.get(str(port), 0.0)

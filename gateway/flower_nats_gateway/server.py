@@ -110,6 +110,11 @@ class Gateway:
             gauge(
                 "held_calls", "Calls that wait until there is something to say.", self.wakes.waiting
             ),
+            gauge(
+                "calls_in_hand",
+                "Calls that are being served, those that wait among them.",
+                self._in_hand.count,
+            ),
             by_label(
                 "retries_total",
                 "Requests that were made again after a passing fault, by whom they were made to.",

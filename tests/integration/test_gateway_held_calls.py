@@ -1,0 +1,119 @@
+"""Held calls end at once when their client goes away, and leave nothing in the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire.methods import BY_NAME
+from tests.harness.clients import Metadata, ServerApp, SuperNode
+from tests.harness.messages import instruction
+from tests.integration.gateways import Gateway, free_address, running_stack
+
+HELD = 6
+"""Calls of `wait_for_everything`."""
+
+
+@pytest.fixture
+async def gateway(nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
+    async with running_stack(nats_url, pg_dsn, http_health_address=free_address()) as gateway:
+        yield gateway
+
+
+class Client:
+    """Clients with a connection of their own to each API, so that it can be broken."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        settings = gateway.settings
+        self._channels = {
+            service: grpc.aio.insecure_channel(
+                address, options=[("grpc.use_local_subchannel_pool", 1)]
+            )
+            for service, address in (
+                ("Fleet", settings.fleet_api_address),
+                ("ServerAppIo", settings.serverappio_api_address),
+                ("Control", settings.control_api_address),
+            )
+        }
+        self._calls: list[Any] = []
+
+    def call(self, path: str, request: Any, metadata: Metadata) -> None:
+        """Make a call and let it wait."""
+        service, _, name = path.partition(".")
+        method, channel = BY_NAME[(service, name)], self._channels[service]
+        kind: Any = channel.unary_stream if method.streams else channel.unary_unary
+        call = kind(method.path)(request.SerializeToString(), metadata=tuple(metadata))
+        self._calls.append(asyncio.ensure_future(call.read()) if method.streams else call)
+
+    async def cancel(self) -> None:
+        """Give all calls up, and keep the connections."""
+        for call in self._calls:
+            call.cancel()
+
+    async def hang_up(self) -> None:
+        """Close the connections."""
+        await asyncio.gather(*(one.close() for one in self._channels.values()))
+
+
+async def in_hand(gateway: Gateway) -> dict[str, int]:
+    """What the gateway counts: calls that wait, and all that are being served."""
+    url = f"http://{gateway.settings.http_health_address}/metrics"
+    with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
+        text = answer.read().decode()
+    found = re.findall(r"^flower_nats_(held_calls|calls_in_hand) (\d+)$", text, re.MULTILINE)
+    return {name: int(value) for name, value in found}
+
+
+async def until_in_hand(gateway: Gateway, calls: int) -> None:
+    expected = {"held_calls": calls, "calls_in_hand": calls}
+    async with asyncio.timeout(10):
+        while await in_hand(gateway) != expected:
+            await asyncio.sleep(0.05)
+
+
+async def announced_object(app: ServerApp, node: SuperNode) -> tuple[str, str]:
+    """An instruction that is pushed, and an object of it that has not come."""
+    question = instruction(app.run_id, node.node_id)
+    [first, *_] = (await app.push(question)).objects_to_push
+    return question.message_id, first
+
+
+async def wait_for_everything(gateway: Gateway, client: Client) -> None:
+    """Make every call that is held when there is nothing to say."""
+    node, app = await gateway.node(), await gateway.server_app()
+    message_id, object_id = await announced_object(app, node)
+    token = [("flwr-task-token", app.token)]
+    follow = control.StreamLogsRequest(run_id=app.run_id)
+    wanted = common.PullObjectRequest(node=node.node, run_id=app.run_id, object_id=object_id)
+    client.call("Fleet.PullMessages", fleet.PullMessagesRequest(node=node.node), node.metadata())
+    client.call("Fleet.PullObject", wanted, node.metadata())
+    wanted.node.node_id = 1
+    client.call("ServerAppIo.PullObject", wanted, token)
+    replies = appio.PullAppMessagesRequest(message_ids=[message_id])
+    client.call("ServerAppIo.PullMessages", replies, token)
+    client.call("ServerAppIo.PullPendingTasks", appio.PullPendingTasksRequest(), [])
+    client.call("Control.StreamLogs", follow, [])
+
+
+@pytest.mark.parametrize("leave", [Client.cancel, Client.hang_up], ids=["cancel", "hang up"])
+async def test_held_calls_end_with_their_clients(
+    gateway: Gateway, leave: Callable[[Client], Awaitable[None]]
+) -> None:
+    client = Client(gateway)
+    await wait_for_everything(gateway, client)
+    await until_in_hand(gateway, HELD)
+
+    await leave(client)
+
+    await until_in_hand(gateway, 0)
+    await client.hang_up()
