@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 _MODULUS = 2_147_483_647
-_BALLAST = 20_000
+BALLAST = 20_000
 """Numbers in the array that travels with each message, so that there are several objects."""
 
 
@@ -58,9 +58,9 @@ def _content(values: dict[str, int], seed: int) -> RecordDict:
 
 
 def _ballast(seed: int) -> ArrayRecord:
-    return ArrayRecord([np.full(_BALLAST, seed, dtype=np.float64)])
+    return ArrayRecord([np.full(BALLAST, seed, dtype=np.float64)])
 
 
 def _is_whole(message: Message, seed: int) -> bool:
     (array,) = message.content["ballast"].to_numpy_ndarrays()
-    return bool(array.shape == (_BALLAST,) and (array == seed).all())
+    return bool(array.shape == (BALLAST,) and (array == seed).all())
