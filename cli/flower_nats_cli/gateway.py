@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from flower_nats.settings import GatewaySettings
+from flower_nats_cli import given
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import EVERYWHERE, join_address
 
@@ -29,7 +30,7 @@ def gateway(**options: Any) -> None:
     --insecure or --tls-terminated it needs TLS certificates.
     """
     settings = gateway_settings(options)
-    opts.start_logs(settings.log)
+    given.start_logs(settings.log)
     import uvloop
 
     from flower_nats_gateway.server import serve
@@ -37,9 +38,9 @@ def gateway(**options: Any) -> None:
     uvloop.run(serve(settings))
 
 
-def gateway_settings(options: opts.Options) -> GatewaySettings:
+def gateway_settings(options: given.Options) -> GatewaySettings:
     """Turn the command's options into settings; raises UsageError."""
-    tls = opts.tls_files(options)
+    tls = given.tls_files(options)
     terminated = options["tls_terminated"]
     if tls is None and not (options["insecure"] or terminated):
         raise click.UsageError(
@@ -52,18 +53,20 @@ def gateway_settings(options: opts.Options) -> GatewaySettings:
         fleet_api_address=_address(options, "fleet", 9092),
         control_api_address=_address(options, "control", 9093),
         tls=tls,
-        appio_tls=opts.tls_files(options, "appio_"),
-        superexec_auth_secret=opts.superexec_secret(options),
-        enable_supernode_auth=opts.check_supernode_auth(options, encrypted=bool(tls or terminated)),
+        appio_tls=given.tls_files(options, "appio_"),
+        superexec_auth_secret=given.superexec_secret(options),
+        enable_supernode_auth=given.check_supernode_auth(
+            options, encrypted=bool(tls or terminated)
+        ),
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],
-        drain_delay=opts.drain_delay(options),
-        log=opts.log_settings(options),
+        drain_delay=given.drain_delay(options),
+        log=given.log_settings(options),
     )
-    opts.check_gateway_addresses(settings)
+    given.check_gateway_addresses(settings)
     return settings
 
 
-def _address(options: opts.Options, api: str, port: int) -> str:
-    given: str | None = options[f"{api}_api_address"]
-    return given or join_address(EVERYWHERE, port)
+def _address(options: given.Options, api: str, port: int) -> str:
+    address: str | None = options[f"{api}_api_address"]
+    return address or join_address(EVERYWHERE, port)

@@ -8,6 +8,7 @@ import click
 import uvloop
 
 from flower_nats.settings import SuperlinkSettings
+from flower_nats_cli import given
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import LOOPBACK, join_address, reachable
 from flower_nats_cli.flower import superexec_process
@@ -57,23 +58,23 @@ def superlink(**options: Any) -> None:
     connects to the gateway at --serverappio-api-address.
     """
     settings = superlink_settings(options)
-    opts.start_logs(settings.log)
+    given.start_logs(settings.log)
     uvloop.run(_run(settings))
 
 
-def superlink_settings(options: opts.Options) -> SuperlinkSettings:
+def superlink_settings(options: given.Options) -> SuperlinkSettings:
     """Turn the command's options into settings."""
     address = options["serverappio_api_address"] or join_address(LOOPBACK, 9091)
     ca_certificate = None if options["insecure"] else options["appio_ssl_ca_certfile"]
     return SuperlinkSettings(
         nats=options["nats"],
         database=options["database"],
-        superexec=opts.superexec_settings(options, reachable(address), ca_certificate),
+        superexec=given.superexec_settings(options, reachable(address), ca_certificate),
         enable_supernode_auth=options["enable_supernode_auth"],
         log_retention=options["log_retention"],
         http_health_address=options["http_health_address"],
-        drain_delay=opts.drain_delay(options),
-        log=opts.log_settings(options),
+        drain_delay=given.drain_delay(options),
+        log=given.log_settings(options),
     )
 
 

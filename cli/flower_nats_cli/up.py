@@ -12,6 +12,7 @@ import click
 from flower_nats.logs import get_logger
 from flower_nats.settings import GatewaySettings, Isolation, LogSettings
 from flower_nats.stopping import until
+from flower_nats_cli import given
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import (
     EVERYWHERE,
@@ -63,14 +64,14 @@ def up(**options: Any) -> None:
     """
     settings = stack_settings(options)
     with settings.data.owned():
-        opts.start_logs(opts.log_settings(options))
+        given.start_logs(given.log_settings(options))
         asyncio.run(_run(settings))
 
 
-def stack_settings(options: opts.Options) -> StackSettings:
+def stack_settings(options: given.Options) -> StackSettings:
     """Turn the command's options into settings; raises UsageError."""
     gateway, health = _gateway_settings(options), _http_health_addresses(options)
-    opts.check_gateway_addresses(
+    given.check_gateway_addresses(
         gateway, **{f"--http-health-address ({name})": one for name, one in health.items()}
     )
     appio_ca = gateway.appio_tls.ca_certificate if gateway.appio_tls else None
@@ -79,7 +80,7 @@ def stack_settings(options: opts.Options) -> StackSettings:
     return StackSettings(
         data=DataDir(options["data_dir"]),
         gateway=gateway,
-        superexec=opts.superexec_settings(options, address, appio_ca),
+        superexec=given.superexec_settings(options, address, appio_ca),
         superexec_auth_secret_file=secret_file,
         replicas=options["replicas"],
         log_retention=options["log_retention"],
@@ -87,8 +88,8 @@ def stack_settings(options: opts.Options) -> StackSettings:
     )
 
 
-def _gateway_settings(options: opts.Options) -> GatewaySettings:
-    tls, appio_tls = opts.tls_files(options), opts.tls_files(options, "appio_")
+def _gateway_settings(options: given.Options) -> GatewaySettings:
+    tls, appio_tls = given.tls_files(options), given.tls_files(options, "appio_")
     insecure: bool = options["insecure"]
     host = EVERYWHERE if tls or insecure else LOOPBACK
     for_others = options["isolation"] == Isolation.PROCESS and (appio_tls or insecure)
@@ -100,14 +101,14 @@ def _gateway_settings(options: opts.Options) -> GatewaySettings:
         control_api_address=_address(options, "control", host, 9093),
         tls=tls,
         appio_tls=appio_tls,
-        superexec_auth_secret=opts.superexec_secret(options),
-        enable_supernode_auth=opts.check_supernode_auth(options, encrypted=tls is not None),
+        superexec_auth_secret=given.superexec_secret(options),
+        enable_supernode_auth=given.check_supernode_auth(options, encrypted=tls is not None),
         health_server_address=options["health_server_address"],
         log=LogSettings(level=options["log_level"]),
     )
 
 
-def _http_health_addresses(options: opts.Options) -> dict[str, str]:
+def _http_health_addresses(options: given.Options) -> dict[str, str]:
     first: str | None = options["http_health_address"]
     if first is None:
         return {}
@@ -119,9 +120,9 @@ def _http_health_addresses(options: opts.Options) -> dict[str, str]:
     return dict(zip(processes, addresses, strict=True))
 
 
-def _address(options: opts.Options, api: str, host: str, port: int) -> str:
-    given: str | None = options[f"{api}_api_address"]
-    return given or join_address(host, port)
+def _address(options: given.Options, api: str, host: str, port: int) -> str:
+    address: str | None = options[f"{api}_api_address"]
+    return address or join_address(host, port)
 
 
 async def _run(settings: StackSettings) -> None:

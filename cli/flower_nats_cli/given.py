@@ -1,0 +1,125 @@
+"""What the options that several commands share say, as settings; what cannot be is a UsageError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flower_nats.logs import configure_logs
+from flower_nats.settings import (
+    GatewaySettings,
+    Isolation,
+    LogSettings,
+    SuperexecSettings,
+    TlsFiles,
+)
+from flower_nats_cli.addresses import check_distinct
+from flower_nats_cli.certificates import check_certificate, check_files
+
+Options = Mapping[str, Any]
+
+
+def drain_delay(options: Options) -> float:
+    """Read `--drain-delay`, for which nobody has to wait whom nobody asks for its health."""
+    given: float | None = options["drain_delay"]
+    if given is not None:
+        return given
+    return 1.0 if options["http_health_address"] or options.get("health_server_address") else 0.0
+
+
+def log_settings(options: Options) -> LogSettings:
+    """Read `log_options`."""
+    return LogSettings(
+        level=options["log_level"],
+        file=options["log_file"],
+        rotation_interval_hours=options["log_rotation_interval_hours"],
+        rotation_backup_count=options["log_rotation_backup_count"],
+    )
+
+
+def start_logs(settings: LogSettings) -> None:
+    """Log as the settings say from now on; raises BadParameter if the file cannot be written."""
+    try:
+        configure_logs(settings)
+    except OSError as exc:
+        raise click.BadParameter(
+            f"{settings.file} cannot be written: {exc.strerror}. Remedy: if its directory is not "
+            "there, create it; or another --log-file.",
+            param_hint="--log-file",
+        ) from exc
+
+
+def tls_files(options: Options, prefix: str = "") -> TlsFiles | None:
+    """Read the three files of `tls_options` (prefix "" or "appio_"); None for no TLS.
+
+    Raises UsageError if some of the three are missing, or are not what they should be.
+    """
+    if options["insecure"]:
+        return None
+    names = [f"{prefix}ssl_{kind}" for kind in ("certfile", "keyfile", "ca_certfile")]
+    certificate, key, ca_certificate = (options[name] for name in names)
+    if certificate and key and ca_certificate:
+        files = TlsFiles(certificate.resolve(), key.resolve(), ca_certificate.resolve())
+        check_files(files, f"{prefix}ssl".replace("_", "-"))
+        return files
+    if certificate or key or ca_certificate:
+        flags = ", ".join("--" + name.replace("_", "-") for name in names)
+        raise click.UsageError(f"TLS needs all three of {flags}.")
+    return None
+
+
+def check_supernode_auth(options: Options, *, encrypted: bool) -> bool:
+    """Read `supernode_auth_option`; raises UsageError without TLS, as stock does."""
+    enabled = bool(options["enable_supernode_auth"])
+    if enabled and not encrypted:
+        raise click.UsageError(
+            "--enable-supernode-auth needs TLS: give --ssl-certfile, --ssl-keyfile and "
+            "--ssl-ca-certfile, and not --insecure."
+        )
+    return enabled
+
+
+def check_gateway_addresses(settings: GatewaySettings, **others: str) -> None:
+    """Raise UsageError if two of a gateway's servers, or `others`, were to listen on one port."""
+    check_distinct(
+        {
+            **others,
+            "--serverappio-api-address": settings.serverappio_api_address,
+            "--fleet-api-address": settings.fleet_api_address,
+            "--control-api-address": settings.control_api_address,
+            "--health-server-address": settings.health_server_address,
+            "--http-health-address": settings.http_health_address,
+        }
+    )
+
+
+def superexec_secret(options: Options) -> bytes | None:
+    """Read the file of `superexec_secret_option`; raises UsageError if it is empty."""
+    path = options["superexec_auth_secret_file"]
+    if path is None:
+        return None
+    secret: bytes = path.read_bytes()
+    if not secret:
+        raise click.UsageError(f"The SuperExec secret in {path} is empty.")
+    return secret
+
+
+def superexec_settings(
+    options: Options, address: str, ca_certificate: Path | None
+) -> SuperexecSettings | None:
+    """Read what a SuperExec of ours needs; None in `process` isolation. Raises UsageError."""
+    if options["isolation"] == Isolation.PROCESS:
+        return None
+    # It would only be started again and again.
+    superexec_secret(options)
+    if ca_certificate is not None:
+        check_certificate(ca_certificate, "--appio-ssl-ca-certfile")
+    return SuperexecSettings(
+        appio_api_address=address,
+        ca_certificate=ca_certificate,
+        auth_secret_file=options["superexec_auth_secret_file"],
+        runtime_dependency_installation=not options["disable_runtime_dependency_installation"],
+    )
