@@ -18,6 +18,8 @@ class Instruction:
     sequence: int
     taken: bool
     """Whether its node has confirmed it."""
+    said_at: float
+    """When, by its node's clock, the node said so, or that it starts anew; 0 if it said neither."""
     outgoing: Outgoing
 
 

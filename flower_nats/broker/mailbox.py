@@ -35,6 +35,7 @@ from flower_nats.wire.messages import Outgoing, expired, expires_at
 
 _STREAM = subjects.MESSAGES_STREAM
 _TAKEN = "Fn-Taken"
+_SAID_AT = "Fn-Said-At"
 _PARTS = "Fn-Parts"
 _PART_BYTES = 512 * 1024
 
@@ -151,24 +152,25 @@ class Mailbox:
         """Look again at what a node has in its mailbox: it may have changed."""
         self._seen.forget_node(node_id)
 
-    async def take(self, run_id: int, node_id: int, message_id: str) -> None:
+    async def take(self, run_id: int, node_id: int, message_id: str, said_at: float) -> None:
         """Note that its node has received an instruction; do nothing if it is gone or was noted.
 
-        Nor if it has changed since it was handed out: it was offered anew, and this confirmation is
-        of a process of the node that is gone.
+        Nor if the node said so before it said that it starts anew: this confirmation is of a process
+        that is gone. `said_at` is when, by the node's own clock.
         """
         found = await self.recall_instruction(run_id, node_id, message_id)
         if found is not None and found.taken:
             self._seen.forget_node(node_id)
             found = await self.find_instruction(run_id, node_id, message_id)
-        if found is not None and not found.taken:
-            await self._restore(found, {_TAKEN: "1"})
+        if found is not None and not found.taken and found.said_at <= said_at:
+            await self._restore(found, taken=True, said_at=said_at)
 
-    async def reoffer(self, node_id: int) -> int:
+    async def reoffer(self, node_id: int, said_at: float) -> int:
         """Hand out again what a node has confirmed and not answered; return how many that are.
 
-        What it has not confirmed is written anew as well: a confirmation that the node sent before it
-        died, and that is still on its way in some gateway, then finds it changed and does nothing.
+        `said_at` is when the node said, by its own clock, that it starts anew. What it has confirmed
+        since stays with it. What it has not confirmed is written anew as well: a confirmation that it
+        sent before it died, and that is still on its way in some gateway, then comes too late.
         """
         again: list[Instruction] = []
         after = 0
@@ -179,25 +181,30 @@ class Mailbox:
             if record is None:
                 break
             after = record.sequence
-            again.append(_instruction(record))
+            found = _instruction(record)
+            if found.said_at <= said_at:
+                again.append(found)
         for found in again:
-            await self._offer(found)
+            await self._offer(found, said_at)
         if again:
             await self._connection.hint(subjects.wake_node(node_id))
         return sum(found.taken for found in again)
 
-    async def _offer(self, instruction: Instruction) -> None:
+    async def _offer(self, instruction: Instruction, said_at: float) -> None:
         found: Instruction | None = instruction
-        while found is not None and not await self._restore(found, {}):
+        while found is not None and found.said_at <= said_at:
+            if await self._restore(found, taken=False, said_at=said_at):
+                return
             key = found.key
             found = await self.find_instruction(key.run_id, key.node_id, key.message_id)
 
-    async def _restore(self, found: Instruction, headers: dict[str, str]) -> bool:
-        """Write an instruction anew with other headers; return False if it has changed since."""
+    async def _restore(self, found: Instruction, *, taken: bool, said_at: float) -> bool:
+        """Write an instruction anew, taken or not; return False if it has changed since."""
         key, metadata = found.key, found.outgoing.metadata
         if expired(metadata):
             return True
         self._seen.forget_node(key.node_id)
+        headers = {_SAID_AT: repr(said_at), **({_TAKEN: "1"} if taken else {})}
         try:
             stored = await self._connection.store(
                 subjects.instruction(key.run_id, key.node_id, key.session_id, key.message_id),
@@ -209,8 +216,9 @@ class Mailbox:
         except WrongSequence:
             return False
         if not stored.duplicate:
-            taken = _TAKEN in headers
-            self._seen.note_instruction(replace(found, sequence=stored.sequence, taken=taken))
+            self._seen.note_instruction(
+                replace(found, sequence=stored.sequence, taken=taken, said_at=said_at)
+            )
         return True
 
     # Replies
@@ -343,7 +351,8 @@ def _instruction(record: Record) -> Instruction:
     key = subjects.parse(record.subject)
     assert isinstance(key, InstructionKey)
     outgoing = _outgoing(msgpack.unpackb(record.data))
-    return Instruction(key, record.sequence, _TAKEN in record.headers, outgoing)
+    said_at = float(record.headers.get(_SAID_AT, 0.0))
+    return Instruction(key, record.sequence, _TAKEN in record.headers, said_at, outgoing)
 
 
 def _reply(record: Record) -> ReplyKey:

@@ -22,6 +22,8 @@ class Caller:
     """Fleet: the id that belongs to the key that signed the request; None before registration."""
     public_key: bytes | None = None
     """Fleet: the PEM public key whose signature was verified."""
+    signed_at: float = 0.0
+    """Fleet: when the caller signed the request, Unix seconds by its own clock."""
     task_id: int | None = None
     """ServerAppIo: the task whose token came with the request."""
     run_id: int | None = None

@@ -90,7 +90,7 @@ class FleetApi:
         )
         if node_id is None:
             raise ApiError(ErrorCode.NODE_ACTIVATION_FAILED, "the key is not registered")
-        await self._mailbox.reoffer(node_id)
+        await self._mailbox.reoffer(node_id, caller.signed_at)
         log.info("node_activated", node_id=node_id)
         return fleet.ActivateNodeResponse(node_id=node_id)
 

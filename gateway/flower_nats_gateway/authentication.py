@@ -69,10 +69,13 @@ class FleetAuthenticator:
         timestamp = call.text(TIMESTAMP)
         if not (public_key and signature and timestamp):
             raise ApiError(ErrorCode.MISSING_AUTH_METADATA, "key, signature or timestamp missing")
-        _check_age(_parse_iso(timestamp))
+        signed_at = _parse_iso(timestamp)
+        _check_age(signed_at)
         if not await self._verifier.verify(public_key, timestamp.encode("ascii"), signature):
             raise ApiError(ErrorCode.INVALID_SIGNATURE, "the signature is not by this key")
-        caller = Caller(public_key=public_key, supernode_auth=self._supernode_auth)
+        caller = Caller(
+            public_key=public_key, signed_at=signed_at, supernode_auth=self._supernode_auth
+        )
         if call.method.name in _BEFORE_REGISTRATION:
             return partial(_signed_by_its_key, caller)
         node_id = await self._identities.node(public_key)

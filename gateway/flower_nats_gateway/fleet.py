@@ -178,7 +178,9 @@ class FleetService:
         request = call.parse(common.ConfirmMessageReceivedRequest)
         await self._identities.require_running(request.run_id)
         check_message_id(request.message_object_id)
-        await self._mailbox.take(request.run_id, _node(caller), request.message_object_id)
+        await self._mailbox.take(
+            request.run_id, _node(caller), request.message_object_id, caller.signed_at
+        )
         return common.ConfirmMessageReceivedResponse().SerializeToString()
 
 

@@ -7,6 +7,7 @@ again on any replica when it fails, and keep what they know in memory.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -151,13 +152,15 @@ class Replica:
             metadata.is_heard,
         )
 
-    async def call(self, node_id: int, method: str, request: ProtoMessage, answer: type[M]) -> M:
+    async def call(
+        self, node_id: int, method: str, request: ProtoMessage, answer: type[M], signed_at: float
+    ) -> M:
         """Serve a call of a node, or of the ServerApp, whose node is the SuperLink's."""
         if node_id == SUPERLINK_NODE_ID:
             caller = Caller(task_id=1, run_id=RUN, task_type="flwr-serverapp", token="t")
             endpoint, service = self._serverappio.endpoints()[method], "ServerAppIo"
         else:
-            caller = Caller(node_id=node_id)
+            caller = Caller(node_id=node_id, signed_at=signed_at)
             endpoint, service = self._fleet.endpoints()[method], "Fleet"
         call = Call(BY_NAME[(service, method)], {}, "test")
         call.receive(request.SerializeToString())
@@ -171,6 +174,10 @@ class Replica:
 
 
 # Clients
+
+
+_moments = (float(moment) for moment in itertools.count(1))
+"""When calls are signed, by the clock of whoever makes them."""
 
 
 @dataclass(eq=False)
@@ -213,8 +220,10 @@ class Client:
         answered: Callable[[M], Awaitable[None]],
         what: str = "",
     ) -> None:
+        signed_at = next(_moments)
+
         def serve(replica: Replica) -> Coroutine[Any, Any, M]:
-            return replica.call(self.node_id, method, request, answer)
+            return replica.call(self.node_id, method, request, answer, signed_at)
 
         self.waiting.append(Request(f"{method} of {self.node_id} {what}", serve, answered))
 
@@ -381,9 +390,11 @@ class SuperNode(Client):
     def start(self) -> None:
         """Come back with the same key."""
 
+        signed_at = next(_moments)
+
         async def activate(replica: Replica) -> None:
             replica.metadata.nodes[self.node_id] = "online"
-            await replica.mailbox.reoffer(self.node_id)
+            await replica.mailbox.reoffer(self.node_id, signed_at)
 
         async def answered(_answer: None) -> None:
             self.alive = True

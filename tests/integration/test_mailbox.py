@@ -36,9 +36,9 @@ async def test_an_instruction_is_handed_out_until_its_node_confirms_it(mailbox: 
     assert await next_id(mailbox) == first.message_id
     assert await next_id(mailbox) == first.message_id
 
-    await mailbox.take(RUN, NODE, first.message_id)
+    await mailbox.take(RUN, NODE, first.message_id, 1.0)
     assert await next_id(mailbox) == second.message_id
-    await mailbox.take(RUN, NODE, second.message_id)
+    await mailbox.take(RUN, NODE, second.message_id, 1.0)
     assert await next_id(mailbox) is None
 
 
@@ -48,16 +48,31 @@ async def test_a_node_that_starts_anew_gets_what_it_had_not_answered_in_order(
     parcels = [instruction(RUN, NODE) for _ in range(3)]
     for one in parcels:
         await deliver(mailbox, one)
-        await mailbox.take(RUN, NODE, one.message_id)
+        await mailbox.take(RUN, NODE, one.message_id, 1.0)
     answer = reply(parcels[1])
     session = await mailbox.open_session(RUN, [answer.outgoing])
     assert await mailbox.accept_reply(RUN, session, answer.outgoing)
 
-    assert await mailbox.reoffer(NODE) == 2
+    assert await mailbox.reoffer(NODE, 2.0) == 2
 
     assert await next_id(mailbox) == parcels[0].message_id
-    await mailbox.take(RUN, NODE, parcels[0].message_id)
+    await mailbox.take(RUN, NODE, parcels[0].message_id, 3.0)
     assert await next_id(mailbox) == parcels[2].message_id
+
+
+async def test_what_a_node_said_last_counts_whenever_it_is_heard(mailbox: Mailbox) -> None:
+    question = instruction(RUN, NODE)
+    await deliver(mailbox, question)
+    await mailbox.reoffer(NODE, 2.0)
+
+    # Of a process of the node that is gone by now.
+    await mailbox.take(RUN, NODE, question.message_id, 1.0)
+    assert await next_id(mailbox) == question.message_id
+
+    await mailbox.take(RUN, NODE, question.message_id, 3.0)
+    # A second try of the call with which this process began.
+    await mailbox.reoffer(NODE, 2.0)
+    assert await next_id(mailbox) is None
 
 
 async def test_only_the_first_reply_counts_even_after_it_was_confirmed(mailbox: Mailbox) -> None:
@@ -102,7 +117,7 @@ async def test_an_answered_instruction_cannot_come_back(mailbox: Mailbox) -> Non
 
     # A gateway that was stopped in the middle goes on: it releases and confirms late.
     await mailbox.release(session, question.outgoing)
-    await mailbox.take(RUN, NODE, question.message_id)
+    await mailbox.take(RUN, NODE, question.message_id, 1.0)
 
     assert await next_id(mailbox) is None
 

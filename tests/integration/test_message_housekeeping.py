@@ -88,7 +88,7 @@ async def test_a_lost_node_gets_one_error_reply_that_flwr_can_read(world: World)
     assert message.error.code == 5
     assert message.metadata.reply_to_message_id == question.message_id
     # It comes back too late.
-    await world.mailbox.take(RUN, NODE, question.message_id)
+    await world.mailbox.take(RUN, NODE, question.message_id, 1.0)
     late = reply(question)
     assert not await world.mailbox.accept_reply(RUN, await world.push(late), late.outgoing)
 
@@ -152,8 +152,8 @@ async def test_an_instruction_may_live_for_ever(world: World, ttl: float) -> Non
 
     found = await world.mailbox.next_instruction(NODE)
     assert found is not None
-    await world.mailbox.take(RUN, NODE, found.key.message_id)
-    await world.mailbox.reoffer(NODE)
+    await world.mailbox.take(RUN, NODE, found.key.message_id, 1.0)
+    await world.mailbox.reoffer(NODE, 2.0)
     again = await world.mailbox.next_instruction(NODE)
     assert again is not None and again.key == found.key
 
