@@ -149,7 +149,8 @@ class DataDir:
             # A shared lock: asking does not keep the next `up` out for longer than it takes.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return self._named()
+            # One that has not got round to saying who it is has not begun yet.
+            return self._named() or None
         finally:
             os.close(descriptor)
         return None

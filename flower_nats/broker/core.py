@@ -167,10 +167,6 @@ class CoreConnection:
         await self._client.flush()
         return subscription
 
-    async def flush(self) -> None:
-        """Wait until the broker has seen all that was sent before."""
-        await self._client.flush()
-
     async def ask(
         self, subject: str, body: bytes, headers: Headers | None = None, timeout: float = ATTEMPT
     ) -> Msg:

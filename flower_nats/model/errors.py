@@ -30,7 +30,6 @@ class ErrorCode(IntEnum):
 
     NO_FEDERATION_MANAGEMENT = 1
     FEDERATION_NOT_FOUND_OR_NO_PERMISSION = 2
-    FEDERATION_NOT_SPECIFIED = 12
     FAILED_TO_CREATE_RUN = 14
     INVALID_RUN_CONFIG = 15
     RUN_ID_NOT_FOUND = 16
@@ -46,7 +45,6 @@ class ErrorCode(IntEnum):
     UNSUPPORTED_FAB_HUB = 32
     FAB_DOWNLOAD_FAILURE = 35
     CONNECTOR_NOT_FOUND = 39
-    INVALID_AUTOMATION_REQUEST = 42
     SUPERNODE_REGISTRATION_DISABLED = 2001
     SUPERNODE_UNREGISTRATION_DISABLED = 2002
     INVALID_HEARTBEAT_INTERVAL = 2003
@@ -58,7 +56,6 @@ class ErrorCode(IntEnum):
     GET_FAB_FAILED = 2009
 
     UNAVAILABLE = 10_000
-    INTERNAL = 10_001
     MALFORMED_REQUEST = 10_002
     NOT_IMPLEMENTED = 10_003
     DRAINING = 10_004
@@ -95,9 +92,6 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         "Federation not found, archived, or you cannot use it this way. "
         "`flwr federation list` shows the ones you can use.",
     ),
-    ErrorCode.FEDERATION_NOT_SPECIFIED: ErrorSpec(
-        _S.FAILED_PRECONDITION, "No federation was named, and this action needs one."
-    ),
     ErrorCode.FAILED_TO_CREATE_RUN: ErrorSpec(_S.INTERNAL, "The run could not be created."),
     ErrorCode.INVALID_RUN_CONFIG: ErrorSpec(_S.FAILED_PRECONDITION, "Invalid run configuration."),
     ErrorCode.RUN_ID_NOT_FOUND: ErrorSpec(_S.NOT_FOUND, "Run ID not found."),
@@ -131,9 +125,6 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         _S.FAILED_PRECONDITION, "The app's FAB is not known here: submit it with its content."
     ),
     ErrorCode.CONNECTOR_NOT_FOUND: ErrorSpec(_S.NOT_FOUND, "Connector not found."),
-    ErrorCode.INVALID_AUTOMATION_REQUEST: ErrorSpec(
-        _S.INVALID_ARGUMENT, "This SuperLink does not support automations."
-    ),
     ErrorCode.SUPERNODE_REGISTRATION_DISABLED: ErrorSpec(
         _S.FAILED_PRECONDITION,
         "SuperNode authentication is enabled: register the SuperNode's key with "
@@ -164,7 +155,6 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.UNAVAILABLE: ErrorSpec(
         _S.UNAVAILABLE, "The SuperLink cannot answer at the moment. Try again."
     ),
-    ErrorCode.INTERNAL: ErrorSpec(_S.INTERNAL, "Internal server error."),
     ErrorCode.MALFORMED_REQUEST: ErrorSpec(_S.INVALID_ARGUMENT, "Malformed request."),
     ErrorCode.NOT_IMPLEMENTED: ErrorSpec(
         _S.UNIMPLEMENTED, "This SuperLink does not support this call."

@@ -103,12 +103,13 @@ class ObjectService:
         with self._wakes.on(subjects.wake_object(run_id, object_id)) as wait:
             deadline = time.monotonic() + HOLD
             while True:
+                # Before the look, so that a hint that comes during it counts.
+                wait.take()
                 found = await self._read((run_id, object_id), broadcast)
                 if found is not None:
                     return found
                 if not await self._arrivals.announced(run_id, object_id):
                     return _NOT_FOUND
-                wait.take()
                 left = deadline - time.monotonic()
                 if self._drain.begun or left <= 0 or not await wait.wait(left):
                     return _NOT_AVAILABLE
