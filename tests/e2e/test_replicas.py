@@ -94,6 +94,42 @@ def test_a_run_and_its_log_outlive_every_gateway_every_superlink_and_every_nats_
     assert [federation.nodes()[node.node_id] for node in supernodes] == ["online", "online"]
 
 
+def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
+    federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
+) -> None:
+    run_id = federation.run_app("nothing", "rounds=100")
+    stream = federation.start_cli("outages", "log", str(run_id), "--stream")
+    stream.wait_for_output("round 1 gathered")
+
+    def more_rounds() -> None:
+        before = stream.output().count("gathered 2 answers")
+        wait_until(
+            lambda: stream.output().count("gathered 2 answers") > before + 1, 60.0, "more rounds"
+        )
+
+    for name in ("gateway-1", "superlink-1"):
+        pid = status(federation_server)["processes"][name]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            more_rounds()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    kill(federation_server, "postgres")
+    more_rounds()
+    servers = [status(federation_server)["processes"][f"nats-{number}"] for number in (1, 2, 3)]
+    for pid in servers:
+        os.kill(pid, signal.SIGKILL)
+    more_rounds()
+
+    federation.cli("stop", str(run_id))
+    federation.wait_for_status(run_id, "finished:stopped")
+    assert stream.wait(60.0) == 0
+    rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
+    assert rounds == list(range(1, len(rounds) + 1))
+    assert [node.process.exit_code for node in supernodes] == [None, None]
+    assert [federation.nodes()[node.node_id] for node in supernodes] == ["online", "online"]
+
+
 def test_a_run_completes_though_each_gateway_is_killed_when_it_is_about_to_end(
     federation: Federation, federation_server: ServerUnderTest
 ) -> None:
