@@ -21,9 +21,10 @@ train.rate = 0.1
 
 
 def make_fab(project: str = PROJECT) -> bytes:
-    """Return a FAB with this pyproject.toml."""
+    """Return a FAB with this pyproject.toml; the same at any time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("pyproject.toml", project)
-        archive.writestr("app/server.py", "app = None\n")
+        # A name alone would be given the time of now.
+        archive.writestr(zipfile.ZipInfo("pyproject.toml"), project)
+        archive.writestr(zipfile.ZipInfo("app/server.py"), "app = None\n")
     return buffer.getvalue()
