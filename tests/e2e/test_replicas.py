@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.federation import Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest
-from tests.harness.children import wait_until
+from tests.harness.children import Child, wait_until
 from tests.harness.environment import SCRIPTS
 
 pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")
@@ -55,6 +55,27 @@ def kill(server: ServerUnderTest, name: str, number: signal.Signals = signal.SIG
     wait_until(lambda: status(server)["healthy"], 30.0, "a healthy runtime")
 
 
+def wait_for_more_rounds(stream: Child) -> None:
+    """Wait until two more rounds are in the log that is followed."""
+    before = stream.output().count("gathered 2 answers")
+    wait_until(
+        lambda: stream.output().count("gathered 2 answers") > before + 1, 60.0, "more rounds"
+    )
+
+
+def end_unharmed(
+    federation: Federation, run_id: int, stream: Child, supernodes: list[SuperNode]
+) -> None:
+    """Stop a run; its log has to be whole and in order, and its nodes alive and online."""
+    federation.cli("stop", str(run_id))
+    federation.wait_for_status(run_id, "finished:stopped")
+    assert stream.wait(60.0) == 0
+    rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
+    assert rounds == list(range(1, len(rounds) + 1))
+    assert [node.process.exit_code for node in supernodes] == [None, None]
+    assert [federation.nodes()[node.node_id] for node in supernodes] == ["online", "online"]
+
+
 def test_status_shows_all_of_them_and_three_copies_of_every_message(
     federation_server: ServerUnderTest,
 ) -> None:
@@ -79,19 +100,9 @@ def test_a_run_and_its_log_outlive_every_gateway_every_superlink_and_every_nats_
     for number in (1, 2, 3):
         for kind in KINDS:
             kill(federation_server, f"{kind}-{number}")
-    rounds_before = stream.output().count("gathered 2 answers")
-    wait_until(
-        lambda: stream.output().count("gathered 2 answers") > rounds_before + 1,
-        60.0,
-        "rounds after the kills",
-    )
-    federation.cli("stop", str(run_id))
-    federation.wait_for_status(run_id, "finished:stopped")
-    assert stream.wait(60.0) == 0
-    rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
-    assert rounds == list(range(1, len(rounds) + 1))
-    assert [node.process.exit_code for node in supernodes] == [None, None]
-    assert [federation.nodes()[node.node_id] for node in supernodes] == ["online", "online"]
+    wait_for_more_rounds(stream)
+
+    end_unharmed(federation, run_id, stream, supernodes)
 
 
 def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
@@ -101,33 +112,21 @@ def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
     stream = federation.start_cli("outages", "log", str(run_id), "--stream")
     stream.wait_for_output("round 1 gathered")
 
-    def more_rounds() -> None:
-        before = stream.output().count("gathered 2 answers")
-        wait_until(
-            lambda: stream.output().count("gathered 2 answers") > before + 1, 60.0, "more rounds"
-        )
-
     for name in ("gateway-1", "superlink-1"):
         pid = status(federation_server)["processes"][name]
         os.kill(pid, signal.SIGSTOP)
         try:
-            more_rounds()
+            wait_for_more_rounds(stream)
         finally:
             os.kill(pid, signal.SIGCONT)
     kill(federation_server, "postgres")
-    more_rounds()
+    wait_for_more_rounds(stream)
     servers = [status(federation_server)["processes"][f"nats-{number}"] for number in (1, 2, 3)]
     for pid in servers:
         os.kill(pid, signal.SIGKILL)
-    more_rounds()
+    wait_for_more_rounds(stream)
 
-    federation.cli("stop", str(run_id))
-    federation.wait_for_status(run_id, "finished:stopped")
-    assert stream.wait(60.0) == 0
-    rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
-    assert rounds == list(range(1, len(rounds) + 1))
-    assert [node.process.exit_code for node in supernodes] == [None, None]
-    assert [federation.nodes()[node.node_id] for node in supernodes] == ["online", "online"]
+    end_unharmed(federation, run_id, stream, supernodes)
 
 
 def test_a_run_completes_though_each_gateway_is_killed_when_it_is_about_to_end(

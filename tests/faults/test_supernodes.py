@@ -16,12 +16,7 @@ async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(
     running: Trial,
 ) -> None:
     victim = running.nodes[0]
-    victim.thinking.clear()
-    received = len(victim.confirmed)
-    async with asyncio.timeout(30):
-        while len(victim.confirmed) == received:
-            await asyncio.sleep(0.02)
-    instruction = victim.confirmed[-1]
+    instruction = await victim.get_busy(within=30)
 
     await victim.kill()
     back = StockNode(victim.number, await running.wire("Fleet"), victim.key)

@@ -70,6 +70,15 @@ class StockNode(SuperNode):
         """How long the ClientApp takes for one message."""
         self._tasks: list[asyncio.Task[None]] = []
 
+    async def get_busy(self, within: float) -> str:
+        """Wait for an instruction that the ClientApp is busy with from here on; return its id."""
+        self.thinking.clear()
+        received = len(self.confirmed)
+        async with asyncio.timeout(within):
+            while len(self.confirmed) == received:
+                await asyncio.sleep(0.02)
+        return self.confirmed[-1]
+
     async def join(self) -> None:
         """Register, activate, and begin to live."""
         request = fleet.RegisterNodeFleetRequest(public_key=self.public_key)
