@@ -93,6 +93,9 @@ class SuperlinkSettings:
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""
 
+    health_server_address: str | None = None
+    """`host:port` of a gRPC health server without TLS, None for none."""
+
     http_health_address: str | None = None
     """`host:port` of an HTTP server that answers `/livez`, `/readyz` and `/metrics`, None for none."""
 

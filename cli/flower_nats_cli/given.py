@@ -14,6 +14,7 @@ from flower_nats.settings import (
     Isolation,
     LogSettings,
     SuperexecSettings,
+    SuperlinkSettings,
     TlsFiles,
 )
 from flower_nats_cli.addresses import check_distinct
@@ -90,6 +91,16 @@ def check_gateway_addresses(settings: GatewaySettings, **others: str) -> None:
             "--serverappio-api-address": settings.serverappio_api_address,
             "--fleet-api-address": settings.fleet_api_address,
             "--control-api-address": settings.control_api_address,
+            "--health-server-address": settings.health_server_address,
+            "--http-health-address": settings.http_health_address,
+        }
+    )
+
+
+def check_superlink_addresses(settings: SuperlinkSettings) -> None:
+    """Raise UsageError if both of a superlink's health servers were to listen on one port."""
+    check_distinct(
+        {
             "--health-server-address": settings.health_server_address,
             "--http-health-address": settings.http_health_address,
         }

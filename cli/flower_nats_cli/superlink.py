@@ -49,6 +49,7 @@ def _database_argument(value: str) -> str:
 @opts.superexec_secret_option
 @opts.dependency_option
 @opts.log_retention_option
+@opts.health_option
 @opts.http_health_options
 @opts.log_options
 def superlink(**options: Any) -> None:
@@ -58,6 +59,7 @@ def superlink(**options: Any) -> None:
     connects to the gateway at --serverappio-api-address.
     """
     settings = superlink_settings(options)
+    given.check_superlink_addresses(settings)
     given.start_logs(settings.log)
     uvloop.run(_run(settings))
 
@@ -72,6 +74,7 @@ def superlink_settings(options: given.Options) -> SuperlinkSettings:
         superexec=given.superexec_settings(options, reachable(address), ca_certificate),
         enable_supernode_auth=options["enable_supernode_auth"],
         log_retention=options["log_retention"],
+        health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],
         drain_delay=given.drain_delay(options),
         log=given.log_settings(options),

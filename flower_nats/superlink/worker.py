@@ -86,12 +86,16 @@ class _Worker:
         self._readiness = Readiness(
             {"broker": lambda: connection.is_connected, "database": self._heard}
         )
-        self._health = HealthServer(self._readiness, self._metrics)
+        self._health_servers = AsyncExitStack()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve and keep house until `stop`, then drain. Raises what ended one of its tasks."""
         if self._settings.http_health_address:
-            await self._health.start(self._settings.http_health_address)
+            http = HealthServer(self._readiness, self._metrics)
+            await http.start(self._settings.http_health_address)
+            self._health_servers.push_async_callback(http.stop)
+        if self._settings.health_server_address:
+            await self._start_grpc_health(self._settings.health_server_address)
         await self._server.start()
         log.info("superlink_ready", replica=self._id)
         housekeeping = Housekeeping(
@@ -110,6 +114,14 @@ class _Worker:
             )
         finally:
             await self._drain()
+
+    async def _start_grpc_health(self, address: str) -> None:
+        # Only here: gRPC is 8 MB of memory that a superlink needs for nothing else.
+        from flower_nats.grpc_health import GrpcHealthServer
+
+        server = GrpcHealthServer(self._readiness)
+        await server.start(address)
+        self._health_servers.push_async_callback(server.stop)
 
     async def _metrics(self) -> list[Metric]:
         hand = gauge("requests_in_hand", "Requests that are being served.", self._server.in_hand)
@@ -138,7 +150,7 @@ class _Worker:
         await asyncio.sleep(self._settings.drain_delay)
         await self._server.drain(max(1.0, _DRAIN_SECONDS - self._settings.drain_delay))
         await self._leave()
-        await self._health.stop()
+        await self._health_servers.aclose()
         log.info("superlink_drained", replica=self._id)
 
     async def _leave(self) -> None:

@@ -101,19 +101,21 @@ async def test_both_are_ready_when_what_they_need_answers_and_not_before(
 ) -> None:
     nats = NatsServer(tmp_path / "nats")
     url = await nats.start()
-    superlink, gateway = make_superlink(tmp_path, url, pg_dsn), make_gateway(tmp_path, url)
+    asked = f"127.0.0.1:{free_port()}"
+    superlink = make_superlink(tmp_path, url, pg_dsn, "--health-server-address", asked)
+    gateway = make_gateway(tmp_path, url)
     try:
         await gateway.process.start()
         await until(lambda: get(gateway.health, "/livez") == (200, "ok"))
         await until(lambda: gateway.ready() == (503, "lacks superlink"))
         await superlink.process.start()
         await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
-        await until(lambda: grpc_health(gateway.address) == SERVING)
+        await until(lambda: grpc_health(gateway.address) == grpc_health(asked) == SERVING)
 
         await nats.stop()
 
         await until(lambda: "broker" in superlink.ready()[1] and "broker" in gateway.ready()[1])
-        await until(lambda: grpc_health(gateway.address) == NOT_SERVING)
+        await until(lambda: grpc_health(gateway.address) == grpc_health(asked) == NOT_SERVING)
         assert get(gateway.health, "/livez") == get(superlink.health, "/livez") == (200, "ok")
     finally:
         await gateway.process.stop()
