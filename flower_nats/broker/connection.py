@@ -29,6 +29,7 @@ _LONGEST_TTL = 10 * 365 * 86400.0
 """Seconds; nats-server counts nanoseconds in 64 bits, and loses at once what is to live beyond them."""
 
 _NOT_FOUND = 10037
+_STREAM_NOT_FOUND = 10059
 _NO_SUITABLE_PEERS = 10005
 _DUPLICATE_IN_PROCESS = 10158
 _WRITE_IN_PROCESS = 10164
@@ -36,7 +37,15 @@ _WRONG_SEQUENCE = 10071
 
 # Not enough servers are there yet; the same message, or another whose expectation covers the same
 # subjects, was sent before and its copies are being made: whether it will stand is not known yet.
-_PASSING = frozenset({_NO_SUITABLE_PEERS, _DUPLICATE_IN_PROCESS, _WRITE_IN_PROCESS})
+_PASSING = frozenset(
+    {
+        _NO_SUITABLE_PEERS,
+        _DUPLICATE_IN_PROCESS,
+        _WRITE_IN_PROCESS,
+        # Superlinks make every stream when they start: a server that does not know one will soon.
+        _STREAM_NOT_FOUND,
+    }
+)
 
 
 class WrongSequence(FlowerNatsError):
@@ -170,7 +179,7 @@ class Connection(CoreConnection):
         of the cluster are there for the copies of a new one.
         """
         name = str(config["name"])
-        existing = await self._api(f"STREAM.INFO.{name}", {}, tolerate_errors=True)
+        existing = await self._api(f"STREAM.INFO.{name}", {}, tolerate=_STREAM_NOT_FOUND)
         if "error" in existing:
             await self._api(f"STREAM.CREATE.{name}", config)
             return
@@ -185,11 +194,9 @@ class Connection(CoreConnection):
         return await self._api("INFO", None, patience=patience)
 
     async def _get(self, stream: str, request: dict[str, Any]) -> Record | None:
-        answer = await self._api(f"STREAM.MSG.GET.{stream}", request, tolerate_errors=True)
+        answer = await self._api(f"STREAM.MSG.GET.{stream}", request, tolerate=_NOT_FOUND)
         if "error" in answer:
-            if answer["error"].get("err_code") == _NOT_FOUND:
-                return None
-            raise BrokerRefused(f"{stream} {request}: {answer['error']}")
+            return None
         message = answer["message"]
         return Record(
             message["subject"],
@@ -203,11 +210,12 @@ class Connection(CoreConnection):
         self,
         verb: str,
         request: Mapping[str, Any] | None,
-        tolerate_errors: bool = False,
+        tolerate: int | None = None,
         patience: float = PATIENCE,
     ) -> dict[str, Any]:
+        """Ask the broker about its streams; the error with the code `tolerate` is an answer, too."""
         body = json.dumps(request).encode() if request is not None else b""
-        return await self._patiently(f"$JS.API.{verb}", body, None, patience, tolerate_errors)
+        return await self._patiently(f"$JS.API.{verb}", body, None, patience, tolerate)
 
     async def _patiently(
         self,
@@ -215,7 +223,7 @@ class Connection(CoreConnection):
         body: bytes,
         headers: Headers | None,
         patience: float,
-        tolerate_errors: bool = False,
+        tolerate: int | None = None,
     ) -> dict[str, Any]:
         deadline = time.monotonic() + patience
         while True:
@@ -223,7 +231,7 @@ class Connection(CoreConnection):
             try:
                 message = await self.ask(subject, body, headers, attempt)
                 answer = cast(dict[str, Any], json.loads(message.data))
-                _raise_error(subject, answer, tolerate_errors)
+                _raise_error(subject, answer, tolerate)
                 return answer
             except Unavailable:
                 if time.monotonic() > deadline:
@@ -242,16 +250,15 @@ def _attempt(body: bytes, first_try: float) -> float:
     return ATTEMPT
 
 
-def _raise_error(subject: str, answer: Mapping[str, Any], tolerate_errors: bool) -> None:
+def _raise_error(subject: str, answer: Mapping[str, Any], tolerate: int | None) -> None:
     error = answer.get("error")
-    if error is None:
+    if error is None or error.get("err_code", 0) == tolerate:
         return
     if error.get("code") == 503 or error.get("err_code") in _PASSING:
         raise Unavailable(f"{subject}: {error.get('description')}")
     if error.get("err_code") == _WRONG_SEQUENCE:
         raise WrongSequence(f"{subject}: {error.get('description')}")
-    if not tolerate_errors:
-        raise BrokerRefused(f"{subject}: {error}")
+    raise BrokerRefused(f"{subject}: {error}")
 
 
 def _parse_headers(raw: bytes) -> dict[str, str]:
