@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flower_nats.broker import subjects
-from flower_nats.broker.connection import BrokerRefused, Connection
+from flower_nats.broker.connection import Connection
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_server import find_nats_server
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
@@ -98,11 +99,12 @@ def make_nats(folder: Path, sync_interval: str) -> tuple[OwnedProcess, str]:
 
 
 async def what_is_left(connection: Connection) -> list[str]:
-    try:
-        return await connection.subjects(subjects.MESSAGES_STREAM, subjects.run(1))
-    except BrokerRefused:
-        # The stream itself is gone.
+    # Waits until the server answers again.
+    await connection.account()
+    answer = await connection.ask("$JS.API.STREAM.NAMES", b"{}")
+    if subjects.MESSAGES_STREAM not in (json.loads(answer.data).get("streams") or ()):
         return []
+    return await connection.subjects(subjects.MESSAGES_STREAM, subjects.run(1))
 
 
 async def test_a_secret_that_servers_were_given_outlives_a_cut(one_disk: Disk) -> None:
