@@ -28,7 +28,7 @@ class GrpcHealthServer:
             self._server.add_insecure_port(address)
         except RuntimeError as exc:
             raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
-        await self._tell()
+        await tell(self._servicer, self._readiness)
         await self._server.start()
         self._telling = asyncio.create_task(self._tell_forever(), name="grpc health")
 
@@ -41,9 +41,10 @@ class GrpcHealthServer:
     async def _tell_forever(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            await self._tell()
+            await tell(self._servicer, self._readiness)
 
-    async def _tell(self) -> None:
-        status = health_pb2.HealthCheckResponse
-        is_ready = not self._readiness.lacks
-        await self._servicer.set("", status.SERVING if is_ready else status.NOT_SERVING)
+
+async def tell(servicer: health.aio.HealthServicer, readiness: Readiness) -> None:
+    """Have a servicer say whether its process is ready as of now."""
+    status = health_pb2.HealthCheckResponse
+    await servicer.set("", status.NOT_SERVING if readiness.lacks else status.SERVING)

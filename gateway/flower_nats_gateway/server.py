@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.error_replies import ErrorReplies
@@ -18,6 +18,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.runlog import RunLogs
+from flower_nats.grpc_health import tell
 from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
@@ -267,9 +268,7 @@ class Gateway:
             await asyncio.sleep(_HEALTH_INTERVAL)
 
     async def _tell_health(self) -> None:
-        status = health_pb2.HealthCheckResponse
-        ready = not self._readiness.lacks
-        await self._health.set("", status.SERVING if ready else status.NOT_SERVING)
+        await tell(self._health, self._readiness)
 
 
 async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:

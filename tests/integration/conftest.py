@@ -7,6 +7,8 @@ import pytest
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.streams import ensure_streams
+from flower_nats.store.connection import Database
+from flower_nats.store.migrate import migrate
 
 
 @pytest.fixture
@@ -23,3 +25,13 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
         await connection.purge(stream, ">")
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def database(pg_dsn: str) -> AsyncIterator[Database]:
+    """A database that is migrated and holds nothing."""
+    database = Database(pg_dsn)
+    await database.open()
+    await migrate(database)
+    yield database
+    await database.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,22 +11,12 @@ from structlog.testing import CapturingLogger
 
 from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
-from flower_nats.store.migrate import migrate
 from flower_nats.superlink import housekeeping
 from flower_nats.superlink.housekeeping import Housekeeping, Piece
 from tests.harness.processes import Replica, kill
 
 TAKEN_OVER_SECONDS = 20.0
 """What the documentation says, 15 s, and something for a busy machine."""
-
-
-@pytest.fixture
-async def database(pg_dsn: str) -> AsyncIterator[Database]:
-    database = Database(pg_dsn)
-    await database.open()
-    await migrate(database)
-    yield database
-    await database.close()
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:

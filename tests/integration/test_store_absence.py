@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from flower_nats.store.connection import Database
-from flower_nats.store.migrate import migrate
 from flower_nats.store.nodes import ABSENCE, Nodes
 from flower_nats.store.replicas import Replicas
 from tests.integration.test_store_claims import pass_time
-
-
-@pytest.fixture
-async def database(pg_dsn: str) -> AsyncIterator[Database]:
-    database = Database(pg_dsn)
-    await database.open()
-    await migrate(database)
-    yield database
-    await database.close()
 
 
 class Gateways:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from flower_nats.store.answers import drop_old_answers, once
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.leases import Leases
-from flower_nats.store.migrate import migrate
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
 from flower_nats.store.replicas import Replicas
-
-
-@pytest.fixture
-async def database(pg_dsn: str) -> AsyncIterator[Database]:
-    database = Database(pg_dsn)
-    await database.open()
-    await migrate(database)
-    yield database
-    await database.close()
 
 
 async def pass_time(database: Database, seconds: float) -> None:
