@@ -11,7 +11,7 @@ from flower_nats.model.errors import FlowerNatsError
 from flower_nats_cli.config_file import defaults_in
 from flower_nats_cli.demo import demo
 from flower_nats_cli.down import down
-from flower_nats_cli.environment import PREFIX
+from flower_nats_cli.environment import PREFIX, warn_of_strangers
 from flower_nats_cli.gateway import gateway
 from flower_nats_cli.status import status
 from flower_nats_cli.superlink import superlink
@@ -19,6 +19,15 @@ from flower_nats_cli.up import up
 
 
 class _Group(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a misspelt variable is told before its options are missed."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            warn_of_strangers(command)
+        return name, command, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what went wrong is told in a sentence, not in a traceback."""
         try:

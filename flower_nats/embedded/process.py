@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ _POLL_SECONDS = 0.02
 _WATCH_SECONDS = 0.2
 """Between two looks at a process that is meant to run for long: looking often costs CPU for ever."""
 _LOG_LIMIT_BYTES = 10_000_000
+"""A larger log is set aside as `.log.1`, in the place of the one before it."""
 _CHILD = Path(__file__).with_name("child.py")
 
 log = get_logger(__name__)
@@ -103,11 +105,13 @@ class OwnedProcess:
         return None if self._popen is None else self._popen.poll()
 
     async def wait(self) -> int:
-        """Wait for its end and return its exit code."""
+        """Wait for its end and return its exit code; keep its log from growing without end."""
         while True:
             code = self.exit_code()
             if code is not None:
                 return code
+            if self.spec.log is not None:
+                _cut_log(self.spec.log)
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def stop(self, grace: float = 5.0) -> None:
@@ -239,9 +243,20 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
 
 
 def _open_log(path: Path) -> IO[bytes]:
-    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-        path.replace(path.with_name(path.name + ".1"))
+    _cut_log(path)
     return path.open("ab")
+
+
+def _cut_log(path: Path) -> None:
+    """Set a log aside that is too long; who is writing it goes on at the start of the file."""
+    if not path.exists() or path.stat().st_size <= _LOG_LIMIT_BYTES:
+        return
+    try:
+        shutil.copyfile(path, path.with_name(path.name + ".1"))
+    except OSError as exc:
+        # A full disk, most likely, which is not to be filled further.
+        log.warning("log_dropped", file=str(path), reason=str(exc))
+    os.truncate(path, 0)
 
 
 @dataclass(frozen=True)

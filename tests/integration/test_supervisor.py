@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,31 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(15):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def test_a_log_does_not_grow_without_end_while_its_process_runs(tmp_path: Path) -> None:
+    log = tmp_path / "talker.log"
+    talks = "for i in range(10**9): print(f'line {i}', '.' * 10_000, flush=True)"
+    process = OwnedProcess(ProcessSpec("talker", [sys.executable, "-c", talks], log=log))
+    supervisor, end = Supervisor(), asyncio.Event()
+    await supervisor.start([process], grace=2)
+    supervisor.watch()
+    running = asyncio.create_task(supervisor.run(end))
+    first = process.pid
+    try:
+        aside = log.with_name("talker.log.1")
+        await until(lambda: aside.exists() and aside.stat().st_size > 10_000_000)
+        cut_at = aside.stat().st_mtime_ns
+
+        await until(lambda: aside.stat().st_mtime_ns > cut_at)
+
+        assert process.pid == first
+        assert process.exit_code() is None
+    finally:
+        end.set()
+        await supervisor.stop()
+        await asyncio.gather(running, return_exceptions=True)
+    assert log.read_bytes().count(b"\0") == 0
 
 
 async def test_a_process_that_could_not_be_started_again_is_once_that_is_possible(

@@ -104,3 +104,33 @@ def test_what_is_no_setting_has_no_variable(name: str) -> None:
     )
 
     assert "Nothing was ever started" in result.output
+
+
+def test_a_misspelt_variable_is_told_with_the_one_that_was_meant() -> None:
+    environment = {"FLOWER_NATS_STATUS_DATADIR": "nowhere", "FLOWER_NATS_UP_DATA_DIR": "elsewhere"}
+
+    result = CliRunner(env=environment).invoke(main, ["status"])
+
+    assert "FLOWER_NATS_STATUS_DATADIR is not" in result.output
+    assert "Did you mean FLOWER_NATS_STATUS_DATA_DIR?" in result.output
+    assert "FLOWER_NATS_UP" not in result.output
+
+
+def test_a_misspelt_variable_is_told_where_the_option_is_missed_then() -> None:
+    environment = {"FLOWER_NATS_GATEWAY_NAT": "nats://here:4222"}
+
+    result = CliRunner(env=environment).invoke(main, ["gateway", "--insecure"])
+
+    assert "Did you mean FLOWER_NATS_GATEWAY_NATS?" in result.output
+    assert "Missing option '--nats'" in result.output
+
+
+@pytest.mark.parametrize(
+    "name", ["SERVICE_HOST", "SERVICE_PORT_FLEET", "PORT", "PORT_9092_TCP", "PORT_9092_TCP_ADDR"]
+)
+def test_what_kubernetes_says_of_a_service_is_not_taken_for_an_option(name: str) -> None:
+    result = CliRunner(env={f"FLOWER_NATS_STATUS_{name}": "tcp://10.0.0.1:9092"}).invoke(
+        main, ["status"]
+    )
+
+    assert "Warning" not in result.output
