@@ -23,6 +23,8 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 0),
+    # Balancers ping to find gateways that hang; by default gRPC hangs up on who pings often.
+    ("grpc.http2.max_ping_strikes", 0),
     # Otherwise a fast line makes gRPC buffer megabytes of each request before we ask for it.
     ("grpc.http2.bdp_probe", 0),
     # Replicas on one host may share a port.

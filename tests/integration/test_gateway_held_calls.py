@@ -117,3 +117,25 @@ async def test_held_calls_end_with_their_clients(
 
     await until_in_hand(gateway, 0)
     await client.hang_up()
+
+
+async def test_a_balancer_may_ping_as_often_as_it_likes(gateway: Gateway) -> None:
+    """By default gRPC ends the connection of who does, and with it the calls that it holds."""
+    settings, ping, go_away, acknowledged = 4, 6, 7, 1
+    host, _, port = gateway.settings.fleet_api_address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    frame = bytes([0, 0, 8, ping, 0]) + bytes(4) + b"12345678"
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, settings, 0]) + bytes(4)
+
+    writer.write(preface)
+    answers: list[tuple[int, int]] = []
+    async with asyncio.timeout(10):
+        for number in range(10):
+            writer.write(frame)
+            while answers.count((ping, acknowledged)) <= number:
+                head = await reader.readexactly(9)
+                await reader.readexactly(int.from_bytes(head[:3], "big"))
+                answers.append((head[3], head[4]))
+
+    assert go_away not in [kind for kind, _ in answers]
+    writer.close()
