@@ -43,14 +43,14 @@ async def flower_nats(folder: Path, plan: Plan) -> AsyncIterator[Servers]:
     cluster = Cluster(folder, Size(plan.nats_servers, plan.replicas, plan.replicas), postgres)
     try:
         await cluster.start()
-        async with cluster.caddy() as caddy:
+        async with cluster.envoy() as envoy:
             marks = [
                 *(Mark("gateway", one) for one in cluster.gateways),
                 *(Mark("superlink", one) for one in cluster.superlinks),
                 *(Mark("nats", one) for one in cluster.nats),
                 Mark("postgres", postgres),
             ]
-            yield Servers("flower-nats", caddy.addresses, marks)
+            yield Servers("flower-nats", envoy.addresses, marks)
     finally:
         await cluster.close()
 

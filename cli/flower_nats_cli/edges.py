@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from flower_nats.embedded.balancer import Api
+from flower_nats.embedded.envoy import Api
 from flower_nats.embedded.ports import free_ports
 from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats_cli.addresses import LOOPBACK, join_address

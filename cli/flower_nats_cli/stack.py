@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flower_nats.embedded.balancer import Balancer, find_caddy
+from flower_nats.embedded.balancer import Balancer, find_envoy
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from flower_nats.logs import get_logger
@@ -232,7 +232,7 @@ def names(command: str, replicas: int) -> list[str]:
 def find_programs(settings: StackSettings) -> None:
     """Raise FlowerNatsError if a program is needed that is not installed."""
     if settings.replicas > 1:
-        find_caddy()
+        find_envoy()
     if settings.superexec is not None:
         find_program("flower-superexec")
 

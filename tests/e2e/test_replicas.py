@@ -117,10 +117,10 @@ def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
         os.kill(pid, signal.SIGSTOP)
     try:
         kill(federation_server, "postgres")
+        wait_for_more_rounds(stream)
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
-    wait_for_more_rounds(stream)
     servers = [status(federation_server)["processes"][f"nats-{number}"] for number in (1, 2, 3)]
     for pid in servers:
         os.kill(pid, signal.SIGKILL)

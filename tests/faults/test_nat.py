@@ -22,9 +22,9 @@ SUPERNODES = 2
 IDLE_SECONDS = 120.0 if FULL else 25.0
 """Within which every node has paused between two heartbeats for longer than `FLOW_TIMEOUT`."""
 
-FLOW_TIMEOUT = {Front.TCP: 12, Front.CADDY: 25}
-"""Seconds. Shorter than the hold of an empty PullMessages, and than that pause where a gateway's own
-pings reach the nodes: a balancer that speaks HTTP/2 keeps them to itself."""
+FLOW_TIMEOUT = 12
+"""Seconds. Shorter than the hold of an empty PullMessages, and than that pause: the pings of gateways,
+or of the balancer before them, reach the nodes more often."""
 
 RETRANSMISSIONS = 6 if FULL else 3
 """With which TCP gives up in half a minute, as `docs/network.md` advises, or for CI in 3 seconds."""
@@ -37,7 +37,6 @@ class Hospital:
     site: nat.Site
     cluster: Cluster
     balancer: Balancer
-    front: Front
     line: Line
     supernodes: list[StockSuperNode]
 
@@ -54,7 +53,7 @@ class Hospital:
 
 
 @pytest_asyncio.fixture(
-    scope="module", loop_scope="session", params=[Front.TCP, Front.CADDY] if FULL else [Front.TCP]
+    scope="module", loop_scope="session", params=[Front.TCP, Front.ENVOY] if FULL else [Front.TCP]
 )
 async def hospital(
     cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -72,7 +71,7 @@ async def hospital(
                 ]
                 try:
                     await asyncio.gather(*(one.until_online() for one in supernodes))
-                    yield Hospital(site, cluster, balancer, front, line, supernodes)
+                    yield Hospital(site, cluster, balancer, line, supernodes)
                 finally:
                     await asyncio.gather(*(one.kill() for one in supernodes))
     except nat.NoNamespaces as exc:
@@ -91,7 +90,7 @@ async def test_nobody_gets_in_and_supernodes_do_not_need_it(hospital: Hospital) 
 
 async def test_the_router_forgets_idle_flows_but_ours_are_never_idle(hospital: Hospital) -> None:
     hospital.site.drop_unknown_flows()
-    hospital.site.forget_idle_flows(after=FLOW_TIMEOUT[hospital.front])
+    hospital.site.forget_idle_flows(after=FLOW_TIMEOUT)
     connections = len(hospital.line.callers)
 
     await asyncio.sleep(IDLE_SECONDS)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient
-from flower_nats.embedded.balancer import Api
-from flower_nats.embedded.balancer import Balancer as CaddyProcess
+from flower_nats.embedded.balancer import Balancer as EnvoyProcess
+from flower_nats.embedded.envoy import Api
 from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
@@ -38,13 +38,13 @@ class Front(Enum):
     """What is between clients and gateways."""
 
     TCP = "connections are balanced"
-    CADDY = "calls are balanced, by the balancer that `flower-nats up` runs"
+    ENVOY = "calls are balanced, by the balancer that `flower-nats up` runs"
 
 
-class Caddy:
+class Envoy:
     """The product's own balancer, in front of all gateways."""
 
-    name = "caddy"
+    name = "envoy"
 
     def __init__(self, folder: Path, gateways: Sequence[Gateway]) -> None:
         self.addresses = {service: f"127.0.0.1:{free_port()}" for service in gateways[0].addresses}
@@ -52,7 +52,7 @@ class Caddy:
             Api(service.lower(), address, [one.addresses[service] for one in gateways], None)
             for service, address in self.addresses.items()
         ]
-        self.process = CaddyProcess(folder / "caddy", apis, folder / "caddy.log")
+        self.process = EnvoyProcess(folder / "envoy", apis, folder / "envoy.log")
 
     async def is_healthy(self, timeout: float) -> bool:
         return self.process.exit_code() is None
@@ -123,22 +123,22 @@ class Cluster:
         """Run a balancer in front of the gateways, as long as the context."""
         async with AsyncExitStack() as stack:
             targets: Sequence[Target] = self.gateways
-            if front is Front.CADDY:
-                targets = [await stack.enter_async_context(self.caddy())]
+            if front is Front.ENVOY:
+                targets = [await stack.enter_async_context(self.envoy())]
             balancer = await stack.enter_async_context(Balancer(targets))
             async with asyncio.timeout(HEAL_SECONDS):
                 await balancer.until_healthy()
             yield balancer
 
     @asynccontextmanager
-    async def caddy(self) -> AsyncIterator[Caddy]:
+    async def envoy(self) -> AsyncIterator[Envoy]:
         """Run the product's balancer, as long as the context."""
-        caddy = Caddy(self.folder, self.gateways)
-        await caddy.process.start()
+        envoy = Envoy(self.folder, self.gateways)
+        await envoy.process.start()
         try:
-            yield caddy
+            yield envoy
         finally:
-            await caddy.process.stop()
+            await envoy.process.stop()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -85,11 +85,6 @@ class Composition:
     document: Mapping[str, Any]
 
     @property
-    def name(self) -> str:
-        """The project's name, with which the names of containers begin."""
-        return str(self.document["name"])
-
-    @property
     def services(self) -> dict[str, Service]:
         """All services by name."""
         return {name: Service(name, own) for name, own in self.document["services"].items()}
@@ -118,8 +113,7 @@ def compose(files: Sequence[Path], variables: Mapping[str, str]) -> Composition:
     document: dict[str, Any] = {}
     for file in files:
         document = _merged(document, _read(file))
-    project = {"COMPOSE_PROJECT_NAME": str(document["name"])}
-    return Composition(_filled_in(document, project | dict(variables)))
+    return Composition(_filled_in(document, variables))
 
 
 def _read(file: Path) -> dict[str, Any]:

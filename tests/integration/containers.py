@@ -4,7 +4,8 @@ Each container has a loopback address of its own, so that all keep the ports tha
 What a container finds in its file system lies in a folder of its own. Commands, environment,
 configuration files and health checks are those of the Compose files; only these are replaced in
 them: names of other containers and the container's own addresses by loopback addresses, its paths
-by those of its folder.
+by those of its folder. In the balancer's configuration, the name of a service becomes one endpoint
+for each of its containers, as Docker's DNS would answer.
 
 PostgreSQL is the embedded one, because its image is more than a program; it listens on a socket.
 """
@@ -12,6 +13,7 @@ PostgreSQL is the embedded one, because its image is more than a program; it lis
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -133,11 +135,9 @@ class Stack:
             asyncio.run(self._postgres.stop())
 
     def _names(self) -> dict[str, str]:
-        """The address by each name: a container's own, or its service's if it is the only one."""
-        project = self.composition.name
-        names = {f"{project}-{one.folder.name}": one.address for one in self.containers}
+        """The address by each service's name, of those that have one container."""
         alone = [one for one in self.containers if one.service.replicas == 1]
-        return names | {one.service.name: one.address for one in alone}
+        return {one.service.name: one.address for one in alone}
 
     def _start_postgres(self, container: Container) -> None:
         password = container.service.environment["POSTGRES_PASSWORD"]
@@ -153,7 +153,7 @@ class Stack:
                 _copy(self.compose_folder / source, _place(container, path))
                 for file in _place(container, path).iterdir():
                     text = self._translated_own(file.read_text(), container)
-                    file.write_text(text)
+                    file.write_text(self._resolved(text) if file.suffix == ".json" else text)
             else:
                 _place(container, path).mkdir(parents=True, exist_ok=True)
         secrets = self.composition.document["secrets"]
@@ -161,6 +161,24 @@ class Stack:
             target = _place(container, f"/run/secrets/{name}")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.compose_folder / secrets[name]["file"], target)
+
+    def _resolved(self, envoy_config: str) -> str:
+        """Replace endpoints that are services by all of their containers."""
+        config = json.loads(envoy_config)
+        for cluster in config["static_resources"]["clusters"]:
+            (locality,) = cluster["load_assignment"]["endpoints"]
+            given = [
+                one["endpoint"]["address"]["socket_address"] for one in locality["lb_endpoints"]
+            ]
+            locality["lb_endpoints"] = [
+                {"endpoint": {"address": {"socket_address": {**there, "address": address}}}}
+                for there in given
+                for address in self._addresses(there["address"])
+            ]
+        return json.dumps(config)
+
+    def _addresses(self, host: str) -> list[str]:
+        return [one.address for one in self.of(host)] or [host]
 
     def _environment(self, container: Container) -> dict[str, str]:
         home = {"HOME": str(container.folder), "FLWR_HOME": str(container.folder / "flwr")}

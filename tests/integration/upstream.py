@@ -1,4 +1,4 @@
-"""A stand-in for a gateway, to be killed at a chosen moment: python -m tests.integration.upstream PORT.
+"""A stand-in for a gateway, to be killed at a chosen moment: run it with its address (`host:port`).
 
 Unary calls answer with `<pid> <request id>`; what the request body says comes first.
 """
@@ -21,10 +21,11 @@ from flower_nats.wire.request_id import REQUEST_ID
 class Handler(grpc.GenericRpcHandler):
     def __init__(self, servicer: health.aio.HealthServicer) -> None:
         self._health = servicer
+        self._methods = {method.path for method in BY_NAME.values()}
         self._streams = {method.path for method in BY_NAME.values() if method.streams}
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
-        if details.method.startswith("/grpc.health"):
+        if details.method not in self._methods:
             return None
         if details.method in self._streams:
             return grpc.unary_stream_rpc_method_handler(self._stream)
@@ -51,13 +52,15 @@ class Handler(grpc.GenericRpcHandler):
         yield b"last"
 
 
-async def main(port: str) -> None:
+async def main(address: str) -> None:
     servicer = health.aio.HealthServicer()
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+    # As gateways do, which take a balancer's pings.
+    options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_ping_strikes", 0)]
+    server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((Handler(servicer),))
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.add_insecure_port(address)
     await server.start()
     await server.wait_for_termination()
 
