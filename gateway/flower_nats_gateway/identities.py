@@ -15,6 +15,8 @@ _NODE_SECONDS = 60.0
 _TASK_SECONDS = 15.0
 _RUN_SECONDS = 5.0
 
+_BEFORE_RUNNING = frozenset({"pending", "starting"})
+
 
 @dataclass(frozen=True)
 class Task:
@@ -65,6 +67,9 @@ class Identities:
     async def require_running(self, run_id: int) -> None:
         """Raise `ApiError` (RUN_STATUS_NOT_ALLOWED) unless the run is running."""
         state = await self.run(run_id)
+        if state is not None and state.status in _BEFORE_RUNNING:
+            # Who is refused gives up for good, so this is not said from memory: a hint may be lost.
+            state = await self._runs.fresh(run_id)
         if state is None or state.status != "running":
             status = state.status if state else "unknown"
             stopped = " Stopped by user." if state and state.sub_status == "stopped" else ""

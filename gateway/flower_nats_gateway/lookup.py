@@ -19,9 +19,6 @@ _STALE_SECONDS = 600.0
 _GRACE = 0.5
 """Seconds to wait for a fresh answer where there is an old one."""
 
-_TRIES = 3
-"""How often a question is asked whose answer may have changed while it was on its way."""
-
 
 class Lookup(Generic[_K, _V]):
     """Answers of a question, each for `seconds`; the same question is asked once at a time."""
@@ -31,7 +28,8 @@ class Lookup(Generic[_K, _V]):
         self._seconds = seconds
         self._known: OrderedDict[_K, tuple[float, _V]] = OrderedDict()
         self._asking: dict[_K, asyncio.Task[_V | None]] = {}
-        self._changes = 0
+        self._changes: list[Callable[[_K, _V], bool]] = []
+        """What has changed while answers were on their way."""
 
     async def get(self, key: _K) -> _V | None:
         """Return the answer, None if there is none.
@@ -53,18 +51,27 @@ class Lookup(Generic[_K, _V]):
             # Unless it was dropped meanwhile.
             return found[1] if key in self._known else await self.get(key)
 
+    async def fresh(self, key: _K) -> _V | None:
+        """Return the answer of now, None if there is none. Raises `Unavailable`."""
+        self.drop(lambda known, _: known == key)
+        return await self.get(key)
+
     def drop(self, matches: Callable[[_K, _V], bool]) -> None:
         """Forget the answers that match: they have changed."""
-        self._changes += 1
+        self._note(matches)
         for key in [key for key, (_, value) in self._known.items() if matches(key, value)]:
             del self._known[key]
 
     def doubt(self) -> None:
         """Ask for every answer anew: some may have changed, and nobody has said so."""
-        self._changes += 1
+        self._note(lambda _key, _value: True)
         now = time.monotonic()
         for key, (until, value) in self._known.items():
             self._known[key] = (min(until, now), value)
+
+    def _note(self, change: Callable[[_K, _V], bool]) -> None:
+        if self._asking:
+            self._changes.append(change)
 
     def _learning(self, key: _K) -> asyncio.Task[_V | None]:
         task = self._asking.get(key)
@@ -76,13 +83,11 @@ class Lookup(Generic[_K, _V]):
 
     async def _learn(self, key: _K) -> _V | None:
         try:
-            for _ in range(_TRIES):
-                changes = self._changes
-                value = await self._ask(key)
-                if changes == self._changes:
-                    break
+            value = await self._ask_until_it_stays(key)
         finally:
             del self._asking[key]
+            if not self._asking:
+                self._changes.clear()
         if value is None:
             self._known.pop(key, None)
             return None
@@ -91,6 +96,13 @@ class Lookup(Generic[_K, _V]):
         if len(self._known) > _ENTRIES:
             self._known.popitem(last=False)
         return value
+
+    async def _ask_until_it_stays(self, key: _K) -> _V | None:
+        while True:
+            before = len(self._changes)
+            value = await self._ask(key)
+            if value is None or not any(change(key, value) for change in self._changes[before:]):
+                return value
 
 
 def _look_at(task: asyncio.Task[object]) -> None:

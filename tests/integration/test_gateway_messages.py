@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psycopg
 import pytest
 from flwr.app import ArrayRecord, RecordDict
 
@@ -18,6 +19,7 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats_gateway import serverappio as serverappio_service
+from tests.harness.fabs import make_fab
 from tests.harness.messages import inflate, instruction, reply
 from tests.integration.gateways import Gateway, running_gateway, running_stack
 
@@ -278,3 +280,22 @@ async def test_a_draining_gateway_ends_held_calls_with_an_empty_answer(
         leaving.stop.set()
         async with asyncio.timeout(3):
             assert await waiting is None
+
+
+async def test_no_node_is_refused_because_its_gateway_has_not_heard_that_the_run_runs(
+    gateway: Gateway, pg_dsn: str
+) -> None:
+    """It would drop its reply for good, and hints may be lost."""
+    node = await gateway.node()
+    start = control.StartRunRequest(fab=common.Fab(content=make_fab()))
+    run = await gateway.call("Control", "StartRun", start)
+    with pytest.raises(grpc.aio.AioRpcError, match="is pending"):
+        await node.confirm(run.run_id, "ab" * 32)
+
+    async with await psycopg.AsyncConnection.connect(pg_dsn) as database:
+        await database.execute(
+            "UPDATE task SET status = 'running', starting_at = now(), running_at = now(), "
+            "active_until = now() + interval '1 minute'"
+        )
+
+    await node.confirm(run.run_id, "ab" * 32)

@@ -1,6 +1,7 @@
 """What a gateway remembers, and for how long it counts."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -49,6 +50,47 @@ async def test_an_answer_that_changes_on_its_way_is_asked_for_again() -> None:
 
     assert await waiting == "running"
     assert await runs.get(1) == "running"
+
+
+async def test_it_is_asked_for_again_however_much_else_changes_before() -> None:
+    asked = 0
+
+    async def ask(_key: int) -> str:
+        """Many other runs change while the question is on its way, and at last this one, once."""
+        nonlocal asked
+        asked += 1
+        for other in range(2, 10):
+            runs.drop(is_run(other))
+        if asked > 1:
+            return "running"
+        runs.drop(is_run(1))
+        return "starting"
+
+    runs = Lookup(ask, 60.0)
+
+    assert [await runs.get(1), await runs.get(1)] == ["running", "running"]
+    assert asked == 2
+
+
+def is_run(number: int) -> Callable[[int, str], bool]:
+    return lambda key, _: key == number
+
+
+async def test_a_fresh_answer_is_not_one_that_was_asked_for_before() -> None:
+    superlink = Superlink()
+    runs = Lookup(superlink.ask, 60.0)
+    superlink.line.clear()
+    waiting = asyncio.create_task(runs.get(1))
+    while not superlink.asked:
+        await asyncio.sleep(0)
+
+    superlink.answer = "running"
+    fresh = asyncio.create_task(runs.fresh(1))
+    await asyncio.sleep(0)
+    superlink.line.set()
+
+    assert await fresh == "running"
+    assert await waiting == await runs.get(1) == "running"
 
 
 async def test_an_old_answer_counts_while_nobody_can_be_asked() -> None:
