@@ -123,8 +123,9 @@ def _manager(api: Api) -> Json:
         "http2_protocol_options": {
             # How much of an answer is held, and of requests; that has the connection's own limit.
             "initial_stream_window_size": _ANSWER_BYTES,
-            # As gateways do, whose pings end here, for forgetful NAT routers.
-            "connection_keepalive": _pings(10, 20),
+            # As gateways do, whose pings end here, for forgetful NAT routers. On a slow line a ping's
+            # answer waits behind megabytes of a model: patience as long as TCP's own.
+            "connection_keepalive": _pings(10, 900),
         },
         # What clients say of themselves does not count.
         "use_remote_address": True,

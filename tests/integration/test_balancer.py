@@ -267,6 +267,51 @@ async def test_large_answers_arrive_in_full(tmp_path: Path) -> None:
     assert len(answer) == 80_000_000
 
 
+async def test_an_answer_arrives_over_a_line_that_brings_nothing_for_half_a_minute(
+    tmp_path: Path,
+) -> None:
+    """On a slow line the balancer's pings wait that long, behind megabytes of a model."""
+    size, stall = 30_000_000, 36.0
+    async with front(tmp_path) as there:
+        balancer = there.balancer._apis[0].listen
+        async with (
+            stalling_line(balancer, stall) as line,
+            grpc.aio.insecure_channel(line, options=_OPTIONS) as channel,
+        ):
+            pull: Any = channel.unary_unary(_path("ServerAppIo.PullObject"))
+            answer = await pull(b"large %d" % size, timeout=120.0)
+
+    assert len(answer) == size
+
+
+@asynccontextmanager
+async def stalling_line(address: str, stall: float) -> AsyncIterator[str]:
+    """A way to an address on which answers stop once for `stall` seconds."""
+    host, _, port = address.rpartition(":")
+
+    async def pass_on(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stall: float
+    ) -> None:
+        passed = 0
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+                passed += len(data)
+                if passed > 65536 and stall:
+                    await asyncio.sleep(stall)
+                    stall = 0.0
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_there, there = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pass_on(reader, there, 0.0), pass_on(from_there, writer, stall))
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    async with server:
+        yield "{}:{}".format(*server.sockets[0].getsockname())
+
+
 async def test_methods_that_flower_does_not_have_are_unimplemented(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
         nothing: Any = there.channel.unary_unary("/flwr.proto.ServerAppIo/Nothing")
