@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ _POLL_SECONDS = 0.02
 _WATCH_SECONDS = 0.2
 """Between two looks at a process that is meant to run for long: looking often costs CPU for ever."""
 _LOG_LIMIT_BYTES = 10_000_000
-"""A larger log is set aside as `.log.1`, in the place of the one before it."""
+"""Of a larger log, so much is set aside as `.log.1`, in the place of what was there before."""
 _CHILD = Path(__file__).with_name("child.py")
 
 log = get_logger(__name__)
@@ -248,11 +247,15 @@ def _open_log(path: Path) -> IO[bytes]:
 
 
 def _cut_log(path: Path) -> None:
-    """Set a log aside that is too long; who is writing it goes on at the start of the file."""
-    if not path.exists() or path.stat().st_size <= _LOG_LIMIT_BYTES:
+    """Set the end of a log aside that is too long; its writer goes on at the start of the file."""
+    size = path.stat().st_size if path.exists() else 0
+    if size <= _LOG_LIMIT_BYTES:
         return
     try:
-        shutil.copyfile(path, path.with_name(path.name + ".1"))
+        with path.open("rb") as whole, path.with_name(path.name + ".1").open("wb") as aside:
+            whole.seek(size - _LOG_LIMIT_BYTES)
+            # No more than that: who writes fast could be read from for ever.
+            aside.write(whole.read(_LOG_LIMIT_BYTES))
     except OSError as exc:
         # A full disk, most likely, which is not to be filled further.
         log.warning("log_dropped", file=str(path), reason=str(exc))

@@ -40,7 +40,7 @@ async def test_a_log_does_not_grow_without_end_while_its_process_runs(tmp_path: 
     first = process.pid
     try:
         aside = log.with_name("talker.log.1")
-        await until(lambda: aside.exists() and aside.stat().st_size > 10_000_000)
+        await until(lambda: aside.exists() and aside.stat().st_size == 10_000_000)
         cut_at = aside.stat().st_mtime_ns
 
         await until(lambda: aside.stat().st_mtime_ns > cut_at)
