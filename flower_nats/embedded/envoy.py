@@ -9,7 +9,7 @@ by its request id.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -243,30 +243,31 @@ def _cluster(api: Api) -> Json:
         },
         "load_assignment": {
             "cluster_name": api.name,
-            "endpoints": [{"lb_endpoints": list(_endpoints(api.gateways))}],
+            "endpoints": [{"lb_endpoints": _endpoints(api.gateways)}],
         },
     }
     if api.gateways_ca is not None:
-        validation = {
-            "trusted_ca": _file(api.gateways_ca),
-            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "gateway"}}],
-        }
-        common = {
-            # In the health check too, which does not say so by itself.
-            "alpn_protocols": ["h2"],
-            # Below it, Envoy takes no certificate with a key on P-384.
-            "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
-            "validation_context": validation,
-        }
-        cluster["transport_socket"] = _typed(
-            "tls", _UPSTREAM_TLS, sni="gateway", common_tls_context=common
-        )
+        cluster["transport_socket"] = _tls_to_gateways(api.gateways_ca)
     return cluster
 
 
-def _endpoints(gateways: Sequence[str]) -> Iterable[Json]:
+def _tls_to_gateways(authority: Path) -> Json:
+    common = {
+        # In the health check too, which does not say so by itself.
+        "alpn_protocols": ["h2"],
+        # Below it, Envoy takes no certificate with a key on P-384.
+        "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+        "validation_context": {
+            "trusted_ca": _file(authority),
+            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "gateway"}}],
+        },
+    }
+    return _typed("tls", _UPSTREAM_TLS, sni="gateway", common_tls_context=common)
+
+
+def _endpoints(gateways: Sequence[str]) -> list[Json]:
     addresses = [*gateways] if all(map(_is_fixed, gateways)) else [*gateways, _NOBODY]
-    return ({"endpoint": {"address": _address(address)}} for address in addresses)
+    return [{"endpoint": {"address": _address(address)}} for address in addresses]
 
 
 def _is_fixed(address: str) -> bool:

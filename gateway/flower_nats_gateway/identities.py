@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.states import Status
 from flower_nats_gateway.lookup import Lookup
 
 _NODE_SECONDS = 60.0
 _TASK_SECONDS = 15.0
 _RUN_SECONDS = 5.0
 
-_BEFORE_RUNNING = frozenset({"pending", "starting"})
+_BEFORE_RUNNING = frozenset({Status.PENDING, Status.STARTING})
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Identities:
         if state is not None and state.status in _BEFORE_RUNNING:
             # Who is refused gives up for good, so this is not said from memory: a hint may be lost.
             state = await self._runs.fresh(run_id)
-        if state is None or state.status != "running":
+        if state is None or state.status != Status.RUNNING:
             status = state.status if state else "unknown"
             stopped = " Stopped by user." if state and state.sub_status == "stopped" else ""
             reason = f"Run {run_id} is {status}.{stopped}"

@@ -59,7 +59,7 @@ def wait_for_more_rounds(stream: Child) -> None:
     """Wait until two more rounds are in the log that is followed."""
     before = stream.output().count("gathered 2 answers")
     wait_until(
-        lambda: stream.output().count("gathered 2 answers") > before + 1, 120.0, "more rounds"
+        lambda: stream.output().count("gathered 2 answers") > before + 1, 60.0, "more rounds"
     )
 
 

@@ -29,6 +29,15 @@ class Superlink:
         return answer
 
 
+async def on_its_way(superlink: Superlink, runs: Lookup[int, str]) -> asyncio.Task[str | None]:
+    """Ask about run 1; the answer of now comes once the line is free."""
+    superlink.line.clear()
+    waiting = asyncio.create_task(runs.get(1))
+    while not superlink.asked:
+        await asyncio.sleep(0)
+    return waiting
+
+
 async def test_what_is_known_is_not_asked_again() -> None:
     superlink = Superlink()
     runs = Lookup(superlink.ask, 60.0)
@@ -39,10 +48,7 @@ async def test_what_is_known_is_not_asked_again() -> None:
 async def test_an_answer_that_changes_on_its_way_is_asked_for_again() -> None:
     superlink = Superlink()
     runs = Lookup(superlink.ask, 60.0)
-    superlink.line.clear()
-    waiting = asyncio.create_task(runs.get(1))
-    while not superlink.asked:
-        await asyncio.sleep(0)
+    waiting = await on_its_way(superlink, runs)
 
     superlink.answer = "running"
     runs.drop(lambda key, _: key == 1)
@@ -79,10 +85,7 @@ def is_run(number: int) -> Callable[[int, str], bool]:
 async def test_a_fresh_answer_is_not_one_that_was_asked_for_before() -> None:
     superlink = Superlink()
     runs = Lookup(superlink.ask, 60.0)
-    superlink.line.clear()
-    waiting = asyncio.create_task(runs.get(1))
-    while not superlink.asked:
-        await asyncio.sleep(0)
+    waiting = await on_its_way(superlink, runs)
 
     superlink.answer = "running"
     fresh = asyncio.create_task(runs.fresh(1))
