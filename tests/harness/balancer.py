@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
@@ -21,7 +21,8 @@ from typing import Protocol
 
 _CHECK_SECONDS = 0.5
 _CONNECT_SECONDS = 1.0
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client begins an HTTP/2 connection with (RFC 9113)."""
 _FRAME_HEAD = 9
 _DATA, _HEADERS = 0, 1
 _END_STREAM = 1
@@ -106,6 +107,12 @@ class Frames:
             stream = int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF
             yield Frame(frame, frame[3], frame[4], stream)
 
+    async def of(self, reader: asyncio.StreamReader) -> AsyncIterator[Frame]:
+        """Give the frames that a connection brings, until it ends."""
+        while data := await reader.read(65536):
+            for frame in self.feed(data):
+                yield frame
+
 
 class _CutNow(Exception):
     """The moment has come."""
@@ -170,7 +177,7 @@ class Line:
         if gateway is None:
             return
         to_client = (Frames(), gateway[0], writer, self._on_answer)
-        to_gateway = (Frames(_PREFACE), reader, gateway[1], self._on_request)
+        to_gateway = (Frames(PREFACE), reader, gateway[1], self._on_request)
         ways = [asyncio.create_task(self._pump(*way)) for way in (to_client, to_gateway)]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

@@ -24,6 +24,7 @@ from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, Proce
 from flower_nats.settings import TlsFiles
 from flower_nats.wire.methods import BY_NAME
 from tests.e2e.certificates import create_server_certificates
+from tests.harness.balancer import PREFACE, Frames
 from tests.harness.environment import accepts_connections
 from tests.integration.gateways import free_address
 
@@ -164,19 +165,18 @@ async def dies_in_mid_answer() -> AsyncIterator[str]:
         return head + payload
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readexactly(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+        with suppress(OSError):
             writer.write(frame(settings, 0, 0) + frame(settings, 1, 0))
-            kind, stream = -1, 0
-            while kind != headers:
-                head = await reader.readexactly(9)
-                kind, stream = head[3], int.from_bytes(head[5:], "big")
-                await reader.readexactly(int.from_bytes(head[:3], "big"))
-            # :status 200, content-type application/grpc; then 3 bytes of a message of 1000.
-            fields = b"\x88\x0f\x10\x10application/grpc"
-            writer.write(frame(headers, end_of_headers, stream, fields))
-            writer.write(frame(data, 0, stream, b"\0" + (1000).to_bytes(4, "big") + b"abc"))
-            await writer.drain()
+            async for request in Frames(PREFACE).of(reader):
+                if request.kind != headers:
+                    continue
+                # :status 200, content-type application/grpc; then 3 bytes of a message of 1000.
+                fields = b"\x88\x0f\x10\x10application/grpc"
+                writer.write(frame(headers, end_of_headers, request.stream, fields))
+                half = b"\0" + (1000).to_bytes(4, "big") + b"abc"
+                writer.write(frame(data, 0, request.stream, half))
+                await writer.drain()
+                break
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

@@ -16,6 +16,7 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import BY_NAME
+from tests.harness.balancer import PREFACE, Frames
 from tests.harness.clients import Metadata, ServerApp, SuperNode
 from tests.harness.messages import instruction
 from tests.integration.gateways import Gateway, free_address, running_stack
@@ -124,18 +125,17 @@ async def test_a_balancer_may_ping_as_often_as_it_likes(gateway: Gateway) -> Non
     settings, ping, go_away, acknowledged = 4, 6, 7, 1
     host, _, port = gateway.settings.fleet_api_address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    frame = bytes([0, 0, 8, ping, 0]) + bytes(4) + b"12345678"
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, settings, 0]) + bytes(4)
+    one = bytes([0, 0, 8, ping, 0]) + bytes(4) + b"12345678"
 
-    writer.write(preface)
+    writer.write(PREFACE + bytes([0, 0, 0, settings, 0]) + bytes(4))
+    frames = Frames().of(reader)
     answers: list[tuple[int, int]] = []
     async with asyncio.timeout(10):
         for number in range(10):
-            writer.write(frame)
+            writer.write(one)
             while answers.count((ping, acknowledged)) <= number:
-                head = await reader.readexactly(9)
-                await reader.readexactly(int.from_bytes(head[:3], "big"))
-                answers.append((head[3], head[4]))
+                frame = await anext(frames)
+                answers.append((frame.kind, frame.flags))
 
     assert go_away not in [kind for kind, _ in answers]
     writer.close()
