@@ -62,3 +62,7 @@ CLAIM_SECONDS = 30
 
 TASK_SILENCE_SECONDS = 60
 """Seconds without a heartbeat after which a running task has failed."""
+
+FAREWELL_SECONDS = 900
+"""Seconds for which a task that has finished itself may still be heard: its process ends, and what it
+said last may have to be said again (longer than balancers and gateways go on trying)."""

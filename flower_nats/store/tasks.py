@@ -1,7 +1,13 @@
 """Tasks in the database: their life is here, each step of it one statement."""
 
 from flower_nats.model.ids import new_id, token_for, token_hash
-from flower_nats.model.states import CLAIM_SECONDS, TASK_SILENCE_SECONDS, Status, SubStatus
+from flower_nats.model.states import (
+    CLAIM_SECONDS,
+    FAREWELL_SECONDS,
+    TASK_SILENCE_SECONDS,
+    Status,
+    SubStatus,
+)
 from flower_nats.model.task import Finished, Task
 from flower_nats.store.connection import Row, Session, storable
 from flower_nats.store.nodes import ABSENCE, DEAF_AFTER
@@ -47,8 +53,13 @@ class Tasks:
         return None if row is None else (_task(row), token)
 
     async def by_token(self, token: str) -> Task | None:
-        """Return the unfinished task of a token, None if there is none."""
-        row = await self._session.fetch_one(_SQL["by_token"], token_hash=token_hash(token))
+        """Return the task of a token, None if there is none.
+
+        It is unfinished, or has finished itself within the last `FAREWELL_SECONDS`.
+        """
+        row = await self._session.fetch_one(
+            _SQL["by_token"], token_hash=token_hash(token), farewell=FAREWELL_SECONDS
+        )
         return None if row is None else _task(row)
 
     async def activate(self, task_id: int, token: str, gateway: str | None = None) -> Task | None:
@@ -63,7 +74,7 @@ class Tasks:
         return None if row is None else _task(row)
 
     async def heartbeat(self, task_id: int, token: str, gateway: str | None = None) -> bool:
-        """Note that a task lives; False if it is over or was given to another process."""
+        """Note that a task lives; False if it is finished or was given to another process."""
         row = await self._session.fetch_one(
             _SQL["heartbeat"],
             task_id=task_id,

@@ -11,7 +11,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import NodeStatus, Status
-from flower_nats.store.answers import once, was_answered
+from flower_nats.store.answers import once
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.events import Events
 from flower_nats.store.nodes import Nodes
@@ -49,7 +49,6 @@ class InternalApi:
         return {
             "ResolveNode": self.resolve_node,
             "ResolveToken": self.resolve_token,
-            "Answered": self.answered,
             "RunState": self.run_state,
             "CheckNodes": self.check_nodes,
             "Heartbeats": self.heartbeats,
@@ -76,15 +75,21 @@ class InternalApi:
         }
 
     async def resolve_token(self, question: Map, caller: Caller) -> Map:
-        """{token} -> {task: {task_id, run_id, type}}: None for a token that is not valid (now)."""
+        """{token} -> {task: {task_id, run_id, type, finished}}: None for a token not valid (now).
+
+        `finished` is a task that has finished itself, and whose process is ending.
+        """
         task = await self._tasks.by_token(question["token"])
         if task is None:
             return {"task": None}
-        return {"task": {"task_id": task.task_id, "run_id": task.run_id, "type": task.type}}
-
-    async def answered(self, question: Map, caller: Caller) -> Map:
-        """{request} -> {answered}: whether the request of a client with this id was carried out."""
-        return {"answered": await was_answered(self._database, question["request"])}
+        return {
+            "task": {
+                "task_id": task.task_id,
+                "run_id": task.run_id,
+                "type": task.type,
+                "finished": task.status is Status.FINISHED,
+            }
+        }
 
     async def run_state(self, question: Map, caller: Caller) -> Map:
         """{run_id} -> {status, sub_status, details}: status None for an unknown run."""

@@ -79,10 +79,12 @@ class ServerAppIoApi:
     async def send_task_heartbeat(
         self, request: appio.SendTaskHeartbeatRequest, caller: Caller
     ) -> appio.SendTaskHeartbeatResponse:
-        """Note that a task lives; `success=false` ends its process."""
+        """Note that a task lives; `success=false` interrupts its process, unless it is ending."""
         task_id, token = authenticated(caller)
-        known = await self._tasks.heartbeat(task_id, token, caller.gateway)
-        return appio.SendTaskHeartbeatResponse(success=known)
+        lives = await self._tasks.heartbeat(task_id, token, caller.gateway)
+        return appio.SendTaskHeartbeatResponse(
+            success=lives or await self._tasks.by_token(token) is not None
+        )
 
     async def pull_task_input(
         self, request: appio.PullTaskInputRequest, caller: Caller

@@ -45,8 +45,10 @@ _BEFORE_REGISTRATION = frozenset({"RegisterNode", "ActivateNode"})
 _SUPEREXEC_METHODS = frozenset({"PullPendingTasks", "ClaimTask", "GetRun"})
 _LONGEST_NONCE = 256
 
-_ENDED = 0
-"""Stands for a task that is over."""
+_FAREWELLS = frozenset({"PushTaskOutput", "PushLogs", "SendTaskHeartbeat"})
+"""What the process of a task may still say that has finished itself. Its output once more, if the
+gateway that was to answer died; the others on threads that have not ended yet. To refuse them would
+have stock interrupt itself, and hang for ever if that comes in its exit handlers."""
 
 
 def authenticate_nobody() -> Authenticator:
@@ -105,22 +107,10 @@ class ServerAppIoAuthenticator:
             return self._identify_superexec
         token = call.text(TASK_TOKEN)
         task = await self._identities.task(token) if token else None
-        if task is None:
-            if await self._is_made_again(call):
-                return partial(_the_same, Caller(task_id=_ENDED, token=token))
-            raise _failed("no task has this token")
+        if task is None or (task.finished and call.method.name not in _FAREWELLS):
+            raise _failed("no task has this token" if task is None else "this task is finished")
         caller = Caller(task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token)
         return partial(_the_same, caller)
-
-    async def _is_made_again(self, call: Call) -> bool:
-        """Whether this call has ended its task before, and its token with it, and was not answered.
-
-        Its gateway died, and a balancer makes it again; a superlink knows what to answer.
-        """
-        if not call.balanced or call.method.name != "PushTaskOutput":
-            return False
-        answer = await self._rpc.ask("Answered", request=call.request_id)
-        return bool(answer["answered"])
 
     async def _identify_superexec(self, call: Call) -> Caller:
         if hashlib.sha256(call.body).hexdigest() != call.text(SUPEREXEC_BODY):

@@ -26,6 +26,8 @@ class Task:
     task_id: int
     run_id: int
     type: str
+    finished: bool
+    """It has finished itself, and its process is ending."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Identities:
 
     async def _ask_task(self, token: str) -> Task | None:
         task = (await self._rpc.ask("ResolveToken", token=token))["task"]
-        return Task(task["task_id"], task["run_id"], task["type"]) if task else None
+        return Task(**task) if task else None
 
     async def _ask_run(self, run_id: int) -> RunState | None:
         answer = await self._rpc.ask("RunState", run_id=run_id)

@@ -112,7 +112,9 @@ def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
     stream = federation.start_cli("outages", "log", str(run_id), "--stream")
     stream.wait_for_output("round 1 gathered")
 
-    stopped = [status(federation_server)["processes"][name] for name in ("gateway-1", "superlink-1")]
+    stopped = [
+        status(federation_server)["processes"][name] for name in ("gateway-1", "superlink-1")
+    ]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:

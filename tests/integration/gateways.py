@@ -60,6 +60,15 @@ class Gateway:
         body = await self.call_bytes(service, method, request.SerializeToString(), metadata)
         return BY_NAME[(service, method)].response.FromString(body)
 
+    async def log_of(self, run_id: int) -> str:
+        """`flwr log` of a run that has ended."""
+        method = BY_NAME[("Control", "StreamLogs")]
+        request = control.StreamLogsRequest(run_id=run_id)
+        call: Any = self.channels["Control"].unary_stream(method.path)
+        stream = call(request.SerializeToString(), timeout=20)
+        answers = [control.StreamLogsResponse.FromString(one) async for one in stream]
+        return "".join(answer.log_output for answer in answers)
+
     async def node(self) -> SuperNode:
         """Connect a new SuperNode."""
         node = SuperNode(self)

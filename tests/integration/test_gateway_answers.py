@@ -14,15 +14,12 @@ from contextlib import asynccontextmanager
 import grpc
 import grpc.aio
 import numpy as np
-import pytest
 from flwr.app import ArrayRecord, RecordDict
 
-from flower_nats.wire import appio_pb2 as appio
-from flower_nats.wire.request_id import REQUEST_ID, new_request_id
 from flower_nats_gateway.turnstile import PLACES
 from tests.harness.balancer import Frames
 from tests.harness.messages import instruction
-from tests.integration.gateways import running_gateway, running_stack
+from tests.integration.gateways import running_stack
 
 CALLS = 20
 
@@ -108,29 +105,3 @@ async def test_many_large_objects_leave_without_waiting_for_each_other_for_long(
 
         # A place that only time gives back would be held for a second by each.
         assert time.monotonic() - began < 15
-
-
-async def test_an_output_whose_gateway_died_before_the_answer_is_answered_by_another_one(
-    nats_url: str, pg_dsn: str
-) -> None:
-    """The balancer makes the call again, with a token that has ended with the task."""
-    output = appio.PushTaskOutputRequest(sub_status="completed")
-    async with (
-        running_stack(nats_url, pg_dsn) as first,
-        running_gateway(first.superlink, nats_url) as second,
-    ):
-        app = await first.server_app()
-        token, request_id = ("flwr-task-token", app.token), (REQUEST_ID, new_request_id())
-
-        for gateway in (first, second):
-            await gateway.call("ServerAppIo", "PushTaskOutput", output, [token, request_id])
-
-        for other in ([(REQUEST_ID, new_request_id())], []):
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await second.call("ServerAppIo", "PushTaskOutput", output, [token, *other])
-            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await second.call(
-                "ServerAppIo", "GetNodes", appio.GetNodesRequest(), [token, request_id]
-            )
-        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -17,8 +16,6 @@ from flower_nats.store.runs import Runs
 from flower_nats.superlink import parts
 from flower_nats.superlink.log_retention import LogRetention
 from flower_nats.wire import appio_pb2 as appio
-from flower_nats.wire import control_pb2 as control
-from flower_nats.wire.methods import BY_NAME
 from tests.harness.clients import ServerApp
 from tests.integration.gateways import Gateway, running_stack
 
@@ -65,13 +62,7 @@ class Logs:
             )
 
     async def read(self, app: ServerApp) -> str:
-        """`flwr log` of a run that has ended."""
-        method = BY_NAME[("Control", "StreamLogs")]
-        request = control.StreamLogsRequest(run_id=app.run_id)
-        call: Any = self.gateway.channels["Control"].unary_stream(method.path)
-        stream = call(request.SerializeToString(), timeout=20)
-        answers = [control.StreamLogsResponse.FromString(one) async for one in stream]
-        return "".join(answer.log_output for answer in answers)
+        return await self.gateway.log_of(app.run_id)
 
     async def stored(self, app: ServerApp) -> int:
         """How many messages the broker holds of a run's log."""

@@ -41,7 +41,7 @@ SERVED_BY_GATEWAYS = {
 
 INTERNAL = {
     "ResolveNode", "ResolveToken", "RunState", "CheckNodes", "Heartbeats", "ReserveNonce",
-    "Usage", "TaskEvents", "Status", "Announce", "Leave", "Answered",
+    "Usage", "TaskEvents", "Status", "Announce", "Leave",
 }  # fmt: skip
 
 

@@ -16,9 +16,13 @@ WHERE task_id = %(task_id)s
     )
 RETURNING *;
 
--- by_token: The unfinished task of a token.
+-- by_token: The task of a token that is valid, or that ended with its task not long ago.
 SELECT * FROM task
-WHERE token_hash = %(token_hash)s AND status IN ('starting', 'running');
+WHERE token_hash = %(token_hash)s
+    AND (
+        status IN ('starting', 'running')
+        OR finished_at > now() - make_interval(secs => %(farewell)s)
+    );
 
 -- activate: Start a claimed task; asking again with the same token changes nothing more.
 UPDATE task
@@ -41,6 +45,7 @@ WHERE task_id = %(task_id)s
 RETURNING task_id;
 
 -- finish: Finish a task and, if it leads its run, all other tasks of the run with it.
+-- The token of a task that finishes itself is kept: its process may have something left to say.
 WITH done AS (
     UPDATE task
     SET
@@ -48,7 +53,7 @@ WITH done AS (
         sub_status = %(sub_status)s,
         details = %(details)s,
         finished_at = now(),
-        token_hash = NULL,
+        token_hash = %(token_hash)s,
         active_until = NULL
     WHERE task_id = %(task_id)s
         AND (%(token_hash)s::bytea IS NULL OR token_hash = %(token_hash)s)

@@ -1,0 +1,89 @@
+"""What a task's process hears after it has pushed its output, while it ends.
+
+A refusal would have it interrupt itself, and stock hangs for ever if that comes in its exit handlers.
+"""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.message import Message
+
+from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire.request_id import REQUEST_ID, new_request_id
+from tests.harness.clients import ServerApp
+from tests.integration.gateways import running_gateway, running_stack
+
+OUTPUT = appio.PushTaskOutputRequest(sub_status="completed")
+LATE_LINES = appio.PushLogsRequest(logs=["late\n"])
+
+
+async def test_its_last_lines_and_heartbeats_are_taken(nats_url: str, pg_dsn: str) -> None:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        app = await gateway.server_app()
+        await app.call("PushLogs", appio.PushLogsRequest(logs=["in time\n"]))
+        await app.call("PushTaskOutput", OUTPUT)
+
+        beat = await app.call("SendTaskHeartbeat", appio.SendTaskHeartbeatRequest())
+        await app.call("PushLogs", LATE_LINES)
+
+        assert beat.success
+        assert await gateway.log_of(app.run_id) == "in time\nlate\n"
+
+
+async def test_its_output_is_answered_by_another_gateway_if_the_first_one_died(
+    nats_url: str, pg_dsn: str
+) -> None:
+    """A balancer makes the call again, when the task has ended."""
+    async with (
+        running_stack(nats_url, pg_dsn) as first,
+        running_gateway(first.superlink, nats_url) as second,
+    ):
+        app = await first.server_app()
+        metadata = [("flwr-task-token", app.token), (REQUEST_ID, new_request_id())]
+
+        for gateway in (first, second):
+            await gateway.call("ServerAppIo", "PushTaskOutput", OUTPUT, metadata)
+
+        assert await first.superlink.status(app.run_id) == ("finished", "completed", "")
+
+
+async def test_it_can_do_nothing_else(nats_url: str, pg_dsn: str) -> None:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        app = await gateway.server_app()
+        await app.call("PushTaskOutput", OUTPUT)
+
+        await app.call("PushTaskOutput", appio.PushTaskOutputRequest(sub_status="failed"))
+        assert await gateway.superlink.status(app.run_id) == ("finished", "completed", "")
+        await refused(app, "GetNodes", appio.GetNodesRequest())
+        await refused(app, "PullTaskInput", appio.PullTaskInputRequest())
+
+
+async def test_its_token_is_good_for_a_while_only(nats_url: str, pg_dsn: str) -> None:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        app = await gateway.server_app()
+        await app.call("PushTaskOutput", OUTPUT)
+        await gateway.superlink.database.execute(
+            "UPDATE task SET finished_at = finished_at - interval '1 hour'"
+        )
+
+        await refused(app, "PushLogs", LATE_LINES)
+
+
+async def test_a_process_whose_run_was_stopped_is_told_to_end(nats_url: str, pg_dsn: str) -> None:
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        app = await gateway.server_app()
+        await gateway.call("Control", "StopRun", control.StopRunRequest(run_id=app.run_id))
+
+        await refused(app, "PushLogs", LATE_LINES)
+        await refused(app, "SendTaskHeartbeat", appio.SendTaskHeartbeatRequest())
+        await refused(app, "PushTaskOutput", OUTPUT)
+
+
+async def refused(app: ServerApp, method: str, request: Message) -> None:
+    """Make a call that must not be let in."""
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await app.call(method, request)
+    assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
