@@ -55,6 +55,16 @@ def kill(server: ServerUnderTest, name: str, number: signal.Signals = signal.SIG
     wait_until(lambda: status(server)["healthy"], 30.0, "a healthy runtime")
 
 
+def serverapps(server: ServerUnderTest) -> list[psutil.Process]:
+    """The ServerApp processes that run."""
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    return [
+        process
+        for process in family
+        if "flwr-serverapp" in process.name() and process.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
 def wait_for_more_rounds(stream: Child) -> None:
     """Wait until two more rounds are in the log that is followed."""
     before = stream.output().count("gathered 2 answers")
@@ -144,6 +154,7 @@ def test_a_run_completes_though_each_gateway_is_killed_when_it_is_about_to_end(
 
     assert stream.wait(60.0) == 0
     assert [int(number) for number in LINE.findall(stream.output())] == list(range(1, 21))
+    wait_until(lambda: not serverapps(federation_server), 30.0, "the ServerApp's process to end")
 
 
 def test_a_rolling_restart_is_not_noticed(
