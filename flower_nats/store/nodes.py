@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flower_nats.model.ids import new_id
 from flower_nats.model.node import Node
-from flower_nats.model.states import HEARTBEAT_PATIENCE, NodeStatus
+from flower_nats.model.states import FAREWELL_SECONDS, HEARTBEAT_PATIENCE, NodeStatus
 from flower_nats.store.connection import Row, Session
 from flower_nats.store.queries import load
 
@@ -20,7 +20,7 @@ ABSENCE = 150.0
 """Seconds for which a gateway that has fallen silent speaks for those it has heard last: longer than a
 stop that it may come back from, and than they take to turn to another one if it does not."""
 
-_FAREWELL_SECONDS = 5
+_LATE_SECONDS = 5
 """Seconds after a node's farewell in which a heartbeat of its is one from before."""
 
 
@@ -31,6 +31,8 @@ class Resolved:
     node_id: int
     registered_by_account: bool
     """Whether an account has registered the key; else the node has, itself."""
+    has_left: bool
+    """It was unregistered, within the last `FAREWELL_SECONDS`."""
 
 
 class Nodes:
@@ -65,9 +67,11 @@ class Nodes:
         return _node_id(row)
 
     async def resolve(self, public_key: bytes) -> Resolved | None:
-        """Return the node of a key, None if there is none or it was unregistered."""
-        row = await self._session.fetch_one(_SQL["resolve"], public_key=public_key)
-        return None if row is None else Resolved(row["node_id"], row["registered_by_account"])
+        """Return the node of a key, None if there is none or it was unregistered some time ago."""
+        row = await self._session.fetch_one(
+            _SQL["resolve"], public_key=public_key, farewell=FAREWELL_SECONDS
+        )
+        return None if row is None else Resolved(**row)
 
     async def activate(
         self,
@@ -77,7 +81,7 @@ class Nodes:
         *,
         only_registered: bool = False,
     ) -> int | None:
-        """Bring the node of a key online, heard by this gateway; None as in `resolve`.
+        """Bring the node of a key online, heard by this gateway; None if there is none (any more).
 
         `only_registered`: None, too, for a node that has registered itself.
         """
@@ -112,7 +116,7 @@ class Nodes:
             node_ids=[node_id for node_id, _ in beats],
             intervals=[float(interval) for _, interval in beats],
             patience=HEARTBEAT_PATIENCE,
-            farewell=_FAREWELL_SECONDS,
+            farewell=_LATE_SECONDS,
             gateway=gateway,
         )
         return {node_id for node_id, _ in beats} - {row["node_id"] for row in rows}

@@ -64,7 +64,7 @@ class FleetApi:
         node_id = await self._nodes.register(key, NO_ACCOUNT_ID, NO_ACCOUNT_NAME, 0.0)
         if node_id is None:
             known = await self._nodes.resolve(key)
-            if known is None:
+            if known is None or known.has_left:
                 raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, "its node was unregistered")
             node_id = known.node_id
         log.info("node_registered", node_id=node_id)
@@ -107,12 +107,14 @@ class FleetApi:
     async def unregister_node(
         self, request: fleet.UnregisterNodeFleetRequest, caller: Caller
     ) -> fleet.UnregisterNodeFleetResponse:
-        """Remove the caller's node for good."""
+        """Remove the caller's node for good; the caller may ask again, if it has heard no answer."""
         if self._only_registered(caller):
             raise ApiError(ErrorCode.SUPERNODE_UNREGISTRATION_DISABLED, "auth is enabled")
         node_id = _own_node(request.node_id, caller)
         if not await self._nodes.unregister(node_id, NO_ACCOUNT_ID):
-            raise ApiError(ErrorCode.NODE_UNREGISTRATION_FAILED, f"node {node_id} is not there")
+            node = await self._nodes.resolve(caller.public_key or b"")
+            if node is None or not node.has_left:
+                raise ApiError(ErrorCode.NODE_UNREGISTRATION_FAILED, f"node {node_id} is not there")
         log.info("node_unregistered", node_id=node_id)
         await self._hints.node_changed(node_id)
         return fleet.UnregisterNodeFleetResponse()

@@ -61,17 +61,21 @@ class InternalApi:
         }
 
     async def resolve_node(self, question: Map, caller: Caller) -> Map:
-        """{public_key} -> {node_id, registered_by_account}: node_id None for one that has no place here.
+        """{public_key} -> {node_id, registered_by_account, left}: None, False where there is nothing.
 
-        That is a key that is unknown or unregistered, or, with SuperNode authentication, one that no
-        account has registered. A gateway that is the only one to authenticate decides for itself.
+        That is, without a node_id, a key that is unknown or unregistered, or, with SuperNode
+        authentication, one that no account has registered. A gateway that is the only one to
+        authenticate decides for itself. `left` is the id of a node that was unregistered just now.
         """
         node = await self._nodes.resolve(question["public_key"])
         if node is None or (self._supernode_auth and not node.registered_by_account):
-            return {"node_id": None, "registered_by_account": False}
+            return {"node_id": None, "registered_by_account": False, "left": None}
+        if node.has_left:
+            return {"node_id": None, "registered_by_account": False, "left": node.node_id}
         return {
             "node_id": node.node_id,
             "registered_by_account": node.registered_by_account,
+            "left": None,
         }
 
     async def resolve_token(self, question: Map, caller: Caller) -> Map:

@@ -45,10 +45,11 @@ _BEFORE_REGISTRATION = frozenset({"RegisterNode", "ActivateNode"})
 _SUPEREXEC_METHODS = frozenset({"PullPendingTasks", "ClaimTask", "GetRun"})
 _LONGEST_NONCE = 256
 
-_FAREWELLS = frozenset({"PushTaskOutput", "PushLogs", "SendTaskHeartbeat"})
-"""What the process of a task may still say that has finished itself. Its output once more, if the
-gateway that was to answer died; the others on threads that have not ended yet. To refuse them would
-have stock interrupt itself, and hang for ever if that comes in its exit handlers."""
+_FAREWELLS = frozenset({"UnregisterNode", "PushTaskOutput", "PushLogs", "SendTaskHeartbeat"})
+"""What may still be said for a node that was unregistered, or a task that has finished itself, by its
+process: what ended it once more, if the gateway that was to answer died; the others on threads that
+have not ended yet. To refuse them would have stock interrupt itself, and a ServerApp hang for ever if
+that comes in its exit handlers."""
 
 
 def authenticate_nobody() -> Authenticator:
@@ -83,10 +84,10 @@ class FleetAuthenticator:
         )
         if call.method.name in _BEFORE_REGISTRATION:
             return partial(_signed_by_its_key, caller)
-        node_id = await self._identities.node(public_key)
-        if node_id is None:
+        node = await self._identities.node(public_key)
+        if node is None or (node.has_left and call.method.name not in _FAREWELLS):
             raise ApiError(ErrorCode.INVALID_NODE_ID, "no node that is let in owns this key")
-        return partial(_signed_by_its_node, replace(caller, node_id=node_id))
+        return partial(_signed_by_its_node, replace(caller, node_id=node.node_id))
 
 
 class ServerAppIoAuthenticator:

@@ -106,7 +106,8 @@ class FleetService:
                     return found
                 if not await wait.wait(left):
                     return None
-                if await self._identities.node(caller.public_key or b"") is None:
+                node = await self._identities.node(caller.public_key or b"")
+                if node is None or node.has_left:
                     # It was unregistered while it waited: this makes its process end.
                     raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {node_id} is unregistered")
 

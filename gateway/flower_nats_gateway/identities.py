@@ -20,6 +20,15 @@ _BEFORE_RUNNING = frozenset({Status.PENDING, Status.STARTING})
 
 
 @dataclass(frozen=True)
+class Node:
+    """The node that a key stands for."""
+
+    node_id: int
+    has_left: bool
+    """It was unregistered just now, and its process is ending."""
+
+
+@dataclass(frozen=True)
 class Task:
     """The task that a token stands for."""
 
@@ -44,18 +53,18 @@ class Identities:
     def __init__(self, rpc: RpcClient, wakes: Wakes, *, supernode_auth: bool) -> None:
         self._rpc = rpc
         self._supernode_auth = supernode_auth
-        self._nodes: Lookup[bytes, int] = Lookup(self._ask_node, _NODE_SECONDS)
+        self._nodes: Lookup[bytes, Node] = Lookup(self._ask_node, _NODE_SECONDS)
         self._tasks: Lookup[str, Task] = Lookup(self._ask_task, _TASK_SECONDS)
         self._runs: Lookup[int, RunState] = Lookup(self._ask_run, _RUN_SECONDS)
         wakes.listen("fn.event.node.", self._on_node_event)
         wakes.listen("fn.event.run.", self._on_run_event)
         wakes.on_loss(self._on_loss)
 
-    async def node(self, public_key: bytes) -> int | None:
-        """Return the id of the node with this key, None if it has no place here.
+    async def node(self, public_key: bytes) -> Node | None:
+        """Return the node with this key, None if it has no place here.
 
-        That is a key that is unknown or unregistered, or, with SuperNode authentication, one that no
-        account has registered.
+        That is a key that is unknown or was unregistered some time ago, or, with SuperNode
+        authentication, one that no account has registered.
         """
         return await self._nodes.get(public_key)
 
@@ -79,13 +88,14 @@ class Identities:
             reason = f"Run {run_id} is {status}.{stopped}"
             raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, reason, public_details=reason)
 
-    async def _ask_node(self, public_key: bytes) -> int | None:
+    async def _ask_node(self, public_key: bytes) -> Node | None:
         answer = await self._rpc.ask("ResolveNode", public_key=public_key)
+        if answer["left"] is not None:
+            return Node(answer["left"], has_left=True)
         # A superlink of before this was asked says nothing: then the answer is no.
         if self._supernode_auth and not answer.get("registered_by_account"):
             return None
-        node_id: int | None = answer["node_id"]
-        return node_id
+        return None if answer["node_id"] is None else Node(answer["node_id"], has_left=False)
 
     async def _ask_task(self, token: str) -> Task | None:
         task = (await self._rpc.ask("ResolveToken", token=token))["task"]
@@ -99,7 +109,7 @@ class Identities:
 
     def _on_node_event(self, subject: str, _payload: bytes) -> None:
         node_id = int(subject.rpartition(".")[2])
-        self._nodes.drop(lambda _key, known: known == node_id)
+        self._nodes.drop(lambda _key, node: node.node_id == node_id)
 
     def _on_run_event(self, subject: str, _payload: bytes) -> None:
         run_id = int(subject.rpartition(".")[2])

@@ -1,6 +1,7 @@
-"""What a task's process hears after it has pushed its output, while it ends.
+"""What a task's process hears after it has pushed its output, and a SuperNode that has unregistered.
 
-A refusal would have it interrupt itself, and stock hangs for ever if that comes in its exit handlers.
+They are ending. A refusal would have them interrupt themselves, and stock ServerApps hang for ever if
+that comes in their exit handlers.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from google.protobuf.message import Message
 
 from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.request_id import REQUEST_ID, new_request_id
-from tests.harness.clients import ServerApp
+from tests.harness.clients import ServerApp, SuperNode
 from tests.integration.gateways import running_gateway, running_stack
 
 OUTPUT = appio.PushTaskOutputRequest(sub_status="completed")
 LATE_LINES = appio.PushLogsRequest(logs=["late\n"])
 
 
-async def test_its_last_lines_and_heartbeats_are_taken(nats_url: str, pg_dsn: str) -> None:
+async def test_the_last_lines_and_heartbeats_of_a_process_are_taken(
+    nats_url: str, pg_dsn: str
+) -> None:
     async with running_stack(nats_url, pg_dsn) as gateway:
         app = await gateway.server_app()
         await app.call("PushLogs", appio.PushLogsRequest(logs=["in time\n"]))
@@ -33,7 +37,7 @@ async def test_its_last_lines_and_heartbeats_are_taken(nats_url: str, pg_dsn: st
         assert await gateway.log_of(app.run_id) == "in time\nlate\n"
 
 
-async def test_its_output_is_answered_by_another_gateway_if_the_first_one_died(
+async def test_the_output_of_a_process_is_answered_by_another_gateway_if_the_first_one_died(
     nats_url: str, pg_dsn: str
 ) -> None:
     """A balancer makes the call again, when the task has ended."""
@@ -50,7 +54,9 @@ async def test_its_output_is_answered_by_another_gateway_if_the_first_one_died(
         assert await first.superlink.status(app.run_id) == ("finished", "completed", "")
 
 
-async def test_it_can_do_nothing_else(nats_url: str, pg_dsn: str) -> None:
+async def test_a_process_that_has_finished_its_task_can_do_nothing_else(
+    nats_url: str, pg_dsn: str
+) -> None:
     async with running_stack(nats_url, pg_dsn) as gateway:
         app = await gateway.server_app()
         await app.call("PushTaskOutput", OUTPUT)
@@ -61,7 +67,7 @@ async def test_it_can_do_nothing_else(nats_url: str, pg_dsn: str) -> None:
         await refused(app, "PullTaskInput", appio.PullTaskInputRequest())
 
 
-async def test_its_token_is_good_for_a_while_only(nats_url: str, pg_dsn: str) -> None:
+async def test_a_process_has_only_a_while_to_end(nats_url: str, pg_dsn: str) -> None:
     async with running_stack(nats_url, pg_dsn) as gateway:
         app = await gateway.server_app()
         await app.call("PushTaskOutput", OUTPUT)
@@ -82,8 +88,26 @@ async def test_a_process_whose_run_was_stopped_is_told_to_end(nats_url: str, pg_
         await refused(app, "PushTaskOutput", OUTPUT)
 
 
-async def refused(app: ServerApp, method: str, request: Message) -> None:
+async def test_a_node_that_unregisters_is_answered_by_another_gateway_if_the_first_one_died(
+    nats_url: str, pg_dsn: str
+) -> None:
+    async with (
+        running_stack(nats_url, pg_dsn) as first,
+        running_gateway(first.superlink, nats_url) as second,
+    ):
+        node, other = await first.node(), await first.node()
+        request = fleet.UnregisterNodeFleetRequest(node_id=node.node_id)
+
+        await node.call("UnregisterNode", request)
+        node.gateway = second
+        await node.call("UnregisterNode", request)
+
+        await refused(node, "PullMessages", fleet.PullMessagesRequest(node=node.node))
+        await refused(other, "UnregisterNode", request)
+
+
+async def refused(client: ServerApp | SuperNode, method: str, request: Message) -> None:
     """Make a call that must not be let in."""
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await app.call(method, request)
+        await client.call(method, request)
     assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED

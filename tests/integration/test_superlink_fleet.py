@@ -90,6 +90,7 @@ async def test_a_node_comes_goes_and_leaves_for_good(superlink: Superlink) -> No
     assert await superlink.ask("ResolveNode", public_key=node.key) == {
         "node_id": None,
         "registered_by_account": False,
+        "left": node.node_id,
     }
     with refused(ErrorCode.NODE_ACTIVATION_FAILED):
         await node.activate()

@@ -17,10 +17,14 @@ WHERE excluded.registered_by_account
     AND node.status <> 'unregistered'
 RETURNING node_id;
 
--- resolve: The node of a key, unless it was unregistered.
-SELECT node_id, registered_by_account
+-- resolve: The node of a key, unless it was unregistered some time ago.
+SELECT node_id, registered_by_account, status = 'unregistered' AS has_left
 FROM node
-WHERE public_key = %(public_key)s AND status <> 'unregistered';
+WHERE public_key = %(public_key)s
+    AND (
+        status <> 'unregistered'
+        OR unregistered_at > now() - make_interval(secs => %(farewell)s)
+    );
 
 -- activate: Bring the node of a key online, taking over if it is online already.
 UPDATE node
