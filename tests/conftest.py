@@ -17,6 +17,9 @@ from psycopg import sql
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
 
+# What it asserts it explains, as tests do.
+pytest.register_assert_rewrite("tests.faults.trial")
+
 _numbers = itertools.count(1)
 
 

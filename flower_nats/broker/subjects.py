@@ -137,6 +137,14 @@ def wake_log(run_id: int) -> str:
     return f"fn.wake.log.{run_id}"
 
 
+UNSTORED_LINES = "fn.event.lines."
+
+
+def unstored_lines(run_id: int) -> str:
+    """Hint: log lines of this run could not be stored at once; the payload says how they stand."""
+    return f"{UNSTORED_LINES}{run_id}"
+
+
 WAKE_TASKS = "fn.wake.tasks"
 """Hint: a task is pending."""
 

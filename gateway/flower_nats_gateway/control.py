@@ -8,15 +8,20 @@ from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats.model.states import Status
 from flower_nats.wire import control_pb2 as control
 from flower_nats_gateway.call import Call, Drain
 from flower_nats_gateway.identities import Identities, RunState
+from flower_nats_gateway.unstored import UnstoredLines
 
 Stream = Callable[[Call, Caller], AsyncIterator[bytes]]
 """Serves one streaming RPC; gives the serialized responses."""
 
 _LOOK_AGAIN = 5.0
 """Seconds after which a quiet stream looks by itself, in case a hint was lost."""
+
+_LOOK_AGAIN_SOON = 0.5
+"""The same while there are lines that could not be stored yet."""
 
 _EVENTS_INTERVAL = 0.5
 """Seconds between two looks for task events (flwr RUN_EVENTS_STREAM_INTERVAL)."""
@@ -28,9 +33,16 @@ class ControlStreams:
     """Serves the streams that `flwr log` and `flwr run --stream` follow."""
 
     def __init__(
-        self, logs: RunLogs, identities: Identities, wakes: Wakes, rpc: RpcClient, drain: Drain
+        self,
+        logs: RunLogs,
+        unstored: UnstoredLines,
+        identities: Identities,
+        wakes: Wakes,
+        rpc: RpcClient,
+        drain: Drain,
     ) -> None:
         self._logs = logs
+        self._unstored = unstored
         self._identities = identities
         self._wakes = wakes
         self._rpc = rpc
@@ -57,24 +69,26 @@ class ControlStreams:
     async def _follow_log(self, call: Call) -> AsyncIterator[bytes]:
         request = call.parse(control.StreamLogsRequest)
         run_id, position = request.run_id, _position(request.after_timestamp)
-        with self._wakes.on(subjects.wake_log(run_id)) as wait:
+        hints = (subjects.wake_log(run_id), subjects.unstored_lines(run_id))
+        with self._wakes.on(*hints) as wait:
             while True:
                 wait.take()
-                # The status first: lines written before a run finished are then sure to be read.
-                state = await self._state(run_id)
+                # These first: lines written before a run finished are then sure to be read.
+                unstored = self._unstored.are_waiting(run_id)
+                finished = (await self._state(run_id)).status == Status.FINISHED and not unstored
                 text, position = await self._logs.read(run_id, position)
                 if text:
                     yield control.StreamLogsResponse(
                         log_output=text, latest_timestamp=float(position)
                     ).SerializeToString()
-                    if call.balanced and state.status != "finished":
+                    if call.balanced and not finished:
                         raise ApiError(ErrorCode.DRAINING, "answered")
                     continue
-                if state.status == "finished":
+                if finished:
                     return
                 if self._drain.begun:
                     raise ApiError(ErrorCode.DRAINING, "drain")
-                await wait.wait(_LOOK_AGAIN)
+                await wait.wait(_LOOK_AGAIN_SOON if unstored else _LOOK_AGAIN)
 
     async def stream_run_events(self, call: Call, _caller: Caller) -> AsyncIterator[bytes]:
         """Give the events of a run's tasks, until the run has finished."""

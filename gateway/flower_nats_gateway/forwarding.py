@@ -8,6 +8,7 @@ from flower_nats.broker.rpc import RpcClient
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import ASKED_FOR, Caller
 from flower_nats_gateway.call import Call
+from flower_nats_gateway.unstored import UnstoredLines
 
 log = get_logger(__name__)
 
@@ -20,8 +21,9 @@ becomes of its caller's connection meanwhile; its caller sets no limit."""
 class Forwarder:
     """Serves an RPC by having a superlink serve it."""
 
-    def __init__(self, rpc: RpcClient, gateway: str) -> None:
+    def __init__(self, rpc: RpcClient, unstored: UnstoredLines, gateway: str) -> None:
         self._rpc = rpc
+        self._unstored = unstored
         self._gateway = gateway
         self._kept: set[asyncio.Task[bytes]] = set()
 
@@ -31,7 +33,7 @@ class Forwarder:
         patience = _KEPT.get(call.method.name)
         if patience is None:
             return await self._ask(call, caller, PATIENCE)
-        task = asyncio.create_task(self._ask(call, caller, patience), name=call.method.name)
+        task = asyncio.create_task(self._end(call, caller, patience), name=call.method.name)
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
         try:
@@ -39,6 +41,11 @@ class Forwarder:
         except asyncio.CancelledError:
             task.add_done_callback(_tell)
             raise
+
+    async def _end(self, call: Call, caller: Caller, patience: float) -> bytes:
+        if caller.run_id is not None:
+            await self._unstored.until_no_more(caller.run_id)
+        return await self._ask(call, caller, patience)
 
     async def _ask(self, call: Call, caller: Caller, patience: float) -> bytes:
         service, name = call.method.service, call.method.name

@@ -90,16 +90,20 @@ class Identities:
 
     async def _ask_node(self, public_key: bytes) -> Node | None:
         answer = await self._rpc.ask("ResolveNode", public_key=public_key)
-        if answer["left"] is not None:
-            return Node(answer["left"], has_left=True)
-        # A superlink of before this was asked says nothing: then the answer is no.
+        # A superlink of before one of these was asked says nothing: then the answer is no.
+        if (left := answer.get("left")) is not None:
+            return Node(left, has_left=True)
         if self._supernode_auth and not answer.get("registered_by_account"):
             return None
         return None if answer["node_id"] is None else Node(answer["node_id"], has_left=False)
 
     async def _ask_task(self, token: str) -> Task | None:
         task = (await self._rpc.ask("ResolveToken", token=token))["task"]
-        return Task(**task) if task else None
+        if not task:
+            return None
+        # As with nodes.
+        finished = bool(task.get("finished"))
+        return Task(task["task_id"], task["run_id"], task["type"], finished)
 
     async def _ask_run(self, run_id: int) -> RunState | None:
         answer = await self._rpc.ask("RunState", run_id=run_id)

@@ -29,6 +29,7 @@ from flower_nats.broker.hints import Wakes
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.model.caller import Caller
 from flower_nats_gateway.call import Call
+from flower_nats_gateway.unstored import UnstoredLines
 
 _TASK = "Fn-Task"
 _CONNECTION = "Fn-Connection"
@@ -88,8 +89,9 @@ class _Source:
 class LogLines:
     """Takes in the log lines of tasks."""
 
-    def __init__(self, logs: RunLogs, wakes: Wakes, gateway: str) -> None:
+    def __init__(self, logs: RunLogs, unstored: UnstoredLines, wakes: Wakes, gateway: str) -> None:
         self._logs = logs
+        self._unstored = unstored
         self._gateway = gateway
         self._answered = Answered(wakes)
 
@@ -98,7 +100,8 @@ class LogLines:
         assert caller.run_id is not None and caller.task_id is not None
         connection = f"{self._gateway} {call.peer}" if call.direct else ""
         source = _Source(call.request_id, caller.run_id, caller.task_id, connection, self._answered)
-        position = await self._logs.append(caller.run_id, text, source)
+        append = self._logs.append(caller.run_id, text, source)
+        position = await self._unstored.until_stored(caller.run_id, append)
         self._answered.note(caller.run_id, position)
 
 

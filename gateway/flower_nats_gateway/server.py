@@ -48,6 +48,7 @@ from flower_nats_gateway.memory import (
 )
 from flower_nats_gateway.objects import ObjectService
 from flower_nats_gateway.serverappio import ServerAppIoService
+from flower_nats_gateway.unstored import UnstoredLines
 from flower_nats_gateway.usage import Usage
 from flower_nats_gateway.verifier import Verifier
 
@@ -132,7 +133,8 @@ class Gateway:
         identities = Identities(self.rpc, self.wakes, supernode_auth=auth)
         arrivals = Arrivals(mailbox, objects, self.wakes)
         object_service = ObjectService(objects, arrivals, self.wakes, self.drain)
-        forward = Forwarder(self.rpc, self.id)
+        unstored = UnstoredLines(self._connection, self.wakes)
+        forward = Forwarder(self.rpc, unstored, self.id)
         fleet = FleetService(
             mailbox, arrivals, object_service, identities, self.wakes, self.usage, self.drain
         )
@@ -141,14 +143,14 @@ class Gateway:
             arrivals,
             object_service,
             ErrorReplies(mailbox, objects),
-            LogLines(logs, self.wakes, self.id),
+            LogLines(logs, unstored, self.wakes, self.id),
             identities,
             self.wakes,
             self.rpc,
             forward,
             self.drain,
         )
-        streams = ControlStreams(logs, identities, self.wakes, self.rpc, self.drain)
+        streams = ControlStreams(logs, unstored, identities, self.wakes, self.rpc, self.drain)
         secret = self._settings.superexec_auth_secret
         return (
             Service(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flower_nats.broker.subjects import LOGS_STREAM
 from tests.faults.trial import Trial
 from tests.harness.cluster import Cluster
 from tests.harness.processes import kill
@@ -35,3 +36,21 @@ async def test_a_nats_server_is_killed(cluster: Cluster, running: Trial) -> None
         await running.app.more_rounds(1, within=60)
 
     await running.end_unharmed()
+
+
+async def test_the_nats_server_that_leads_the_log_is_killed_when_a_run_ends(
+    cluster: Cluster, running: Trial
+) -> None:
+    """Nothing can be added to the log for seconds then, and stock does not wait for that."""
+    async with cluster.connection() as connection:
+        leader = (await connection.info(LOGS_STREAM))["cluster"]["leader"]
+    [leading] = [server for server in cluster.nats if server.name == leader]
+
+    async def kill_it() -> None:
+        await kill(leading)
+
+    running.app.before_last_line = kill_it
+    await running.end(within=60)
+    await leading.start()
+
+    await running.assert_unharmed()

@@ -27,6 +27,8 @@ from tests.harness.wire import ClientDied, Wire, beat_forever, in_parallel, when
 INCOMPLETE_SLEEP = 3.0
 _UNKNOWN_MESSAGE = 3
 _UPLOAD_INTERVAL = 0.2
+_FLUSH_SECONDS = 3.0
+_LAST_UPLOAD_SECONDS = 1.0
 
 
 class StockApp:
@@ -61,12 +63,14 @@ class StockApp:
         self.log = ""
         """All that it has printed."""
         self.death: Exception | None = None
+        self.before_last_line: Callable[[], Awaitable[None]] = _nothing
+        """Called when it has nothing left to say but its result."""
         self.before_exit: Callable[[], None] = lambda: None
         """Called when all is done but to push the output."""
         self._control = control_wire
         self._unsent: list[str] = []
+        self._uploading: list[str] = []
         self._replies: dict[str, str] = {}
-        self._leaving = False
         self._enough = asyncio.Event()
         self._round_done = asyncio.Condition()
         self._served: ServerApp | None = None
@@ -88,7 +92,7 @@ class StockApp:
         self._sides.append(asyncio.create_task(self._watch(beat_forever(self._beat))))
         await self.app.call("PullTaskInput", appio.PullTaskInputRequest())
         self._sides.append(asyncio.create_task(self._watch(self._upload_forever())))
-        self._main = asyncio.create_task(self._watch(self._rounds(), is_side=False))
+        self._main = asyncio.create_task(self._watch(self._rounds()))
 
     @property
     def app(self) -> ServerApp:
@@ -147,13 +151,11 @@ class StockApp:
                         return task.task_id, claim.token
             await asyncio.sleep(1.0)
 
-    async def _watch(self, work: Awaitable[None], *, is_side: bool = True) -> None:
+    async def _watch(self, work: Awaitable[None]) -> None:
         try:
             await work
         except Exception as exc:
-            # Its token ends with its output: a heartbeat on its way may be refused then.
-            if not (is_side and self._leaving):
-                self.death = self.death or exc
+            self.death = self.death or exc
         finally:
             async with self._round_done:
                 self._round_done.notify_all()
@@ -176,6 +178,7 @@ class StockApp:
             if self.rounds == self.limit:
                 self._enough.set()
         await self._look_again()
+        await self.before_last_line()
         self.print(f"result {self.value} after {self.rounds} rounds")
         await self._exit()
 
@@ -256,23 +259,40 @@ class StockApp:
             await asyncio.sleep(_UPLOAD_INTERVAL)
 
     async def _upload(self) -> None:
-        lines = list(self._unsent)
-        if lines:
+        self._uploading, self._unsent = self._unsent, []
+        if self._uploading:
             request = appio.PushLogsRequest(
-                node=common.Node(node_id=0), run_id=self.run_id, logs=lines
+                node=common.Node(node_id=0), run_id=self.run_id, logs=self._uploading
             )
             await self.app.call("PushLogs", request)
-            del self._unsent[: len(lines)]
+            self._uploading = []
 
     async def _exit(self) -> None:
-        async with asyncio.timeout(30):
-            while self._unsent:
-                await asyncio.sleep(0.05)
+        # Stock does not wait for longer: what it has left to say may come after its output, or never.
+        if await _until(lambda: not self._unsent, _FLUSH_SECONDS):
+            await _until(lambda: not self._uploading, _LAST_UPLOAD_SECONDS)
+        await self._push_output()
+        await _until(lambda: not self._unsent + self._uploading, _FLUSH_SECONDS)
+        for side in self._sides:
+            side.cancel()
+
+    async def _push_output(self) -> None:
         metadata = [("flwr-task-token", self.app.token)]
         request = appio.PushTaskOutputRequest(sub_status="completed", details="")
-        self._leaving = True
         self.before_exit()
         try:
             await self.wire.call_once("ServerAppIo", "PushTaskOutput", request, metadata)
         except grpc.aio.AioRpcError as exc:
             raise ClientDied(f"PushTaskOutput: {exc.code()} {exc.details()}") from exc
+
+
+async def _nothing() -> None:
+    """Do nothing."""
+
+
+async def _until(condition: Callable[[], bool], within: float) -> bool:
+    """Wait until something is so, or so many seconds have passed; return whether it is."""
+    deadline = time.monotonic() + within
+    while not condition() and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    return condition()
