@@ -145,6 +145,14 @@ def unstored_lines(run_id: int) -> str:
     return f"{UNSTORED_LINES}{run_id}"
 
 
+GATEWAYS = "fn.event.gateway."
+
+
+def gateway(gateway_id: str) -> str:
+    """Hint: this gateway is alive."""
+    return f"{GATEWAYS}{gateway_id}"
+
+
 WAKE_TASKS = "fn.wake.tasks"
 """Hint: a task is pending."""
 

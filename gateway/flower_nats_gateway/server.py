@@ -47,6 +47,7 @@ from flower_nats_gateway.memory import (
     set_up_allocator,
 )
 from flower_nats_gateway.objects import ObjectService
+from flower_nats_gateway.peers import Peers
 from flower_nats_gateway.serverappio import ServerAppIoService
 from flower_nats_gateway.unstored import UnstoredLines
 from flower_nats_gateway.usage import Usage
@@ -89,6 +90,7 @@ class Gateway:
         self.verifier = Verifier()
         self.rpc = RpcClient(connection)
         self.usage = Usage(self.rpc, self.id)
+        self._peers = Peers(connection, self.wakes, self.id)
         self._settings = settings
         self._connection = connection
         self._listeners: list[Listener] = []
@@ -133,7 +135,7 @@ class Gateway:
         identities = Identities(self.rpc, self.wakes, supernode_auth=auth)
         arrivals = Arrivals(mailbox, objects, self.wakes)
         object_service = ObjectService(objects, arrivals, self.wakes, self.drain)
-        unstored = UnstoredLines(self._connection, self.wakes)
+        unstored = UnstoredLines(self._connection, self.wakes, self._peers)
         forward = Forwarder(self.rpc, unstored, self.id)
         fleet = FleetService(
             mailbox, arrivals, object_service, identities, self.wakes, self.usage, self.drain
@@ -189,6 +191,7 @@ class Gateway:
         if settings.http_health_address:
             await self._http_health.start(settings.http_health_address)
         await self.wakes.start()
+        self._peers.start()
         await self.verifier.start()
         fleet, serverappio, control = self.services()
         for address, service, tls in (
@@ -259,6 +262,7 @@ class Gateway:
         log.info("gateway_stopped", gateway=self.id)
 
     async def _leave(self) -> None:
+        await self._peers.leave()
         try:
             await self.rpc.ask("Leave", patience=_LEAVE_SECONDS, kind="gateway", id=self.id)
         except Unavailable as exc:

@@ -4,7 +4,7 @@ While the stream of logs has no leader (a NATS server was killed), lines wait fo
 refused in the end for their client to send them again. Stock ServerApps do not wait for that: they push
 their output 3 s after their last lines at the latest, and end 3 s later. So what ends a run waits for
 its lines, and so does who follows its log to the end. Gateways tell each other by hints, which need no
-leader; of lines in the hands of a gateway that dies nothing more is heard.
+leader. A gateway that has fallen silent may have lines of any run.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import TypeVar
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.hints import Wakes
+from flower_nats_gateway.peers import Peers
 
 _T = TypeVar("_T")
 
@@ -44,9 +45,10 @@ _LONGEST = 30.0
 class UnstoredLines:
     """The lines of all runs, at all gateways, that were not stored at once."""
 
-    def __init__(self, connection: Connection, wakes: Wakes) -> None:
+    def __init__(self, connection: Connection, wakes: Wakes, peers: Peers) -> None:
         self._connection = connection
         self._wakes = wakes
+        self._peers = peers
         self._in_hand: Counter[int] = Counter()
         """At this gateway, by run, also those that will be stored at once."""
         self._said: dict[int, tuple[bytes, float]] = {}
@@ -73,8 +75,12 @@ class UnstoredLines:
                 del self._in_hand[run_id]
 
     def are_waiting(self, run_id: int) -> bool:
-        """Whether a gateway has lines of this run in hand."""
-        return run_id in self._in_hand or self._last_said(run_id) == _WAITING
+        """Whether a gateway has lines of this run in hand, or may have."""
+        return (
+            run_id in self._in_hand
+            or self._last_said(run_id) == _WAITING
+            or self._peers.any_silent()
+        )
 
     async def until_no_more(self, run_id: int) -> None:
         """Wait until no lines of this run are to be expected, for half a minute at most."""
@@ -85,7 +91,7 @@ class UnstoredLines:
                 await wait.wait(_SAY_AFTER)
 
     def _expected(self, run_id: int) -> bool:
-        return run_id in self._in_hand or bool(self._last_said(run_id))
+        return self.are_waiting(run_id) or bool(self._last_said(run_id))
 
     def _last_said(self, run_id: int) -> bytes:
         said, until = self._said.get(run_id, (b"", 0.0))

@@ -11,7 +11,7 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from tests.faults.conftest import FULL
 from tests.faults.trial import Trial
-from tests.harness.cluster import Cluster
+from tests.harness.cluster import Cluster, Front
 from tests.harness.nodes import StockNode
 from tests.harness.processes import freeze, kill, thaw
 
@@ -26,6 +26,21 @@ async def test_a_gateway_is_frozen(cluster: Cluster, running: Trial, first: int)
     await running.app.more_rounds(2, within=60)
 
     await running.end_unharmed()
+
+
+@pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
+async def test_a_gateway_is_frozen_when_a_run_ends(cluster: Cluster, running: Trial) -> None:
+    """The balancer sends it calls for a second, and takes them away from it after seven."""
+    frozen = cluster.gateways[0]
+
+    async def freeze_it() -> None:
+        freeze(frozen)
+
+    running.app.before_last_line = freeze_it
+    await running.end(within=60)
+    thaw(frozen)
+
+    await running.assert_unharmed()
 
 
 async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
