@@ -135,7 +135,7 @@ class Gateway:
         identities = Identities(self.rpc, self.wakes, supernode_auth=auth)
         arrivals = Arrivals(mailbox, objects, self.wakes)
         object_service = ObjectService(objects, arrivals, self.wakes, self.drain)
-        unstored = UnstoredLines(self._connection, self.wakes, self._peers)
+        unstored = UnstoredLines(self._connection, self.wakes, self._peers, self.drain)
         forward = Forwarder(self.rpc, unstored, self.id)
         fleet = FleetService(
             mailbox, arrivals, object_service, identities, self.wakes, self.usage, self.drain

@@ -16,6 +16,7 @@ from typing import TypeVar
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.hints import Wakes
+from flower_nats_gateway.call import Drain
 from flower_nats_gateway.peers import Peers
 
 _T = TypeVar("_T")
@@ -45,10 +46,11 @@ _LONGEST = 30.0
 class UnstoredLines:
     """The lines of all runs, at all gateways, that were not stored at once."""
 
-    def __init__(self, connection: Connection, wakes: Wakes, peers: Peers) -> None:
+    def __init__(self, connection: Connection, wakes: Wakes, peers: Peers, drain: Drain) -> None:
         self._connection = connection
         self._wakes = wakes
         self._peers = peers
+        self._drain = drain
         self._in_hand: Counter[int] = Counter()
         """At this gateway, by run, also those that will be stored at once."""
         self._said: dict[int, tuple[bytes, float]] = {}
@@ -65,7 +67,7 @@ class UnstoredLines:
             await self._say(run_id, _REFUSED)
             raise
         else:
-            if run_id in self._said:
+            if self._last_said(run_id) in (_WAITING, _REFUSED):
                 await self._say(run_id, _STORED)
             return result
         finally:
@@ -83,10 +85,15 @@ class UnstoredLines:
         )
 
     async def until_no_more(self, run_id: int) -> None:
-        """Wait until no lines of this run are to be expected, for half a minute at most."""
+        """Wait until no lines of this run are to be expected, for half a minute at most.
+
+        A gateway that drains does not wait.
+        """
         deadline = time.monotonic() + _LONGEST
         with self._wakes.on(subjects.unstored_lines(run_id)) as wait:
-            while self._expected(run_id) and time.monotonic() < deadline:
+            while self._expected(run_id) and not self._drain.begun:
+                if time.monotonic() > deadline:
+                    return
                 wait.take()
                 await wait.wait(_SAY_AFTER)
 
