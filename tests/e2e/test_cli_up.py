@@ -263,7 +263,8 @@ def test_everything_ends_with_an_up_that_is_killed_and_the_next_one_works(
 
     own_runtime.wait_until_ready()
     assert ended(family)
-    assert own_runtime.status()["healthy"] is True
+    report = own_runtime.status()
+    assert report["healthy"], report
 
 
 def test_everything_ends_with_an_up_that_is_killed(own_runtime: Runtime) -> None:

@@ -77,6 +77,7 @@ class Trial:
 
     async def end(self, within: float = FINISH_SECONDS) -> None:
         """Let the run end, and its log."""
+        await self.app.until_heard(within)
         await self.app.finish(within)
         assert self.log is not None
         await self.log.until_end(within)

@@ -70,6 +70,7 @@ class StockApp:
         self._control = control_wire
         self._unsent: list[str] = []
         self._uploading: list[str] = []
+        self._uploads = 0
         self._replies: dict[str, str] = {}
         self._enough = asyncio.Event()
         self._round_done = asyncio.Condition()
@@ -114,6 +115,18 @@ class StockApp:
     async def more_rounds(self, count: int, within: float) -> None:
         """Wait until so many more rounds are complete."""
         await self.until_round(self.rounds + count, within)
+
+    async def until_heard(self, within: float) -> None:
+        """Wait until the server takes its lines.
+
+        After an outage stock keeps them for up to 20 s, and drops them if it ends before.
+        """
+        before = self._uploads
+
+        def is_heard() -> bool:
+            return self._uploads > before or not (self._unsent or self._uploading)
+
+        assert await _until(is_heard, within), "no lines are taken"
 
     async def finish(self, within: float) -> None:
         """Let it finish its round and end; its output is pushed once, as stock does."""
@@ -266,6 +279,7 @@ class StockApp:
             )
             await self.app.call("PushLogs", request)
             self._uploading = []
+            self._uploads += 1
 
     async def _exit(self) -> None:
         # Stock does not wait for longer: what it has left to say may come after its output, or never.
