@@ -137,22 +137,6 @@ def wake_log(run_id: int) -> str:
     return f"fn.wake.log.{run_id}"
 
 
-UNSTORED_LINES = "fn.event.lines."
-
-
-def unstored_lines(run_id: int) -> str:
-    """Hint: log lines of this run could not be stored at once; the payload says how they stand."""
-    return f"{UNSTORED_LINES}{run_id}"
-
-
-GATEWAYS = "fn.event.gateway."
-
-
-def gateway(gateway_id: str) -> str:
-    """Hint: this gateway is alive."""
-    return f"{GATEWAYS}{gateway_id}"
-
-
 WAKE_TASKS = "fn.wake.tasks"
 """Hint: a task is pending."""
 
@@ -165,6 +149,24 @@ def event_run(run_id: int) -> str:
 def event_node(node_id: int) -> str:
     """Hint: this node was registered or unregistered; drop what you have cached of it."""
     return f"fn.event.node.{node_id}"
+
+
+EVENT_LINES = "fn.event.lines."
+"""What every `event_lines` begins with."""
+
+
+def event_lines(run_id: int) -> str:
+    """Hint: log lines of this run could not be stored at once; the payload says how they stand."""
+    return f"{EVENT_LINES}{run_id}"
+
+
+EVENT_GATEWAY = "fn.event.gateway."
+"""What every `event_gateway` begins with."""
+
+
+def event_gateway(gateway_id: str) -> str:
+    """Hint: this gateway is alive, or, as the payload says, leaves."""
+    return f"{EVENT_GATEWAY}{gateway_id}"
 
 
 @dataclass(frozen=True)

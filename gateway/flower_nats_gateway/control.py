@@ -69,7 +69,7 @@ class ControlStreams:
     async def _follow_log(self, call: Call) -> AsyncIterator[bytes]:
         request = call.parse(control.StreamLogsRequest)
         run_id, position = request.run_id, _position(request.after_timestamp)
-        hints = (subjects.wake_log(run_id), subjects.unstored_lines(run_id))
+        hints = (subjects.wake_log(run_id), subjects.event_lines(run_id))
         with self._wakes.on(*hints) as wait:
             while True:
                 wait.take()

@@ -32,7 +32,7 @@ class Peers:
         self._gateway = gateway
         self._heard: dict[str, float] = {}
         self._pulse: asyncio.Task[None] | None = None
-        wakes.listen(subjects.GATEWAYS, self._on_hint)
+        wakes.listen(subjects.EVENT_GATEWAY, self._on_hint)
 
     def start(self) -> None:
         """Begin to give signs of life."""
@@ -42,7 +42,7 @@ class Peers:
         """Say that this gateway has nothing in hand any more."""
         if self._pulse is not None:
             self._pulse.cancel()
-        await self._connection.hint(subjects.gateway(self._gateway), _FAREWELL)
+        await self._connection.hint(subjects.event_gateway(self._gateway), _FAREWELL)
 
     def any_silent(self) -> bool:
         """Whether a gateway has fallen silent a moment ago."""
@@ -51,11 +51,11 @@ class Peers:
 
     async def _pulse_forever(self) -> None:
         while True:
-            await self._connection.hint(subjects.gateway(self._gateway))
+            await self._connection.hint(subjects.event_gateway(self._gateway))
             await asyncio.sleep(_PULSE)
 
     def _on_hint(self, subject: str, payload: bytes) -> None:
-        gateway, now = subject.removeprefix(subjects.GATEWAYS), time.monotonic()
+        gateway, now = subject.removeprefix(subjects.EVENT_GATEWAY), time.monotonic()
         self._heard = {name: at for name, at in self._heard.items() if now - at < _GONE_AFTER}
         self._heard.pop(gateway, None)
         if gateway != self._gateway and payload != _FAREWELL:

@@ -26,6 +26,7 @@ _SAY_AFTER = 0.3
 last lines and the output."""
 
 _SAY_AGAIN = 0.4
+"""Seconds between two hints that lines still wait."""
 
 _WAITING, _STORED, _REFUSED = b"waiting", b"stored", b"refused"
 
@@ -55,7 +56,7 @@ class UnstoredLines:
         """At this gateway, by run, also those that will be stored at once."""
         self._said: dict[int, tuple[bytes, float]] = {}
         """By run: what was said last, and until when that counts."""
-        wakes.listen(subjects.UNSTORED_LINES, self._on_hint)
+        wakes.listen(subjects.EVENT_LINES, self._on_hint)
 
     async def until_stored(self, run_id: int, append: Awaitable[_T]) -> _T:
         """Store lines of a run by awaiting `append`, and tell everybody if it takes its time."""
@@ -90,7 +91,7 @@ class UnstoredLines:
         A gateway that drains does not wait.
         """
         deadline = time.monotonic() + _LONGEST
-        with self._wakes.on(subjects.unstored_lines(run_id)) as wait:
+        with self._wakes.on(subjects.event_lines(run_id)) as wait:
             while self._expected(run_id) and not self._drain.begun:
                 if time.monotonic() > deadline:
                     return
@@ -111,7 +112,7 @@ class UnstoredLines:
             await asyncio.sleep(_SAY_AGAIN)
 
     async def _say(self, run_id: int, what: bytes) -> None:
-        await self._connection.hint(subjects.unstored_lines(run_id), what)
+        await self._connection.hint(subjects.event_lines(run_id), what)
 
     def _on_hint(self, subject: str, payload: bytes) -> None:
         now = time.monotonic()
