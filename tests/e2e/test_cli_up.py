@@ -264,7 +264,7 @@ def test_everything_ends_with_an_up_that_is_killed_and_the_next_one_works(
     own_runtime.wait_until_ready()
     assert ended(family)
     report = own_runtime.status()
-    assert report["healthy"], report
+    assert report["healthy"] is True, report
 
 
 def test_everything_ends_with_an_up_that_is_killed(own_runtime: Runtime) -> None:

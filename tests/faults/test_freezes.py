@@ -53,9 +53,7 @@ async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
 
 
 async def test_the_nats_server_that_leads_is_frozen(cluster: Cluster, running: Trial) -> None:
-    async with cluster.connection() as connection:
-        leader = (await connection.info(MESSAGES_STREAM))["cluster"]["leader"]
-    [frozen] = [server for server in cluster.nats if server.name == leader]
+    frozen = await cluster.leader(MESSAGES_STREAM)
     freeze(frozen)
     await asyncio.sleep(FREEZE_SECONDS)
     thaw(frozen)

@@ -42,14 +42,9 @@ async def test_the_nats_server_that_leads_the_log_is_killed_when_a_run_ends(
     cluster: Cluster, running: Trial
 ) -> None:
     """Nothing can be added to the log for seconds then, and stock does not wait for that."""
-    async with cluster.connection() as connection:
-        leader = (await connection.info(LOGS_STREAM))["cluster"]["leader"]
-    [leading] = [server for server in cluster.nats if server.name == leader]
+    leading = await cluster.leader(LOGS_STREAM)
 
-    async def kill_it() -> None:
-        await kill(leading)
-
-    running.app.before_last_line = kill_it
+    running.app.before_last_line = lambda: kill(leading)
     await running.end(within=60)
     await leading.start()
 

@@ -149,6 +149,13 @@ class Cluster:
         finally:
             await connection.close()
 
+    async def leader(self, stream: str) -> NatsServer:
+        """The NATS server that leads a stream."""
+        async with self.connection() as connection:
+            name = (await connection.info(stream))["cluster"]["leader"]
+        [leading] = [server for server in self.nats if server.name == name]
+        return leading
+
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Database]:
         """Look into the database."""

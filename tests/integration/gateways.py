@@ -137,3 +137,14 @@ async def running_stack(
         running_gateway(worker, nats_url, **gateway) as front,
     ):
         yield front
+
+
+@asynccontextmanager
+async def running_pair(nats_url: str, dsn: str) -> AsyncIterator[tuple[Gateway, Gateway]]:
+    """Run a superlink and two gateways in this process; they end with the context."""
+    async with (
+        running_superlink(nats_url, dsn) as worker,
+        running_gateway(worker, nats_url) as one,
+        running_gateway(worker, nats_url) as other,
+    ):
+        yield one, other

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from tests.harness.clients import ServerApp, SuperNode
 from tests.harness.messages import Parcel, instruction, reply
-from tests.integration.gateways import Gateway, running_gateway
-from tests.integration.superlinks import running_superlink
+from tests.integration.gateways import Gateway, running_pair
 
 EXCHANGES = 30
 UNNOTICED = 1.5
@@ -20,11 +19,7 @@ would take twice as long."""
 async def test_a_message_whose_objects_come_by_two_gateways_is_there_at_once(
     nats_url: str, pg_dsn: str
 ) -> None:
-    async with (
-        running_superlink(nats_url, pg_dsn) as superlink,
-        running_gateway(superlink, nats_url) as one,
-        running_gateway(superlink, nats_url) as other,
-    ):
+    async with running_pair(nats_url, pg_dsn) as (one, other):
         app, node = await one.server_app(), await one.node()
         apps, nodes = (app, replace(app, gateway=other)), (node, by_way_of(other, node))
         for _ in range(EXCHANGES):

@@ -16,7 +16,7 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.request_id import REQUEST_ID, new_request_id
 from tests.harness.clients import ServerApp, SuperNode
-from tests.integration.gateways import running_gateway, running_stack
+from tests.integration.gateways import running_pair, running_stack
 
 OUTPUT = appio.PushTaskOutputRequest(sub_status="completed")
 LATE_LINES = appio.PushLogsRequest(logs=["late\n"])
@@ -41,10 +41,7 @@ async def test_the_output_of_a_process_is_answered_by_another_gateway_if_the_fir
     nats_url: str, pg_dsn: str
 ) -> None:
     """A balancer makes the call again, when the task has ended."""
-    async with (
-        running_stack(nats_url, pg_dsn) as first,
-        running_gateway(first.superlink, nats_url) as second,
-    ):
+    async with running_pair(nats_url, pg_dsn) as (first, second):
         app = await first.server_app()
         metadata = [("flwr-task-token", app.token), (REQUEST_ID, new_request_id())]
 
@@ -91,10 +88,7 @@ async def test_a_process_whose_run_was_stopped_is_told_to_end(nats_url: str, pg_
 async def test_a_node_that_unregisters_is_answered_by_another_gateway_if_the_first_one_died(
     nats_url: str, pg_dsn: str
 ) -> None:
-    async with (
-        running_stack(nats_url, pg_dsn) as first,
-        running_gateway(first.superlink, nats_url) as second,
-    ):
+    async with running_pair(nats_url, pg_dsn) as (first, second):
         node, other = await first.node(), await first.node()
         request = fleet.UnregisterNodeFleetRequest(node_id=node.node_id)
 
