@@ -57,13 +57,17 @@ def read_fab(content: bytes) -> FabInfo:
             "(10 MiB) are accepted. Exclude data and models from it with "
             '"fab-exclude" in pyproject.toml.'
         )
-    project = _parse_project(_read_project(content))
-    app = _check_sections(project)
+    text = _read_project(content)
     try:
+        project = _parse_project(text)
+        app = _check_sections(project)
         config = flatten(app.get("config", {}))
         check_format(project)
     except (InvalidConfig, ValueError) as exc:
         raise InvalidFab(str(exc)) from exc
+    # Of the TOML itself, of the tables that it describes, or of a dependency's marker.
+    except RecursionError as exc:
+        raise InvalidFab(f"The app's {_PROJECT_FILE} is nested too deeply to be read.") from exc
     components = app["components"]
     return FabInfo(
         fab_hash=hashlib.sha256(content).hexdigest(),
@@ -98,7 +102,8 @@ def _read_project(content: bytes) -> str:
 def _parse_project(text: str) -> dict[str, Any]:
     try:
         return tomli.loads(text)
-    except (tomli.TOMLDecodeError, RecursionError) as exc:
+    # Not only tomli's own error: Python reads no number of more than 4,300 digits.
+    except ValueError as exc:
         raise InvalidFab(f"The app's {_PROJECT_FILE} is not valid TOML: {exc}") from exc
 
 

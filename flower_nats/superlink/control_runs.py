@@ -37,6 +37,9 @@ log = get_logger(__name__)
 _DESCRIPTION_LENGTH = 80
 """Characters of a series' description (flwr 1.33 RUN_SERIES_DESCRIPTION_MAX_LENGTH)."""
 
+_REASON_LENGTH = 1_000
+"""Characters of a refusal, which may quote names of any length: gRPC has 8 KiB for it."""
+
 _MOST = 2**31 - 1
 
 
@@ -186,7 +189,8 @@ def _check_app(content: bytes, request: control.StartRunRequest) -> tuple[FabInf
         overrides = config_from_wire(request.override_config)
         check_overrides(info.config, overrides)
     except (InvalidFab, InvalidConfig) as exc:
-        raise ApiError(ErrorCode.INVALID_RUN_CONFIG, str(exc), str(exc)) from exc
+        reason = _cut(str(exc), _REASON_LENGTH)
+        raise ApiError(ErrorCode.INVALID_RUN_CONFIG, reason, reason) from exc
     return info, {**info.config, **overrides}
 
 
@@ -195,8 +199,11 @@ def _describe(info: FabInfo, config: Config) -> str:
     asked = config.get("agent.input")
     if info.task_type is not TaskType.AGENT_APP or not isinstance(asked, str):
         return ""
-    text = " ".join(asked.split())
-    return text if len(text) <= _DESCRIPTION_LENGTH else f"{text[: _DESCRIPTION_LENGTH - 1]}…"
+    return _cut(" ".join(asked.split()), _DESCRIPTION_LENGTH)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 async def _create_run(transaction: Transaction, new: NewRun) -> control.StartRunResponse:

@@ -25,7 +25,7 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.messages import Outgoing
 from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO
 from tests.harness.clients import SuperNode
-from tests.harness.fabs import make_fab
+from tests.harness.fabs import PROJECT, make_fab
 from tests.harness.messages import Parcel, instruction, parcel, reply
 from tests.integration.gateways import Gateway, running_stack
 
@@ -390,3 +390,15 @@ async def test_ten_thousand_silent_connections_hinder_nobody(gateway: Gateway) -
 
     assert callers.returncode is None
     await callers.communicate(b"")
+
+
+async def test_an_app_is_refused_with_the_reason_however_long_the_names_in_it_are(
+    gateway: Gateway,
+) -> None:
+    fab = make_fab(PROJECT.replace("rounds = 3", f"{'rounds' * 20_000} = [3]"))
+    request = control.StartRunRequest(fab=common.Fab(content=fab))
+
+    status, details = await refusal(gateway.call("Control", "StartRun", request))
+
+    assert status is Status.FAILED_PRECONDITION
+    assert 'The configuration value \\"roundsrounds' in details

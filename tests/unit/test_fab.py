@@ -46,6 +46,9 @@ serverapp = "app:server"
 clientapp = "app:client"
 """
 
+DEEP = ".".join("a" * 900)
+"""A TOML key of tables within tables: one is read, two are more than Python goes down."""
+
 
 def fab(project: str | bytes, name: str = "pyproject.toml") -> bytes:
     buffer = io.BytesIO()
@@ -100,7 +103,10 @@ def test_an_archive_that_swells_up_is_not_read() -> None:
         (fab(PROJECT, "other.toml"), "holds no pyproject.toml"),
         (fab(b"\xff\xfe"), "not UTF-8"),
         (fab("= nonsense"), "not valid TOML"),
-        (fab("a = " + "[" * 5000), "not valid TOML"),
+        (fab("a = " + "[" * 5000), "nested too deeply"),
+        (fab(PROJECT.replace("rounds = 3", f"rounds = {'3' * 5000}")), "not valid TOML"),
+        (fab(f"{PROJECT}[tool.flwr.app.config.{DEEP}]\n{DEEP} = 1"), "nested too deeply"),
+        (fab(PROJECT.replace('"numpy"', f'"numpy; {"(" * 2000}"')), "nested too deeply"),
         (fab("[project]\n"), '"name" must be text and present'),
         (fab("[tool]\n"), "section [project] is missing"),
         (fab("[tool]\n"), "section [tool.flwr.app] is missing"),
@@ -145,6 +151,20 @@ def test_format_1_demands_a_licence_a_bound_and_a_target_within_it() -> None:
 @given(st.binary(max_size=400))
 def test_no_bytes_are_more_than_refused(content: bytes) -> None:
     reason(content)
+
+
+TOKENS = (
+    *("[", "]", "{", "}", '"', "\n", " = ", ".", ",", "a", "[tool.flwr.app.config.a]", "0x", "9"),
+    *('"""', "\\u0000", "\\ud800", "1979-99-99", "nan", "-", "e9", "9" * 4_301, DEEP, "[" * 600),
+)
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=12).map("".join))
+def test_whatever_follows_in_a_project_it_is_refused_or_valid(text: str) -> None:
+    try:
+        assert read_fab(fab(PROJECT + text)).version
+    except InvalidFab as refused:
+        assert str(refused)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
