@@ -36,6 +36,7 @@ async def migrate(database: Database) -> list[str]:
 
 
 async def _apply(transaction: Transaction) -> list[str]:
+    await transaction.execute(_SQL["lift_bounds"])
     await transaction.fetch_one(_SQL["lock_migrations"])
     await transaction.execute(_SQL["create_migrations"])
     done = {row["name"] for row in await transaction.fetch_all(_SQL["list_migrations"])}

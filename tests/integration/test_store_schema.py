@@ -63,3 +63,23 @@ async def test_replicas_that_start_together_migrate_once(pg_dsn: str) -> None:
     assert sorted(map(len, applied)) == [0, 0, 0, len(migrations())]
     assert await migrate(replicas[0]) == []
     await asyncio.gather(*(replica.close() for replica in replicas))
+
+
+async def test_a_replica_waits_for_anothers_migration_for_longer_than_a_statement_may_take(
+    pg_dsn: str,
+) -> None:
+    replica = Database(pg_dsn, max_connections=1, patience=0)
+    await replica.open()
+    await replica.execute("SELECT set_config('statement_timeout', '200ms', false)")
+    with psycopg.connect(pg_dsn, autocommit=True) as migrating:
+        migrating.execute("SELECT pg_advisory_lock(7310972231)")
+        waiting = asyncio.create_task(migrate(replica))
+        query = (
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'"
+            " AND datname = current_database() AND now() - query_start > interval '600ms'"
+        )
+        while not waiting.done() and migrating.execute(query).fetchone() is None:
+            await asyncio.sleep(0.02)
+
+    assert len(await waiting) == len(migrations())
+    await replica.close()

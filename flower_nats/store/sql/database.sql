@@ -3,11 +3,13 @@ SELECT
     set_config('statement_timeout', '10s', false),
     set_config('idle_in_transaction_session_timeout', '15s', false);
 
--- lock_migrations: Let one replica at a time migrate, for as long as it takes.
+-- lift_bounds: Let a migration take its time; the bound counts for statements that begin after it.
 SELECT
     set_config('statement_timeout', '0', true),
-    set_config('idle_in_transaction_session_timeout', '0', true),
-    pg_advisory_xact_lock(7310972231);
+    set_config('idle_in_transaction_session_timeout', '0', true);
+
+-- lock_migrations: Let one replica at a time migrate.
+SELECT pg_advisory_xact_lock(7310972231);
 
 -- create_migrations: The record of what has been applied.
 CREATE TABLE IF NOT EXISTS schema_migration (
