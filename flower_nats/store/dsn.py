@@ -18,9 +18,10 @@ def check_dsn(dsn: str) -> None:
         parts = conninfo_to_dict(dsn)
     except (psycopg.Error, UnicodeError, ValueError) as exc:
         raise ValueError("PostgreSQL's driver cannot read it") from exc
-    hosts = str(parts.get("host", "")).split(",")
-    ports = [port for port in str(parts.get("port", "")).split(",") if port]
-    if not all(port.isdecimal() and int(port) in _PORTS for port in ports):
+    hosts = str(parts.get("hostaddr") or parts.get("host") or "")
+    ports = str(parts.get("port", "")).split(",")
+    if not all(port.isdecimal() and int(port) in _PORTS for port in ports if port):
         raise ValueError("a port is a number from 1 to 65535")
-    if len(ports) > 1 and len(ports) != len(hosts):
+    # Hosts that are not named may be in PGHOST.
+    if hosts and len(ports) > 1 and len(ports) != len(hosts.split(",")):
         raise ValueError("there are more ports than hosts")

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
+from flower_nats.store.dsn import check_dsn
 from flower_nats_cli.main import main
 from tests.e2e.certificates import create_server_certificates
 
@@ -114,6 +115,8 @@ def test_what_is_no_url_of_a_nats_server(command: str, url: str) -> None:
         "postgresql://h:notaport/x",
         "postgresql://h:99999/x",
         "host=a,b port=1,2,3",
+        "host=a port=1,",
+        "host=a hostaddr=10.0.0.1,10.0.0.2 port=1,2,3",
         "postgresql://[::1/x",
         "postgresql://u:%zz@h/x",
         "postgresql://u:hu/sh@h/x",
@@ -128,6 +131,25 @@ def test_what_is_no_url_of_a_database(url: str) -> None:
     assert "--database" in line
     assert "postgresql://USER:PASSWORD@HOST/DATABASE" in line
     assert "hu" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hush@a:5432,b:5433/x",
+        "postgresql://u:hush@a,b/x",
+        "postgresql:///x?host=/run/postgresql",
+        "host=a,b port=5432",
+        "host=a,b port=,5433",
+        "hostaddr=10.0.0.1,10.0.0.2 port=5432,5433 dbname=x",
+        "host=a,b hostaddr=10.0.0.1,10.0.0.2 port=5432,5433",
+        # The hosts are in PGHOST then.
+        "port=5432,5433 dbname=x",
+        "service=flower",
+    ],
+)
+def test_what_is_an_url_of_a_database(url: str) -> None:
+    check_dsn(url)
 
 
 @pytest.mark.parametrize(
