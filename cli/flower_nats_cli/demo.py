@@ -48,6 +48,8 @@ def demo(rounds: int) -> None:
     Everything runs on free ports in a temporary directory and is gone afterwards.
     """
     configure_logs(LogSettings(level="error"))
+    # Before the SuperExec, without which other commands can do.
+    find_program("flwr")
     data = DataDir(Path(tempfile.mkdtemp(prefix="flower-nats-demo-")))
     try:
         with data.owned():

@@ -13,6 +13,13 @@ from flower_nats.model.errors import FlowerNatsError
 from flower_nats.settings import SuperexecSettings
 from flower_nats_cli.environment import without_ours
 
+SUPEREXEC = "flower-superexec"
+
+_INSTALL = "pip install 'flower-nats[demo]'"
+_REMEDIES = {
+    SUPEREXEC: f"{_INSTALL}, or --isolation process and a {SUPEREXEC} that you run elsewhere"
+}
+
 
 class FlowerMissingError(FlowerNatsError):
     """A stock Flower program is not installed."""
@@ -26,9 +33,8 @@ def find_program(name: str) -> Path:
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise FlowerMissingError(
-            f"{name} is not installed. Remedy: pip install 'flower-nats[demo]'"
-        )
+        remedy = _REMEDIES.get(name, _INSTALL)
+        raise FlowerMissingError(f"{name} is not installed. Remedy: {remedy}")
     return Path(found)
 
 
@@ -50,7 +56,7 @@ def superexec_process(
     **environment: str,
 ) -> OwnedProcess:
     """Return a `flower-superexec` for ServerApps that ends with us; not started yet."""
-    program = find_program("flower-superexec")
+    program = find_program(SUPEREXEC)
     return OwnedProcess(
         ProcessSpec(
             name="superexec",

@@ -26,7 +26,7 @@ from flower_nats_cli.brokers import Broker
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.edges import edges, gateway_flags
 from flower_nats_cli.environment import without_ours
-from flower_nats_cli.flower import find_program, superexec_process
+from flower_nats_cli.flower import SUPEREXEC, find_program, superexec_process
 from flower_nats_cli.runtime_status import status_client
 from flower_nats_cli.supervisor import Supervisor
 
@@ -234,7 +234,7 @@ def find_programs(settings: StackSettings) -> None:
     if settings.replicas > 1:
         find_envoy()
     if settings.superexec is not None:
-        find_program("flower-superexec")
+        find_program(SUPEREXEC)
 
 
 def _api_addresses(gateway: GatewaySettings) -> tuple[str, str, str]:

@@ -248,8 +248,39 @@ def test_a_missing_flower_program_is_named_with_its_remedy(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(flower.FlowerMissingError, match=r"pip install 'flower-nats\[demo\]'"):
-        flower.find_program("flower-superexec")
+    with pytest.raises(flower.FlowerMissingError, match=r"pip install 'flower-nats\[demo\]'$"):
+        flower.find_program("flwr")
+
+
+@pytest.mark.parametrize("command", ["superlink", "up"])
+def test_who_does_not_want_flower_here_is_told_of_the_other_isolation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    more = {
+        "superlink": ["--nats", "nats://127.0.0.1:1", "--database", "postgresql://127.0.0.1:1/x"],
+        "up": ["--data-dir", str(tmp_path / "data")],
+    }
+
+    done = CliRunner().invoke(main, [command, *more[command], "--insecure"])
+
+    assert done.exit_code == 1
+    assert "flower-superexec is not installed" in done.stderr
+    assert "--isolation process" in done.stderr
+
+
+def test_the_demo_which_runs_flower_itself_asks_for_it_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    done = CliRunner().invoke(main, ["demo"])
+
+    assert done.exit_code == 1
+    assert "flwr is not installed. Remedy: pip install" in done.stderr
+    assert "--isolation" not in done.stderr
 
 
 def test_every_command_and_option_has_a_help_text() -> None:
