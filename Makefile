@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check proto bench chaos clean
+.PHONY: demo test proto bench chaos clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/flower-nats demo
