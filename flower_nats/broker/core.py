@@ -229,6 +229,7 @@ class CoreConnection:
         self._closed.set()
 
     async def _on_reconnect(self) -> None:
+        self._requests.go_on()
         url = self._client.connected_url
         log.info("broker_reconnected", server=url.netloc if url else "")
         for callback in self._reconnected:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 
 import msgpack
 
@@ -77,17 +78,20 @@ class Mailbox:
         """Return a push session, or None if there is none (any more)."""
         if not session_id.isalnum():
             return None
-        outgoing: list[Outgoing] = []
-        opened_at, after, found, wanted = "", 0, 0, 1
-        while found < wanted:
+        # Messages go by their number, and a part that had to be stored again is in behind the others.
+        parts: dict[int, list[Outgoing]] = {}
+        opened_at, after, wanted = "", 0, 1
+        while len(parts) < wanted:
             record = await self._connection.next(
                 _STREAM, subjects.push(run_id, session_id, ANY), after
             )
             if record is None:
                 return None
             opened_at = opened_at or record.time
-            after, found, wanted = record.sequence, found + 1, int(record.headers[_PARTS])
-            outgoing += [_outgoing(pair) for pair in msgpack.unpackb(record.data)]
+            after, wanted = record.sequence, int(record.headers[_PARTS])
+            number = int(record.subject.rpartition(".")[2])
+            parts[number] = [_outgoing(pair) for pair in msgpack.unpackb(record.data)]
+        outgoing = chain.from_iterable(parts[number] for number in sorted(parts))
         return Session(run_id, session_id, opened_at, tuple(outgoing))
 
     async def close_session(self, run_id: int, session_id: str) -> None:

@@ -7,6 +7,7 @@ their time is over; here whoever asked hears of a lost connection at once, and a
 import asyncio
 import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -24,6 +25,7 @@ class Requests:
         self._inbox = ""
         self._numbers = itertools.count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._connected = asyncio.Event()
 
     async def start(self) -> None:
         """Open the inbox; once, when the client is connected."""
@@ -34,6 +36,7 @@ class Requests:
             pending_msgs_limit=-1,
             pending_bytes_limit=-1,
         )
+        self.go_on()
 
     async def ask(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None, timeout: float
@@ -41,13 +44,17 @@ class Requests:
         """Send one request and return the answer.
 
         Raises the driver's `NoRespondersError` if nobody listens, `TimeoutError` if no answer comes
-        within `timeout` seconds, and `ConnectionClosedError` if the connection breaks meanwhile.
+        within `timeout` seconds, and `ConnectionClosedError` if there is no connection in that time
+        or it breaks meanwhile.
         """
         loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        if not self._client.is_connected:
+            await self._until_connected(timeout)
         token = str(next(self._numbers))
         future: asyncio.Future[Msg] = loop.create_future()
         self._waiting[token] = future
-        timer = loop.call_later(timeout, _fail, future, TimeoutError())
+        timer = loop.call_at(deadline, _fail, future, TimeoutError())
         try:
             await self._client.publish(
                 subject, body, self._inbox + token, dict(headers) if headers else None
@@ -61,8 +68,25 @@ class Requests:
             raise NoRespondersError
         return answer
 
+    async def _until_connected(self, timeout: float) -> None:
+        """Wait for the connection; raises `ConnectionClosedError`.
+
+        The driver would keep the request, and send it when the connection is back, long after its
+        caller was told that it has failed: runs would start that nobody waits for.
+        """
+        with suppress(asyncio.TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._connected.wait()
+        if not self._client.is_connected:
+            raise ConnectionClosedError
+
+    def go_on(self) -> None:
+        """Let those go on who wait for the connection, which is there."""
+        self._connected.set()
+
     def break_off(self) -> None:
         """Tell those who wait that the connection is lost, and their answers perhaps with it."""
+        self._connected.clear()
         for future in self._waiting.values():
             _fail(future, ConnectionClosedError())
 

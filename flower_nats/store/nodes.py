@@ -16,9 +16,10 @@ _FIELDS = tuple(Node.__dataclass_fields__)
 DEAF_AFTER = 7.5
 """Seconds without a gateway's announcement after which silence proves nothing about a node."""
 
-ABSENCE = 150.0
+ABSENCE = 80.0
 """Seconds for which a gateway that has fallen silent speaks for those it has heard last: longer than a
-stop that it may come back from, and than they take to turn to another one if it does not."""
+stop that it may come back from (70), shorter than the time in which a run has to end whose ServerApp
+was lost together with its gateway (90)."""
 
 _LATE_SECONDS = 5
 """Seconds after a node's farewell in which a heartbeat of its is one from before."""

@@ -181,7 +181,7 @@ def check_object(object_id: str, content: bytes) -> None:
     children = parts[1].decode("ascii", "replace").split(",") if parts[1] else []
     if not all(_OBJECT_ID.match(child) for child in children):
         raise malformed(f"object {object_id} names a child that is not an object id")
-    if not parts[2].isdigit() or int(parts[2]) != len(content) - divider - 1:
+    if parts[2] != b"%d" % (len(content) - divider - 1):
         raise malformed(f"object {object_id} is not as long as its head says")
 
 

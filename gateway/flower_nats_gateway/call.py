@@ -52,10 +52,10 @@ class Call:
 
     @property
     def body(self) -> bytes:
-        """The request message as it came; not for a large one that has been parsed."""
-        assert self._body is not None, (
-            "the body is not there yet, or was dropped when it was parsed"
-        )
+        """The request message as it came, fields that we do not know included."""
+        if self._body is None:
+            assert self._parsed is not None, "the body is not there yet"
+            return self._parsed.SerializeToString()
         return self._body
 
     def text(self, key: str) -> str:

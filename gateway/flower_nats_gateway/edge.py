@@ -68,6 +68,7 @@ def _unary_handler(method: Method, service: Service) -> Any:
 
     async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(method, service, context) as serving:
+            serving.begin()
             identify = await service.authenticate(serving.call)
             serving.receive(await context.read())
             return await endpoint(serving.call, await identify(serving.call))
@@ -88,8 +89,8 @@ def _bulky_request_handler(method: Method, service: Service, turnstile: Turnstil
 
     async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(method, service, context) as serving:
-            identify = await service.authenticate(serving.call)
             serving.begin()
+            identify = await service.authenticate(serving.call)
             async with turnstile.place() as place:
                 serving.receive(await place.transfer(context.read()))
                 if serving.call.size <= SMALL:
@@ -104,6 +105,7 @@ def _bulky_response_handler(method: Method, service: Service, turnstile: Turnsti
 
     async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(method, service, context) as serving:
+            serving.begin()
             identify = await service.authenticate(serving.call)
             serving.receive(await context.read())
             response = await endpoint(serving.call, await identify(serving.call))

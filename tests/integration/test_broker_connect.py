@@ -1,12 +1,16 @@
-"""Connecting to a broker that does not answer ends, and says why."""
+"""A broker that does not answer: who connects to it or asks over it hears so, and that is the end."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.rpc import RpcClient, RpcServer
+from flower_nats.model.caller import Caller
 from flower_nats.model.errors import Unavailable
 from tests.harness.environment import free_port
 
@@ -25,3 +29,66 @@ async def test_a_wrong_password_is_named(nats_url: str) -> None:
 
     with pytest.raises(Unavailable, match="Authorization Violation"):
         await Connection.connect([f"nats://flower:guess@{address}"], "test", patience=0.5)
+
+
+class Link:
+    """A way to a broker that can be cut for a while."""
+
+    def __init__(self, url: str) -> None:
+        login, _, self._broker = url.rpartition("@")
+        self._port = free_port()
+        self.url = f"{login}@127.0.0.1:{self._port}"
+        self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def mend(self) -> None:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
+
+    async def cut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = self._broker.rpartition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        self._writers += [writer, far_writer]
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+
+async def test_what_was_given_up_is_not_asked_when_the_broker_is_back(nats_url: str) -> None:
+    """Else a run would start of which `flwr run` has said that it could not."""
+    heard: list[bytes] = []
+
+    async def serve(body: bytes, _caller: Caller) -> bytes:
+        heard.append(body)
+        return b""
+
+    link = Link(nats_url)
+    await link.mend()
+    asking = await Connection.connect([link.url], "asking")
+    serving = await Connection.connect([nats_url], "serving")
+    try:
+        await RpcServer(serving, {("Control", "StartRun"): serve}).start()
+        rpc = RpcClient(asking)
+        await rpc.call("Control", "StartRun", b"before")
+
+        await link.cut()
+        with pytest.raises(Unavailable):
+            await rpc.call("Control", "StartRun", b"meanwhile", patience=1.0)
+        await link.mend()
+        await rpc.call("Control", "StartRun", b"after")
+    finally:
+        await asking.close()
+        await serving.close()
+        await link.cut()
+
+    assert heard == [b"before", b"after"]

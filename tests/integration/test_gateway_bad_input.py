@@ -94,6 +94,17 @@ async def test_fields_we_do_not_know_are_passed_on(gateway: Gateway) -> None:
     assert b"\xfa\x3e\x03new" in got.SerializeToString()
 
 
+async def test_a_request_stuffed_with_what_nobody_knows_is_served(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    stuffing = b"\xfa\x3e\x80\x80\x08" + bytes(128 * 1024)
+    request = common.GetRunRequest(run_id=app.run_id, node=common.Node(node_id=node.node_id))
+    body = request.SerializeToString() + stuffing
+
+    answer = await gateway.call_bytes("Fleet", "GetRun", body, node.metadata())
+
+    assert common.GetRunResponse.FromString(answer).run.run_id == app.run_id
+
+
 async def test_a_call_without_signature_is_refused(gateway: Gateway) -> None:
     node = await gateway.node()
     request = fleet.PullMessagesRequest(node=node.node)
@@ -212,7 +223,9 @@ async def test_an_object_of_the_right_hash_and_the_wrong_form_is_not_stored(
     node, app = await gateway.node(), await gateway.server_app()
     question = instruction(app.run_id, node.node_id)
     await app.send(question)
-    for content in (b"", b"no divider", b"Array  7\x00short", b"Array nochild 1\x00x", b"A b\x00"):
+    endless = b"Array  " + 5000 * b"9" + b"\x00x"
+    heads = (b"", b"no divider", b"Array  7\x00short", b"Array nochild 1\x00x", b"A b\x00", endless)
+    for content in heads:
         object_id = hashlib.sha256(content).hexdigest()
         answer = changed(reply(question), message_id=object_id)
         tree = common.ObjectTree(object_id=object_id).SerializeToString()

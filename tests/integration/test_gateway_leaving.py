@@ -51,3 +51,31 @@ async def test_nobody_who_is_quiet_delays_its_end(nats_url: str, pg_dsn: str) ->
         gateway.stop.set()
         async with asyncio.timeout(4):
             await gateway.running
+
+
+async def test_a_call_whose_request_is_still_on_its_way_is_served(
+    nats_url: str, pg_dsn: str
+) -> None:
+    """Such as `flwr run` of a large app over a slow line, which does not try again."""
+    method = BY_NAME[("Control", "ListFederations")]
+    request = control.ListFederationsRequest()
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        address = gateway.settings.control_api_address
+        async with (
+            grpc.aio.insecure_channel(address, options=FRESH) as channel,
+            grpc.aio.insecure_channel(address, options=FRESH) as idle,
+        ):
+            # On the wire a stream of one message is the same as one message.
+            slow: Any = channel.stream_unary(method.path)()
+            await slow.wait_for_connection()
+            for one in (channel, idle):
+                quick: Any = one.unary_unary(method.path)
+                await quick(request.SerializeToString())
+
+            gateway.stop.set()
+            async with asyncio.timeout(10):
+                await idle.wait_for_state_change(grpc.ChannelConnectivity.READY)
+            await slow.write(request.SerializeToString())
+            await slow.done_writing()
+
+            assert control.ListFederationsResponse.FromString(await slow).federations

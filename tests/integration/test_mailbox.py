@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
 from tests.harness.messages import Parcel, instruction, reply
@@ -142,6 +143,23 @@ async def test_a_session_of_many_messages_comes_back_whole(mailbox: Mailbox) -> 
     assert session is not None
     assert session.outgoing == tuple(one.outgoing for one in parcels)
     assert await mailbox.load_session(RUN, "0" * 32) is None
+
+
+async def test_a_session_whose_first_part_had_to_be_stored_again_comes_back_in_order(
+    connection: Connection, mailbox: Mailbox
+) -> None:
+    parcels = [instruction(RUN, NODE) for _ in range(2500)]
+    session_id = await mailbox.open_session(RUN, [one.outgoing for one in parcels])
+    first = subjects.push(RUN, session_id, 0)
+    part = await connection.last(subjects.MESSAGES_STREAM, first)
+    assert part is not None
+
+    await connection.purge(subjects.MESSAGES_STREAM, first)
+    await connection.store(first, part.data, headers={"Fn-Parts": part.headers["Fn-Parts"]})
+
+    session = await mailbox.load_session(RUN, session_id)
+    assert session is not None
+    assert session.outgoing == tuple(one.outgoing for one in parcels)
 
 
 async def test_the_end_of_a_run_leaves_nothing_in_flight(mailbox: Mailbox) -> None:

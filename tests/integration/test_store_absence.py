@@ -87,6 +87,19 @@ async def test_a_node_that_has_turned_to_another_gateway_is_heard_there(
     assert behind_stopped in await gateways.nodes.expire()
 
 
+async def test_they_wait_no_longer_for_it_after_an_outage_of_everything(
+    gateways: Gateways,
+) -> None:
+    behind_stopped, _ = await gateways.connect_nodes()
+    await gateways.pass_time(40)
+
+    await gateways.pass_time(50, "running")
+    assert await gateways.nodes.expire() == []
+    await gateways.pass_time(20, "running")
+
+    assert behind_stopped in await gateways.nodes.expire()
+
+
 async def test_an_outage_of_everything_is_given_back_once(gateways: Gateways) -> None:
     behind_stopped, _ = await gateways.connect_nodes()
     await gateways.pass_time(40)

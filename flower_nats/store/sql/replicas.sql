@@ -35,9 +35,11 @@ WITH before AS (
     SELECT now() - heard_at AS span FROM before
     WHERE heard_at < now() - make_interval(secs => %(deaf_after)s)
 ), nodes AS (
-    UPDATE node SET online_until = online_until + deaf.span FROM deaf WHERE status = 'online'
+    -- No gateway has to speak for them any more: if it is gone for good, they must not wait for it.
+    UPDATE node SET online_until = online_until + deaf.span, heard_by = NULL FROM deaf
+    WHERE status = 'online'
 ), tasks AS (
-    UPDATE task SET active_until = active_until + deaf.span FROM deaf
+    UPDATE task SET active_until = active_until + deaf.span, heard_by = NULL FROM deaf
     WHERE status IN ('starting', 'running')
 ), gateways AS (
     -- Those that lived when it began have been away for no longer than this.
