@@ -183,6 +183,10 @@ class CoreConnection:
         except (NatsError, TimeoutError, OSError) as exc:
             raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
 
+    def break_off(self, prefix: str) -> None:
+        """Let requests on subjects that begin so fail with `Unavailable`: their answers may not come."""
+        self._requests.break_off(prefix)
+
     async def ask_all(self, subject: str, hear: Callable[[Msg], bool], timeout: float) -> None:
         """Send one request to all who listen, and `hear` each answer until it says that it is enough.
 
@@ -221,7 +225,7 @@ class CoreConnection:
         return dict(self._client._server_info)
 
     async def _on_disconnect(self) -> None:
-        self._requests.break_off()
+        self._requests.pause()
         if not self._closing:
             log.warning("broker_disconnected")
 

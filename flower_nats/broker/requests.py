@@ -24,7 +24,7 @@ class Requests:
         self._client = client
         self._inbox = ""
         self._numbers = itertools.count()
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
         self._connected = asyncio.Event()
 
     async def start(self) -> None:
@@ -53,7 +53,7 @@ class Requests:
             await self._until_connected(timeout)
         token = str(next(self._numbers))
         future: asyncio.Future[Msg] = loop.create_future()
-        self._waiting[token] = future
+        self._waiting[token] = subject, future
         timer = loop.call_at(deadline, _fail, future, TimeoutError())
         try:
             await self._client.publish(
@@ -84,14 +84,19 @@ class Requests:
         """Let those go on who wait for the connection, which is there."""
         self._connected.set()
 
-    def break_off(self) -> None:
-        """Tell those who wait that the connection is lost, and their answers perhaps with it."""
+    def pause(self) -> None:
+        """The connection is lost, and answers that are under way with it."""
         self._connected.clear()
-        for future in self._waiting.values():
-            _fail(future, ConnectionClosedError())
+        self.break_off()
+
+    def break_off(self, prefix: str = "") -> None:
+        """Tell those who wait for an answer on a subject that begins so that it may not come."""
+        for subject, future in self._waiting.values():
+            if subject.startswith(prefix):
+                _fail(future, ConnectionClosedError())
 
     async def _on_answer(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject[len(self._inbox) :])
+        _, future = self._waiting.get(message.subject[len(self._inbox) :], ("", None))
         if future is not None and not future.done():
             future.set_result(message)
 

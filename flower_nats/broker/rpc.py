@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 from flower_nats.broker import subjects
 from flower_nats.broker.blobs import INLINE, Blobs
 from flower_nats.broker.connection import PATIENCE, Connection
+from flower_nats.broker.hints import Wakes
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
@@ -91,6 +92,16 @@ class RpcClient:
         caller = Caller(request_id=request_id or uuid.uuid4().hex)
         answer = await self.call("Internal", method, body, caller, patience=patience)
         return cast(dict[str, Any], msgpack.unpackb(answer, strict_map_key=False))
+
+    def listen(self, wakes: Wakes) -> None:
+        """Ask again at once whenever a superlink has left.
+
+        What a NATS server has passed on to the one that the superlink was connected to, before it
+        heard that nobody listens there any more, is dropped there without a word.
+        """
+        wakes.listen(
+            subjects.EVENT_SUPERLINK_LEFT, lambda *_: self._connection.break_off(subjects.API)
+        )
 
     async def _answer(
         self, subject: str, body: bytes, headers: Mapping[str, str], patience: float
@@ -173,6 +184,8 @@ class RpcServer:
             await asyncio.wait(self._running, timeout=max(0.0, deadline - time.monotonic()))
         if self._pulse is not None:
             self._pulse.cancel()
+        # After it in the order of the connection nothing comes to us: who hears it may ask again.
+        await self._connection.hint(subjects.EVENT_SUPERLINK_LEFT)
 
     async def _stay_awake(self) -> None:
         while True:
@@ -187,7 +200,7 @@ class RpcServer:
             self._fresh_from = now + _BACKLOG
 
     async def _take(self, message: Msg) -> None:
-        name = message.subject.removeprefix("fn.api.")
+        name = message.subject.removeprefix(subjects.API)
         self._note_stop()
         if time.monotonic() < self._fresh_from:
             log.info("stale_rpc_dropped", rpc=name)

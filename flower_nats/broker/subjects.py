@@ -103,9 +103,13 @@ def blob(blob_id: str, chunk: int | str) -> str:
     return f"fn.blob.{blob_id}.{chunk}"
 
 
+API = "fn.api."
+"""What every `api` begins with."""
+
+
 def api(service: str, method: str) -> str:
     """Subject on which superlinks serve an RPC."""
-    return f"fn.api.{service}.{method}"
+    return f"{API}{service}.{method}"
 
 
 def wake_node(node_id: int) -> str:
@@ -150,6 +154,9 @@ def event_node(node_id: int) -> str:
     """Hint: this node was registered or unregistered; drop what you have cached of it."""
     return f"fn.event.node.{node_id}"
 
+
+EVENT_SUPERLINK_LEFT = "fn.event.superlink.left"
+"""Hint: a superlink has left; what was under way to it may have been lost."""
 
 EVENT_LINES = "fn.event.lines."
 """What every `event_lines` begins with."""

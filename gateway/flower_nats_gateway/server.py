@@ -89,6 +89,7 @@ class Gateway:
         self.wakes = Wakes(connection)
         self.verifier = Verifier()
         self.rpc = RpcClient(connection)
+        self.rpc.listen(self.wakes)
         self.usage = Usage(self.rpc, self.id)
         self._peers = Peers(connection, self.wakes, self.id)
         self._settings = settings
