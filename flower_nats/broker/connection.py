@@ -175,8 +175,9 @@ class Connection(CoreConnection):
     async def ensure_stream(self, config: Mapping[str, Any]) -> None:
         """Create a stream, or bring an existing one to this configuration.
 
-        An existing one never loses copies by this. Raises `Unavailable` as long as too few servers
-        of the cluster are there for the copies of a new one.
+        An existing one never loses copies by this, nor what `config` does not name: an operator may
+        have set it. Raises `Unavailable` as long as too few servers of the cluster are there for
+        the copies of a new one.
         """
         name = str(config["name"])
         existing = await self._api(f"STREAM.INFO.{name}", {}, tolerate=_STREAM_NOT_FOUND)
@@ -187,7 +188,7 @@ class Connection(CoreConnection):
         copies = max(int(present["num_replicas"]), int(config["num_replicas"]))
         wanted = {**config, "num_replicas": copies}
         if any(present.get(key) != value for key, value in wanted.items()):
-            await self._api(f"STREAM.UPDATE.{name}", wanted)
+            await self._api(f"STREAM.UPDATE.{name}", {**present, **wanted})
 
     async def account(self, patience: float = PATIENCE) -> dict[str, Any]:
         """Return the broker's limits and usage of JetStream; raises if JetStream is off."""
