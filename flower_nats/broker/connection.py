@@ -1,20 +1,22 @@
 """The one seam to NATS: about as many verbs as the runtime needs, and nobody else imports the driver.
 
 Every verb on a stream is answered by the stream's leader, so that one process reads what another has
-just written; only `fetch` (content-addressed data, which cannot be stale) may be served by a
-follower. A fault of the broker, a leader election or a lost connection is waited out for `patience`
-seconds and then raised as `Unavailable`.
+just written; only `fetch` (content-addressed data, which cannot be stale) and `bulk` (whose end proves
+nothing) may be served by a follower. A fault of the broker, a leader election or a lost connection is
+waited out for `patience` seconds and then raised as `Unavailable`.
 """
 
 import asyncio
-import base64
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
+from nats.aio.msg import Msg
+
 from flower_nats.broker.core import ATTEMPT, PATIENCE, BrokerRefused, CoreConnection, Headers
+from flower_nats.broker.records import Record, of_any, of_leader
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 _QUICK_ATTEMPTS = ((3.0, 1.0), (10.0, 2.0))
@@ -27,6 +29,8 @@ _SMALL = 64 * 1024
 
 _LONGEST_TTL = 10 * 365 * 86400.0
 """Seconds; nats-server counts nanoseconds in 64 bits, and loses at once what is to live beyond them."""
+
+_STATUS = "Status"
 
 _NOT_FOUND = 10037
 _STREAM_NOT_FOUND = 10059
@@ -50,18 +54,6 @@ _PASSING = frozenset(
 
 class WrongSequence(FlowerNatsError):
     """Somebody else has written this subject since it was read."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """A message as a stream holds it."""
-
-    subject: str
-    sequence: int
-    data: bytes
-    headers: Headers = field(default_factory=dict)
-    time: str = ""
-    """When the broker stored it, RFC 3339."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +126,41 @@ class Connection(CoreConnection):
                 self.retries += 1
                 await asyncio.sleep(0.1)
                 continue
-            headers = answer.headers or {}
-            if headers.get("Status") == "404":
+            if (answer.headers or {}).get(_STATUS) == "404":
                 return None
-            return Record(
-                headers.get("Nats-Subject", subject),
-                int(headers.get("Nats-Sequence", "0")),
-                answer.data,
-                headers,
-                headers.get("Nats-Time-Stamp", ""),
-            )
+            return of_any(answer)
+
+    async def bulk(
+        self,
+        stream: str,
+        subject: str,
+        after: int,
+        take: Callable[[Record], None],
+        *,
+        size: int,
+        timeout: float,
+    ) -> None:
+        """Give `take` what follows sequence `after` on `subject`, in order, with nothing left out.
+
+        By one request, and perhaps from a follower, which may not have the newest. A message that is
+        lost on its way ends it, as do `size` bytes: `next` tells whether there is more. Raises
+        `Unavailable` if it has not ended after `timeout` seconds; what was taken by then counts.
+        """
+        request = {"next_by_subj": subject, "seq": after + 1, "batch": size, "max_bytes": size}
+        previous = "0"
+
+        def hear(answer: Msg) -> bool:
+            nonlocal previous
+            headers = answer.headers or {}
+            # Each message tells the sequence of the one that was sent before it (ADR-31 of NATS).
+            if _STATUS in headers or headers.get("Nats-Last-Sequence") != previous:
+                return True
+            previous = headers["Nats-Sequence"]
+            take(of_any(answer))
+            return False
+
+        body = json.dumps(request).encode()
+        await self.ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout=timeout, enough=hear)
 
     async def subjects(self, stream: str, subject: str) -> list[str]:
         """Return every subject under the filter `subject` that holds a message now."""
@@ -198,14 +215,7 @@ class Connection(CoreConnection):
         answer = await self._api(f"STREAM.MSG.GET.{stream}", request, tolerate=_NOT_FOUND)
         if "error" in answer:
             return None
-        message = answer["message"]
-        return Record(
-            message["subject"],
-            int(message["seq"]),
-            base64.b64decode(message.get("data", "")),
-            _parse_headers(base64.b64decode(message.get("hdrs", ""))),
-            message["time"],
-        )
+        return of_leader(answer["message"])
 
     async def _api(
         self,
@@ -260,11 +270,6 @@ def _raise_error(subject: str, answer: Mapping[str, Any], tolerate: int | None) 
     if error.get("err_code") == _WRONG_SEQUENCE:
         raise WrongSequence(f"{subject}: {error.get('description')}")
     raise BrokerRefused(f"{subject}: {error}")
-
-
-def _parse_headers(raw: bytes) -> dict[str, str]:
-    lines = raw.decode().split("\r\n")[1:]
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines) if key}
 
 
 __all__ = [

@@ -6,7 +6,7 @@ their time is over; here whoever asked hears of a lost connection at once, and a
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -14,6 +14,9 @@ from nats.errors import ConnectionClosedError, NoRespondersError, TimeoutError
 
 _STATUS = "Status"
 _NO_RESPONDERS = "503"
+
+Enough = Callable[[Msg], bool]
+"""Hears an answer; returns whether no further one is waited for."""
 
 
 class Requests:
@@ -23,7 +26,7 @@ class Requests:
         self._client = client
         self._inbox = ""
         self._numbers = itertools.count()
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._waiting: dict[str, tuple[asyncio.Future[Msg], Enough]] = {}
 
     async def start(self) -> None:
         """Open the inbox; once, when the client is connected."""
@@ -36,9 +39,14 @@ class Requests:
         )
 
     async def ask(
-        self, subject: str, body: bytes, headers: Mapping[str, str] | None, timeout: float
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        timeout: float,
+        enough: Enough | None = None,
     ) -> Msg:
-        """Send one request and return the answer.
+        """Send one request and return the answer; of several, the first that is `enough`.
 
         Raises the driver's `NoRespondersError` if nobody listens, `TimeoutError` if no answer comes
         within `timeout` seconds, and `ConnectionClosedError` if the connection breaks meanwhile.
@@ -46,7 +54,7 @@ class Requests:
         loop = asyncio.get_running_loop()
         token = str(next(self._numbers))
         future: asyncio.Future[Msg] = loop.create_future()
-        self._waiting[token] = future
+        self._waiting[token] = future, enough or _first
         timer = loop.call_later(timeout, _fail, future, TimeoutError())
         try:
             await self._client.publish(
@@ -57,19 +65,29 @@ class Requests:
             timer.cancel()
             future.cancel()
             del self._waiting[token]
-        if answer.headers and answer.headers.get(_STATUS) == _NO_RESPONDERS:
+        if _nobody_listens(answer):
             raise NoRespondersError
         return answer
 
     def break_off(self) -> None:
         """Tell those who wait that the connection is lost, and their answers perhaps with it."""
-        for future in self._waiting.values():
+        for future, _ in self._waiting.values():
             _fail(future, ConnectionClosedError())
 
     async def _on_answer(self, message: Msg) -> None:
-        future = self._waiting.get(message.subject[len(self._inbox) :])
-        if future is not None and not future.done():
+        future, enough = self._waiting.get(message.subject[len(self._inbox) :], (None, _first))
+        if future is None or future.done():
+            return
+        if _nobody_listens(message) or enough(message):
             future.set_result(message)
+
+
+def _first(_: Msg) -> bool:
+    return True
+
+
+def _nobody_listens(answer: Msg) -> bool:
+    return answer.headers is not None and answer.headers.get(_STATUS) == _NO_RESPONDERS
 
 
 def _fail(future: "asyncio.Future[Msg]", reason: Exception) -> None:
