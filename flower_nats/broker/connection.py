@@ -39,6 +39,9 @@ _DUPLICATE_IN_PROCESS = 10158
 _WRITE_IN_PROCESS = 10164
 _WRONG_SEQUENCE = 10071
 
+# The server's disk, or as much of it as JetStream may take; the stream's own limit.
+_NO_ROOM = frozenset({10023, 10077})
+
 # Not enough servers are there yet; the same message, or another whose expectation covers the same
 # subjects, was sent before and its copies are being made: whether it will stand is not known yet.
 _PASSING = frozenset(
@@ -54,6 +57,10 @@ _PASSING = frozenset(
 
 class WrongSequence(FlowerNatsError):
     """Somebody else has written this subject since it was read."""
+
+
+class NoRoom(Unavailable):
+    """A message cannot be stored until something else is removed."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Connection(CoreConnection):
         expect: tuple[str, int] | None = None,
         ttl: float = 0.0,
         patience: float = PATIENCE,
+        await_room: bool = True,
     ) -> Stored:
         """Store a message in the stream that owns `subject`; return once it is safe there.
 
@@ -85,6 +93,7 @@ class Connection(CoreConnection):
         window). `expect` is a subject filter and the sequence that its newest message must have (0:
         no such message); the broker checks it, and `WrongSequence` is raised if it has another.
         `ttl`, in seconds, lets the message vanish by itself; one of more than ten years counts as ten.
+        `NoRoom` is raised when `patience` is over, or at once without `await_room`.
         """
         all_headers = dict(headers or {})
         if message_id:
@@ -94,7 +103,7 @@ class Connection(CoreConnection):
             all_headers["Nats-Expected-Last-Subject-Sequence-Subject"] = expect[0]
         if ttl:
             all_headers["Nats-TTL"] = f"{max(1, int(min(ttl, _LONGEST_TTL) + 0.999))}s"
-        answer = await self._patiently(subject, data, all_headers, patience)
+        answer = await self._patiently(subject, data, all_headers, patience, await_room=await_room)
         return Stored(int(answer["seq"]), bool(answer.get("duplicate", False)))
 
     async def next(self, stream: str, subject: str, after: int = 0) -> Record | None:
@@ -235,6 +244,8 @@ class Connection(CoreConnection):
         headers: Headers | None,
         patience: float,
         tolerate: int | None = None,
+        *,
+        await_room: bool = True,
     ) -> dict[str, Any]:
         deadline = time.monotonic() + patience
         while True:
@@ -244,8 +255,9 @@ class Connection(CoreConnection):
                 answer = cast(dict[str, Any], json.loads(message.data))
                 _raise_error(subject, answer, tolerate)
                 return answer
-            except Unavailable:
-                if time.monotonic() > deadline:
+            except Unavailable as exc:
+                hopeless = isinstance(exc, NoRoom) and not await_room
+                if hopeless or time.monotonic() > deadline:
                     raise
             self.retries += 1
             await asyncio.sleep(0.1)
@@ -265,6 +277,8 @@ def _raise_error(subject: str, answer: Mapping[str, Any], tolerate: int | None) 
     error = answer.get("error")
     if error is None or error.get("err_code", 0) == tolerate:
         return
+    if error.get("err_code") in _NO_ROOM:
+        raise NoRoom(f"{subject}: {error.get('description')}")
     if error.get("code") == 503 or error.get("err_code") in _PASSING:
         raise Unavailable(f"{subject}: {error.get('description')}")
     if error.get("err_code") == _WRONG_SEQUENCE:
@@ -277,6 +291,7 @@ __all__ = [
     "BrokerRefused",
     "Connection",
     "Headers",
+    "NoRoom",
     "Record",
     "Stored",
     "WrongSequence",

@@ -18,8 +18,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from flower_nats.broker import subjects
-from flower_nats.broker.connection import Connection, Record, WrongSequence
+from flower_nats.broker.connection import (
+    BrokerRefused,
+    Connection,
+    NoRoom,
+    Record,
+    WrongSequence,
+)
+from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
+
+log = get_logger(__name__)
 
 _STREAM = subjects.LOGS_STREAM
 
@@ -143,22 +152,36 @@ class RunLogs:
     async def replace(self, run_id: int, notice: str) -> None:
         """Remove a run's log and leave a notice in its place; of a run without one, leave nothing.
 
-        To do it again, or at once with somebody else, changes nothing more.
+        Nothing is left either if there is no room for a notice, not even in the place of the lines. To
+        do it again, or at once with somebody else, changes nothing more.
         """
         subject = subjects.log(run_id)
         newest = await self._connection.last(_STREAM, subject)
         while newest is not None and _REPLACED not in newest.headers:
             # Before anything is removed: whoever dies in between leaves a log that says too much.
-            with suppress(WrongSequence):
+            try:
                 await self._connection.store(
                     subject,
                     notice.encode(),
                     headers={_REPLACED: "1"},
                     expect=(subject, newest.sequence),
+                    await_room=False,
                 )
+            except WrongSequence:
+                pass
+            except (NoRoom, BrokerRefused) as exc:
+                await self._make_room(run_id, newest, str(exc))
             newest = await self._connection.last(_STREAM, subject)
         if newest is not None:
             await self._connection.purge(_STREAM, subject, up_to=newest.sequence)
+
+    async def _make_room(self, run_id: int, newest: Record, reason: str) -> None:
+        """Remove a log up to its newest record, or, where that is the only one, the log."""
+        # To remove something takes no room.
+        if await self._connection.purge(_STREAM, newest.subject, up_to=newest.sequence):
+            return
+        if await self._connection.purge(_STREAM, newest.subject, up_to=newest.sequence + 1):
+            log.warning("log_removed_without_notice", run_id=run_id, reason=reason)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Reading a run's log: whole, in order and once, however long it and the way to the broker are."""
+"""A run's log is read whole, in order and once, however long it and the way to the broker are."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
-from flower_nats.broker.connection import Connection
+from flower_nats.broker.connection import BrokerRefused, Connection
 from flower_nats.broker.requests import Requests
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_cluster import NatsCluster
+from flower_nats.embedded.nats_server import NatsServer
 
 RUN, OTHER = 1, 2
 MANY = 2000
@@ -152,6 +154,34 @@ async def test_what_is_there_does_not_wait_for_what_comes_slowly(
 
     assert first and second
     assert "".join(lines(0, MANY)).startswith(first + second)
+
+
+class Limited(NatsServer):
+    """A server whose account may store a megabyte."""
+
+    def _config(self) -> dict[str, Any]:
+        config = super()._config()
+        config["accounts"]["FLOWER"]["jetstream"] = {"max_file": 1_000_000}
+        return config
+
+
+async def test_a_log_is_replaced_though_the_account_has_no_room(data_dir: Path) -> None:
+    server = Limited(data_dir)
+    connection = await Connection.connect([await server.start()], "test")
+    try:
+        await ensure_streams(connection)
+        for size in (10_000, 100, 1):
+            with pytest.raises(BrokerRefused, match="limits exceeded"):
+                while True:
+                    await store(connection, "x" * size)
+
+        await RunLogs(connection).replace(RUN, "removed\n")
+
+        assert await read_to_end(RunLogs(connection)) == ["removed\n"]
+        await store(connection, "x" * 10_000, run_id=OTHER)
+    finally:
+        await connection.close()
+        await server.stop()
 
 
 async def test_every_server_of_a_cluster_gives_lines_as_soon_as_they_are_stored(
