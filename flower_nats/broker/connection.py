@@ -1,20 +1,22 @@
 """The one seam to NATS: about as many verbs as the runtime needs, and nobody else imports the driver.
 
 Every verb on a stream is answered by the stream's leader, so that one process reads what another has
-just written; only `fetch` (content-addressed data, which cannot be stale) may be served by a
-follower. A fault of the broker, a leader election or a lost connection is waited out for `patience`
-seconds and then raised as `Unavailable`.
+just written; only `fetch` (content-addressed data, which cannot be stale) and `bulk` (whose end proves
+nothing) may be served by a follower. A fault of the broker, a leader election or a lost connection is
+waited out for `patience` seconds and then raised as `Unavailable`.
 """
 
 import asyncio
-import base64
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
+from nats.aio.msg import Msg
+
 from flower_nats.broker.core import ATTEMPT, PATIENCE, BrokerRefused, CoreConnection, Headers
+from flower_nats.broker.records import Record, of_any, of_leader
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 _QUICK_ATTEMPTS = ((3.0, 1.0), (10.0, 2.0))
@@ -28,12 +30,17 @@ _SMALL = 64 * 1024
 _LONGEST_TTL = 10 * 365 * 86400.0
 """Seconds; nats-server counts nanoseconds in 64 bits, and loses at once what is to live beyond them."""
 
+_STATUS = "Status"
+
 _NOT_FOUND = 10037
 _STREAM_NOT_FOUND = 10059
 _NO_SUITABLE_PEERS = 10005
 _DUPLICATE_IN_PROCESS = 10158
 _WRITE_IN_PROCESS = 10164
 _WRONG_SEQUENCE = 10071
+
+# The server's disk, or as much of it as JetStream may take; the stream's own limit.
+_NO_ROOM = frozenset({10023, 10077})
 
 # Not enough servers are there yet; the same message, or another whose expectation covers the same
 # subjects, was sent before and its copies are being made: whether it will stand is not known yet.
@@ -52,16 +59,8 @@ class WrongSequence(FlowerNatsError):
     """Somebody else has written this subject since it was read."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """A message as a stream holds it."""
-
-    subject: str
-    sequence: int
-    data: bytes
-    headers: Headers = field(default_factory=dict)
-    time: str = ""
-    """When the broker stored it, RFC 3339."""
+class NoRoom(Unavailable):
+    """A message cannot be stored until something else is removed."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,7 @@ class Connection(CoreConnection):
         expect: tuple[str, int] | None = None,
         ttl: float = 0.0,
         patience: float = PATIENCE,
+        await_room: bool = True,
     ) -> Stored:
         """Store a message in the stream that owns `subject`; return once it is safe there.
 
@@ -93,6 +93,7 @@ class Connection(CoreConnection):
         window). `expect` is a subject filter and the sequence that its newest message must have (0:
         no such message); the broker checks it, and `WrongSequence` is raised if it has another.
         `ttl`, in seconds, lets the message vanish by itself; one of more than ten years counts as ten.
+        `NoRoom` is raised when `patience` is over, or at once without `await_room`.
         """
         all_headers = dict(headers or {})
         if message_id:
@@ -102,7 +103,7 @@ class Connection(CoreConnection):
             all_headers["Nats-Expected-Last-Subject-Sequence-Subject"] = expect[0]
         if ttl:
             all_headers["Nats-TTL"] = f"{max(1, int(min(ttl, _LONGEST_TTL) + 0.999))}s"
-        answer = await self._patiently(subject, data, all_headers, patience)
+        answer = await self._patiently(subject, data, all_headers, patience, await_room=await_room)
         return Stored(int(answer["seq"]), bool(answer.get("duplicate", False)))
 
     async def next(self, stream: str, subject: str, after: int = 0) -> Record | None:
@@ -134,16 +135,41 @@ class Connection(CoreConnection):
                 self.retries += 1
                 await asyncio.sleep(0.1)
                 continue
-            headers = answer.headers or {}
-            if headers.get("Status") == "404":
+            if (answer.headers or {}).get(_STATUS) == "404":
                 return None
-            return Record(
-                headers.get("Nats-Subject", subject),
-                int(headers.get("Nats-Sequence", "0")),
-                answer.data,
-                headers,
-                headers.get("Nats-Time-Stamp", ""),
-            )
+            return of_any(answer)
+
+    async def bulk(
+        self,
+        stream: str,
+        subject: str,
+        after: int,
+        take: Callable[[Record], None],
+        *,
+        size: int,
+        timeout: float,
+    ) -> None:
+        """Give `take` what follows sequence `after` on `subject`, in order, with nothing left out.
+
+        By one request, and perhaps from a follower, which may not have the newest. A message that is
+        lost on its way ends it, as do `size` bytes: `next` tells whether there is more. Raises
+        `Unavailable` if it has not ended after `timeout` seconds; what was taken by then counts.
+        """
+        request = {"next_by_subj": subject, "seq": after + 1, "batch": size, "max_bytes": size}
+        previous = "0"
+
+        def hear(answer: Msg) -> bool:
+            nonlocal previous
+            headers = answer.headers or {}
+            # Each message tells the sequence of the one that was sent before it (ADR-31 of NATS).
+            if _STATUS in headers or headers.get("Nats-Last-Sequence") != previous:
+                return True
+            previous = headers["Nats-Sequence"]
+            take(of_any(answer))
+            return False
+
+        body = json.dumps(request).encode()
+        await self.ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout=timeout, enough=hear)
 
     async def subjects(self, stream: str, subject: str) -> list[str]:
         """Return every subject under the filter `subject` that holds a message now."""
@@ -175,8 +201,9 @@ class Connection(CoreConnection):
     async def ensure_stream(self, config: Mapping[str, Any]) -> None:
         """Create a stream, or bring an existing one to this configuration.
 
-        An existing one never loses copies by this. Raises `Unavailable` as long as too few servers
-        of the cluster are there for the copies of a new one.
+        An existing one never loses copies by this, nor what `config` does not name: an operator may
+        have set it. Raises `Unavailable` as long as too few servers of the cluster are there for
+        the copies of a new one.
         """
         name = str(config["name"])
         existing = await self._api(f"STREAM.INFO.{name}", {}, tolerate=_STREAM_NOT_FOUND)
@@ -187,7 +214,7 @@ class Connection(CoreConnection):
         copies = max(int(present["num_replicas"]), int(config["num_replicas"]))
         wanted = {**config, "num_replicas": copies}
         if any(present.get(key) != value for key, value in wanted.items()):
-            await self._api(f"STREAM.UPDATE.{name}", wanted)
+            await self._api(f"STREAM.UPDATE.{name}", {**present, **wanted})
 
     async def account(self, patience: float = PATIENCE) -> dict[str, Any]:
         """Return the broker's limits and usage of JetStream; raises if JetStream is off."""
@@ -197,14 +224,7 @@ class Connection(CoreConnection):
         answer = await self._api(f"STREAM.MSG.GET.{stream}", request, tolerate=_NOT_FOUND)
         if "error" in answer:
             return None
-        message = answer["message"]
-        return Record(
-            message["subject"],
-            int(message["seq"]),
-            base64.b64decode(message.get("data", "")),
-            _parse_headers(base64.b64decode(message.get("hdrs", ""))),
-            message["time"],
-        )
+        return of_leader(answer["message"])
 
     async def _api(
         self,
@@ -224,6 +244,8 @@ class Connection(CoreConnection):
         headers: Headers | None,
         patience: float,
         tolerate: int | None = None,
+        *,
+        await_room: bool = True,
     ) -> dict[str, Any]:
         deadline = time.monotonic() + patience
         while True:
@@ -233,8 +255,9 @@ class Connection(CoreConnection):
                 answer = cast(dict[str, Any], json.loads(message.data))
                 _raise_error(subject, answer, tolerate)
                 return answer
-            except Unavailable:
-                if time.monotonic() > deadline:
+            except Unavailable as exc:
+                hopeless = isinstance(exc, NoRoom) and not await_room
+                if hopeless or time.monotonic() > deadline:
                     raise
             self.retries += 1
             await asyncio.sleep(0.1)
@@ -254,6 +277,8 @@ def _raise_error(subject: str, answer: Mapping[str, Any], tolerate: int | None) 
     error = answer.get("error")
     if error is None or error.get("err_code", 0) == tolerate:
         return
+    if error.get("err_code") in _NO_ROOM:
+        raise NoRoom(f"{subject}: {error.get('description')}")
     if error.get("code") == 503 or error.get("err_code") in _PASSING:
         raise Unavailable(f"{subject}: {error.get('description')}")
     if error.get("err_code") == _WRONG_SEQUENCE:
@@ -261,16 +286,12 @@ def _raise_error(subject: str, answer: Mapping[str, Any], tolerate: int | None) 
     raise BrokerRefused(f"{subject}: {error}")
 
 
-def _parse_headers(raw: bytes) -> dict[str, str]:
-    lines = raw.decode().split("\r\n")[1:]
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines) if key}
-
-
 __all__ = [
     "PATIENCE",
     "BrokerRefused",
     "Connection",
     "Headers",
+    "NoRoom",
     "Record",
     "Stored",
     "WrongSequence",

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Self
 
 from nats.aio.client import Client
@@ -13,7 +12,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 
-from flower_nats.broker.requests import Requests
+from flower_nats.broker.requests import Enough, Requests
 from flower_nats.broker.urls import login, without_login
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError, Unavailable
@@ -168,14 +167,19 @@ class CoreConnection:
         return subscription
 
     async def ask(
-        self, subject: str, body: bytes, headers: Headers | None = None, timeout: float = ATTEMPT
+        self,
+        subject: str,
+        body: bytes,
+        headers: Headers | None = None,
+        timeout: float = ATTEMPT,
+        enough: Enough | None = None,
     ) -> Msg:
-        """Send one request and return the answer.
+        """Send one request and return the answer; of several, the first that is `enough`.
 
-        Raises `Unavailable` if nobody listens or no answer comes within `timeout` seconds.
+        Raises `Unavailable` if nobody listens or no such answer comes within `timeout` seconds.
         """
         try:
-            return await self._requests.ask(subject, body, headers, timeout)
+            return await self._requests.ask(subject, body, headers, timeout, enough)
         except MaxPayloadError as exc:
             raise BrokerRefused(f"{len(body)} bytes are more than the broker takes") from exc
         except NoRespondersError as exc:
@@ -186,30 +190,6 @@ class CoreConnection:
     def break_off(self, prefix: str) -> None:
         """Let requests on subjects that begin so fail with `Unavailable`: their answers may not come."""
         self._requests.break_off(prefix)
-
-    async def ask_all(self, subject: str, hear: Callable[[Msg], bool], timeout: float) -> None:
-        """Send one request to all who listen, and `hear` each answer until it says that it is enough.
-
-        Returns after `timeout` seconds at the latest. Raises `Unavailable` if nobody listens.
-        """
-        inbox = self._client.new_inbox()
-        answers = await self._client.subscribe(inbox)
-        try:
-            async with asyncio.timeout(timeout):
-                await self._client.publish(subject, b"", reply=inbox)
-                while True:
-                    message = await answers.next_msg(timeout=None)
-                    if (message.headers or {}).get("Status") == "503":
-                        raise Unavailable(f"nobody serves {subject}")
-                    if hear(message):
-                        return
-        except TimeoutError:
-            return
-        except (NatsError, OSError) as exc:
-            raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
-        finally:
-            with suppress(NatsError):
-                await answers.unsubscribe()
 
     async def answer(self, request: Msg, body: bytes, headers: Headers) -> None:
         """Answer a request that came by `subscribe`."""

@@ -81,7 +81,7 @@ async def _settings(connection: Connection, wanted: set[str]) -> dict[str, str]:
         heard[name] = ALWAYS if config.get("sync_always") else f"{seconds:g} s"
         return wanted <= heard.keys()
 
-    # Nobody may ask them, if so: others have answered a request on a stream just now.
+    # Time is over; or nobody may ask them, if so: others have answered a request on a stream just now.
     with suppress(Unavailable):
-        await connection.ask_all(_SETTINGS, hear, _HEAR_SECONDS)
+        await connection.ask(_SETTINGS, b"", timeout=_HEAR_SECONDS, enough=hear)
     return heard

@@ -6,8 +6,9 @@ their time is over; here whoever asked hears of a lost connection at once, and a
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -15,6 +16,17 @@ from nats.errors import ConnectionClosedError, NoRespondersError, TimeoutError
 
 _STATUS = "Status"
 _NO_RESPONDERS = "503"
+
+Enough = Callable[[Msg], bool]
+"""Hears an answer; returns whether no further one is waited for."""
+
+
+class _Waiting(NamedTuple):
+    """A request that waits for its answer."""
+
+    subject: str
+    future: "asyncio.Future[Msg]"
+    enough: Enough
 
 
 class Requests:
@@ -24,7 +36,7 @@ class Requests:
         self._client = client
         self._inbox = ""
         self._numbers = itertools.count()
-        self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._connected = asyncio.Event()
 
     async def start(self) -> None:
@@ -39,9 +51,14 @@ class Requests:
         self.go_on()
 
     async def ask(
-        self, subject: str, body: bytes, headers: Mapping[str, str] | None, timeout: float
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        timeout: float,
+        enough: Enough | None = None,
     ) -> Msg:
-        """Send one request and return the answer.
+        """Send one request and return the answer; of several, the first that is `enough`.
 
         Raises the driver's `NoRespondersError` if nobody listens, `TimeoutError` if no answer comes
         within `timeout` seconds, and `ConnectionClosedError` if there is no connection in that time
@@ -53,7 +70,7 @@ class Requests:
             await self._until_connected(timeout)
         token = str(next(self._numbers))
         future: asyncio.Future[Msg] = loop.create_future()
-        self._waiting[token] = subject, future
+        self._waiting[token] = _Waiting(subject, future, enough or _first)
         timer = loop.call_at(deadline, _fail, future, TimeoutError())
         try:
             await self._client.publish(
@@ -64,7 +81,7 @@ class Requests:
             timer.cancel()
             future.cancel()
             del self._waiting[token]
-        if answer.headers and answer.headers.get(_STATUS) == _NO_RESPONDERS:
+        if _nobody_listens(answer):
             raise NoRespondersError
         return answer
 
@@ -91,14 +108,24 @@ class Requests:
 
     def break_off(self, prefix: str = "") -> None:
         """Tell those who wait for an answer on a subject that begins so that it may not come."""
-        for subject, future in self._waiting.values():
+        for subject, future, _ in self._waiting.values():
             if subject.startswith(prefix):
                 _fail(future, ConnectionClosedError())
 
     async def _on_answer(self, message: Msg) -> None:
-        _, future = self._waiting.get(message.subject[len(self._inbox) :], ("", None))
-        if future is not None and not future.done():
-            future.set_result(message)
+        waiting = self._waiting.get(message.subject[len(self._inbox) :])
+        if waiting is None or waiting.future.done():
+            return
+        if _nobody_listens(message) or waiting.enough(message):
+            waiting.future.set_result(message)
+
+
+def _first(_: Msg) -> bool:
+    return True
+
+
+def _nobody_listens(answer: Msg) -> bool:
+    return answer.headers is not None and answer.headers.get(_STATUS) == _NO_RESPONDERS
 
 
 def _fail(future: "asyncio.Future[Msg]", reason: Exception) -> None:

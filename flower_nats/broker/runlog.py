@@ -14,10 +14,21 @@ ones their writer has seen, so that a writer that was stopped in between cannot 
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from flower_nats.broker import subjects
-from flower_nats.broker.connection import Connection, Record, WrongSequence
+from flower_nats.broker.connection import (
+    BrokerRefused,
+    Connection,
+    NoRoom,
+    Record,
+    WrongSequence,
+)
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import Unavailable
+
+log = get_logger(__name__)
 
 _STREAM = subjects.LOGS_STREAM
 
@@ -29,6 +40,12 @@ _TURN = 0.01
 
 _BATCH_BYTES = 8 * 1024 * 1024
 """Bytes after which a read is handed on: `flwr log --show` prints only the first batch."""
+
+_BULK_BYTES = 1024 * 1024
+"""Bytes that are asked for at once: no more than that is sent in vain if some of it is lost."""
+
+_READ_SECONDS = 1.5
+"""Seconds after which a read that has anything is handed on: `flwr log --show` waits for 5."""
 
 
 class LogSource(Protocol):
@@ -92,38 +109,96 @@ class RunLogs:
     async def read(self, run_id: int, after: int) -> tuple[str, int]:
         """Return the text after position `after` and the position it reaches.
 
-        The text is empty if there is no more.
+        The text is empty if there is no more. It may be less than there is: see `_BATCH_BYTES` and
+        `_READ_SECONDS`.
         """
-        pieces: list[bytes] = []
-        size = 0
-        while size < _BATCH_BYTES:
-            record = await self._connection.next(_STREAM, subjects.log(run_id), after)
-            if record is None:
-                break
-            pieces.append(record.data)
-            size += len(record.data)
-            after = record.sequence
-        return b"".join(pieces).decode("utf-8", "replace"), after
+        batch = _Batch(subjects.log(run_id), after)
+        if await self._take_next(batch):
+            with suppress(TimeoutError, Unavailable):
+                async with asyncio.timeout(_READ_SECONDS):
+                    await self._fill(batch)
+        return b"".join(batch.pieces).decode("utf-8", "replace"), batch.position
+
+    async def _fill(self, batch: "_Batch") -> None:
+        """Take what there is: in bulk while that gives anything, and else, and at last, by `next`.
+
+        What one call adds while somebody follows is mostly one record, which `next` alone gets.
+        """
+        in_bulk = True
+        while batch.size < _BATCH_BYTES and await self._take_next(batch):
+            if in_bulk:
+                in_bulk = await self._take_bulk(batch)
+
+    async def _take_bulk(self, batch: "_Batch") -> bool:
+        before = batch.position
+        # A follower that hangs leaves half of the time to `next`.
+        with suppress(Unavailable):
+            await self._connection.bulk(
+                _STREAM,
+                batch.subject,
+                before,
+                batch.take,
+                size=_BULK_BYTES,
+                timeout=_READ_SECONDS / 2,
+            )
+        return batch.position > before
+
+    async def _take_next(self, batch: "_Batch") -> bool:
+        record = await self._connection.next(_STREAM, batch.subject, batch.position)
+        if record is not None:
+            batch.take(record)
+        return record is not None
 
     async def replace(self, run_id: int, notice: str) -> None:
         """Remove a run's log and leave a notice in its place; of a run without one, leave nothing.
 
-        To do it again, or at once with somebody else, changes nothing more.
+        Nothing is left either if there is no room for a notice, not even in the place of the lines. To
+        do it again, or at once with somebody else, changes nothing more.
         """
         subject = subjects.log(run_id)
         newest = await self._connection.last(_STREAM, subject)
         while newest is not None and _REPLACED not in newest.headers:
             # Before anything is removed: whoever dies in between leaves a log that says too much.
-            with suppress(WrongSequence):
+            try:
                 await self._connection.store(
                     subject,
                     notice.encode(),
                     headers={_REPLACED: "1"},
                     expect=(subject, newest.sequence),
+                    await_room=False,
                 )
+            except WrongSequence:
+                pass
+            except (NoRoom, BrokerRefused) as exc:
+                await self._make_room(run_id, newest, str(exc))
             newest = await self._connection.last(_STREAM, subject)
         if newest is not None:
             await self._connection.purge(_STREAM, subject, up_to=newest.sequence)
+
+    async def _make_room(self, run_id: int, newest: Record, reason: str) -> None:
+        """Remove a log up to its newest record, or, where that is the only one, the log."""
+        # To remove something takes no room.
+        if await self._connection.purge(_STREAM, newest.subject, up_to=newest.sequence):
+            return
+        if await self._connection.purge(_STREAM, newest.subject, up_to=newest.sequence + 1):
+            log.warning("log_removed_without_notice", run_id=run_id, reason=reason)
+
+
+@dataclass
+class _Batch:
+    """What one read has come to."""
+
+    subject: str
+    position: int
+    """Of the newest record in it; at first, of the one before it."""
+    size: int = 0
+    pieces: list[bytes] = field(default_factory=list)
+
+    def take(self, record: Record) -> None:
+        """Add the record that follows."""
+        self.position = record.sequence
+        self.size += len(record.data)
+        self.pieces.append(record.data)
 
 
 def _remainder(data: bytes, earlier: Record, source: LogSource, limit: int) -> bytes:

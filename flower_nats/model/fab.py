@@ -1,13 +1,11 @@
 """Flower App Bundles: what a FAB must be before a run is made of it.
 
-A FAB is a zip archive with a `pyproject.toml` at its root. The rules are stock's (flwr 1.33
-`common/config.py`, `supercore/fab_format_version.py`, `supercore/object_ref.py`), because
-`flwr-serverapp` and the SuperNodes apply them again to what we hand them.
+A FAB is a zip archive with a `pyproject.toml` at its root and a list of its files. The rules are
+stock's (flwr 1.33 `common/config.py`, `supercore/fab_format_version.py`, `supercore/object_ref.py`,
+`cli/install.py`), because `flwr-serverapp` and the SuperNodes apply them again to what we hand them.
 """
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ import tomli
 
 from flower_nats.model.config import Config, InvalidConfig, flatten
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats.model.fab_archive import FabArchive
 from flower_nats.model.fab_format import check_format
 from flower_nats.model.task import TaskType
 
@@ -50,19 +49,23 @@ class FabInfo:
 
 
 def read_fab(content: bytes) -> FabInfo:
-    """Check a FAB and return what it says of itself; raises `InvalidFab`."""
+    """Check a FAB and return what it says of itself; raises `InvalidFab`.
+
+    It unpacks the whole FAB, so that an event loop leaves this to a thread.
+    """
     if len(content) > MAX_FAB_BYTES:
         raise InvalidFab(
             f"The app's FAB has {len(content):,} bytes, and at most {MAX_FAB_BYTES:,} "
             "(10 MiB) are accepted. Exclude data and models from it with "
             '"fab-exclude" in pyproject.toml.'
         )
-    text = _read_project(content)
     try:
-        project = _parse_project(text)
+        archive = FabArchive(content)
+        project = _parse_project(_read_project(archive))
         app = _check_sections(project)
         config = flatten(app.get("config", {}))
         check_format(project)
+        archive.check_installable()
     except (InvalidConfig, ValueError) as exc:
         raise InvalidFab(str(exc)) from exc
     # Of the TOML itself, of the tables that it describes, or of a dependency's marker.
@@ -78,21 +81,9 @@ def read_fab(content: bytes) -> FabInfo:
     )
 
 
-def _read_project(content: bytes) -> str:
+def _read_project(archive: FabArchive) -> str:
     """Return the text of the archive's `pyproject.toml`."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if _PROJECT_FILE not in archive.namelist():
-                raise InvalidFab(f"The app's FAB holds no {_PROJECT_FILE}.")
-            with archive.open(_PROJECT_FILE) as file:
-                raw = file.read(_MAX_PROJECT_BYTES + 1)
-    except InvalidFab:
-        raise
-    # A damaged archive makes zipfile and its decompressors raise nearly anything.
-    except Exception as exc:
-        raise InvalidFab(f"The app's FAB is not a readable zip archive ({exc}).") from exc
-    if len(raw) > _MAX_PROJECT_BYTES:
-        raise InvalidFab(f"The app's {_PROJECT_FILE} is larger than {_MAX_PROJECT_BYTES:,} bytes.")
+    raw = archive.read(_PROJECT_FILE, _MAX_PROJECT_BYTES)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as exc:
@@ -109,11 +100,12 @@ def _parse_project(text: str) -> dict[str, Any]:
 
 def _check_sections(project: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check that the sections and properties a FAB needs are there; return `tool.flwr.app`."""
-    problems = [
-        f'property "{name}" must be text and present in [project]'
-        for name in ("name", "version")
-        if not _is_text(_table(project, "project").get(name))
-    ]
+    of_project = _table(project, "project")
+    problems = []
+    if not _is_name(of_project.get("name")):
+        problems.append('property "name" must be text without "/" and present in [project]')
+    if not _is_text(of_project.get("version")):
+        problems.append('property "version" must be text and present in [project]')
     if not isinstance(project.get("project"), dict):
         problems = ["section [project] is missing"]
     app = _table(_table(_table(project, "tool"), "flwr"), "app")
@@ -125,8 +117,10 @@ def _check_sections(project: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _check_app(app: Mapping[str, Any]) -> list[str]:
     problems = []
-    if not _is_text(app.get("publisher")):
-        problems.append('property "publisher" must be text and present in [tool.flwr.app]')
+    if not _is_name(app.get("publisher")):
+        problems.append(
+            'property "publisher" must be text without "/" and present in [tool.flwr.app]'
+        )
     problems += [
         f'property "{key}" in [tool.flwr.app] must be a list of patterns that is not empty'
         for key in _PATTERN_KEYS
@@ -163,6 +157,11 @@ def _table(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _is_text(value: object) -> bool:
     # Some of it goes into a database that holds no NUL.
     return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def _is_name(value: object) -> bool:
+    # Of "publisher/name", stock makes the name of the folder that it installs the app in.
+    return _is_text(value) and "/" not in str(value)
 
 
 def _is_pattern_list(value: object) -> bool:

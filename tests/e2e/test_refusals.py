@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import random
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from tests.e2e.certificates import create_node_key
 from tests.e2e.federation import APPS, Federation, refusal_in
 from tests.e2e.servers import STOCK
+from tests.harness.fabs import PROJECT, archive, pack
 
 DEFAULT_FEDERATION = "@none/default"
 NO_FEDERATION_MANAGEMENT = "[code: 1] SuperLink does not support federation management."
@@ -96,9 +95,10 @@ def test_what_is_not_a_fab_is_refused_with_the_reason_and_leaves_no_run(
     too_large["weights.json"] = random.Random(1).randbytes(11_000_000)
     refused = {
         "not a readable zip archive": b"this is not an archive",
-        "holds no pyproject.toml": archive({"README.md": b"hello"}),
-        "[tool.flwr.app]": archive({"pyproject.toml": b'[project]\nname = "app"\n'}),
-        "10,485,760": archive(too_large),
+        "holds no pyproject.toml": pack({"README.md": b"hello"}),
+        "[tool.flwr.app]": pack({"pyproject.toml": b'[project]\nname = "app"\n'}),
+        "holds no .info/CONTENT": archive([("pyproject.toml", PROJECT.encode())]),
+        "10,485,760": pack(too_large),
     }
 
     for reason, fab in refused.items():
@@ -116,12 +116,3 @@ def test_the_stock_cli_does_not_even_build_a_fab_of_more_than_ten_megabytes(
     (app / "weights.json").write_bytes(random.Random(1).randbytes(11_000_000))
 
     assert "exceeds maximum allowed size of 10,485,760 bytes" in federation.refusal("run", app)
-
-
-def archive(files: dict[str, bytes]) -> bytes:
-    """Return a zip archive of files, by name."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for name, data in files.items():
-            zipped.writestr(name, data)
-    return content.getvalue()

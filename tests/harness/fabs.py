@@ -1,9 +1,11 @@
-"""The smallest FAB that a server takes."""
+"""Small FABs that a server takes and stock installs, and archives that are none."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
+from collections.abc import Iterable, Mapping
 
 PROJECT = """
 [project]
@@ -20,11 +22,33 @@ train.rate = 0.1
 """
 
 
-def make_fab(project: str = PROJECT) -> bytes:
+def make_fab(project: str | bytes = PROJECT) -> bytes:
     """Return a FAB with this pyproject.toml; the same at any time."""
+    return pack({"pyproject.toml": project, "app/server.py": "app = None\n"})
+
+
+def pack(files: Mapping[str, str | bytes]) -> bytes:
+    """Return a FAB of these files by name, with the list of them that stock demands."""
+    contents = {
+        name: content.encode() if isinstance(content, str) else content
+        for name, content in files.items()
+    }
+    return archive({**contents, ".info/CONTENT": list_of(contents).encode()}.items())
+
+
+def list_of(files: Mapping[str, bytes]) -> str:
+    """Return the list `.info/CONTENT` of files: path, SHA-256 and size in bits."""
+    return "\n".join(
+        f"{name},{hashlib.sha256(content).hexdigest()},{len(content) * 8}"
+        for name, content in files.items()
+    )
+
+
+def archive(members: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip archive of members, which may be no FAB."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        # A name alone would be given the time of now.
-        archive.writestr(zipfile.ZipInfo("pyproject.toml"), project)
-        archive.writestr(zipfile.ZipInfo("app/server.py"), "app = None\n")
+    with zipfile.ZipFile(buffer, "w") as zipped:
+        for name, content in members:
+            # A name alone would be given the time of now.
+            zipped.writestr(zipfile.ZipInfo(name), content, method)
     return buffer.getvalue()

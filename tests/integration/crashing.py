@@ -274,6 +274,7 @@ class SteppedConnection(Connection):
         expect: tuple[str, int] | None = None,
         ttl: float = 0.0,
         patience: float = PATIENCE,
+        await_room: bool = True,
     ) -> Stored:
         async def request() -> Stored:
             spelt = self.memory.spell(message_id) if message_id else ""

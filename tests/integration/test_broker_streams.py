@@ -1,6 +1,7 @@
-"""Streams that a server of the cluster does not know yet, because another superlink makes them now."""
+"""Streams that another superlink makes right now, and streams that somebody has set something on."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -33,3 +34,20 @@ async def test_a_stream_that_is_about_to_be_there_is_waited_for(
 
     _, purged, newest, subjects = await asked
     assert (purged, newest, subjects) == (0, None, [])
+
+
+async def test_what_an_operator_has_set_on_a_stream_stays(
+    connection: Connection, missing: str
+) -> None:
+    ours = {"name": missing, "subjects": ["late"], "num_replicas": 1, "discard": "new"}
+    await connection.ensure_stream(ours)
+    theirs = {"max_bytes": 1_000_000, "description": "as we like it", "metadata": {"team": "a"}}
+    update = json.dumps({**(await connection.info(missing))["config"], **theirs}).encode()
+    await connection.ask(f"$JS.API.STREAM.UPDATE.{missing}", update)
+
+    await connection.ensure_stream({**ours, "subjects": ["late", "later"]})
+
+    config = (await connection.info(missing))["config"]
+    assert config["subjects"] == ["late", "later"]
+    assert (config["max_bytes"], config["description"]) == (1_000_000, "as we like it")
+    assert config["metadata"]["team"] == "a"

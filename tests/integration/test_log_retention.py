@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from structlog.testing import capture_logs
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
@@ -78,6 +81,24 @@ def logs(gateway: Gateway) -> Logs:
     return Logs(gateway)
 
 
+@asynccontextmanager
+async def full(connection: Connection) -> AsyncIterator[None]:
+    """Let the logs' stream have no room for more than it holds now."""
+
+    async def limit(size: int) -> None:
+        config = {**info["config"], "max_bytes": size}
+        name = f"$JS.API.STREAM.UPDATE.{subjects.LOGS_STREAM}"
+        answer = await connection.ask(name, json.dumps(config).encode())
+        assert "error" not in json.loads(answer.data)
+
+    info = await connection.info(subjects.LOGS_STREAM)
+    await limit(info["state"]["bytes"])
+    try:
+        yield
+    finally:
+        await limit(-1)
+
+
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
         while not await condition():
@@ -117,6 +138,45 @@ async def test_a_log_is_removed_once_whichever_replicas_do_it(logs: Logs) -> Non
     assert await logs.read(apps[0]) == before
     assert await logs.stored(apps[0]) == 1
     assert await Runs(logs.gateway.superlink.database).with_old_logs(DAYS) == []
+
+
+async def test_old_logs_are_removed_when_there_is_no_room_for_more(
+    connection: Connection, logs: Logs
+) -> None:
+    short, long = await logs.run("a\n"), await logs.run("b\n")
+    for _ in range(20):
+        await long.call("PushLogs", appio.PushLogsRequest(run_id=long.run_id, logs=["c\n"]))
+    recent = await logs.run("d\n")
+    for app in (short, long):
+        await logs.age(app, DAYS + 1)
+    with capture_logs() as said:
+        async with full(connection), asyncio.timeout(15):
+            await logs.retention().remove_logs()
+            await recent.call("PushLogs", appio.PushLogsRequest(run_id=recent.run_id, logs=["e\n"]))
+
+    assert await logs.stored(short) == 0
+    without = [one["run_id"] for one in said if one["event"] == "log_removed_without_notice"]
+    assert without == [short.run_id]
+    assert await logs.stored(long) == 1 and "removed" in await logs.read(long)
+    await logs.age(recent, 0)
+    assert await logs.read(recent) == "d\ne\n"
+    assert await Runs(logs.gateway.superlink.database).with_old_logs(DAYS) == []
+
+
+async def test_replicas_that_make_room_at_once_leave_no_lines(
+    connection: Connection, logs: Logs
+) -> None:
+    apps = [await logs.run("a\n") for _ in range(4)]
+    for app in apps:
+        await app.call("PushLogs", appio.PushLogsRequest(run_id=app.run_id, logs=["b\n"]))
+        await logs.age(app, DAYS + 1)
+
+    async with full(connection), asyncio.timeout(15):
+        await asyncio.gather(*(logs.retention().remove_logs() for _ in range(4)))
+
+    for app in apps:
+        text = await logs.read(app)
+        assert await logs.stored(app) <= 1 and "a\n" not in text and "b\n" not in text
 
 
 async def test_a_superlink_removes_old_logs_by_itself(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import pytest
 import tomli
 from flwr.common.config import get_fab_config, get_metadata_from_config
@@ -13,6 +10,7 @@ from hypothesis import strategies as st
 
 from flower_nats.model.fab import MAX_FAB_BYTES, InvalidFab, read_fab
 from flower_nats.model.task import TaskType
+from tests.harness.fabs import pack
 
 PROJECT = """
 [project]
@@ -51,10 +49,7 @@ DEEP = ".".join("a" * 900)
 
 
 def fab(project: str | bytes, name: str = "pyproject.toml") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, project)
-    return buffer.getvalue()
+    return pack({name: project})
 
 
 def reason(content: bytes) -> str:
@@ -107,7 +102,7 @@ def test_an_archive_that_swells_up_is_not_read() -> None:
         (fab(PROJECT.replace("rounds = 3", f"rounds = {'3' * 5000}")), "not valid TOML"),
         (fab(f"{PROJECT}[tool.flwr.app.config.{DEEP}]\n{DEEP} = 1"), "nested too deeply"),
         (fab(PROJECT.replace('"numpy"', f'"numpy; {"(" * 2000}"')), "nested too deeply"),
-        (fab("[project]\n"), '"name" must be text and present'),
+        (fab("[project]\n"), '"name" must be text without "/" and present'),
         (fab("[tool]\n"), "section [project] is missing"),
         (fab("[tool]\n"), "section [tool.flwr.app] is missing"),
         (fab("project = 3\ntool = 4"), "section [project] is missing"),

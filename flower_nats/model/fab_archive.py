@@ -1,0 +1,123 @@
+"""The zip archive that a FAB is, and whether apps can be installed from it.
+
+`flwr-serverapp` and SuperNodes unpack the whole of it into an empty folder and compare the files with
+`.info/CONTENT` (flwr 1.33 `cli/install.py`): a line for each file, `path,SHA-256 in hex,size`. They
+look neither at the size nor at files that are not listed. Here the same is done in memory. What
+depends on the file system there, as how long a name may be, is not looked at.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+
+from flower_nats.model.fab_layout import REMEDY, Layout, quote
+from flower_nats.model.unzip import unpack
+
+MAX_UNPACKED_BYTES = 512 * 1024 * 1024
+"""Fifty times the largest FAB, and more than code and text unpack to; it takes seconds at most.
+
+Without a bound, 10 MiB could unpack to terabytes.
+"""
+
+_MAX_LIST_BYTES = 10 * 1024 * 1024
+"""As the FAB itself: a file takes more of it (twice its name and 76 bytes) than of the list."""
+
+_LIST = ".info/CONTENT"
+
+
+class FabArchive:
+    """The archive of a FAB.
+
+    Whatever is wrong with it is a ValueError, whose text tells its maker what it is and what helps.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        try:
+            self._zip = zipfile.ZipFile(io.BytesIO(content))
+        # A damaged archive makes zipfile and its decompressors raise nearly anything.
+        except Exception as exc:
+            raise ValueError(f"The app's FAB is not a readable zip archive ({exc}).") from exc
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Return a member, which must be there and have at most `limit` bytes."""
+        if name not in self._zip.namelist():
+            raise ValueError(f"The app's FAB holds no {name}.")
+        return self._read(self._zip.getinfo(name), limit)
+
+    def check_installable(self) -> None:
+        """Check that stock Flower could install the app."""
+        layout = Layout(self._zip)
+        self._check_size()
+        digests = {name: self._digest(name) for name in self._names()}
+        for path, digest in self._list(layout):
+            member = layout.find(path)
+            if member is None:
+                raise ValueError(
+                    f"{_LIST} in the app's FAB lists {quote(path)}, which is no file in it. "
+                    f"{REMEDY}"
+                )
+            if digests[member.filename] != digest:
+                raise ValueError(
+                    f"The file {quote(path)} in the app's FAB does not have the SHA-256 that "
+                    f"{_LIST} says. {REMEDY}"
+                )
+
+    def _names(self) -> set[str]:
+        return {name for name in self._zip.namelist() if not name.endswith("/")}
+
+    def _check_size(self) -> None:
+        size = sum(self._zip.getinfo(name).file_size for name in self._names())
+        if size > MAX_UNPACKED_BYTES:
+            raise ValueError(
+                f"The app's FAB unpacks to {size:,} bytes, and at most {MAX_UNPACKED_BYTES:,} "
+                "(512 MiB) are accepted. Exclude data and models from it with "
+                '"fab-exclude" in pyproject.toml.'
+            )
+
+    def _list(self, layout: Layout) -> Iterator[tuple[str, str]]:
+        """Yield path and SHA-256 of each file that the FAB's list names."""
+        listed = layout.find(_LIST)
+        if listed is None:
+            raise ValueError(f"The app's FAB holds no {_LIST}, the list of its files. {REMEDY}")
+        try:
+            text = self._read(listed, _MAX_LIST_BYTES).decode("utf-8")
+        except UnicodeDecodeError as exc:
+            raise ValueError(f"{_LIST} in the app's FAB is not UTF-8 text. {REMEDY}") from exc
+        # Ends of lines as in any text file that Python opens.
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")
+        for line in lines:
+            parts = line.split(",")
+            if len(parts) != 3:
+                raise ValueError(
+                    f"The line {quote(line)} of {_LIST} in the app's FAB is not of the form "
+                    f"path,SHA-256,size. {REMEDY}"
+                )
+            yield parts[0], parts[1]
+
+    def _read(self, member: zipfile.ZipInfo, limit: int) -> bytes:
+        pieces, size = [], 0
+        for piece in self._pieces(member):
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise ValueError(f"The app's {member.filename} is larger than {limit:,} bytes.")
+        return b"".join(pieces)
+
+    def _digest(self, name: str) -> str:
+        digest = hashlib.sha256()
+        for piece in self._pieces(self._zip.getinfo(name)):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _pieces(self, member: zipfile.ZipInfo) -> Iterator[bytes]:
+        try:
+            yield from unpack(self._content, self._zip, member)
+        # As above.
+        except Exception as exc:
+            raise ValueError(
+                "The app's FAB is not a readable zip archive: "
+                f"{quote(member.filename)} cannot be unpacked ({exc or type(exc).__name__}). "
+                f"{REMEDY}"
+            ) from exc
