@@ -125,7 +125,8 @@ LINES = st.lists(
 )
 
 
-@settings(max_examples=300)
+# Each writes files, which takes its time on a machine that is busy.
+@settings(max_examples=300, deadline=None)
 @given(MEMBERS, LINES, st.sampled_from(("\n", "\r\n", "\r", "\n ")), st.booleans())
 def test_whatever_an_archive_holds_it_is_accepted_if_stock_installs_it(
     members: list[tuple[str, bytes]], lines: list[str], separator: str, all_listed: bool
@@ -139,6 +140,7 @@ def test_whatever_an_archive_holds_it_is_accepted_if_stock_installs_it(
     assert accepts(content) == installs(content)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_however_an_archive_is_damaged_it_is_accepted_if_stock_installs_it(data: Any) -> None:
     files = {**FILES, LIST: HONEST.encode()}
