@@ -141,7 +141,11 @@ def in_namespace(namespace: str, *command: str) -> list[str]:
     Not by `ip netns exec`, which gives it a copy of all mounts as well: a disk whose power is cut by a
     test that runs at the same time would then not go when it is unmounted.
     """
-    return ["nsenter", f"--net={netns.NETNS_RUN_DIR}/{namespace}", *command]
+    return [
+        shutil.which("nsenter") or "nsenter",
+        f"--net={netns.NETNS_RUN_DIR}/{namespace}",
+        *command,
+    ]
 
 
 def listener(namespace: str, host: str) -> socket.socket:
