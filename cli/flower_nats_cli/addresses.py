@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from ipaddress import ip_address
 from itertools import combinations
 
 import click
@@ -100,6 +101,14 @@ def reachable(address: str) -> str:
     """Return the address at which this machine reaches a server that listens on `address`."""
     host, port = split_address(address)
     return join_address({EVERYWHERE: LOOPBACK, "::": "::1"}.get(host, host), port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a server that is reached at `address` is on this machine, as far as that tells."""
+    host, _ = split_address(reachable(address))
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def accepts_connections(address: str) -> bool:

@@ -10,7 +10,7 @@ import uvloop
 from flower_nats.settings import SuperlinkSettings
 from flower_nats_cli import given
 from flower_nats_cli import options as opts
-from flower_nats_cli.addresses import LOOPBACK, join_address, reachable
+from flower_nats_cli.addresses import LOOPBACK, is_loopback, join_address, reachable
 from flower_nats_cli.flower import superexec_process
 from flower_nats_cli.supervisor import Supervisor
 
@@ -43,7 +43,11 @@ def _database_argument(value: str) -> str:
 )
 @opts.isolation_option
 @opts.serverappio_address_option
-@opts.insecure_option
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Let its SuperExec connect without TLS, to a gateway on another machine as well.",
+)
 @opts.appio_ca_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
@@ -65,13 +69,19 @@ def superlink(**options: Any) -> None:
 
 
 def superlink_settings(options: given.Options) -> SuperlinkSettings:
-    """Turn the command's options into settings."""
+    """Turn the command's options into settings; raises UsageError."""
     address = options["serverappio_api_address"] or join_address(LOOPBACK, 9091)
     ca_certificate = None if options["insecure"] else options["appio_ssl_ca_certfile"]
+    superexec = given.superexec_settings(options, reachable(address), ca_certificate)
+    if superexec and not (ca_certificate or options["insecure"] or is_loopback(address)):
+        raise click.UsageError(
+            f"The SuperExec would connect to {address} without TLS: give --appio-ssl-ca-certfile, "
+            "or say --insecure; or --isolation process, to run it elsewhere."
+        )
     return SuperlinkSettings(
         nats=options["nats"],
         database=options["database"],
-        superexec=given.superexec_settings(options, reachable(address), ca_certificate),
+        superexec=superexec,
         enable_supernode_auth=options["enable_supernode_auth"],
         log_retention=options["log_retention"],
         health_server_address=options["health_server_address"],

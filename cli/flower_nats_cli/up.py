@@ -161,7 +161,20 @@ Put these three lines into your Flower config (~/.flwr/config.toml):
 {config}
 
 Connect a SuperNode:  flower-supernode {trust} --superlink {state.fleet_api_address}
-Run an app:           flwr run <app> flower-nats --stream
+{_superexec_line(state, settings)}Run an app:           flwr run <app> flower-nats --stream
 See how it is:        flower-nats status --data-dir {data.path}
 End it:               Ctrl-C, or flower-nats down --data-dir {data.path}
 Logs:                 {data.path / "logs"}{health}"""
+
+
+def _superexec_line(state: RunningState, settings: StackSettings) -> str:
+    """Return how to start what runs ServerApps, where that is the user's part."""
+    if settings.superexec is not None:
+        return ""
+    tls, secret = settings.gateway.appio_tls, settings.superexec_auth_secret_file
+    trust = f"--root-certificates {tls.ca_certificate}" if tls else "--insecure"
+    shared = f" --superexec-auth-secret-file {secret}" if secret else ""
+    return (
+        f"Start a SuperExec:    flower-superexec --plugin-type serverapp {trust} "
+        f"--appio-api-address {state.serverappio_api_address}{shared}\n"
+    )

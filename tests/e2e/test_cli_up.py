@@ -217,6 +217,8 @@ def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(tmp_path: P
 
 def test_ctrl_c_ends_everything_within_ten_seconds(own_runtime: Runtime) -> None:
     own_runtime.wait_until_ready()
+    # Its isolation is `process`: to run ServerApps is the user's part.
+    own_runtime.up.wait_for_output("flower-superexec --plugin-type serverapp --insecure")
     family = own_runtime.family()
     started = time.monotonic()
 

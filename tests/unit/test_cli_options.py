@@ -195,6 +195,17 @@ def test_a_superlink_runs_a_superexec_unless_the_operator_does(cli: Cli) -> None
     assert alone.superexec is None
 
 
+@pytest.mark.parametrize("flags", [["--insecure"], ["--isolation", "process"]])
+def test_a_superexec_beside_a_superlink_leaves_the_machine_without_tls_only_if_told(
+    cli: Cli, flags: list[str]
+) -> None:
+    elsewhere = ["--nats", "nats://a", "--database", "postgresql://b"]
+    elsewhere += ["--serverappio-api-address", "gateway.example.org:9091"]
+
+    assert "--appio-ssl-ca-certfile" in cli.run("superlink", *elsewhere).output
+    assert cli.superlink(*elsewhere, *flags).nats == ("nats://a",)
+
+
 def test_the_stock_variable_keeps_superexecs_from_installing(cli: Cli) -> None:
     flags = ["--nats", "nats://a", "--database", "postgresql://b"]
 
