@@ -132,15 +132,17 @@ class NatsServer:
         private_file(self._directory / "nats.conf", json.dumps(self._config(), indent=2))
 
     def _config(self) -> dict[str, Any]:
+        store = private_directory(self._directory / "store")
         return {
             "server_name": self._membership.name if self._membership else "flower-nats-embedded",
             "listen": f"127.0.0.1:{self._port}",
             "ports_file_dir": str(self._directory),
             "max_payload": 8 * 1024 * 1024,
             "jetstream": {
-                "store_dir": str(private_directory(self._directory / "store")),
+                "store_dir": str(store),
                 # By default the server acknowledges up to two minutes before it syncs.
                 "sync_interval": "always",
+                **_share_of_disk(store, self._membership),
             },
             "accounts": {
                 "FLOWER": {
@@ -168,6 +170,19 @@ class NatsServer:
             await asyncio.sleep(_POLL_SECONDS)
         await self._process.stop()
         raise ProcessFailedError(f"nats-server was not ready within {_START_SECONDS:.0f} s.")
+
+
+def _share_of_disk(store: Path, membership: Membership | None) -> dict[str, Any]:
+    """Limit what a member may store, so that all on one disk do not fill it.
+
+    By default each would take three quarters of what is free. A server that has reached its limit
+    refuses to store more until there is room; one that meets a full disk turns JetStream off.
+    """
+    if membership is None:
+        return {}
+    used = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
+    share = shutil.disk_usage(store).free // (len(membership.routes) + 1)
+    return {"max_file_store": used + share}
 
 
 def _cluster_config(membership: Membership | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import nats
 import pytest
 
 from flower_nats.broker import subjects
@@ -76,6 +78,18 @@ async def test_streams_have_three_copies_each_synced(data_dir: Path) -> None:
 
     assert (promise["replicas"], promise["sync"]) == (3, "always")
     assert promise["servers"] == dict.fromkeys(("nats-1", "nats-2", "nats-3"), "always")
+
+
+async def test_members_on_one_disk_leave_room_on_it(data_dir: Path) -> None:
+    async with running_cluster(data_dir) as cluster:
+        client = await nats.connect(cluster.urls[0])
+        answers = await client.subscribe(client.new_inbox())
+        await client.publish("$SYS.REQ.SERVER.PING.VARZ", b"", reply=answers.subject)
+        servers = [json.loads((await answers.next_msg(timeout=5)).data) for _ in cluster.members]
+        await client.close()
+
+    limits = [server["data"]["jetstream"]["config"]["max_storage"] for server in servers]
+    assert 0 < sum(limits) < shutil.disk_usage(data_dir).free
 
 
 async def test_what_is_promised_is_read_from_every_server(data_dir: Path) -> None:
