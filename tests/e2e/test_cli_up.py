@@ -196,8 +196,18 @@ def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*/*.pid"))
 
 
-def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(tmp_path: Path) -> None:
-    runtime = Runtime(tmp_path)
+@pytest.fixture
+def runtime_of_apps(tmp_path: Path) -> Iterator[Runtime]:
+    """A runtime for one test, which runs apps that bring nothing to install."""
+    running = Runtime(tmp_path, "--disable-runtime-dependency-installation")
+    yield running
+    running.up.terminate()
+
+
+def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(
+    runtime_of_apps: Runtime, tmp_path: Path
+) -> None:
+    runtime = runtime_of_apps
     runtime.wait_until_ready()
     write_config(runtime, tmp_path / "flwr-home")
     home = {"FLWR_HOME": str(tmp_path / "flwr-home")}
@@ -212,7 +222,6 @@ def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(tmp_path: P
     write_config(runtime, tmp_path / "flwr-home")
 
     assert "line 2" in log_of(run_id, home)
-    runtime.up.terminate()
 
 
 def test_ctrl_c_ends_everything_within_ten_seconds(own_runtime: Runtime) -> None:
