@@ -60,7 +60,7 @@ def superexec_process(
     return OwnedProcess(
         ProcessSpec(
             name="superexec",
-            command=[str(program), *_superexec_flags(settings)],
+            command=[str(program), *superexec_flags(settings)],
             environment=environment_for(program, **environment),
             log=log,
             pid_file=pid_file,
@@ -68,12 +68,14 @@ def superexec_process(
     )
 
 
-def _superexec_flags(settings: SuperexecSettings) -> Sequence[str]:
-    flags = ["--appio-api-address", settings.appio_api_address, "--plugin-type", "serverapp"]
+def superexec_flags(settings: SuperexecSettings) -> Sequence[str]:
+    """Return the flags of a `flower-superexec` for ServerApps."""
+    flags = ["--plugin-type", "serverapp"]
     if settings.ca_certificate is None:
         flags += ["--insecure"]
     else:
         flags += ["--root-certificates", str(settings.ca_certificate)]
+    flags += ["--appio-api-address", settings.appio_api_address]
     if settings.auth_secret_file is not None:
         flags += ["--superexec-auth-secret-file", str(settings.auth_secret_file)]
     if settings.runtime_dependency_installation:

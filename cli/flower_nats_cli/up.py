@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from flower_nats.logs import get_logger
-from flower_nats.settings import GatewaySettings, Isolation, LogSettings
+from flower_nats.settings import GatewaySettings, Isolation, LogSettings, SuperexecSettings
 from flower_nats.stopping import until
 from flower_nats_cli import given
 from flower_nats_cli import options as opts
@@ -23,7 +24,7 @@ from flower_nats_cli.addresses import (
     reachable,
 )
 from flower_nats_cli.datadir import DataDir, RunningState
-from flower_nats_cli.flower import connection_config
+from flower_nats_cli.flower import SUPEREXEC, connection_config, superexec_flags
 from flower_nats_cli.stack import Stack, StackSettings, names
 
 log = get_logger(__name__)
@@ -171,10 +172,11 @@ def _superexec_line(state: RunningState, settings: StackSettings) -> str:
     """Return how to start what runs ServerApps, where that is the user's part."""
     if settings.superexec is not None:
         return ""
-    tls, secret = settings.gateway.appio_tls, settings.superexec_auth_secret_file
-    trust = f"--root-certificates {tls.ca_certificate}" if tls else "--insecure"
-    shared = f" --superexec-auth-secret-file {secret}" if secret else ""
-    return (
-        f"Start a SuperExec:    flower-superexec --plugin-type serverapp {trust} "
-        f"--appio-api-address {state.serverappio_api_address}{shared}\n"
+    tls = settings.gateway.appio_tls
+    superexec = SuperexecSettings(
+        appio_api_address=state.serverappio_api_address,
+        ca_certificate=tls.ca_certificate if tls else None,
+        auth_secret_file=settings.superexec_auth_secret_file,
+        runtime_dependency_installation=False,
     )
+    return f"Start a SuperExec:    {shlex.join((SUPEREXEC, *superexec_flags(superexec)))}\n"

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 from flower_nats.broker.core import ATTEMPT, PATIENCE, BrokerRefused, CoreConnection, Headers
 from flower_nats.broker.records import Record, of_any, of_leader
+from flower_nats.broker.requests import STATUS
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 _QUICK_ATTEMPTS = ((3.0, 1.0), (10.0, 2.0))
@@ -29,8 +30,6 @@ _SMALL = 64 * 1024
 
 _LONGEST_TTL = 10 * 365 * 86400.0
 """Seconds; nats-server counts nanoseconds in 64 bits, and loses at once what is to live beyond them."""
-
-_STATUS = "Status"
 
 _NOT_FOUND = 10037
 _STREAM_NOT_FOUND = 10059
@@ -135,7 +134,7 @@ class Connection(CoreConnection):
                 self.retries += 1
                 await asyncio.sleep(0.1)
                 continue
-            if (answer.headers or {}).get(_STATUS) == "404":
+            if (answer.headers or {}).get(STATUS) == "404":
                 return None
             return of_any(answer)
 
@@ -162,7 +161,7 @@ class Connection(CoreConnection):
             nonlocal previous
             headers = answer.headers or {}
             # Each message tells the sequence of the one that was sent before it (ADR-31 of NATS).
-            if _STATUS in headers or headers.get("Nats-Last-Sequence") != previous:
+            if STATUS in headers or headers.get("Nats-Last-Sequence") != previous:
                 return True
             previous = headers["Nats-Sequence"]
             take(of_any(answer))

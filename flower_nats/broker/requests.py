@@ -14,7 +14,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, NoRespondersError, TimeoutError
 
-_STATUS = "Status"
+STATUS = "Status"
+"""Header of an answer that is none, such as that nobody listens; its value is a number."""
+
 _NO_RESPONDERS = "503"
 
 Enough = Callable[[Msg], bool]
@@ -125,7 +127,7 @@ def _first(_: Msg) -> bool:
 
 
 def _nobody_listens(answer: Msg) -> bool:
-    return answer.headers is not None and answer.headers.get(_STATUS) == _NO_RESPONDERS
+    return answer.headers is not None and answer.headers.get(STATUS) == _NO_RESPONDERS
 
 
 def _fail(future: "asyncio.Future[Msg]", reason: Exception) -> None:

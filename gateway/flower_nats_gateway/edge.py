@@ -68,7 +68,6 @@ def _unary_handler(method: Method, service: Service) -> Any:
 
     async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(method, service, context) as serving:
-            serving.begin()
             identify = await service.authenticate(serving.call)
             serving.receive(await context.read())
             return await endpoint(serving.call, await identify(serving.call))
@@ -89,7 +88,6 @@ def _bulky_request_handler(method: Method, service: Service, turnstile: Turnstil
 
     async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(method, service, context) as serving:
-            serving.begin()
             identify = await service.authenticate(serving.call)
             async with turnstile.place() as place:
                 serving.receive(await place.transfer(context.read()))
@@ -105,7 +103,6 @@ def _bulky_response_handler(method: Method, service: Service, turnstile: Turnsti
 
     async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(method, service, context) as serving:
-            serving.begin()
             identify = await service.authenticate(serving.call)
             serving.receive(await context.read())
             response = await endpoint(serving.call, await identify(serving.call))
@@ -141,16 +138,9 @@ class _Serving:
         self._context = context
         self._peer: str = context.peer()
         self._in_hand = service.in_hand
-        self._has_begun = False
         self._longest_body = service.longest_body
         metadata = {key: value for key, value in context.invocation_metadata() or ()}
         self.call = Call(method, metadata, self._peer)
-
-    def begin(self) -> None:
-        """Count the call among those in hand, which a gateway that drains lets finish."""
-        if not self._has_begun:
-            self._has_begun = True
-            self._in_hand.begin(self._peer)
 
     def receive(self, body: Any) -> None:
         """Note what was read of the call's body: bytes, or that there is nothing to read.
@@ -160,10 +150,11 @@ class _Serving:
         """
         if body is grpc.aio.EOF:
             raise malformed(f"no body came, or one of more than {self._longest_body} bytes")
-        self.begin()
         self.call.receive(body)
 
     async def __aenter__(self) -> Self:
+        # Among those in hand, which a gateway that drains lets finish, from its first byte.
+        self._in_hand.begin(self._peer)
         return self
 
     async def __aexit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
@@ -171,8 +162,7 @@ class _Serving:
             if isinstance(exc, Exception):
                 await self._abort(exc)
         finally:
-            if self._has_begun:
-                self._in_hand.end(self._peer)
+            self._in_hand.end(self._peer)
 
     async def _abort(self, exc: Exception) -> NoReturn:
         method = self._method
