@@ -16,6 +16,7 @@ either says what the newest of the two was when it looked, and the broker refuse
 | `fn.log.<run>` | log lines of a run |
 | `fn.blob.<id>.<chunk>` | a body too large for one NATS message, on its way between gateway and superlink |
 | `fn.api.<service>.<method>` | a forwarded RPC (request/reply, queue group `superlink`) |
+| `fn.all.<service>.<method>` | a question that every superlink answers: the first answer counts |
 | `fn.wake.…`, `fn.event.…` | hints on core NATS: losing one may delay, never lose |
 """
 
@@ -110,6 +111,19 @@ API = "fn.api."
 def api(service: str, method: str) -> str:
     """Subject on which superlinks serve an RPC."""
     return f"{API}{service}.{method}"
+
+
+_EVERYBODY = "fn.all."
+
+
+def everybody(service: str, method: str) -> str:
+    """Subject on which every superlink serves an RPC that changes nothing."""
+    return f"{_EVERYBODY}{service}.{method}"
+
+
+def rpc(subject: str) -> str:
+    """Return `<service>.<method>` of an `api` or `everybody` subject."""
+    return subject.removeprefix(API).removeprefix(_EVERYBODY)
 
 
 def wake_node(node_id: int) -> str:

@@ -18,7 +18,8 @@ from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats_gateway.call import Call
-from flower_nats_gateway.identities import Identities
+from flower_nats_gateway.identities import Identities, Task
+from flower_nats_gateway.unstored import UnstoredLines
 from flower_nats_gateway.verifier import Verifier
 
 Identify = Callable[[Call], Awaitable[Caller]]
@@ -93,8 +94,15 @@ class FleetAuthenticator:
 class ServerAppIoAuthenticator:
     """Tasks bring their token; SuperExecs prove, if there is a shared secret, that they know it."""
 
-    def __init__(self, identities: Identities, rpc: RpcClient, secret: bytes | None) -> None:
+    def __init__(
+        self,
+        identities: Identities,
+        unstored: UnstoredLines,
+        rpc: RpcClient,
+        secret: bytes | None,
+    ) -> None:
         self._identities = identities
+        self._unstored = unstored
         self._rpc = rpc
         # flwr 1.33 `supercore/auth/superexec.py`: the key is derived from the secret.
         self._key = hmac.digest(secret, b"superexec-auth-v1", "sha256") if secret else None
@@ -107,11 +115,17 @@ class ServerAppIoAuthenticator:
             _check_superexec(call, self._key)
             return self._identify_superexec
         token = call.text(TASK_TOKEN)
-        task = await self._identities.task(token) if token else None
+        task = await self._task(call, token) if token else None
         if task is None or (task.finished and call.method.name not in _FAREWELLS):
             raise _failed("no task has this token" if task is None else "this task is finished")
         caller = Caller(task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token)
         return partial(_the_same, caller)
+
+    async def _task(self, call: Call, token: str) -> Task | None:
+        asking = self._identities.task(token)
+        if call.method.name == "PushLogs":
+            asking = self._unstored.until_known(asking)
+        return await asking
 
     async def _identify_superexec(self, call: Call) -> Caller:
         if hashlib.sha256(call.body).hexdigest() != call.text(SUPEREXEC_BODY):

@@ -89,7 +89,7 @@ class Identities:
             raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, reason, public_details=reason)
 
     async def _ask_node(self, public_key: bytes) -> Node | None:
-        answer = await self._rpc.ask("ResolveNode", public_key=public_key)
+        answer = await self._rpc.look_up("ResolveNode", public_key=public_key)
         # A superlink of before one of these was asked says nothing: then the answer is no.
         if (left := answer.get("left")) is not None:
             return Node(left, has_left=True)
@@ -98,7 +98,7 @@ class Identities:
         return None if answer["node_id"] is None else Node(answer["node_id"], has_left=False)
 
     async def _ask_task(self, token: str) -> Task | None:
-        task = (await self._rpc.ask("ResolveToken", token=token))["task"]
+        task = (await self._rpc.look_up("ResolveToken", token=token))["task"]
         if not task:
             return None
         # As with nodes.
@@ -106,7 +106,7 @@ class Identities:
         return Task(task["task_id"], task["run_id"], task["type"], finished)
 
     async def _ask_run(self, run_id: int) -> RunState | None:
-        answer = await self._rpc.ask("RunState", run_id=run_id)
+        answer = await self._rpc.look_up("RunState", run_id=run_id)
         if answer["status"] is None:
             return None
         return RunState(answer["status"], answer["sub_status"])

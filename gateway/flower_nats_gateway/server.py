@@ -167,7 +167,7 @@ class Gateway:
             ),
             Service(
                 SERVERAPPIO,
-                ServerAppIoAuthenticator(identities, self.rpc, secret),
+                ServerAppIoAuthenticator(identities, unstored, self.rpc, secret),
                 serverappio.endpoints(),
                 forward,
                 {},

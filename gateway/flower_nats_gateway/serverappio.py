@@ -133,7 +133,9 @@ class ServerAppIoService:
         return response.SerializeToString()
 
     async def _known_nodes(self, run_id: int, node_ids: list[int]) -> set[int]:
-        answer = await self._rpc.ask("CheckNodes", run_id=run_id, node_ids=sorted(set(node_ids)))
+        answer = await self._rpc.look_up(
+            "CheckNodes", run_id=run_id, node_ids=sorted(set(node_ids))
+        )
         return {*answer["online"], *answer["offline"]}
 
     async def pull_messages(self, call: Call, caller: Caller) -> bytes:

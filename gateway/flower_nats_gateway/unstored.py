@@ -4,13 +4,15 @@ While the stream of logs has no leader (a NATS server was killed), lines wait fo
 refused in the end for their client to send them again. Stock ServerApps do not wait for that: they push
 their output 3 s after their last lines at the latest, and end 3 s later. So what ends a run waits for
 its lines, and so does who follows its log to the end. Gateways tell each other by hints, which need no
-leader. A gateway that has fallen silent may have lines of any run.
+leader. A gateway that has fallen silent may have lines of any run, and so has one that must still ask
+whose lines they are.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from flower_nats.broker import subjects
@@ -40,6 +42,9 @@ _COUNTS_FOR = {
 }
 """Seconds for which more is to be expected of a run whose lines are said to be so."""
 
+_ANY_RUN = 0
+"""Stands for the run of lines whose run is not known yet. No run has this id."""
+
 _LONGEST = 30.0
 """Seconds for which the end of a run waits."""
 
@@ -58,31 +63,45 @@ class UnstoredLines:
         """By run: what was said last, and until when that counts."""
         wakes.listen(subjects.EVENT_LINES, self._on_hint)
 
+    async def until_known(self, asking: Awaitable[_T]) -> _T:
+        """Learn by awaiting `asking` whose lines came, and tell everybody if it takes its time."""
+        with self._held(_ANY_RUN):
+            return await asking
+
     async def until_stored(self, run_id: int, append: Awaitable[_T]) -> _T:
         """Store lines of a run by awaiting `append`, and tell everybody if it takes its time."""
+        with self._held(run_id):
+            try:
+                result = await append
+            except BaseException:
+                await self._say(run_id, _REFUSED)
+                raise
+            if self._are_late(run_id):
+                await self._say(run_id, _STORED)
+            return result
+
+    @contextmanager
+    def _held(self, run_id: int) -> Iterator[None]:
         self._in_hand[run_id] += 1
         saying = asyncio.create_task(self._say_waiting(run_id), name="unstored lines")
         try:
-            result = await append
-        except BaseException:
-            await self._say(run_id, _REFUSED)
-            raise
-        else:
-            if self._last_said(run_id) in (_WAITING, _REFUSED):
-                await self._say(run_id, _STORED)
-            return result
+            yield
         finally:
             saying.cancel()
             self._in_hand[run_id] -= 1
             if not self._in_hand[run_id]:
                 del self._in_hand[run_id]
 
+    def _are_late(self, run_id: int) -> bool:
+        """Whether lines of this run were said to wait, or to have been refused, or may have been."""
+        return (
+            self._last_said(run_id) in (_WAITING, _REFUSED) or self._last_said(_ANY_RUN) == _WAITING
+        )
+
     def are_waiting(self, run_id: int) -> bool:
         """Whether a gateway has lines of this run in hand, or may have."""
-        return (
-            run_id in self._in_hand
-            or self._last_said(run_id) == _WAITING
-            or self._peers.any_silent()
+        return self._peers.any_silent() or any(
+            run in self._in_hand or self._last_said(run) == _WAITING for run in (run_id, _ANY_RUN)
         )
 
     async def until_no_more(self, run_id: int) -> None:

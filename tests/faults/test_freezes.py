@@ -10,10 +10,10 @@ from flower_nats.broker.subjects import MESSAGES_STREAM
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from tests.faults.conftest import FULL
-from tests.faults.trial import Trial
+from tests.faults.trial import Trial, fresh_trial
 from tests.harness.cluster import Cluster, Front
 from tests.harness.nodes import StockNode
-from tests.harness.processes import freeze, kill, thaw
+from tests.harness.processes import freeze, kill, terminate, thaw
 
 FREEZE_SECONDS = 70.0 if FULL else 12.0
 
@@ -50,6 +50,37 @@ async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
     await running.app.more_rounds(2, within=60)
 
     await running.end_unharmed()
+
+
+@pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
+async def test_a_superlink_is_frozen_when_a_run_ends(cluster: Cluster, running: Trial) -> None:
+    """Every second question meets it, and the gateways are new: they know nobody."""
+    frozen = cluster.superlinks[0]
+
+    async def freeze_it() -> None:
+        for gateway in cluster.gateways:
+            await terminate(gateway)
+            await gateway.start()
+        freeze(frozen)
+
+    running.app.before_last_line = freeze_it
+    await running.end(within=60)
+    thaw(frozen)
+
+    await running.assert_unharmed()
+
+
+async def test_a_superlink_is_frozen_in_all_of_a_short_run(cluster: Cluster) -> None:
+    frozen = cluster.superlinks[0]
+    async with fresh_trial(cluster, Front.ENVOY) as trial:
+        await trial.connect()
+        trial.app.limit = 1
+        freeze(frozen)
+        await trial.start()
+        await trial.end(within=60)
+        thaw(frozen)
+
+        await trial.assert_unharmed()
 
 
 async def test_the_nats_server_that_leads_is_frozen(cluster: Cluster, running: Trial) -> None:

@@ -101,7 +101,7 @@ class Metadata:
         if self.run != "running":
             raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, f"run {run_id} is {self.run}")
 
-    async def ask(self, method: str, **_arguments: Any) -> dict[str, list[int]]:
+    async def look_up(self, method: str, **_arguments: Any) -> dict[str, list[int]]:
         assert method == "CheckNodes"
         return {"online": list(NODES), "offline": []}
 

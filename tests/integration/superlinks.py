@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 from google.protobuf.message import Message as ProtoMessage
+from nats.aio.msg import Msg
 
+from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
@@ -26,6 +28,9 @@ from flower_nats.wire import fleet_pb2 as fleet
 from tests.harness.fabs import make_fab
 
 M = TypeVar("M", bound=ProtoMessage)
+
+_MANY = 50
+"""Superlinks, of which one that answers is hardly ever the one that is asked."""
 
 
 @dataclass
@@ -207,3 +212,22 @@ async def running_superlink(nats_url: str, dsn: str, **settings: Any) -> AsyncIt
         await running
         await database.close()
         await connection.close()
+
+
+@asynccontextmanager
+async def silent_superlinks(connection: Connection, method: str) -> AsyncIterator[None]:
+    """Have many superlinks, which are stopped, take part in serving an `Internal` RPC."""
+
+    async def say_nothing(_message: Msg) -> None:
+        pass
+
+    subject = subjects.api("Internal", method)
+    subscriptions = [
+        await connection.subscribe(subject, say_nothing, queue=subjects.WORKERS)
+        for _ in range(_MANY)
+    ]
+    # When this is answered the server has the subscriptions.
+    await connection.info(subjects.LOGS_STREAM)
+    yield
+    for one in subscriptions:
+        await one.unsubscribe()

@@ -20,7 +20,12 @@ from flower_nats.store.connection import Database
 from flower_nats.superlink.parts import handlers
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
-from tests.integration.superlinks import Superlink, refused, running_superlink
+from tests.integration.superlinks import (
+    Superlink,
+    refused,
+    running_superlink,
+    silent_superlinks,
+)
 
 SERVED_BY_GATEWAYS = {
     ("Fleet", "SendNodeHeartbeat"),
@@ -313,3 +318,18 @@ async def test_two_superlinks_share_the_work(
         )
 
     assert answers == [{"status": None, "sub_status": "", "details": ""}] * 50
+
+
+async def test_superlinks_that_say_nothing_keep_no_question_from_being_answered(
+    nats_url: str, pg_dsn: str, connection: Connection
+) -> None:
+    async with (
+        running_superlink(nats_url, pg_dsn) as one,
+        silent_superlinks(connection, "RunState"),
+    ):
+        client = RpcClient(one.connection)
+        answers = await asyncio.gather(
+            *(client.look_up("RunState", run_id=number) for number in range(50))
+        )
+
+    assert [answer["status"] for answer in answers] == [None] * 50
