@@ -9,6 +9,7 @@ from flower_nats.embedded.envoy import Api
 from flower_nats.embedded.ports import free_ports
 from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats_cli.addresses import LOOPBACK, join_address
+from flower_nats_gateway.logrelay import LogRelay
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,26 @@ class Edges:
     balanced: Sequence[Api]
     """What a balancer serves; nothing where there is none."""
 
+    log_relay: LogRelay | None = None
+    """What serves log streams beside the balancer, if there is one."""
+
 
 def edges(public: GatewaySettings, replicas: int) -> Edges:
     """Place `replicas` gateways so that clients find them at the addresses in `public`."""
     if replicas == 1:
         return Edges([public], [])
     gateways = [_private(public) for _ in range(replicas)]
+    relayed, relay = (join_address(LOOPBACK, port) for port in free_ports(2))
+    control, control_gateways = _both(public, gateways, "control_api_address")
     apis = [
         Api("serverappio", *_both(public, gateways, "serverappio_api_address"), public.appio_tls),
         Api("fleet", *_both(public, gateways, "fleet_api_address"), public.tls),
-        Api("control", *_both(public, gateways, "control_api_address"), public.tls),
+        Api("control", control, control_gateways, public.tls, log_relay=relay),
+        Api("logs", relayed, control_gateways, None),
     ]
     if public.health_server_address is not None:
         apis.append(Api("health", public.health_server_address, apis[0].gateways, None))
-    return Edges(gateways, apis)
+    return Edges(gateways, apis, LogRelay(relay, gateways=relayed))
 
 
 def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:

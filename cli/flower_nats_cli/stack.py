@@ -97,6 +97,8 @@ class Stack:
         await self._broker.until_formed()
         await start(self._superlinks(), _SUPERLINK_GRACE)
         await start(self._gateways(), _GATEWAY_GRACE)
+        if self._edges.log_relay is not None:
+            await self._edges.log_relay.start()
         await start(self._balancers(), _BALANCER_GRACE)
         await start(self._superexecs(), _SUPEREXEC_GRACE)
         await self._until_ready(began)
@@ -109,6 +111,8 @@ class Stack:
         """End everything in order, within 10 seconds."""
         self.settings.data.withdraw()
         await self.supervisor.stop()
+        if self._edges.log_relay is not None:
+            await self._edges.log_relay.stop()
 
     def _superlinks(self) -> list[OwnedProcess]:
         secrets = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flower_nats.settings import TlsFiles
-from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO
+from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, SERVERAPPIO
 from flower_nats.wire.request_id import REQUEST_ID
 
 Json = dict[str, Any]
@@ -44,6 +44,8 @@ _HELD = frozenset({"PullMessages", "PullObject", "PullPendingTasks"})
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
+_LOG_RELAY = "log-relay"
+
 _MANY = 1_000_000
 
 _TRIES_PER_SECOND = 4
@@ -62,7 +64,7 @@ class Api:
     """One API: where clients find it, and the gateways that serve it."""
 
     name: str
-    """fleet, serverappio, control, or health (the gRPC health protocol)."""
+    """fleet, serverappio, control, health (the gRPC health protocol), or logs (for the `log_relay`)."""
 
     listen: str
     """`host:port` for clients."""
@@ -75,6 +77,9 @@ class Api:
 
     gateways_ca: Path | None = None
     """Authority behind the gateways' certificate, which is for `gateway`; None: they speak no TLS."""
+
+    log_relay: str | None = None
+    """`host:port` of what serves StreamLogs in the gateways' place, and asks them in its turn."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +97,19 @@ class _Kind:
 
     streams: bool = False
 
+    served_by: str | None = None
+    """The cluster that it goes to, if that is not the API's own."""
+
 
 def envoy_config(apis: Sequence[Api]) -> Json:
     """Return the configuration of an Envoy that serves these APIs."""
     return {
         "static_resources": {
             "listeners": [_listener(api) for api in apis],
-            "clusters": [_cluster(api) for api in apis],
+            "clusters": [
+                *(_cluster(api.name, api.gateways, api.gateways_ca) for api in apis),
+                *(_cluster(_LOG_RELAY, [api.log_relay]) for api in apis if api.log_relay),
+            ],
         }
     }
 
@@ -145,9 +156,7 @@ def _manager(api: Api) -> Json:
                     ],
                     # gRPC clients read what has no route as UNIMPLEMENTED.
                     "routes": [
-                        _route(api, kind, match)
-                        for kind in _kinds(api.name)
-                        for match in kind.matches
+                        _route(api, kind, match) for kind in _kinds(api) for match in kind.matches
                     ],
                 }
             ]
@@ -159,13 +168,17 @@ def _manager(api: Api) -> Json:
     }
 
 
-def _kinds(api: str) -> list[_Kind]:
+def _kinds(api: Api) -> list[_Kind]:
     """Sort an API's methods."""
-    if api == "health":
+    if api.name == "health":
         return [_Kind([{"path": _HEALTH_CHECK}], 2, 2)]
-    methods = {"fleet": FLEET, "serverappio": SERVERAPPIO, "control": CONTROL}[api]
+    logs = [{"path": BY_NAME[("Control", "StreamLogs")].path}]
+    if api.name == "logs":
+        return [_Kind(logs, 0, 20, streams=True)]
+    methods = {"fleet": FLEET, "serverappio": SERVERAPPIO, "control": CONTROL}[api.name]
     service, _, _ = methods[0].path.rpartition("/")
     return [
+        *([_Kind(logs, 0, 20, streams=True, served_by=_LOG_RELAY)] if api.log_relay else []),
         _Kind([{"path": one.path} for one in methods if one.streams], 0, 20, streams=True),
         # What gateways hold: up to 50 s, and up to 20 s more while the broker is away.
         _Kind([{"path": one.path} for one in methods if one.name in _HELD], 75, 80),
@@ -189,7 +202,7 @@ def _route(api: Api, kind: _Kind, match: Json) -> Json:
     route: Json = {
         "match": match,
         "route": {
-            "cluster": api.name,
+            "cluster": kind.served_by or api.name,
             # The last gateway that is found may still take its time.
             "timeout": "0s" if kind.streams else _seconds(kind.try_for + kind.answer_within),
             "retry_policy": retries,
@@ -200,9 +213,9 @@ def _route(api: Api, kind: _Kind, match: Json) -> Json:
     return route
 
 
-def _cluster(api: Api) -> Json:
+def _cluster(name: str, servers: Sequence[str], authority: Path | None = None) -> Json:
     cluster: Json = {
-        "name": api.name,
+        "name": name,
         # Also one name for any number of gateways, which come and go. Those of Compose listen on IPv4
         # only, even where their network has both.
         "cluster_type": _typed(
@@ -242,12 +255,12 @@ def _cluster(api: Api) -> Json:
             }
         },
         "load_assignment": {
-            "cluster_name": api.name,
-            "endpoints": [{"lb_endpoints": _endpoints(api.gateways)}],
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": _endpoints(servers)}],
         },
     }
-    if api.gateways_ca is not None:
-        cluster["transport_socket"] = _tls_to_gateways(api.gateways_ca)
+    if authority is not None:
+        cluster["transport_socket"] = _tls_to_gateways(authority)
     return cluster
 
 
@@ -265,8 +278,8 @@ def _tls_to_gateways(authority: Path) -> Json:
     return _typed("tls", _UPSTREAM_TLS, sni="gateway", common_tls_context=common)
 
 
-def _endpoints(gateways: Sequence[str]) -> list[Json]:
-    addresses = [*gateways] if all(map(_is_fixed, gateways)) else [*gateways, _NOBODY]
+def _endpoints(servers: Sequence[str]) -> list[Json]:
+    addresses = [*servers] if all(map(_is_fixed, servers)) else [*servers, _NOBODY]
     return [{"endpoint": {"address": _address(address)}} for address in addresses]
 
 

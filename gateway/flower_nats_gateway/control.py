@@ -57,8 +57,8 @@ class ControlStreams:
 
         By a balancer, only up to the next lines: clients follow on where a stream has ended
         (wire-facts, 1.4), but give up when one breaks. So none is left open half answered, which a
-        balancer could not mend if this gateway died. What is printed before they call again, 0.5 s
-        later, shares the next answer. For the same reason a fault of ours ends a stream so.
+        balancer could not mend if this gateway died. Our log relay calls again at once, `flwr log`
+        after half a second. For the same reason a fault of ours ends a stream so.
         """
         try:
             async for response in self._follow_log(call):

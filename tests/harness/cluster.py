@@ -17,6 +17,7 @@ from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.store.connection import Database
+from flower_nats_gateway.logrelay import LogRelay
 from tests.harness.balancer import Balancer, Target
 from tests.harness.environment import free_port
 from tests.harness.postgres_pair import PostgresPair
@@ -42,17 +43,39 @@ class Front(Enum):
 
 
 class Envoy:
-    """The product's own balancer, in front of all gateways."""
+    """The product's own balancer and log relay, in front of all gateways."""
 
     name = "envoy"
 
     def __init__(self, folder: Path, gateways: Sequence[Gateway]) -> None:
-        self.addresses = {service: f"127.0.0.1:{free_port()}" for service in gateways[0].addresses}
+        services = ("ServerAppIo", "Fleet", "Control")
+        addresses = {name: f"127.0.0.1:{free_port()}" for name in (*services, "logs", "relay")}
+        self.addresses = {service: addresses[service] for service in services}
+        behind = {name: [one.addresses[name] for one in gateways] for name in services}
         apis = [
-            Api(service.lower(), address, [one.addresses[service] for one in gateways], None)
-            for service, address in self.addresses.items()
+            Api("serverappio", addresses["ServerAppIo"], behind["ServerAppIo"], None),
+            Api("fleet", addresses["Fleet"], behind["Fleet"], None),
+            Api(
+                "control",
+                addresses["Control"],
+                behind["Control"],
+                None,
+                log_relay=addresses["relay"],
+            ),
+            Api("logs", addresses["logs"], behind["Control"], None),
         ]
         self.process = EnvoyProcess(folder / "envoy", apis, folder / "envoy.log")
+        self._relay = LogRelay(addresses["relay"], gateways=addresses["logs"])
+
+    async def start(self) -> None:
+        """Start both."""
+        await self._relay.start()
+        await self.process.start()
+
+    async def stop(self) -> None:
+        """End both."""
+        await self.process.stop()
+        await self._relay.stop()
 
     async def is_healthy(self, timeout: float) -> bool:
         return self.process.exit_code() is None
@@ -134,11 +157,11 @@ class Cluster:
     async def envoy(self) -> AsyncIterator[Envoy]:
         """Run the product's balancer, as long as the context."""
         envoy = Envoy(self.folder, self.gateways)
-        await envoy.process.start()
         try:
+            await envoy.start()
             yield envoy
         finally:
-            await envoy.process.stop()
+            await envoy.stop()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
