@@ -24,6 +24,14 @@ _PAUSE = 0.1
 
 _LONGEST_REQUEST = 64 * 1024
 
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    # By default a second at first, and up to two minutes: for another machine, not for our balancer.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+
 
 class LogRelay:
     """Serves StreamLogs at `address` from gateways behind a balancer at `gateways`.
@@ -39,8 +47,7 @@ class LogRelay:
 
     async def start(self) -> None:
         """Listen. Raises `CannotListen`."""
-        options = [("grpc.max_receive_message_length", -1)]
-        self._channel = grpc.aio.insecure_channel(self._gateways, options=options)
+        self._channel = grpc.aio.insecure_channel(self._gateways, options=_OPTIONS)
         self._stream: Any = self._channel.unary_stream(_STREAM_LOGS.path)
         always = health.aio.HealthServicer()
         self._listener = await listen(
@@ -59,7 +66,8 @@ class LogRelay:
         while True:
             answer = b""
             try:
-                async for answer in self._stream(request):
+                # A balancer that was started again a moment ago is waited for.
+                async for answer in self._stream(request, wait_for_ready=True):
                     yield answer
                 return
             except grpc.aio.AioRpcError as exc:

@@ -65,43 +65,34 @@ class UnstoredLines:
 
     async def until_known(self, asking: Awaitable[_T]) -> _T:
         """Learn by awaiting `asking` whose lines came, and tell everybody if it takes its time."""
-        with self._held(_ANY_RUN):
+        with self._telling(_ANY_RUN):
             return await asking
 
     async def until_stored(self, run_id: int, append: Awaitable[_T]) -> _T:
         """Store lines of a run by awaiting `append`, and tell everybody if it takes its time."""
-        with self._held(run_id):
-            try:
+        self._in_hand[run_id] += 1
+        try:
+            with self._telling(run_id):
                 result = await append
-            except BaseException:
-                await self._say(run_id, _REFUSED)
-                raise
+        except BaseException:
+            await self._say(run_id, _REFUSED)
+            raise
+        else:
             if self._are_late(run_id):
                 await self._say(run_id, _STORED)
             return result
-
-    @contextmanager
-    def _held(self, run_id: int) -> Iterator[None]:
-        self._in_hand[run_id] += 1
-        saying = asyncio.create_task(self._say_waiting(run_id), name="unstored lines")
-        try:
-            yield
         finally:
-            saying.cancel()
             self._in_hand[run_id] -= 1
             if not self._in_hand[run_id]:
                 del self._in_hand[run_id]
 
-    def _are_late(self, run_id: int) -> bool:
-        """Whether lines of this run were said to wait, or to have been refused, or may have been."""
-        return (
-            self._last_said(run_id) in (_WAITING, _REFUSED) or self._last_said(_ANY_RUN) == _WAITING
-        )
-
     def are_waiting(self, run_id: int) -> bool:
         """Whether a gateway has lines of this run in hand, or may have."""
-        return self._peers.any_silent() or any(
-            run in self._in_hand or self._last_said(run) == _WAITING for run in (run_id, _ANY_RUN)
+        return (
+            run_id in self._in_hand
+            or self._last_said(run_id) == _WAITING
+            or self._last_said(_ANY_RUN) == _WAITING
+            or self._peers.any_silent()
         )
 
     async def until_no_more(self, run_id: int) -> None:
@@ -120,9 +111,22 @@ class UnstoredLines:
     def _expected(self, run_id: int) -> bool:
         return self.are_waiting(run_id) or bool(self._last_said(run_id))
 
+    def _are_late(self, run_id: int) -> bool:
+        """Whether lines of this run were said to wait, or to have been refused, or may have been."""
+        said = {self._last_said(run_id), self._last_said(_ANY_RUN)}
+        return not said.isdisjoint((_WAITING, _REFUSED))
+
     def _last_said(self, run_id: int) -> bytes:
         said, until = self._said.get(run_id, (b"", 0.0))
         return said if time.monotonic() < until else b""
+
+    @contextmanager
+    def _telling(self, run_id: int) -> Iterator[None]:
+        saying = asyncio.create_task(self._say_waiting(run_id), name="unstored lines")
+        try:
+            yield
+        finally:
+            saying.cancel()
 
     async def _say_waiting(self, run_id: int) -> None:
         await asyncio.sleep(_SAY_AFTER)

@@ -34,6 +34,7 @@ class Front:
     first: Gateway
     second: Gateway
     channel: grpc.aio.Channel
+    balancer: Balancer
 
     def follow(self, run_id: int) -> Any:
         """Call StreamLogs."""
@@ -59,7 +60,7 @@ async def front(directory: Path, nats_url: str, dsn: str) -> AsyncIterator[Front
             try:
                 await relay.start()
                 await balancer.start()
-                yield Front(first, second, channel)
+                yield Front(first, second, channel, balancer)
             finally:
                 await balancer.stop()
                 await relay.stop()
@@ -104,6 +105,23 @@ async def test_a_stream_outlives_the_gateway_that_feeds_it(
         await say(app, "after\n")
 
         assert await heard(stream) == "after\n"
+
+
+async def test_a_balancer_that_is_started_again_finds_the_relay_at_work(
+    tmp_path: Path, nats_url: str, pg_dsn: str
+) -> None:
+    async with front(tmp_path, nats_url, pg_dsn) as there:
+        app = await there.first.server_app()
+        broken = there.follow(app.run_id)
+        await say(app, "once\n")
+        assert await heard(broken) == "once\n"
+
+        await there.balancer.stop()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await broken.read()
+        await there.balancer.start()
+
+        assert await heard(there.follow(app.run_id)) == "once\n"
 
 
 async def test_a_refusal_is_passed_on_as_it_is(tmp_path: Path, nats_url: str, pg_dsn: str) -> None:
