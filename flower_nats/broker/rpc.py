@@ -5,10 +5,9 @@ travel in headers. A body above `INLINE` bytes is deposited in JetStream and onl
 """
 
 import asyncio
-import itertools
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from flower_nats.broker import subjects
 from flower_nats.broker.blobs import INLINE, Blobs
 from flower_nats.broker.connection import PATIENCE, Connection
 from flower_nats.broker.hints import Wakes
+from flower_nats.broker.superlinks import FAREWELL, PULSE, Superlinks
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
@@ -43,9 +43,6 @@ _CALLER_FIELDS = tuple(Caller.__dataclass_fields__)
 _LONGEST_PAUSE = 1.0
 """Seconds between two tries, at most."""
 
-_PULSE = 0.5
-"""Seconds between two signs that this process is not stopped."""
-
 _BACKLOG = 1.0
 """Seconds after a stop in which a request may be one that has waited for its end."""
 
@@ -56,6 +53,7 @@ class RpcClient:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._blobs = Blobs(connection)
+        self._superlinks = Superlinks()
         self.retries = 0
         """Requests that were made again, because no superlink had answered."""
 
@@ -79,8 +77,7 @@ class RpcClient:
             ticket = headers[_TICKET] = await self._blobs.put(body)
             body = b""
         try:
-            tries = itertools.repeat(subjects.api(service, method))
-            return await self._answer(tries, body, headers, patience, _FIRST_TRY)
+            return await self._answer(service, method, body, headers, patience, _FIRST_TRY)
         finally:
             if ticket:
                 self._blobs.drop(ticket)
@@ -99,39 +96,42 @@ class RpcClient:
     async def look_up(self, method: str, **question: Any) -> dict[str, Any]:
         """Call a method of the `Internal` service that changes nothing.
 
-        If no answer comes soon, every superlink is asked at once: a stopped one costs half a second.
-        Raises as `call` does.
+        So it may well be served twice: if no answer comes soon, another superlink is asked. Raises as
+        `call` does.
         """
-        tries = itertools.cycle(
-            (subjects.api("Internal", method), subjects.everybody("Internal", method))
-        )
         body = cast(bytes, msgpack.packb(question))
         headers = {_CALLER: _encode_caller(Caller())}
-        return _unpack(await self._answer(tries, body, headers, PATIENCE, _FIRST_LOOK))
+        return _unpack(await self._answer("Internal", method, body, headers, PATIENCE, _FIRST_LOOK))
 
     def listen(self, wakes: Wakes) -> None:
-        """Ask again at once whenever a superlink has left.
+        """Go past superlinks that are stopped, and ask again at once whenever one has left."""
+        wakes.listen(subjects.EVENT_SUPERLINK, self._on_superlink)
 
-        What a NATS server has passed on to the one that the superlink was connected to, before it
-        heard that nobody listens there any more, is dropped there without a word.
-        """
-        wakes.listen(
-            subjects.EVENT_SUPERLINK_LEFT, lambda *_: self._connection.break_off(subjects.API)
-        )
+    def _on_superlink(self, subject: str, payload: bytes) -> None:
+        leaves = payload == FAREWELL
+        self._superlinks.note(subject.removeprefix(subjects.EVENT_SUPERLINK), leaves=leaves)
+        if leaves:
+            # What a NATS server has passed on to the one that the superlink was connected to, before
+            # it heard that nobody listens there any more, is dropped there without a word.
+            self._connection.break_off(subjects.API)
 
     async def _answer(
         self,
-        tries: Iterator[str],
+        service: str,
+        method: str,
         body: bytes,
         headers: Mapping[str, str],
         patience: float,
         timeout: float,
     ) -> bytes:
-        """Ask on one subject after the other, on the first for `timeout` seconds, then for longer."""
+        """Ask one superlink after the other; wait for the first one for `timeout` seconds."""
         deadline = time.monotonic() + patience
-        pause = 0.1
+        superlink, pause = self._superlinks.to_ask(), 0.1
         while True:
-            subject = next(tries)
+            if superlink is None:
+                subject = subjects.api(service, method)
+            else:
+                subject = subjects.one(superlink, service, method)
             try:
                 timeout = min(timeout, max(0.5, deadline - time.monotonic()))
                 message = await self._connection.ask(subject, body, headers, timeout)
@@ -144,6 +144,7 @@ class RpcClient:
             timeout *= 2
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+            superlink = self._superlinks.to_ask_again()
 
     async def _read(self, message: Msg) -> bytes:
         headers = message.headers or {}
@@ -168,17 +169,11 @@ class RpcServer:
     now would undo what came later, such as a node's return after its farewell. They are dropped.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        handlers: Mapping[tuple[str, str], Handler],
-        look_ups: Collection[tuple[str, str]] = (),
-    ) -> None:
-        """Serve with `handlers`, by service and method; `look_ups` are those that change nothing."""
+    def __init__(self, connection: Connection, handlers: Mapping[tuple[str, str], Handler]) -> None:
         self._connection = connection
         self._blobs = Blobs(connection)
         self._handlers = handlers
-        self._look_ups = look_ups
+        self._id = uuid.uuid4().hex
         self._subscriptions: list[Subscription] = []
         self._running: set[asyncio.Task[None]] = set()
         self._pulse: asyncio.Task[None] | None = None
@@ -187,17 +182,14 @@ class RpcServer:
 
     async def start(self) -> None:
         """Begin to take requests."""
-        self._pulse = asyncio.create_task(self._stay_awake(), name="rpc pulse")
         for service, method in self._handlers:
             subscription = await self._connection.subscribe(
                 subjects.api(service, method), self._take, queue=subjects.WORKERS
             )
             self._subscriptions.append(subscription)
-        for service, method in self._look_ups:
-            subscription = await self._connection.subscribe(
-                subjects.everybody(service, method), self._take
-            )
-            self._subscriptions.append(subscription)
+        alone = await self._connection.subscribe(subjects.all_of_one(self._id), self._take)
+        self._subscriptions.append(alone)
+        self._pulse = asyncio.create_task(self._stay_awake(), name="rpc pulse")
 
     @property
     def in_hand(self) -> int:
@@ -211,22 +203,24 @@ class RpcServer:
         would cost whoever asked the time of a try.
         """
         deadline = time.monotonic() + timeout
+        if self._pulse is not None:
+            self._pulse.cancel()
         drains = [asyncio.create_task(cast(Any, one).drain()) for one in self._subscriptions]
         self._subscriptions.clear()
         if drains:
             await asyncio.wait(drains, timeout=timeout)
         if self._running:
             await asyncio.wait(self._running, timeout=max(0.0, deadline - time.monotonic()))
-        if self._pulse is not None:
-            self._pulse.cancel()
         # After it in the order of the connection nothing comes to us: who hears it may ask again.
-        await self._connection.hint(subjects.EVENT_SUPERLINK_LEFT)
+        await self._connection.hint(subjects.event_superlink(self._id), FAREWELL)
 
     async def _stay_awake(self) -> None:
         while True:
             self._note_stop()
             self._awake_at = time.monotonic()
-            await asyncio.sleep(_PULSE)
+            if self._awake_at >= self._fresh_from:
+                await self._connection.hint(subjects.event_superlink(self._id))
+            await asyncio.sleep(PULSE)
 
     def _note_stop(self) -> None:
         now = time.monotonic()

@@ -16,7 +16,7 @@ either says what the newest of the two was when it looked, and the broker refuse
 | `fn.log.<run>` | log lines of a run |
 | `fn.blob.<id>.<chunk>` | a body too large for one NATS message, on its way between gateway and superlink |
 | `fn.api.<service>.<method>` | a forwarded RPC (request/reply, queue group `superlink`) |
-| `fn.all.<service>.<method>` | a question that every superlink answers: the first answer counts |
+| `fn.one.<superlink>.<service>.<method>` | the same at one superlink, where another one seems to be stopped |
 | `fn.wake.…`, `fn.event.…` | hints on core NATS: losing one may delay, never lose |
 """
 
@@ -113,17 +113,22 @@ def api(service: str, method: str) -> str:
     return f"{API}{service}.{method}"
 
 
-_EVERYBODY = "fn.all."
+_ONE = "fn.one."
 
 
-def everybody(service: str, method: str) -> str:
-    """Subject on which every superlink serves an RPC that changes nothing."""
-    return f"{_EVERYBODY}{service}.{method}"
+def one(superlink: str, service: str, method: str) -> str:
+    """Subject on which this superlink alone serves an RPC."""
+    return f"{_ONE}{superlink}.{service}.{method}"
+
+
+def all_of_one(superlink: str) -> str:
+    """Subjects of all `one` of a superlink."""
+    return f"{_ONE}{superlink}.>"
 
 
 def rpc(subject: str) -> str:
-    """Return `<service>.<method>` of an `api` or `everybody` subject."""
-    return subject.removeprefix(API).removeprefix(_EVERYBODY)
+    """Return `<service>.<method>` of an `api` or `one` subject."""
+    return subject.split(".", 2 if subject.startswith(API) else 3)[-1]
 
 
 def wake_node(node_id: int) -> str:
@@ -169,8 +174,14 @@ def event_node(node_id: int) -> str:
     return f"fn.event.node.{node_id}"
 
 
-EVENT_SUPERLINK_LEFT = "fn.event.superlink.left"
-"""Hint: a superlink has left; what was under way to it may have been lost."""
+EVENT_SUPERLINK = "fn.event.superlink."
+"""What every `event_superlink` begins with."""
+
+
+def event_superlink(superlink: str) -> str:
+    """Hint: this superlink is awake, or, as the payload says, leaves."""
+    return f"{EVENT_SUPERLINK}{superlink}"
+
 
 EVENT_LINES = "fn.event.lines."
 """What every `event_lines` begins with."""

@@ -27,11 +27,6 @@ log = get_logger(__name__)
 
 Map = Mapping[str, Any]
 
-LOOK_UPS = frozenset(
-    ("Internal", name) for name in ("ResolveNode", "ResolveToken", "RunState", "CheckNodes")
-)
-"""What changes nothing and costs little: a gateway may ask every superlink at once."""
-
 _EVENTS_AT_ONCE = 500
 
 

@@ -22,7 +22,6 @@ from flower_nats.store.leases import Leases
 from flower_nats.store.migrate import migrate
 from flower_nats.store.replicas import Replicas
 from flower_nats.superlink.housekeeping import Housekeeping
-from flower_nats.superlink.internal import LOOK_UPS
 from flower_nats.superlink.overview import Overview
 from flower_nats.superlink.parts import handlers, pieces
 
@@ -81,7 +80,7 @@ class _Worker:
         self._id = worker_id
         self._database = database
         self._connection = connection
-        self._server = RpcServer(connection, handlers(settings, database, connection), LOOK_UPS)
+        self._server = RpcServer(connection, handlers(settings, database, connection))
         self._overview = Overview(database, connection)
         self._heard = Heard(_LATELY)
         self._readiness = Readiness(

@@ -11,6 +11,7 @@ import pytest
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.hints import Wakes
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.postgres_server import PostgresServer
@@ -327,7 +328,9 @@ async def test_superlinks_that_say_nothing_keep_no_question_from_being_answered(
         running_superlink(nats_url, pg_dsn) as one,
         silent_superlinks(connection, "RunState"),
     ):
-        client = RpcClient(one.connection)
+        client, wakes = RpcClient(one.connection), Wakes(one.connection)
+        client.listen(wakes)
+        await wakes.start()
         answers = await asyncio.gather(
             *(client.look_up("RunState", run_id=number) for number in range(50))
         )
