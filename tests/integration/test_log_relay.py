@@ -41,7 +41,9 @@ class Front:
         stream: Any = self.channel.unary_stream(
             STREAM_LOGS.path, response_deserializer=STREAM_LOGS.response.FromString
         )
-        return stream(control.StreamLogsRequest(run_id=run_id).SerializeToString(), timeout=SECONDS)
+        request = control.StreamLogsRequest(run_id=run_id).SerializeToString()
+        # Its own channel may not have noticed yet that the balancer is back.
+        return stream(request, timeout=SECONDS, wait_for_ready=True)
 
 
 @asynccontextmanager
