@@ -70,6 +70,7 @@ class ErrorCode(IntEnum):
     TASK_MAY_NOT_CREATE_TASKS = 10_023
     INVALID_TASK = 10_024
     TASK_MESSAGE_REFUSED = 10_025
+    INSTRUCTION_WITHDRAWN = 10_030
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.INVALID_TASK: ErrorSpec(_S.FAILED_PRECONDITION, "Invalid task."),
     ErrorCode.TASK_MESSAGE_REFUSED: ErrorSpec(
         _S.FAILED_PRECONDITION, "Task message could not be stored."
+    ),
+    # Not PERMISSION_DENIED: a stock SuperNode that gets it while it receives a message leaves the
+    # ClientApp that it has begun to start waiting for the message's objects, for an hour.
+    ErrorCode.INSTRUCTION_WITHDRAWN: ErrorSpec(
+        _S.FAILED_PRECONDITION, "The run is not running: its messages are withdrawn."
     ),
 }
 

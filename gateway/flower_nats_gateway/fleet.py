@@ -150,7 +150,8 @@ class FleetService:
     async def pull_object(self, call: Call, _caller: Caller) -> bytes:
         """Return an object of a running run."""
         request = call.parse(common.PullObjectRequest)
-        await self._identities.require_running(request.run_id)
+        if reason := await self._identities.why_not_running(request.run_id):
+            raise ApiError(ErrorCode.INSTRUCTION_WITHDRAWN, reason, public_details=reason)
         body = await self._objects.pull(request.run_id, request.object_id, broadcast=True)
         self._usage.traffic(request.run_id, sent=len(body))
         return body
@@ -175,13 +176,19 @@ class FleetService:
             return False
 
     async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
-        """Note that the node has the instruction and all its objects."""
+        """Note that the node has the instruction and all its objects.
+
+        Nothing is noted of a run that has ended meanwhile, and nothing said: its ClientApp may be at
+        work already, and a stock SuperNode that is refused here forgets to wait for that one's reply.
+        It would send it in the place of the next, and stay one reply behind. It hears of the end when
+        it sends the reply.
+        """
         request = call.parse(common.ConfirmMessageReceivedRequest)
-        await self._identities.require_running(request.run_id)
         check_message_id(request.message_object_id)
-        await self._mailbox.take(
-            request.run_id, _node(caller), request.message_object_id, caller.signed_at
-        )
+        if not await self._identities.why_not_running(request.run_id):
+            await self._mailbox.take(
+                request.run_id, _node(caller), request.message_object_id, caller.signed_at
+            )
         return common.ConfirmMessageReceivedResponse().SerializeToString()
 
 

@@ -78,15 +78,21 @@ class Identities:
 
     async def require_running(self, run_id: int) -> None:
         """Raise `ApiError` (RUN_STATUS_NOT_ALLOWED) unless the run is running."""
+        if reason := await self.why_not_running(run_id):
+            raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, reason, public_details=reason)
+
+    async def why_not_running(self, run_id: int) -> str:
+        """Say to a caller why a run is over, or not yet begun; nothing while it is running."""
         state = await self.run(run_id)
         if state is not None and state.status in _BEFORE_RUNNING:
             # Who is refused gives up for good, so this is not said from memory: a hint may be lost.
             state = await self._runs.fresh(run_id)
-        if state is None or state.status != Status.RUNNING:
-            status = state.status if state else "unknown"
-            stopped = " Stopped by user." if state and state.sub_status == "stopped" else ""
-            reason = f"Run {run_id} is {status}.{stopped}"
-            raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, reason, public_details=reason)
+        if state is None:
+            return f"Run {run_id} is unknown."
+        if state.status == Status.RUNNING:
+            return ""
+        stopped = " Stopped by user." if state.sub_status == "stopped" else ""
+        return f"Run {run_id} is {state.status}.{stopped}"
 
     async def _ask_node(self, public_key: bytes) -> Node | None:
         answer = await self._rpc.look_up("ResolveNode", public_key=public_key)

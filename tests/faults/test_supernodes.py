@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.faults.trial import Trial, fresh_trial
 from tests.harness.balancer import Moment
 from tests.harness.cluster import Cluster
 from tests.harness.nodes import StockNode
+from tests.harness.supernodes import StockSuperNode, fab
 
 
 async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(
@@ -43,3 +45,38 @@ async def test_a_supernode_whose_first_answers_are_lost_comes_online(
 
         assert cut.done.is_set()
         assert await trial.gone() == []
+
+
+@pytest.mark.parametrize("method", ["PullObject", "ConfirmMessageReceived"])
+async def test_a_stock_supernode_goes_on_when_a_run_is_stopped_while_it_receives(
+    cluster: Cluster, tmp_path: Path, method: str
+) -> None:
+    """One that is refused as if it were late keeps a ClientApp, and may stay one reply behind."""
+    async with fresh_trial(cluster) as trial:
+        line = await trial.balancer.line("Fleet")
+        node = StockSuperNode(1, line.address, tmp_path)
+        trial.processes = [node]
+        try:
+            await node.until_online()
+            await trial.submit(fab())
+            cut = line.cut_at(Moment.REQUEST, f"/{method}".encode(), and_shut=True)
+            await trial.app.start()
+            async with asyncio.timeout(30):
+                await cut.done.wait()
+
+            await trial.stop()
+            line.open_again()
+            await trial.close()
+
+            await trial.submit(fab())
+            await trial.start()
+            await trial.end()
+            assert trial.app.death is None
+            assert set(trial.app.outcomes.values()) == {1}
+            assert not trial.app.errors
+            async with asyncio.timeout(30):
+                while node.client_apps():
+                    await asyncio.sleep(0.1)
+            assert node.death is None
+        finally:
+            await node.kill()

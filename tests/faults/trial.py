@@ -70,6 +70,12 @@ class Trial:
         await self.app.start()
         await self.app.until_round(1, within=30)
 
+    async def stop(self) -> None:
+        """`flwr stop`."""
+        wire = await self.wire("Control")
+        await wire.call("Control", "StopRun", control.StopRunRequest(run_id=self.app.run_id))
+        await wire.close()
+
     async def end_unharmed(self, within: float = FINISH_SECONDS) -> None:
         """Let the run end, and check that nobody has noticed anything."""
         await self.end(within)

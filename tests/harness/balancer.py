@@ -62,6 +62,8 @@ class Cut:
     """What the head of the request must hold. gRPC spells a method out once per connection."""
     body_bytes: int
     """For BODY: how much of it the gateway gets; a call with less is let through."""
+    and_shut: bool
+    """Whether the line then takes nobody in, until it is opened again."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     stream: int | None = None
     """The HTTP/2 stream of the call, once it has begun."""
@@ -127,6 +129,8 @@ class Line:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._cut: Cut | None = None
+        self._is_open = asyncio.Event()
+        self._is_open.set()
         self.callers: list[str] = []
         """From where clients have connected: one address for each connection."""
 
@@ -146,10 +150,16 @@ class Line:
         for connection in list(self._connections):
             connection.cancel()
 
-    def cut_at(self, moment: Moment, marker: bytes = b"", body_bytes: int = 0) -> Cut:
+    def cut_at(
+        self, moment: Moment, marker: bytes = b"", body_bytes: int = 0, *, and_shut: bool = False
+    ) -> Cut:
         """Cut the connection of the next call, at some moment of it."""
-        self._cut = Cut(moment, marker, body_bytes)
+        self._cut = Cut(moment, marker, body_bytes, and_shut)
         return self._cut
+
+    def open_again(self) -> None:
+        """Serve who has waited since the cut, and everybody after."""
+        self._is_open.set()
 
     async def close(self) -> None:
         """Listen no more."""
@@ -173,6 +183,7 @@ class Line:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._is_open.wait()
         gateway = await self._balancer.connect(self._service)
         if gateway is None:
             return
@@ -233,6 +244,8 @@ class Line:
 
     def _made(self, cut: Cut) -> _CutNow:
         self._cut = None
+        if cut.and_shut:
+            self._is_open.clear()
         cut.done.set()
         return _CutNow()
 

@@ -98,8 +98,11 @@ class Metadata:
     # What a gateway asks of identities and of superlinks.
 
     async def require_running(self, run_id: int) -> None:
-        if self.run != "running":
-            raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, f"run {run_id} is {self.run}")
+        if reason := await self.why_not_running(run_id):
+            raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, reason)
+
+    async def why_not_running(self, run_id: int) -> str:
+        return "" if self.run == "running" else f"run {run_id} is {self.run}"
 
     async def look_up(self, method: str, **_arguments: Any) -> dict[str, list[int]]:
         assert method == "CheckNodes"

@@ -181,7 +181,9 @@ async def test_unknown_things_are_named_as_unknown(gateway: Gateway) -> None:
     found = await node.pull_object(app.run_id, "ab" * 32)
     assert not found.object_found
     assert not (await app.pull_object("../../etc/passwd")).object_found
-    assert (await refusal(node.pull_object(12345, "ab" * 32)))[0] is Status.PERMISSION_DENIED
+    code, text = await refusal(node.pull_object(12345, "ab" * 32))
+    assert code is Status.FAILED_PRECONDITION
+    assert "Run 12345 is unknown." in text
     run = common.GetRunRequest(node=node.node, run_id=12345)
     assert (await refusal(node.call("GetRun", run)))[0] is Status.PERMISSION_DENIED
     fab = common.GetFabRequest(node=node.node, run_id=app.run_id, hash_str="00" * 32)

@@ -228,6 +228,24 @@ async def test_stopping_a_run_ends_its_held_calls_and_refuses_late_replies(
     assert late.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_stopping_a_run_leaves_a_node_that_receives_from_it_in_step(
+    gateway: Gateway,
+) -> None:
+    """With any other answers a stock SuperNode stays one reply behind, or keeps its ClientApp."""
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    await node.pull()
+
+    await gateway.call("Control", "StopRun", control.StopRunRequest(run_id=app.run_id))
+
+    with pytest.raises(grpc.aio.AioRpcError) as late:
+        await node.pull_object(app.run_id, question.message_id)
+    assert late.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"Run {app.run_id} is finished. Stopped by user." in (late.value.details() or "")
+    await node.confirm(app.run_id, question.message_id)
+
+
 async def test_log_lines_are_streamed_as_they_come_and_the_stream_ends_with_the_run(
     gateway: Gateway,
 ) -> None:
@@ -285,12 +303,12 @@ async def test_a_draining_gateway_ends_held_calls_with_an_empty_answer(
 async def test_no_node_is_refused_because_its_gateway_has_not_heard_that_the_run_runs(
     gateway: Gateway, pg_dsn: str
 ) -> None:
-    """It would drop its reply for good, and hints may be lost."""
+    """It would drop its message for good, and hints may be lost."""
     node = await gateway.node()
     start = control.StartRunRequest(fab=common.Fab(content=make_fab()))
     run = await gateway.call("Control", "StartRun", start)
     with pytest.raises(grpc.aio.AioRpcError, match="is pending"):
-        await node.confirm(run.run_id, "ab" * 32)
+        await node.pull_object(run.run_id, "ab" * 32)
 
     async with await psycopg.AsyncConnection.connect(pg_dsn) as database:
         await database.execute(
@@ -298,4 +316,4 @@ async def test_no_node_is_refused_because_its_gateway_has_not_heard_that_the_run
             "active_until = now() + interval '1 minute'"
         )
 
-    await node.confirm(run.run_id, "ab" * 32)
+    await node.pull_object(run.run_id, "ab" * 32)
