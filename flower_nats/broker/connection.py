@@ -38,8 +38,8 @@ _DUPLICATE_IN_PROCESS = 10158
 _WRITE_IN_PROCESS = 10164
 _WRONG_SEQUENCE = 10071
 
-# The server's disk, or as much of it as JetStream may take; the stream's own limit.
-_NO_ROOM = frozenset({10023, 10077})
+# The account's share; the server's disk, or as much of it as JetStream may take; the stream's limit.
+_NO_ROOM = frozenset({10002, 10023, 10077})
 
 # Not enough servers are there yet; the same message, or another whose expectation covers the same
 # subjects, was sent before and its copies are being made: whether it will stand is not known yet.

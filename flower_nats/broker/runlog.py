@@ -19,7 +19,6 @@ from typing import Protocol
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import (
-    BrokerRefused,
     Connection,
     NoRoom,
     Record,
@@ -169,7 +168,7 @@ class RunLogs:
                 )
             except WrongSequence:
                 pass
-            except (NoRoom, BrokerRefused) as exc:
+            except NoRoom as exc:
                 await self._make_room(run_id, newest, str(exc))
             newest = await self._connection.last(_STREAM, subject)
         if newest is not None:

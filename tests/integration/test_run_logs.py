@@ -13,7 +13,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
-from flower_nats.broker.connection import BrokerRefused, Connection
+from flower_nats.broker.connection import Connection, NoRoom
 from flower_nats.broker.requests import Requests
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.broker.streams import ensure_streams
@@ -171,9 +171,9 @@ async def test_a_log_is_replaced_though_the_account_has_no_room(data_dir: Path) 
     try:
         await ensure_streams(connection)
         for size in (10_000, 100, 1):
-            with pytest.raises(BrokerRefused, match="limits exceeded"):
+            with pytest.raises(NoRoom, match="limits exceeded"):
                 while True:
-                    await store(connection, "x" * size)
+                    await connection.store(subjects.log(RUN), b"x" * size, await_room=False)
 
         await RunLogs(connection).replace(RUN, "removed\n")
 
