@@ -31,13 +31,12 @@ def edges(public: GatewaySettings, replicas: int) -> Edges:
     if replicas == 1:
         return Edges([public], [])
     gateways = [_private(public) for _ in range(replicas)]
-    relayed, relay = (join_address(LOOPBACK, port) for port in free_ports(2))
-    control, control_gateways = _both(public, gateways, "control_api_address")
+    relay, relayed = (join_address(LOOPBACK, port) for port in free_ports(2))
+    control = Api("control", *_both(public, gateways, "control_api_address"), public.tls)
     apis = [
         Api("serverappio", *_both(public, gateways, "serverappio_api_address"), public.appio_tls),
         Api("fleet", *_both(public, gateways, "fleet_api_address"), public.tls),
-        Api("control", control, control_gateways, public.tls, log_relay=relay),
-        Api("logs", relayed, control_gateways, None),
+        *control.with_log_relay(relay, relayed),
     ]
     if public.health_server_address is not None:
         apis.append(Api("health", public.health_server_address, apis[0].gateways, None))

@@ -10,7 +10,7 @@ by its request id.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,14 @@ class Api:
 
     log_relay: str | None = None
     """`host:port` of what serves StreamLogs in the gateways' place, and asks them in its turn."""
+
+    def with_log_relay(self, relay: str, gateways: str) -> list[Api]:
+        """Return this Control API with a relay for its log streams, and the API that is for the relay.
+
+        The relay listens at `relay`, and finds the gateways at `gateways`.
+        """
+        inner = Api("logs", gateways, self.gateways, None, self.gateways_ca)
+        return [replace(self, log_relay=relay), inner]
 
 
 @dataclass(frozen=True)

@@ -55,14 +55,9 @@ class Envoy:
         apis = [
             Api("serverappio", addresses["ServerAppIo"], behind["ServerAppIo"], None),
             Api("fleet", addresses["Fleet"], behind["Fleet"], None),
-            Api(
-                "control",
-                addresses["Control"],
-                behind["Control"],
-                None,
-                log_relay=addresses["relay"],
+            *Api("control", addresses["Control"], behind["Control"], None).with_log_relay(
+                addresses["relay"], addresses["logs"]
             ),
-            Api("logs", addresses["logs"], behind["Control"], None),
         ]
         self.process = EnvoyProcess(folder / "envoy", apis, folder / "envoy.log")
         self._relay = LogRelay(addresses["relay"], gateways=addresses["logs"])

@@ -53,10 +53,7 @@ async def front(directory: Path, nats_url: str, dsn: str) -> AsyncIterator[Front
     async with running_pair(nats_url, dsn) as (first, second):
         gateways = [one.settings.control_api_address for one in (first, second)]
         relay = LogRelay(relay_address, gateways=relayed)
-        apis = [
-            Api("control", listen, gateways, None, log_relay=relay_address),
-            Api("logs", relayed, gateways, None),
-        ]
+        apis = Api("control", listen, gateways, None).with_log_relay(relay_address, relayed)
         balancer = Balancer(directory, apis)
         async with grpc.aio.insecure_channel(listen) as channel:
             try:
