@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import structlog
 from psycopg import sql
 
+from flower_nats.embedded import ports
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
 
@@ -21,6 +23,12 @@ from flower_nats.embedded.postgres_server import PostgresServer
 pytest.register_assert_rewrite("tests.faults.trial")
 
 _numbers = itertools.count(1)
+
+# Servers that a test has killed keep their ports, which workers beside it do not see. Below those that
+# `flower-nats up` takes, which does not see them either.
+_PORTS = 2500
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+ports.RANGE = range(10_000 + _WORKER * _PORTS, 10_000 + (_WORKER + 1) * _PORTS)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,7 +10,7 @@ from itertools import combinations
 
 import click
 
-from flower_nats.embedded.ports import free_ports
+from flower_nats.embedded.ports import free_ports, reserve
 from flower_nats.model.errors import FlowerNatsError
 
 LOOPBACK = "127.0.0.1"
@@ -67,6 +67,7 @@ def claim_addresses(addresses: Iterable[str]) -> list[str]:
     Raises AddressInUseError.
     """
     wanted = [split_address(address) for address in addresses]
+    reserve(port for _, port in wanted)
     free = iter(free_ports(sum(port == 0 for _, port in wanted)))
     return [_claim(host, port or next(free)) for host, port in wanted]
 

@@ -251,7 +251,7 @@ def _api_addresses(gateway: GatewaySettings) -> tuple[str, str, str]:
 
 def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     """Settle on addresses before anything starts; raises AddressInUseError."""
-    health = settings.http_health_addresses
+    health, grpc_health = settings.http_health_addresses, settings.gateway.health_server_address
     serverappio, fleet, control, *pages = claim_addresses(
         [*_api_addresses(settings.gateway), *health.values()]
     )
@@ -260,6 +260,7 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
         serverappio_api_address=serverappio,
         fleet_api_address=fleet,
         control_api_address=control,
+        health_server_address=grpc_health and claim_addresses([grpc_health])[0],
     )
     superexec = settings.superexec and replace(
         settings.superexec, appio_api_address=reachable(serverappio)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flower_nats.broker.connection import Connection
 from flower_nats.embedded.nats_server import Membership, NatsServer
-from flower_nats.embedded.ports import free_ports, is_free
+from flower_nats.embedded.ports import free_ports, is_free, reserve
 from flower_nats.embedded.process import private_directory, private_file
 from flower_nats.embedded.secret import secret_in
 
@@ -85,6 +85,7 @@ def _settled_ports(path: Path) -> list[tuple[int, int]]:
     except (FileNotFoundError, ValueError):
         kept = []
     if len(kept) == SIZE and all(is_free(port) for pair in kept for port in pair):
+        reserve(port for pair in kept for port in pair)
         return kept
     ports = free_ports(2 * SIZE)
     pairs = list(zip(ports[:SIZE], ports[SIZE:], strict=True))

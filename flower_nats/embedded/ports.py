@@ -2,10 +2,17 @@
 
 import random
 import socket
+from collections.abc import Iterable
 
 # Below the ports that systems give to outgoing connections, one of which could otherwise sit on a
 # server's port when the server comes back.
-_RANGE = range(20000, 32000)
+RANGE = range(20000, 32000)
+
+_given: set[int] = set()
+"""Ports of servers of this process, which may not listen yet, or not at the moment.
+
+Some servers share their port with whoever shares it too: of one that is given twice, each would get a
+part of the connections, and nobody an error."""
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -21,7 +28,18 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
+def reserve(ports: Iterable[int]) -> None:
+    """Give these ports to nobody: they are for servers of ours."""
+    _given.update(ports)
+
+
 def free_ports(count: int) -> list[int]:
-    """Return different ports of the loopback interface for servers that keep them for good."""
-    free = (port for port in random.sample(_RANGE, len(_RANGE)) if is_free(port))
-    return [next(free) for _ in range(count)]
+    """Return different ports of the loopback interface for servers that keep them for good.
+
+    None is given twice in the life of this process.
+    """
+    wanted = (port for port in random.sample(RANGE, len(RANGE)) if port not in _given)
+    free = filter(is_free, wanted)
+    ports = [next(free) for _ in range(count)]
+    reserve(ports)
+    return ports
