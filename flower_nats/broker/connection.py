@@ -15,7 +15,14 @@ from typing import Any, cast
 
 from nats.aio.msg import Msg
 
-from flower_nats.broker.core import ATTEMPT, PATIENCE, BrokerRefused, CoreConnection, Headers
+from flower_nats.broker.core import (
+    ATTEMPT,
+    PATIENCE,
+    BrokerRefused,
+    CoreConnection,
+    Headers,
+    NobodyListens,
+)
 from flower_nats.broker.records import Record, of_any, of_leader
 from flower_nats.broker.requests import STATUS
 from flower_nats.model.errors import FlowerNatsError, Unavailable
@@ -291,6 +298,7 @@ __all__ = [
     "Connection",
     "Headers",
     "NoRoom",
+    "NobodyListens",
     "Record",
     "Stored",
     "WrongSequence",

@@ -50,6 +50,10 @@ class BrokerRefused(FlowerNatsError):
     """The broker refused a request for a reason that trying again would not mend."""
 
 
+class NobodyListens(Unavailable):
+    """There is no subscription to what was asked."""
+
+
 class CoreConnection:
     """A connection to the broker that reconnects for ever."""
 
@@ -176,14 +180,15 @@ class CoreConnection:
     ) -> Msg:
         """Send one request and return the answer; of several, the first that is `enough`.
 
-        Raises `Unavailable` if nobody listens or no such answer comes within `timeout` seconds.
+        Raises `NobodyListens` where that is so, `Unavailable` if no such answer comes within `timeout`
+        seconds.
         """
         try:
             return await self._requests.ask(subject, body, headers, timeout, enough)
         except MaxPayloadError as exc:
             raise BrokerRefused(f"{len(body)} bytes are more than the broker takes") from exc
         except NoRespondersError as exc:
-            raise Unavailable(f"nobody serves {subject}") from exc
+            raise NobodyListens(f"nobody serves {subject}") from exc
         except (NatsError, TimeoutError, OSError) as exc:
             raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
 

@@ -17,6 +17,7 @@ either says what the newest of the two was when it looked, and the broker refuse
 | `fn.blob.<id>.<chunk>` | a body too large for one NATS message, on its way between gateway and superlink |
 | `fn.api.<service>.<method>` | a forwarded RPC (request/reply, queue group `superlink`) |
 | `fn.one.<superlink>.<service>.<method>` | the same at one superlink, where another one seems to be stopped |
+| `fn.gateway.<gateway>` | nothing: there is a subscription as long as that gateway is connected |
 | `fn.wake.…`, `fn.event.…` | hints on core NATS: losing one may delay, never lose |
 """
 
@@ -190,6 +191,11 @@ EVENT_LINES = "fn.event.lines."
 def event_lines(run_id: int) -> str:
     """Hint: log lines of this run could not be stored at once; the payload says how they stand."""
     return f"{EVENT_LINES}{run_id}"
+
+
+def gateway(gateway_id: str) -> str:
+    """Where a gateway has a subscription as long as it is connected; nothing is said there."""
+    return f"fn.gateway.{gateway_id}"
 
 
 EVENT_GATEWAY = "fn.event.gateway."

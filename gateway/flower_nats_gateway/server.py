@@ -192,7 +192,7 @@ class Gateway:
         if settings.http_health_address:
             await self._http_health.start(settings.http_health_address)
         await self.wakes.start()
-        self._peers.start()
+        await self._peers.start()
         await self.verifier.start()
         fleet, serverappio, control = self.services()
         for address, service, tls in (

@@ -92,7 +92,7 @@ class UnstoredLines:
             run_id in self._in_hand
             or self._last_said(run_id) == _WAITING
             or self._last_said(_ANY_RUN) == _WAITING
-            or self._peers.any_silent()
+            or bool(self._peers.silent())
         )
 
     async def until_no_more(self, run_id: int) -> None:

@@ -70,7 +70,7 @@ class Wire:
     """One client's channel to one API: UNAVAILABLE is tried again for ever, all else is fatal.
 
     It goes through a line of a balancer, or straight to an address (`host:port`). `watch` is told
-    of every call by `call`.
+    of every call but streams.
     """
 
     def __init__(self, way: Line | str, watch: Callable[[Made], None] | None = None) -> None:
@@ -115,7 +115,7 @@ class Wire:
             for delay in delays():
                 tries += 1
                 try:
-                    answer = await self.call_once(service, method, request, metadata, timeout)
+                    answer = await self._try(service, method, request, metadata, timeout)
                     answered = True
                     return answer
                 except grpc.aio.AioRpcError as exc:
@@ -126,8 +126,7 @@ class Wire:
                 self.retries += 1
                 await asyncio.sleep(delay)
         finally:
-            if self._watch is not None:
-                self._watch(Made(method, began, time.monotonic(), tries, answered))
+            self._tell(Made(method, began, time.monotonic(), tries, answered))
 
     async def call_once(
         self,
@@ -138,6 +137,22 @@ class Wire:
         timeout: float | None = None,
     ) -> Any:
         """Call an RPC and raise what comes."""
+        began, answered = time.monotonic(), False
+        try:
+            answer = await self._try(service, method, request, metadata, timeout)
+            answered = True
+            return answer
+        finally:
+            self._tell(Made(method, began, time.monotonic(), 1, answered))
+
+    async def _try(
+        self,
+        service: str,
+        method: str,
+        request: ProtoMessage,
+        metadata: Metadata,
+        timeout: float | None,
+    ) -> Any:
         rpc = BY_NAME[(service, method)]
         multicallable: Any = self._channel.unary_unary(
             rpc.path,
@@ -146,6 +161,10 @@ class Wire:
         )
         metadata = (*_VERSIONS[service], *metadata)
         return await multicallable(request, metadata=metadata, timeout=timeout)
+
+    def _tell(self, call: Made) -> None:
+        if self._watch is not None:
+            self._watch(call)
 
     def stream(self, service: str, method: str, request: ProtoMessage, timeout: float) -> Any:
         """Call a streaming RPC."""
