@@ -72,6 +72,16 @@ class Identities:
         """Return the task of a token, None if the token is unknown or no longer valid."""
         return await self._tasks.get(token)
 
+    async def require_task(self, token: str) -> None:
+        """Raise `ApiError` (AUTHENTICATION_FAILED) unless the token's task goes on, as is known now.
+
+        Ask it before saying that something of a run is not there: it may have been cleared away with
+        the run, and the hint of that be lost or late.
+        """
+        task = await self._tasks.fresh(token)
+        if task is None or task.finished:
+            raise ApiError(ErrorCode.AUTHENTICATION_FAILED, "the run of this token has ended")
+
     async def run(self, run_id: int) -> RunState | None:
         """Return the state of a run, None if there is no such run."""
         return await self._runs.get(run_id)

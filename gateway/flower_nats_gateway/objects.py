@@ -99,7 +99,7 @@ class ObjectService:
         An object that is announced and not there yet is waited for, for up to `HOLD` seconds.
         """
         if len(object_id) != 64 or not object_id.isalnum():
-            return _NOT_FOUND
+            return NOT_FOUND
         with self._wakes.on(subjects.wake_object(run_id, object_id)) as wait:
             deadline = time.monotonic() + HOLD
             while True:
@@ -109,7 +109,7 @@ class ObjectService:
                 if found is not None:
                     return found
                 if not await self._arrivals.announced(run_id, object_id):
-                    return _NOT_FOUND
+                    return NOT_FOUND
                 left = deadline - time.monotonic()
                 if self._drain.begun or left <= 0 or not await wait.wait(left):
                     return _NOT_AVAILABLE
@@ -146,5 +146,7 @@ def _found(content: bytes) -> bytes:
     ).SerializeToString()
 
 
-_NOT_FOUND = common.PullObjectResponse().SerializeToString()
+NOT_FOUND = common.PullObjectResponse().SerializeToString()
+"""What is answered where there is no such object."""
+
 _NOT_AVAILABLE = common.PullObjectResponse(object_found=True).SerializeToString()

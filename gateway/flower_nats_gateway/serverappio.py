@@ -28,7 +28,7 @@ from flower_nats_gateway.confirmations import Confirmations
 from flower_nats_gateway.forwarding import Forwarder
 from flower_nats_gateway.identities import Identities
 from flower_nats_gateway.loglines import LogLines
-from flower_nats_gateway.objects import ObjectService
+from flower_nats_gateway.objects import NOT_FOUND, ObjectService
 
 log = get_logger(__name__)
 
@@ -166,7 +166,7 @@ class ServerAppIoService:
         found: Found = {}
         deadline = time.monotonic() + HOLD
         with self._wakes.on(subjects.wake_run(run_id), subjects.event_run(run_id)) as wait:
-            await self._look(run_id, wanted, found)
+            await self._look(run_id, wanted, found, caller)
             while len(found) < len(wanted) and not self._drain.begun:
                 left = deadline - time.monotonic()
                 if left <= 0 or not await wait.wait(min(left, SETTLE) if found else left):
@@ -193,9 +193,9 @@ class ServerAppIoService:
                 # The run has ended under the ServerApp: this tells its process to end, too.
                 raise ApiError(ErrorCode.AUTHENTICATION_FAILED, f"run {run_id} has ended")
         if lost:
-            await self._look(run_id, wanted, found)
+            await self._look(run_id, wanted, found, caller)
 
-    async def _look(self, run_id: int, wanted: set[str], found: Found) -> None:
+    async def _look(self, run_id: int, wanted: set[str], found: Found, caller: Caller) -> None:
         """Find the replies that are there, and the instructions that are not known."""
         flight = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
         for instruction_id in wanted - found.keys():
@@ -208,19 +208,20 @@ class ServerAppIoService:
                 await self._mailbox.end_instruction(run_id, instruction_id)
         unknown = wanted - found.keys() - flight.instructions.keys()
         if unknown:
-            await self._look_for_unknown(run_id, unknown, flight, found)
+            unknown = await self._unknown(run_id, unknown, flight)
+        if unknown:
+            await self._identities.require_task(caller.token or "")
+            found.update(dict.fromkeys(unknown))
 
-    async def _look_for_unknown(
-        self, run_id: int, unknown: set[str], flight: InFlight, found: Found
-    ) -> None:
+    async def _unknown(self, run_id: int, unknown: set[str], flight: InFlight) -> set[str]:
+        """Return which of what seems to be unknown is."""
         for session_id in flight.unfinished_sessions:
             session = await self._mailbox.load_session(run_id, session_id)
             for one in session.outgoing if session else ():
                 unknown.discard(one.metadata.message_id)
         # What was released or answered since the look is known after all.
         again = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
-        for instruction_id in unknown - again.instructions.keys() - again.replies.keys():
-            found[instruction_id] = None
+        return unknown - again.instructions.keys() - again.replies.keys()
 
     async def push_object(self, call: Call, caller: Caller) -> bytes:
         """Store an object of the instructions."""
@@ -228,13 +229,18 @@ class ServerAppIoService:
         request.run_id = _serverapp_run(caller)
         _check_node(request.node)
         stored = await self._objects.push(request, broadcast=True)
+        if not stored:
+            await self._identities.require_task(caller.token or "")
         return common.PushObjectResponse(stored=stored).SerializeToString()
 
     async def pull_object(self, call: Call, caller: Caller) -> bytes:
         """Return an object of a reply."""
         request = call.parse(common.PullObjectRequest)
         _check_node(request.node)
-        return await self._objects.pull(_serverapp_run(caller), request.object_id, broadcast=False)
+        body = await self._objects.pull(_serverapp_run(caller), request.object_id, broadcast=False)
+        if body == NOT_FOUND:
+            await self._identities.require_task(caller.token or "")
+        return body
 
     async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
         """Forget a reply: the ServerApp has it and all its objects."""

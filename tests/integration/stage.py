@@ -200,7 +200,7 @@ async def _answer(running: Running) -> None:
         if exc.code is ErrorCode.UNAVAILABLE:
             _lose(running)
             return
-        assert exc.code is ErrorCode.RUN_STATUS_NOT_ALLOWED, exc
+        assert exc.code in (ErrorCode.RUN_STATUS_NOT_ALLOWED, ErrorCode.AUTHENTICATION_FAILED), exc
         if client is not None and request is not None:
             client.under_way.discard(request)
     except BaseExceptionGroup as group:

@@ -104,6 +104,10 @@ class Metadata:
     async def why_not_running(self, run_id: int) -> str:
         return "" if self.run == "running" else f"run {run_id} is {self.run}"
 
+    async def require_task(self, _token: str) -> None:
+        if self.run != "running":
+            raise ApiError(ErrorCode.AUTHENTICATION_FAILED, f"run {RUN} is {self.run}")
+
     async def look_up(self, method: str, **_arguments: Any) -> dict[str, list[int]]:
         assert method == "CheckNodes"
         return {"online": list(NODES), "offline": []}

@@ -14,6 +14,7 @@ import pytest
 from flwr.app import ArrayRecord, RecordDict
 
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.mailbox import Mailbox
 from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
@@ -244,6 +245,33 @@ async def test_stopping_a_run_leaves_a_node_that_receives_from_it_in_step(
     assert late.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert f"Run {app.run_id} is finished. Stopped by user." in (late.value.details() or "")
     await node.confirm(app.run_id, question.message_id)
+
+
+async def test_a_serverapp_whose_run_was_stopped_unheard_is_told_to_end(
+    gateway: Gateway, pg_dsn: str, connection: Connection
+) -> None:
+    """Not that its messages are unknown: a stock one may raise that, and hang if it is told to end while
+    it ends."""
+    node, app = await gateway.node(), await gateway.server_app()
+    question, next_one = (instruction(app.run_id, node.node_id, model(value)) for value in (1, 2))
+    await app.send(question)
+    pushed = await app.push(next_one)
+
+    async with await psycopg.AsyncConnection.connect(pg_dsn) as database:
+        await database.execute(
+            "UPDATE task SET status = 'finished', sub_status = 'stopped', finished_at = now(), "
+            "token_hash = NULL, active_until = NULL"
+        )
+    await Mailbox(connection).end_run(app.run_id)
+
+    for call in (
+        app.pull(question.message_id),
+        app.pull_object("ab" * 32),
+        app.push_object(pushed.session_id, "ab" * 32, b"an object that nobody wants"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await call
+        assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_log_lines_are_streamed_as_they_come_and_the_stream_ends_with_the_run(
