@@ -52,9 +52,10 @@ class Lookup(Generic[_K, _V]):
             return found[1] if key in self._known else await self.get(key)
 
     async def fresh(self, key: _K) -> _V | None:
-        """Return the answer of now, None if there is none. Raises `Unavailable`."""
-        self.drop(lambda known, _: known == key)
-        return await self.get(key)
+        """Return the answer of now, None if there is none. Raises `Unavailable`: the old one stays."""
+        # What is asked already may bring the answer of before.
+        self._note(lambda known, _: known == key)
+        return await asyncio.shield(self._learning(key))
 
     def drop(self, matches: Callable[[_K, _V], bool]) -> None:
         """Forget the answers that match: they have changed."""

@@ -112,6 +112,18 @@ async def test_an_old_answer_counts_while_nobody_can_be_asked() -> None:
     assert await runs.get(1) is None
 
 
+async def test_an_old_answer_still_counts_when_a_fresh_one_cannot_be_had() -> None:
+    superlink = Superlink()
+    runs = Lookup(superlink.ask, 60.0)
+    await runs.get(1)
+
+    superlink.is_there = False
+    with pytest.raises(Unavailable):
+        await runs.fresh(1)
+
+    assert await runs.get(1) == "starting"
+
+
 async def test_nobody_waits_long_for_an_answer_where_there_is_an_old_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
