@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-import psutil
 from flwr.cli.build import build_fab_from_disk
 
 from tests.harness.children import Child
@@ -69,15 +68,6 @@ class StockSuperNode:
         """Set when it has ended."""
         code = self._process.exit_code
         return None if code is None else ChildProcessError(f"exit code {code}")
-
-    def client_apps(self) -> list[psutil.Process]:
-        """The ClientApps that it runs now."""
-        family = psutil.Process(self._process.pid).children(recursive=True)
-        return [
-            one
-            for one in family
-            if "flwr-clientapp" in one.name() and one.status() != psutil.STATUS_ZOMBIE
-        ]
 
     async def kill(self) -> None:
         """Kill it and all that it has started."""
