@@ -253,14 +253,14 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     """Settle on addresses before anything starts; raises AddressInUseError."""
     health, grpc_health = settings.http_health_addresses, settings.gateway.health_server_address
     serverappio, fleet, control, *pages = claim_addresses(
-        [*_api_addresses(settings.gateway), *health.values()]
+        [*_api_addresses(settings.gateway), *health.values(), *filter(None, [grpc_health])]
     )
     gateway = replace(
         settings.gateway,
         serverappio_api_address=serverappio,
         fleet_api_address=fleet,
         control_api_address=control,
-        health_server_address=grpc_health and claim_addresses([grpc_health])[0],
+        health_server_address=pages.pop() if grpc_health else None,
     )
     superexec = settings.superexec and replace(
         settings.superexec, appio_api_address=reachable(serverappio)

@@ -150,8 +150,7 @@ class FleetService:
     async def pull_object(self, call: Call, _caller: Caller) -> bytes:
         """Return an object of a running run."""
         request = call.parse(common.PullObjectRequest)
-        if reason := await self._identities.why_not_running(request.run_id):
-            raise ApiError(ErrorCode.INSTRUCTION_WITHDRAWN, reason, public_details=reason)
+        await self._identities.require_running(request.run_id, ErrorCode.INSTRUCTION_WITHDRAWN)
         body = await self._objects.pull(request.run_id, request.object_id, broadcast=True)
         self._usage.traffic(request.run_id, sent=len(body))
         return body

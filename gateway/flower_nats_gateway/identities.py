@@ -86,10 +86,12 @@ class Identities:
         """Return the state of a run, None if there is no such run."""
         return await self._runs.get(run_id)
 
-    async def require_running(self, run_id: int) -> None:
-        """Raise `ApiError` (RUN_STATUS_NOT_ALLOWED) unless the run is running."""
+    async def require_running(
+        self, run_id: int, refusal: ErrorCode = ErrorCode.RUN_STATUS_NOT_ALLOWED
+    ) -> None:
+        """Raise `ApiError` with the code `refusal` unless the run is running."""
         if reason := await self.why_not_running(run_id):
-            raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, reason, public_details=reason)
+            raise ApiError(refusal, reason, public_details=reason)
 
     async def why_not_running(self, run_id: int) -> str:
         """Say to a caller why a run is over, or not yet begun; nothing while it is running."""

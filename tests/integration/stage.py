@@ -14,6 +14,7 @@ import pytest
 from flower_nats.broker import mailbox as mailbox_module
 from flower_nats.broker import subjects
 from flower_nats.broker.streams import ensure_streams
+from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.errors import ApiError, ErrorCode, FlowerNatsError
 from flower_nats.superlink import messages as housekeeping_module
 from flower_nats.wire import messages as wire_module
@@ -200,7 +201,9 @@ async def _answer(running: Running) -> None:
         if exc.code is ErrorCode.UNAVAILABLE:
             _lose(running)
             return
-        assert exc.code in (ErrorCode.RUN_STATUS_NOT_ALLOWED, ErrorCode.AUTHENTICATION_FAILED), exc
+        is_app = client is not None and client.node_id == SUPERLINK_NODE_ID
+        refused_by = ErrorCode.AUTHENTICATION_FAILED if is_app else ErrorCode.RUN_STATUS_NOT_ALLOWED
+        assert exc.code is refused_by, exc
         if client is not None and request is not None:
             client.under_way.discard(request)
     except BaseExceptionGroup as group:

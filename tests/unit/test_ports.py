@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -72,5 +71,4 @@ def test_gateways_behind_a_balancer_and_what_is_in_front_share_no_port(few: rang
         *(one.fleet_api_address for one in behind.gateways),
         *(one.control_api_address for one in behind.gateways),
     ]
-    assert all(one != other for one, other in pairwise(sorted(listening)))
-    assert {split_address(one)[1] for one in listening} == set(few)
+    assert sorted(split_address(one)[1] for one in listening) == list(few)
