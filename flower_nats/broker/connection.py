@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from nats.aio.msg import Msg
 
+from flower_nats.broker import subjects
 from flower_nats.broker.core import (
     ATTEMPT,
     PATIENCE,
@@ -29,14 +30,17 @@ from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 _QUICK_ATTEMPTS = ((3.0, 1.0), (10.0, 2.0))
 """What `ATTEMPT` is to a small request: up to so many seconds after its first try, each may take so
-many. While a stream elects a leader, for 4 to 9 s, nobody answers what is asked about it: who waits long
-for that misses the end of it."""
+many. While a stream elects a leader, for 4 to 9 s, nobody answers what is asked about it. Whoever waits
+is told when it has one, but may miss that while it changes servers."""
 
 _SMALL = 64 * 1024
 """Bytes up to which a request is small."""
 
 _LONGEST_TTL = 10 * 365 * 86400.0
 """Seconds; nats-server counts nanoseconds in 64 bits, and loses at once what is to live beyond them."""
+
+_LEADER_ELECTED = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."
+"""What the subjects begin with on which nats-server says that a stream has a new leader."""
 
 _NOT_FOUND = 10037
 _STREAM_NOT_FOUND = 10059
@@ -80,6 +84,15 @@ class Stored:
 
 class Connection(CoreConnection):
     """A connection to the broker that reconnects for ever, and the streams there."""
+
+    async def _open(self) -> None:
+        await super()._open()
+        await self._client.subscribe(_LEADER_ELECTED + "*", cb=self._on_leader)
+
+    async def _on_leader(self, advisory: Msg) -> None:
+        """Let those ask again who have asked a stream's former leader: it does not answer."""
+        stream = advisory.subject.removeprefix(_LEADER_ELECTED)
+        self.break_off(lambda subject: subjects.is_of(stream, subject))
 
     async def store(
         self,

@@ -100,11 +100,15 @@ class CoreConnection:
                     # They are ours, made in `subjects`.
                     skip_subject_validation=True,
                 )
-                await connection._requests.start()
+                await connection._open()
         except (NatsError, OSError, TimeoutError) as exc:
             await connection.close()
             raise Unavailable(f"no NATS server answers: {client.last_error or exc!r}") from exc
         return connection
+
+    async def _open(self) -> None:
+        """Subscribe to what every connection must hear."""
+        await self._requests.start()
 
     async def close(self) -> None:
         """Close the connection after what is on its way out has left."""
@@ -192,9 +196,9 @@ class CoreConnection:
         except (NatsError, TimeoutError, OSError) as exc:
             raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
 
-    def break_off(self, prefix: str) -> None:
-        """Let requests on subjects that begin so fail with `Unavailable`: their answers may not come."""
-        self._requests.break_off(prefix)
+    def break_off(self, concerned: Callable[[str], bool]) -> None:
+        """Let requests on concerned subjects fail with `Unavailable`: nobody may answer them."""
+        self._requests.break_off(concerned)
 
     async def answer(self, request: Msg, body: bytes, headers: Headers) -> None:
         """Answer a request that came by `subscribe`."""

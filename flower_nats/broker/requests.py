@@ -106,12 +106,12 @@ class Requests:
     def pause(self) -> None:
         """The connection is lost, and answers that are under way with it."""
         self._connected.clear()
-        self.break_off()
+        self.break_off(lambda _: True)
 
-    def break_off(self, prefix: str = "") -> None:
-        """Tell those who wait for an answer on a subject that begins so that it may not come."""
+    def break_off(self, concerned: Callable[[str], bool]) -> None:
+        """Tell those who wait for an answer on a subject that is concerned that it may not come."""
         for subject, future, _ in self._waiting.values():
-            if subject.startswith(prefix):
+            if concerned(subject):
                 _fail(future, ConnectionClosedError())
 
     async def _on_answer(self, message: Msg) -> None:

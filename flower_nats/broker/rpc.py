@@ -113,7 +113,7 @@ class RpcClient:
         if leaves:
             # What a NATS server has passed on to the one that the superlink was connected to, before
             # it heard that nobody listens there any more, is dropped there without a word.
-            self._connection.break_off(subjects.API)
+            self._connection.break_off(lambda asked: asked.startswith(subjects.API))
 
     async def _answer(
         self,

@@ -33,11 +33,25 @@ OBJECTS_SUBJECTS = "fn.obj.>"
 LOGS_SUBJECTS = "fn.log.*"
 BLOBS_SUBJECTS = "fn.blob.>"
 
+_STREAMS = {
+    MESSAGES_STREAM: MESSAGES_SUBJECTS,
+    OBJECTS_STREAM: OBJECTS_SUBJECTS,
+    LOGS_STREAM: LOGS_SUBJECTS,
+    BLOBS_STREAM: BLOBS_SUBJECTS,
+}
+
 HINTS = ("fn.wake.>", "fn.event.>")
 WORKERS = "superlink"
 """The queue group in which superlink replicas share the forwarded RPCs."""
 
 ANY = "*"
+
+
+def is_of(stream: str, subject: str) -> bool:
+    """Whether a message on `subject` goes to a stream of ours, or asks the broker about it."""
+    if subject.endswith(f".{stream}"):
+        return True
+    return stream in _STREAMS and subject.startswith(_STREAMS[stream].rstrip("*>"))
 
 
 def run(run_id: int) -> str:
