@@ -5,8 +5,9 @@ from __future__ import annotations
 import bisect
 import itertools
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from benchmarks.chaos.kills import Fault
 from tests.harness.wire import Made
@@ -23,13 +24,15 @@ class Recovery:
     """What one kill did to the clients. Times are in seconds.
 
     Every call of a client is charged to one kill, the last one before it had waited for a second:
-    what takes longer than that was held up by what came before.
+    what takes longer than that was held up by what came before. Where another process of the same
+    kind is killed while the call still waits, what it waits from then on is charged to that kill.
     """
 
     fault: Fault
     longest_wait: float
-    """From the kill, or from the call's begin if that was later, until it was answered, of the call
-    that waited longest; with all tries of its client and the pauses between them."""
+    """From the kill, or from the call's begin if that was later, until it was answered, or until the
+    next kill that is charged for it, of the call that waited longest so; with all tries of its client
+    and the pauses between them."""
 
     slowest: Made | None
     """That call."""
@@ -41,16 +44,43 @@ class Recovery:
 def recoveries(faults: Sequence[Fault], calls: Sequence[Made]) -> list[Recovery]:
     """Look at every fault; calls are those that are answered at once where all is well."""
     kills = [fault.at for fault in faults]
-    charged: list[list[Made]] = [[] for _ in faults]
+    charged: list[list[_Share]] = [[] for _ in faults]
     for call in calls:
-        last = bisect.bisect_right(kills, min(call.began + PROMPT, call.ended)) - 1
-        if last >= 0:
-            charged[last].append(call)
+        for number, seconds in _shares(faults, kills, call):
+            charged[number].append(_Share(seconds, call))
     answers = sorted(call.ended for call in calls if call.answered)
     return [
         _recovery(fault, end, mine, answers)
         for fault, end, mine in zip(faults, _ends(kills), charged, strict=True)
     ]
+
+
+def longest_wait(faults: Sequence[Fault], calls: Iterable[Made]) -> float:
+    """Return the seconds that the call waited that waited longest, whatever was killed meanwhile."""
+    kills = [fault.at for fault in faults]
+    waits = (sum(seconds for _, seconds in _shares(faults, kills, call)) for call in calls)
+    return max(waits, default=0.0)
+
+
+class _Share(NamedTuple):
+    """What one kill is charged of a call's wait."""
+
+    seconds: float
+    call: Made
+
+
+def _shares(
+    faults: Sequence[Fault], kills: Sequence[float], call: Made
+) -> Iterator[tuple[int, float]]:
+    """Give the kills that are charged for a call, by number, and with how many seconds."""
+    first = bisect.bisect_right(kills, min(call.began + PROMPT, call.ended)) - 1
+    if first < 0:
+        return
+    numbers = range(first, bisect.bisect_left(kills, call.ended))
+    mine = [number for number in numbers if faults[number].kind == faults[first].kind] or [first]
+    ends = [*(kills[number] for number in mine[1:]), call.ended]
+    for number, end in zip(mine, ends, strict=True):
+        yield number, end - max(call.began, kills[number])
 
 
 def _ends(kills: Sequence[float]) -> list[float]:
@@ -60,15 +90,14 @@ def _ends(kills: Sequence[float]) -> list[float]:
 
 
 def _recovery(
-    fault: Fault, end: float, calls: Sequence[Made], answers: Sequence[float]
+    fault: Fault, end: float, shares: Sequence[_Share], answers: Sequence[float]
 ) -> Recovery:
-    def wait(call: Made) -> float:
-        return call.ended - max(call.began, fault.at)
-
-    slowest = max(calls, key=wait, default=None)
+    slowest = max(shares, key=lambda share: share.seconds, default=None)
     heard = answers[bisect.bisect_left(answers, fault.at) : bisect.bisect_left(answers, end)]
     gaps = (later - sooner for sooner, later in itertools.pairwise([fault.at, *heard, end]))
-    return Recovery(fault, wait(slowest) if slowest else 0.0, slowest, max(gaps))
+    if slowest is None:
+        return Recovery(fault, 0.0, None, max(gaps))
+    return Recovery(fault, slowest.seconds, slowest.call, max(gaps))
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,6 @@ from benchmarks.report import Verdict, table_line
 _TARGETS = {"gateway": 5.0, "superlink": 5.0, "nats": 10.0}
 """Seconds in which the last call that felt a kill must be answered, by what was killed."""
 
-_APART = 9.9
-"""Seconds after which a NATS cluster has elected all its leaders anew."""
-
 _SHOWN = 10
 
 
@@ -29,10 +26,8 @@ def table(results: Sequence[Result]) -> str:
     for kind in kinds:
         cells = [_recovered(one.recoveries, kind) for one in results]
         lines.append(table_line([f"recovery, {kind} (median / worst)", *cells]))
-    cells = [_recovered(_alone(one.recoveries), "nats") for one in results]
-    if any(cells):
-        title = f"recovery, nats, no other one killed within {_APART:.0f} s (median / worst)"
-        lines.append(table_line([title, *cells]))
+    longest = [f"{one.longest_wait:.2f} s" for one in results]
+    lines.append(table_line(["longest wait of a call, over all kills that it felt", *longest]))
     return "\n".join(lines)
 
 
@@ -66,20 +61,6 @@ def _kills(one: Result) -> str:
 def _recovered(all_of_them: Iterable[Recovery], kind: str) -> str:
     found = [one.longest_wait for one in all_of_them if one.fault.kind == kind]
     return str(Spread.of(found)) if found else ""
-
-
-def _alone(all_of_them: Sequence[Recovery]) -> list[Recovery]:
-    """Those that no other one of the kind is near: a cluster of three is made to lose one at a time."""
-    return [
-        one
-        for one in all_of_them
-        if not any(
-            other is not one
-            and other.fault.kind == one.fault.kind
-            and abs(other.fault.at - one.fault.at) < _APART
-            for other in all_of_them
-        )
-    ]
 
 
 def faults(one: Result, began: float) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.chaos.kills import Fault
 from benchmarks.chaos.load import Load, Run
-from benchmarks.chaos.recovery import Recovery, recoveries
+from benchmarks.chaos.recovery import Recovery, longest_wait, recoveries
 from tests.harness import app
 
 _COMPLETED = "finished:completed"
@@ -62,6 +62,9 @@ class Result:
     calls: int
     retries: int
     recoveries: list[Recovery]
+    longest_wait: float
+    """Of any call, in seconds, over all kills that it lived through."""
+
     rounds: list[float]
     """How long each round took, in seconds."""
 
@@ -114,6 +117,7 @@ def result(
         calls=len(load.calls),
         retries=sum(call.tries - 1 for call in load.calls),
         recoveries=recoveries(faults, load.calls),
+        longest_wait=longest_wait(faults, load.calls),
         rounds=[to - since for since, to in spans],
         troubles=[trouble for trouble in troubles if trouble],
     )

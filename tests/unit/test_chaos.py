@@ -6,12 +6,12 @@ import pytest
 
 from benchmarks.chaos.__main__ import parse, plans
 from benchmarks.chaos.kills import Fault
-from benchmarks.chaos.recovery import Spread, recoveries
+from benchmarks.chaos.recovery import Spread, longest_wait, recoveries
 from tests.harness.wire import Made
 
 
-def fault(at: float) -> Fault:
-    return Fault("gateway", "gateway-1", at)
+def fault(at: float, kind: str = "gateway") -> Fault:
+    return Fault(kind, f"{kind}-1", at)
 
 
 def call(began: float, ended: float) -> Made:
@@ -31,10 +31,22 @@ def test_a_call_that_comes_later_is_counted_from_its_begin() -> None:
 
 
 def test_a_call_that_was_held_up_before_a_kill_is_not_charged_to_it() -> None:
-    first, second = recoveries([fault(10.0), fault(15.0)], [call(11.0, 17.0)])
+    first, second = recoveries([fault(10.0), fault(15.0, "nats")], [call(11.0, 17.0)])
 
     assert first.longest_wait == pytest.approx(6.0)
     assert second.slowest is None
+
+
+def test_a_wait_over_two_kills_of_a_kind_is_shared_and_shown_whole() -> None:
+    faults = [fault(10.0, "nats"), fault(13.0), fault(15.0, "nats")]
+    calls = [call(11.0, 23.0)]
+
+    first, other, second = recoveries(faults, calls)
+
+    assert first.longest_wait == pytest.approx(4.0)
+    assert other.slowest is None
+    assert second.longest_wait == pytest.approx(8.0)
+    assert longest_wait(faults, calls) == pytest.approx(12.0)
 
 
 def test_a_call_that_a_kill_meets_at_its_begin_is_charged_to_that_kill() -> None:
