@@ -24,8 +24,9 @@ class Recovery:
     """What one kill did to the clients. Times are in seconds.
 
     Every call of a client is charged to one kill, the last one before it had waited for a second:
-    what takes longer than that was held up by what came before. Where another process of the same
-    kind is killed while the call still waits, what it waits from then on is charged to that kill.
+    what takes longer than that was held up by what came before. But where another NATS server is
+    killed while the call still waits, what it waits from then on is charged to that kill: the election
+    that it waits for begins anew.
     """
 
     fault: Fault
@@ -66,7 +67,7 @@ class _Share(NamedTuple):
     """What one kill is charged of a call's wait."""
 
     seconds: float
-    call: Made
+    call: Made | None
 
 
 def _shares(
@@ -76,8 +77,10 @@ def _shares(
     first = bisect.bisect_right(kills, min(call.began + PROMPT, call.ended)) - 1
     if first < 0:
         return
-    numbers = range(first, bisect.bisect_left(kills, call.ended))
-    mine = [number for number in numbers if faults[number].kind == faults[first].kind] or [first]
+    mine = [first]
+    if faults[first].kind == "nats":
+        later = range(first + 1, bisect.bisect_left(kills, call.ended))
+        mine += [number for number in later if faults[number].kind == "nats"]
     ends = [*(kills[number] for number in mine[1:]), call.ended]
     for number, end in zip(mine, ends, strict=True):
         yield number, end - max(call.began, kills[number])
@@ -92,11 +95,9 @@ def _ends(kills: Sequence[float]) -> list[float]:
 def _recovery(
     fault: Fault, end: float, shares: Sequence[_Share], answers: Sequence[float]
 ) -> Recovery:
-    slowest = max(shares, key=lambda share: share.seconds, default=None)
+    slowest = max(shares, key=lambda share: share.seconds, default=_Share(0.0, None))
     heard = answers[bisect.bisect_left(answers, fault.at) : bisect.bisect_left(answers, end)]
     gaps = (later - sooner for sooner, later in itertools.pairwise([fault.at, *heard, end]))
-    if slowest is None:
-        return Recovery(fault, 0.0, None, max(gaps))
     return Recovery(fault, slowest.seconds, slowest.call, max(gaps))
 
 

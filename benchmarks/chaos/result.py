@@ -63,7 +63,7 @@ class Result:
     retries: int
     recoveries: list[Recovery]
     longest_wait: float
-    """Of any call, in seconds, over all kills that it lived through."""
+    """Of any call, in seconds, from the first kill that is charged for it."""
 
     rounds: list[float]
     """How long each round took, in seconds."""

@@ -185,7 +185,7 @@ class CoreConnection:
         """Send one request and return the answer; of several, the first that is `enough`.
 
         Raises `NobodyListens` where that is so, `Unavailable` if no such answer comes within `timeout`
-        seconds.
+        seconds, or none may come any more (see `break_off`).
         """
         try:
             return await self._requests.ask(subject, body, headers, timeout, enough)
@@ -197,7 +197,7 @@ class CoreConnection:
             raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
 
     def break_off(self, concerned: Callable[[str], bool]) -> None:
-        """Let requests on concerned subjects fail with `Unavailable`: nobody may answer them."""
+        """Let requests on concerned subjects fail with `Unavailable`: they may never be answered."""
         self._requests.break_off(concerned)
 
     async def answer(self, request: Msg, body: bytes, headers: Headers) -> None:

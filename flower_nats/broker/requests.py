@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, NoRespondersError, TimeoutError
+from nats.errors import ConnectionClosedError, Error, NoRespondersError, TimeoutError
 
 STATUS = "Status"
 """Header of an answer that is none, such as that nobody listens; its value is a number."""
@@ -21,6 +21,10 @@ _NO_RESPONDERS = "503"
 
 Enough = Callable[[Msg], bool]
 """Hears an answer; returns whether no further one is waited for."""
+
+
+class BrokenOff(Error):
+    """Whoever was asked may never answer."""
 
 
 class _Waiting(NamedTuple):
@@ -63,8 +67,8 @@ class Requests:
         """Send one request and return the answer; of several, the first that is `enough`.
 
         Raises the driver's `NoRespondersError` if nobody listens, `TimeoutError` if no answer comes
-        within `timeout` seconds, and `ConnectionClosedError` if there is no connection in that time
-        or it breaks meanwhile.
+        within `timeout` seconds, `ConnectionClosedError` if there is no connection in that time, and
+        `BrokenOff` if it breaks meanwhile, or `break_off` concerns the request.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -112,7 +116,7 @@ class Requests:
         """Tell those who wait for an answer on a subject that is concerned that it may not come."""
         for subject, future, _ in self._waiting.values():
             if concerned(subject):
-                _fail(future, ConnectionClosedError())
+                _fail(future, BrokenOff())
 
     async def _on_answer(self, message: Msg) -> None:
         waiting = self._waiting.get(message.subject[len(self._inbox) :])

@@ -176,10 +176,14 @@ class RunLogs:
 
     async def _make_room(self, run_id: int, newest: Record, reason: str) -> None:
         """Remove a log up to its newest record, or, where that is the only one, the log."""
-        # To remove something takes no room.
-        if await self._connection.purge(_STREAM, newest.subject, up_to=newest.sequence):
+        oldest = await self._connection.next(_STREAM, newest.subject)
+        if oldest is None:
             return
-        if await self._connection.purge(_STREAM, newest.subject, up_to=newest.sequence + 1):
+        # To remove something takes no room.
+        if oldest.sequence < newest.sequence:
+            await self._connection.purge(_STREAM, newest.subject, up_to=newest.sequence)
+        else:
+            await self._connection.purge(_STREAM, newest.subject, up_to=newest.sequence + 1)
             log.warning("log_removed_without_notice", run_id=run_id, reason=reason)
 
 

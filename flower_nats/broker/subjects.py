@@ -33,12 +33,13 @@ OBJECTS_SUBJECTS = "fn.obj.>"
 LOGS_SUBJECTS = "fn.log.*"
 BLOBS_SUBJECTS = "fn.blob.>"
 
-_STREAMS = {
-    MESSAGES_STREAM: MESSAGES_SUBJECTS,
-    OBJECTS_STREAM: OBJECTS_SUBJECTS,
-    LOGS_STREAM: LOGS_SUBJECTS,
-    BLOBS_STREAM: BLOBS_SUBJECTS,
+_STORED_IN = {
+    MESSAGES_STREAM: "fn.run.",
+    OBJECTS_STREAM: "fn.obj.",
+    LOGS_STREAM: "fn.log.",
+    BLOBS_STREAM: "fn.blob.",
 }
+"""What the subjects of each stream begin with."""
 
 HINTS = ("fn.wake.>", "fn.event.>")
 WORKERS = "superlink"
@@ -48,10 +49,10 @@ ANY = "*"
 
 
 def is_of(stream: str, subject: str) -> bool:
-    """Whether a message on `subject` goes to a stream of ours, or asks the broker about it."""
-    if subject.endswith(f".{stream}"):
-        return True
-    return stream in _STREAMS and subject.startswith(_STREAMS[stream].rstrip("*>"))
+    """Whether a message on `subject` is stored in a stream, or asks the broker about it."""
+    if subject.startswith("$JS.API."):
+        return subject.endswith(f".{stream}")
+    return stream in _STORED_IN and subject.startswith(_STORED_IN[stream])
 
 
 def run(run_id: int) -> str:

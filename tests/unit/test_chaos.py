@@ -31,13 +31,13 @@ def test_a_call_that_comes_later_is_counted_from_its_begin() -> None:
 
 
 def test_a_call_that_was_held_up_before_a_kill_is_not_charged_to_it() -> None:
-    first, second = recoveries([fault(10.0), fault(15.0, "nats")], [call(11.0, 17.0)])
+    first, second = recoveries([fault(10.0), fault(15.0)], [call(11.0, 17.0)])
 
     assert first.longest_wait == pytest.approx(6.0)
     assert second.slowest is None
 
 
-def test_a_wait_over_two_kills_of_a_kind_is_shared_and_shown_whole() -> None:
+def test_a_wait_for_two_elections_is_shared_between_their_kills_and_shown_whole() -> None:
     faults = [fault(10.0, "nats"), fault(13.0), fault(15.0, "nats")]
     calls = [call(11.0, 23.0)]
 
