@@ -32,6 +32,9 @@ _RECENT = 5.0
 """Seconds for which a hint may have been on its way when a connection breaks: what is longer under
 way is seen by the pings."""
 
+_FLUSH_SECONDS = 1
+"""How long the broker may take, at the end, to take what is on its way to it."""
+
 _PENDING_BYTES = 64 * 1024 * 1024
 """Bytes that may wait in this process for the socket to the broker."""
 
@@ -92,7 +95,6 @@ class CoreConnection:
                     max_outstanding_pings=2,
                     pending_size=_PENDING_BYTES,
                     allow_reconnect=True,
-                    drain_timeout=5,
                     reconnected_cb=connection._on_reconnect,
                     disconnected_cb=connection._on_disconnect,
                     closed_cb=connection._on_close,
@@ -115,9 +117,12 @@ class CoreConnection:
         self._closing = True
         try:
             if self._client.is_connected:
-                await self._client.drain()
-            elif not self._client.is_closed:
-                await self._client.close()
+                # Not the driver's drain, which waits for a server that hangs for a quarter of a minute.
+                await self._client.flush(_FLUSH_SECONDS)
+        except (NatsError, OSError, RuntimeError) as exc:
+            log.warning("broker_not_flushed", reason=repr(exc))
+        try:
+            await self._client.close()
         # A RuntimeError is what uvloop raises for a write to a connection that is lost.
         except (NatsError, OSError, RuntimeError) as exc:
             log.warning("broker_not_closed", reason=repr(exc))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient, RpcServer
+from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import Unavailable
 from tests.harness.environment import free_port
@@ -29,6 +34,25 @@ async def test_a_wrong_password_is_named(nats_url: str) -> None:
 
     with pytest.raises(Unavailable, match="Authorization Violation"):
         await Connection.connect([f"nats://flower:guess@{address}"], "test", patience=0.5)
+
+
+async def test_leaving_does_not_wait_for_a_server_that_hangs(data_dir: Path) -> None:
+    server = NatsServer(data_dir)
+    connection = await Connection.connect([await server.start()], "test")
+    await connection.subscribe("fn.wake.>", _ignore)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        closing = asyncio.create_task(connection.close())
+        # Not `asyncio.timeout`, which ends nothing that takes no notice of being cancelled.
+        done, _ = await asyncio.wait([closing], timeout=5)
+        assert done
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+        await server.stop()
+
+
+async def _ignore(_: Msg) -> None:
+    pass
 
 
 class Link:
