@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.durability import ALWAYS, UNKNOWN
 from flower_nats.broker.rpc import RpcServer
-from flower_nats.broker.streams import ensure_streams
+from flower_nats.broker.streams import STREAMS_LATELY, ensure_streams, watch_streams
 from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
@@ -83,8 +83,13 @@ class _Worker:
         self._server = RpcServer(connection, handlers(settings, database, connection))
         self._overview = Overview(database, connection)
         self._heard = Heard(_LATELY)
+        self._led = Heard(STREAMS_LATELY)
         self._readiness = Readiness(
-            {"broker": lambda: connection.is_connected, "database": self._heard}
+            {
+                "broker": lambda: connection.is_connected,
+                "streams": self._led,
+                "database": self._heard,
+            }
         )
         self._health_servers = AsyncExitStack()
 
@@ -109,6 +114,7 @@ class _Worker:
                 {
                     "housekeeping": housekeeping.run(),
                     "announce": self._announce(),
+                    "streams": watch_streams(self._connection, self._led.note),
                     "connection": self._connection.until_ended(),
                 },
             )

@@ -18,6 +18,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.runlog import RunLogs
+from flower_nats.broker.streams import STREAMS_LATELY, watch_streams
 from flower_nats.grpc_health import tell
 from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
@@ -99,9 +100,11 @@ class Gateway:
         self._serverappio: ServerAppIoService | None = None
         self._health = health.aio.HealthServicer()
         self._heard = Heard(_LATELY)
+        self._led = Heard(STREAMS_LATELY)
         self._readiness = Readiness(
             {
                 "broker": lambda: connection.is_connected,
+                "streams": self._led,
                 "superlink": self._heard,
                 "listening": lambda: len(self._listeners) >= 3,
             }
@@ -226,6 +229,7 @@ class Gateway:
         return {
             "usage": self.usage.send_forever(),
             "announce": self._announce_forever(),
+            "streams": watch_streams(self._connection, self._led.note),
             "health": self._tell_health_forever(),
             "connection": self._connection.until_ended(),
             "memory": return_freed_memory_forever(),

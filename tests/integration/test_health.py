@@ -18,6 +18,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer, find_nats_server
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
@@ -107,7 +108,7 @@ async def test_both_are_ready_when_what_they_need_answers_and_not_before(
     try:
         await gateway.process.start()
         await until(lambda: get(gateway.health, "/livez") == (200, "ok"))
-        await until(lambda: gateway.ready() == (503, "lacks superlink"))
+        await until(lambda: gateway.ready() == (503, "lacks streams, superlink"))
         await superlink.process.start()
         await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
         await until(lambda: grpc_health(gateway.address) == grpc_health(asked) == SERVING)
@@ -121,6 +122,29 @@ async def test_both_are_ready_when_what_they_need_answers_and_not_before(
         await gateway.process.stop()
         await superlink.process.stop()
         await nats.stop()
+
+
+async def test_neither_is_ready_while_the_majority_of_nats_is_gone(
+    tmp_path: Path, pg_dsn: str
+) -> None:
+    cluster = NatsCluster(tmp_path)
+    urls = ",".join(await cluster.start())
+    superlink, gateway = make_superlink(tmp_path, urls, pg_dsn), make_gateway(tmp_path, urls)
+    try:
+        await superlink.process.start()
+        await gateway.process.start()
+        await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
+
+        await asyncio.gather(*(member.stop() for member in cluster.members[1:]))
+
+        # They are connected to the one that is left.
+        await until(lambda: superlink.ready() == gateway.ready() == (503, "lacks streams"), 90.0)
+        await cluster.members[1].start()
+        await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"), 90.0)
+    finally:
+        await gateway.process.stop()
+        await superlink.process.stop()
+        await cluster.stop()
 
 
 @pytest.mark.parametrize("kind", ["superlink", "gateway"])
