@@ -101,7 +101,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  nodes        {_pairs(report['nodes']) or 'none'}"
         for replica in report["replicas"]:
             yield f"  replica      {replica['kind']} {replica['id']} since {replica['since']}"
-        yield from _durability(report["durability"])
+        yield from durability_lines(report["durability"])
 
 
 def _processes(processes: Mapping[str, int | None]) -> str:
@@ -110,8 +110,11 @@ def _processes(processes: Mapping[str, int | None]) -> str:
     )
 
 
-def _durability(promises: Mapping[str, Any]) -> Iterator[str]:
-    """Say what survives: what was acknowledged, on how many servers, synced or not."""
+def durability_lines(promises: Mapping[str, Any]) -> Iterator[str]:
+    """Say what survives: what was acknowledged, on how many servers, synced or not.
+
+    `promises` is the `durability` of a superlink's answer.
+    """
     broker, database = promises["broker"], promises["database"]
     yield (
         f"  durability   broker: {broker['replicas']} cop{'y' if broker['replicas'] == 1 else 'ies'}"
@@ -120,8 +123,16 @@ def _durability(promises: Mapping[str, Any]) -> Iterator[str]:
     word = "synced to disk before a commit is acknowledged" if database["synced"] else "NOT SYNCED"
     yield (
         f"               database: {word} (fsync {_value(database['fsync'])}, "
-        f"synchronous_commit {database['synchronous_commit']}), {database['standbys']} standbys"
+        f"synchronous_commit {database['synchronous_commit']}), {_standbys(database)}"
     )
+
+
+def _standbys(database: Mapping[str, Any]) -> str:
+    number, synchronous = database["standbys"], database["synchronous_standbys"]
+    word = f"{number} standby{'' if number == 1 else 's'}"
+    if synchronous is None:
+        return f"{word}, SYNCHRONOUS OR NOT: our database user needs pg_read_all_stats to see"
+    return f"{word}, {synchronous} of them synchronous" if number else word
 
 
 def _synced(broker: Mapping[str, Any]) -> str:
