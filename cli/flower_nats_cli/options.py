@@ -54,6 +54,15 @@ nats_option = click.option(
     "an environment variable keeps them out of the process list.",
 )
 
+status_nats_option = click.option(
+    "--nats",
+    type=_urls,
+    metavar="URL[,URL...]",
+    help="Ask the superlinks on these NATS servers, whoever has started them, instead of the runtime "
+    "of a data directory. A URL may hold a user and a password; an environment variable keeps them "
+    "out of the process list.",
+)
+
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

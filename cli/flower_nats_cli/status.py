@@ -1,14 +1,16 @@
-"""`flower-nats status`: how the runtime of a data directory is."""
+"""`flower-nats status`: how the runtime of a data directory is, or the one behind some NATS servers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from flower_nats.broker.urls import without_login
 from flower_nats.logs import configure_logs
 from flower_nats.model.errors import ApiError
 from flower_nats.settings import LogSettings
@@ -21,21 +23,54 @@ _PATIENCE_SECONDS = 5.0
 
 @click.command()
 @opts.data_dir_option
+@opts.status_nats_option
 @opts.format_option
-def status(**options: Any) -> None:
+@click.pass_context
+def status(context: click.Context, /, **options: Any) -> None:
     """Show runs, nodes, replicas, the health of broker and database, and what is durable.
 
-    Exit code 0 means that the runtime is up and healthy.
+    Of the runtime that `flower-nats up` has started on --data-dir, or of the one behind the NATS
+    servers of --nats. Exit code 0 means that it is up and healthy.
     """
+    _check_one_runtime(context)
     # What the client logs about a broker that is gone is said better in the answer.
     configure_logs(LogSettings(level="error"))
-    report = asyncio.run(_report(DataDir(options["data_dir"])))
+    nats = options["nats"]
+    report = asyncio.run(_report_behind(nats) if nats else _report(DataDir(options["data_dir"])))
     if options["format"] == "json":
         click.echo(json.dumps(report, indent=2, default=str))
     else:
         click.echo("\n".join(_lines(report)))
     if not report["healthy"]:
         raise click.exceptions.Exit(1)
+
+
+def _check_one_runtime(context: click.Context) -> None:
+    sources = (context.get_parameter_source(name) for name in ("nats", "data_dir"))
+    if ParameterSource.DEFAULT not in sources:
+        raise click.UsageError(
+            "--nats and --data-dir may name two runtimes. Remedy: leave out one of them; it may also "
+            "be given by its environment variable or the --config file."
+        )
+
+
+async def _report_behind(nats: Sequence[str]) -> dict[str, Any]:
+    servers = [without_login(url) for url in nats]
+    unheard = {"healthy": False}
+    report = await _ask(
+        nats, {"healthy": False, "nats": servers, "broker": unheard, "database": unheard}
+    )
+    if report["healthy"]:
+        return report
+    if report["broker"]["healthy"]:
+        reason = f"no superlink answers: {report['reason']}"
+        remedy = "start a superlink with the same --nats; its log says what one that runs may lack"
+    else:
+        reason = report["reason"]
+        remedy = (
+            "see that a NATS server runs there, and that --nats has the right user and password"
+        )
+    return {**report, "reason": f"{reason}. Remedy: {remedy}."}
 
 
 async def _report(data: DataDir) -> dict[str, Any]:
@@ -49,9 +84,13 @@ async def _report(data: DataDir) -> dict[str, Any]:
             "pid": owner,
             "data_dir": str(data.path),
         }
-    report = _describe(data, state)
+    return await _ask(state.nats, _describe(data, state))
+
+
+async def _ask(nats: Sequence[str], report: dict[str, Any]) -> dict[str, Any]:
+    """Return `report` with what a superlink answers, or with the reason why none does."""
     try:
-        async with status_client(state.nats) as client:
+        async with status_client(nats) as client:
             report["broker"] = {"healthy": True, "version": client.broker_version()}
             answer = await client.ask(_PATIENCE_SECONDS)
     except ApiError as exc:
@@ -80,28 +119,52 @@ def _describe(data: DataDir, state: RunningState) -> dict[str, Any]:
 
 
 def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    if "nats" in report:
+        yield _headline(", ".join(report["nats"]), report)
+    elif report["state"] == "running":
+        yield _headline(f"{report['data_dir']} (pid {report['pid']})", report)
+        yield from _local_lines(report)
+    else:
+        yield from _down_lines(report)
+        return
+    yield from _answer_lines(report)
+
+
+def _headline(runtime: str, report: Mapping[str, Any]) -> str:
+    health = "healthy" if report["healthy"] else f"NOT HEALTHY: {report['reason']}"
+    return f"flower-nats on {runtime} is {health}"
+
+
+def _down_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Say that there is no runtime on the data directory, or none yet."""
     if report["state"] == "never started":
         yield never_started(report["data_dir"])
+        yield "A runtime that was started without `flower-nats up` is asked with --nats."
         return
-    if report["state"] != "running":
-        by = f" (pid {report['pid']})" if report["pid"] else ""
-        yield f"flower-nats on {report['data_dir']} is {report['state']}{by}."
-        return
-    health = "healthy" if report["healthy"] else f"NOT HEALTHY: {report['reason']}"
-    yield f"flower-nats on {report['data_dir']} (pid {report['pid']}) is {health}"
+    by = f" (pid {report['pid']})" if report["pid"] else ""
+    yield f"flower-nats on {report['data_dir']} is {report['state']}{by}."
+
+
+def _local_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Say what there is on this machine."""
     yield f"  ready since  {report['ready_since']}"
     yield f"  addresses    {_pairs(report['addresses'])}"
     if report["http_health"]:
         yield f"  health       {_pairs(report['http_health'])}"
     yield f"  processes    {_processes(report['processes'])}"
+
+
+def _answer_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the broker and a superlink have answered."""
     yield f"  broker       {_server(report['broker'])}"
-    yield f"  database     {_server(report['database'])}"
+    # It is asked by superlinks alone: what is wrong with it is not known where none has answered.
+    yield f"  database     {'healthy' if report['database']['healthy'] else 'not heard of'}"
     if report["healthy"]:
         yield f"  runs         {_pairs(report['runs']) or 'none'}"
         yield f"  nodes        {_pairs(report['nodes']) or 'none'}"
         for replica in report["replicas"]:
             yield f"  replica      {replica['kind']} {replica['id']} since {replica['since']}"
-        yield from _durability(report["durability"])
+        yield from durability_lines(report["durability"])
 
 
 def _processes(processes: Mapping[str, int | None]) -> str:
@@ -110,8 +173,11 @@ def _processes(processes: Mapping[str, int | None]) -> str:
     )
 
 
-def _durability(promises: Mapping[str, Any]) -> Iterator[str]:
-    """Say what survives: what was acknowledged, on how many servers, synced or not."""
+def durability_lines(promises: Mapping[str, Any]) -> Iterator[str]:
+    """Say what survives: what was acknowledged, on how many servers, synced or not.
+
+    `promises` is the `durability` of a superlink's answer.
+    """
     broker, database = promises["broker"], promises["database"]
     yield (
         f"  durability   broker: {broker['replicas']} cop{'y' if broker['replicas'] == 1 else 'ies'}"
@@ -120,8 +186,16 @@ def _durability(promises: Mapping[str, Any]) -> Iterator[str]:
     word = "synced to disk before a commit is acknowledged" if database["synced"] else "NOT SYNCED"
     yield (
         f"               database: {word} (fsync {_value(database['fsync'])}, "
-        f"synchronous_commit {database['synchronous_commit']}), {database['standbys']} standbys"
+        f"synchronous_commit {database['synchronous_commit']}), {_standbys(database)}"
     )
+
+
+def _standbys(database: Mapping[str, Any]) -> str:
+    number, synchronous = database["standbys"], database["synchronous_standbys"]
+    word = f"{number} standby{'' if number == 1 else 's'}"
+    if synchronous is None:
+        return f"{word}, SYNCHRONOUS OR NOT: our database user needs pg_read_all_stats to see"
+    return f"{word}, {synchronous} of them synchronous" if number else word
 
 
 def _synced(broker: Mapping[str, Any]) -> str:

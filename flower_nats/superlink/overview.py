@@ -104,4 +104,9 @@ def _durability_metrics(broker: Map, database: Map) -> list[Metric]:
         ),
         gauge("broker_copies", "Servers that hold each message.", broker["replicas"]),
         gauge("database_standbys", "Servers that follow the database.", database["standbys"]),
+        gauge(
+            "database_synchronous_standbys",
+            "Those of them that commits wait for; 0 also if our role may not see which these are.",
+            database["synchronous_standbys"] or 0,
+        ),
     ]

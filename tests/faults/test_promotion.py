@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from flower_nats.broker.rpc import RpcClient
 from tests.faults.conftest import FULL
 from tests.faults.trial import running_trial
 from tests.harness.cluster import Cluster, Size
@@ -28,15 +29,25 @@ async def running_pair(folder: Path, size: Size) -> AsyncIterator[tuple[Cluster,
         await cluster.close()
 
 
+async def standbys(cluster: Cluster) -> tuple[int, int]:
+    """What a superlink says: how many servers follow the database, and how many are synchronous."""
+    async with cluster.connection() as connection:
+        status = await RpcClient(connection).ask("Status")
+    database = status["durability"]["database"]
+    return database["standbys"], database["synchronous_standbys"]
+
+
 async def test_a_standby_takes_over_from_the_primary(tmp_path: Path) -> None:
     async with (
         running_pair(tmp_path, Size(nats=1)) as (cluster, postgres),
         running_trial(cluster) as running,
     ):
+        assert await standbys(cluster) == (1, 1)
         await postgres.lose_primary()
         await asyncio.sleep(NOTICE_SECONDS)
         await postgres.promote()
         await running.app.more_rounds(2, within=60)
+        assert await standbys(cluster) == (0, 0)
 
         await running.end_unharmed()
         assert running.log is not None

@@ -126,6 +126,18 @@ class Stack:
                 well = partial(self._is_well, container)
                 wait_until(well, _HEALTHY_SECONDS, f"{container.folder.name} to be healthy")
 
+    def run_in(self, container: Container, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run one more command in a container, as `docker compose exec` does."""
+        program, *arguments = command
+        return subprocess.run(
+            [find_program(program), *arguments],
+            env=clean_environment(self._environment(container)),
+            capture_output=True,
+            text=True,
+            timeout=30.0,
+            check=False,
+        )
+
     def stop(self) -> None:
         """End all, the last started first."""
         for container in reversed(self.containers):

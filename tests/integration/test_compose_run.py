@@ -62,14 +62,24 @@ def train(federation: Federation) -> str:
     return done.stdout
 
 
+def assert_durable(stack: Stack, copies: str) -> None:
+    """Ask for the promises of the stack as docs/compose.md says."""
+    done = stack.run_in(stack.of("superlink")[0], "flower-nats", "status")
+    assert done.returncode == 0, done.stdout
+    assert f"broker: {copies} of every message, synced to disk before it is" in done.stdout
+    assert "database: synced to disk before a commit is acknowledged" in done.stdout
+
+
 def test_a_newcomer_trains_on_the_stack_for_one_machine(tmp_path: Path) -> None:
     with running(tmp_path, "compose.yaml") as stack:
         assert "round 1  accuracy" in train(federation_around(stack, tmp_path))
+        assert_durable(stack, "1 copy")
 
 
 def test_the_stack_for_high_availability_goes_on_without_one_of_each(tmp_path: Path) -> None:
     with running(tmp_path, "compose.ha.yaml", "compose.tls.yaml", certified=True) as stack:
         federation = federation_around(stack, tmp_path)
+        assert_durable(stack, "3 copies")
         run_id = federation.run_app(str(DIGITS), "nodes=2 rounds=1")
         federation.wait_for_status(run_id, "running")
 

@@ -202,6 +202,7 @@ async def test_an_end_in_order_is_no_warning(tmp_path: Path, nats_url: str, pg_d
 
     assert "broker_disconnected" not in logs
     assert '"event": "durability"' in logs and "not_synced" not in logs
+    assert '"synchronous_standbys": 0' in logs
 
 
 @pytest.mark.parametrize("kind", ["superlink", "gateway"])
@@ -332,6 +333,8 @@ async def test_metrics_tell_of_nodes_runs_held_calls_and_of_what_is_on_disk(
     assert of_superlink['flower_nats_replicas{kind="gateway"}'] == 1
     assert of_superlink["flower_nats_acknowledged_is_on_disk"] == 1
     assert of_superlink['flower_nats_broker_syncs_always{server="flower-nats-embedded"}'] == 1
+    assert of_superlink["flower_nats_database_standbys"] == 0
+    assert of_superlink["flower_nats_database_synchronous_standbys"] == 0
 
 
 async def test_metrics_are_there_while_the_database_is_not(tmp_path: Path, nats_url: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,6 +16,7 @@ from flower_nats.model.errors import Unavailable
 from flower_nats.store import connection
 from flower_nats.store.connection import Database, StoreError, Transaction
 from flower_nats.store.durability import durability
+from tests.harness.postgres_pair import PostgresPair
 
 BACKENDS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -185,6 +187,76 @@ async def test_what_the_server_promises_can_be_read(database: Database) -> None:
 
     assert promise["synced"] is True
     assert promise["standbys"] == 0
+    assert promise["synchronous_standbys"] == 0
+
+
+@asynccontextmanager
+async def opened(dsn: str) -> AsyncIterator[Database]:
+    database = Database(dsn, max_connections=1)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@pytest.fixture(scope="module")
+def pair_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Connection string of a primary that has a synchronous standby."""
+    pair = PostgresPair(tmp_path_factory.mktemp("pair"))
+    try:
+        asyncio.run(pair.start())
+        yield pair.dsn
+    finally:
+        asyncio.run(pair.stop())
+
+
+async def name_synchronous(primary: Database, names: str, synchronous: int) -> None:
+    """Say which standbys are to be synchronous, and wait until so many are."""
+    await primary.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+    await primary.execute("SELECT pg_reload_conf()")
+    async with asyncio.timeout(10):
+        while (await durability(primary))["synchronous_standbys"] != synchronous:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("names", "synchronous"), [("*", 1), ("", 0), ("ANY 1 (*)", 1)])
+async def test_a_standby_counts_as_synchronous_where_it_is(
+    pair_dsn: str, names: str, synchronous: int
+) -> None:
+    async with opened(pair_dsn) as primary:
+        await name_synchronous(primary, names, synchronous)
+
+        assert (await durability(primary))["standbys"] == 1
+
+
+@pytest.mark.parametrize("setting", ["local", "off"])
+async def test_a_standby_that_no_commit_waits_for_is_not_synchronous(
+    pair_dsn: str, setting: str
+) -> None:
+    async with opened(pair_dsn) as primary:
+        await name_synchronous(primary, "*", 1)
+        await primary.execute(f"SET synchronous_commit = {setting}")
+
+        promise = await durability(primary)
+
+    assert (promise["standbys"], promise["synchronous_standbys"]) == (1, 0)
+
+
+async def test_who_may_not_see_what_standbys_are_says_so(pair_dsn: str) -> None:
+    """PostgreSQL shows who may not see it that there is one, and nothing else of it."""
+    async with opened(pair_dsn) as primary:
+        await name_synchronous(primary, "*", 1)
+        await primary.execute("CREATE ROLE ordinary")
+        await primary.execute("SET ROLE ordinary")
+        unseen = await durability(primary)
+        await primary.execute("RESET ROLE")
+        await primary.execute("GRANT pg_read_all_stats TO ordinary")
+        await primary.execute("SET ROLE ordinary")
+        seen = await durability(primary)
+
+    assert (unseen["standbys"], unseen["synchronous_standbys"]) == (1, None)
+    assert (seen["standbys"], seen["synchronous_standbys"]) == (1, 1)
 
 
 async def test_a_password_shows_in_no_error() -> None:

@@ -96,11 +96,11 @@ def test_a_place_where_nothing_can_be_kept(command: list[str], named: str, remed
         "nats://a:4222,nats://user:hush@b:x",
     ],
 )
-@pytest.mark.parametrize("command", ["gateway", "superlink"])
-def test_what_is_no_url_of_a_nats_server(command: str, url: str) -> None:
-    more = DATABASE if command == "superlink" else ["--insecure"]
-
-    line = refusal(command, "--nats", url, *more)
+@pytest.mark.parametrize(
+    "command", [["gateway", "--insecure"], ["superlink", *DATABASE], ["status"]]
+)
+def test_what_is_no_url_of_a_nats_server(command: list[str], url: str) -> None:
+    line = refusal(*command, "--nats", url)
 
     assert "--nats" in line
     assert "nats://HOST:PORT" in line
@@ -283,6 +283,7 @@ def test_a_directory_where_nothing_ever_ran_is_named(folder: Path) -> None:
     for result in (status, down):
         assert f"Nothing was ever started on {folder / 'nowhere'}" in result.output
         assert "--data-dir" in result.output
+    assert "--nats" in status.output
     assert not (folder / "nowhere").exists()
 
 
@@ -301,6 +302,22 @@ def test_a_part_of_the_directory_that_cannot_be_what_it_should_is_named(
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit), result.exception
     assert f"Error: {folder / 'data' / part}" in result.output
+
+
+def test_the_status_of_two_runtimes_at_once() -> None:
+    line = refusal("status", *NATS, "--data-dir", "data")
+
+    assert "--nats" in line
+    assert "--data-dir" in line
+    assert "leave out one" in line
+
+
+def test_the_status_of_two_runtimes_of_which_a_variable_says_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLOWER_NATS_STATUS_NATS", NATS[1])
+
+    assert "environment variable" in refusal("status", "--data-dir", "data")
 
 
 def test_a_state_that_another_version_has_left_is_named(folder: Path) -> None:

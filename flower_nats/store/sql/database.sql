@@ -30,4 +30,12 @@ SELECT
     current_setting('synchronous_commit') AS synchronous_commit,
     current_setting('full_page_writes') = 'on' AS full_page_writes,
     current_setting('synchronous_standby_names') AS synchronous_standby_names,
-    (SELECT count(*) FROM pg_stat_replication) AS standbys;
+    count(*) AS standbys,
+    CASE
+        -- Commits of this session wait for nobody then.
+        WHEN current_setting('synchronous_commit') IN ('local', 'off') THEN 0
+        -- Only roles with pg_read_all_stats are shown more than that there is a standby.
+        WHEN bool_or(sync_state IS NULL) THEN NULL
+        ELSE count(*) FILTER (WHERE sync_state IN ('sync', 'quorum'))
+    END AS synchronous_standbys
+FROM pg_stat_replication;

@@ -1,0 +1,95 @@
+"""`flower-nats status --nats`: of superlinks and gateways that somebody else has started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from flower_nats.broker.urls import without_login
+from tests.harness.environment import SCRIPTS, clean_environment, free_port
+from tests.integration.superlinks import Superlink, running_superlink
+
+
+@pytest.fixture
+async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
+    async with running_superlink(nats_url, pg_dsn) as superlink:
+        yield superlink
+
+
+async def status(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as an operator does, while a superlink runs in this process."""
+    return await asyncio.to_thread(
+        subprocess.run,
+        [str(SCRIPTS / "flower-nats"), "status", *flags],
+        env=clean_environment(environment),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+async def test_it_shows_replicas_and_what_is_durable(superlink: Superlink, nats_url: str) -> None:
+    await superlink.announce_gateway()
+
+    done = await status("--nats", nats_url, "--format", "json")
+
+    report = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert report["healthy"] is True
+    assert report["nats"] == [without_login(nats_url)]
+    assert report["broker"]["healthy"] is report["database"]["healthy"] is True
+    assert sorted(one["kind"] for one in report["replicas"]) == ["gateway", "superlink"]
+    assert report["durability"]["broker"]["sync"] == "always"
+    assert report["durability"]["database"]["synced"] is True
+
+
+async def test_it_is_readable_and_says_nothing_of_processes(
+    superlink: Superlink, nats_url: str
+) -> None:
+    done = await status(FLOWER_NATS_STATUS_NATS=nats_url)
+
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"flower-nats on {without_login(nats_url)} is healthy\n")
+    for word in ("broker", "database", "runs", "nodes", "replica", "synced to disk before it is"):
+        assert word in done.stdout
+    for word in ("processes", "pid", "None", str(urlsplit(nats_url).password)):
+        assert word not in done.stdout
+
+
+@pytest.mark.parametrize("more", [[], ["--format", "json"]])
+async def test_a_nats_that_does_not_answer_is_told_with_a_remedy(more: list[str]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    done = await status("--nats", f"nats://user:hush@{address}", *more)
+
+    assert done.returncode == 1
+    assert address in done.stdout
+    assert "no NATS server answers" in done.stdout
+    assert "Remedy: " in done.stdout
+    assert "--nats" in done.stdout
+    assert "hush" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_login_that_nats_refuses_is_told_with_a_remedy(nats_url: str) -> None:
+    done = await status("--nats", f"nats://user:hush@{urlsplit(nats_url).netloc.split('@')[1]}")
+
+    assert done.returncode == 1
+    assert "Authorization Violation" in done.stdout
+    assert "password" in done.stdout
+    assert "hush" not in done.stdout + done.stderr
+
+
+async def test_a_nats_without_a_superlink_is_told_with_a_remedy(nats_url: str) -> None:
+    done = await status("--nats", nats_url)
+
+    assert done.returncode == 1
+    assert "broker       healthy" in done.stdout
+    assert "database     not heard of" in done.stdout
+    assert "no superlink answers" in done.stdout
+    assert "Remedy: " in done.stdout
