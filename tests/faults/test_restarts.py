@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faults.trial import Trial
-from tests.harness.cluster import Cluster
+from tests.harness.cluster import Cluster, Front
 from tests.harness.processes import terminate
 
 
@@ -13,9 +15,11 @@ async def test_postgres_restarts(cluster: Cluster, running: Trial) -> None:
     await running.app.more_rounds(3, within=60)
 
     await running.end_unharmed()
+    running.assert_log_unbroken()
 
 
-async def test_everything_restarts_one_at_a_time(cluster: Cluster, running: Trial) -> None:
+async def restart_one_at_a_time(cluster: Cluster, running: Trial) -> None:
+    """A rolling restart, under which the run goes on."""
     for replica in (*cluster.gateways, *cluster.superlinks):
         await terminate(replica)
         await running.app.more_rounds(1, within=60)
@@ -29,4 +33,18 @@ async def test_everything_restarts_one_at_a_time(cluster: Cluster, running: Tria
     await cluster.postgres.start()
     await running.app.more_rounds(2, within=60)
 
+
+async def test_everything_restarts_one_at_a_time(cluster: Cluster, running: Trial) -> None:
+    await restart_one_at_a_time(cluster, running)
+
     await running.end_unharmed()
+
+
+@pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
+async def test_everything_restarts_one_at_a_time_behind_our_balancer(
+    cluster: Cluster, running: Trial
+) -> None:
+    await restart_one_at_a_time(cluster, running)
+
+    await running.end_unharmed()
+    running.assert_log_unbroken()
