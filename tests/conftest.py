@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -24,11 +26,40 @@ pytest.register_assert_rewrite("tests.faults.trial")
 
 _numbers = itertools.count(1)
 
+_FIXTURES_SHARE = 60.0
+"""Seconds of a test's time limit that are left for what it sets up and takes down."""
+
 # Servers that a test has killed keep their ports, which workers beside it do not see. Below those that
 # `flower-nats up` takes, which does not see them either.
 _PORTS = 2500
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
 ports.RANGE = range(10_000 + _WORKER * _PORTS, 10_000 + (_WORKER + 1) * _PORTS)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let tests that are coroutines end in time by themselves."""
+    limit = config.getoption("timeout")
+    if limit is None:
+        limit = float(config.getini("timeout"))
+    if limit > _FIXTURES_SHARE:
+        for item in items:
+            if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+                item.obj = in_time(item.obj, limit - _FIXTURES_SHARE)
+
+
+def in_time(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
+    """Cancel a test that takes longer: it tells where it waits, and ends what it holds.
+
+    pytest-timeout's signal would find the event loop instead, and leave the test as a task in it, to
+    go on under the tests that share the loop.
+    """
+
+    @functools.wraps(test)
+    async def bounded(**given: Any) -> None:
+        async with asyncio.timeout(seconds):
+            await test(**given)
+
+    return bounded
 
 
 @pytest.fixture(autouse=True, scope="session")

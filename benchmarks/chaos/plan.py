@@ -58,6 +58,14 @@ FULL = Plan()
 """What the issue asks for."""
 
 QUICK = Plan(
-    runs=8, at_once=8, rounds=3, nodes=12, real_nodes=0, real_runs=0, nodes_per_run=4, every=4
+    runs=8,
+    at_once=8,
+    rounds=3,
+    nodes=12,
+    real_nodes=0,
+    real_runs=0,
+    nodes_per_run=4,
+    every=4,
+    limit=150,
 )
 """What CI has time for."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.certificates import NodeKey, create_node_key, create_server_certificates
 from tests.e2e.federation import Federation, SuperNode
-from tests.e2e.servers import ServerOptions
+from tests.e2e.servers import STOCK, ServerOptions
 from tests.harness.children import wait_until
 
 
@@ -45,6 +45,28 @@ def test_a_supernode_with_the_registered_key_takes_part(
 
     assert federation.nodes()[supernode.node_id] == "online"
     assert f"node {supernode.node_id} answered" in federation.log_of(run_id)
+
+
+@pytest.mark.skipif(STOCK, reason="stock turns away a SuperNode that it still takes for online")
+def test_a_killed_supernode_that_comes_back_with_its_key_gets_its_instruction_again(
+    federation: Federation, supernode: SuperNode, tmp_path: Path
+) -> None:
+    key = create_node_key(tmp_path, "mortal")
+    federation.cli("supernode", "register", key.public)
+    victim = SuperNode("mortal", federation.start_supernode_process("mortal", key))
+    run_id = federation.run_app("patient", 'nodes=2 slow-nodes="mortal"')
+    victim.process.wait_for_output("taking my time", timeout=60.0)
+
+    victim.process.kill_all()
+    # Under a name by which the app does not take its time.
+    back = SuperNode("reborn", federation.start_supernode_process("reborn", key))
+    federation.wait_for_status(run_id, "finished:completed")
+
+    assert back.node_id == victim.node_id
+    assert back.took_part_in(run_id)
+    lines = federation.log_of(run_id).splitlines()
+    answers = [line for line in lines if line.startswith("node ")]
+    assert sorted(answers) == sorted(f"node {one.node_id}: answer" for one in (supernode, back))
 
 
 def test_a_supernode_with_an_unknown_key_is_turned_away(

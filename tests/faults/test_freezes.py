@@ -41,6 +41,7 @@ async def test_a_gateway_is_frozen_when_a_run_ends(cluster: Cluster, running: Tr
     thaw(frozen)
 
     await running.assert_unharmed()
+    running.assert_log_unbroken()
 
 
 async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
@@ -50,6 +51,7 @@ async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
     await running.app.more_rounds(2, within=60)
 
     await running.end_unharmed()
+    running.assert_log_unbroken()
 
 
 @pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
@@ -68,6 +70,7 @@ async def test_a_superlink_is_frozen_when_a_run_ends(cluster: Cluster, running: 
     thaw(frozen)
 
     await running.assert_unharmed()
+    running.assert_log_unbroken()
 
 
 async def test_a_superlink_is_frozen_in_all_of_a_short_run(cluster: Cluster) -> None:
@@ -81,6 +84,7 @@ async def test_a_superlink_is_frozen_in_all_of_a_short_run(cluster: Cluster) -> 
         thaw(frozen)
 
         await trial.assert_unharmed()
+        trial.assert_log_unbroken()
 
 
 async def test_the_nats_server_that_leads_is_frozen(cluster: Cluster, running: Trial) -> None:
@@ -91,6 +95,7 @@ async def test_the_nats_server_that_leads_is_frozen(cluster: Cluster, running: T
     await running.app.more_rounds(2, within=60)
 
     await running.end_unharmed()
+    running.assert_log_unbroken()
 
 
 async def test_a_farewell_that_waited_in_a_frozen_superlink_is_not_heard(

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
 from flower_nats.broker.subjects import LOGS_STREAM
 from tests.faults.trial import Trial
-from tests.harness.cluster import Cluster
-from tests.harness.processes import kill
+from tests.harness.cluster import Cluster, Front
+from tests.harness.processes import Victim, kill
+
+
+async def kill_each(victims: Sequence[Victim], running: Trial) -> None:
+    """Kill each in turn; the run goes on without it, and when it is back."""
+    for victim in victims:
+        await kill(victim)
+        await running.app.more_rounds(3, within=60)
+        await victim.start()
+        await running.app.more_rounds(1, within=60)
 
 
 async def test_a_gateway_is_killed(cluster: Cluster, running: Trial) -> None:
-    for gateway in cluster.gateways:
-        await kill(gateway)
-        await running.app.more_rounds(3, within=60)
-        await gateway.start()
-        await running.app.more_rounds(1, within=60)
+    await kill_each(cluster.gateways, running)
 
     await running.end_unharmed()
+
+
+@pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
+async def test_a_gateway_is_killed_behind_our_balancer(cluster: Cluster, running: Trial) -> None:
+    await kill_each(cluster.gateways, running)
+
+    await running.end_unharmed()
+    running.assert_log_unbroken()
 
 
 async def test_a_superlink_is_killed(cluster: Cluster, running: Trial) -> None:
-    for superlink in cluster.superlinks:
-        await kill(superlink)
-        await running.app.more_rounds(3, within=60)
-        await superlink.start()
-        await running.app.more_rounds(1, within=60)
+    await kill_each(cluster.superlinks, running)
 
     await running.end_unharmed()
+    running.assert_log_unbroken()
 
 
 async def test_a_nats_server_is_killed(cluster: Cluster, running: Trial) -> None:
-    for server in cluster.nats:
-        await kill(server)
-        await running.app.more_rounds(3, within=60)
-        await server.start()
-        await running.app.more_rounds(1, within=60)
+    await kill_each(cluster.nats, running)
 
     await running.end_unharmed()
+    running.assert_log_unbroken()
 
 
 async def test_the_nats_server_that_leads_the_log_is_killed_when_a_run_ends(
@@ -49,3 +60,4 @@ async def test_the_nats_server_that_leads_the_log_is_killed_when_a_run_ends(
     await leading.start()
 
     await running.assert_unharmed()
+    running.assert_log_unbroken()

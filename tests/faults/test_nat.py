@@ -85,6 +85,8 @@ async def test_nobody_gets_in_and_supernodes_do_not_need_it(hospital: Hospital) 
         assert nat.can_connect(site.router, nat.INSIDE, port)
         assert not nat.can_connect(site.internet, nat.INSIDE, port)
         assert not nat.can_connect(site.internet, site.address, port)
+    async with hospital.run() as run:
+        await run.end_unharmed()
     assert set(hospital.line.callers) == {site.address}
 
 

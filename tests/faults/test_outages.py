@@ -19,8 +19,7 @@ async def test_nats_is_gone_entirely(cluster: Cluster, running: Trial) -> None:
     await running.app.more_rounds(2, within=60)
 
     await running.end_unharmed()
-    assert running.log is not None
-    assert running.log.ends == []
+    running.assert_log_unbroken()
 
 
 async def test_the_majority_of_nats_is_gone(cluster: Cluster, running: Trial) -> None:
@@ -31,8 +30,7 @@ async def test_the_majority_of_nats_is_gone(cluster: Cluster, running: Trial) ->
     await running.app.more_rounds(2, within=60)
 
     await running.end_unharmed()
-    assert running.log is not None
-    assert running.log.ends == []
+    running.assert_log_unbroken()
 
 
 async def test_postgres_is_gone_entirely(cluster: Cluster, running: Trial) -> None:
@@ -47,5 +45,4 @@ async def test_postgres_is_gone_entirely(cluster: Cluster, running: Trial) -> No
     await running.app.more_rounds(2, within=60)
 
     await running.end_unharmed()
-    assert running.log is not None
-    assert running.log.ends == []
+    running.assert_log_unbroken()

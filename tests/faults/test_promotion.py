@@ -50,8 +50,7 @@ async def test_a_standby_takes_over_from_the_primary(tmp_path: Path) -> None:
         assert await standbys(cluster) == (0, 0)
 
         await running.end_unharmed()
-        assert running.log is not None
-        assert running.log.ends == []
+        running.assert_log_unbroken()
 
 
 async def test_a_zone_is_lost_with_one_of_each_and_the_primary(tmp_path: Path) -> None:

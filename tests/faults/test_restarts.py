@@ -13,6 +13,7 @@ async def test_postgres_restarts(cluster: Cluster, running: Trial) -> None:
     await running.app.more_rounds(3, within=60)
 
     await running.end_unharmed()
+    running.assert_log_unbroken()
 
 
 async def test_everything_restarts_one_at_a_time(cluster: Cluster, running: Trial) -> None:

@@ -113,6 +113,11 @@ class Trial:
         assert late.text == self.app.log
         await late.close()
 
+    def assert_log_unbroken(self) -> None:
+        """Check that nobody had to start `flwr log --stream` again."""
+        assert self.log is not None
+        assert self.log.ends == [], "a stock `flwr log --stream` would have ended"
+
     async def assert_nothing_left(self) -> None:
         """Check that a finished run has left only metadata and its log."""
         async with self.cluster.connection() as connection:

@@ -107,7 +107,7 @@ class StockNode(SuperNode):
     async def _watch(self, work: Awaitable[None]) -> None:
         try:
             await work
-        except (ClientDied, AssertionError, ValueError) as exc:
+        except Exception as exc:
             self.death = exc
 
     async def _beat(self) -> None:

@@ -13,6 +13,7 @@ server = ServerApp()
 @client.query()
 def answer(message: Message, context: Context) -> Message:
     if str(context.node_config["name"]) in str(context.run_config["slow-nodes"]).split():
+        print("taking my time", flush=True)
         time.sleep(float(context.run_config["seconds"]))
     return Message(content=RecordDict({"reply": ConfigRecord()}), reply_to=message)
 
