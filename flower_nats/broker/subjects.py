@@ -34,10 +34,10 @@ LOGS_SUBJECTS = "fn.log.*"
 BLOBS_SUBJECTS = "fn.blob.>"
 
 _STORED_IN = {
-    MESSAGES_STREAM: "fn.run.",
-    OBJECTS_STREAM: "fn.obj.",
-    LOGS_STREAM: "fn.log.",
-    BLOBS_STREAM: "fn.blob.",
+    MESSAGES_STREAM: MESSAGES_SUBJECTS.rstrip("*>"),
+    OBJECTS_STREAM: OBJECTS_SUBJECTS.rstrip("*>"),
+    LOGS_STREAM: LOGS_SUBJECTS.rstrip("*>"),
+    BLOBS_STREAM: BLOBS_SUBJECTS.rstrip("*>"),
 }
 """What the subjects of each stream begin with."""
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -118,7 +119,9 @@ async def test_any_one_server_may_be_killed_and_comes_back(data_dir: Path) -> No
         urls = cluster.urls
         for number, member in enumerate(cluster.members, 1):
             await kill(member)
+            started = time.monotonic()
             await connection.store(f"fn.log.{number}", b"line")
+            assert time.monotonic() - started < 10.0
             await member.start()
             await cluster.until_formed()
 
