@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.e2e.certificates import NodeKey
 from tests.e2e.servers import ServerUnderTest
+from tests.e2e.statuses import Statuses
 from tests.harness.children import Child, wait_until
 from tests.harness.environment import SCRIPTS, clean_environment
 
@@ -95,10 +96,18 @@ class Federation:
         return details
 
     def wait_for_status(self, run_id: int, status: str, timeout: float = 60.0) -> None:
-        """Wait until a run has a status."""
-        wait_until(
-            lambda: self.status_of(run_id) == status, timeout, f"run {run_id} to be {status}"
-        )
+        """Wait until a run has a status, and see it in `flwr list`."""
+        statuses = Statuses(self.server)
+        try:
+            wait_until(
+                lambda: statuses.of(run_id, timeout) == status,
+                timeout,
+                f"run {run_id} to be {status}",
+            )
+        finally:
+            statuses.close()
+        if status.startswith("finished:"):
+            assert self.status_of(run_id) == status
 
     def log_of(self, run_id: int) -> str:
         """Return all that a finished run has logged."""

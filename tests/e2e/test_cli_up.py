@@ -212,7 +212,13 @@ def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(
     write_config(runtime, tmp_path / "flwr-home")
     home = {"FLWR_HOME": str(tmp_path / "flwr-home")}
     run_id = run_id_in(run("flwr", "run", str(APPS / "slow"), "flower-nats", **home).stdout)
-    wait_until(lambda: "line 2" in log_of(run_id, home), 30.0, "a line of the app's")
+    stream = Child(
+        ["flwr", "log", str(run_id), "flower-nats", "--stream"],
+        log_file=tmp_path / "stream.log",
+        environment=home,
+    )
+    stream.wait_for_output("line 2")
+    stream.terminate()
     family = runtime.family()
 
     assert runtime.flower_nats("down").returncode == 0

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from flower_nats_cli.datadir import DataDir
 from tests.e2e.federation import Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest
 from tests.harness.children import Child, wait_until
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")
 
 KINDS = {"gateway": 3, "superlink": 3, "nats": 3}
 LINE = re.compile(r"^line (\d+) printed", re.MULTILINE)
+UNHURRIED = "rounds=100 seconds=2.0"
+"""Messages are under way all the time, and few: for each a stock node starts a process."""
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +46,17 @@ def status(server: ServerUnderTest) -> dict[str, Any]:
     return report
 
 
+def pids(server: ServerUnderTest) -> dict[str, int]:
+    """The process ids of all that runs, by name."""
+    found = DataDir(server.folder / "data").processes()
+    return {name: pid for name, pid in found.items() if pid is not None}
+
+
 def kill(server: ServerUnderTest, name: str, number: signal.Signals = signal.SIGKILL) -> None:
     """End one process, and wait until `up` has started it again."""
-    pid = status(server)["processes"][name]
+    pid = pids(server)[name]
     os.kill(pid, number)
-
-    def started_again() -> bool:
-        return status(server)["processes"].get(name) not in (None, pid)
-
-    wait_until(started_again, 15.0, f"{name} to be started again")
+    wait_until(lambda: pids(server).get(name, pid) != pid, 15.0, f"{name} to be started again")
     wait_until(lambda: status(server)["healthy"], 30.0, "a healthy runtime")
 
 
@@ -103,7 +108,7 @@ def test_status_shows_all_of_them_and_three_copies_of_every_message(
 def test_a_run_and_its_log_outlive_every_gateway_every_superlink_and_every_nats_server_in_turn(
     federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
 ) -> None:
-    run_id = federation.run_app("nothing", "rounds=100")
+    run_id = federation.run_app("nothing", UNHURRIED)
     stream = federation.start_cli("outliving", "log", str(run_id), "--stream")
     stream.wait_for_output("round 1 gathered")
 
@@ -118,13 +123,11 @@ def test_a_run_and_its_log_outlive_every_gateway_every_superlink_and_every_nats_
 def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
     federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
 ) -> None:
-    run_id = federation.run_app("nothing", "rounds=100")
+    run_id = federation.run_app("nothing", UNHURRIED)
     stream = federation.start_cli("outages", "log", str(run_id), "--stream")
     stream.wait_for_output("round 1 gathered")
 
-    stopped = [
-        status(federation_server)["processes"][name] for name in ("gateway-1", "superlink-1")
-    ]
+    stopped = [pids(federation_server)[name] for name in ("gateway-1", "superlink-1")]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -133,9 +136,9 @@ def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
-    servers = [status(federation_server)["processes"][f"nats-{number}"] for number in (1, 2, 3)]
-    for pid in servers:
-        os.kill(pid, signal.SIGKILL)
+    running = pids(federation_server)
+    for number in (1, 2, 3):
+        os.kill(running[f"nats-{number}"], signal.SIGKILL)
     wait_for_more_rounds(stream)
 
     end_unharmed(federation, run_id, stream, supernodes)
@@ -160,7 +163,7 @@ def test_a_run_completes_though_each_gateway_is_killed_when_it_is_about_to_end(
 def test_a_rolling_restart_is_not_noticed(
     federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
 ) -> None:
-    run_id = federation.run_app("nothing", "rounds=5")
+    run_id = federation.run_app("nothing", "rounds=5 seconds=1.0")
     stream = federation.start_cli("rolling", "log", str(run_id), "--stream")
     stream.wait_for_output("round 1 gathered")
 
@@ -193,7 +196,7 @@ def test_up_says_what_died(federation_server: ServerUnderTest) -> None:
 
 
 def test_a_second_up_starts_nothing(federation_server: ServerUnderTest) -> None:
-    before = status(federation_server)["processes"]
+    before = pids(federation_server)
     data = str(federation_server.folder / "data")
 
     second = subprocess.run(
@@ -206,7 +209,7 @@ def test_a_second_up_starts_nothing(federation_server: ServerUnderTest) -> None:
 
     assert second.returncode == 1
     assert f"pid {federation_server.process.pid}" in second.stderr
-    assert status(federation_server)["processes"] == before
+    assert pids(federation_server) == before
 
 
 def test_nothing_outlives_an_up_that_is_killed_and_the_next_goes_on(

@@ -28,7 +28,7 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-_VERSIONS: dict[str, Metadata] = {
+VERSIONS: dict[str, Metadata] = {
     service: RuntimeVersionMetadata.from_local_component(component).append_to_grpc_metadata(None)
     for service, component in (
         ("Fleet", "SuperNode"),
@@ -36,6 +36,7 @@ _VERSIONS: dict[str, Metadata] = {
         ("Control", "flwr CLI"),
     )
 }
+"""The metadata by which stock clients of each API say their version."""
 
 
 class RunNotRunning(Exception):
@@ -159,7 +160,7 @@ class Wire:
             request_serializer=_serialize,
             response_deserializer=cast(Callable[[bytes], Any], rpc.response.FromString),
         )
-        metadata = (*_VERSIONS[service], *metadata)
+        metadata = (*VERSIONS[service], *metadata)
         return await multicallable(request, metadata=metadata, timeout=timeout)
 
     def _tell(self, call: Made) -> None:
@@ -174,7 +175,7 @@ class Wire:
             request_serializer=_serialize,
             response_deserializer=cast(Callable[[bytes], Any], rpc.response.FromString),
         )
-        return multicallable(request, metadata=_VERSIONS[service], timeout=timeout)
+        return multicallable(request, metadata=VERSIONS[service], timeout=timeout)
 
 
 async def beat_forever(beat: Callable[[], Awaitable[None]]) -> None:

@@ -74,11 +74,17 @@ async def test_every_rpc_is_served_by_a_superlink_or_a_gateway(
     assert {name for service, name in served if service == "Internal"} == INTERNAL
 
 
+FEDERATION_MANAGEMENT = (
+    "CreateFederation", "ArchiveFederation", "AddNodeToFederation", "RemoveNodeFromFederation",
+    "RemoveAccountFromFederation", "CreateInvitation", "ListInvitations", "AcceptInvitation",
+    "RejectInvitation", "RevokeInvitation",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("method", "code"),
     [
-        ("CreateFederation", ErrorCode.NO_FEDERATION_MANAGEMENT),
-        ("ListInvitations", ErrorCode.NO_FEDERATION_MANAGEMENT),
+        *((name, ErrorCode.NO_FEDERATION_MANAGEMENT) for name in FEDERATION_MANAGEMENT),
         ("GetLoginDetails", ErrorCode.NO_ACCOUNT_AUTH),
         ("PullArtifacts", ErrorCode.NO_ARTIFACT_PROVIDER),
         ("StartAutomation", ErrorCode.NOT_IMPLEMENTED),

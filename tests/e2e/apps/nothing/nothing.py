@@ -13,6 +13,7 @@ server = ServerApp()
 @client.query()
 def answer(message: Message, context: Context) -> Message:
     question = message.content["query"]["question"]
+    time.sleep(float(context.run_config["seconds"]))
     reply = ConfigRecord({"answer": f"{question}, asked {context.node_config['name']}"})
     return Message(content=RecordDict({"reply": reply}), reply_to=message)
 
