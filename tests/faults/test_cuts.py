@@ -50,7 +50,7 @@ async def test_a_serverapp_is_cut_off(running: Trial, method: str) -> None:
     await running.end_unharmed()
 
 
-@pytest.mark.parametrize("moment", [Moment.REQUEST, Moment.ANSWER])
+@pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_serverapp_is_cut_off_when_it_starts(cluster: Cluster, moment: Moment) -> None:
     async with fresh_trial(cluster) as trial:
         await trial.connect()
