@@ -8,8 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed-demo
 	$(BIN)/flower-nats demo
 
-# Four at once, also on two cores: tests wait, mostly. Not reordered, so that the files that take minutes do
-# not come last, one worker each.
+# Four at once, also on two cores: many tests mostly wait. The order is that of tests/conftest.py.
 test: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ruff check .
 	$(BIN)/mypy

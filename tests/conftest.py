@@ -7,7 +7,7 @@ import functools
 import inspect
 import itertools
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -37,7 +37,8 @@ ports.RANGE = range(10_000 + _WORKER * _PORTS, 10_000 + (_WORKER + 1) * _PORTS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let tests that are coroutines end in time by themselves."""
+    """Choose an order that uses all cores; let coroutines among the tests end in time by themselves."""
+    items[:] = alternating(items)
     limit = config.getoption("timeout")
     if limit is None:
         limit = float(config.getini("timeout"))
@@ -45,6 +46,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
                 item.obj = in_time(item.obj, limit - _FIXTURES_SHARE)
+
+
+def alternating(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Put what keeps cores busy (stock processes, in e2e) between what waits (faults), file by file.
+
+    Workers take the files in this order. Those of integration and unit, which are short, come last.
+    """
+    files = {file: list(tests) for file, tests in itertools.groupby(items, lambda item: item.path)}
+    busy = [file for file in files if file.parent.name == "e2e"]
+    waiting = [file for file in files if file.parent.name == "faults"]
+    rest = [file for file in files if file not in {*busy, *waiting}]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(busy, waiting))
+    order = [*filter(None, turns), *rest]
+    return [test for file in order for test in files[file]]
 
 
 def in_time(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:

@@ -76,8 +76,6 @@ def test_what_is_not_a_fab_is_refused_with_the_reason_and_leaves_no_run(
     too_large["weights.json"] = random.Random(1).randbytes(11_000_000)
     refused = {
         "not a readable zip archive": b"this is not an archive",
-        "holds no pyproject.toml": pack({"README.md": b"hello"}),
-        "[tool.flwr.app]": pack({"pyproject.toml": b'[project]\nname = "app"\n'}),
         "holds no .info/CONTENT": archive([("pyproject.toml", PROJECT.encode())]),
         "10,485,760": pack(too_large),
     }

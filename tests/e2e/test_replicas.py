@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")
 
 KINDS = {"gateway": 3, "superlink": 3, "nats": 3}
 LINE = re.compile(r"^line (\d+) printed", re.MULTILINE)
-UNHURRIED = "rounds=100 seconds=2.0"
+UNHURRIED = "rounds=100 seconds=5.0"
 """Messages are under way all the time, and few: for each a stock node starts a process."""
 
 
@@ -88,7 +88,8 @@ def end_unharmed(
     rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
     assert rounds == list(range(1, len(rounds) + 1))
     assert [node.process.exit_code for node in supernodes] == [None, None]
-    assert [federation.nodes()[node.node_id] for node in supernodes] == ["online", "online"]
+    nodes = federation.nodes()
+    assert [nodes[node.node_id] for node in supernodes] == ["online", "online"]
 
 
 def test_status_shows_all_of_them_and_three_copies_of_every_message(

@@ -26,7 +26,7 @@ def test_a_supernode_with_a_registered_key_takes_part(
     federation.cli_json("supernode", "register", key.public)
     node = SuperNode("registered", federation.start_supernode_process("registered", key))
 
-    run_id = federation.run_app("nothing", "nodes=1")
-    federation.wait_for_status(run_id, "finished:completed")
+    run_id, log = federation.run_to_end("nothing", "nodes=1")
 
-    assert f"node {node.node_id} answered" in federation.log_of(run_id)
+    assert f"node {node.node_id} answered" in log
+    assert federation.status_of(run_id) == "finished:completed"

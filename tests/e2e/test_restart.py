@@ -25,10 +25,8 @@ def test_a_killed_server_comes_back_with_every_run_node_and_log(
 def assert_the_same_supernodes_do_the_next_run(
     federation: Federation, supernodes: list[SuperNode]
 ) -> None:
-    run_id = federation.run_app("nothing")
-    federation.wait_for_status(run_id, "finished:completed", timeout=90.0)
+    _, log = federation.run_to_end("nothing")
 
-    log = federation.log_of(run_id)
     for node in supernodes:
         assert node.process.exit_code is None
         assert f"node {node.node_id} answered" in log

@@ -104,16 +104,6 @@ def test_a_serverapp_that_raises_fails_its_run_with_the_reason(federation: Feder
     assert details["status-details"] == "ServerApp failed with exception: the dog ate it"
 
 
-def test_a_run_fails_with_its_reason_even_if_that_is_binary(federation: Federation) -> None:
-    message = r'message="bad magic \u0000\u0001"'
-    done = federation.cli("run", APPS / "failing", "--stream", "--run-config", message)
-    details = federation.details_of(run_id_in(done.stdout))
-
-    assert "RuntimeError: bad magic \x00\x01" in done.stdout
-    assert details["status"] == "finished:failed"
-    assert details["status-details"] == "ServerApp failed with exception: bad magic \ufffd\x01"
-
-
 def test_two_runs_share_the_supernodes_each_on_its_own_subset(
     federation: Federation, supernodes: list[SuperNode]
 ) -> None:

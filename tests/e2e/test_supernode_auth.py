@@ -40,11 +40,10 @@ def supernode(federation: Federation, key: NodeKey, registered_node_id: int) -> 
 def test_a_supernode_with_the_registered_key_takes_part(
     federation: Federation, supernode: SuperNode
 ) -> None:
-    run_id = federation.run_app("nothing", "nodes=1")
-    federation.wait_for_status(run_id, "finished:completed")
+    _, log = federation.run_to_end("nothing", "nodes=1")
 
     assert federation.nodes()[supernode.node_id] == "online"
-    assert f"node {supernode.node_id} answered" in federation.log_of(run_id)
+    assert f"node {supernode.node_id} answered" in log
 
 
 @pytest.mark.skipif(STOCK, reason="stock turns away a SuperNode that it still takes for online")
