@@ -1,7 +1,7 @@
 """How a process runs until it is told to end."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from flower_nats.logs import get_logger
@@ -9,6 +9,9 @@ from flower_nats.logs import get_logger
 T = TypeVar("T")
 
 log = get_logger(__name__)
+
+_CANCEL_AGAIN = 1.0
+"""Seconds after which a task that goes on is cancelled once more."""
 
 
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
@@ -19,7 +22,7 @@ async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
     finally:
-        await _end([working, stopping])
+        await end_tasks([working, stopping])
 
 
 async def keep_running(stop: asyncio.Event, work: Mapping[str, Coroutine[Any, Any, None]]) -> None:
@@ -33,14 +36,24 @@ async def keep_running(stop: asyncio.Event, work: Mapping[str, Coroutine[Any, An
     try:
         done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _end([stopping, *tasks])
+        await end_tasks([stopping, *tasks])
     for task in done:
         if task.exception() is not None:
             log.error("side_task_failed", task=task.get_name(), reason=repr(task.exception()))
             task.result()
 
 
-async def _end(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and return when all have ended, however they did.
+
+    One cancel may go missing: `asyncio.wait_for` of Python 3.11, which drivers use, forgets one that
+    comes together with what it has waited for, and whoever called it goes on as if there were none.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        ended, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # Else asyncio complains that nobody has looked at it.

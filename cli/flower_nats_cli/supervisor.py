@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from flower_nats.embedded.process import ProcessFailedError
 from flower_nats.logs import get_logger
+from flower_nats.stopping import end_tasks
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -91,9 +92,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End everything, the last started group first."""
-        for watcher in self._watchers.values():
-            watcher.cancel()
-        await asyncio.gather(*self._watchers.values(), return_exceptions=True)
+        await end_tasks(self._watchers.values())
         self._watchers.clear()
         while self._groups:
             group = self._groups.pop()

@@ -60,9 +60,8 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Go on until cancelled; whatever goes wrong in a piece postpones that piece and no other."""
-        async with asyncio.TaskGroup() as group:
-            for piece in self._pieces:
-                group.create_task(self._repeat(piece), name=f"housekeeping {piece.name}")
+        # Not a task group: it passes on the first cancel only, and a piece may miss that.
+        await asyncio.gather(*map(self._repeat, self._pieces))
 
     async def _repeat(self, piece: Piece) -> None:
         due = 0.0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from structlog.testing import CapturingLogger
 
+from flower_nats.stopping import end_tasks
 from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
 from flower_nats.superlink import housekeeping
@@ -66,6 +68,25 @@ async def test_a_bug_in_one_piece_postpones_that_piece_and_ends_nothing(
     assert [call.args for call in logs.calls] == [("housekeeping_failed",)] * 2
     assert {call.kwargs["piece"] for call in logs.calls} == {"poisoned"}
     assert all(isinstance(call.kwargs["exc_info"], ExceptionGroup) for call in logs.calls)
+
+
+async def test_housekeeping_ends_though_a_piece_has_missed_that_it_should(
+    database: Database,
+) -> None:
+    begun = asyncio.Event()
+
+    async def miss_one_cancel() -> None:
+        with suppress(asyncio.CancelledError):
+            begun.set()
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    pieces = [Piece("deaf", 0.1, miss_one_cancel)]
+    running = asyncio.create_task(Housekeeping(Leases(database), "one", pieces).run())
+    await begun.wait()
+
+    async with asyncio.timeout(20):
+        await end_tasks([running])
 
 
 async def test_a_piece_is_done_by_one_replica_and_as_often_as_it_should(
