@@ -24,6 +24,8 @@ from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
 
 _POLL_SECONDS = 0.02
+_KILLED_SECONDS = 1.0
+"""Seconds that a killed process may take to be gone."""
 _WATCH_SECONDS = 0.2
 """Between two looks at a process that is meant to run for long: looking often costs CPU for ever."""
 _LOG_LIMIT_BYTES = 10_000_000
@@ -173,16 +175,22 @@ def remembered(pid_file: Path) -> ProcessIdentity | None:
 
 
 async def _await_end(processes: Sequence[ProcessIdentity], deadline: float) -> None:
-    while True:
-        alive = [process for process in processes if process.is_alive()]
-        if not alive:
-            return
+    """Wait for the end of processes; kill those that are there after `deadline`, and see them go."""
+    if alive := await _outlasting(processes, deadline):
+        log.warning("descendants_killed", pids=[process.pid for process in alive])
+        for process in alive:
+            process.signal(signal.SIGKILL)
+        await _outlasting(alive, time.monotonic() + _KILLED_SECONDS)
+
+
+async def _outlasting(
+    processes: Sequence[ProcessIdentity], deadline: float
+) -> list[ProcessIdentity]:
+    while alive := [process for process in processes if process.is_alive()]:
         if time.monotonic() > deadline:
-            log.warning("descendants_killed", pids=[process.pid for process in alive])
-            for process in alive:
-                process.signal(signal.SIGKILL)
-            return
+            break
         await asyncio.sleep(_POLL_SECONDS)
+    return alive
 
 
 def private_directory(path: Path) -> Path:
