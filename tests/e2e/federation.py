@@ -13,7 +13,7 @@ from typing import Any
 from tests.e2e.certificates import NodeKey
 from tests.e2e.servers import ServerUnderTest
 from tests.e2e.statuses import Statuses
-from tests.harness.children import Child, wait_until
+from tests.harness.children import PATIENCE, Child, wait_until
 from tests.harness.environment import SCRIPTS, clean_environment
 
 APPS = Path(__file__).parent / "apps"
@@ -48,7 +48,7 @@ class Federation:
         (self._cli_home / "config.toml").write_text(self._connection_config(), encoding="utf-8")
 
     def cli(
-        self, *arguments: str | Path, timeout: float = 60.0
+        self, *arguments: str | Path, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         """Run `flwr` to its end; stdout and stderr are kept apart."""
         return self._finish([str(SCRIPTS / "flwr"), *map(str, arguments)], timeout)
@@ -59,7 +59,7 @@ class Federation:
         fab_file.write_bytes(fab)
         script = Path(__file__).parent / "submit_fab.py"
         app = APPS / "nothing"
-        return self._finish([sys.executable, str(script), str(fab_file), "run", str(app)], 60.0)
+        return self._finish([sys.executable, str(script), str(fab_file), "run", str(app)], PATIENCE)
 
     def refusal(self, *arguments: str | Path) -> str:
         """Run `flwr`, which must fail with a message of its own, and return that message."""
@@ -102,7 +102,7 @@ class Federation:
         details: dict[str, Any] = run
         return details
 
-    def wait_for_status(self, run_id: int, status: str, timeout: float = 60.0) -> None:
+    def wait_for_status(self, run_id: int, status: str, timeout: float = PATIENCE) -> None:
         """Wait until a run has a status."""
         statuses = Statuses(self.server)
         try:

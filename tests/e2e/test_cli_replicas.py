@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.harness.children import Child, wait_until
+from tests.harness.children import PATIENCE, Child, wait_until
 from tests.harness.environment import SCRIPTS, accepts_connections, clean_environment, free_port
 
 
@@ -47,14 +47,14 @@ def test_a_superlink_and_a_gateway_make_a_runtime(
         started(tmp_path, "superlink", "--isolation", "process", **nats, **database),
         started(tmp_path, "gateway", "--insecure", *addresses, **nats),
     ):
-        wait_until(lambda: accepts_connections(control), 20.0, "a gateway")
+        wait_until(lambda: accepts_connections(control), PATIENCE, "a gateway")
 
         listed = subprocess.run(
             [str(SCRIPTS / "flwr"), "list", "here", "--format", "json"],
             env=clean_environment({"FLWR_HOME": str(home)}),
             capture_output=True,
             text=True,
-            timeout=30.0,
+            timeout=PATIENCE,
             check=False,
         )
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.e2e.federation import APPS, run_id_in
-from tests.harness.children import Child, wait_until
+from tests.harness.children import PATIENCE, Child, ended, wait_until
 from tests.harness.environment import SCRIPTS, clean_environment, free_port
 
 START_TIMEOUT = 60.0
@@ -77,7 +77,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env=clean_environment(environment),
         capture_output=True,
         text=True,
-        timeout=30.0,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -92,16 +92,6 @@ def write_config(runtime: Runtime, home: Path) -> None:
 
 def log_of(run_id: int, home: dict[str, str]) -> str:
     return run("flwr", "log", str(run_id), "flower-nats", "--show", **home).stdout
-
-
-def ended(family: list[psutil.Process]) -> bool:
-    def gone(process: psutil.Process) -> bool:
-        try:
-            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
-
-    return all(gone(process) for process in family)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +157,7 @@ def test_a_process_that_dies_is_started_again(runtime: Runtime, process: str) ->
     os.kill(pid, signal.SIGKILL)
 
     wait_until(lambda: runtime.pid_of(process) not in (None, pid), 10.0, f"a new {process}")
-    wait_until(lambda: runtime.status()["healthy"], 20.0, "a healthy runtime")
+    wait_until(lambda: runtime.status()["healthy"], PATIENCE, "a healthy runtime")
 
 
 def test_passwords_are_in_no_command_line(runtime: Runtime) -> None:
@@ -245,7 +235,7 @@ def test_ctrl_c_ends_everything_within_ten_seconds(own_runtime: Runtime) -> None
 
 
 def test_up_can_be_ended_before_it_is_ready(own_runtime: Runtime) -> None:
-    wait_until(lambda: list(own_runtime.data_dir.glob("*/nats.pid")), 20.0, "the first process")
+    wait_until(lambda: list(own_runtime.data_dir.glob("*/nats.pid")), PATIENCE, "the first process")
     family = own_runtime.family()
 
     own_runtime.up.ask_to_end()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.federation import APPS, Federation, SuperNode
 from tests.e2e.servers import ServerOptions
-from tests.harness.children import Child, wait_until
+from tests.harness.children import PATIENCE, Child, wait_until
 
 LOST_WITHIN = 90.0
 BUSY = "seconds=63.0"
@@ -27,8 +27,8 @@ def test_the_run_of_a_lost_host_fails_with_its_log_and_its_nodes_do_the_next_run
     host = federation.start_superexec("superexec-lost")
     lost = federation.run_app("patient", f'nodes=2 slow-nodes="alpha" {BUSY}')
     stream = federation.start_cli("stream", "log", str(lost), "--stream")
-    stream.wait_for_output(f"node {beta.node_id}: answer", 60.0)
-    wait_until(lambda: alpha.took_part_in(lost), 30.0, "alpha to be at work")
+    stream.wait_for_output(f"node {beta.node_id}: answer")
+    wait_until(lambda: alpha.took_part_in(lost), PATIENCE, "alpha to be at work")
     assert any("flwr-serverapp" in command for command in commands_of(host))
 
     federation.start_superexec("superexec-elsewhere")

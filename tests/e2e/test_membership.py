@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.e2e.federation import Federation
-from tests.harness.children import wait_until
+from tests.harness.children import PATIENCE, wait_until
 
 NODE_UNAVAILABLE = "error 5: "
 # A SuperNode that is silent for two heartbeat intervals of 30 s is offline.
@@ -31,7 +31,7 @@ def test_a_question_to_a_node_that_goes_away_is_answered_with_an_error(
     faithful, leaver, crasher = federation.start_supernodes("faithful", "leaver", "crasher")
     run_id = federation.run_app("patient", 'nodes=3 slow-nodes="leaver crasher"')
     for node in (leaver, crasher):
-        wait_until(lambda: node.took_part_in(run_id), 60.0, f"{node.name} to be asked")  # noqa: B023
+        wait_until(lambda: node.took_part_in(run_id), PATIENCE, f"{node.name} to be asked")  # noqa: B023
     stream = federation.start_cli("patient", "log", str(run_id), "--stream")
 
     leaver.process.terminate()
@@ -39,7 +39,7 @@ def test_a_question_to_a_node_that_goes_away_is_answered_with_an_error(
     crashed_at = time.monotonic()
 
     stream.wait_for_output(f"node {faithful.node_id}: answer\n")
-    stream.wait_for_output(f"node {leaver.node_id}: {NODE_UNAVAILABLE}", timeout=20.0)
+    stream.wait_for_output(f"node {leaver.node_id}: {NODE_UNAVAILABLE}", timeout=40.0)
     stream.wait_for_output(
         f"node {crasher.node_id}: {NODE_UNAVAILABLE}", timeout=LIVENESS_SECONDS + 30.0
     )

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.e2e.federation import APPS, Federation, SuperNode, run_id_in
-from tests.harness.children import wait_until
+from tests.harness.children import PATIENCE, wait_until
 
 DEFAULT_FEDERATION = "@none/default"
 
@@ -133,7 +133,7 @@ def test_stop_ends_the_serverapp_process_and_the_run(federation: Federation) -> 
 
     assert f"Run {run_id} successfully stopped." in done.stdout
     assert federation.status_of(run_id) == "finished:stopped"
-    wait_until(lambda: has_ended(process_id), 40.0, "the ServerApp process to end")
+    wait_until(lambda: has_ended(process_id), PATIENCE, "the ServerApp process to end")
     assert stream.wait(10.0) == 0
     assert federation.refusal("stop", str(run_id)) == "[code: 18] Run is already finished."
 
@@ -143,7 +143,7 @@ def test_a_reply_to_a_stopped_run_is_refused_and_the_supernode_goes_on(
 ) -> None:
     alpha, _ = supernodes
     run_id = federation.run_app("patient", 'nodes=2 slow-nodes="alpha" seconds=4.0')
-    wait_until(lambda: alpha.took_part_in(run_id), 60.0, "alpha to be asked")
+    wait_until(lambda: alpha.took_part_in(run_id), PATIENCE, "alpha to be asked")
 
     federation.cli("stop", str(run_id))
 

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.certificates import NodeKey, create_node_key, create_server_certificates
 from tests.e2e.federation import Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions
-from tests.harness.children import wait_until
+from tests.harness.children import PATIENCE, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_killed_supernode_that_comes_back_with_its_key_gets_its_instruction_ag
     federation.cli("supernode", "register", key.public)
     victim = SuperNode("mortal", federation.start_supernode_process("mortal", key))
     run_id = federation.run_app("patient", 'nodes=2 slow-nodes="mortal"')
-    victim.process.wait_for_output("taking my time", timeout=60.0)
+    victim.process.wait_for_output("taking my time")
 
     victim.process.kill_all()
     # Under a name by which the app does not take its time.
@@ -74,14 +74,14 @@ def test_a_supernode_with_an_unknown_key_is_turned_away(
     stranger = create_node_key(tmp_path, "stranger")
     process = federation.start_supernode_process("stranger", stranger)
 
-    process.wait(30.0)
+    process.wait(PATIENCE)
     assert "SuperNode ID" not in process.output()
 
 
 def test_a_supernode_without_a_key_is_turned_away(federation: Federation) -> None:
     process = federation.start_supernode_process("keyless")
 
-    process.wait(30.0)
+    process.wait(PATIENCE)
     assert "SuperNode ID" not in process.output()
 
 
@@ -96,4 +96,6 @@ def test_an_unregistered_supernode_is_shut_out(
 
     assert f"SuperNode {supernode.node_id} unregistered successfully." in done.stdout
     assert federation.nodes()[supernode.node_id] == "unregistered"
-    wait_until(lambda: supernode.process.exit_code is not None, 40.0, "the SuperNode to shut down")
+    wait_until(
+        lambda: supernode.process.exit_code is not None, PATIENCE, "the SuperNode to shut down"
+    )

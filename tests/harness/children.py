@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,9 @@ import psutil
 from tests.harness.environment import SCRIPTS, clean_environment
 
 Result = TypeVar("Result")
+
+PATIENCE = 90.0
+"""Seconds to wait for what takes a few on a machine that has nothing else to do."""
 
 
 class NotYetError(AssertionError):
@@ -33,6 +36,18 @@ def wait_until(condition: Callable[[], Result | None], timeout: float, what: str
         if time.monotonic() > deadline:
             raise NotYetError(f"waited {timeout:.0f} s in vain: {what}")
         time.sleep(0.05)
+
+
+def ended(family: Iterable[psutil.Process]) -> bool:
+    """Whether all processes are gone, or were left as zombies by who does not ask for their end."""
+
+    def gone(process: psutil.Process) -> bool:
+        try:
+            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    return all(map(gone, family))
 
 
 class Child:
@@ -69,7 +84,7 @@ class Child:
         """Everything that the process has written so far."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for_output(self, text: str, timeout: float = 30.0) -> str:
+    def wait_for_output(self, text: str, timeout: float = PATIENCE) -> str:
         """Wait until the process has written `text`; return all of its output.
 
         Raises:
@@ -77,7 +92,7 @@ class Child:
         """
         return self.wait_for_match(re.compile(re.escape(text)), timeout).string
 
-    def wait_for_match(self, pattern: re.Pattern[str], timeout: float = 30.0) -> re.Match[str]:
+    def wait_for_match(self, pattern: re.Pattern[str], timeout: float = PATIENCE) -> re.Match[str]:
         """Wait until something in the output matches; return the first match.
 
         Raises:
