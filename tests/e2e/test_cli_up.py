@@ -157,7 +157,7 @@ def test_a_process_that_dies_is_started_again(runtime: Runtime, process: str) ->
     os.kill(pid, signal.SIGKILL)
 
     wait_until(lambda: runtime.pid_of(process) not in (None, pid), 10.0, f"a new {process}")
-    wait_until(lambda: runtime.status()["healthy"], PATIENCE, "a healthy runtime")
+    wait_until(lambda: runtime.status()["healthy"], PATIENCE, "a healthy runtime", every=0.5)
 
 
 def test_passwords_are_in_no_command_line(runtime: Runtime) -> None:

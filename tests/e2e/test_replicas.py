@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")
 
 KINDS = {"gateway": 3, "superlink": 3, "nats": 3}
 LINE = re.compile(r"^line (\d+) printed", re.MULTILINE)
-UNHURRIED = "rounds=100 seconds=5.0"
+UNHURRIED = "rounds=100 seconds=8.0"
 """Messages are under way all the time, and few: for each a stock node starts a process."""
 
 
@@ -57,7 +57,7 @@ def kill(server: ServerUnderTest, name: str, number: signal.Signals = signal.SIG
     pid = pids(server)[name]
     os.kill(pid, number)
     wait_until(lambda: pids(server).get(name, pid) != pid, PATIENCE, f"{name} to be started again")
-    wait_until(lambda: status(server)["healthy"], PATIENCE, "a healthy runtime")
+    wait_until(lambda: status(server)["healthy"], PATIENCE, "a healthy runtime", every=1.0)
 
 
 def serverapps(server: ServerUnderTest) -> list[psutil.Process]:
@@ -188,7 +188,9 @@ def test_the_balancer_is_started_again(
 ) -> None:
     kill(federation_server, "balancer")
 
-    wait_until(lambda: federation.cli("list").returncode == 0, PATIENCE, "flwr list to work")
+    wait_until(
+        lambda: federation.cli("list").returncode == 0, PATIENCE, "flwr list to work", every=1.0
+    )
 
 
 def test_up_says_what_died(federation_server: ServerUnderTest) -> None:

@@ -23,8 +23,12 @@ class NotYetError(AssertionError):
     """What a test waited for did not come true in time."""
 
 
-def wait_until(condition: Callable[[], Result | None], timeout: float, what: str) -> Result:
-    """Return the first truthy result of `condition`, asked every 50 ms for `timeout` seconds.
+def wait_until(
+    condition: Callable[[], Result | None], timeout: float, what: str, every: float = 0.05
+) -> Result:
+    """Return the first truthy result of `condition`, asked again and again for `timeout` seconds.
+
+    Ask less often than every 50 ms where a command is run for it, which would keep a core busy.
 
     Raises:
         NotYetError: `condition` was never true; `what` says what it stood for.
@@ -35,7 +39,7 @@ def wait_until(condition: Callable[[], Result | None], timeout: float, what: str
             return result
         if time.monotonic() > deadline:
             raise NotYetError(f"waited {timeout:.0f} s in vain: {what}")
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def ended(family: Iterable[psutil.Process]) -> bool:
