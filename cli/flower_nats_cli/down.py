@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from flower_nats.embedded.identity import ProcessIdentity
 from flower_nats_cli import options as opts
 from flower_nats_cli.datadir import DataDir, never_started
 
@@ -38,10 +39,12 @@ def down(data_dir: Path) -> None:
 
 
 def _end(data: DataDir, owner: int) -> None:
+    process = ProcessIdentity.of(owner)
     with suppress(ProcessLookupError):
         os.kill(owner, signal.SIGTERM)
     deadline = time.monotonic() + _LIMIT_SECONDS
-    while data.owner() == owner:
+    # It gives the directory free before it is gone itself.
+    while data.owner() == owner or (process is not None and process.is_alive()):
         if time.monotonic() > deadline:
             raise click.ClickException(
                 f"flower-nats (pid {owner}) has not ended within {_LIMIT_SECONDS:.0f} s."
