@@ -78,17 +78,12 @@ class Federation:
 
     def run_app(self, app: str, run_config: str = "") -> int:
         """Submit one of the test apps and return its run id."""
-        overrides = ["--run-config", run_config] if run_config else []
-        done = self.cli("run", APPS / app, *overrides)
-        assert done.returncode == 0, done.stderr
-        return run_id_in(done.stdout)
+        return run_id_in(self._run(app, run_config))
 
     def run_to_end(self, app: str, run_config: str = "") -> tuple[int, str]:
         """Run one of the test apps as `flwr run --stream` does; return its run id and its log."""
-        overrides = ["--run-config", run_config] if run_config else []
-        done = self.cli("run", APPS / app, "--stream", *overrides, timeout=120.0)
-        assert done.returncode == 0, done.stderr
-        return run_id_in(done.stdout), done.stdout
+        output = self._run(app, run_config, "--stream")
+        return run_id_in(output), output
 
     def status_of(self, run_id: int) -> str:
         """Return a run's status as `flwr list` shows it, such as `finished:completed`."""
@@ -161,6 +156,12 @@ class Federation:
             child.ask_to_end()
         for child in self._children:
             child.terminate()
+
+    def _run(self, app: str, run_config: str, *flags: str) -> str:
+        overrides = ["--run-config", run_config] if run_config else []
+        done = self.cli("run", APPS / app, *flags, *overrides, timeout=120.0)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def _finish(self, command: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

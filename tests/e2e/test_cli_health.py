@@ -13,7 +13,7 @@ import pytest
 
 from flower_nats.embedded.ports import is_free
 from tests.e2e.test_cli_up import Runtime
-from tests.harness.children import PATIENCE, wait_until
+from tests.harness.children import wait_until
 from tests.harness.environment import accepts_connections, free_port
 
 ORDER = ["superlink-1", "superlink-2", "gateway-1", "gateway-2"]
@@ -79,7 +79,7 @@ def test_each_process_is_ready_and_gives_out_metrics(runtime: Runtime) -> None:
 
     wait_until(
         lambda: all("ok" in read(address, "/readyz") for address in addresses.values()),
-        PATIENCE,
+        20.0,
         "every process to be ready",
     )
     metrics = {name: read(address, "/metrics") for name, address in addresses.items()}
@@ -120,6 +120,6 @@ def test_a_health_port_in_use_is_named_and_nothing_is_started(
         tmp_path, "--isolation", "process", "--http-health-address", f"127.0.0.1:{first_port + 3}"
     )
 
-    assert second.up.wait(timeout=PATIENCE) == 1
+    assert second.up.wait(timeout=20.0) == 1
     assert f"Cannot listen on 127.0.0.1:{first_port + 3}" in second.up.output()
     assert not list(second.data_dir.glob("*/*.pid"))

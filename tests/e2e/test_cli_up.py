@@ -157,7 +157,7 @@ def test_a_process_that_dies_is_started_again(runtime: Runtime, process: str) ->
     os.kill(pid, signal.SIGKILL)
 
     wait_until(lambda: runtime.pid_of(process) not in (None, pid), 10.0, f"a new {process}")
-    wait_until(lambda: runtime.status()["healthy"], PATIENCE, "a healthy runtime", every=0.5)
+    wait_until(lambda: runtime.status()["healthy"], 20.0, "a healthy runtime", every=0.5)
 
 
 def test_passwords_are_in_no_command_line(runtime: Runtime) -> None:
@@ -207,8 +207,10 @@ def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(
         log_file=tmp_path / "stream.log",
         environment=home,
     )
-    stream.wait_for_output("line 2")
-    stream.terminate()
+    try:
+        stream.wait_for_output("line 2")
+    finally:
+        stream.terminate()
     family = runtime.family()
 
     assert runtime.flower_nats("down").returncode == 0

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.e2e.federation import Federation
-from tests.harness.children import PATIENCE, NotYetError
+from tests.harness.children import NotYetError
 
 LINE = re.compile(r"^line (\d+) printed at ([\d.]+)$", re.MULTILINE)
 LINES = 20
@@ -70,7 +70,7 @@ def test_two_readers_of_one_run_see_the_same(federation: Federation) -> None:
         for number in range(2)
     ]
 
-    assert [stream.wait(PATIENCE) for stream in streams] == [0, 0]
+    assert [stream.wait(60.0) for stream in streams] == [0, 0]
     assert [numbers_in(stream.output()) for stream in streams] == [list(range(1, LINES + 1))] * 2
 
 

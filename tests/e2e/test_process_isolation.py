@@ -8,7 +8,6 @@ import pytest
 
 from tests.e2e.federation import Federation
 from tests.e2e.servers import ServerOptions
-from tests.harness.children import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def test_only_a_superexec_with_the_right_secret_gets_work(
     ]
 
     for superexec in without_work:
-        superexec.wait(PATIENCE)
+        superexec.wait(30.0)
     assert federation.status_of(run_id) == "pending"
 
     federation.start_superexec("superexec-right-secret", secret)

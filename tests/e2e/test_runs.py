@@ -133,7 +133,7 @@ def test_stop_ends_the_serverapp_process_and_the_run(federation: Federation) -> 
 
     assert f"Run {run_id} successfully stopped." in done.stdout
     assert federation.status_of(run_id) == "finished:stopped"
-    wait_until(lambda: has_ended(process_id), PATIENCE, "the ServerApp process to end")
+    wait_until(lambda: has_ended(process_id), 40.0, "the ServerApp process to end")
     assert stream.wait(10.0) == 0
     assert federation.refusal("stop", str(run_id)) == "[code: 18] Run is already finished."
 

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.certificates import NodeKey, create_node_key, create_server_certificates
 from tests.e2e.federation import Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions
-from tests.harness.children import PATIENCE, wait_until
+from tests.harness.children import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +74,14 @@ def test_a_supernode_with_an_unknown_key_is_turned_away(
     stranger = create_node_key(tmp_path, "stranger")
     process = federation.start_supernode_process("stranger", stranger)
 
-    process.wait(PATIENCE)
+    process.wait(30.0)
     assert "SuperNode ID" not in process.output()
 
 
 def test_a_supernode_without_a_key_is_turned_away(federation: Federation) -> None:
     process = federation.start_supernode_process("keyless")
 
-    process.wait(PATIENCE)
+    process.wait(30.0)
     assert "SuperNode ID" not in process.output()
 
 
@@ -96,6 +96,4 @@ def test_an_unregistered_supernode_is_shut_out(
 
     assert f"SuperNode {supernode.node_id} unregistered successfully." in done.stdout
     assert federation.nodes()[supernode.node_id] == "unregistered"
-    wait_until(
-        lambda: supernode.process.exit_code is not None, PATIENCE, "the SuperNode to shut down"
-    )
+    wait_until(lambda: supernode.process.exit_code is not None, 40.0, "the SuperNode to shut down")

@@ -27,7 +27,7 @@ async def cut_next(line: Line, method: str, moment: Moment) -> None:
     """Cut the next call of a method: on a new connection, whose first call spells its name out."""
     cut = line.cut_at(moment, f"/{method}".encode(), body_bytes=1000)
     line.cut()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(30):
         await cut.done.wait()
 
 
@@ -95,5 +95,5 @@ async def assert_completed_all_the_same(running: Trial) -> None:
     assert isinstance(running.app.death, ClientDied)
     running.app.death = None
     assert running.log is not None
-    await running.log.until_end(60)
+    await running.log.until_end(30)
     await running.assert_unharmed()

@@ -35,12 +35,12 @@ async def test_the_majority_of_nats_is_gone(cluster: Cluster, running: Trial) ->
 
 async def test_postgres_is_gone_entirely(cluster: Cluster, running: Trial) -> None:
     busy = running.nodes[0]
-    await busy.get_busy(within=60)
+    await busy.get_busy(within=30)
     await cluster.postgres.stop()
     await asyncio.sleep(OUTAGE_SECONDS)
     # What the gateways know of nodes, tasks and runs has had its time by now, and still counts.
     busy.thinking.set()
-    await running.app.more_rounds(1, within=60)
+    await running.app.more_rounds(1, within=30)
     await cluster.postgres.start()
     await running.app.more_rounds(2, within=60)
 

@@ -18,7 +18,7 @@ async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(
     running: Trial,
 ) -> None:
     victim = running.nodes[0]
-    instruction = await victim.get_busy(within=60)
+    instruction = await victim.get_busy(within=30)
 
     await victim.kill()
     back = StockNode(victim.number, await running.wire("Fleet"), victim.key)
@@ -26,7 +26,7 @@ async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(
     running.nodes[0] = back
 
     assert back.node_id == victim.node_id
-    await running.app.more_rounds(2, within=60)
+    await running.app.more_rounds(2, within=30)
     assert instruction in back.confirmed
     await running.end_unharmed()
 
@@ -40,7 +40,7 @@ async def test_a_supernode_whose_first_answers_are_lost_comes_online(
         trial.nodes = [node]
         cut = node.wire.line.cut_at(Moment.ANSWER, f"/{method}".encode())
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(20):
             await node.join()
 
         assert cut.done.is_set()
@@ -67,7 +67,7 @@ async def test_a_stock_supernode_goes_on_when_a_run_is_stopped_while_it_receives
             await trial.submit(fab())
             cut = line.cut_at(Moment.REQUEST, f"/{method}".encode(), and_shut=True)
             await trial.app.start()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(30):
                 await cut.done.wait()
 
             await trial.stop()

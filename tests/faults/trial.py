@@ -23,7 +23,7 @@ NODES = 4
 START_SECONDS = 90.0
 """Not what it should take: a stock node has to start, one after the other, two processes for its first
 answer, of two seconds of a core each, and other tests keep the cores busy."""
-FINISH_SECONDS = 90.0
+FINISH_SECONDS = 60.0
 _CLEAR_SECONDS = 20.0
 
 
@@ -112,7 +112,7 @@ class Trial:
         assert self.log is not None
         assert self.log.text == self.app.log
         late = LogFollower(await self.wire("Control"), self.app.run_id)
-        await late.until_end(60)
+        await late.until_end(30)
         assert late.text == self.app.log
         await late.close()
 
