@@ -99,6 +99,7 @@ class NatsServer:
         of its log when it does not come up.
         """
         private_directory(self._directory)
+        await self._process.end_former()
         for leftover in self._directory.glob("*.ports"):
             leftover.unlink()
         self._port = self._port or free_ports(1)[0]

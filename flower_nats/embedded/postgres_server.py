@@ -133,10 +133,11 @@ class PostgresServer:
     async def _create(self, data: Path) -> None:
         """Create the data under another name first: what is at `data` is always whole."""
         draft = data.with_name("data.new")
+        initdb = OwnedProcess(self._spec(self._create_command(draft), "initdb.pid"))
+        await initdb.end_former()
         shutil.rmtree(draft, ignore_errors=True)
         _give_to_server(private_directory(draft))
         secret_in(self._directory)
-        initdb = OwnedProcess(self._spec(self._create_command(draft), "initdb.pid"))
         await initdb.start()
         try:
             if await initdb.wait() != 0:

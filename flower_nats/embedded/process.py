@@ -90,11 +90,18 @@ class OwnedProcess:
         """Its process id, 0 before it was started."""
         return 0 if self._popen is None else self._popen.pid
 
+    async def end_former(self) -> None:
+        """End what a former owner has left running, if its pid file names any, as `start` does.
+
+        Call it before touching files of the process: one that is about to end changes them, too.
+        """
+        if self.spec.pid_file is not None:
+            await end_remembered(self.spec.pid_file)
+
     async def start(self) -> None:
         """Start it, after the end of whatever its pid file still names."""
+        await self.end_former()
         spec = self.spec
-        if spec.pid_file is not None:
-            await end_remembered(spec.pid_file)
         self._popen = _spawn(spec)
         started = ProcessIdentity.of(self._popen.pid)
         if spec.pid_file is not None and started is not None:
