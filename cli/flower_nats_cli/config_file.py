@@ -10,12 +10,12 @@ from typing import Any
 import click
 
 
-def defaults_in(path: Path, group: click.Group) -> dict[str, dict[str, str]]:
+def defaults_in(path: Path, ctx: click.Context, group: click.Group) -> dict[str, dict[str, str]]:
     """Return what a file gives for the options of a group's commands, as click wants defaults.
 
     Raises BadParameter for a file that is not TOML, and for tables and keys that name nothing.
     """
-    return {name: _defaults(group, name, table) for name, table in _read(path).items()}
+    return {name: _defaults(ctx, group, name, table) for name, table in _read(path).items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -27,10 +27,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise click.BadParameter(f"{path} is not TOML: {exc}") from exc
 
 
-def _defaults(group: click.Group, name: str, table: object) -> dict[str, str]:
-    command = group.commands.get(name)
+def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) -> dict[str, str]:
+    command = group.get_command(ctx, name)
     if command is None or not isinstance(table, Mapping):
-        known = ", ".join(f"[{command}]" for command in group.commands)
+        known = ", ".join(f"[{command}]" for command in group.list_commands(ctx))
         raise click.BadParameter(f"{name!r} is not a table of a command; these are: {known}.")
     parameters = _parameters(command)
     defaults = {}

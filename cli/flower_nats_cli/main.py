@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,28 @@ import click
 
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats_cli.config_file import defaults_in
-from flower_nats_cli.demo import demo
-from flower_nats_cli.down import down
 from flower_nats_cli.environment import PREFIX, warn_of_strangers
-from flower_nats_cli.gateway import gateway
-from flower_nats_cli.status import status
-from flower_nats_cli.superlink import superlink
-from flower_nats_cli.up import up
+
+_COMMANDS = ("demo", "down", "gateway", "status", "superlink", "up")
+"""Each is in the module of its name. Only the one that runs is imported: a replica that is started
+again is ready the sooner."""
 
 
 class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of this name."""
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            command: click.Command = getattr(import_module(f"flower_nats_cli.{cmd_name}"), cmd_name)
+            for option in command.params:
+                if isinstance(option, click.Option):
+                    option.show_envvar = True
+            self.add_command(command)
+        return super().get_command(ctx, cmd_name)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -43,7 +56,7 @@ class _Group(click.Group):
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     if path is not None:
-        ctx.default_map = defaults_in(path, main)
+        ctx.default_map = defaults_in(path, ctx, main)
 
 
 @click.group(
@@ -73,13 +86,6 @@ def main() -> None:
     An option comes from its flag, else from its environment variable FLOWER_NATS_<COMMAND>_<OPTION>
     (such as FLOWER_NATS_UP_DATA_DIR), else from the --config file.
     """
-
-
-for _command in (up, down, status, demo, superlink, gateway):
-    main.add_command(_command)
-    for _option in _command.params:
-        if isinstance(_option, click.Option):
-            _option.show_envvar = True
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from flower_nats_cli.main import main
+from tests.harness.commands import commands
 
 REQUIRED = {
     "gateway": {"nats": "nats://here:4222"},
@@ -25,7 +26,7 @@ WORDS = {
 
 
 def options() -> Iterator[tuple[str, click.Option]]:
-    for name, command in main.commands.items():
+    for name, command in commands().items():
         for parameter in command.params:
             assert isinstance(parameter, click.Option)
             yield name, parameter
@@ -64,7 +65,7 @@ def test_an_option_comes_from_its_variable(
     command: str, option: click.Option, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     received: dict[str, Any] = {}
-    monkeypatch.setattr(main.commands[command], "callback", lambda **given: received.update(given))
+    monkeypatch.setattr(commands()[command], "callback", lambda **given: received.update(given))
     text, value = value_for(option, tmp_path)
     environment = {variable(command, option): text}
     needed = {name: one for name, one in REQUIRED.get(command, {}).items() if name != option.name}
@@ -77,7 +78,7 @@ def test_an_option_comes_from_its_variable(
     assert option.default != value
 
 
-@pytest.mark.parametrize("command", main.commands)
+@pytest.mark.parametrize("command", commands())
 def test_the_help_text_shows_the_variable_of_each_option(command: str) -> None:
     shown = CliRunner().invoke(main, [command, "--help"], terminal_width=120).output
 

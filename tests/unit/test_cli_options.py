@@ -21,6 +21,7 @@ from flower_nats_cli.stack import StackSettings
 from flower_nats_cli.superlink import superlink_settings
 from flower_nats_cli.up import stack_settings
 from tests.e2e.certificates import create_server_certificates
+from tests.harness.commands import commands
 
 _BUILDERS: dict[str, Callable[[Any], Any]] = {
     "gateway": gateway_settings,
@@ -68,7 +69,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The command line, with commands that build their settings and go no further."""
     seen = Cli()
     for name, build in _BUILDERS.items():
-        monkeypatch.setattr(main.commands[name], "callback", _stopping(build, seen))
+        monkeypatch.setattr(commands()[name], "callback", _stopping(build, seen))
     return seen
 
 
@@ -296,7 +297,7 @@ def test_the_demo_which_runs_flower_itself_asks_for_it_alone(
 
 def test_every_command_and_option_has_a_help_text() -> None:
     context = click.Context(main)
-    for command in main.commands.values():
+    for command in commands().values():
         assert command.help
         for parameter in command.get_params(context):
             assert isinstance(parameter, click.Option)
