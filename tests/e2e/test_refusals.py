@@ -9,13 +9,19 @@ import pytest
 
 from tests.e2e.certificates import create_node_key
 from tests.e2e.federation import APPS, Federation, refusal_in
-from tests.e2e.servers import STOCK
+from tests.e2e.servers import STOCK, ServerOptions
 from tests.harness.fabs import PROJECT, archive, pack
 
 DEFAULT_FEDERATION = "@none/default"
 NO_FEDERATION_MANAGEMENT = "[code: 1] SuperLink does not support federation management."
 
 ours_only = pytest.mark.skipif(STOCK, reason="the stock SuperLink does not say why")
+
+
+@pytest.fixture(scope="module")
+def server_options() -> ServerOptions:
+    # Nothing runs here: nobody has to be there who would run it.
+    return ServerOptions(isolation="process")
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,15 @@ DEFAULT_FEDERATION = "@none/default"
 @pytest.fixture(scope="module")
 def finished_run(federation: Federation, supernodes: list[SuperNode]) -> int:
     """A run of the app 'nothing' with both nodes, streamed to its end."""
-    done = federation.cli("run", APPS / "nothing", "--stream")
-    assert done.returncode == 0, done.stderr
+    run_id, log = federation.run_to_end("nothing", 'rounds=2 question="what is new"')
     for node in supernodes:
-        assert f"node {node.node_id} answered: how are you, asked {node.name}\n" in done.stdout
-    assert done.stdout.count("round 1 gathered 2 answers\n") == 1
-    return run_id_in(done.stdout)
+        assert log.count(f"node {node.node_id} answered: what is new, asked {node.name}\n") == 2
+    for number in (1, 2):
+        assert log.count(f"round {number} gathered 2 answers\n") == 1
+    return run_id
 
 
-def test_a_streamed_run_shows_its_output_and_completes(
+def test_a_streamed_run_with_a_run_config_of_its_own_shows_its_output_and_completes(
     federation: Federation, finished_run: int
 ) -> None:
     details = federation.details_of(finished_run)
@@ -48,16 +48,6 @@ def test_a_finished_run_accounts_for_its_time_and_traffic(
     assert traffic["outbound-bytes"] > 0
     assert compute["serverapp-seconds"] == pytest.approx(details["elapsed"], abs=0.5)
     assert 0 < compute["clientapp-seconds"] < 60
-
-
-def test_a_run_config_override_reaches_the_app(
-    federation: Federation, supernodes: list[SuperNode]
-) -> None:
-    overrides = 'rounds=2 question="what is new"'
-    done = federation.cli("run", APPS / "nothing", "--stream", "--run-config", overrides)
-
-    assert done.stdout.count("answered: what is new, asked") == 4
-    assert "round 2 gathered 2 answers\n" in done.stdout
 
 
 def test_an_unknown_run_config_key_is_refused(federation: Federation) -> None:
@@ -109,14 +99,14 @@ def test_two_runs_share_the_supernodes_each_on_its_own_subset(
 ) -> None:
     lowest, highest = sorted(supernodes, key=lambda node: node.node_id)
 
-    on_all = federation.run_app("nothing", "rounds=2")
+    on_all = federation.run_app("nothing", "seconds=8.0")
     on_lowest = federation.run_app("subset")
     for run_id in (on_all, on_lowest):
         federation.wait_for_status(run_id, "finished:completed")
 
     runs = [federation.details_of(run_id) for run_id in (on_all, on_lowest)]
     assert max(run["running-at"] for run in runs) <= min(run["finished-at"] for run in runs)
-    assert "round 2 gathered 2 answers\n" in federation.log_of(on_all)
+    assert "round 1 gathered 2 answers\n" in federation.log_of(on_all)
     assert f"asked node {lowest.node_id}: {lowest.name}\n" in federation.log_of(on_lowest)
     assert lowest.took_part_in(on_all)
     assert highest.took_part_in(on_all)
@@ -125,17 +115,23 @@ def test_two_runs_share_the_supernodes_each_on_its_own_subset(
 
 
 def test_stop_ends_the_serverapp_process_and_the_run(federation: Federation) -> None:
-    run_id = federation.run_app("slow")
+    started = federation.cli_json("run", APPS / "slow")
+    run_id = int(started["run-id"])
     stream = federation.start_cli("stopped-stream", "log", str(run_id), "--stream")
     process_id = int(stream.wait_for_match(re.compile(r"process (\d+)\n"))[1])
 
     done = federation.cli("stop", str(run_id))
+    again = federation.cli_json("stop", str(run_id))
 
+    assert started["success"] is True
+    assert started["federation-id"] == DEFAULT_FEDERATION
+    assert started["fab-id"] == "flower-nats/slow"
     assert f"Run {run_id} successfully stopped." in done.stdout
+    assert again["success"] is False
+    assert again["error-message"].endswith("[code: 18] Run is already finished.")
     assert federation.status_of(run_id) == "finished:stopped"
     wait_until(lambda: has_ended(process_id), 40.0, "the ServerApp process to end")
     assert stream.wait(10.0) == 0
-    assert federation.refusal("stop", str(run_id)) == "[code: 18] Run is already finished."
 
 
 def test_a_reply_to_a_stopped_run_is_refused_and_the_supernode_goes_on(
@@ -152,19 +148,6 @@ def test_a_reply_to_a_stopped_run_is_refused_and_the_supernode_goes_on(
     federation.wait_for_status(next_run, "finished:completed")
     assert f"node {alpha.node_id} answered" in federation.log_of(next_run)
     assert federation.status_of(run_id) == "finished:stopped"
-
-
-def test_run_and_stop_speak_json(federation: Federation) -> None:
-    started = federation.cli_json("run", APPS / "slow")
-    stopped = federation.cli_json("stop", started["run-id"])
-    again = federation.cli_json("stop", started["run-id"])
-
-    assert started["success"] is True
-    assert started["federation-id"] == DEFAULT_FEDERATION
-    assert started["fab-id"] == "flower-nats/slow"
-    assert stopped == {"success": True, "run-id": started["run-id"]}
-    assert again["success"] is False
-    assert again["error-message"].endswith("[code: 18] Run is already finished.")
 
 
 def test_the_lists_of_federations_and_supernodes_speak_json(

@@ -28,7 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark, append=False)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+# Not of the session: in the minutes in which no test uses it, it would keep its share of a core busy.
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def cluster(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> AsyncIterator[Cluster]:

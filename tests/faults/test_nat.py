@@ -19,12 +19,12 @@ from tests.harness.cluster import Cluster, Front
 from tests.harness.supernodes import StockSuperNode, fab
 
 SUPERNODES = 2
-IDLE_SECONDS = 120.0 if FULL else 25.0
+IDLE_SECONDS = 120.0 if FULL else 40.0
 """Within which every node has paused between two heartbeats for longer than `FLOW_TIMEOUT`."""
 
-FLOW_TIMEOUT = 12
+FLOW_TIMEOUT = 18
 """Seconds. Shorter than the hold of an empty PullMessages, and than that pause: the pings of gateways,
-or of the balancer before them, reach the nodes more often."""
+or of the balancer before them, reach the nodes more often (each 10 s), also if they are late."""
 
 RETRANSMISSIONS = 6 if FULL else 3
 """With which TCP gives up in half a minute, as `docs/network.md` advises, or for CI in 3 seconds."""

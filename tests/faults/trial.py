@@ -19,7 +19,7 @@ from tests.harness.nodes import Node, StockNode
 from tests.harness.supernodes import StockSuperNode
 from tests.harness.wire import Wire
 
-NODES = 4
+NODES = 3
 START_SECONDS = 90.0
 """Not what it should take: a stock node has to start, one after the other, two processes for its first
 answer, of two seconds of a core each, and other tests keep the cores busy."""
