@@ -8,7 +8,7 @@ import time
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from tests.faults.conftest import FULL
-from tests.faults.trial import Trial
+from tests.faults.trial import NODES, Trial
 from tests.harness.apps import StockApp
 from tests.harness.cluster import Cluster
 
@@ -41,7 +41,7 @@ async def test_the_run_of_a_lost_serverapp_fails_and_its_nodes_are_free(
     assert running.log is not None
     await running.log.until_end(10)
     assert lost.log.startswith(running.log.text)
-    assert "round 2: node 4 answered" in running.log.text
+    assert f"round 2: node {NODES} answered" in running.log.text
     await running.assert_nothing_left()
     await the_same_nodes_do_the_next_run(running)
 
