@@ -193,6 +193,8 @@ def test_a_rolling_restart_is_not_noticed(
     assert stream.wait(60.0) == 0
     rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
     assert rounds == [1, 2]
+    for node in supernodes:
+        assert stream.output().count(f"node {node.node_id} answered") == 2
     assert [node.process.exit_code for node in supernodes] == [None, None]
     # Their connections were refused, or broken, not once.
     assert not [node for node in supernodes if "attempt failed" in node.process.output()]

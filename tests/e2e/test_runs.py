@@ -106,7 +106,10 @@ def test_two_runs_share_the_supernodes_each_on_its_own_subset(
 
     runs = [federation.details_of(run_id) for run_id in (on_all, on_lowest)]
     assert max(run["running-at"] for run in runs) <= min(run["finished-at"] for run in runs)
-    assert "round 1 gathered 2 answers\n" in federation.log_of(on_all)
+    log = federation.log_of(on_all)
+    assert "round 1 gathered 2 answers\n" in log
+    for node in supernodes:
+        assert f"node {node.node_id} answered: how are you, asked {node.name}\n" in log
     assert f"asked node {lowest.node_id}: {lowest.name}\n" in federation.log_of(on_lowest)
     assert lowest.took_part_in(on_all)
     assert highest.took_part_in(on_all)
@@ -120,18 +123,19 @@ def test_stop_ends_the_serverapp_process_and_the_run(federation: Federation) -> 
     stream = federation.start_cli("stopped-stream", "log", str(run_id), "--stream")
     process_id = int(stream.wait_for_match(re.compile(r"process (\d+)\n"))[1])
 
-    done = federation.cli("stop", str(run_id))
+    stopped = federation.cli_json("stop", str(run_id))
     again = federation.cli_json("stop", str(run_id))
 
     assert started["success"] is True
     assert started["federation-id"] == DEFAULT_FEDERATION
     assert started["fab-id"] == "flower-nats/slow"
-    assert f"Run {run_id} successfully stopped." in done.stdout
+    assert stopped == {"success": True, "run-id": str(run_id)}
     assert again["success"] is False
     assert again["error-message"].endswith("[code: 18] Run is already finished.")
     assert federation.status_of(run_id) == "finished:stopped"
     wait_until(lambda: has_ended(process_id), 40.0, "the ServerApp process to end")
     assert stream.wait(10.0) == 0
+    assert federation.refusal("stop", str(run_id)) == "[code: 18] Run is already finished."
 
 
 def test_a_reply_to_a_stopped_run_is_refused_and_the_supernode_goes_on(
@@ -141,8 +145,9 @@ def test_a_reply_to_a_stopped_run_is_refused_and_the_supernode_goes_on(
     run_id = federation.run_app("patient", 'nodes=2 slow-nodes="alpha" seconds=4.0')
     wait_until(lambda: alpha.took_part_in(run_id), PATIENCE, "alpha to be asked")
 
-    federation.cli("stop", str(run_id))
+    done = federation.cli("stop", str(run_id))
 
+    assert f"Run {run_id} successfully stopped." in done.stdout
     alpha.process.wait_for_output(f"Run ID {run_id} is not in `RUNNING` status. Ignoring reply")
     next_run = federation.run_app("nothing")
     federation.wait_for_status(next_run, "finished:completed")
