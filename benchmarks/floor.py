@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from flower_nats_gateway.verifier import check
+from flower_nats_gateway.auth.signatures import check
 
 _CONNECTIONS = 200
 _SINGLY = 1000

@@ -120,7 +120,7 @@ class Load:
         nodes = [*simulated, *real]
         app = StockApp(
             self._wire("Control"),
-            self._wire("ServerAppIo"),
+            self._wire("Runtime"),
             nodes,
             limit=self._plan.rounds,
         )

@@ -60,7 +60,7 @@ async def stock(folder: Path, plan: Plan) -> AsyncIterator[Servers]:
     """Run one `flower-superlink` whose state is in a SQLite file."""
     target = StockSqlite(folder)
     apis = target.addresses
-    addresses = {"ServerAppIo": apis.appio, "Fleet": apis.fleet, "Control": apis.control}
+    addresses = {"Runtime": apis.appio, "Fleet": apis.fleet, "Control": apis.control}
     one = _Stock(target.command(), list(addresses.values()), folder)
     try:
         await one.start()

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from flower_nats.settings import GatewaySettings
-from flower_nats_cli import given
 from flower_nats_cli import options as opts
+from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.addresses import EVERYWHERE, join_address
 
 
@@ -30,17 +30,17 @@ def gateway(**options: Any) -> None:
     --insecure or --tls-terminated it needs TLS certificates.
     """
     settings = gateway_settings(options)
-    given.start_logs(settings.log)
+    read.start_logs(settings.log)
     import uvloop
 
-    from flower_nats_gateway.server import serve
+    from flower_nats_gateway.process.gateway import serve
 
     uvloop.run(serve(settings))
 
 
-def gateway_settings(options: given.Options) -> GatewaySettings:
+def gateway_settings(options: read.Options) -> GatewaySettings:
     """Turn the command's options into settings; raises UsageError."""
-    tls = given.tls_files(options)
+    tls = read.tls_files(options)
     terminated = options["tls_terminated"]
     if tls is None and not (options["insecure"] or terminated):
         raise click.UsageError(
@@ -53,20 +53,18 @@ def gateway_settings(options: given.Options) -> GatewaySettings:
         fleet_api_address=_address(options, "fleet", 9092),
         control_api_address=_address(options, "control", 9093),
         tls=tls,
-        appio_tls=given.tls_files(options, "appio_"),
-        superexec_auth_secret=given.superexec_secret(options),
-        enable_supernode_auth=given.check_supernode_auth(
-            options, encrypted=bool(tls or terminated)
-        ),
+        appio_tls=read.tls_files(options, "appio_"),
+        superexec_auth_secret=read.superexec_secret(options),
+        enable_supernode_auth=read.check_supernode_auth(options, encrypted=bool(tls or terminated)),
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],
-        drain_delay=given.drain_delay(options),
-        log=given.log_settings(options),
+        drain_delay=read.drain_delay(options),
+        log=read.log_settings(options),
     )
-    given.check_gateway_addresses(settings)
+    read.check_gateway_addresses(settings)
     return settings
 
 
-def _address(options: given.Options, api: str, port: int) -> str:
+def _address(options: read.Options, api: str, port: int) -> str:
     address: str | None = options[f"{api}_api_address"]
     return address or join_address(EVERYWHERE, port)

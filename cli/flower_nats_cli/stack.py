@@ -22,11 +22,11 @@ from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import DEFAULT_LOG_RETENTION, GatewaySettings, SuperexecSettings
 from flower_nats_cli.addresses import accepts_connections, claim_addresses, reachable
-from flower_nats_cli.brokers import Broker
 from flower_nats_cli.datadir import DataDir, RunningState
-from flower_nats_cli.edges import edges, gateway_flags
 from flower_nats_cli.environment import without_ours
 from flower_nats_cli.flower import SUPEREXEC, find_program, superexec_process
+from flower_nats_cli.nats_servers import Broker
+from flower_nats_cli.placement import edges, gateway_flags
 from flower_nats_cli.runtime_status import status_client
 from flower_nats_cli.supervisor import Supervisor
 
@@ -61,7 +61,7 @@ class StackSettings:
     """Where gateways read the secret of SuperExecs from."""
 
     replicas: int = 1
-    """Superlinks, and gateways, that are started."""
+    """Members, and gateways, that are started."""
 
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""

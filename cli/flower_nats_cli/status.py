@@ -113,7 +113,7 @@ def _describe(data: DataDir, state: RunningState) -> dict[str, Any]:
         "http_health": state.http_health_addresses,
         "processes": data.processes(),
         "broker": {"healthy": False},
-        # Superlinks read their answer from the database, so an answer shows that it is well.
+        # Members read their answer from the database, so an answer shows that it is well.
         "database": {"healthy": False},
     }
 

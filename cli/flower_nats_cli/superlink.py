@@ -8,8 +8,8 @@ import click
 import uvloop
 
 from flower_nats.settings import SuperlinkSettings
-from flower_nats_cli import given
 from flower_nats_cli import options as opts
+from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.addresses import LOOPBACK, is_loopback, join_address, reachable
 from flower_nats_cli.flower import superexec_process
 from flower_nats_cli.supervisor import Supervisor
@@ -63,16 +63,16 @@ def superlink(**options: Any) -> None:
     connects to the gateway at --serverappio-api-address.
     """
     settings = superlink_settings(options)
-    given.check_superlink_addresses(settings)
-    given.start_logs(settings.log)
+    read.check_superlink_addresses(settings)
+    read.start_logs(settings.log)
     uvloop.run(_run(settings))
 
 
-def superlink_settings(options: given.Options) -> SuperlinkSettings:
+def superlink_settings(options: read.Options) -> SuperlinkSettings:
     """Turn the command's options into settings; raises UsageError."""
     address = options["serverappio_api_address"] or join_address(LOOPBACK, 9091)
     ca_certificate = None if options["insecure"] else options["appio_ssl_ca_certfile"]
-    superexec = given.superexec_settings(options, reachable(address), ca_certificate)
+    superexec = read.superexec_settings(options, reachable(address), ca_certificate)
     if superexec and not (ca_certificate or options["insecure"] or is_loopback(address)):
         raise click.UsageError(
             f"The SuperExec would connect to {address} without TLS: give --appio-ssl-ca-certfile, "
@@ -86,8 +86,8 @@ def superlink_settings(options: given.Options) -> SuperlinkSettings:
         log_retention=options["log_retention"],
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],
-        drain_delay=given.drain_delay(options),
-        log=given.log_settings(options),
+        drain_delay=read.drain_delay(options),
+        log=read.log_settings(options),
     )
 
 

@@ -13,8 +13,8 @@ import click
 from flower_nats.logs import get_logger
 from flower_nats.settings import GatewaySettings, Isolation, LogSettings, SuperexecSettings
 from flower_nats.stopping import until
-from flower_nats_cli import given
 from flower_nats_cli import options as opts
+from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.addresses import (
     EVERYWHERE,
     LOOPBACK,
@@ -37,7 +37,7 @@ log = get_logger(__name__)
     type=click.IntRange(min=1, max=32),
     default=1,
     show_default=True,
-    help="Superlinks and gateways to start. From 2 on a balancer serves the ports for the gateways; "
+    help="Members and gateways to start. From 2 on a balancer serves the ports for the gateways; "
     "from 3 on NATS is a cluster of three servers, and survives one.",
 )
 @opts.isolation_option
@@ -65,14 +65,14 @@ def up(**options: Any) -> None:
     """
     settings = stack_settings(options)
     with settings.data.owned():
-        given.start_logs(given.log_settings(options))
+        read.start_logs(read.log_settings(options))
         asyncio.run(_run(settings))
 
 
-def stack_settings(options: given.Options) -> StackSettings:
+def stack_settings(options: read.Options) -> StackSettings:
     """Turn the command's options into settings; raises UsageError."""
     gateway, health = _gateway_settings(options), _http_health_addresses(options)
-    given.check_gateway_addresses(
+    read.check_gateway_addresses(
         gateway, **{f"--http-health-address ({name})": one for name, one in health.items()}
     )
     appio_ca = gateway.appio_tls.ca_certificate if gateway.appio_tls else None
@@ -81,7 +81,7 @@ def stack_settings(options: given.Options) -> StackSettings:
     return StackSettings(
         data=DataDir(options["data_dir"]),
         gateway=gateway,
-        superexec=given.superexec_settings(options, address, appio_ca),
+        superexec=read.superexec_settings(options, address, appio_ca),
         superexec_auth_secret_file=secret_file,
         replicas=options["replicas"],
         log_retention=options["log_retention"],
@@ -89,8 +89,11 @@ def stack_settings(options: given.Options) -> StackSettings:
     )
 
 
-def _gateway_settings(options: given.Options) -> GatewaySettings:
-    tls, appio_tls = given.tls_files(options), given.tls_files(options, "appio_")
+def _gateway_settings(options: read.Options) -> GatewaySettings:
+    tls, appio_tls = (
+        read.tls_files(options),
+        read.tls_files(options, "appio_"),
+    )
     insecure: bool = options["insecure"]
     host = EVERYWHERE if tls or insecure else LOOPBACK
     for_others = options["isolation"] == Isolation.PROCESS and (appio_tls or insecure)
@@ -102,14 +105,14 @@ def _gateway_settings(options: given.Options) -> GatewaySettings:
         control_api_address=_address(options, "control", host, 9093),
         tls=tls,
         appio_tls=appio_tls,
-        superexec_auth_secret=given.superexec_secret(options),
-        enable_supernode_auth=given.check_supernode_auth(options, encrypted=tls is not None),
+        superexec_auth_secret=read.superexec_secret(options),
+        enable_supernode_auth=read.check_supernode_auth(options, encrypted=tls is not None),
         health_server_address=options["health_server_address"],
         log=LogSettings(level=options["log_level"]),
     )
 
 
-def _http_health_addresses(options: given.Options) -> dict[str, str]:
+def _http_health_addresses(options: read.Options) -> dict[str, str]:
     first: str | None = options["http_health_address"]
     if first is None:
         return {}
@@ -121,7 +124,7 @@ def _http_health_addresses(options: given.Options) -> dict[str, str]:
     return dict(zip(processes, addresses, strict=True))
 
 
-def _address(options: given.Options, api: str, host: str, port: int) -> str:
+def _address(options: read.Options, api: str, host: str, port: int) -> str:
     address: str | None = options[f"{api}_api_address"]
     return address or join_address(host, port)
 

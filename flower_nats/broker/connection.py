@@ -16,7 +16,7 @@ from typing import Any, cast
 from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
-from flower_nats.broker.core import (
+from flower_nats.broker.core_connection import (
     ATTEMPT,
     PATIENCE,
     BrokerRefused,
@@ -59,7 +59,7 @@ _PASSING = frozenset(
         _NO_SUITABLE_PEERS,
         _DUPLICATE_IN_PROCESS,
         _WRITE_IN_PROCESS,
-        # Superlinks make every stream when they start: a server that does not know one will soon.
+        # Members make every stream when they start: a server that does not know one will soon.
         _STREAM_NOT_FOUND,
     }
 )

@@ -26,8 +26,8 @@ import msgpack
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection, Record, WrongSequence
-from flower_nats.broker.flight import InFlight, Instruction, Session
-from flower_nats.broker.recollection import Recollection
+from flower_nats.broker.in_flight import InFlight, Instruction, Session
+from flower_nats.broker.mailbox_cache import Recollection
 from flower_nats.broker.subjects import ANY, InstructionKey, ReplyKey
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.errors import ApiError, ErrorCode

@@ -16,10 +16,10 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from flower_nats.broker import subjects
-from flower_nats.broker.blobs import INLINE, Blobs
 from flower_nats.broker.connection import PATIENCE, Connection
 from flower_nats.broker.hints import Wakes
-from flower_nats.broker.superlinks import FAREWELL, PULSE, Superlinks
+from flower_nats.broker.large_bodies import INLINE, LargeBodies
+from flower_nats.broker.members import FAREWELL, PULSE, Members
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
@@ -52,8 +52,8 @@ class RpcClient:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._blobs = Blobs(connection)
-        self._superlinks = Superlinks()
+        self._blobs = LargeBodies(connection)
+        self._superlinks = Members()
         self.retries = 0
         """Requests that were made again, because no superlink had answered."""
 
@@ -171,7 +171,7 @@ class RpcServer:
 
     def __init__(self, connection: Connection, handlers: Mapping[tuple[str, str], Handler]) -> None:
         self._connection = connection
-        self._blobs = Blobs(connection)
+        self._blobs = LargeBodies(connection)
         self._handlers = handlers
         self._id = uuid.uuid4().hex
         self._subscriptions: list[Subscription] = []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flower_nats.settings import TlsFiles
-from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, SERVERAPPIO
+from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME
 from flower_nats.wire.request_id import REQUEST_ID
 
 Json = dict[str, Any]
@@ -183,7 +183,7 @@ def _kinds(api: Api) -> list[_Kind]:
     logs = [{"path": BY_NAME[("Control", "StreamLogs")].path}]
     if api.name == "logs":
         return [_Kind(logs, 0, 20, streams=True)]
-    methods = {"fleet": FLEET, "serverappio": SERVERAPPIO, "control": CONTROL}[api.name]
+    methods = {"fleet": FLEET, "serverappio": RUNTIME, "control": CONTROL}[api.name]
     service, _, _ = methods[0].path.rpartition("/")
     return [
         *([_Kind(logs, 0, 20, streams=True, served_by=_LOG_RELAY)] if api.log_relay else []),

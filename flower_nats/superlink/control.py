@@ -11,11 +11,11 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.federation import DEFAULT_FEDERATION, DEFAULT_FEDERATION_DESCRIPTION
-from flower_nats.store.answers import once
 from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.runs import Runs
-from flower_nats.superlink.api import ProtoHandler, refuse
+from flower_nats.superlink.codecs import ProtoHandler, refuse
 from flower_nats.superlink.convert import node_to_wire, now_iso, run_to_wire
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control

@@ -14,13 +14,13 @@ from flower_nats.model.ids import new_id
 from flower_nats.model.run import NewRun, Run
 from flower_nats.model.states import SubStatus
 from flower_nats.model.task import Finished, TaskType
-from flower_nats.store.answers import once
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.fabs import Fabs
+from flower_nats.store.idempotency import once
 from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
-from flower_nats.superlink.api import ProtoHandler
+from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.superlink.convert import (
     config_from_wire,
     config_to_bytes,

@@ -11,8 +11,8 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.node import Node
 from flower_nats.model.run import Run, Series
 from flower_nats.model.task import Task
-from flower_nats.store.events import Event
 from flower_nats.store.fabs import StoredFab
+from flower_nats.store.task_events import Event
 from flower_nats.wire import common_pb2 as common
 
 _CONFIG_KINDS = ("double", "sint64", "bool", "string")

@@ -15,7 +15,7 @@ from flower_nats.model.states import MAX_HEARTBEAT_INTERVAL, MIN_HEARTBEAT_INTER
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.runs import Runs
-from flower_nats.superlink.api import ProtoHandler
+from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.superlink.convert import fab_to_wire, run_to_wire
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet

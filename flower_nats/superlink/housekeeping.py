@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
-from flower_nats.store.answers import drop_old_answers
 from flower_nats.store.connection import Database
+from flower_nats.store.idempotency import drop_old_answers
 from flower_nats.store.leases import Leases
-from flower_nats.store.messages import TaskMessages
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
+from flower_nats.store.task_messages import TaskMessages
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.lifecycle import Lifecycle
 

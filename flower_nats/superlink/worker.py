@@ -22,8 +22,8 @@ from flower_nats.store.leases import Leases
 from flower_nats.store.migrate import migrate
 from flower_nats.store.replicas import Replicas
 from flower_nats.superlink.housekeeping import Housekeeping
-from flower_nats.superlink.overview import Overview
-from flower_nats.superlink.parts import handlers, pieces
+from flower_nats.superlink.status_report import StatusReport
+from flower_nats.superlink.wiring import handlers, pieces
 
 log = get_logger(__name__)
 
@@ -62,7 +62,7 @@ async def _open(stack: AsyncExitStack, settings: SuperlinkSettings) -> "_Worker"
     database = await stack.enter_async_context(_database(settings))
     connection = await stack.enter_async_context(_connection(settings, worker_id))
     await ensure_streams(connection)
-    await _tell_durability(Overview(database, connection))
+    await _tell_durability(StatusReport(database, connection))
     return _Worker(settings, worker_id, database, connection)
 
 
@@ -81,7 +81,7 @@ class _Worker:
         self._database = database
         self._connection = connection
         self._server = RpcServer(connection, handlers(settings, database, connection))
-        self._overview = Overview(database, connection)
+        self._overview = StatusReport(database, connection)
         self._heard = Heard(_LATELY)
         self._led = Heard(STREAMS_LATELY)
         self._readiness = Readiness(
@@ -169,7 +169,7 @@ class _Worker:
             log.warning("superlink_left_unsaid", reason=str(exc))
 
 
-async def _tell_durability(overview: Overview) -> None:
+async def _tell_durability(overview: StatusReport) -> None:
     """Say what the servers at hand do for what they have acknowledged."""
     promise = await overview.durability()
     broker, stored = promise["broker"], promise["database"]

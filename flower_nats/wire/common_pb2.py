@@ -4,106 +4,109 @@
 # source: flower_nats/wire/common.proto
 # Protobuf Python Version: 6.33.5
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 33, 5, "", "flower_nats/wire/common.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    33,
+    5,
+    '',
+    'flower_nats/wire/common.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x1d\x66lower_nats/wire/common.proto\x12\x10\x66lower_nats.wire"{\n\x06Scalar\x12\x10\n\x06\x64ouble\x18\x01 \x01(\x01H\x00\x12\x10\n\x06uint64\x18\x06 \x01(\x04H\x00\x12\x10\n\x06sint64\x18\x08 \x01(\x12H\x00\x12\x0e\n\x04\x62ool\x18\r \x01(\x08H\x00\x12\x10\n\x06string\x18\x0e \x01(\tH\x00\x12\x0f\n\x05\x62ytes\x18\x0f \x01(\x0cH\x00\x42\x08\n\x06scalar"\x17\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\x04"\xe7\x02\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x11\n\towner_aid\x18\x02 \x01(\t\x12\x12\n\nowner_name\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x15\n\rregistered_at\x18\x05 \x01(\t\x12\x1e\n\x11last_activated_at\x18\x06 \x01(\tH\x00\x88\x01\x01\x12 \n\x13last_deactivated_at\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0funregistered_at\x18\x08 \x01(\tH\x02\x88\x01\x01\x12\x19\n\x0conline_until\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\x12heartbeat_interval\x18\n \x01(\x01\x12\x12\n\npublic_key\x18\x0b \x01(\x0c\x42\x14\n\x12_last_activated_atB\x16\n\x14_last_deactivated_atB\x12\n\x10_unregistered_atB\x0f\n\r_online_until"\xbf\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0e\n\x06\x66\x61\x62_id\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x61\x62_version\x18\x03 \x01(\t\x12\x42\n\x0foverride_config\x18\x04 \x03(\x0b\x32).flower_nats.wire.Run.OverrideConfigEntry\x12\x10\n\x08\x66\x61\x62_hash\x18\x05 \x01(\t\x12\x12\n\npending_at\x18\x06 \x01(\t\x12\x13\n\x0bstarting_at\x18\x07 \x01(\t\x12\x12\n\nrunning_at\x18\x08 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\t \x01(\t\x12+\n\x06status\x18\n \x01(\x0b\x32\x1b.flower_nats.wire.RunStatus\x12\x10\n\x08\x66lwr_aid\x18\x0b \x01(\t\x12\x12\n\nfederation\x18\x0c \x01(\t\x12\x12\n\nbytes_sent\x18\r \x01(\x04\x12\x12\n\nbytes_recv\x18\x0e \x01(\x04\x12\x19\n\x11\x63lientapp_runtime\x18\x0f \x01(\x01\x12\x19\n\x11primary_task_type\x18\x10 \x01(\t\x12\x1c\n\x0fprimary_task_id\x18\x11 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tseries_id\x18\x12 \x01(\x04\x12\x14\n\x0c\x61\x63\x63ount_name\x18\x13 \x01(\t\x1aO\n\x13OverrideConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.flower_nats.wire.Scalar:\x02\x38\x01\x42\x12\n\x10_primary_task_id"@\n\tRunStatus\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x12\n\nsub_status\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\t"E\n\rGetRunRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04"4\n\x0eGetRunResponse\x12"\n\x03run\x18\x01 \x01(\x0b\x32\x15.flower_nats.wire.Run"\xb6\x01\n\tRunSeries\x12\x11\n\tseries_id\x18\x01 \x01(\x04\x12\x12\n\nfederation\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\t\x12\x12\n\nupdated_at\x18\x05 \x01(\t\x12\x34\n\x0flast_run_status\x18\x07 \x01(\x0b\x32\x1b.flower_nats.wire.RunStatus\x12\x0f\n\x07run_ids\x18\x08 \x03(\x04"\xad\x02\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\x04\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x04\x12,\n\x06status\x18\x04 \x01(\x0b\x32\x1c.flower_nats.wire.TaskStatus\x12\x12\n\npending_at\x18\x05 \x01(\t\x12\x13\n\x0bstarting_at\x18\x06 \x01(\t\x12\x12\n\nrunning_at\x18\x07 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x08 \x01(\t\x12\x15\n\x08\x66\x61\x62_hash\x18\t \x01(\tH\x00\x88\x01\x01\x12\x16\n\tmodel_ref\x18\n \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rconnector_ref\x18\x0b \x01(\tH\x02\x88\x01\x01\x42\x0b\n\t_fab_hashB\x0c\n\n_model_refB\x10\n\x0e_connector_ref"A\n\nTaskStatus\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x12\n\nsub_status\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\t"h\n\tTaskEvent\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\ttimestamp\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x04\x12\x0f\n\x07task_id\x18\x04 \x01(\x04\x12\r\n\x05\x65vent\x18\x05 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\t"\xb7\x01\n\tTaskUsage\x12\x12\n\nusage_type\x18\x01 \x01(\t\x12\x19\n\x0cinput_tokens\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x1a\n\routput_tokens\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x19\n\x0ctotal_tokens\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x10\n\x08provider\x18\x05 \x01(\tB\x0f\n\r_input_tokensB\x10\n\x0e_output_tokensB\x0f\n\r_total_tokens"\x9f\x01\n\x03\x46\x61\x62\x12\x10\n\x08hash_str\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12?\n\rverifications\x18\x03 \x03(\x0b\x32(.flower_nats.wire.Fab.VerificationsEntry\x1a\x34\n\x12VerificationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01"W\n\rGetFabRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x10\n\x08hash_str\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x04"4\n\x0eGetFabResponse\x12"\n\x03\x66\x61\x62\x18\x01 \x01(\x0b\x32\x15.flower_nats.wire.Fab"\x86\x04\n\x10SimulationConfig\x12\x1b\n\x0enum_supernodes\x18\x01 \x01(\rH\x00\x88\x01\x01\x12&\n\x19\x63lient_resources_num_cpus\x18\x02 \x01(\rH\x01\x88\x01\x01\x12&\n\x19\x63lient_resources_num_gpus\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x14\n\x07\x62\x61\x63kend\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x14\n\x07verbose\x18\x05 \x01(\x08H\x04\x88\x01\x01\x12\x1f\n\x12init_args_num_cpus\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x1f\n\x12init_args_num_gpus\x18\x07 \x01(\rH\x06\x88\x01\x01\x12$\n\x17init_args_logging_level\x18\x08 \x01(\tH\x07\x88\x01\x01\x12$\n\x17init_args_log_to_driver\x18\t \x01(\x08H\x08\x88\x01\x01\x42\x11\n\x0f_num_supernodesB\x1c\n\x1a_client_resources_num_cpusB\x1c\n\x1a_client_resources_num_gpusB\n\n\x08_backendB\n\n\x08_verboseB\x15\n\x13_init_args_num_cpusB\x15\n\x13_init_args_num_gpusB\x1a\n\x18_init_args_logging_levelB\x1a\n\x18_init_args_log_to_driver"#\n\x07\x41\x63\x63ount\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t"B\n\x06Member\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.flower_nats.wire.Account\x12\x0c\n\x04role\x18\x02 \x01(\t"\x84\x02\n\nFederation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05nodes\x18\x02 \x03(\x0b\x32\x1a.flower_nats.wire.NodeInfo\x12#\n\x04runs\x18\x03 \x03(\x0b\x32\x15.flower_nats.wire.Run\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12)\n\x07members\x18\x05 \x03(\x0b\x32\x18.flower_nats.wire.Member\x12\x10\n\x08\x61rchived\x18\x06 \x01(\x08\x12\x12\n\nsimulation\x18\x07 \x01(\x08\x12\x32\n\x06\x63onfig\x18\x08 \x01(\x0b\x32".flower_nats.wire.SimulationConfig"\xbc\x01\n\nInvitation\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12*\n\x07inviter\x18\x02 \x01(\x0b\x32\x19.flower_nats.wire.Account\x12*\n\x07invitee\x18\x03 \x01(\x0b\x32\x19.flower_nats.wire.Account\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x12\n\ncreated_at\x18\x05 \x01(\t\x12\x19\n\x11status_changed_at\x18\x06 \x01(\t"%\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x12\x12\x0e\n\x06reason\x18\x02 \x01(\t"\x81\x01\n\x07Message\x12,\n\x08metadata\x18\x01 \x01(\x0b\x32\x1a.flower_nats.wire.Metadata\x12\x14\n\x07\x63ontent\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.flower_nats.wire.ErrorB\n\n\x08_content"\xf2\x02\n\x07\x43ontext\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12>\n\x0bnode_config\x18\x03 \x03(\x0b\x32).flower_nats.wire.Context.NodeConfigEntry\x12\x12\n\x05state\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x12<\n\nrun_config\x18\x05 \x03(\x0b\x32(.flower_nats.wire.Context.RunConfigEntry\x12\x11\n\tseries_id\x18\x06 \x01(\x04\x1aK\n\x0fNodeConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.flower_nats.wire.Scalar:\x02\x38\x01\x1aJ\n\x0eRunConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.flower_nats.wire.Scalar:\x02\x38\x01\x42\x08\n\x06_state"\x92\x02\n\x08Metadata\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x13\n\x0bsrc_node_id\x18\x03 \x01(\x04\x12\x13\n\x0b\x64st_node_id\x18\x04 \x01(\x04\x12\x1b\n\x13reply_to_message_id\x18\x05 \x01(\t\x12\x10\n\x08group_id\x18\x06 \x01(\t\x12\x0b\n\x03ttl\x18\x07 \x01(\x01\x12\x14\n\x0cmessage_type\x18\x08 \x01(\t\x12\x12\n\ncreated_at\x18\t \x01(\x01\x12\x18\n\x0bsrc_task_id\x18\n \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0b\x64st_task_id\x18\x0b \x01(\x04H\x01\x88\x01\x01\x42\x0e\n\x0c_src_task_idB\x0e\n\x0c_dst_task_id"O\n\nObjectTree\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12.\n\x08\x63hildren\x18\x02 \x03(\x0b\x32\x1c.flower_nats.wire.ObjectTree"\x88\x01\n\x11PushObjectRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x11\n\tobject_id\x18\x03 \x01(\t\x12\x16\n\x0eobject_content\x18\x04 \x01(\x0c\x12\x12\n\nsession_id\x18\x05 \x01(\t"$\n\x12PushObjectResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08"\\\n\x11PullObjectRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x11\n\tobject_id\x18\x03 \x01(\t"\\\n\x12PullObjectResponse\x12\x14\n\x0cobject_found\x18\x01 \x01(\x08\x12\x18\n\x10object_available\x18\x02 \x01(\x08\x12\x16\n\x0eobject_content\x18\x03 \x01(\x0c"p\n\x1d\x43onfirmMessageReceivedRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x19\n\x11message_object_id\x18\x03 \x01(\t" \n\x1e\x43onfirmMessageReceivedResponseb\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66lower_nats/wire/common.proto\x12\x10\x66lower_nats.wire\"{\n\x06Scalar\x12\x10\n\x06\x64ouble\x18\x01 \x01(\x01H\x00\x12\x10\n\x06uint64\x18\x06 \x01(\x04H\x00\x12\x10\n\x06sint64\x18\x08 \x01(\x12H\x00\x12\x0e\n\x04\x62ool\x18\r \x01(\x08H\x00\x12\x10\n\x06string\x18\x0e \x01(\tH\x00\x12\x0f\n\x05\x62ytes\x18\x0f \x01(\x0cH\x00\x42\x08\n\x06scalar\"\x17\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\"\xe7\x02\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x11\n\towner_aid\x18\x02 \x01(\t\x12\x12\n\nowner_name\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x15\n\rregistered_at\x18\x05 \x01(\t\x12\x1e\n\x11last_activated_at\x18\x06 \x01(\tH\x00\x88\x01\x01\x12 \n\x13last_deactivated_at\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0funregistered_at\x18\x08 \x01(\tH\x02\x88\x01\x01\x12\x19\n\x0conline_until\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\x12heartbeat_interval\x18\n \x01(\x01\x12\x12\n\npublic_key\x18\x0b \x01(\x0c\x42\x14\n\x12_last_activated_atB\x16\n\x14_last_deactivated_atB\x12\n\x10_unregistered_atB\x0f\n\r_online_until\"\xbf\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0e\n\x06\x66\x61\x62_id\x18\x02 \x01(\t\x12\x13\n\x0b\x66\x61\x62_version\x18\x03 \x01(\t\x12\x42\n\x0foverride_config\x18\x04 \x03(\x0b\x32).flower_nats.wire.Run.OverrideConfigEntry\x12\x10\n\x08\x66\x61\x62_hash\x18\x05 \x01(\t\x12\x12\n\npending_at\x18\x06 \x01(\t\x12\x13\n\x0bstarting_at\x18\x07 \x01(\t\x12\x12\n\nrunning_at\x18\x08 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\t \x01(\t\x12+\n\x06status\x18\n \x01(\x0b\x32\x1b.flower_nats.wire.RunStatus\x12\x10\n\x08\x66lwr_aid\x18\x0b \x01(\t\x12\x12\n\nfederation\x18\x0c \x01(\t\x12\x12\n\nbytes_sent\x18\r \x01(\x04\x12\x12\n\nbytes_recv\x18\x0e \x01(\x04\x12\x19\n\x11\x63lientapp_runtime\x18\x0f \x01(\x01\x12\x19\n\x11primary_task_type\x18\x10 \x01(\t\x12\x1c\n\x0fprimary_task_id\x18\x11 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tseries_id\x18\x12 \x01(\x04\x12\x14\n\x0c\x61\x63\x63ount_name\x18\x13 \x01(\t\x1aO\n\x13OverrideConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.flower_nats.wire.Scalar:\x02\x38\x01\x42\x12\n\x10_primary_task_id\"@\n\tRunStatus\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x12\n\nsub_status\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\t\"E\n\rGetRunRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\"4\n\x0eGetRunResponse\x12\"\n\x03run\x18\x01 \x01(\x0b\x32\x15.flower_nats.wire.Run\"\xb6\x01\n\tRunSeries\x12\x11\n\tseries_id\x18\x01 \x01(\x04\x12\x12\n\nfederation\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x12\n\ncreated_at\x18\x04 \x01(\t\x12\x12\n\nupdated_at\x18\x05 \x01(\t\x12\x34\n\x0flast_run_status\x18\x07 \x01(\x0b\x32\x1b.flower_nats.wire.RunStatus\x12\x0f\n\x07run_ids\x18\x08 \x03(\x04\"\xad\x02\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\x04\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x04\x12,\n\x06status\x18\x04 \x01(\x0b\x32\x1c.flower_nats.wire.TaskStatus\x12\x12\n\npending_at\x18\x05 \x01(\t\x12\x13\n\x0bstarting_at\x18\x06 \x01(\t\x12\x12\n\nrunning_at\x18\x07 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x08 \x01(\t\x12\x15\n\x08\x66\x61\x62_hash\x18\t \x01(\tH\x00\x88\x01\x01\x12\x16\n\tmodel_ref\x18\n \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rconnector_ref\x18\x0b \x01(\tH\x02\x88\x01\x01\x42\x0b\n\t_fab_hashB\x0c\n\n_model_refB\x10\n\x0e_connector_ref\"A\n\nTaskStatus\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x12\n\nsub_status\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\t\"h\n\tTaskEvent\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\ttimestamp\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x04\x12\x0f\n\x07task_id\x18\x04 \x01(\x04\x12\r\n\x05\x65vent\x18\x05 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\t\"\xb7\x01\n\tTaskUsage\x12\x12\n\nusage_type\x18\x01 \x01(\t\x12\x19\n\x0cinput_tokens\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x1a\n\routput_tokens\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x19\n\x0ctotal_tokens\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x10\n\x08provider\x18\x05 \x01(\tB\x0f\n\r_input_tokensB\x10\n\x0e_output_tokensB\x0f\n\r_total_tokens\"\x9f\x01\n\x03\x46\x61\x62\x12\x10\n\x08hash_str\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12?\n\rverifications\x18\x03 \x03(\x0b\x32(.flower_nats.wire.Fab.VerificationsEntry\x1a\x34\n\x12VerificationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"W\n\rGetFabRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x10\n\x08hash_str\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\x04\"4\n\x0eGetFabResponse\x12\"\n\x03\x66\x61\x62\x18\x01 \x01(\x0b\x32\x15.flower_nats.wire.Fab\"\x86\x04\n\x10SimulationConfig\x12\x1b\n\x0enum_supernodes\x18\x01 \x01(\rH\x00\x88\x01\x01\x12&\n\x19\x63lient_resources_num_cpus\x18\x02 \x01(\rH\x01\x88\x01\x01\x12&\n\x19\x63lient_resources_num_gpus\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x14\n\x07\x62\x61\x63kend\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x14\n\x07verbose\x18\x05 \x01(\x08H\x04\x88\x01\x01\x12\x1f\n\x12init_args_num_cpus\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x1f\n\x12init_args_num_gpus\x18\x07 \x01(\rH\x06\x88\x01\x01\x12$\n\x17init_args_logging_level\x18\x08 \x01(\tH\x07\x88\x01\x01\x12$\n\x17init_args_log_to_driver\x18\t \x01(\x08H\x08\x88\x01\x01\x42\x11\n\x0f_num_supernodesB\x1c\n\x1a_client_resources_num_cpusB\x1c\n\x1a_client_resources_num_gpusB\n\n\x08_backendB\n\n\x08_verboseB\x15\n\x13_init_args_num_cpusB\x15\n\x13_init_args_num_gpusB\x1a\n\x18_init_args_logging_levelB\x1a\n\x18_init_args_log_to_driver\"#\n\x07\x41\x63\x63ount\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"B\n\x06Member\x12*\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x19.flower_nats.wire.Account\x12\x0c\n\x04role\x18\x02 \x01(\t\"\x84\x02\n\nFederation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05nodes\x18\x02 \x03(\x0b\x32\x1a.flower_nats.wire.NodeInfo\x12#\n\x04runs\x18\x03 \x03(\x0b\x32\x15.flower_nats.wire.Run\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12)\n\x07members\x18\x05 \x03(\x0b\x32\x18.flower_nats.wire.Member\x12\x10\n\x08\x61rchived\x18\x06 \x01(\x08\x12\x12\n\nsimulation\x18\x07 \x01(\x08\x12\x32\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\".flower_nats.wire.SimulationConfig\"\xbc\x01\n\nInvitation\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12*\n\x07inviter\x18\x02 \x01(\x0b\x32\x19.flower_nats.wire.Account\x12*\n\x07invitee\x18\x03 \x01(\x0b\x32\x19.flower_nats.wire.Account\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x12\n\ncreated_at\x18\x05 \x01(\t\x12\x19\n\x11status_changed_at\x18\x06 \x01(\t\"%\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x12\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x81\x01\n\x07Message\x12,\n\x08metadata\x18\x01 \x01(\x0b\x32\x1a.flower_nats.wire.Metadata\x12\x14\n\x07\x63ontent\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.flower_nats.wire.ErrorB\n\n\x08_content\"\xf2\x02\n\x07\x43ontext\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12>\n\x0bnode_config\x18\x03 \x03(\x0b\x32).flower_nats.wire.Context.NodeConfigEntry\x12\x12\n\x05state\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x12<\n\nrun_config\x18\x05 \x03(\x0b\x32(.flower_nats.wire.Context.RunConfigEntry\x12\x11\n\tseries_id\x18\x06 \x01(\x04\x1aK\n\x0fNodeConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.flower_nats.wire.Scalar:\x02\x38\x01\x1aJ\n\x0eRunConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.flower_nats.wire.Scalar:\x02\x38\x01\x42\x08\n\x06_state\"\x92\x02\n\x08Metadata\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x13\n\x0bsrc_node_id\x18\x03 \x01(\x04\x12\x13\n\x0b\x64st_node_id\x18\x04 \x01(\x04\x12\x1b\n\x13reply_to_message_id\x18\x05 \x01(\t\x12\x10\n\x08group_id\x18\x06 \x01(\t\x12\x0b\n\x03ttl\x18\x07 \x01(\x01\x12\x14\n\x0cmessage_type\x18\x08 \x01(\t\x12\x12\n\ncreated_at\x18\t \x01(\x01\x12\x18\n\x0bsrc_task_id\x18\n \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0b\x64st_task_id\x18\x0b \x01(\x04H\x01\x88\x01\x01\x42\x0e\n\x0c_src_task_idB\x0e\n\x0c_dst_task_id\"O\n\nObjectTree\x12\x11\n\tobject_id\x18\x01 \x01(\t\x12.\n\x08\x63hildren\x18\x02 \x03(\x0b\x32\x1c.flower_nats.wire.ObjectTree\"\x88\x01\n\x11PushObjectRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x11\n\tobject_id\x18\x03 \x01(\t\x12\x16\n\x0eobject_content\x18\x04 \x01(\x0c\x12\x12\n\nsession_id\x18\x05 \x01(\t\"$\n\x12PushObjectResponse\x12\x0e\n\x06stored\x18\x01 \x01(\x08\"\\\n\x11PullObjectRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x11\n\tobject_id\x18\x03 \x01(\t\"\\\n\x12PullObjectResponse\x12\x14\n\x0cobject_found\x18\x01 \x01(\x08\x12\x18\n\x10object_available\x18\x02 \x01(\x08\x12\x16\n\x0eobject_content\x18\x03 \x01(\x0c\"p\n\x1d\x43onfirmMessageReceivedRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x19\n\x11message_object_id\x18\x03 \x01(\t\" \n\x1e\x43onfirmMessageReceivedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "flower_nats.wire.common_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flower_nats.wire.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_RUN_OVERRIDECONFIGENTRY"]._loaded_options = None
-    _globals["_RUN_OVERRIDECONFIGENTRY"]._serialized_options = b"8\001"
-    _globals["_FAB_VERIFICATIONSENTRY"]._loaded_options = None
-    _globals["_FAB_VERIFICATIONSENTRY"]._serialized_options = b"8\001"
-    _globals["_CONTEXT_NODECONFIGENTRY"]._loaded_options = None
-    _globals["_CONTEXT_NODECONFIGENTRY"]._serialized_options = b"8\001"
-    _globals["_CONTEXT_RUNCONFIGENTRY"]._loaded_options = None
-    _globals["_CONTEXT_RUNCONFIGENTRY"]._serialized_options = b"8\001"
-    _globals["_SCALAR"]._serialized_start = 51
-    _globals["_SCALAR"]._serialized_end = 174
-    _globals["_NODE"]._serialized_start = 176
-    _globals["_NODE"]._serialized_end = 199
-    _globals["_NODEINFO"]._serialized_start = 202
-    _globals["_NODEINFO"]._serialized_end = 561
-    _globals["_RUN"]._serialized_start = 564
-    _globals["_RUN"]._serialized_end = 1139
-    _globals["_RUN_OVERRIDECONFIGENTRY"]._serialized_start = 1040
-    _globals["_RUN_OVERRIDECONFIGENTRY"]._serialized_end = 1119
-    _globals["_RUNSTATUS"]._serialized_start = 1141
-    _globals["_RUNSTATUS"]._serialized_end = 1205
-    _globals["_GETRUNREQUEST"]._serialized_start = 1207
-    _globals["_GETRUNREQUEST"]._serialized_end = 1276
-    _globals["_GETRUNRESPONSE"]._serialized_start = 1278
-    _globals["_GETRUNRESPONSE"]._serialized_end = 1330
-    _globals["_RUNSERIES"]._serialized_start = 1333
-    _globals["_RUNSERIES"]._serialized_end = 1515
-    _globals["_TASK"]._serialized_start = 1518
-    _globals["_TASK"]._serialized_end = 1819
-    _globals["_TASKSTATUS"]._serialized_start = 1821
-    _globals["_TASKSTATUS"]._serialized_end = 1886
-    _globals["_TASKEVENT"]._serialized_start = 1888
-    _globals["_TASKEVENT"]._serialized_end = 1992
-    _globals["_TASKUSAGE"]._serialized_start = 1995
-    _globals["_TASKUSAGE"]._serialized_end = 2178
-    _globals["_FAB"]._serialized_start = 2181
-    _globals["_FAB"]._serialized_end = 2340
-    _globals["_FAB_VERIFICATIONSENTRY"]._serialized_start = 2288
-    _globals["_FAB_VERIFICATIONSENTRY"]._serialized_end = 2340
-    _globals["_GETFABREQUEST"]._serialized_start = 2342
-    _globals["_GETFABREQUEST"]._serialized_end = 2429
-    _globals["_GETFABRESPONSE"]._serialized_start = 2431
-    _globals["_GETFABRESPONSE"]._serialized_end = 2483
-    _globals["_SIMULATIONCONFIG"]._serialized_start = 2486
-    _globals["_SIMULATIONCONFIG"]._serialized_end = 3004
-    _globals["_ACCOUNT"]._serialized_start = 3006
-    _globals["_ACCOUNT"]._serialized_end = 3041
-    _globals["_MEMBER"]._serialized_start = 3043
-    _globals["_MEMBER"]._serialized_end = 3109
-    _globals["_FEDERATION"]._serialized_start = 3112
-    _globals["_FEDERATION"]._serialized_end = 3372
-    _globals["_INVITATION"]._serialized_start = 3375
-    _globals["_INVITATION"]._serialized_end = 3563
-    _globals["_ERROR"]._serialized_start = 3565
-    _globals["_ERROR"]._serialized_end = 3602
-    _globals["_MESSAGE"]._serialized_start = 3605
-    _globals["_MESSAGE"]._serialized_end = 3734
-    _globals["_CONTEXT"]._serialized_start = 3737
-    _globals["_CONTEXT"]._serialized_end = 4107
-    _globals["_CONTEXT_NODECONFIGENTRY"]._serialized_start = 3946
-    _globals["_CONTEXT_NODECONFIGENTRY"]._serialized_end = 4021
-    _globals["_CONTEXT_RUNCONFIGENTRY"]._serialized_start = 4023
-    _globals["_CONTEXT_RUNCONFIGENTRY"]._serialized_end = 4097
-    _globals["_METADATA"]._serialized_start = 4110
-    _globals["_METADATA"]._serialized_end = 4384
-    _globals["_OBJECTTREE"]._serialized_start = 4386
-    _globals["_OBJECTTREE"]._serialized_end = 4465
-    _globals["_PUSHOBJECTREQUEST"]._serialized_start = 4468
-    _globals["_PUSHOBJECTREQUEST"]._serialized_end = 4604
-    _globals["_PUSHOBJECTRESPONSE"]._serialized_start = 4606
-    _globals["_PUSHOBJECTRESPONSE"]._serialized_end = 4642
-    _globals["_PULLOBJECTREQUEST"]._serialized_start = 4644
-    _globals["_PULLOBJECTREQUEST"]._serialized_end = 4736
-    _globals["_PULLOBJECTRESPONSE"]._serialized_start = 4738
-    _globals["_PULLOBJECTRESPONSE"]._serialized_end = 4830
-    _globals["_CONFIRMMESSAGERECEIVEDREQUEST"]._serialized_start = 4832
-    _globals["_CONFIRMMESSAGERECEIVEDREQUEST"]._serialized_end = 4944
-    _globals["_CONFIRMMESSAGERECEIVEDRESPONSE"]._serialized_start = 4946
-    _globals["_CONFIRMMESSAGERECEIVEDRESPONSE"]._serialized_end = 4978
+  DESCRIPTOR._loaded_options = None
+  _globals['_RUN_OVERRIDECONFIGENTRY']._loaded_options = None
+  _globals['_RUN_OVERRIDECONFIGENTRY']._serialized_options = b'8\001'
+  _globals['_FAB_VERIFICATIONSENTRY']._loaded_options = None
+  _globals['_FAB_VERIFICATIONSENTRY']._serialized_options = b'8\001'
+  _globals['_CONTEXT_NODECONFIGENTRY']._loaded_options = None
+  _globals['_CONTEXT_NODECONFIGENTRY']._serialized_options = b'8\001'
+  _globals['_CONTEXT_RUNCONFIGENTRY']._loaded_options = None
+  _globals['_CONTEXT_RUNCONFIGENTRY']._serialized_options = b'8\001'
+  _globals['_SCALAR']._serialized_start=51
+  _globals['_SCALAR']._serialized_end=174
+  _globals['_NODE']._serialized_start=176
+  _globals['_NODE']._serialized_end=199
+  _globals['_NODEINFO']._serialized_start=202
+  _globals['_NODEINFO']._serialized_end=561
+  _globals['_RUN']._serialized_start=564
+  _globals['_RUN']._serialized_end=1139
+  _globals['_RUN_OVERRIDECONFIGENTRY']._serialized_start=1040
+  _globals['_RUN_OVERRIDECONFIGENTRY']._serialized_end=1119
+  _globals['_RUNSTATUS']._serialized_start=1141
+  _globals['_RUNSTATUS']._serialized_end=1205
+  _globals['_GETRUNREQUEST']._serialized_start=1207
+  _globals['_GETRUNREQUEST']._serialized_end=1276
+  _globals['_GETRUNRESPONSE']._serialized_start=1278
+  _globals['_GETRUNRESPONSE']._serialized_end=1330
+  _globals['_RUNSERIES']._serialized_start=1333
+  _globals['_RUNSERIES']._serialized_end=1515
+  _globals['_TASK']._serialized_start=1518
+  _globals['_TASK']._serialized_end=1819
+  _globals['_TASKSTATUS']._serialized_start=1821
+  _globals['_TASKSTATUS']._serialized_end=1886
+  _globals['_TASKEVENT']._serialized_start=1888
+  _globals['_TASKEVENT']._serialized_end=1992
+  _globals['_TASKUSAGE']._serialized_start=1995
+  _globals['_TASKUSAGE']._serialized_end=2178
+  _globals['_FAB']._serialized_start=2181
+  _globals['_FAB']._serialized_end=2340
+  _globals['_FAB_VERIFICATIONSENTRY']._serialized_start=2288
+  _globals['_FAB_VERIFICATIONSENTRY']._serialized_end=2340
+  _globals['_GETFABREQUEST']._serialized_start=2342
+  _globals['_GETFABREQUEST']._serialized_end=2429
+  _globals['_GETFABRESPONSE']._serialized_start=2431
+  _globals['_GETFABRESPONSE']._serialized_end=2483
+  _globals['_SIMULATIONCONFIG']._serialized_start=2486
+  _globals['_SIMULATIONCONFIG']._serialized_end=3004
+  _globals['_ACCOUNT']._serialized_start=3006
+  _globals['_ACCOUNT']._serialized_end=3041
+  _globals['_MEMBER']._serialized_start=3043
+  _globals['_MEMBER']._serialized_end=3109
+  _globals['_FEDERATION']._serialized_start=3112
+  _globals['_FEDERATION']._serialized_end=3372
+  _globals['_INVITATION']._serialized_start=3375
+  _globals['_INVITATION']._serialized_end=3563
+  _globals['_ERROR']._serialized_start=3565
+  _globals['_ERROR']._serialized_end=3602
+  _globals['_MESSAGE']._serialized_start=3605
+  _globals['_MESSAGE']._serialized_end=3734
+  _globals['_CONTEXT']._serialized_start=3737
+  _globals['_CONTEXT']._serialized_end=4107
+  _globals['_CONTEXT_NODECONFIGENTRY']._serialized_start=3946
+  _globals['_CONTEXT_NODECONFIGENTRY']._serialized_end=4021
+  _globals['_CONTEXT_RUNCONFIGENTRY']._serialized_start=4023
+  _globals['_CONTEXT_RUNCONFIGENTRY']._serialized_end=4097
+  _globals['_METADATA']._serialized_start=4110
+  _globals['_METADATA']._serialized_end=4384
+  _globals['_OBJECTTREE']._serialized_start=4386
+  _globals['_OBJECTTREE']._serialized_end=4465
+  _globals['_PUSHOBJECTREQUEST']._serialized_start=4468
+  _globals['_PUSHOBJECTREQUEST']._serialized_end=4604
+  _globals['_PUSHOBJECTRESPONSE']._serialized_start=4606
+  _globals['_PUSHOBJECTRESPONSE']._serialized_end=4642
+  _globals['_PULLOBJECTREQUEST']._serialized_start=4644
+  _globals['_PULLOBJECTREQUEST']._serialized_end=4736
+  _globals['_PULLOBJECTRESPONSE']._serialized_start=4738
+  _globals['_PULLOBJECTRESPONSE']._serialized_end=4830
+  _globals['_CONFIRMMESSAGERECEIVEDREQUEST']._serialized_start=4832
+  _globals['_CONFIRMMESSAGERECEIVEDREQUEST']._serialized_end=4944
+  _globals['_CONFIRMMESSAGERECEIVEDRESPONSE']._serialized_start=4946
+  _globals['_CONFIRMMESSAGERECEIVEDRESPONSE']._serialized_end=4978
 # @@protoc_insertion_point(module_scope)

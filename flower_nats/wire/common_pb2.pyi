@@ -3,7 +3,7 @@
 isort:skip_file
 Nouns shared by the APIs. RecordDict, Context and (outside itself) ObjectTree are opaque bytes here:
 the runtime passes them through and never needs to look inside, so unknown fields survive.
-Field numbers and types are facts of flwr's wire (1.26 to 1.42, additive); tests/unit/test_wire.py checks
+Field numbers and types are facts of flwr's wire (1.30 to 1.42, additive); tests/unit/test_wire.py checks
 them against the installed flwr.
 """
 

@@ -4,15 +4,18 @@
 # source: flower_nats/wire/control.proto
 # Protobuf Python Version: 6.33.5
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 33, 5, "", "flower_nats/wire/control.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    33,
+    5,
+    '',
+    'flower_nats/wire/control.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -22,157 +25,155 @@ _sym_db = _symbol_database.Default()
 from flower_nats.wire import common_pb2 as flower__nats_dot_wire_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x1e\x66lower_nats/wire/control.proto\x12\x10\x66lower_nats.wire\x1a\x1d\x66lower_nats/wire/common.proto"\x82\x03\n\x0fStartRunRequest\x12"\n\x03\x66\x61\x62\x18\x01 \x01(\x0b\x32\x15.flower_nats.wire.Fab\x12N\n\x0foverride_config\x18\x02 \x03(\x0b\x32\x35.flower_nats.wire.StartRunRequest.OverrideConfigEntry\x12\x46\n\x1aoverride_federation_config\x18\x03 \x01(\x0b\x32".flower_nats.wire.SimulationConfig\x12\x10\n\x08\x61pp_spec\x18\x04 \x01(\t\x12\x12\n\nfederation\x18\x05 \x01(\t\x12\x16\n\tseries_id\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0e\x63onnector_refs\x18\x07 \x03(\t\x1aO\n\x13OverrideConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.flower_nats.wire.Scalar:\x02\x38\x01\x42\x0c\n\n_series_id"\x88\x01\n\x10StartRunResponse\x12\x13\n\x06run_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\x04note\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tseries_id\x18\x03 \x01(\x04H\x02\x88\x01\x01\x12\x12\n\nfederation\x18\x04 \x01(\tB\t\n\x07_run_idB\x07\n\x05_noteB\x0c\n\n_series_id"\xce\x01\n\x16StartAutomationRequest\x12<\n\x11start_run_request\x18\x01 \x01(\x0b\x32!.flower_nats.wire.StartRunRequest\x12\x15\n\x08start_at\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0e\x66ixed_interval\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x15\n\x08max_runs\x18\x04 \x01(\rH\x02\x88\x01\x01\x42\x0b\n\t_start_atB\x11\n\x0f_fixed_intervalB\x0b\n\t_max_runs"X\n\x17StartAutomationResponse\x12\x15\n\rautomation_id\x18\x01 \x01(\x04\x12\x11\n\tseries_id\x18\x02 \x01(\x04\x12\x13\n\x0bnext_run_at\x18\x03 \x01(\t"\xb1\x02\n\nAutomation\x12\x15\n\rautomation_id\x18\x01 \x01(\x04\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x12\n\nfederation\x18\x03 \x01(\t\x12\x11\n\tseries_id\x18\x04 \x01(\x04\x12\x10\n\x08\x66lwr_aid\x18\x05 \x01(\t\x12\x12\n\ncreated_at\x18\x06 \x01(\t\x12\x12\n\nupdated_at\x18\x07 \x01(\t\x12\x13\n\x0bnext_run_at\x18\x08 \x01(\t\x12\x1b\n\x0e\x66ixed_interval\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0eremaining_runs\x18\n \x01(\rH\x01\x88\x01\x01\x12\x17\n\nstopped_at\x18\x0b \x01(\tH\x02\x88\x01\x01\x42\x11\n\x0f_fixed_intervalB\x11\n\x0f_remaining_runsB\r\n\x0b_stopped_at",\n\x16ListAutomationsRequest\x12\x12\n\nfederation\x18\x01 \x01(\t"L\n\x17ListAutomationsResponse\x12\x31\n\x0b\x61utomations\x18\x01 \x03(\x0b\x32\x1c.flower_nats.wire.Automation".\n\x15StopAutomationRequest\x12\x15\n\rautomation_id\x18\x01 \x01(\x04"\x18\n\x16StopAutomationResponse"<\n\x11StreamLogsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x17\n\x0f\x61\x66ter_timestamp\x18\x02 \x01(\x01"B\n\x12StreamLogsResponse\x12\x12\n\nlog_output\x18\x01 \x01(\t\x12\x18\n\x10latest_timestamp\x18\x02 \x01(\x01"O\n\x0fListRunsRequest\x12\x13\n\x06run_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\t\n\x07_run_idB\x08\n\x06_limit"\xa9\x01\n\x10ListRunsResponse\x12\x41\n\x08run_dict\x18\x01 \x03(\x0b\x32/.flower_nats.wire.ListRunsResponse.RunDictEntry\x12\x0b\n\x03now\x18\x02 \x01(\t\x1a\x45\n\x0cRunDictEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.flower_nats.wire.Run:\x02\x38\x01"\x92\x01\n\x14ListRunSeriesRequest\x12\x1b\n\x0eupdated_before\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rfederation_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x11\n\x0f_updated_beforeB\x08\n\x06_limitB\x10\n\x0e_federation_id"E\n\x15ListRunSeriesResponse\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.flower_nats.wire.RunSeries"(\n\x13GetRunSeriesRequest\x12\x11\n\tseries_id\x18\x01 \x01(\x04"e\n\x14GetRunSeriesResponse\x12+\n\x06series\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.RunSeries\x12\x14\n\x07\x63ontext\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\n\n\x08_context"\x18\n\x16GetLoginDetailsRequest"\x8b\x01\n\x17GetLoginDetailsResponse\x12\x12\n\nauthn_type\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65vice_code\x18\x02 \x01(\t\x12!\n\x19verification_uri_complete\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x03\x12\x10\n\x08interval\x18\x05 \x01(\x03"+\n\x14GetAuthTokensRequest\x12\x13\n\x0b\x64\x65vice_code\x18\x01 \x01(\t"D\n\x15GetAuthTokensResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t"\x17\n\x15ListConnectorsRequest"`\n\tConnector\x12\x15\n\rconnector_ref\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08"I\n\x16ListConnectorsResponse\x12/\n\nconnectors\x18\x01 \x03(\x0b\x32\x1b.flower_nats.wire.Connector"3\n\x1a\x44isconnectConnectorRequest\x12\x15\n\rconnector_ref\x18\x01 \x01(\t"\x1d\n\x1b\x44isconnectConnectorResponse"I\n\x1a\x42\x65ginConnectorOAuthRequest\x12\x15\n\rconnector_ref\x18\x01 \x01(\t\x12\x14\n\x0credirect_uri\x18\x02 \x01(\t"}\n\x1b\x42\x65ginConnectorOAuthResponse\x12\x18\n\x10oauth_session_id\x18\x01 \x01(\t\x12\x19\n\x11\x61uthorization_url\x18\x02 \x01(\t\x12\x15\n\rconnector_ref\x18\x03 \x01(\t\x12\x12\n\nexpires_at\x18\x04 \x01(\t"V\n\x1d\x43ompleteConnectorOAuthRequest\x12\x18\n\x10oauth_session_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t"7\n\x1e\x43ompleteConnectorOAuthResponse\x12\x15\n\rconnector_ref\x18\x01 \x01(\t" \n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04""\n\x0fStopRunResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08"&\n\x14PullArtifactsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04"1\n\x15PullArtifactsResponse\x12\x10\n\x03url\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x06\n\x04_url")\n\x13RegisterNodeRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c"8\n\x14RegisterNodeResponse\x12\x14\n\x07node_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_node_id"(\n\x15UnregisterNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x04"\x18\n\x16UnregisterNodeResponse"\x12\n\x10ListNodesRequest"P\n\x11ListNodesResponse\x12.\n\nnodes_info\x18\x01 \x03(\x0b\x32\x1a.flower_nats.wire.NodeInfo\x12\x0b\n\x03now\x18\x02 \x01(\t"\x18\n\x16ListFederationsRequest"L\n\x17ListFederationsResponse\x12\x31\n\x0b\x66\x65\x64\x65rations\x18\x01 \x03(\x0b\x32\x1c.flower_nats.wire.Federation"0\n\x15ShowFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t"W\n\x16ShowFederationResponse\x12\x30\n\nfederation\x18\x01 \x01(\x0b\x32\x1c.flower_nats.wire.Federation\x12\x0b\n\x03now\x18\x02 \x01(\t"[\n\x17\x43reateFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nsimulation\x18\x03 \x01(\x08"L\n\x18\x43reateFederationResponse\x12\x30\n\nfederation\x18\x01 \x01(\x0b\x32\x1c.flower_nats.wire.Federation"3\n\x18\x41rchiveFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t"\x1b\n\x19\x41rchiveFederationResponse"F\n\x1a\x41\x64\x64NodeToFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04"\x1d\n\x1b\x41\x64\x64NodeToFederationResponse"K\n\x1fRemoveNodeFromFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04""\n RemoveNodeFromFederationResponse"i\n"RemoveAccountFromFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x19\n\x0c\x61\x63\x63ount_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_account_name"%\n#RemoveAccountFromFederationResponse"P\n\x17\x43reateInvitationRequest\x12\x1c\n\x14invitee_account_name\x18\x01 \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x02 \x01(\t"\x1a\n\x18\x43reateInvitationResponse"\x18\n\x16ListInvitationsRequest"\x90\x01\n\x17ListInvitationsResponse\x12\x39\n\x13\x63reated_invitations\x18\x01 \x03(\x0b\x32\x1c.flower_nats.wire.Invitation\x12:\n\x14received_invitations\x18\x02 \x03(\x0b\x32\x1c.flower_nats.wire.Invitation"2\n\x17\x41\x63\x63\x65ptInvitationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t"\x1a\n\x18\x41\x63\x63\x65ptInvitationResponse"2\n\x17RejectInvitationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t"\x1a\n\x18RejectInvitationResponse"P\n\x17RevokeInvitationRequest\x12\x1c\n\x14invitee_account_name\x18\x01 \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x02 \x01(\t"\x1a\n\x18RevokeInvitationResponse"s\n$ConfigureSimulationFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x32\n\x06\x63onfig\x18\x02 \x01(\x0b\x32".flower_nats.wire.SimulationConfig"@\n%ConfigureSimulationFederationResponse\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t"b\n\x16StreamRunEventsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12 \n\x13\x61\x66ter_task_event_id\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x16\n\x14_after_task_event_id"J\n\x17StreamRunEventsResponse\x12/\n\ntask_event\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.TaskEventb\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66lower_nats/wire/control.proto\x12\x10\x66lower_nats.wire\x1a\x1d\x66lower_nats/wire/common.proto\"\x82\x03\n\x0fStartRunRequest\x12\"\n\x03\x66\x61\x62\x18\x01 \x01(\x0b\x32\x15.flower_nats.wire.Fab\x12N\n\x0foverride_config\x18\x02 \x03(\x0b\x32\x35.flower_nats.wire.StartRunRequest.OverrideConfigEntry\x12\x46\n\x1aoverride_federation_config\x18\x03 \x01(\x0b\x32\".flower_nats.wire.SimulationConfig\x12\x10\n\x08\x61pp_spec\x18\x04 \x01(\t\x12\x12\n\nfederation\x18\x05 \x01(\t\x12\x16\n\tseries_id\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0e\x63onnector_refs\x18\x07 \x03(\t\x1aO\n\x13OverrideConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.flower_nats.wire.Scalar:\x02\x38\x01\x42\x0c\n\n_series_id\"\x88\x01\n\x10StartRunResponse\x12\x13\n\x06run_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\x04note\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tseries_id\x18\x03 \x01(\x04H\x02\x88\x01\x01\x12\x12\n\nfederation\x18\x04 \x01(\tB\t\n\x07_run_idB\x07\n\x05_noteB\x0c\n\n_series_id\"\xce\x01\n\x16StartAutomationRequest\x12<\n\x11start_run_request\x18\x01 \x01(\x0b\x32!.flower_nats.wire.StartRunRequest\x12\x15\n\x08start_at\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1b\n\x0e\x66ixed_interval\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x15\n\x08max_runs\x18\x04 \x01(\rH\x02\x88\x01\x01\x42\x0b\n\t_start_atB\x11\n\x0f_fixed_intervalB\x0b\n\t_max_runs\"X\n\x17StartAutomationResponse\x12\x15\n\rautomation_id\x18\x01 \x01(\x04\x12\x11\n\tseries_id\x18\x02 \x01(\x04\x12\x13\n\x0bnext_run_at\x18\x03 \x01(\t\"\xb1\x02\n\nAutomation\x12\x15\n\rautomation_id\x18\x01 \x01(\x04\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x12\n\nfederation\x18\x03 \x01(\t\x12\x11\n\tseries_id\x18\x04 \x01(\x04\x12\x10\n\x08\x66lwr_aid\x18\x05 \x01(\t\x12\x12\n\ncreated_at\x18\x06 \x01(\t\x12\x12\n\nupdated_at\x18\x07 \x01(\t\x12\x13\n\x0bnext_run_at\x18\x08 \x01(\t\x12\x1b\n\x0e\x66ixed_interval\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0eremaining_runs\x18\n \x01(\rH\x01\x88\x01\x01\x12\x17\n\nstopped_at\x18\x0b \x01(\tH\x02\x88\x01\x01\x42\x11\n\x0f_fixed_intervalB\x11\n\x0f_remaining_runsB\r\n\x0b_stopped_at\",\n\x16ListAutomationsRequest\x12\x12\n\nfederation\x18\x01 \x01(\t\"L\n\x17ListAutomationsResponse\x12\x31\n\x0b\x61utomations\x18\x01 \x03(\x0b\x32\x1c.flower_nats.wire.Automation\".\n\x15StopAutomationRequest\x12\x15\n\rautomation_id\x18\x01 \x01(\x04\"\x18\n\x16StopAutomationResponse\"<\n\x11StreamLogsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x17\n\x0f\x61\x66ter_timestamp\x18\x02 \x01(\x01\"B\n\x12StreamLogsResponse\x12\x12\n\nlog_output\x18\x01 \x01(\t\x12\x18\n\x10latest_timestamp\x18\x02 \x01(\x01\"O\n\x0fListRunsRequest\x12\x13\n\x06run_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\t\n\x07_run_idB\x08\n\x06_limit\"\xa9\x01\n\x10ListRunsResponse\x12\x41\n\x08run_dict\x18\x01 \x03(\x0b\x32/.flower_nats.wire.ListRunsResponse.RunDictEntry\x12\x0b\n\x03now\x18\x02 \x01(\t\x1a\x45\n\x0cRunDictEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.flower_nats.wire.Run:\x02\x38\x01\"\x92\x01\n\x14ListRunSeriesRequest\x12\x1b\n\x0eupdated_before\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rfederation_id\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x11\n\x0f_updated_beforeB\x08\n\x06_limitB\x10\n\x0e_federation_id\"E\n\x15ListRunSeriesResponse\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.flower_nats.wire.RunSeries\"(\n\x13GetRunSeriesRequest\x12\x11\n\tseries_id\x18\x01 \x01(\x04\"e\n\x14GetRunSeriesResponse\x12+\n\x06series\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.RunSeries\x12\x14\n\x07\x63ontext\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x42\n\n\x08_context\"\x18\n\x16GetLoginDetailsRequest\"\x8b\x01\n\x17GetLoginDetailsResponse\x12\x12\n\nauthn_type\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65vice_code\x18\x02 \x01(\t\x12!\n\x19verification_uri_complete\x18\x03 \x01(\t\x12\x12\n\nexpires_in\x18\x04 \x01(\x03\x12\x10\n\x08interval\x18\x05 \x01(\x03\"+\n\x14GetAuthTokensRequest\x12\x13\n\x0b\x64\x65vice_code\x18\x01 \x01(\t\"D\n\x15GetAuthTokensResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\"\x17\n\x15ListConnectorsRequest\"`\n\tConnector\x12\x15\n\rconnector_ref\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\"I\n\x16ListConnectorsResponse\x12/\n\nconnectors\x18\x01 \x03(\x0b\x32\x1b.flower_nats.wire.Connector\"3\n\x1a\x44isconnectConnectorRequest\x12\x15\n\rconnector_ref\x18\x01 \x01(\t\"\x1d\n\x1b\x44isconnectConnectorResponse\"I\n\x1a\x42\x65ginConnectorOAuthRequest\x12\x15\n\rconnector_ref\x18\x01 \x01(\t\x12\x14\n\x0credirect_uri\x18\x02 \x01(\t\"}\n\x1b\x42\x65ginConnectorOAuthResponse\x12\x18\n\x10oauth_session_id\x18\x01 \x01(\t\x12\x19\n\x11\x61uthorization_url\x18\x02 \x01(\t\x12\x15\n\rconnector_ref\x18\x03 \x01(\t\x12\x12\n\nexpires_at\x18\x04 \x01(\t\"V\n\x1d\x43ompleteConnectorOAuthRequest\x12\x18\n\x10oauth_session_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\"7\n\x1e\x43ompleteConnectorOAuthResponse\x12\x15\n\rconnector_ref\x18\x01 \x01(\t\" \n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"\"\n\x0fStopRunResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\"&\n\x14PullArtifactsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"1\n\x15PullArtifactsResponse\x12\x10\n\x03url\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x06\n\x04_url\")\n\x13RegisterNodeRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"8\n\x14RegisterNodeResponse\x12\x14\n\x07node_id\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_node_id\"(\n\x15UnregisterNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\"\x18\n\x16UnregisterNodeResponse\"\x12\n\x10ListNodesRequest\"P\n\x11ListNodesResponse\x12.\n\nnodes_info\x18\x01 \x03(\x0b\x32\x1a.flower_nats.wire.NodeInfo\x12\x0b\n\x03now\x18\x02 \x01(\t\"\x18\n\x16ListFederationsRequest\"L\n\x17ListFederationsResponse\x12\x31\n\x0b\x66\x65\x64\x65rations\x18\x01 \x03(\x0b\x32\x1c.flower_nats.wire.Federation\"0\n\x15ShowFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\"W\n\x16ShowFederationResponse\x12\x30\n\nfederation\x18\x01 \x01(\x0b\x32\x1c.flower_nats.wire.Federation\x12\x0b\n\x03now\x18\x02 \x01(\t\"[\n\x17\x43reateFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nsimulation\x18\x03 \x01(\x08\"L\n\x18\x43reateFederationResponse\x12\x30\n\nfederation\x18\x01 \x01(\x0b\x32\x1c.flower_nats.wire.Federation\"3\n\x18\x41rchiveFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\"\x1b\n\x19\x41rchiveFederationResponse\"F\n\x1a\x41\x64\x64NodeToFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\"\x1d\n\x1b\x41\x64\x64NodeToFederationResponse\"K\n\x1fRemoveNodeFromFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\"\"\n RemoveNodeFromFederationResponse\"i\n\"RemoveAccountFromFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x19\n\x0c\x61\x63\x63ount_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_account_name\"%\n#RemoveAccountFromFederationResponse\"P\n\x17\x43reateInvitationRequest\x12\x1c\n\x14invitee_account_name\x18\x01 \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x02 \x01(\t\"\x1a\n\x18\x43reateInvitationResponse\"\x18\n\x16ListInvitationsRequest\"\x90\x01\n\x17ListInvitationsResponse\x12\x39\n\x13\x63reated_invitations\x18\x01 \x03(\x0b\x32\x1c.flower_nats.wire.Invitation\x12:\n\x14received_invitations\x18\x02 \x03(\x0b\x32\x1c.flower_nats.wire.Invitation\"2\n\x17\x41\x63\x63\x65ptInvitationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\"\x1a\n\x18\x41\x63\x63\x65ptInvitationResponse\"2\n\x17RejectInvitationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\"\x1a\n\x18RejectInvitationResponse\"P\n\x17RevokeInvitationRequest\x12\x1c\n\x14invitee_account_name\x18\x01 \x01(\t\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x02 \x01(\t\"\x1a\n\x18RevokeInvitationResponse\"s\n$ConfigureSimulationFederationRequest\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\x12\x32\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\".flower_nats.wire.SimulationConfig\"@\n%ConfigureSimulationFederationResponse\x12\x17\n\x0f\x66\x65\x64\x65ration_name\x18\x01 \x01(\t\"b\n\x16StreamRunEventsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12 \n\x13\x61\x66ter_task_event_id\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x16\n\x14_after_task_event_id\"J\n\x17StreamRunEventsResponse\x12/\n\ntask_event\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.TaskEventb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "flower_nats.wire.control_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flower_nats.wire.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_STARTRUNREQUEST_OVERRIDECONFIGENTRY"]._loaded_options = None
-    _globals["_STARTRUNREQUEST_OVERRIDECONFIGENTRY"]._serialized_options = b"8\001"
-    _globals["_LISTRUNSRESPONSE_RUNDICTENTRY"]._loaded_options = None
-    _globals["_LISTRUNSRESPONSE_RUNDICTENTRY"]._serialized_options = b"8\001"
-    _globals["_STARTRUNREQUEST"]._serialized_start = 84
-    _globals["_STARTRUNREQUEST"]._serialized_end = 470
-    _globals["_STARTRUNREQUEST_OVERRIDECONFIGENTRY"]._serialized_start = 377
-    _globals["_STARTRUNREQUEST_OVERRIDECONFIGENTRY"]._serialized_end = 456
-    _globals["_STARTRUNRESPONSE"]._serialized_start = 473
-    _globals["_STARTRUNRESPONSE"]._serialized_end = 609
-    _globals["_STARTAUTOMATIONREQUEST"]._serialized_start = 612
-    _globals["_STARTAUTOMATIONREQUEST"]._serialized_end = 818
-    _globals["_STARTAUTOMATIONRESPONSE"]._serialized_start = 820
-    _globals["_STARTAUTOMATIONRESPONSE"]._serialized_end = 908
-    _globals["_AUTOMATION"]._serialized_start = 911
-    _globals["_AUTOMATION"]._serialized_end = 1216
-    _globals["_LISTAUTOMATIONSREQUEST"]._serialized_start = 1218
-    _globals["_LISTAUTOMATIONSREQUEST"]._serialized_end = 1262
-    _globals["_LISTAUTOMATIONSRESPONSE"]._serialized_start = 1264
-    _globals["_LISTAUTOMATIONSRESPONSE"]._serialized_end = 1340
-    _globals["_STOPAUTOMATIONREQUEST"]._serialized_start = 1342
-    _globals["_STOPAUTOMATIONREQUEST"]._serialized_end = 1388
-    _globals["_STOPAUTOMATIONRESPONSE"]._serialized_start = 1390
-    _globals["_STOPAUTOMATIONRESPONSE"]._serialized_end = 1414
-    _globals["_STREAMLOGSREQUEST"]._serialized_start = 1416
-    _globals["_STREAMLOGSREQUEST"]._serialized_end = 1476
-    _globals["_STREAMLOGSRESPONSE"]._serialized_start = 1478
-    _globals["_STREAMLOGSRESPONSE"]._serialized_end = 1544
-    _globals["_LISTRUNSREQUEST"]._serialized_start = 1546
-    _globals["_LISTRUNSREQUEST"]._serialized_end = 1625
-    _globals["_LISTRUNSRESPONSE"]._serialized_start = 1628
-    _globals["_LISTRUNSRESPONSE"]._serialized_end = 1797
-    _globals["_LISTRUNSRESPONSE_RUNDICTENTRY"]._serialized_start = 1728
-    _globals["_LISTRUNSRESPONSE_RUNDICTENTRY"]._serialized_end = 1797
-    _globals["_LISTRUNSERIESREQUEST"]._serialized_start = 1800
-    _globals["_LISTRUNSERIESREQUEST"]._serialized_end = 1946
-    _globals["_LISTRUNSERIESRESPONSE"]._serialized_start = 1948
-    _globals["_LISTRUNSERIESRESPONSE"]._serialized_end = 2017
-    _globals["_GETRUNSERIESREQUEST"]._serialized_start = 2019
-    _globals["_GETRUNSERIESREQUEST"]._serialized_end = 2059
-    _globals["_GETRUNSERIESRESPONSE"]._serialized_start = 2061
-    _globals["_GETRUNSERIESRESPONSE"]._serialized_end = 2162
-    _globals["_GETLOGINDETAILSREQUEST"]._serialized_start = 2164
-    _globals["_GETLOGINDETAILSREQUEST"]._serialized_end = 2188
-    _globals["_GETLOGINDETAILSRESPONSE"]._serialized_start = 2191
-    _globals["_GETLOGINDETAILSRESPONSE"]._serialized_end = 2330
-    _globals["_GETAUTHTOKENSREQUEST"]._serialized_start = 2332
-    _globals["_GETAUTHTOKENSREQUEST"]._serialized_end = 2375
-    _globals["_GETAUTHTOKENSRESPONSE"]._serialized_start = 2377
-    _globals["_GETAUTHTOKENSRESPONSE"]._serialized_end = 2445
-    _globals["_LISTCONNECTORSREQUEST"]._serialized_start = 2447
-    _globals["_LISTCONNECTORSREQUEST"]._serialized_end = 2470
-    _globals["_CONNECTOR"]._serialized_start = 2472
-    _globals["_CONNECTOR"]._serialized_end = 2568
-    _globals["_LISTCONNECTORSRESPONSE"]._serialized_start = 2570
-    _globals["_LISTCONNECTORSRESPONSE"]._serialized_end = 2643
-    _globals["_DISCONNECTCONNECTORREQUEST"]._serialized_start = 2645
-    _globals["_DISCONNECTCONNECTORREQUEST"]._serialized_end = 2696
-    _globals["_DISCONNECTCONNECTORRESPONSE"]._serialized_start = 2698
-    _globals["_DISCONNECTCONNECTORRESPONSE"]._serialized_end = 2727
-    _globals["_BEGINCONNECTOROAUTHREQUEST"]._serialized_start = 2729
-    _globals["_BEGINCONNECTOROAUTHREQUEST"]._serialized_end = 2802
-    _globals["_BEGINCONNECTOROAUTHRESPONSE"]._serialized_start = 2804
-    _globals["_BEGINCONNECTOROAUTHRESPONSE"]._serialized_end = 2929
-    _globals["_COMPLETECONNECTOROAUTHREQUEST"]._serialized_start = 2931
-    _globals["_COMPLETECONNECTOROAUTHREQUEST"]._serialized_end = 3017
-    _globals["_COMPLETECONNECTOROAUTHRESPONSE"]._serialized_start = 3019
-    _globals["_COMPLETECONNECTOROAUTHRESPONSE"]._serialized_end = 3074
-    _globals["_STOPRUNREQUEST"]._serialized_start = 3076
-    _globals["_STOPRUNREQUEST"]._serialized_end = 3108
-    _globals["_STOPRUNRESPONSE"]._serialized_start = 3110
-    _globals["_STOPRUNRESPONSE"]._serialized_end = 3144
-    _globals["_PULLARTIFACTSREQUEST"]._serialized_start = 3146
-    _globals["_PULLARTIFACTSREQUEST"]._serialized_end = 3184
-    _globals["_PULLARTIFACTSRESPONSE"]._serialized_start = 3186
-    _globals["_PULLARTIFACTSRESPONSE"]._serialized_end = 3235
-    _globals["_REGISTERNODEREQUEST"]._serialized_start = 3237
-    _globals["_REGISTERNODEREQUEST"]._serialized_end = 3278
-    _globals["_REGISTERNODERESPONSE"]._serialized_start = 3280
-    _globals["_REGISTERNODERESPONSE"]._serialized_end = 3336
-    _globals["_UNREGISTERNODEREQUEST"]._serialized_start = 3338
-    _globals["_UNREGISTERNODEREQUEST"]._serialized_end = 3378
-    _globals["_UNREGISTERNODERESPONSE"]._serialized_start = 3380
-    _globals["_UNREGISTERNODERESPONSE"]._serialized_end = 3404
-    _globals["_LISTNODESREQUEST"]._serialized_start = 3406
-    _globals["_LISTNODESREQUEST"]._serialized_end = 3424
-    _globals["_LISTNODESRESPONSE"]._serialized_start = 3426
-    _globals["_LISTNODESRESPONSE"]._serialized_end = 3506
-    _globals["_LISTFEDERATIONSREQUEST"]._serialized_start = 3508
-    _globals["_LISTFEDERATIONSREQUEST"]._serialized_end = 3532
-    _globals["_LISTFEDERATIONSRESPONSE"]._serialized_start = 3534
-    _globals["_LISTFEDERATIONSRESPONSE"]._serialized_end = 3610
-    _globals["_SHOWFEDERATIONREQUEST"]._serialized_start = 3612
-    _globals["_SHOWFEDERATIONREQUEST"]._serialized_end = 3660
-    _globals["_SHOWFEDERATIONRESPONSE"]._serialized_start = 3662
-    _globals["_SHOWFEDERATIONRESPONSE"]._serialized_end = 3749
-    _globals["_CREATEFEDERATIONREQUEST"]._serialized_start = 3751
-    _globals["_CREATEFEDERATIONREQUEST"]._serialized_end = 3842
-    _globals["_CREATEFEDERATIONRESPONSE"]._serialized_start = 3844
-    _globals["_CREATEFEDERATIONRESPONSE"]._serialized_end = 3920
-    _globals["_ARCHIVEFEDERATIONREQUEST"]._serialized_start = 3922
-    _globals["_ARCHIVEFEDERATIONREQUEST"]._serialized_end = 3973
-    _globals["_ARCHIVEFEDERATIONRESPONSE"]._serialized_start = 3975
-    _globals["_ARCHIVEFEDERATIONRESPONSE"]._serialized_end = 4002
-    _globals["_ADDNODETOFEDERATIONREQUEST"]._serialized_start = 4004
-    _globals["_ADDNODETOFEDERATIONREQUEST"]._serialized_end = 4074
-    _globals["_ADDNODETOFEDERATIONRESPONSE"]._serialized_start = 4076
-    _globals["_ADDNODETOFEDERATIONRESPONSE"]._serialized_end = 4105
-    _globals["_REMOVENODEFROMFEDERATIONREQUEST"]._serialized_start = 4107
-    _globals["_REMOVENODEFROMFEDERATIONREQUEST"]._serialized_end = 4182
-    _globals["_REMOVENODEFROMFEDERATIONRESPONSE"]._serialized_start = 4184
-    _globals["_REMOVENODEFROMFEDERATIONRESPONSE"]._serialized_end = 4218
-    _globals["_REMOVEACCOUNTFROMFEDERATIONREQUEST"]._serialized_start = 4220
-    _globals["_REMOVEACCOUNTFROMFEDERATIONREQUEST"]._serialized_end = 4325
-    _globals["_REMOVEACCOUNTFROMFEDERATIONRESPONSE"]._serialized_start = 4327
-    _globals["_REMOVEACCOUNTFROMFEDERATIONRESPONSE"]._serialized_end = 4364
-    _globals["_CREATEINVITATIONREQUEST"]._serialized_start = 4366
-    _globals["_CREATEINVITATIONREQUEST"]._serialized_end = 4446
-    _globals["_CREATEINVITATIONRESPONSE"]._serialized_start = 4448
-    _globals["_CREATEINVITATIONRESPONSE"]._serialized_end = 4474
-    _globals["_LISTINVITATIONSREQUEST"]._serialized_start = 4476
-    _globals["_LISTINVITATIONSREQUEST"]._serialized_end = 4500
-    _globals["_LISTINVITATIONSRESPONSE"]._serialized_start = 4503
-    _globals["_LISTINVITATIONSRESPONSE"]._serialized_end = 4647
-    _globals["_ACCEPTINVITATIONREQUEST"]._serialized_start = 4649
-    _globals["_ACCEPTINVITATIONREQUEST"]._serialized_end = 4699
-    _globals["_ACCEPTINVITATIONRESPONSE"]._serialized_start = 4701
-    _globals["_ACCEPTINVITATIONRESPONSE"]._serialized_end = 4727
-    _globals["_REJECTINVITATIONREQUEST"]._serialized_start = 4729
-    _globals["_REJECTINVITATIONREQUEST"]._serialized_end = 4779
-    _globals["_REJECTINVITATIONRESPONSE"]._serialized_start = 4781
-    _globals["_REJECTINVITATIONRESPONSE"]._serialized_end = 4807
-    _globals["_REVOKEINVITATIONREQUEST"]._serialized_start = 4809
-    _globals["_REVOKEINVITATIONREQUEST"]._serialized_end = 4889
-    _globals["_REVOKEINVITATIONRESPONSE"]._serialized_start = 4891
-    _globals["_REVOKEINVITATIONRESPONSE"]._serialized_end = 4917
-    _globals["_CONFIGURESIMULATIONFEDERATIONREQUEST"]._serialized_start = 4919
-    _globals["_CONFIGURESIMULATIONFEDERATIONREQUEST"]._serialized_end = 5034
-    _globals["_CONFIGURESIMULATIONFEDERATIONRESPONSE"]._serialized_start = 5036
-    _globals["_CONFIGURESIMULATIONFEDERATIONRESPONSE"]._serialized_end = 5100
-    _globals["_STREAMRUNEVENTSREQUEST"]._serialized_start = 5102
-    _globals["_STREAMRUNEVENTSREQUEST"]._serialized_end = 5200
-    _globals["_STREAMRUNEVENTSRESPONSE"]._serialized_start = 5202
-    _globals["_STREAMRUNEVENTSRESPONSE"]._serialized_end = 5276
+  DESCRIPTOR._loaded_options = None
+  _globals['_STARTRUNREQUEST_OVERRIDECONFIGENTRY']._loaded_options = None
+  _globals['_STARTRUNREQUEST_OVERRIDECONFIGENTRY']._serialized_options = b'8\001'
+  _globals['_LISTRUNSRESPONSE_RUNDICTENTRY']._loaded_options = None
+  _globals['_LISTRUNSRESPONSE_RUNDICTENTRY']._serialized_options = b'8\001'
+  _globals['_STARTRUNREQUEST']._serialized_start=84
+  _globals['_STARTRUNREQUEST']._serialized_end=470
+  _globals['_STARTRUNREQUEST_OVERRIDECONFIGENTRY']._serialized_start=377
+  _globals['_STARTRUNREQUEST_OVERRIDECONFIGENTRY']._serialized_end=456
+  _globals['_STARTRUNRESPONSE']._serialized_start=473
+  _globals['_STARTRUNRESPONSE']._serialized_end=609
+  _globals['_STARTAUTOMATIONREQUEST']._serialized_start=612
+  _globals['_STARTAUTOMATIONREQUEST']._serialized_end=818
+  _globals['_STARTAUTOMATIONRESPONSE']._serialized_start=820
+  _globals['_STARTAUTOMATIONRESPONSE']._serialized_end=908
+  _globals['_AUTOMATION']._serialized_start=911
+  _globals['_AUTOMATION']._serialized_end=1216
+  _globals['_LISTAUTOMATIONSREQUEST']._serialized_start=1218
+  _globals['_LISTAUTOMATIONSREQUEST']._serialized_end=1262
+  _globals['_LISTAUTOMATIONSRESPONSE']._serialized_start=1264
+  _globals['_LISTAUTOMATIONSRESPONSE']._serialized_end=1340
+  _globals['_STOPAUTOMATIONREQUEST']._serialized_start=1342
+  _globals['_STOPAUTOMATIONREQUEST']._serialized_end=1388
+  _globals['_STOPAUTOMATIONRESPONSE']._serialized_start=1390
+  _globals['_STOPAUTOMATIONRESPONSE']._serialized_end=1414
+  _globals['_STREAMLOGSREQUEST']._serialized_start=1416
+  _globals['_STREAMLOGSREQUEST']._serialized_end=1476
+  _globals['_STREAMLOGSRESPONSE']._serialized_start=1478
+  _globals['_STREAMLOGSRESPONSE']._serialized_end=1544
+  _globals['_LISTRUNSREQUEST']._serialized_start=1546
+  _globals['_LISTRUNSREQUEST']._serialized_end=1625
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1628
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1797
+  _globals['_LISTRUNSRESPONSE_RUNDICTENTRY']._serialized_start=1728
+  _globals['_LISTRUNSRESPONSE_RUNDICTENTRY']._serialized_end=1797
+  _globals['_LISTRUNSERIESREQUEST']._serialized_start=1800
+  _globals['_LISTRUNSERIESREQUEST']._serialized_end=1946
+  _globals['_LISTRUNSERIESRESPONSE']._serialized_start=1948
+  _globals['_LISTRUNSERIESRESPONSE']._serialized_end=2017
+  _globals['_GETRUNSERIESREQUEST']._serialized_start=2019
+  _globals['_GETRUNSERIESREQUEST']._serialized_end=2059
+  _globals['_GETRUNSERIESRESPONSE']._serialized_start=2061
+  _globals['_GETRUNSERIESRESPONSE']._serialized_end=2162
+  _globals['_GETLOGINDETAILSREQUEST']._serialized_start=2164
+  _globals['_GETLOGINDETAILSREQUEST']._serialized_end=2188
+  _globals['_GETLOGINDETAILSRESPONSE']._serialized_start=2191
+  _globals['_GETLOGINDETAILSRESPONSE']._serialized_end=2330
+  _globals['_GETAUTHTOKENSREQUEST']._serialized_start=2332
+  _globals['_GETAUTHTOKENSREQUEST']._serialized_end=2375
+  _globals['_GETAUTHTOKENSRESPONSE']._serialized_start=2377
+  _globals['_GETAUTHTOKENSRESPONSE']._serialized_end=2445
+  _globals['_LISTCONNECTORSREQUEST']._serialized_start=2447
+  _globals['_LISTCONNECTORSREQUEST']._serialized_end=2470
+  _globals['_CONNECTOR']._serialized_start=2472
+  _globals['_CONNECTOR']._serialized_end=2568
+  _globals['_LISTCONNECTORSRESPONSE']._serialized_start=2570
+  _globals['_LISTCONNECTORSRESPONSE']._serialized_end=2643
+  _globals['_DISCONNECTCONNECTORREQUEST']._serialized_start=2645
+  _globals['_DISCONNECTCONNECTORREQUEST']._serialized_end=2696
+  _globals['_DISCONNECTCONNECTORRESPONSE']._serialized_start=2698
+  _globals['_DISCONNECTCONNECTORRESPONSE']._serialized_end=2727
+  _globals['_BEGINCONNECTOROAUTHREQUEST']._serialized_start=2729
+  _globals['_BEGINCONNECTOROAUTHREQUEST']._serialized_end=2802
+  _globals['_BEGINCONNECTOROAUTHRESPONSE']._serialized_start=2804
+  _globals['_BEGINCONNECTOROAUTHRESPONSE']._serialized_end=2929
+  _globals['_COMPLETECONNECTOROAUTHREQUEST']._serialized_start=2931
+  _globals['_COMPLETECONNECTOROAUTHREQUEST']._serialized_end=3017
+  _globals['_COMPLETECONNECTOROAUTHRESPONSE']._serialized_start=3019
+  _globals['_COMPLETECONNECTOROAUTHRESPONSE']._serialized_end=3074
+  _globals['_STOPRUNREQUEST']._serialized_start=3076
+  _globals['_STOPRUNREQUEST']._serialized_end=3108
+  _globals['_STOPRUNRESPONSE']._serialized_start=3110
+  _globals['_STOPRUNRESPONSE']._serialized_end=3144
+  _globals['_PULLARTIFACTSREQUEST']._serialized_start=3146
+  _globals['_PULLARTIFACTSREQUEST']._serialized_end=3184
+  _globals['_PULLARTIFACTSRESPONSE']._serialized_start=3186
+  _globals['_PULLARTIFACTSRESPONSE']._serialized_end=3235
+  _globals['_REGISTERNODEREQUEST']._serialized_start=3237
+  _globals['_REGISTERNODEREQUEST']._serialized_end=3278
+  _globals['_REGISTERNODERESPONSE']._serialized_start=3280
+  _globals['_REGISTERNODERESPONSE']._serialized_end=3336
+  _globals['_UNREGISTERNODEREQUEST']._serialized_start=3338
+  _globals['_UNREGISTERNODEREQUEST']._serialized_end=3378
+  _globals['_UNREGISTERNODERESPONSE']._serialized_start=3380
+  _globals['_UNREGISTERNODERESPONSE']._serialized_end=3404
+  _globals['_LISTNODESREQUEST']._serialized_start=3406
+  _globals['_LISTNODESREQUEST']._serialized_end=3424
+  _globals['_LISTNODESRESPONSE']._serialized_start=3426
+  _globals['_LISTNODESRESPONSE']._serialized_end=3506
+  _globals['_LISTFEDERATIONSREQUEST']._serialized_start=3508
+  _globals['_LISTFEDERATIONSREQUEST']._serialized_end=3532
+  _globals['_LISTFEDERATIONSRESPONSE']._serialized_start=3534
+  _globals['_LISTFEDERATIONSRESPONSE']._serialized_end=3610
+  _globals['_SHOWFEDERATIONREQUEST']._serialized_start=3612
+  _globals['_SHOWFEDERATIONREQUEST']._serialized_end=3660
+  _globals['_SHOWFEDERATIONRESPONSE']._serialized_start=3662
+  _globals['_SHOWFEDERATIONRESPONSE']._serialized_end=3749
+  _globals['_CREATEFEDERATIONREQUEST']._serialized_start=3751
+  _globals['_CREATEFEDERATIONREQUEST']._serialized_end=3842
+  _globals['_CREATEFEDERATIONRESPONSE']._serialized_start=3844
+  _globals['_CREATEFEDERATIONRESPONSE']._serialized_end=3920
+  _globals['_ARCHIVEFEDERATIONREQUEST']._serialized_start=3922
+  _globals['_ARCHIVEFEDERATIONREQUEST']._serialized_end=3973
+  _globals['_ARCHIVEFEDERATIONRESPONSE']._serialized_start=3975
+  _globals['_ARCHIVEFEDERATIONRESPONSE']._serialized_end=4002
+  _globals['_ADDNODETOFEDERATIONREQUEST']._serialized_start=4004
+  _globals['_ADDNODETOFEDERATIONREQUEST']._serialized_end=4074
+  _globals['_ADDNODETOFEDERATIONRESPONSE']._serialized_start=4076
+  _globals['_ADDNODETOFEDERATIONRESPONSE']._serialized_end=4105
+  _globals['_REMOVENODEFROMFEDERATIONREQUEST']._serialized_start=4107
+  _globals['_REMOVENODEFROMFEDERATIONREQUEST']._serialized_end=4182
+  _globals['_REMOVENODEFROMFEDERATIONRESPONSE']._serialized_start=4184
+  _globals['_REMOVENODEFROMFEDERATIONRESPONSE']._serialized_end=4218
+  _globals['_REMOVEACCOUNTFROMFEDERATIONREQUEST']._serialized_start=4220
+  _globals['_REMOVEACCOUNTFROMFEDERATIONREQUEST']._serialized_end=4325
+  _globals['_REMOVEACCOUNTFROMFEDERATIONRESPONSE']._serialized_start=4327
+  _globals['_REMOVEACCOUNTFROMFEDERATIONRESPONSE']._serialized_end=4364
+  _globals['_CREATEINVITATIONREQUEST']._serialized_start=4366
+  _globals['_CREATEINVITATIONREQUEST']._serialized_end=4446
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=4448
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=4474
+  _globals['_LISTINVITATIONSREQUEST']._serialized_start=4476
+  _globals['_LISTINVITATIONSREQUEST']._serialized_end=4500
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=4503
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=4647
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_start=4649
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_end=4699
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_start=4701
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_end=4727
+  _globals['_REJECTINVITATIONREQUEST']._serialized_start=4729
+  _globals['_REJECTINVITATIONREQUEST']._serialized_end=4779
+  _globals['_REJECTINVITATIONRESPONSE']._serialized_start=4781
+  _globals['_REJECTINVITATIONRESPONSE']._serialized_end=4807
+  _globals['_REVOKEINVITATIONREQUEST']._serialized_start=4809
+  _globals['_REVOKEINVITATIONREQUEST']._serialized_end=4889
+  _globals['_REVOKEINVITATIONRESPONSE']._serialized_start=4891
+  _globals['_REVOKEINVITATIONRESPONSE']._serialized_end=4917
+  _globals['_CONFIGURESIMULATIONFEDERATIONREQUEST']._serialized_start=4919
+  _globals['_CONFIGURESIMULATIONFEDERATIONREQUEST']._serialized_end=5034
+  _globals['_CONFIGURESIMULATIONFEDERATIONRESPONSE']._serialized_start=5036
+  _globals['_CONFIGURESIMULATIONFEDERATIONRESPONSE']._serialized_end=5100
+  _globals['_STREAMRUNEVENTSREQUEST']._serialized_start=5102
+  _globals['_STREAMRUNEVENTSREQUEST']._serialized_end=5200
+  _globals['_STREAMRUNEVENTSRESPONSE']._serialized_start=5202
+  _globals['_STREAMRUNEVENTSRESPONSE']._serialized_end=5276
 # @@protoc_insertion_point(module_scope)

@@ -4,15 +4,18 @@
 # source: flower_nats/wire/fleet.proto
 # Protobuf Python Version: 6.33.5
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 33, 5, "", "flower_nats/wire/fleet.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    33,
+    5,
+    '',
+    'flower_nats/wire/fleet.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -22,47 +25,45 @@ _sym_db = _symbol_database.Default()
 from flower_nats.wire import common_pb2 as flower__nats_dot_wire_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x1c\x66lower_nats/wire/fleet.proto\x12\x10\x66lower_nats.wire\x1a\x1d\x66lower_nats/wire/common.proto".\n\x18RegisterNodeFleetRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c",\n\x19RegisterNodeFleetResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\x04"E\n\x13\x41\x63tivateNodeRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x1a\n\x12heartbeat_interval\x18\x02 \x01(\x01"\'\n\x14\x41\x63tivateNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\x04"(\n\x15\x44\x65\x61\x63tivateNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x04"\x18\n\x16\x44\x65\x61\x63tivateNodeResponse"-\n\x1aUnregisterNodeFleetRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x04"\x1d\n\x1bUnregisterNodeFleetResponse"P\n\x13PullMessagesRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t"\x96\x01\n\x14PullMessagesResponse\x12.\n\treconnect\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.Reconnect\x12\x30\n\rmessages_list\x18\x02 \x03(\x0b\x32\x19.flower_nats.wire.Message\x12\x1c\n\x14message_object_trees\x18\x03 \x03(\x0c"\xab\x01\n\x13PushMessagesRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x30\n\rmessages_list\x18\x02 \x03(\x0b\x32\x19.flower_nats.wire.Message\x12\x1c\n\x14message_object_trees\x18\x03 \x03(\x0c\x12\x1e\n\x16\x63lientapp_runtime_list\x18\x04 \x03(\x01"\xe9\x01\n\x14PushMessagesResponse\x12.\n\treconnect\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.Reconnect\x12\x44\n\x07results\x18\x02 \x03(\x0b\x32\x33.flower_nats.wire.PushMessagesResponse.ResultsEntry\x12\x17\n\x0fobjects_to_push\x18\x03 \x03(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x1a.\n\x0cResultsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01"\x1e\n\tReconnect\x12\x11\n\treconnect\x18\x01 \x01(\x04"\\\n\x18SendNodeHeartbeatRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x1a\n\x12heartbeat_interval\x18\x02 \x01(\x01",\n\x19SendNodeHeartbeatResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x62\x06proto3'
-)
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66lower_nats/wire/fleet.proto\x12\x10\x66lower_nats.wire\x1a\x1d\x66lower_nats/wire/common.proto\".\n\x18RegisterNodeFleetRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\",\n\x19RegisterNodeFleetResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\"E\n\x13\x41\x63tivateNodeRequest\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x1a\n\x12heartbeat_interval\x18\x02 \x01(\x01\"\'\n\x14\x41\x63tivateNodeResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\"(\n\x15\x44\x65\x61\x63tivateNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\"\x18\n\x16\x44\x65\x61\x63tivateNodeResponse\"-\n\x1aUnregisterNodeFleetRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\"\x1d\n\x1bUnregisterNodeFleetResponse\"P\n\x13PullMessagesRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t\"\x96\x01\n\x14PullMessagesResponse\x12.\n\treconnect\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.Reconnect\x12\x30\n\rmessages_list\x18\x02 \x03(\x0b\x32\x19.flower_nats.wire.Message\x12\x1c\n\x14message_object_trees\x18\x03 \x03(\x0c\"\xab\x01\n\x13PushMessagesRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x30\n\rmessages_list\x18\x02 \x03(\x0b\x32\x19.flower_nats.wire.Message\x12\x1c\n\x14message_object_trees\x18\x03 \x03(\x0c\x12\x1e\n\x16\x63lientapp_runtime_list\x18\x04 \x03(\x01\"\xe9\x01\n\x14PushMessagesResponse\x12.\n\treconnect\x18\x01 \x01(\x0b\x32\x1b.flower_nats.wire.Reconnect\x12\x44\n\x07results\x18\x02 \x03(\x0b\x32\x33.flower_nats.wire.PushMessagesResponse.ResultsEntry\x12\x17\n\x0fobjects_to_push\x18\x03 \x03(\t\x12\x12\n\nsession_id\x18\x04 \x01(\t\x1a.\n\x0cResultsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"\x1e\n\tReconnect\x12\x11\n\treconnect\x18\x01 \x01(\x04\"\\\n\x18SendNodeHeartbeatRequest\x12$\n\x04node\x18\x01 \x01(\x0b\x32\x16.flower_nats.wire.Node\x12\x1a\n\x12heartbeat_interval\x18\x02 \x01(\x01\",\n\x19SendNodeHeartbeatResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "flower_nats.wire.fleet_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flower_nats.wire.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_PUSHMESSAGESRESPONSE_RESULTSENTRY"]._loaded_options = None
-    _globals["_PUSHMESSAGESRESPONSE_RESULTSENTRY"]._serialized_options = b"8\001"
-    _globals["_REGISTERNODEFLEETREQUEST"]._serialized_start = 81
-    _globals["_REGISTERNODEFLEETREQUEST"]._serialized_end = 127
-    _globals["_REGISTERNODEFLEETRESPONSE"]._serialized_start = 129
-    _globals["_REGISTERNODEFLEETRESPONSE"]._serialized_end = 173
-    _globals["_ACTIVATENODEREQUEST"]._serialized_start = 175
-    _globals["_ACTIVATENODEREQUEST"]._serialized_end = 244
-    _globals["_ACTIVATENODERESPONSE"]._serialized_start = 246
-    _globals["_ACTIVATENODERESPONSE"]._serialized_end = 285
-    _globals["_DEACTIVATENODEREQUEST"]._serialized_start = 287
-    _globals["_DEACTIVATENODEREQUEST"]._serialized_end = 327
-    _globals["_DEACTIVATENODERESPONSE"]._serialized_start = 329
-    _globals["_DEACTIVATENODERESPONSE"]._serialized_end = 353
-    _globals["_UNREGISTERNODEFLEETREQUEST"]._serialized_start = 355
-    _globals["_UNREGISTERNODEFLEETREQUEST"]._serialized_end = 400
-    _globals["_UNREGISTERNODEFLEETRESPONSE"]._serialized_start = 402
-    _globals["_UNREGISTERNODEFLEETRESPONSE"]._serialized_end = 431
-    _globals["_PULLMESSAGESREQUEST"]._serialized_start = 433
-    _globals["_PULLMESSAGESREQUEST"]._serialized_end = 513
-    _globals["_PULLMESSAGESRESPONSE"]._serialized_start = 516
-    _globals["_PULLMESSAGESRESPONSE"]._serialized_end = 666
-    _globals["_PUSHMESSAGESREQUEST"]._serialized_start = 669
-    _globals["_PUSHMESSAGESREQUEST"]._serialized_end = 840
-    _globals["_PUSHMESSAGESRESPONSE"]._serialized_start = 843
-    _globals["_PUSHMESSAGESRESPONSE"]._serialized_end = 1076
-    _globals["_PUSHMESSAGESRESPONSE_RESULTSENTRY"]._serialized_start = 1030
-    _globals["_PUSHMESSAGESRESPONSE_RESULTSENTRY"]._serialized_end = 1076
-    _globals["_RECONNECT"]._serialized_start = 1078
-    _globals["_RECONNECT"]._serialized_end = 1108
-    _globals["_SENDNODEHEARTBEATREQUEST"]._serialized_start = 1110
-    _globals["_SENDNODEHEARTBEATREQUEST"]._serialized_end = 1202
-    _globals["_SENDNODEHEARTBEATRESPONSE"]._serialized_start = 1204
-    _globals["_SENDNODEHEARTBEATRESPONSE"]._serialized_end = 1248
+  DESCRIPTOR._loaded_options = None
+  _globals['_PUSHMESSAGESRESPONSE_RESULTSENTRY']._loaded_options = None
+  _globals['_PUSHMESSAGESRESPONSE_RESULTSENTRY']._serialized_options = b'8\001'
+  _globals['_REGISTERNODEFLEETREQUEST']._serialized_start=81
+  _globals['_REGISTERNODEFLEETREQUEST']._serialized_end=127
+  _globals['_REGISTERNODEFLEETRESPONSE']._serialized_start=129
+  _globals['_REGISTERNODEFLEETRESPONSE']._serialized_end=173
+  _globals['_ACTIVATENODEREQUEST']._serialized_start=175
+  _globals['_ACTIVATENODEREQUEST']._serialized_end=244
+  _globals['_ACTIVATENODERESPONSE']._serialized_start=246
+  _globals['_ACTIVATENODERESPONSE']._serialized_end=285
+  _globals['_DEACTIVATENODEREQUEST']._serialized_start=287
+  _globals['_DEACTIVATENODEREQUEST']._serialized_end=327
+  _globals['_DEACTIVATENODERESPONSE']._serialized_start=329
+  _globals['_DEACTIVATENODERESPONSE']._serialized_end=353
+  _globals['_UNREGISTERNODEFLEETREQUEST']._serialized_start=355
+  _globals['_UNREGISTERNODEFLEETREQUEST']._serialized_end=400
+  _globals['_UNREGISTERNODEFLEETRESPONSE']._serialized_start=402
+  _globals['_UNREGISTERNODEFLEETRESPONSE']._serialized_end=431
+  _globals['_PULLMESSAGESREQUEST']._serialized_start=433
+  _globals['_PULLMESSAGESREQUEST']._serialized_end=513
+  _globals['_PULLMESSAGESRESPONSE']._serialized_start=516
+  _globals['_PULLMESSAGESRESPONSE']._serialized_end=666
+  _globals['_PUSHMESSAGESREQUEST']._serialized_start=669
+  _globals['_PUSHMESSAGESREQUEST']._serialized_end=840
+  _globals['_PUSHMESSAGESRESPONSE']._serialized_start=843
+  _globals['_PUSHMESSAGESRESPONSE']._serialized_end=1076
+  _globals['_PUSHMESSAGESRESPONSE_RESULTSENTRY']._serialized_start=1030
+  _globals['_PUSHMESSAGESRESPONSE_RESULTSENTRY']._serialized_end=1076
+  _globals['_RECONNECT']._serialized_start=1078
+  _globals['_RECONNECT']._serialized_end=1108
+  _globals['_SENDNODEHEARTBEATREQUEST']._serialized_start=1110
+  _globals['_SENDNODEHEARTBEATREQUEST']._serialized_end=1202
+  _globals['_SENDNODEHEARTBEATRESPONSE']._serialized_start=1204
+  _globals['_SENDNODEHEARTBEATRESPONSE']._serialized_end=1248
 # @@protoc_insertion_point(module_scope)

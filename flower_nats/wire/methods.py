@@ -1,43 +1,143 @@
-"""Every RPC of the three gRPC APIs of flwr 1.33: its name and the messages it takes and gives."""
+"""Every RPC of Flower's three APIs: its messages, its names on the wire, and how it is to be treated.
 
-from dataclasses import dataclass
+This table is the one place that says so. The transports, the authentication and the balancer's
+configuration read it.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 
 from google.protobuf.message import Message as ProtoMessage
 
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
+
+
+class CallerKind(Enum):
+    """What proves who makes a call."""
+
+    KEY = auto()
+    """A SuperNode's key alone: the node need not be registered yet."""
+
+    NODE = auto()
+    """A SuperNode's key, and the id of the node that it belongs to."""
+
+    SUPEREXEC = auto()
+    """The secret that SuperExecs share with gateways, if there is one."""
+
+    TASK = auto()
+    """The token of a task."""
+
+    ACCOUNT = auto()
+    """Whatever accounts prove themselves with."""
+
+
+class Bulk(Enum):
+    """Which half of a call may be large."""
+
+    NEITHER = auto()
+    REQUEST = auto()
+    RESPONSE = auto()
 
 
 @dataclass(frozen=True)
 class Method:
-    """One RPC: who serves it, what it takes, what it gives."""
+    """One RPC."""
 
-    service: str
+    api: str
+    """`Fleet`, `Runtime` or `Control`."""
+
     name: str
+
     request: type[ProtoMessage]
+
     response: type[ProtoMessage]
+
+    caller: CallerKind
+
     streams: bool = False
     """Whether the answer is a stream of `response`."""
 
+    held: bool = False
+    """Whether a gateway may wait with the answer until there is something to say."""
+
+    bulk: Bulk = Bulk.NEITHER
+    """What passes a gateway only a few at a time, so that its memory is bounded."""
+
+    farewell: bool = False
+    """Whether a node that was unregistered, or a task that has finished itself, may still make this
+    call. Its process says so while it ends: once more, if the gateway that was to answer died, or on
+    threads that have not ended yet. A refusal would make stock interrupt itself, and hang for ever if
+    that comes in the exit handlers of a ServerApp."""
+
+    tried_once: bool = False
+    """Whether stock tries this call once only, and loses what it says if that fails: it is carried
+    through, whatever becomes of the caller's connection."""
+
+    grpc_services: tuple[str, ...] = field(default=(), kw_only=True)
+    """Names of the gRPC service that has this RPC, in the order of the versions of flwr."""
+
+    @property
+    def grpc_paths(self) -> tuple[str, ...]:
+        """The gRPC paths that stock clients call."""
+        return tuple(f"/flwr.proto.{service}/{self.name}" for service in self.grpc_services)
+
     @property
     def path(self) -> str:
-        """The gRPC path stock clients call."""
-        return f"/flwr.proto.{self.service}/{self.name}"
+        """The gRPC path of the oldest version of flwr that we serve."""
+        return self.grpc_paths[0]
+
+    @property
+    def signed_path(self) -> str:
+        """The name that a SuperExec signs over HTTP: the newest gRPC path (flwr 1.42
+        `supercore/auth/superexec_http_interceptor.py`)."""
+        return self.grpc_paths[-1]
+
+    @property
+    def http_path(self) -> str:
+        """The path of the HTTP API (flwr 1.42 `supercore/protobuf/translation.py`)."""
+        return f"/v1/{self.api.lower()}/{_KEBAB.sub('-', self.name).lower()}"
+
+
+_KEBAB = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+_GRPC_SERVICES = {
+    "Fleet": ("Fleet",),
+    # flwr 1.30 to 1.33, and 1.34.
+    "Runtime": ("ServerAppIo", "Runtime"),
+    "Control": ("Control",),
+}
 
 
 def _methods(
-    service: str, *triples: tuple[str, type[ProtoMessage], type[ProtoMessage]]
+    api: str,
+    caller: CallerKind,
+    *triples: tuple[str, type[ProtoMessage], type[ProtoMessage]],
+    **policies: dict[str, object],
 ) -> tuple[Method, ...]:
-    return tuple(
-        Method(service, name, request, response, streams=name.startswith("Stream"))
+    """Return the methods of an API; `policies` has, by name, what is not the same for all of them."""
+    services = _GRPC_SERVICES[api]
+    methods = (
+        Method(
+            api,
+            name,
+            request,
+            response,
+            caller,
+            streams=name.startswith("Stream"),
+            grpc_services=services,
+        )
         for name, request, response in triples
     )
+    return tuple(replace(one, **policies.get(one.name, {})) for one in methods)  # type: ignore[arg-type]
 
 
 FLEET = _methods(
     "Fleet",
+    CallerKind.NODE,
     ("RegisterNode", fleet.RegisterNodeFleetRequest, fleet.RegisterNodeFleetResponse),
     ("ActivateNode", fleet.ActivateNodeRequest, fleet.ActivateNodeResponse),
     ("DeactivateNode", fleet.DeactivateNodeRequest, fleet.DeactivateNodeResponse),
@@ -54,16 +154,23 @@ FLEET = _methods(
         common.ConfirmMessageReceivedRequest,
         common.ConfirmMessageReceivedResponse,
     ),
+    RegisterNode={"caller": CallerKind.KEY},
+    ActivateNode={"caller": CallerKind.KEY},
+    UnregisterNode={"farewell": True},
+    PullMessages={"held": True},
+    PushObject={"bulk": Bulk.REQUEST},
+    PullObject={"bulk": Bulk.RESPONSE, "held": True},
 )
 
-SERVERAPPIO = _methods(
-    "ServerAppIo",
-    ("PullPendingTasks", appio.PullPendingTasksRequest, appio.PullPendingTasksResponse),
-    ("ClaimTask", appio.ClaimTaskRequest, appio.ClaimTaskResponse),
+RUNTIME = _methods(
+    "Runtime",
+    CallerKind.TASK,
+    ("PullPendingTasks", runtime.PullPendingTasksRequest, runtime.PullPendingTasksResponse),
+    ("ClaimTask", runtime.ClaimTaskRequest, runtime.ClaimTaskResponse),
     ("GetRun", common.GetRunRequest, common.GetRunResponse),
-    ("SendTaskHeartbeat", appio.SendTaskHeartbeatRequest, appio.SendTaskHeartbeatResponse),
-    ("PullTaskInput", appio.PullTaskInputRequest, appio.PullTaskInputResponse),
-    ("PushTaskOutput", appio.PushTaskOutputRequest, appio.PushTaskOutputResponse),
+    ("SendTaskHeartbeat", runtime.SendTaskHeartbeatRequest, runtime.SendTaskHeartbeatResponse),
+    ("PullTaskInput", runtime.PullTaskInputRequest, runtime.PullTaskInputResponse),
+    ("PushTaskOutput", runtime.PushTaskOutputRequest, runtime.PushTaskOutputResponse),
     ("PushObject", common.PushObjectRequest, common.PushObjectResponse),
     ("PullObject", common.PullObjectRequest, common.PullObjectResponse),
     (
@@ -71,17 +178,26 @@ SERVERAPPIO = _methods(
         common.ConfirmMessageReceivedRequest,
         common.ConfirmMessageReceivedResponse,
     ),
-    ("CreateTask", appio.CreateTaskRequest, appio.CreateTaskResponse),
+    ("CreateTask", runtime.CreateTaskRequest, runtime.CreateTaskResponse),
     ("StartAutomation", control.StartAutomationRequest, control.StartAutomationResponse),
-    ("PushTaskMessage", appio.PushTaskMessageRequest, appio.PushTaskMessageResponse),
-    ("PushTaskEvents", appio.PushTaskEventsRequest, appio.PushTaskEventsResponse),
-    ("PullTaskMessage", appio.PullTaskMessageRequest, appio.PullTaskMessageResponse),
-    ("RecordTaskUsage", appio.RecordTaskUsageRequest, appio.RecordTaskUsageResponse),
-    ("GetConnector", appio.GetConnectorRequest, appio.GetConnectorResponse),
-    ("PushLogs", appio.PushLogsRequest, appio.PushLogsResponse),
-    ("PushMessages", appio.PushAppMessagesRequest, appio.PushAppMessagesResponse),
-    ("PullMessages", appio.PullAppMessagesRequest, appio.PullAppMessagesResponse),
-    ("GetNodes", appio.GetNodesRequest, appio.GetNodesResponse),
+    ("PushTaskMessage", runtime.PushTaskMessageRequest, runtime.PushTaskMessageResponse),
+    ("PushTaskEvents", runtime.PushTaskEventsRequest, runtime.PushTaskEventsResponse),
+    ("PullTaskMessage", runtime.PullTaskMessageRequest, runtime.PullTaskMessageResponse),
+    ("RecordTaskUsage", runtime.RecordTaskUsageRequest, runtime.RecordTaskUsageResponse),
+    ("GetConnector", runtime.GetConnectorRequest, runtime.GetConnectorResponse),
+    ("PushLogs", runtime.PushLogsRequest, runtime.PushLogsResponse),
+    ("PushMessages", runtime.PushAppMessagesRequest, runtime.PushAppMessagesResponse),
+    ("PullMessages", runtime.PullAppMessagesRequest, runtime.PullAppMessagesResponse),
+    ("GetNodes", runtime.GetNodesRequest, runtime.GetNodesResponse),
+    PullPendingTasks={"caller": CallerKind.SUPEREXEC, "held": True},
+    ClaimTask={"caller": CallerKind.SUPEREXEC},
+    GetRun={"caller": CallerKind.SUPEREXEC},
+    SendTaskHeartbeat={"farewell": True},
+    PushLogs={"farewell": True},
+    PushTaskOutput={"farewell": True, "tried_once": True},
+    PullMessages={"held": True},
+    PushObject={"bulk": Bulk.REQUEST},
+    PullObject={"bulk": Bulk.RESPONSE, "held": True},
 )
 
 _CONTROL_NAMES = (
@@ -98,6 +214,7 @@ _CONTROL_NAMES = (
 # Control is regular: FooBar takes FooBarRequest and gives FooBarResponse.
 CONTROL = _methods(
     "Control",
+    CallerKind.ACCOUNT,
     *(
         (name, getattr(control, f"{name}Request"), getattr(control, f"{name}Response"))
         for name in _CONTROL_NAMES
@@ -105,5 +222,5 @@ CONTROL = _methods(
 )
 
 BY_NAME: dict[tuple[str, str], Method] = {
-    (method.service, method.name): method for method in (*FLEET, *SERVERAPPIO, *CONTROL)
+    (method.api, method.name): method for method in (*FLEET, *RUNTIME, *CONTROL)
 }

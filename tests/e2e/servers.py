@@ -36,7 +36,7 @@ class ServerOptions:
     """`subprocess`: the server starts a SuperExec itself; `process`: the test does."""
 
     replicas: int = 1
-    """Superlinks and gateways; stock has one."""
+    """Members and gateways; stock has one."""
 
     superexec_secret: Path | None = None
     """File with the secret that SuperExecs share with the server, in `process` isolation."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import runtime_pb2 as runtime
 from tests.faults.trial import Trial
 from tests.harness.cluster import Cluster
 from tests.harness.processes import kill, terminate
@@ -47,8 +47,8 @@ async def test_a_superlink_that_leaves_loses_no_request(cluster: Cluster, runnin
 
     async def ask_for_nodes() -> None:
         metadata = [("flwr-task-token", app.app.token)]
-        request = appio.GetNodesRequest()
-        answer = await app.wire.call_once("ServerAppIo", "GetNodes", request, metadata)
+        request = runtime.GetNodesRequest()
+        answer = await app.wire.call_once("Runtime", "GetNodes", request, metadata)
         assert {node.node_id for node in running.nodes} <= {node.node_id for node in answer.nodes}
 
     async with Hammer(ask_for_nodes) as hammer:

@@ -71,7 +71,7 @@ async def the_same_nodes_do_the_next_run(running: Trial) -> None:
     for node in running.nodes:
         node.thinking.set()
     following = StockApp(
-        await running.wire("Control"), await running.wire("ServerAppIo"), running.nodes
+        await running.wire("Control"), await running.wire("Runtime"), running.nodes
     )
     try:
         await following.submit()

@@ -62,9 +62,7 @@ class Trial:
 
     async def submit(self, fab: bytes | None = None) -> None:
         """Submit a run over the nodes at hand, and follow its log."""
-        self._app = StockApp(
-            await self.wire("Control"), await self.wire("ServerAppIo"), self.everybody
-        )
+        self._app = StockApp(await self.wire("Control"), await self.wire("Runtime"), self.everybody)
         await self.app.submit(fab)
         self.log = LogFollower(await self.wire("Control"), self.app.run_id)
 

@@ -13,9 +13,9 @@ import grpc
 import grpc.aio
 from flwr.app import Message
 
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import object_ids
 from tests.harness import app
 from tests.harness.clients import ServerApp
@@ -91,7 +91,7 @@ class StockApp:
         await self.wire.reconnect()
         self._served = ServerApp(self.wire, self.run_id, task_id, token)
         self._sides.append(asyncio.create_task(self._watch(beat_forever(self._beat))))
-        await self.app.call("PullTaskInput", appio.PullTaskInputRequest())
+        await self.app.call("PullTaskInput", runtime.PullTaskInputRequest())
         self._sides.append(asyncio.create_task(self._watch(self._upload_forever())))
         self._main = asyncio.create_task(self._watch(self._rounds()))
 
@@ -154,12 +154,12 @@ class StockApp:
     async def _claim(self) -> tuple[int, str]:
         while True:
             pending = await self.wire.call(
-                "ServerAppIo", "PullPendingTasks", appio.PullPendingTasksRequest()
+                "Runtime", "PullPendingTasks", runtime.PullPendingTasksRequest()
             )
             for task in pending.tasks:
                 if task.run_id == self.run_id:
-                    request = appio.ClaimTaskRequest(task_id=task.task_id)
-                    claim = await self.wire.call("ServerAppIo", "ClaimTask", request)
+                    request = runtime.ClaimTaskRequest(task_id=task.task_id)
+                    claim = await self.wire.call("Runtime", "ClaimTask", request)
                     if claim.token:
                         return task.task_id, claim.token
             await asyncio.sleep(1.0)
@@ -174,7 +174,7 @@ class StockApp:
                 self._round_done.notify_all()
 
     async def _beat(self) -> None:
-        answer = await self.app.call("SendTaskHeartbeat", appio.SendTaskHeartbeatRequest())
+        answer = await self.app.call("SendTaskHeartbeat", runtime.SendTaskHeartbeatRequest())
         if not answer.success:
             raise ClientDied("task heartbeat refused")
 
@@ -238,7 +238,7 @@ class StockApp:
 
     async def _pull(self, wanted: set[str]) -> list[Message]:
         answer = await self.app.call(
-            "PullMessages", appio.PullAppMessagesRequest(message_ids=sorted(wanted))
+            "PullMessages", runtime.PullAppMessagesRequest(message_ids=sorted(wanted))
         )
         messages = []
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
@@ -256,7 +256,7 @@ class StockApp:
     async def _look_again(self) -> None:
         """Ask for everything again: there must be no other reply than the one that was first."""
         answer = await self.app.call(
-            "PullMessages", appio.PullAppMessagesRequest(message_ids=sorted(self._replies))
+            "PullMessages", runtime.PullAppMessagesRequest(message_ids=sorted(self._replies))
         )
         for proto in answer.messages_list:
             asked, reply = proto.metadata.reply_to_message_id, proto.metadata.message_id
@@ -274,7 +274,7 @@ class StockApp:
     async def _upload(self) -> None:
         self._uploading, self._unsent = self._unsent, []
         if self._uploading:
-            request = appio.PushLogsRequest(
+            request = runtime.PushLogsRequest(
                 node=common.Node(node_id=0), run_id=self.run_id, logs=self._uploading
             )
             await self.app.call("PushLogs", request)
@@ -292,10 +292,10 @@ class StockApp:
 
     async def _push_output(self) -> None:
         metadata = [("flwr-task-token", self.app.token)]
-        request = appio.PushTaskOutputRequest(sub_status="completed", details="")
+        request = runtime.PushTaskOutputRequest(sub_status="completed", details="")
         self.before_exit()
         try:
-            await self.wire.call_once("ServerAppIo", "PushTaskOutput", request, metadata)
+            await self.wire.call_once("Runtime", "PushTaskOutput", request, metadata)
         except grpc.aio.AioRpcError as exc:
             raise ClientDied(f"PushTaskOutput: {exc.code()} {exc.details()}") from exc
 

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.message import Message as ProtoMessage
 
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
 from tests.harness.messages import Parcel
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -120,11 +120,11 @@ class ServerApp:
 
     async def call(self, method: str, request: ProtoMessage, token: str | None = None) -> Any:
         metadata = [("flwr-task-token", self.token if token is None else token)]
-        return await self.gateway.call("ServerAppIo", method, request, metadata)
+        return await self.gateway.call("Runtime", method, request, metadata)
 
     async def push(self, *parcels: Parcel) -> Any:
         """PushMessages alone."""
-        request = appio.PushAppMessagesRequest(
+        request = runtime.PushAppMessagesRequest(
             messages_list=[one.proto for one in parcels],
             message_object_trees=[one.outgoing.tree for one in parcels],
         )
@@ -150,7 +150,7 @@ class ServerApp:
 
     async def pull(self, *message_ids: str) -> list[common.Message]:
         answer = await self.call(
-            "PullMessages", appio.PullAppMessagesRequest(message_ids=message_ids)
+            "PullMessages", runtime.PullAppMessagesRequest(message_ids=message_ids)
         )
         return list(answer.messages_list)
 

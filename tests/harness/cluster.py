@@ -17,7 +17,7 @@ from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.store.connection import Database
-from flower_nats_gateway.logrelay import LogRelay
+from flower_nats_gateway.transports.grpc.log_relay import LogRelay
 from tests.harness.balancer import Balancer, Target
 from tests.harness.environment import free_port
 from tests.harness.postgres_pair import PostgresPair
@@ -48,12 +48,12 @@ class Envoy:
     name = "envoy"
 
     def __init__(self, folder: Path, gateways: Sequence[Gateway]) -> None:
-        services = ("ServerAppIo", "Fleet", "Control")
+        services = ("Runtime", "Fleet", "Control")
         addresses = {name: f"127.0.0.1:{free_port()}" for name in (*services, "logs", "relay")}
         self.addresses = {service: addresses[service] for service in services}
         behind = {name: [one.addresses[name] for one in gateways] for name in services}
         apis = [
-            Api("serverappio", addresses["ServerAppIo"], behind["ServerAppIo"], None),
+            Api("serverappio", addresses["Runtime"], behind["Runtime"], None),
             Api("fleet", addresses["Fleet"], behind["Fleet"], None),
             *Api("control", addresses["Control"], behind["Control"], None).with_log_relay(
                 addresses["relay"], addresses["logs"]
@@ -200,7 +200,7 @@ class Cluster:
 
     def _gateway(self, name: str, nats: str) -> Gateway:
         addresses = {
-            service: f"127.0.0.1:{free_port()}" for service in ("ServerAppIo", "Fleet", "Control")
+            service: f"127.0.0.1:{free_port()}" for service in ("Runtime", "Fleet", "Control")
         }
         secrets = {"FLOWER_NATS_GATEWAY_NATS": nats}
         return Gateway(name, addresses, f"127.0.0.1:{free_port()}", secrets, self.folder)

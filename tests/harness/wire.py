@@ -32,7 +32,7 @@ VERSIONS: dict[str, Metadata] = {
     service: RuntimeVersionMetadata.from_local_component(component).append_to_grpc_metadata(None)
     for service, component in (
         ("Fleet", "SuperNode"),
-        ("ServerAppIo", "flwr-serverapp"),
+        ("Runtime", "flwr-serverapp"),
         ("Control", "flwr CLI"),
     )
 }

@@ -14,12 +14,12 @@ import grpc.aio
 from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.settings import GatewaySettings
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
-from flower_nats_gateway.server import serve
+from flower_nats_gateway.process.gateway import serve
 from tests.harness.clients import ServerApp, SuperNode
 from tests.harness.fabs import make_fab
 from tests.integration.superlinks import Superlink, running_superlink
@@ -80,15 +80,13 @@ class Gateway:
         """Start a run and take its ServerApp task, as SuperExec and ServerApp do."""
         fab = common.Fab(content=make_fab())
         run = await self.call("Control", "StartRun", control.StartRunRequest(fab=fab))
-        pending = await self.call(
-            "ServerAppIo", "PullPendingTasks", appio.PullPendingTasksRequest()
-        )
+        pending = await self.call("Runtime", "PullPendingTasks", runtime.PullPendingTasksRequest())
         [task] = [one for one in pending.tasks if one.run_id == run.run_id]
         claim = await self.call(
-            "ServerAppIo", "ClaimTask", appio.ClaimTaskRequest(task_id=task.task_id)
+            "Runtime", "ClaimTask", runtime.ClaimTaskRequest(task_id=task.task_id)
         )
         app = ServerApp(self, run.run_id, task.task_id, claim.token)
-        await app.call("PullTaskInput", appio.PullTaskInputRequest())
+        await app.call("PullTaskInput", runtime.PullTaskInputRequest())
         return app
 
 
@@ -108,7 +106,7 @@ async def running_gateway(
     running = asyncio.create_task(serve(settings, stop))
     gateway = Gateway(superlink, settings, stop, running)
     for service, address in (
-        ("ServerAppIo", settings.serverappio_api_address),
+        ("Runtime", settings.serverappio_api_address),
         ("Fleet", settings.fleet_api_address),
         ("Control", settings.control_api_address),
     ):

@@ -16,9 +16,9 @@ from flower_nats.broker import subjects
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.errors import ApiError, ErrorCode, FlowerNatsError
-from flower_nats.superlink import messages as housekeeping_module
+from flower_nats.superlink import message_housekeeping as housekeeping_module
 from flower_nats.wire import messages as wire_module
-from flower_nats_gateway import arrival as arrival_module
+from flower_nats_gateway.delivery import push_session as push_session_module
 from tests.integration.crashing import Clock, Fate, Operation, SteppedConnection
 from tests.integration.stepped_federation import Client, Metadata, Replica, Request
 
@@ -48,7 +48,7 @@ def own_time() -> Iterator[Clock]:
     """Let the runtime read a clock of the test's."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (mailbox_module, wire_module, arrival_module, housekeeping_module):
+        for module in (mailbox_module, wire_module, push_session_module, housekeeping_module):
             patch.setattr(module, "time", clock)
         patch.setattr(housekeeping_module, "datetime", clock.as_datetime())
         # Time that a test lets pass is none in which clients could not be heard.

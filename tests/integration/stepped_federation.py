@@ -25,16 +25,16 @@ from flower_nats.broker.objects import Objects
 from flower_nats.broker.subjects import InstructionKey, ReplyKey
 from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.superlink.messages import MessageHousekeeping
-from flower_nats.wire import appio_pb2 as appio
+from flower_nats.superlink.message_housekeeping import MessageHousekeeping
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
-from flower_nats_gateway.arrivals import Arrivals
-from flower_nats_gateway.call import Call, Drain
-from flower_nats_gateway.fleet import FleetService
-from flower_nats_gateway.objects import ObjectService
-from flower_nats_gateway.serverappio import ServerAppIoService
+from flower_nats_gateway.api.fleet import FleetService
+from flower_nats_gateway.api.runtime import RuntimeService
+from flower_nats_gateway.calls.call import Call, Drain
+from flower_nats_gateway.delivery.objects import ObjectService
+from flower_nats_gateway.delivery.push_sessions import PushSessions
 from tests.harness.messages import Parcel, parcel
 from tests.integration.crashing import Clock, SteppedConnection
 
@@ -133,13 +133,13 @@ class Replica:
         # A draining gateway holds no call.
         drain = Drain()
         drain.begin()
-        arrivals = Arrivals(self.mailbox, objects, self.wakes)
+        arrivals = PushSessions(self.mailbox, objects, self.wakes)
         self._objects = ObjectService(objects, arrivals, self.wakes, drain)
         known = cast(Any, metadata)
         self._fleet = FleetService(
             self.mailbox, arrivals, self._objects, known, self.wakes, known, drain
         )
-        self._serverappio = ServerAppIoService(
+        self._serverappio = RuntimeService(
             self.mailbox,
             arrivals,
             self._objects,
@@ -165,7 +165,7 @@ class Replica:
         """Serve a call of a node, or of the ServerApp, whose node is the SuperLink's."""
         if node_id == SUPERLINK_NODE_ID:
             caller = Caller(task_id=1, run_id=RUN, task_type="flwr-serverapp", token="t")
-            endpoint, service = self._serverappio.endpoints()[method], "ServerAppIo"
+            endpoint, service = self._serverappio.endpoints()[method], "Runtime"
         else:
             caller = Caller(node_id=node_id, signed_at=signed_at)
             endpoint, service = self._fleet.endpoints()[method], "Fleet"
@@ -304,24 +304,24 @@ class ServerApp(Client):
         def refused(object_id: str) -> None:
             raise AssertionError(f"the ServerApp was refused its object {object_id}")
 
-        async def answered(answer: appio.PushAppMessagesResponse) -> None:
+        async def answered(answer: runtime.PushAppMessagesResponse) -> None:
             assert set(answer.message_ids) == ids
             contents = {one: objects[one] for one in answer.objects_to_push}
             self.push_objects(answer.session_id, contents, lambda: self.sent.update(ids), refused)
 
-        request = appio.PushAppMessagesRequest(
+        request = runtime.PushAppMessagesRequest(
             messages_list=[one.proto for one in parcels],
             message_object_trees=[one.outgoing.tree for one in parcels],
         )
-        self.want("PushMessages", request, appio.PushAppMessagesResponse, answered)
+        self.want("PushMessages", request, runtime.PushAppMessagesResponse, answered)
 
     def pull(self, got: Callable[[common.Message], Awaitable[None]]) -> None:
-        async def answered(answer: appio.PullAppMessagesResponse) -> None:
+        async def answered(answer: runtime.PullAppMessagesResponse) -> None:
             for message in answer.messages_list:
                 await got(message)
 
-        request = appio.PullAppMessagesRequest(message_ids=sorted(self.waits_for))
-        self.want("PullMessages", request, appio.PullAppMessagesResponse, answered)
+        request = runtime.PullAppMessagesRequest(message_ids=sorted(self.waits_for))
+        self.want("PullMessages", request, runtime.PullAppMessagesResponse, answered)
 
     def confirm(self, instruction_id: str) -> None:
         self.confirming.add(instruction_id)

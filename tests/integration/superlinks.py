@@ -21,16 +21,16 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.superlink.worker import serve
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
 from tests.harness.fabs import make_fab
 
 M = TypeVar("M", bound=ProtoMessage)
 
 _MANY = 50
-"""Superlinks, of which one that answers is hardly ever the one that is asked."""
+"""Members, of which one that answers is hardly ever the one that is asked."""
 
 
 @dataclass
@@ -69,17 +69,17 @@ class Superlink:
     async def claim(self, run_id: int, **caller: Any) -> Task:
         """Claim a run's pending task as a SuperExec does."""
         pending = await self.call(
-            "ServerAppIo",
+            "Runtime",
             "PullPendingTasks",
-            appio.PullPendingTasksRequest(),
-            appio.PullPendingTasksResponse,
+            runtime.PullPendingTasksRequest(),
+            runtime.PullPendingTasksResponse,
         )
         [task] = [task for task in pending.tasks if task.run_id == run_id]
         answer = await self.call(
-            "ServerAppIo",
+            "Runtime",
             "ClaimTask",
-            appio.ClaimTaskRequest(task_id=task.task_id),
-            appio.ClaimTaskResponse,
+            runtime.ClaimTaskRequest(task_id=task.task_id),
+            runtime.ClaimTaskResponse,
             **caller,
         )
         return Task(self, task.task_id, run_id, task.type, answer.token)
@@ -148,7 +148,7 @@ class Task:
     async def call(self, method: str, request: ProtoMessage, answer: type[M], **more: Any) -> M:
         """Call a ServerAppIo RPC with this task's token."""
         return await self.superlink.call(
-            "ServerAppIo",
+            "Runtime",
             method,
             request,
             answer,
@@ -159,10 +159,10 @@ class Task:
             **more,
         )
 
-    async def pull_input(self) -> appio.PullTaskInputResponse:
+    async def pull_input(self) -> runtime.PullTaskInputResponse:
         """Start."""
         return await self.call(
-            "PullTaskInput", appio.PullTaskInputRequest(), appio.PullTaskInputResponse
+            "PullTaskInput", runtime.PullTaskInputRequest(), runtime.PullTaskInputResponse
         )
 
     async def push_output(
@@ -171,15 +171,17 @@ class Task:
         """Finish."""
         await self.call(
             "PushTaskOutput",
-            appio.PushTaskOutputRequest(sub_status=sub_status, **fields),
-            appio.PushTaskOutputResponse,
+            runtime.PushTaskOutputRequest(sub_status=sub_status, **fields),
+            runtime.PushTaskOutputResponse,
             request_id=request_id or uuid.uuid4().hex,
         )
 
     async def heartbeat(self) -> bool:
         """Send one heartbeat."""
         answer = await self.call(
-            "SendTaskHeartbeat", appio.SendTaskHeartbeatRequest(), appio.SendTaskHeartbeatResponse
+            "SendTaskHeartbeat",
+            runtime.SendTaskHeartbeatRequest(),
+            runtime.SendTaskHeartbeatResponse,
         )
         return answer.success
 

@@ -16,7 +16,7 @@ import grpc.aio
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
-from flower_nats_gateway.turnstile import PLACES
+from flower_nats_gateway.calls.body_limit import PLACES
 from tests.harness.balancer import Frames
 from tests.harness.messages import instruction
 from tests.integration.gateways import running_stack

@@ -18,12 +18,12 @@ from flwr.supercore.auth import compute_superexec_signature, derive_auth_secret
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import Outgoing
-from flower_nats.wire.methods import CONTROL, FLEET, SERVERAPPIO
+from flower_nats.wire.methods import CONTROL, FLEET, RUNTIME
 from tests.harness.clients import SuperNode
 from tests.harness.fabs import PROJECT, make_fab
 from tests.harness.messages import Parcel, instruction, parcel, reply
@@ -66,9 +66,9 @@ async def test_garbage_is_refused_by_every_method_and_ends_nothing(gateway: Gate
     for method in FLEET:
         call = gateway.call_bytes("Fleet", method.name, garbage, node.metadata())
         assert (await refusal(call))[0] in refused, method
-    for method in (*SERVERAPPIO, *(one for one in CONTROL if not one.streams)):
+    for method in (*RUNTIME, *(one for one in CONTROL if not one.streams)):
         if method.request.DESCRIPTOR.fields:
-            call = gateway.call_bytes(method.service, method.name, garbage, token)
+            call = gateway.call_bytes(method.api, method.name, garbage, token)
             code, text = await refusal(call)
             assert code in {
                 *refused,
@@ -77,7 +77,7 @@ async def test_garbage_is_refused_by_every_method_and_ends_nothing(gateway: Gate
                 Status.PERMISSION_DENIED,
                 Status.NOT_FOUND,
             }, (method, text)
-    assert (await app.call("GetNodes", appio.GetNodesRequest())).nodes[0].node_id == node.node_id
+    assert (await app.call("GetNodes", runtime.GetNodesRequest())).nodes[0].node_id == node.node_id
 
 
 async def test_fields_we_do_not_know_are_passed_on(gateway: Gateway) -> None:
@@ -190,8 +190,8 @@ async def test_unknown_things_are_named_as_unknown(gateway: Gateway) -> None:
     assert (await refusal(node.call("GetFab", fab)))[0] is Status.PERMISSION_DENIED
     stop = gateway.call("Control", "StopRun", control.StopRunRequest(run_id=12345))
     assert (await refusal(stop))[0] is Status.NOT_FOUND
-    claim = appio.ClaimTaskRequest(task_id=12345)
-    assert not (await gateway.call("ServerAppIo", "ClaimTask", claim)).HasField("token")
+    claim = runtime.ClaimTaskRequest(task_id=12345)
+    assert not (await gateway.call("Runtime", "ClaimTask", claim)).HasField("token")
 
 
 async def test_a_token_is_good_for_its_own_task_only(gateway: Gateway) -> None:
@@ -201,7 +201,7 @@ async def test_a_token_is_good_for_its_own_task_only(gateway: Gateway) -> None:
     one.token, mine = two.token, one.token
     assert (await refusal(one.push(question)))[0] is Status.INVALID_ARGUMENT
     for token in ("", "00" * 128, mine[:-1], "nonsense"):
-        call = one.call("GetNodes", appio.GetNodesRequest(), token=token)
+        call = one.call("GetNodes", runtime.GetNodesRequest(), token=token)
         assert (await refusal(call))[0] is Status.UNAUTHENTICATED
 
 
@@ -321,7 +321,7 @@ async def test_trees_that_are_no_trees_are_refused(gateway: Gateway) -> None:
     ):
         bad = Parcel(question.flwr, Outgoing(question.outgoing.message, tree), {})
         assert (await refusal(app.push(bad)))[0] is Status.INVALID_ARGUMENT
-    empty = appio.PushAppMessagesRequest()
+    empty = runtime.PushAppMessagesRequest()
     assert (await refusal(app.call("PushMessages", empty)))[0] is Status.INVALID_ARGUMENT
 
 
@@ -368,8 +368,8 @@ async def test_superexec_calls_need_the_secret_and_cannot_be_replayed(
         )
 
         def pull(metadata: list[tuple[str, str]]) -> Awaitable[Any]:
-            request = appio.PullPendingTasksRequest()
-            return gateway.call("ServerAppIo", "PullPendingTasks", request, metadata)
+            request = runtime.PullPendingTasksRequest()
+            return gateway.call("Runtime", "PullPendingTasks", request, metadata)
 
         good = sign(secret)
         assert len((await pull(good)).tasks) == 1

@@ -11,15 +11,15 @@ import grpc.aio
 import pytest
 from google.protobuf.message import Message
 
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.request_id import REQUEST_ID, new_request_id
 from tests.harness.clients import ServerApp, SuperNode
 from tests.integration.gateways import running_pair, running_stack
 
-OUTPUT = appio.PushTaskOutputRequest(sub_status="completed")
-LATE_LINES = appio.PushLogsRequest(logs=["late\n"])
+OUTPUT = runtime.PushTaskOutputRequest(sub_status="completed")
+LATE_LINES = runtime.PushLogsRequest(logs=["late\n"])
 
 
 async def test_the_last_lines_and_heartbeats_of_a_process_are_taken(
@@ -27,10 +27,10 @@ async def test_the_last_lines_and_heartbeats_of_a_process_are_taken(
 ) -> None:
     async with running_stack(nats_url, pg_dsn) as gateway:
         app = await gateway.server_app()
-        await app.call("PushLogs", appio.PushLogsRequest(logs=["in time\n"]))
+        await app.call("PushLogs", runtime.PushLogsRequest(logs=["in time\n"]))
         await app.call("PushTaskOutput", OUTPUT)
 
-        beat = await app.call("SendTaskHeartbeat", appio.SendTaskHeartbeatRequest())
+        beat = await app.call("SendTaskHeartbeat", runtime.SendTaskHeartbeatRequest())
         await app.call("PushLogs", LATE_LINES)
 
         assert beat.success
@@ -46,7 +46,7 @@ async def test_the_output_of_a_process_is_answered_by_another_gateway_if_the_fir
         metadata = [("flwr-task-token", app.token), (REQUEST_ID, new_request_id())]
 
         for gateway in (first, second):
-            await gateway.call("ServerAppIo", "PushTaskOutput", OUTPUT, metadata)
+            await gateway.call("Runtime", "PushTaskOutput", OUTPUT, metadata)
 
         assert await first.superlink.status(app.run_id) == ("finished", "completed", "")
 
@@ -58,10 +58,10 @@ async def test_a_process_that_has_finished_its_task_can_do_nothing_else(
         app = await gateway.server_app()
         await app.call("PushTaskOutput", OUTPUT)
 
-        await app.call("PushTaskOutput", appio.PushTaskOutputRequest(sub_status="failed"))
+        await app.call("PushTaskOutput", runtime.PushTaskOutputRequest(sub_status="failed"))
         assert await gateway.superlink.status(app.run_id) == ("finished", "completed", "")
-        await refused(app, "GetNodes", appio.GetNodesRequest())
-        await refused(app, "PullTaskInput", appio.PullTaskInputRequest())
+        await refused(app, "GetNodes", runtime.GetNodesRequest())
+        await refused(app, "PullTaskInput", runtime.PullTaskInputRequest())
 
 
 async def test_a_process_has_only_a_while_to_end(nats_url: str, pg_dsn: str) -> None:
@@ -81,7 +81,7 @@ async def test_a_process_whose_run_was_stopped_is_told_to_end(nats_url: str, pg_
         await gateway.call("Control", "StopRun", control.StopRunRequest(run_id=app.run_id))
 
         await refused(app, "PushLogs", LATE_LINES)
-        await refused(app, "SendTaskHeartbeat", appio.SendTaskHeartbeatRequest())
+        await refused(app, "SendTaskHeartbeat", runtime.SendTaskHeartbeatRequest())
         await refused(app, "PushTaskOutput", OUTPUT)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from tests.harness.balancer import PREFACE, Frames
 from tests.harness.clients import Metadata, ServerApp, SuperNode
@@ -42,7 +42,7 @@ class Client:
             )
             for service, address in (
                 ("Fleet", settings.fleet_api_address),
-                ("ServerAppIo", settings.serverappio_api_address),
+                ("Runtime", settings.serverappio_api_address),
                 ("Control", settings.control_api_address),
             )
         }
@@ -100,9 +100,9 @@ async def wait_for_everything(gateway: Gateway, client: Client) -> None:
     client.call("Fleet.PullObject", wanted, node.metadata())
     wanted.node.node_id = 1
     client.call("ServerAppIo.PullObject", wanted, token)
-    replies = appio.PullAppMessagesRequest(message_ids=[message_id])
+    replies = runtime.PullAppMessagesRequest(message_ids=[message_id])
     client.call("ServerAppIo.PullMessages", replies, token)
-    client.call("ServerAppIo.PullPendingTasks", appio.PullPendingTasksRequest(), [])
+    client.call("ServerAppIo.PullPendingTasks", runtime.PullPendingTasksRequest(), [])
     client.call("Control.StreamLogs", follow, [])
 
 

@@ -15,11 +15,11 @@ from flwr.app import ArrayRecord, RecordDict
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
-from flower_nats_gateway import serverappio as serverappio_service
+from flower_nats.wire import runtime_pb2 as runtime
+from flower_nats_gateway.api import runtime as runtime_api
 from tests.harness.fabs import make_fab
 from tests.harness.messages import inflate, instruction, reply
 from tests.integration.gateways import Gateway, running_gateway, running_stack
@@ -96,7 +96,7 @@ async def test_both_pulls_are_held_until_there_is_something(gateway: Gateway) ->
 async def test_replies_wait_for_one_another_but_not_for_ever(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serverappio_service, "SETTLE", 0.5)
+    monkeypatch.setattr(runtime_api, "SETTLE", 0.5)
     quick, slow, app = await gateway.node(), await gateway.node(), await gateway.server_app()
     one, two = instruction(app.run_id, quick.node_id), instruction(app.run_id, slow.node_id)
     ids = await app.send(one, two)
@@ -290,10 +290,10 @@ async def test_log_lines_are_streamed_as_they_come_and_the_stream_ends_with_the_
 
     following = asyncio.create_task(follow())
     for number in range(3):
-        await app.call("PushLogs", appio.PushLogsRequest(logs=[f"line {number}\n"]))
+        await app.call("PushLogs", runtime.PushLogsRequest(logs=[f"line {number}\n"]))
         await asyncio.sleep(0.3)
         assert len(lines) == number + 1
-    await app.call("PushTaskOutput", appio.PushTaskOutputRequest(sub_status="completed"))
+    await app.call("PushTaskOutput", runtime.PushTaskOutputRequest(sub_status="completed"))
     async with asyncio.timeout(3):
         await following
     assert lines == ["line 0\n", "line 1\n", "line 2\n"]
@@ -301,7 +301,7 @@ async def test_log_lines_are_streamed_as_they_come_and_the_stream_ends_with_the_
 
 async def test_a_stream_goes_on_from_where_it_was(gateway: Gateway) -> None:
     app = await gateway.server_app()
-    await app.call("PushLogs", appio.PushLogsRequest(logs=["one\n"]))
+    await app.call("PushLogs", runtime.PushLogsRequest(logs=["one\n"]))
     stream: Any = gateway.channels["Control"].unary_stream("/flwr.proto.Control/StreamLogs")
 
     async def first(after: float) -> control.StreamLogsResponse:
@@ -311,7 +311,7 @@ async def test_a_stream_goes_on_from_where_it_was(gateway: Gateway) -> None:
         raise AssertionError("no answer")
 
     one = await first(0.0)
-    await app.call("PushLogs", appio.PushLogsRequest(logs=["two\n"]))
+    await app.call("PushLogs", runtime.PushLogsRequest(logs=["two\n"]))
     assert (await first(one.latest_timestamp)).log_output == "two\n"
 
 

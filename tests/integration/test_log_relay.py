@@ -15,16 +15,16 @@ import pytest
 
 from flower_nats.embedded.balancer import Balancer
 from flower_nats.embedded.envoy import Api
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
-from flower_nats_gateway.logrelay import LogRelay
+from flower_nats_gateway.transports.grpc.log_relay import LogRelay
 from tests.harness.clients import ServerApp
 from tests.integration.gateways import Gateway, free_address, running_pair
 
 STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
 SECONDS = 30.0
-OUTPUT = appio.PushTaskOutputRequest(sub_status="completed")
+OUTPUT = runtime.PushTaskOutputRequest(sub_status="completed")
 
 
 @dataclass
@@ -66,7 +66,7 @@ async def front(directory: Path, nats_url: str, dsn: str) -> AsyncIterator[Front
 
 
 async def say(app: ServerApp, line: str) -> None:
-    await app.call("PushLogs", appio.PushLogsRequest(logs=[line]))
+    await app.call("PushLogs", runtime.PushLogsRequest(logs=[line]))
 
 
 async def heard(stream: Any) -> str:

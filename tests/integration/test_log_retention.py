@@ -16,9 +16,9 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.runs import Runs
-from flower_nats.superlink import parts
+from flower_nats.superlink import wiring
 from flower_nats.superlink.log_retention import LogRetention
-from flower_nats.wire import appio_pb2 as appio
+from flower_nats.wire import runtime_pb2 as runtime
 from tests.harness.clients import ServerApp
 from tests.integration.gateways import Gateway, running_stack
 
@@ -47,13 +47,13 @@ class Logs:
         """Start a run that logs."""
         app = await self.gateway.server_app()
         if lines:
-            await app.call("PushLogs", appio.PushLogsRequest(run_id=app.run_id, logs=lines))
+            await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=lines))
         return app
 
     async def age(self, app: ServerApp, days: float, *, finished: bool = True) -> None:
         """Let a run have begun, and ended, so many days ago."""
         if finished:
-            await app.call("PushTaskOutput", appio.PushTaskOutputRequest(sub_status="completed"))
+            await app.call("PushTaskOutput", runtime.PushTaskOutputRequest(sub_status="completed"))
         for statement in (
             "UPDATE run SET created_at = created_at - make_interval(secs => %(age)s) "
             "WHERE run_id = %(run)s",
@@ -117,7 +117,7 @@ async def test_the_log_of_a_run_that_ended_long_ago_is_removed_and_says_so(logs:
     assert "a\n" not in text
     assert "removed" in text and "90 days" in text and text.endswith("\n")
     assert await logs.read(recent) == "a\nb\n"
-    await long_one.call("PushTaskOutput", appio.PushTaskOutputRequest(sub_status="completed"))
+    await long_one.call("PushTaskOutput", runtime.PushTaskOutputRequest(sub_status="completed"))
     assert await logs.read(long_one) == "a\nb\n"
 
 
@@ -145,14 +145,16 @@ async def test_old_logs_are_removed_when_there_is_no_room_for_more(
 ) -> None:
     short, long = await logs.run("a\n"), await logs.run("b\n")
     for _ in range(20):
-        await long.call("PushLogs", appio.PushLogsRequest(run_id=long.run_id, logs=["c\n"]))
+        await long.call("PushLogs", runtime.PushLogsRequest(run_id=long.run_id, logs=["c\n"]))
     recent = await logs.run("d\n")
     for app in (short, long):
         await logs.age(app, DAYS + 1)
     with capture_logs() as said:
         async with full(connection), asyncio.timeout(15):
             await logs.retention().remove_logs()
-            await recent.call("PushLogs", appio.PushLogsRequest(run_id=recent.run_id, logs=["e\n"]))
+            await recent.call(
+                "PushLogs", runtime.PushLogsRequest(run_id=recent.run_id, logs=["e\n"])
+            )
 
     assert await logs.stored(short) == 0
     without = [one["run_id"] for one in said if one["event"] == "log_removed_without_notice"]
@@ -168,7 +170,7 @@ async def test_replicas_that_make_room_at_once_leave_no_lines(
 ) -> None:
     apps = [await logs.run("a\n") for _ in range(4)]
     for app in apps:
-        await app.call("PushLogs", appio.PushLogsRequest(run_id=app.run_id, logs=["b\n"]))
+        await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=["b\n"]))
         await logs.age(app, DAYS + 1)
 
     async with full(connection), asyncio.timeout(15):
@@ -182,7 +184,7 @@ async def test_replicas_that_make_room_at_once_leave_no_lines(
 async def test_a_superlink_removes_old_logs_by_itself(
     connection: Connection, nats_url: str, pg_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "_REMOVE_LOGS_EVERY", 0.2)
+    monkeypatch.setattr(wiring, "_REMOVE_LOGS_EVERY", 0.2)
     async with running_stack(nats_url, pg_dsn) as gateway:
         logs = Logs(gateway)
         old = await logs.run("a\n", "b\n")
@@ -198,5 +200,5 @@ async def test_without_a_retention_logs_stay_for_ever(gateway: Gateway) -> None:
     superlink = gateway.superlink
     for days, kept in ((0, True), (1, False)):
         settings = SuperlinkSettings(nats=(), database="", log_retention=days)
-        pieces = parts.pieces(settings, superlink.database, superlink.connection)
+        pieces = wiring.pieces(settings, superlink.database, superlink.connection)
         assert ("logs" not in {piece.name for piece in pieces}) is kept

@@ -12,8 +12,8 @@ from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
-from flower_nats.superlink import messages
-from flower_nats.superlink.messages import MessageHousekeeping
+from flower_nats.superlink import message_housekeeping
+from flower_nats.superlink.message_housekeeping import MessageHousekeeping
 from tests.harness.messages import Parcel, inflate, instruction, reply
 
 RUN, NODE = 77, 2**64 - 9
@@ -59,8 +59,8 @@ class World:
 
 @pytest.fixture
 def world(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(messages, "_YOUNG", timedelta(0))
-    monkeypatch.setattr(messages, "_KEPT", timedelta(0))
+    monkeypatch.setattr(message_housekeeping, "_YOUNG", timedelta(0))
+    monkeypatch.setattr(message_housekeeping, "_KEPT", timedelta(0))
     return World(connection)
 
 
@@ -112,7 +112,7 @@ async def test_a_session_with_missing_objects_is_left_alone_until_it_is_abandone
     await world.housekeeping.sweep()
     assert await world.mailbox.load_session(RUN, session) is not None
 
-    monkeypatch.setattr(messages, "SESSION_SECONDS", 0.0)
+    monkeypatch.setattr(message_housekeeping, "SESSION_SECONDS", 0.0)
     await world.housekeeping.sweep()
 
     assert await world.mailbox.load_session(RUN, session) is None
@@ -123,7 +123,7 @@ async def test_a_session_outlives_an_outage_in_which_nobody_could_push_to_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = await world.push(instruction(RUN, NODE, model(1.0)), leave_out=1)
-    monkeypatch.setattr(messages, "SESSION_SECONDS", 0.2)
+    monkeypatch.setattr(message_housekeeping, "SESSION_SECONDS", 0.2)
     world.heard = False
     await asyncio.sleep(0.2)
     await world.housekeeping.sweep()
@@ -132,12 +132,12 @@ async def test_a_session_outlives_an_outage_in_which_nobody_could_push_to_it(
     assert await world.mailbox.load_session(RUN, session) is not None
 
     # Nor does time count in which no pass could be made.
-    monkeypatch.setattr(messages, "_OUTAGE", 0.1)
+    monkeypatch.setattr(message_housekeeping, "_OUTAGE", 0.1)
     await asyncio.sleep(0.2)
     await world.housekeeping.sweep()
     assert await world.mailbox.load_session(RUN, session) is not None
 
-    monkeypatch.setattr(messages, "_OUTAGE", 10.0)
+    monkeypatch.setattr(message_housekeeping, "_OUTAGE", 10.0)
     await asyncio.sleep(0.2)
     await world.housekeeping.sweep()
     assert await world.mailbox.load_session(RUN, session) is None
@@ -201,7 +201,7 @@ async def test_objects_leave_when_their_messages_are_done_and_not_before(world: 
 async def test_a_straggler_keeps_its_own_objects_and_no_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(messages, "_STRAGGLER", timedelta(0))
+    monkeypatch.setattr(message_housekeeping, "_STRAGGLER", timedelta(0))
     slow = instruction(RUN, NODE, model(1.0))
     await world.deliver(slow)
     for value in range(3):

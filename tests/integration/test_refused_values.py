@@ -20,12 +20,13 @@ from flower_nats.broker import rpc
 from flower_nats.broker.connection import Connection
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
-from flower_nats_gateway import edge, forwarding
+from flower_nats_gateway.api import forwarding
+from flower_nats_gateway.transports.grpc import edge
 from tests.harness.fabs import PROJECT, make_fab
 from tests.integration.gateways import running_stack
 from tests.integration.superlinks import Node, Superlink, Task, refused, running_superlink
@@ -51,8 +52,8 @@ async def task(superlink: Superlink) -> Task:
 
 
 async def create_model(task: Task, model_ref: str) -> int:
-    request = appio.CreateTaskRequest(type="flwr-model", model_ref=model_ref)
-    return (await task.call("CreateTask", request, appio.CreateTaskResponse)).task_id
+    request = runtime.CreateTaskRequest(type="flwr-model", model_ref=model_ref)
+    return (await task.call("CreateTask", request, runtime.CreateTaskResponse)).task_id
 
 
 async def test_a_run_ends_with_its_reason_whatever_characters_that_holds(
@@ -85,8 +86,8 @@ async def test_an_event_is_told_whatever_characters_its_name_holds(
     superlink: Superlink, task: Task
 ) -> None:
     event = common.TaskEvent(event="e\x00", data='{"text": "\\u0000"}')
-    request = appio.PushTaskEventsRequest(events=[event])
-    await task.call("PushTaskEvents", request, appio.PushTaskEventsResponse)
+    request = runtime.PushTaskEventsRequest(events=[event])
+    await task.call("PushTaskEvents", request, runtime.PushTaskEventsResponse)
 
     answer = await superlink.ask("TaskEvents", run_id=task.run_id, after=0)
 
@@ -134,13 +135,13 @@ async def test_any_limit_will_do(superlink: Superlink, task: Task) -> None:
     for limit in (2**31, 2**63, 2**64 - 1):
         series = control.ListRunSeriesRequest(limit=min(limit, 2**32 - 1))
         runs = control.ListRunsRequest(limit=limit)
-        messages = appio.PullTaskMessageRequest(limit=limit)
+        messages = runtime.PullTaskMessageRequest(limit=limit)
         listed = await superlink.call(
             "Control", "ListRunSeries", series, control.ListRunSeriesResponse
         )
         assert len(listed.entries) == 1
         await superlink.call("Control", "ListRuns", runs, control.ListRunsResponse)
-        await task.call("PullTaskMessage", messages, appio.PullTaskMessageResponse)
+        await task.call("PullTaskMessage", messages, runtime.PullTaskMessageResponse)
 
 
 async def test_a_value_that_cannot_be_stored_is_refused_and_logged_once(
@@ -149,8 +150,8 @@ async def test_a_value_that_cannot_be_stored_is_refused_and_logged_once(
     async with running_stack(nats_url, pg_dsn) as gateway:
         app = await gateway.server_app()
         for request in (
-            appio.CreateTaskRequest(type="flwr-model", model_ref="a\x00b"),
-            appio.PushTaskOutputRequest(sub_status="nonsense"),
+            runtime.CreateTaskRequest(type="flwr-model", model_ref="a\x00b"),
+            runtime.PushTaskOutputRequest(sub_status="nonsense"),
         ):
             name = type(request).__name__.removesuffix("Request")
             logs = CapturingLogger()
@@ -187,8 +188,8 @@ async def test_a_text_that_is_too_long_for_an_index_is_refused(
     with refused(ErrorCode.MALFORMED_REQUEST, "cannot be stored"):
         await task.call(
             "PushTaskMessage",
-            appio.PushTaskMessageRequest(message=message),
-            appio.PushTaskMessageResponse,
+            runtime.PushTaskMessageRequest(message=message),
+            runtime.PushTaskMessageResponse,
         )
 
 
@@ -233,12 +234,12 @@ class World:
             "ListRunSeries": control.ListRunSeriesRequest(updated_before="2099-01-01T00:00:00Z"),
             "GetRunSeries": control.GetRunSeriesRequest(series_id=run.series_id),
             "StopRun": control.StopRunRequest(run_id=run.run_id),
-            "CreateTask": appio.CreateTaskRequest(type="flwr-model", model_ref="a/b"),
-            "PushTaskMessage": appio.PushTaskMessageRequest(message=message),
-            "PushTaskEvents": appio.PushTaskEventsRequest(
+            "CreateTask": runtime.CreateTaskRequest(type="flwr-model", model_ref="a/b"),
+            "PushTaskMessage": runtime.PushTaskMessageRequest(message=message),
+            "PushTaskEvents": runtime.PushTaskEventsRequest(
                 events=[common.TaskEvent(event="e", data="{}")]
             ),
-            "PushTaskOutput": appio.PushTaskOutputRequest(sub_status="failed", details="x"),
+            "PushTaskOutput": runtime.PushTaskOutputRequest(sub_status="failed", details="x"),
         }
         return sound.get(method)
 

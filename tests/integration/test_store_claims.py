@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from flower_nats.store.answers import drop_old_answers, once
 from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.idempotency import drop_old_answers, once
 from flower_nats.store.leases import Leases
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flower_nats.broker import subjects
 from flower_nats.broker.hints import Wakes
 from flower_nats.model.errors import ErrorCode
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
 from tests.integration.superlinks import Node, Superlink, refused, running_superlink
 
 
@@ -246,12 +246,12 @@ async def test_the_serverapp_sees_the_nodes_that_are_online(superlink: Superlink
     await deactivate(offline)
     task = await superlink.running_task()
 
-    answer = await task.call("GetNodes", appio.GetNodesRequest(), appio.GetNodesResponse)
+    answer = await task.call("GetNodes", runtime.GetNodesRequest(), runtime.GetNodesResponse)
 
     assert [node.node_id for node in answer.nodes] == [online.node_id]
     task.task_type = "flwr-simulation"
     with refused(ErrorCode.NOT_A_SERVERAPP_TASK):
-        await task.call("GetNodes", appio.GetNodesRequest(), appio.GetNodesResponse)
+        await task.call("GetNodes", runtime.GetNodesRequest(), runtime.GetNodesResponse)
 
 
 async def test_heartbeats_come_in_batches_and_bring_nodes_back(superlink: Superlink) -> None:

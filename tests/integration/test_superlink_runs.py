@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.wire import appio_pb2 as appio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import runtime_pb2 as runtime
 from tests.harness.fabs import PROJECT, make_fab
 from tests.integration.superlinks import Superlink, refused, running_superlink
 
@@ -174,10 +174,10 @@ async def test_a_stop_that_a_gateway_has_to_repeat_is_still_a_success(
 async def test_a_task_is_claimed_by_one_superexec(superlink: Superlink) -> None:
     run = await superlink.start_run()
     pending = await superlink.call(
-        "ServerAppIo",
+        "Runtime",
         "PullPendingTasks",
-        appio.PullPendingTasksRequest(),
-        appio.PullPendingTasksResponse,
+        runtime.PullPendingTasksRequest(),
+        runtime.PullPendingTasksResponse,
     )
     [task] = pending.tasks
     assert (task.run_id, task.type, task.status.status) == (
@@ -189,10 +189,10 @@ async def test_a_task_is_claimed_by_one_superexec(superlink: Superlink) -> None:
     answers = await asyncio.gather(
         *(
             superlink.call(
-                "ServerAppIo",
+                "Runtime",
                 "ClaimTask",
-                appio.ClaimTaskRequest(task_id=task.task_id),
-                appio.ClaimTaskResponse,
+                runtime.ClaimTaskRequest(task_id=task.task_id),
+                runtime.ClaimTaskResponse,
             )
             for _ in range(6)
         )
@@ -207,10 +207,10 @@ async def test_a_claim_whose_answer_was_lost_or_that_comes_late_has_the_same_tok
     run = await superlink.start_run()
     task = await superlink.claim(run.run_id, request_id="one claim")
     again = await superlink.call(
-        "ServerAppIo",
+        "Runtime",
         "ClaimTask",
-        appio.ClaimTaskRequest(task_id=task.task_id),
-        appio.ClaimTaskResponse,
+        runtime.ClaimTaskRequest(task_id=task.task_id),
+        runtime.ClaimTaskResponse,
         request_id="one claim",
     )
 

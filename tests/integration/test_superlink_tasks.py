@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_nats.model.errors import ErrorCode
-from flower_nats.superlink.serverappio_tasks import _is_json_object
-from flower_nats.wire import appio_pb2 as appio
+from flower_nats.superlink.runtime_tasks import _is_json_object
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import runtime_pb2 as runtime
 from tests.integration.superlinks import Superlink, Task, refused, running_superlink
 
 
@@ -36,7 +36,7 @@ async def create(task: Task, **fields: str) -> int:
     request_id = fields.pop("request_id", uuid.uuid4().hex)
     fields = {"type": "flwr-model", "model_ref": "some/model", **fields}
     answer = await task.call(
-        "CreateTask", appio.CreateTaskRequest(**fields), appio.CreateTaskResponse,
+        "CreateTask", runtime.CreateTaskRequest(**fields), runtime.CreateTaskResponse,
         request_id=request_id,
     )  # fmt: skip
     return answer.task_id
@@ -59,14 +59,14 @@ def message(src: Task, dst: int, **changes: object) -> common.Message:
 
 
 async def send(src: Task, sent: common.Message) -> str:
-    request = appio.PushTaskMessageRequest(message=sent)
-    answer = await src.call("PushTaskMessage", request, appio.PushTaskMessageResponse)
+    request = runtime.PushTaskMessageRequest(message=sent)
+    answer = await src.call("PushTaskMessage", request, runtime.PushTaskMessageResponse)
     return answer.message_id
 
 
 async def receive(task: Task, **fields: int) -> list[common.Message]:
-    request = appio.PullTaskMessageRequest(**fields)
-    answer = await task.call("PullTaskMessage", request, appio.PullTaskMessageResponse)
+    request = runtime.PullTaskMessageRequest(**fields)
+    answer = await task.call("PullTaskMessage", request, runtime.PullTaskMessageResponse)
     return list(answer.messages)
 
 
@@ -186,8 +186,8 @@ async def test_events_are_read_in_order_from_where_one_was(
 ) -> None:
     async def push(*names: str, data: str = "{}") -> None:
         events = [common.TaskEvent(event=name, data=data) for name in names]
-        request = appio.PushTaskEventsRequest(events=events)
-        await task.call("PushTaskEvents", request, appio.PushTaskEventsResponse)
+        request = runtime.PushTaskEventsRequest(events=events)
+        await task.call("PushTaskEvents", request, runtime.PushTaskEventsResponse)
 
     async def read(after: int) -> tuple[list[common.TaskEvent], bool]:
         answer = await superlink.ask("TaskEvents", run_id=task.run_id, after=after)
@@ -216,10 +216,10 @@ async def test_usage_is_recorded_once_however_often_a_gateway_asks(
     superlink: Superlink, task: Task
 ) -> None:
     usage = common.TaskUsage(usage_type="model", input_tokens=5, provider="somebody")
-    request = appio.RecordTaskUsageRequest(task_usage=usage)
+    request = runtime.RecordTaskUsageRequest(task_usage=usage)
     for _ in range(2):
         await task.call(
-            "RecordTaskUsage", request, appio.RecordTaskUsageResponse, request_id="one call"
+            "RecordTaskUsage", request, runtime.RecordTaskUsageResponse, request_id="one call"
         )
 
     [row] = await superlink.database.fetch_all("SELECT * FROM task_usage")
@@ -234,7 +234,7 @@ async def test_automations_and_connectors_are_refused(task: Task) -> None:
             "StartAutomation", control.StartAutomationRequest(), control.StartAutomationResponse
         )
     with refused(ErrorCode.CONNECTOR_NOT_FOUND):
-        await task.call("GetConnector", appio.GetConnectorRequest(), appio.GetConnectorResponse)
+        await task.call("GetConnector", runtime.GetConnectorRequest(), runtime.GetConnectorResponse)
 
 
 @given(st.one_of(st.text('{}[]":,a1 ', max_size=12), st.just("[" * 10_000), st.just('{"a": NaN}')))

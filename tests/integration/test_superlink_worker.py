@@ -18,7 +18,7 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.model.errors import ErrorCode
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
-from flower_nats.superlink.parts import handlers
+from flower_nats.superlink.wiring import handlers
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
 from tests.integration.superlinks import (
@@ -35,12 +35,12 @@ SERVED_BY_GATEWAYS = {
     ("Fleet", "PushObject"),
     ("Fleet", "PullObject"),
     ("Fleet", "ConfirmMessageReceived"),
-    ("ServerAppIo", "PushObject"),
-    ("ServerAppIo", "PullObject"),
-    ("ServerAppIo", "ConfirmMessageReceived"),
-    ("ServerAppIo", "PushLogs"),
-    ("ServerAppIo", "PushMessages"),
-    ("ServerAppIo", "PullMessages"),
+    ("Runtime", "PushObject"),
+    ("Runtime", "PullObject"),
+    ("Runtime", "ConfirmMessageReceived"),
+    ("Runtime", "PushLogs"),
+    ("Runtime", "PushMessages"),
+    ("Runtime", "PullMessages"),
     ("Control", "StreamLogs"),
     ("Control", "StreamRunEvents"),
 }

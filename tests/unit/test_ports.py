@@ -12,7 +12,7 @@ from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.ports import free_ports, is_free
 from flower_nats.settings import GatewaySettings
 from flower_nats_cli.addresses import claim_addresses, split_address
-from flower_nats_cli.edges import edges
+from flower_nats_cli.placement import edges
 
 
 @pytest.fixture

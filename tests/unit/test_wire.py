@@ -15,10 +15,10 @@ from google.protobuf.descriptor import (
     ServiceDescriptor,
 )
 
-from flower_nats.wire import appio_pb2, common_pb2, control_pb2, fleet_pb2
-from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, SERVERAPPIO, Method
+from flower_nats.wire import common_pb2, control_pb2, fleet_pb2, runtime_pb2
+from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME, Method
 
-OURS = (common_pb2, fleet_pb2, appio_pb2, control_pb2)
+OURS = (common_pb2, fleet_pb2, runtime_pb2, control_pb2)
 
 # How a field is written, by its type (protobuf's encoding): what differs here cannot be read.
 VARINT, FIXED64, LENGTH, FIXED32 = range(4)
@@ -99,9 +99,9 @@ def stock_services() -> dict[str, ServiceDescriptor]:
     }
 
 
-@pytest.mark.parametrize("methods", [FLEET, SERVERAPPIO, CONTROL], ids=lambda m: m[0].service)
+@pytest.mark.parametrize("methods", [FLEET, RUNTIME, CONTROL], ids=lambda m: m[0].api)
 def test_every_rpc_of_stock_is_in_the_table_and_no_other(methods: tuple[Method, ...]) -> None:
-    stock = stock_services()[methods[0].service].methods_by_name
+    stock = stock_services()[methods[0].grpc_services[0]].methods_by_name
 
     assert {method.name for method in methods} == set(stock)
     for method in methods:
@@ -113,4 +113,4 @@ def test_every_rpc_of_stock_is_in_the_table_and_no_other(methods: tuple[Method, 
 
 
 def test_the_table_has_no_rpc_twice() -> None:
-    assert len(BY_NAME) == len(FLEET) + len(SERVERAPPIO) + len(CONTROL)
+    assert len(BY_NAME) == len(FLEET) + len(RUNTIME) + len(CONTROL)

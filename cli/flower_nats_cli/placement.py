@@ -1,0 +1,91 @@
+"""Who listens where: one gateway on the addresses of the APIs, or several behind a balancer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from flower_nats.embedded.envoy import Api
+from flower_nats.embedded.ports import free_ports
+from flower_nats.settings import GatewaySettings, TlsFiles
+from flower_nats_cli.addresses import LOOPBACK, join_address
+from flower_nats_gateway.transports.grpc.log_relay import LogRelay
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The gateways of one machine and what is in front of them."""
+
+    gateways: Sequence[GatewaySettings]
+    """Settings of each gateway."""
+
+    balanced: Sequence[Api]
+    """What a balancer serves; nothing where there is none."""
+
+    log_relay: LogRelay | None = None
+    """What serves log streams beside the balancer, if there is one."""
+
+
+def edges(public: GatewaySettings, replicas: int) -> Edges:
+    """Place `replicas` gateways so that clients find them at the addresses in `public`."""
+    if replicas == 1:
+        return Edges([public], [])
+    gateways = [_private(public) for _ in range(replicas)]
+    relay, relayed = (join_address(LOOPBACK, port) for port in free_ports(2))
+    control = Api("control", *_both(public, gateways, "control_api_address"), public.tls)
+    apis = [
+        Api("serverappio", *_both(public, gateways, "serverappio_api_address"), public.appio_tls),
+        Api("fleet", *_both(public, gateways, "fleet_api_address"), public.tls),
+        *control.with_log_relay(relay, relayed),
+    ]
+    if public.health_server_address is not None:
+        apis.append(Api("health", public.health_server_address, apis[0].gateways, None))
+    return Edges(gateways, apis, LogRelay(relay, gateways=relayed))
+
+
+def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
+    """Return the flags that make `flower-nats gateway` listen as these settings say."""
+    flags = ["--serverappio-api-address", gateway.serverappio_api_address]
+    flags += ["--fleet-api-address", gateway.fleet_api_address]
+    flags += ["--control-api-address", gateway.control_api_address]
+    if gateway.health_server_address is not None:
+        flags += ["--health-server-address", gateway.health_server_address]
+    if balanced:
+        flags += ["--tls-terminated"]
+    elif gateway.tls is None:
+        flags += ["--insecure"]
+    else:
+        flags += _tls_flags("--ssl", gateway.tls)
+    if gateway.appio_tls is not None:
+        flags += _tls_flags("--appio-ssl", gateway.appio_tls)
+    if gateway.enable_supernode_auth:
+        flags += ["--enable-supernode-auth"]
+    return flags
+
+
+def _private(public: GatewaySettings) -> GatewaySettings:
+    """Return settings for a gateway on free ports of the loopback interface, in the clear."""
+    serverappio, fleet, control = (join_address(LOOPBACK, port) for port in free_ports(3))
+    return replace(
+        public,
+        serverappio_api_address=serverappio,
+        fleet_api_address=fleet,
+        control_api_address=control,
+        health_server_address=None,
+        tls=None,
+        appio_tls=None,
+    )
+
+
+def _both(
+    public: GatewaySettings, gateways: Sequence[GatewaySettings], address: str
+) -> tuple[str, list[str]]:
+    return getattr(public, address), [getattr(gateway, address) for gateway in gateways]
+
+
+def _tls_flags(prefix: str, files: TlsFiles) -> list[str]:
+    return [
+        *(f"{prefix}-certfile", str(files.certificate)),
+        *(f"{prefix}-keyfile", str(files.key)),
+        *(f"{prefix}-ca-certfile", str(files.ca_certificate)),
+    ]

@@ -1,0 +1,175 @@
+"""What gateways ask superlinks: who is calling, what state things are in, and to note what is.
+
+Questions and answers are maps of plain values (msgpack).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flower_nats.broker.connection import Connection
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.states import NodeStatus, Status
+from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.idempotency import once
+from flower_nats.store.nodes import Nodes
+from flower_nats.store.nonces import Nonces
+from flower_nats.store.replicas import Replicas
+from flower_nats.store.runs import Runs, Usage
+from flower_nats.store.task_events import Events
+from flower_nats.store.tasks import Tasks
+from flower_nats.superlink.codecs import InternalHandler
+from flower_nats.superlink.convert import event_to_wire
+from flower_nats.superlink.status_report import StatusReport
+
+log = get_logger(__name__)
+
+Map = Mapping[str, Any]
+
+_EVENTS_AT_ONCE = 500
+
+
+class GatewayQuestions:
+    """Serves gateways and `flower-nats status`."""
+
+    def __init__(self, database: Database, connection: Connection, *, supernode_auth: bool) -> None:
+        self._database = database
+        self._supernode_auth = supernode_auth
+        self._overview = StatusReport(database, connection)
+        self._nodes = Nodes(database)
+        self._runs = Runs(database)
+        self._tasks = Tasks(database)
+        self._events = Events(database)
+        self._nonces = Nonces(database)
+        self._replicas = Replicas(database)
+
+    def handlers(self) -> Mapping[str, InternalHandler]:
+        """Return the handler of each internal RPC."""
+        return {
+            "ResolveNode": self.resolve_node,
+            "ResolveToken": self.resolve_token,
+            "RunState": self.run_state,
+            "CheckNodes": self.check_nodes,
+            "Heartbeats": self.heartbeats,
+            "ReserveNonce": self.reserve_nonce,
+            "Usage": self.usage,
+            "TaskEvents": self.task_events,
+            "Announce": self.announce,
+            "Leave": self.leave,
+            "Status": self.status,
+        }
+
+    async def resolve_node(self, question: Map, caller: Caller) -> Map:
+        """{public_key} -> {node_id, registered_by_account, left}: None, False where there is nothing.
+
+        That is, without a node_id, a key that is unknown or unregistered, or, with SuperNode
+        authentication, one that no account has registered. A gateway that is the only one to
+        authenticate decides for itself. `left` is the id of a node that was unregistered just now.
+        """
+        node = await self._nodes.resolve(question["public_key"])
+        if node is None or (self._supernode_auth and not node.registered_by_account):
+            return {"node_id": None, "registered_by_account": False, "left": None}
+        if node.has_left:
+            return {"node_id": None, "registered_by_account": False, "left": node.node_id}
+        return {
+            "node_id": node.node_id,
+            "registered_by_account": node.registered_by_account,
+            "left": None,
+        }
+
+    async def resolve_token(self, question: Map, caller: Caller) -> Map:
+        """{token} -> {task: {task_id, run_id, type, finished}}: None for a token not valid (now).
+
+        `finished` is a task that has finished itself, and whose process is ending.
+        """
+        task = await self._tasks.by_token(question["token"])
+        if task is None:
+            return {"task": None}
+        return {
+            "task": {
+                "task_id": task.task_id,
+                "run_id": task.run_id,
+                "type": task.type,
+                "finished": task.status is Status.FINISHED,
+            }
+        }
+
+    async def run_state(self, question: Map, caller: Caller) -> Map:
+        """{run_id} -> {status, sub_status, details}: status None for an unknown run."""
+        run = await self._runs.get(question["run_id"])
+        if run is None:
+            return {"status": None, "sub_status": "", "details": ""}
+        return {"status": str(run.status), "sub_status": run.sub_status, "details": run.details}
+
+    async def check_nodes(self, question: Map, caller: Caller) -> Map:
+        """{run_id, node_ids} -> {online, offline}: others cannot get messages of this run."""
+        statuses: dict[int, str] = {}
+        if await self._runs.statuses([question["run_id"]]):
+            statuses = await self._nodes.statuses(question["node_ids"])
+        return {
+            str(wanted): [node_id for node_id, status in statuses.items() if status == wanted]
+            for wanted in (NodeStatus.ONLINE, NodeStatus.OFFLINE)
+        }
+
+    async def heartbeats(self, question: Map, caller: Caller) -> Map:
+        """{beats: [[node_id, interval_s], …], gateway} -> {unknown}: ids not registered (now)."""
+        beats = [(node_id, float(interval)) for node_id, interval in question["beats"]]
+        if not beats:
+            return {"unknown": []}
+        return {"unknown": sorted(await self._nodes.heartbeats(beats, question.get("gateway")))}
+
+    async def reserve_nonce(self, question: Map, caller: Caller) -> Map:
+        """{namespace, nonce, expires_at, holder} -> {reserved}: False if another has used it.
+
+        `holder` is the same when a gateway has to ask again.
+        """
+        reserved = await self._nonces.reserve(
+            question["namespace"], question["nonce"], question["expires_at"], question["holder"]
+        )
+        return {"reserved": reserved}
+
+    async def usage(self, question: Map, caller: Caller) -> Map:
+        """{runs: [[run_id, bytes_sent, bytes_recv, clientapp_runtime_s], …]} -> {}: adds up."""
+        used = [Usage(*entry) for entry in question["runs"]]
+
+        async def add(transaction: Transaction) -> bytes:
+            await Runs(transaction).add_usage(used)
+            return b""
+
+        if used:
+            await once(self._database, caller.request_id, add)
+        return {}
+
+    async def task_events(self, question: Map, caller: Caller) -> Map:
+        """{run_id, after} -> {events, finished}: `finished` when no more can follow these."""
+        # The state is read first: what a finished run has told is all there when it is read after.
+        run = await self._runs.get(question["run_id"])
+        if run is None:
+            raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"there is no run {question['run_id']}")
+        events = await self._events.after(run.run_id, question["after"], _EVENTS_AT_ONCE)
+        return {
+            "events": [event_to_wire(event).SerializeToString() for event in events],
+            "finished": run.status is Status.FINISHED and len(events) < _EVENTS_AT_ONCE,
+        }
+
+    async def announce(self, question: Map, caller: Caller) -> Map:
+        """{kind, id, since} -> {}: a replica lives; from a gateway, also that we can be heard."""
+        kind, replica_id = question["kind"], question["id"]
+        away = await self._replicas.announce(kind, replica_id, question["since"])
+        if away:
+            log.warning("gateway_was_away", gateway=replica_id, seconds=round(away, 1))
+        if kind == "gateway":
+            deaf = await self._replicas.heard()
+            if deaf:
+                log.warning("deadlines_moved", seconds=round(deaf, 1))
+        return {}
+
+    async def leave(self, question: Map, caller: Caller) -> Map:
+        """{kind, id} -> {}: a replica ends."""
+        await self._replicas.leave(question["kind"], question["id"])
+        return {}
+
+    async def status(self, question: Map, caller: Caller) -> Map:
+        """{} -> {runs, nodes, replicas, durability}: for `flower-nats status`."""
+        return await self._overview.report()

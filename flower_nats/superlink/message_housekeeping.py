@@ -1,0 +1,273 @@
+"""Housekeeping of what is in flight: what gateways leave behind, or cannot know.
+
+Each pass looks at everything in flight and mends what it finds; two passes at once, on two replicas,
+do no harm. What it mends:
+
+- an instruction whose node is gone gets an error reply;
+- what is left of a run that is not running any more is dropped;
+- a push session whose objects are all there, but whose gateway died before it put the messages out,
+  is completed; one that nobody has pushed to for `SESSION_SECONDS` in which we could be heard is
+  dropped;
+- objects that no session needs are collected.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from flower_nats.broker.error_replies import ErrorReplies
+from flower_nats.broker.in_flight import InFlight, Session, as_moment
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.objects import Objects
+from flower_nats.broker.subjects import InstructionKey
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import Unavailable
+from flower_nats.wire.messages import Outgoing
+
+log = get_logger(__name__)
+
+SESSION_SECONDS = 180.0
+"""Seconds without a further object after which a push session is dropped (flwr 1.33
+OBJECT_PUSH_SESSION_TTL_SECONDS)."""
+
+_YOUNG = timedelta(seconds=3)
+"""Age below which an open session is left to its gateway."""
+
+_KEPT = timedelta(seconds=5)
+"""Age below which objects are kept in any case, and by how much older ones than a session's are kept
+for it: more than a session's own objects may be older than itself."""
+
+_LOOK_EVERY = 30.0
+"""Seconds between two looks for objects of runs with nothing in flight: a gateway that was stopped may
+store one after all else of its run is gone."""
+
+_STRAGGLER = timedelta(seconds=20)
+"""Age of the oldest session from which its run's objects are collected one by one: below it, the
+objects stored before that session are dropped in one go."""
+
+_ERRORS_AT_ONCE = 16
+
+_OUTAGE = 10.0
+"""Seconds between two whole passes from which clients may not have been able to push in between."""
+
+Statuses = Callable[[Sequence[int]], Awaitable[Mapping[int, str]]]
+"""Looks up the status of nodes or runs by id; one that does not exist is left out."""
+
+
+class MessageHousekeeping:
+    """Mends what is in flight, pass by pass."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        objects: Objects,
+        node_statuses: Statuses,
+        run_statuses: Statuses,
+        is_heard: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """`is_heard` says whether what clients send reaches the runtime just now."""
+        self._mailbox = mailbox
+        self._objects = objects
+        self._error_replies = ErrorReplies(mailbox, objects)
+        self._node_statuses = node_statuses
+        self._run_statuses = run_statuses
+        self._uptime = _Uptime(is_heard)
+        self._sessions: dict[tuple[int, str], Session] = {}
+        self._with_objects: set[int] = set()
+        self._looked_at: float | None = None
+
+    async def sweep(self) -> None:
+        """Make one pass. Raises `Unavailable` if a server is out of reach."""
+        await self._uptime.begin_pass()
+        await self._look_for_objects()
+        # Before the look: what a session that begins after the look stores lies beyond it.
+        horizon = await self._objects.horizon(as_moment(datetime.now(UTC) - _KEPT))
+        flights = await self._mailbox.in_flight()
+        runs = {*flights, *self._with_objects}
+        statuses = await self._run_statuses(sorted(runs)) if runs else {}
+        over = {run_id for run_id in runs if statuses.get(run_id) != "running"}
+        for run_id in over:
+            await _one(run_id, self._mailbox.end_run(run_id))
+        flights = {run_id: flight for run_id, flight in flights.items() if run_id not in over}
+        await self._answer_for_lost_nodes(flights)
+        for run_id, flight in flights.items():
+            await _one(run_id, self._mend_sessions(run_id, flight))
+        for run_id in runs - over:
+            await _one(run_id, self._collect(run_id, flights.get(run_id, InFlight()), horizon))
+        self._with_objects = set(flights)
+        self._forget_sessions(flights)
+        self._uptime.end_pass()
+
+    async def _look_for_objects(self) -> None:
+        if self._looked_at is None or time.monotonic() - self._looked_at > _LOOK_EVERY:
+            self._with_objects |= await self._objects.runs()
+            self._looked_at = time.monotonic()
+
+    # Instructions
+
+    async def _answer_for_lost_nodes(self, flights: Mapping[int, InFlight]) -> None:
+        waiting = [key for flight in flights.values() for key in flight.instructions.values()]
+        nodes = sorted({key.node_id for key in waiting})
+        statuses = await self._node_statuses(nodes) if nodes else {}
+        lost = [key for key in waiting if statuses.get(key.node_id) != "online"]
+        limit = asyncio.Semaphore(_ERRORS_AT_ONCE)
+
+        async def answer(key: InstructionKey) -> None:
+            async with limit:
+                await _one(key.run_id, self._answer_for_lost_node(key, flights[key.run_id]))
+
+        await asyncio.gather(*(answer(key) for key in lost))
+
+    async def _answer_for_lost_node(self, key: InstructionKey, flight: InFlight) -> None:
+        if key.message_id in flight.replies:
+            # Its gateway died between accepting the reply and this.
+            await self._mailbox.end_instruction(key.run_id, key.message_id)
+            return
+        found = await self._mailbox.find_instruction(key.run_id, key.node_id, key.message_id)
+        if found is None:
+            return
+        given = await self._error_replies.end(key.run_id, found.outgoing.metadata)
+        if given is not None:
+            log.info("node_unavailable", run_id=key.run_id, node_id=key.node_id)
+
+    # Push sessions
+
+    async def _mend_sessions(self, run_id: int, flight: InFlight) -> None:
+        for session_id in flight.spent_sessions:
+            if not await self._has_replies(run_id, session_id, flight):
+                await self._mailbox.close_session(run_id, session_id)
+        open_sessions = [await self._session(run_id, one) for one in flight.unfinished_sessions]
+        old = [one for one in open_sessions if one and _age(one.opened_at) > _YOUNG]
+        present = await self._objects.ids(run_id) if old else set()
+        for session in old:
+            await self._mend_session(session, present)
+
+    async def _has_replies(self, run_id: int, session_id: str, flight: InFlight) -> bool:
+        """Return whether a reply to an instruction of the session awaits its confirmation.
+
+        Until then its ServerApp may not know that all of the session has arrived, and ask again.
+        """
+        session = await self._session(run_id, session_id)
+        outgoing = session.outgoing if session else ()
+        return any(one.metadata.message_id in flight.replies for one in outgoing)
+
+    async def _mend_session(self, session: Session, present: set[str]) -> None:
+        wanted = _ids(session.outgoing)
+        if wanted <= present and await self._has_all(session, wanted):
+            log.info("session_completed", run_id=session.run_id, session_id=session.session_id)
+            await self._put_out(session)
+        elif await self._is_abandoned(session, wanted & present):
+            log.info("session_dropped", run_id=session.run_id, session_id=session.session_id)
+            await self._mailbox.close_session(session.run_id, session.session_id)
+
+    async def _has_all(self, session: Session, wanted: Iterable[str]) -> bool:
+        """Return whether all objects are the session's own, and not left from before."""
+        found = await asyncio.gather(
+            *(
+                self._objects.stored_since(session.run_id, one, session.objects_since)
+                for one in wanted
+            )
+        )
+        return all(found)
+
+    async def _is_abandoned(self, session: Session, stored: Iterable[str]) -> bool:
+        quiet = timedelta(seconds=SESSION_SECONDS)
+        if _age(session.opened_at) < quiet or self._uptime.span() < quiet:
+            return False
+        since = as_moment(datetime.now(UTC) - quiet)
+        for object_id in stored:
+            if await self._objects.stored_since(session.run_id, object_id, since):
+                return False
+        return True
+
+    async def _put_out(self, session: Session) -> None:
+        replies = [one for one in session.outgoing if one.metadata.reply_to_message_id]
+        for one in replies:
+            await self._mailbox.accept_reply(session.run_id, session.session_id, one)
+        if not replies:
+            for one in session.outgoing:
+                await self._mailbox.release(session.session_id, one)
+            await self._mailbox.mark_released(session.run_id, session.session_id)
+
+    # Objects
+
+    async def _collect(self, run_id: int, flight: InFlight, horizon: int) -> None:
+        needed = flight.sessions - flight.spent_sessions
+        if not needed:
+            await self._objects.collect_all(run_id, horizon)
+            return
+        found = [await self._session(run_id, one) for one in sorted(needed)]
+        sessions = [session for session in found if session is not None]
+        if len(sessions) < len(found):
+            # One was closed meanwhile: the next pass sees clearly.
+            return
+        oldest = min(session.opened_at for session in sessions)
+        before = as_moment(datetime.fromisoformat(oldest) - _KEPT)
+        await self._objects.collect_before(run_id, before, horizon)
+        if _age(oldest) > _STRAGGLER:
+            await self._collect_exactly(run_id, sessions, horizon)
+
+    async def _collect_exactly(
+        self, run_id: int, sessions: Iterable[Session], horizon: int
+    ) -> None:
+        needed = {one for session in sessions for one in _ids(session.outgoing)}
+        for object_id in await self._objects.ids(run_id) - needed:
+            await self._objects.collect_one(run_id, object_id, horizon)
+
+    async def _session(self, run_id: int, session_id: str) -> Session | None:
+        """Read a session once: its record never changes."""
+        key = (run_id, session_id)
+        known = self._sessions.get(key)
+        if known is None:
+            known = await self._mailbox.load_session(run_id, session_id)
+            if known is not None:
+                self._sessions[key] = known
+        return known
+
+    def _forget_sessions(self, flights: Mapping[int, InFlight]) -> None:
+        self._sessions = {
+            (run_id, session_id): session
+            for (run_id, session_id), session in self._sessions.items()
+            if run_id in flights and session_id in flights[run_id].sessions
+        }
+
+
+class _Uptime:
+    """For how long clients could reach the runtime without a break, as far as this replica knows."""
+
+    def __init__(self, is_heard: Callable[[], Awaitable[bool]]) -> None:
+        self._is_heard = is_heard
+        self._since = self._begun = self._last_whole = time.monotonic()
+
+    async def begin_pass(self) -> None:
+        """Look for an outage: no whole pass was made for a while, or nobody is heard."""
+        self._begun = time.monotonic()
+        if self._begun - self._last_whole > _OUTAGE or not await self._is_heard():
+            self._since = time.monotonic()
+
+    def end_pass(self) -> None:
+        """Note that the pass that was begun last is whole."""
+        self._last_whole = self._begun
+
+    def span(self) -> timedelta:
+        """Return how long there was no outage."""
+        return timedelta(seconds=time.monotonic() - self._since)
+
+
+async def _one(run_id: int, work: Awaitable[None]) -> None:
+    """Mend a run; one that cannot be mended must not keep the others from it."""
+    try:
+        await work
+    except Unavailable:
+        raise
+    except Exception:
+        log.exception("run_not_mended", run_id=run_id)
+
+
+def _ids(outgoing: Iterable[Outgoing]) -> set[str]:
+    return {object_id for one in outgoing for object_id in one.object_ids}
+
+
+def _age(moment: str) -> timedelta:
+    return datetime.now(UTC) - datetime.fromisoformat(moment)

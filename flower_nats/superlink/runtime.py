@@ -1,0 +1,167 @@
+"""The ServerAppIo API as far as it is about tasks: what SuperExecs and ServerApps ask for.
+
+Messages, objects and logs go through the gateway without a superlink in between.
+"""
+
+from collections.abc import Mapping
+
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.states import SubStatus
+from flower_nats.model.task import Finished, TaskType
+from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.fabs import Fabs
+from flower_nats.store.idempotency import once
+from flower_nats.store.nodes import Nodes
+from flower_nats.store.runs import Runs, Usage
+from flower_nats.store.series import SeriesStore
+from flower_nats.store.tasks import Tasks
+from flower_nats.superlink.codecs import ProtoHandler
+from flower_nats.superlink.convert import fab_to_wire, run_to_wire, task_to_wire
+from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import runtime_pb2 as runtime
+
+log = get_logger(__name__)
+
+
+class RuntimeApi:
+    """Serves SuperExecs, which claim tasks, and the processes that they start for them."""
+
+    def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
+        self._database = database
+        self._lifecycle = lifecycle
+        self._tasks = Tasks(database)
+        self._runs = Runs(database)
+        self._fabs = Fabs(database)
+        self._series = SeriesStore(database)
+        self._nodes = Nodes(database)
+
+    def handlers(self) -> Mapping[str, ProtoHandler]:
+        """Return the handler of each RPC served here."""
+        return {
+            "PullPendingTasks": self.pull_pending_tasks,
+            "ClaimTask": self.claim_task,
+            "GetRun": self.get_run,
+            "SendTaskHeartbeat": self.send_task_heartbeat,
+            "PullTaskInput": self.pull_task_input,
+            "PushTaskOutput": self.push_task_output,
+            "GetNodes": self.get_nodes,
+        }
+
+    async def pull_pending_tasks(
+        self, request: runtime.PullPendingTasksRequest, caller: Caller
+    ) -> runtime.PullPendingTasksResponse:
+        """Return the tasks that nobody has claimed, oldest first."""
+        tasks = await self._tasks.pending()
+        return runtime.PullPendingTasksResponse(tasks=[task_to_wire(task) for task in tasks])
+
+    async def claim_task(
+        self, request: runtime.ClaimTaskRequest, caller: Caller
+    ) -> runtime.ClaimTaskResponse:
+        """Claim a pending task; no token comes back if it is not pending."""
+        claimed = await self._tasks.claim(request.task_id, caller.request_id, caller.gateway)
+        if claimed is None:
+            return runtime.ClaimTaskResponse()
+        task, token = claimed
+        log.info("task_claimed", **task.log_context())
+        await self._lifecycle.run_changed(task.run_id)
+        return runtime.ClaimTaskResponse(token=token)
+
+    async def get_run(self, request: common.GetRunRequest, caller: Caller) -> common.GetRunResponse:
+        """Return a run; empty if there is none, or for a task that asks for a run not its own."""
+        if caller.run_id is not None and caller.run_id != request.run_id:
+            return common.GetRunResponse()
+        run = await self._runs.get(request.run_id)
+        return common.GetRunResponse(run=None if run is None else run_to_wire(run))
+
+    async def send_task_heartbeat(
+        self, request: runtime.SendTaskHeartbeatRequest, caller: Caller
+    ) -> runtime.SendTaskHeartbeatResponse:
+        """Note that a task lives; `success=false` interrupts its process, unless it is ending."""
+        task_id, token = authenticated(caller)
+        lives = await self._tasks.heartbeat(task_id, token, caller.gateway)
+        return runtime.SendTaskHeartbeatResponse(
+            success=lives or await self._tasks.by_token(token) is not None
+        )
+
+    async def pull_task_input(
+        self, request: runtime.PullTaskInputRequest, caller: Caller
+    ) -> runtime.PullTaskInputResponse:
+        """Start a task and return what it works on; the same again for as long as it runs."""
+        task_id, token = authenticated(caller)
+        task = await self._tasks.activate(task_id, token, caller.gateway)
+        run = None if task is None else await self._runs.get(task.run_id)
+        fab = None if run is None else await self._fabs.get(run.fab_hash)
+        if task is None or run is None or fab is None:
+            text = f"Failed to start task {task_id} of run {caller.run_id}"
+            raise ApiError(ErrorCode.TASK_NOT_STARTABLE, text, text)
+        log.info("task_started", **task.log_context())
+        await self._lifecycle.run_changed(task.run_id)
+        return runtime.PullTaskInputResponse(
+            context=await self._series.context(run.series_id),
+            run=run_to_wire(run),
+            fab=fab_to_wire(fab),
+            task_id=task_id,
+        )
+
+    async def push_task_output(
+        self, request: runtime.PushTaskOutputRequest, caller: Caller
+    ) -> runtime.PushTaskOutputResponse:
+        """Finish the caller's task, and keep the context that it has left for its series."""
+        task_id, token = authenticated(caller)
+        sub_status = _sub_status(request)
+        finished: Finished | None = None
+
+        async def finish(transaction: Transaction) -> bytes:
+            nonlocal finished
+            finished = await Tasks(transaction).finish(task_id, sub_status, request.details, token)
+            if finished is not None:
+                await _keep_output(transaction, finished, request)
+            elif await Tasks(transaction).by_token(token) is None:
+                raise ApiError(ErrorCode.AUTHENTICATION_FAILED, f"not the token of {task_id}")
+            return b""
+
+        await once(self._database, caller.request_id, finish)
+        if finished is None:
+            log.warning("task_output_ignored", task_id=task_id, sub_status=request.sub_status)
+        else:
+            log.info("task_finished", task_id=task_id, sub_status=request.sub_status)
+            await self._lifecycle.task_finished(finished)
+        return runtime.PushTaskOutputResponse()
+
+    async def get_nodes(
+        self, request: runtime.GetNodesRequest, caller: Caller
+    ) -> runtime.GetNodesResponse:
+        """Return the online nodes of the run's federation."""
+        if caller.task_type != TaskType.SERVER_APP:
+            raise ApiError(ErrorCode.NOT_A_SERVERAPP_TASK, f"task is a {caller.task_type}")
+        online = await self._nodes.online()
+        return runtime.GetNodesResponse(nodes=[common.Node(node_id=node_id) for node_id in online])
+
+
+def authenticated(caller: Caller) -> tuple[int, str]:
+    """Return the caller's task and its token."""
+    if caller.task_id is None or caller.token is None:
+        raise ApiError(ErrorCode.AUTHENTICATION_FAILED, "no task token")
+    return caller.task_id, caller.token
+
+
+def _sub_status(request: runtime.PushTaskOutputRequest) -> SubStatus:
+    try:
+        return SubStatus(request.sub_status)
+    except ValueError as exc:
+        raise ApiError(
+            ErrorCode.MALFORMED_REQUEST, f"no sub-status is called {request.sub_status}"
+        ) from exc
+
+
+async def _keep_output(
+    transaction: Transaction, finished: Finished, request: runtime.PushTaskOutputRequest
+) -> None:
+    if request.HasField("context"):
+        await SeriesStore(transaction).keep_context(finished.task_id, request.context)
+    if request.HasField("clientapp_runtime"):
+        usage = Usage(finished.run_id, 0, 0, request.clientapp_runtime)
+        await Runs(transaction).add_usage([usage])

@@ -1,0 +1,112 @@
+"""How the runtime is, as one superlink sees it: for `flower-nats status` and for metrics."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.durability import ALWAYS
+from flower_nats.broker.durability import durability as broker_durability
+from flower_nats.logs import get_logger
+from flower_nats.metrics import Metric, by_label, gauge
+from flower_nats.model.errors import Unavailable
+from flower_nats.model.states import NodeStatus, Status
+from flower_nats.store.connection import Database
+from flower_nats.store.durability import durability as database_durability
+from flower_nats.store.nodes import Nodes
+from flower_nats.store.replicas import Replicas
+from flower_nats.store.runs import Runs
+from flower_nats.superlink.convert import iso
+
+log = get_logger(__name__)
+
+_SCRAPE_SECONDS = 3.0
+"""How long metrics wait for broker and database; Prometheus waits for ten by default."""
+
+Map = Mapping[str, Any]
+
+
+class StatusReport:
+    """Reads what there is, each time anew."""
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        self._database = database
+        self._connection = connection
+
+    async def report(self) -> dict[str, Any]:
+        """Return {runs, nodes, replicas, durability}. Raises `Unavailable`."""
+        return {
+            "runs": await Runs(self._database).counts(),
+            "nodes": await Nodes(self._database).counts(),
+            "replicas": [
+                {"kind": replica.kind, "id": replica.id, "since": iso(replica.since)}
+                for replica in await Replicas(self._database).alive()
+            ],
+            "durability": await self.durability(),
+        }
+
+    async def durability(self) -> dict[str, Any]:
+        """Return what the servers at hand do for what they have acknowledged. Raises `Unavailable`."""
+        return {
+            "database": await database_durability(self._database),
+            "broker": await broker_durability(self._connection),
+        }
+
+    async def metrics(self) -> list[Metric]:
+        """Return the report as numbers; only that it cannot be had, while broker or database is away."""
+        try:
+            async with asyncio.timeout(_SCRAPE_SECONDS):
+                report = await self.report()
+        except (Unavailable, TimeoutError) as exc:
+            log.warning("metrics_incomplete", reason=repr(exc))
+            report = None
+        complete = gauge("report_complete", "Whether broker and database answered.", bool(report))
+        return [complete, *(_metrics(report) if report else ())]
+
+
+def _metrics(report: Map) -> list[Metric]:
+    runs = {str(status): 0 for status in Status} | report["runs"]
+    nodes = {str(status): 0 for status in NodeStatus} | report["nodes"]
+    replicas = Counter(replica["kind"] for replica in report["replicas"])
+    kinds = {kind: replicas[kind] for kind in ("gateway", "superlink")}
+    return [
+        by_label("runs", "Runs of the federation by status.", "status", runs),
+        by_label("nodes", "SuperNodes of the federation by status.", "status", nodes),
+        by_label("replicas", "Processes of the runtime that were seen lately.", "kind", kinds),
+        *_durability_metrics(report["durability"]["broker"], report["durability"]["database"]),
+    ]
+
+
+def _durability_metrics(broker: Map, database: Map) -> list[Metric]:
+    on_disk = broker["sync"] == ALWAYS and database["synced"]
+    servers = {name: sync == ALWAYS for name, sync in broker["servers"].items()}
+    return [
+        gauge(
+            "durability",
+            "Always 1: what the servers do with what they acknowledge is in the labels.",
+            1,
+            broker_sync=broker["sync"],
+            replicas=str(broker["replicas"]),
+            postgres_fsync="on" if database["fsync"] else "off",
+            postgres_synchronous_commit=database["synchronous_commit"],
+        ),
+        gauge(
+            "acknowledged_is_on_disk",
+            "1 if what was acknowledged survives a power cut; 0 also if a server was not heard.",
+            on_disk,
+        ),
+        by_label(
+            "broker_syncs_always",
+            "1 if this NATS server syncs before it acknowledges; 0 also if it was not heard.",
+            "server",
+            servers,
+        ),
+        gauge("broker_copies", "Servers that hold each message.", broker["replicas"]),
+        gauge("database_standbys", "Servers that follow the database.", database["standbys"]),
+        gauge(
+            "database_synchronous_standbys",
+            "Those of them that commits wait for; 0 also if our role may not see which these are.",
+            database["synchronous_standbys"] or 0,
+        ),
+    ]

@@ -1,0 +1,90 @@
+"""What a superlink consists of: the handler of every RPC, and every piece of housekeeping."""
+
+from collections.abc import Mapping
+
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.hints import Hints
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.objects import Objects
+from flower_nats.broker.runlog import RunLogs
+from flower_nats.settings import SuperlinkSettings
+from flower_nats.store.connection import Database
+from flower_nats.store.fabs import Fabs
+from flower_nats.store.nodes import Nodes
+from flower_nats.store.replicas import Replicas
+from flower_nats.store.runs import Runs
+from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
+from flower_nats.superlink.control import ControlApi
+from flower_nats.superlink.control_runs import ControlRunsApi
+from flower_nats.superlink.fleet import FleetApi
+from flower_nats.superlink.gateway_questions import GatewayQuestions
+from flower_nats.superlink.housekeeping import MetadataHousekeeping, Piece
+from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.log_retention import LogRetention
+from flower_nats.superlink.message_housekeeping import MessageHousekeeping
+from flower_nats.superlink.runtime import RuntimeApi
+from flower_nats.superlink.runtime_tasks import TaskWorkApi
+
+_SWEEP_EVERY = 2.0
+"""Seconds between two looks at what is in flight."""
+
+_REMOVE_LOGS_EVERY = 60.0
+"""Seconds between two looks for logs that are old enough to be removed."""
+
+
+def handlers(
+    settings: SuperlinkSettings, database: Database, connection: Connection
+) -> Mapping[tuple[str, str], BytesHandler]:
+    """Return the handler of every RPC that superlinks serve."""
+    hints, mailbox = Hints(connection), Mailbox(connection)
+    lifecycle = Lifecycle(hints, mailbox)
+    fleet = FleetApi(
+        Nodes(database),
+        Runs(database),
+        Fabs(database),
+        hints,
+        mailbox,
+        supernode_auth=settings.enable_supernode_auth,
+    )
+    public = {
+        "Fleet": fleet.handlers(),
+        "Runtime": {
+            **RuntimeApi(database, lifecycle).handlers(),
+            **TaskWorkApi(database, lifecycle).handlers(),
+        },
+        "Control": {
+            **ControlApi(database, hints).handlers(),
+            **ControlRunsApi(database, lifecycle).handlers(),
+        },
+    }
+    internal = GatewayQuestions(
+        database, connection, supernode_auth=settings.enable_supernode_auth
+    ).handlers()
+    return {
+        **{
+            (service, name): serve_protobuf(service, name, handler)
+            for service, table in public.items()
+            for name, handler in table.items()
+        },
+        **{("Internal", name): serve_internal(name, handler) for name, handler in internal.items()},
+    }
+
+
+def pieces(settings: SuperlinkSettings, database: Database, connection: Connection) -> list[Piece]:
+    """Return every piece of housekeeping there is."""
+    mailbox = Mailbox(connection)
+    lifecycle = Lifecycle(Hints(connection), mailbox)
+    messages = MessageHousekeeping(
+        mailbox,
+        Objects(connection),
+        Nodes(database).statuses,
+        Runs(database).statuses,
+        Replicas(database).is_heard,
+    )
+    days = settings.log_retention
+    retention = LogRetention(Runs(database), RunLogs(connection), days)
+    return [
+        *MetadataHousekeeping(database, lifecycle, mailbox).pieces(),
+        Piece("messages", _SWEEP_EVERY, messages.sweep),
+        *([Piece("logs", _REMOVE_LOGS_EVERY, retention.remove_logs)] if days else []),
+    ]

@@ -1,0 +1,1 @@
+"""One function per RPC; none of them knows a wire."""

@@ -1,0 +1,205 @@
+"""The Fleet API's mailbox and object work: what SuperNodes call all the time."""
+
+import time
+
+from flower_nats.broker import subjects
+from flower_nats.broker.hints import Wakes
+from flower_nats.broker.in_flight import Instruction
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire.messages import (
+    TTL_TOLERANCE,
+    Outgoing,
+    check_message,
+    check_message_id,
+    expires_at,
+    malformed,
+)
+from flower_nats_gateway.calls.call import Call, Drain, Endpoint
+from flower_nats_gateway.cluster.directory import Directory
+from flower_nats_gateway.cluster.usage import Usage
+from flower_nats_gateway.delivery.objects import ObjectService
+from flower_nats_gateway.delivery.push_sessions import PushSessions
+
+log = get_logger(__name__)
+
+HOLD = 50.0
+"""Seconds for which an empty PullMessages is held: below the 60 s that balancers allow a quiet call.
+gRPC SuperNodes set no limit of their own."""
+
+# flwr 1.33 `common/constant.py`, HEARTBEAT_MIN_INTERVAL and HEARTBEAT_MAX_INTERVAL, in seconds.
+_SHORTEST_HEARTBEAT = 10.0
+_LONGEST_HEARTBEAT = 1800.0
+
+
+class FleetService:
+    """Serves SuperNodes."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        arrivals: PushSessions,
+        objects: ObjectService,
+        identities: Directory,
+        wakes: Wakes,
+        usage: Usage,
+        drain: Drain,
+    ) -> None:
+        self._mailbox = mailbox
+        self._arrivals = arrivals
+        self._objects = objects
+        self._identities = identities
+        self._wakes = wakes
+        self._usage = usage
+        self._drain = drain
+        wakes.listen("fn.wake.node.", self._on_wake)
+
+    def _on_wake(self, subject: str, _payload: bytes) -> None:
+        self._mailbox.forget_node(int(subject.rpartition(".")[2]))
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Return what this service serves, by method name."""
+        return {
+            "SendNodeHeartbeat": self.send_node_heartbeat,
+            "PullMessages": self.pull_messages,
+            "PushMessages": self.push_messages,
+            "PullObject": self.pull_object,
+            "PushObject": self.push_object,
+            "ConfirmMessageReceived": self.confirm_message_received,
+        }
+
+    async def send_node_heartbeat(self, call: Call, caller: Caller) -> bytes:
+        """Note that the node is alive. It is known: authentication has looked."""
+        request = call.parse(fleet.SendNodeHeartbeatRequest)
+        interval = request.heartbeat_interval
+        if not _SHORTEST_HEARTBEAT <= interval <= _LONGEST_HEARTBEAT:
+            raise ApiError(ErrorCode.INVALID_HEARTBEAT_INTERVAL, f"{interval} s")
+        self._usage.beat(_node(caller), interval)
+        return fleet.SendNodeHeartbeatResponse(success=True).SerializeToString()
+
+    async def pull_messages(self, call: Call, caller: Caller) -> bytes:
+        """Return the node's next instruction, holding the call until there is one."""
+        instruction = await self._await_instruction(caller)
+        response = fleet.PullMessagesResponse()
+        if instruction is None:
+            return response.SerializeToString()
+        outgoing = instruction.outgoing
+        response.messages_list.add().ParseFromString(outgoing.message)
+        response.message_object_trees.append(outgoing.tree)
+        body = response.SerializeToString()
+        self._usage.traffic(instruction.key.run_id, sent=len(body), received=call.size)
+        return body
+
+    async def _await_instruction(self, caller: Caller) -> Instruction | None:
+        node_id = _node(caller)
+        deadline = time.monotonic() + HOLD
+        with self._wakes.on(subjects.wake_node(node_id), subjects.event_node(node_id)) as wait:
+            while True:
+                wait.take()
+                found = await self._mailbox.next_instruction(node_id)
+                left = deadline - time.monotonic()
+                if found is not None or self._drain.begun or left <= 0:
+                    return found
+                if not await wait.wait(left):
+                    return None
+                node = await self._identities.node(caller.public_key or b"")
+                if node is None or node.has_left:
+                    # It was unregistered while it waited: this makes its process end.
+                    raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {node_id} is unregistered")
+
+    async def push_messages(self, call: Call, caller: Caller) -> bytes:
+        """Take a node's reply in: it counts once its objects have arrived."""
+        request = call.parse(fleet.PushMessagesRequest)
+        if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+            raise malformed("PushMessages takes one message and its object tree")
+        message, tree = request.messages_list[0], request.message_object_trees[0]
+        check_message(message, tree, is_reply=True)
+        metadata = message.metadata
+        if metadata.src_node_id != caller.node_id:
+            raise malformed(f"`src_node_id` must be {caller.node_id}, the node that sends")
+        await self._identities.require_running(metadata.run_id)
+        response = fleet.PushMessagesResponse(results={metadata.message_id: 0})
+        refusal = await self._refusal(metadata)
+        if refusal:
+            # Quietly: for its node the work is done, and trying again would not help.
+            log.info("reply_refused", **_facts(metadata), reason=refusal)
+            return response.SerializeToString()
+        outgoing = Outgoing(message.SerializeToString(), tree)
+        arrival = await self._arrivals.open(metadata.run_id, [outgoing])
+        response.session_id = arrival.session_id
+        response.objects_to_push.extend(outgoing.object_ids)
+        body = response.SerializeToString()
+        runtime = sum(request.clientapp_runtime_list[:1])
+        self._usage.traffic(metadata.run_id, sent=len(body), received=call.size, runtime=runtime)
+        return body
+
+    async def _refusal(self, reply: common.Metadata) -> str:
+        instruction = await self._mailbox.recall_instruction(
+            reply.run_id, reply.src_node_id, reply.reply_to_message_id
+        )
+        if instruction is None:
+            return "no instruction for this node awaits this reply"
+        if expires_at(reply) - expires_at(instruction.outgoing.metadata) > TTL_TOLERANCE:
+            return "the reply would outlive its instruction"
+        return ""
+
+    async def pull_object(self, call: Call, _caller: Caller) -> bytes:
+        """Return an object of a running run."""
+        request = call.parse(common.PullObjectRequest)
+        await self._identities.require_running(request.run_id, ErrorCode.INSTRUCTION_WITHDRAWN)
+        body = await self._objects.pull(request.run_id, request.object_id, broadcast=True)
+        self._usage.traffic(request.run_id, sent=len(body))
+        return body
+
+    async def push_object(self, call: Call, caller: Caller) -> bytes:
+        """Store an object of a reply."""
+        request = call.parse(common.PushObjectRequest)
+        await self._identities.require_running(request.run_id)
+        stored = await self._store(request, caller)
+        if stored:
+            self._usage.traffic(request.run_id, received=len(request.object_content))
+        return common.PushObjectResponse(stored=stored).SerializeToString()
+
+    async def _store(self, request: common.PushObjectRequest, caller: Caller) -> bool:
+        try:
+            return await self._objects.push(request, broadcast=False)
+        except ApiError as exc:
+            if exc.code is not ErrorCode.MALFORMED_REQUEST:
+                raise
+            # The answer stock gives; the SuperNode then drops the reply.
+            log.warning("object_refused", node_id=caller.node_id, reason=exc.detail)
+            return False
+
+    async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
+        """Note that the node has the instruction and all its objects.
+
+        Nothing is noted of a run that has ended meanwhile, and nothing said: its ClientApp may be at
+        work already, and a stock SuperNode that is refused here forgets to wait for that one's reply.
+        It would send it in the place of the next, and stay one reply behind. It hears of the end when
+        it sends the reply.
+        """
+        request = call.parse(common.ConfirmMessageReceivedRequest)
+        check_message_id(request.message_object_id)
+        if not await self._identities.why_not_running(request.run_id):
+            await self._mailbox.take(
+                request.run_id, _node(caller), request.message_object_id, caller.signed_at
+            )
+        return common.ConfirmMessageReceivedResponse().SerializeToString()
+
+
+def _node(caller: Caller) -> int:
+    if caller.node_id is None:
+        raise ApiError(ErrorCode.INVALID_NODE_ID, "not called by a node")
+    return caller.node_id
+
+
+def _facts(metadata: common.Metadata) -> dict[str, object]:
+    return {
+        "run_id": metadata.run_id,
+        "node_id": metadata.src_node_id,
+        "instruction_id": metadata.reply_to_message_id,
+    }

@@ -1,0 +1,280 @@
+"""The ServerAppIo API's mailbox, object and log work: what ServerApp processes call all the time."""
+
+import asyncio
+import time
+
+from flower_nats.broker import subjects
+from flower_nats.broker.error_replies import ErrorReplies
+from flower_nats.broker.hints import Wait, Wakes
+from flower_nats.broker.in_flight import InFlight
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.rpc import RpcClient
+from flower_nats.broker.subjects import ReplyKey
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import runtime_pb2 as runtime
+from flower_nats.wire.messages import (
+    Outgoing,
+    check_message,
+    check_message_id,
+    expired,
+    malformed,
+)
+from flower_nats_gateway.api.forwarding import Forwarder
+from flower_nats_gateway.calls.call import Call, Drain, Endpoint
+from flower_nats_gateway.cluster.directory import Directory
+from flower_nats_gateway.delivery.acknowledgements import Acknowledgements
+from flower_nats_gateway.delivery.objects import NOT_FOUND, ObjectService
+from flower_nats_gateway.delivery.push_sessions import PushSessions
+from flower_nats_gateway.runlog.intake import LogIntake
+
+log = get_logger(__name__)
+
+HOLD = 10.0
+"""Seconds for which PullMessages waits for replies: an app's own time-out is late by that at most."""
+
+SETTLE = 2.0
+"""Seconds without a further reply after which those at hand are given: a stock ServerApp sleeps 3 s
+after an answer that is not complete, so answering sooner would cost it more than it wins."""
+
+TASKS_HOLD = 20.0
+"""Seconds for which PullPendingTasks waits for a task."""
+
+_SERVER_APP = "flwr-serverapp"
+
+Found = dict[str, ReplyKey | None]
+"""Replies by the instruction that they answer; None where the instruction is not known."""
+
+
+class RuntimeService:
+    """Serves ServerApp processes and SuperExecs."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        arrivals: PushSessions,
+        objects: ObjectService,
+        error_replies: ErrorReplies,
+        log_lines: LogIntake,
+        identities: Directory,
+        wakes: Wakes,
+        rpc: RpcClient,
+        forward: Forwarder,
+        drain: Drain,
+    ) -> None:
+        self._mailbox = mailbox
+        self._arrivals = arrivals
+        self._objects = objects
+        self._error_replies = error_replies
+        self._confirmations = Acknowledgements(mailbox)
+        self._log_lines = log_lines
+        self._identities = identities
+        self._wakes = wakes
+        self._rpc = rpc
+        self._forward = forward
+        self._drain = drain
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Return what this service serves, by method name."""
+        return {
+            "PullPendingTasks": self.pull_pending_tasks,
+            "PushLogs": self.push_logs,
+            "PushMessages": self.push_messages,
+            "PullMessages": self.pull_messages,
+            "PushObject": self.push_object,
+            "PullObject": self.pull_object,
+            "ConfirmMessageReceived": self.confirm_message_received,
+        }
+
+    async def settle(self, timeout: float) -> None:
+        """Finish what goes on after an answer was given, for at most `timeout` seconds."""
+        await self._confirmations.settle(timeout)
+
+    async def pull_pending_tasks(self, call: Call, caller: Caller) -> bytes:
+        """Return the pending tasks, holding the call until there is one."""
+        deadline = time.monotonic() + TASKS_HOLD
+        with self._wakes.on(subjects.WAKE_TASKS) as wait:
+            while True:
+                wait.take()
+                body = await self._forward(call, caller)
+                left = deadline - time.monotonic()
+                # No tasks serialize to nothing.
+                if body or self._drain.begun or left <= 0 or not await wait.wait(left):
+                    return body
+
+    async def push_logs(self, call: Call, caller: Caller) -> bytes:
+        """Add lines to the log of the task's run."""
+        request = call.parse(runtime.PushLogsRequest)
+        text = "".join(request.logs)
+        if text and caller.run_id is not None:
+            await self._log_lines.append(call, caller, text)
+        return runtime.PushLogsResponse().SerializeToString()
+
+    async def push_messages(self, call: Call, caller: Caller) -> bytes:
+        """Take instructions in: each goes to its node once its objects have arrived."""
+        run_id = _serverapp_run(caller)
+        request = call.parse(runtime.PushAppMessagesRequest)
+        outgoing = _instructions(request, run_id)
+        known = await self._known_nodes(run_id, [one.metadata.dst_node_id for one in outgoing])
+        accepted = [one for one in outgoing if one.metadata.dst_node_id in known]
+        response = runtime.PushAppMessagesResponse()
+        for one in outgoing:
+            metadata = one.metadata
+            is_known = metadata.dst_node_id in known
+            response.message_ids.append(metadata.message_id if is_known else "")
+            if not is_known:
+                log.warning("instruction_refused", run_id=run_id, node_id=metadata.dst_node_id)
+        if accepted:
+            arrival = await self._arrivals.open(run_id, accepted)
+            response.session_id = arrival.session_id
+            response.objects_to_push.extend(arrival.object_ids)
+        return response.SerializeToString()
+
+    async def _known_nodes(self, run_id: int, node_ids: list[int]) -> set[int]:
+        answer = await self._rpc.look_up(
+            "CheckNodes", run_id=run_id, node_ids=sorted(set(node_ids))
+        )
+        return {*answer["online"], *answer["offline"]}
+
+    async def pull_messages(self, call: Call, caller: Caller) -> bytes:
+        """Return replies, holding the call until all that were asked for are there, or no more come."""
+        run_id = _serverapp_run(caller)
+        wanted = set(call.parse(runtime.PullAppMessagesRequest).message_ids)
+        response = runtime.PullAppMessagesResponse()
+        found = await self._await_replies(run_id, wanted, caller)
+        answers = (self._answer(run_id, one, reply) for one, reply in found.items())
+        for outgoing in await asyncio.gather(*answers):
+            if outgoing is not None:
+                response.messages_list.add().ParseFromString(outgoing.message)
+                response.message_object_trees.append(outgoing.tree)
+        return response.SerializeToString()
+
+    async def _answer(
+        self, run_id: int, instruction_id: str, reply: ReplyKey | None
+    ) -> Outgoing | None:
+        """Return the reply, an error in its place, or None if it is gone by now."""
+        if reply is None:
+            return await self._error_replies.unknown(run_id, instruction_id)
+        outgoing = await self._mailbox.read_reply(reply)
+        if outgoing is None or not _outlived(outgoing.metadata):
+            return outgoing
+        return await self._error_replies.replace(reply)
+
+    async def _await_replies(self, run_id: int, wanted: set[str], caller: Caller) -> Found:
+        found: Found = {}
+        deadline = time.monotonic() + HOLD
+        with self._wakes.on(subjects.wake_run(run_id), subjects.event_run(run_id)) as wait:
+            await self._look(run_id, wanted, found, caller)
+            while len(found) < len(wanted) and not self._drain.begun:
+                left = deadline - time.monotonic()
+                if left <= 0 or not await wait.wait(min(left, SETTLE) if found else left):
+                    break
+                await self._hear(run_id, wanted, found, wait, caller)
+        return found
+
+    async def _hear(
+        self,
+        run_id: int,
+        wanted: set[str],
+        found: Found,
+        wait: Wait,
+        caller: Caller,
+    ) -> None:
+        """Note the replies that hints tell of; look at everything where hints may be missing."""
+        lost = wait.lost
+        for payload in wait.take():
+            key = subjects.parse(payload.decode()) if payload else None
+            if isinstance(key, ReplyKey):
+                if key.instruction_id in wanted:
+                    found[key.instruction_id] = key
+            elif await self._identities.task(caller.token or "") is None:
+                # The run has ended under the ServerApp: this tells its process to end, too.
+                raise ApiError(ErrorCode.AUTHENTICATION_FAILED, f"run {run_id} has ended")
+        if lost:
+            await self._look(run_id, wanted, found, caller)
+
+    async def _look(self, run_id: int, wanted: set[str], found: Found, caller: Caller) -> None:
+        """Find the replies that are there, and the instructions that are not known."""
+        flight = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
+        for instruction_id in wanted - found.keys():
+            reply = flight.replies.get(instruction_id)
+            if reply is None:
+                continue
+            found[instruction_id] = reply
+            if instruction_id in flight.instructions:
+                # Whoever accepted the reply died before this; it must not be answered again.
+                await self._mailbox.end_instruction(run_id, instruction_id)
+        unknown = wanted - found.keys() - flight.instructions.keys()
+        if unknown:
+            unknown = await self._unknown(run_id, unknown, flight)
+        if unknown:
+            await self._identities.require_task(caller.token or "")
+            found.update(dict.fromkeys(unknown))
+
+    async def _unknown(self, run_id: int, unknown: set[str], flight: InFlight) -> set[str]:
+        """Return which of what seems to be unknown is."""
+        for session_id in flight.unfinished_sessions:
+            session = await self._mailbox.load_session(run_id, session_id)
+            for one in session.outgoing if session else ():
+                unknown.discard(one.metadata.message_id)
+        # What was released or answered since the look is known after all.
+        again = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
+        return unknown - again.instructions.keys() - again.replies.keys()
+
+    async def push_object(self, call: Call, caller: Caller) -> bytes:
+        """Store an object of the instructions."""
+        request = call.parse(common.PushObjectRequest)
+        request.run_id = _serverapp_run(caller)
+        _check_node(request.node)
+        stored = await self._objects.push(request, broadcast=True)
+        if not stored:
+            await self._identities.require_task(caller.token or "")
+        return common.PushObjectResponse(stored=stored).SerializeToString()
+
+    async def pull_object(self, call: Call, caller: Caller) -> bytes:
+        """Return an object of a reply."""
+        request = call.parse(common.PullObjectRequest)
+        _check_node(request.node)
+        body = await self._objects.pull(_serverapp_run(caller), request.object_id, broadcast=False)
+        if body == NOT_FOUND:
+            await self._identities.require_task(caller.token or "")
+        return body
+
+    async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
+        """Forget a reply: the ServerApp has it and all its objects."""
+        request = call.parse(common.ConfirmMessageReceivedRequest)
+        run_id = _serverapp_run(caller)
+        check_message_id(request.message_object_id)
+        self._confirmations.add(run_id, request.message_object_id)
+        return common.ConfirmMessageReceivedResponse().SerializeToString()
+
+
+def _instructions(request: runtime.PushAppMessagesRequest, run_id: int) -> list[Outgoing]:
+    messages, trees = request.messages_list, request.message_object_trees
+    if not messages or len(messages) != len(trees):
+        raise malformed("PushMessages takes at least one message, and an object tree for each")
+    outgoing = []
+    for message, tree in zip(messages, trees, strict=True):
+        check_message(message, tree, is_reply=False)
+        if message.metadata.run_id != run_id:
+            raise malformed(f"`run_id` must be {run_id}, the run of this ServerApp")
+        outgoing.append(Outgoing(message.SerializeToString(), tree))
+    return outgoing
+
+
+def _outlived(metadata: common.Metadata) -> bool:
+    """Whether a node's reply expired before it was pulled; our own error replies do not."""
+    return metadata.src_node_id != SUPERLINK_NODE_ID and expired(metadata)
+
+
+def _serverapp_run(caller: Caller) -> int:
+    if caller.task_type != _SERVER_APP or caller.run_id is None:
+        raise ApiError(ErrorCode.NOT_A_SERVERAPP_TASK, f"task type {caller.task_type}")
+    return caller.run_id
+
+
+def _check_node(node: common.Node) -> None:
+    if node.node_id != SUPERLINK_NODE_ID:
+        raise ApiError(ErrorCode.UNEXPECTED_NODE_ID, f"node {node.node_id}")

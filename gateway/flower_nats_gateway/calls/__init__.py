@@ -1,0 +1,1 @@
+"""A call in hand, and how many of them there may be."""

@@ -1,0 +1,1 @@
+"""What a gateway knows of nodes, tasks, runs and other gateways."""

@@ -1,0 +1,144 @@
+"""What the gateway remembers of nodes, tasks and runs, so that most calls ask nobody.
+
+Every entry is dropped by a hint when the superlink changes what it says, and asked for anew after a
+short time in case the hint was lost.
+"""
+
+from dataclasses import dataclass
+
+from flower_nats.broker.hints import Wakes
+from flower_nats.broker.rpc import RpcClient
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.states import Status
+from flower_nats_gateway.cluster.expiring_cache import ExpiringCache
+
+_NODE_SECONDS = 60.0
+_TASK_SECONDS = 15.0
+_RUN_SECONDS = 5.0
+
+_BEFORE_RUNNING = frozenset({Status.PENDING, Status.STARTING})
+
+
+@dataclass(frozen=True)
+class Node:
+    """The node that a key stands for."""
+
+    node_id: int
+    has_left: bool
+    """It was unregistered just now, and its process is ending."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The task that a token stands for."""
+
+    task_id: int
+    run_id: int
+    type: str
+    finished: bool
+    """It has finished itself, and its process is ending."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The state of a run."""
+
+    status: str
+    sub_status: str
+
+
+class Directory:
+    """Who is behind a key or a token, and how a run stands."""
+
+    def __init__(self, rpc: RpcClient, wakes: Wakes, *, supernode_auth: bool) -> None:
+        self._rpc = rpc
+        self._supernode_auth = supernode_auth
+        self._nodes: ExpiringCache[bytes, Node] = ExpiringCache(self._ask_node, _NODE_SECONDS)
+        self._tasks: ExpiringCache[str, Task] = ExpiringCache(self._ask_task, _TASK_SECONDS)
+        self._runs: ExpiringCache[int, RunState] = ExpiringCache(self._ask_run, _RUN_SECONDS)
+        wakes.listen("fn.event.node.", self._on_node_event)
+        wakes.listen("fn.event.run.", self._on_run_event)
+        wakes.on_loss(self._on_loss)
+
+    async def node(self, public_key: bytes) -> Node | None:
+        """Return the node with this key, None if it has no place here.
+
+        That is a key that is unknown or was unregistered some time ago, or, with SuperNode
+        authentication, one that no account has registered.
+        """
+        return await self._nodes.get(public_key)
+
+    async def task(self, token: str) -> Task | None:
+        """Return the task of a token, None if the token is unknown or no longer valid."""
+        return await self._tasks.get(token)
+
+    async def require_task(self, token: str) -> None:
+        """Raise `ApiError` (AUTHENTICATION_FAILED) unless the token's task goes on, as is known now.
+
+        Ask it before saying that something of a run is not there: it may have been cleared away with
+        the run, and the hint of that be lost or late.
+        """
+        task = await self._tasks.fresh(token)
+        if task is None or task.finished:
+            raise ApiError(ErrorCode.AUTHENTICATION_FAILED, "the run of this token has ended")
+
+    async def run(self, run_id: int) -> RunState | None:
+        """Return the state of a run, None if there is no such run."""
+        return await self._runs.get(run_id)
+
+    async def require_running(
+        self, run_id: int, refusal: ErrorCode = ErrorCode.RUN_STATUS_NOT_ALLOWED
+    ) -> None:
+        """Raise `ApiError` with the code `refusal` unless the run is running."""
+        if reason := await self.why_not_running(run_id):
+            raise ApiError(refusal, reason, public_details=reason)
+
+    async def why_not_running(self, run_id: int) -> str:
+        """Say to a caller why a run is over, or not yet begun; nothing while it is running."""
+        state = await self.run(run_id)
+        if state is not None and state.status in _BEFORE_RUNNING:
+            # Who is refused gives up for good, so this is not said from memory: a hint may be lost.
+            state = await self._runs.fresh(run_id)
+        if state is None:
+            return f"Run {run_id} is unknown."
+        if state.status == Status.RUNNING:
+            return ""
+        stopped = " Stopped by user." if state.sub_status == "stopped" else ""
+        return f"Run {run_id} is {state.status}.{stopped}"
+
+    async def _ask_node(self, public_key: bytes) -> Node | None:
+        answer = await self._rpc.look_up("ResolveNode", public_key=public_key)
+        # A superlink of before one of these was asked says nothing: then the answer is no.
+        if (left := answer.get("left")) is not None:
+            return Node(left, has_left=True)
+        if self._supernode_auth and not answer.get("registered_by_account"):
+            return None
+        return None if answer["node_id"] is None else Node(answer["node_id"], has_left=False)
+
+    async def _ask_task(self, token: str) -> Task | None:
+        task = (await self._rpc.look_up("ResolveToken", token=token))["task"]
+        if not task:
+            return None
+        # As with nodes.
+        finished = bool(task.get("finished"))
+        return Task(task["task_id"], task["run_id"], task["type"], finished)
+
+    async def _ask_run(self, run_id: int) -> RunState | None:
+        answer = await self._rpc.look_up("RunState", run_id=run_id)
+        if answer["status"] is None:
+            return None
+        return RunState(answer["status"], answer["sub_status"])
+
+    def _on_node_event(self, subject: str, _payload: bytes) -> None:
+        node_id = int(subject.rpartition(".")[2])
+        self._nodes.drop(lambda _key, node: node.node_id == node_id)
+
+    def _on_run_event(self, subject: str, _payload: bytes) -> None:
+        run_id = int(subject.rpartition(".")[2])
+        self._runs.drop(lambda key, _state: key == run_id)
+        self._tasks.drop(lambda _token, task: task.run_id == run_id)
+
+    def _on_loss(self) -> None:
+        self._nodes.doubt()
+        self._tasks.doubt()
+        self._runs.doubt()

@@ -1,0 +1,112 @@
+"""Answers of a question that a gateway remembers for a while."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from flower_nats.model.errors import Unavailable
+
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+
+_ENTRIES = 50_000
+
+_STALE_SECONDS = 600.0
+"""Seconds for which an answer that has had its time still counts while nobody can be asked anew."""
+
+_GRACE = 0.5
+"""Seconds to wait for a fresh answer where there is an old one."""
+
+
+class ExpiringCache(Generic[_K, _V]):
+    """Answers of a question, each for `seconds`; the same question is asked once at a time."""
+
+    def __init__(self, ask: Callable[[_K], Awaitable[_V | None]], seconds: float) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._known: OrderedDict[_K, tuple[float, _V]] = OrderedDict()
+        self._asking: dict[_K, asyncio.Task[_V | None]] = {}
+        self._changes: list[Callable[[_K, _V], bool]] = []
+        """What has changed while answers were on their way."""
+
+    async def get(self, key: _K) -> _V | None:
+        """Return the answer, None if there is none.
+
+        An answer that has had its time is asked for anew; if nobody can be asked, it still counts
+        for ten minutes: what cannot be asked cannot have been changed either. Raises `Unavailable`.
+        """
+        found = self._known.get(key)
+        now = time.monotonic()
+        if found is not None and found[0] > now:
+            return found[1]
+        # Others wait for the same answer: a caller that goes away must not take it from them.
+        answer = asyncio.shield(self._learning(key))
+        if found is None or found[0] + _STALE_SECONDS < now:
+            return await answer
+        try:
+            return await asyncio.wait_for(answer, _GRACE)
+        except (TimeoutError, Unavailable):
+            # Unless it was dropped meanwhile.
+            return found[1] if key in self._known else await self.get(key)
+
+    async def fresh(self, key: _K) -> _V | None:
+        """Return the answer of now, None if there is none. Raises `Unavailable`: the old one stays."""
+        # What is asked already may bring the answer of before.
+        self._note(lambda known, _: known == key)
+        return await asyncio.shield(self._learning(key))
+
+    def drop(self, matches: Callable[[_K, _V], bool]) -> None:
+        """Forget the answers that match: they have changed."""
+        self._note(matches)
+        for key in [key for key, (_, value) in self._known.items() if matches(key, value)]:
+            del self._known[key]
+
+    def doubt(self) -> None:
+        """Ask for every answer anew: some may have changed, and nobody has said so."""
+        self._note(lambda _key, _value: True)
+        now = time.monotonic()
+        for key, (until, value) in self._known.items():
+            self._known[key] = (min(until, now), value)
+
+    def _note(self, change: Callable[[_K, _V], bool]) -> None:
+        if self._asking:
+            self._changes.append(change)
+
+    def _learning(self, key: _K) -> asyncio.Task[_V | None]:
+        task = self._asking.get(key)
+        if task is None:
+            task = asyncio.create_task(self._learn(key), name=f"learn {type(key).__name__}")
+            task.add_done_callback(_look_at)
+            self._asking[key] = task
+        return task
+
+    async def _learn(self, key: _K) -> _V | None:
+        try:
+            value = await self._ask_until_it_stays(key)
+        finally:
+            del self._asking[key]
+            if not self._asking:
+                self._changes.clear()
+        if value is None:
+            self._known.pop(key, None)
+            return None
+        self._known[key] = (time.monotonic() + self._seconds, value)
+        self._known.move_to_end(key)
+        if len(self._known) > _ENTRIES:
+            self._known.popitem(last=False)
+        return value
+
+    async def _ask_until_it_stays(self, key: _K) -> _V | None:
+        while True:
+            before = len(self._changes)
+            value = await self._ask(key)
+            if value is None or not any(change(key, value) for change in self._changes[before:]):
+                return value
+
+
+def _look_at(task: asyncio.Task[object]) -> None:
+    # Whoever waited may have gone on with an old answer.
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,1 @@
+"""Push sessions, their objects, and acknowledgements."""

@@ -1,0 +1,154 @@
+"""Serving objects, with a bounded cache of those that many read."""
+
+import asyncio
+import time
+from collections import OrderedDict
+
+from flower_nats.broker import subjects
+from flower_nats.broker.hints import Wakes
+from flower_nats.broker.objects import Objects
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire.messages import check_object
+from flower_nats_gateway.calls.body_limit import SMALL
+from flower_nats_gateway.calls.call import Drain
+from flower_nats_gateway.delivery.push_sessions import PushSessions
+
+CACHE_BYTES = 48 * 1024 * 1024
+"""Bytes of objects that a gateway keeps: a broadcast is read from the broker once per gateway."""
+
+READS = 4
+"""Objects that are read from the broker at once."""
+
+HOLD = 20.0
+"""Seconds for which a reader of an announced object is held until it is whole."""
+
+
+class ObjectCache:
+    """Recently used values, up to so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._values: OrderedDict[tuple[int, str], bytes] = OrderedDict()
+
+    def get(self, key: tuple[int, str]) -> bytes | None:
+        """Return a value and mark it as used."""
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: tuple[int, str], value: bytes) -> None:
+        """Keep a value; the least recently used ones make room."""
+        if key in self._values or len(value) > self._limit:
+            return
+        self._values[key] = value
+        self._size += len(value)
+        while self._size > self._limit:
+            _, dropped = self._values.popitem(last=False)
+            self._size -= len(dropped)
+
+    def drop_run(self, run_id: int) -> None:
+        """Forget what belongs to a run."""
+        for key in [key for key in self._values if key[0] == run_id]:
+            self._size -= len(self._values.pop(key))
+
+
+class ObjectService:
+    """PullObject and PushObject of both APIs."""
+
+    def __init__(
+        self, objects: Objects, arrivals: PushSessions, wakes: Wakes, drain: Drain
+    ) -> None:
+        self._objects = objects
+        self._arrivals = arrivals
+        self._wakes = wakes
+        self._drain = drain
+        self._cache = ObjectCache(CACHE_BYTES)
+        self._reads = asyncio.Semaphore(READS)
+        self._reading: dict[tuple[int, str], asyncio.Future[bytes | None]] = {}
+        wakes.listen("fn.event.run.", self._on_run_event)
+
+    async def push(self, request: common.PushObjectRequest, *, broadcast: bool) -> bool:
+        """Store an object of a push session; return False if the session does not want it.
+
+        `broadcast` says that many will read it. Raises `ApiError` if the object is malformed, or
+        `Unavailable`: the caller tries again, and an object that is held already is accepted again.
+        """
+        run_id, object_id = request.run_id, request.object_id
+        arrival = await self._arrivals.find(run_id, request.session_id)
+        if arrival is None:
+            # A late second try: the first may have completed the session.
+            return len(object_id) == 64 and await self._objects.exists(run_id, object_id)
+        if not arrival.wants(object_id):
+            return False
+        content = request.object_content
+        if len(content) > SMALL:
+            await asyncio.to_thread(check_object, object_id, content)
+        else:
+            check_object(object_id, content)
+        await self._objects.store(run_id, object_id, content)
+        if broadcast or len(content) <= SMALL:
+            self._cache.put((run_id, object_id), _found(content))
+        await self._arrivals.arrived(arrival, object_id)
+        return True
+
+    async def pull(self, run_id: int, object_id: str, *, broadcast: bool) -> bytes:
+        """Return the serialized PullObjectResponse for an object.
+
+        `broadcast` says that others will read it too.
+
+        An object that is announced and not there yet is waited for, for up to `HOLD` seconds.
+        """
+        if len(object_id) != 64 or not object_id.isalnum():
+            return NOT_FOUND
+        with self._wakes.on(subjects.wake_object(run_id, object_id)) as wait:
+            deadline = time.monotonic() + HOLD
+            while True:
+                # Before the look, so that a hint that comes during it counts.
+                wait.take()
+                found = await self._read((run_id, object_id), broadcast)
+                if found is not None:
+                    return found
+                if not await self._arrivals.announced(run_id, object_id):
+                    return NOT_FOUND
+                left = deadline - time.monotonic()
+                if self._drain.begun or left <= 0 or not await wait.wait(left):
+                    return _NOT_AVAILABLE
+
+    async def _read(self, key: tuple[int, str], broadcast: bool) -> bytes | None:
+        cached = self._cache.get(key)
+        if cached is not None:
+            return cached
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = asyncio.ensure_future(self._fetch(key, broadcast))
+            self._reading[key] = reading
+            reading.add_done_callback(lambda _: self._reading.pop(key, None))
+        # Others may wait for the same read: a caller that goes away must not end it.
+        return await asyncio.shield(reading)
+
+    async def _fetch(self, key: tuple[int, str], broadcast: bool) -> bytes | None:
+        async with self._reads:
+            content = await self._objects.get(*key)
+        if content is None:
+            return None
+        response = _found(content)
+        if broadcast or len(response) <= SMALL:
+            self._cache.put(key, response)
+        return response
+
+    def _on_run_event(self, subject: str, _payload: bytes) -> None:
+        self._cache.drop_run(int(subject.rpartition(".")[2]))
+
+
+def _found(content: bytes) -> bytes:
+    return common.PullObjectResponse(
+        object_found=True, object_available=True, object_content=content
+    ).SerializeToString()
+
+
+NOT_FOUND = common.PullObjectResponse().SerializeToString()
+"""What is answered where there is no such object."""
+
+_NOT_AVAILABLE = common.PullObjectResponse(object_found=True).SerializeToString()

@@ -1,0 +1,182 @@
+"""Push sessions whose objects are arriving at this gateway, and at others.
+
+A message becomes visible when its last object is stored: an instruction is released to its node, a
+reply accepted. The truth is the session's record in the broker; what is here is a view of it that any
+gateway can build again. What dies with a gateway, or is lost on its way between two, the housekeeping
+of the superlinks completes.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from flower_nats.broker.hints import Wakes
+from flower_nats.broker.in_flight import InFlight, Session
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.objects import Objects, read_numbers
+from flower_nats.logs import get_logger
+from flower_nats.wire.messages import Outgoing
+from flower_nats_gateway.delivery.push_session import PushSession
+
+log = get_logger(__name__)
+
+_SESSIONS = 10_000
+"""Sessions a gateway keeps a view of; an older one is read from the broker again."""
+
+_FEW = 32
+"""Objects up to which the run's are not listed first, to see which are worth asking for."""
+
+
+class PushSessions:
+    """The push sessions that this gateway has a view of."""
+
+    def __init__(self, mailbox: Mailbox, objects: Objects, wakes: Wakes) -> None:
+        self._mailbox = mailbox
+        self._objects = objects
+        self._views: OrderedDict[tuple[int, str], PushSession] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        wakes.listen("fn.wake.object.", self._on_object)
+        wakes.listen("fn.wake.session.", self._on_session)
+
+    async def open(self, run_id: int, outgoing: Sequence[Outgoing]) -> PushSession:
+        """Open a push session for messages of one run."""
+        session_id = await self._mailbox.open_session(run_id, outgoing)
+        view = self._views.get((run_id, session_id))
+        # A second try finds what the first has brought.
+        if view is not None and view.is_fresh:
+            return view
+        return self._keep(PushSession(run_id, session_id, outgoing))
+
+    async def find(self, run_id: int, session_id: str) -> PushSession | None:
+        """Return a push session, or None if there is none (any more)."""
+        view = self._views.get((run_id, session_id))
+        if view is not None and view.is_fresh:
+            return view
+        session = await self._mailbox.load_session(run_id, session_id)
+        if session is None:
+            self._views.pop((run_id, session_id), None)
+            return None
+        # Kept before the look, so that no hint is missed in between.
+        arrival = self._keep(PushSession(run_id, session_id, session.outgoing))
+        for object_id in await self._present(session, arrival.object_ids):
+            arrival.note(object_id)
+        return arrival
+
+    async def arrived(self, arrival: PushSession, object_id: str) -> None:
+        """Note that an object is stored and put out the messages that are whole with it."""
+        if arrival.waits_for(object_id):
+            arrival.note(object_id)
+        else:
+            arrival.note_again(object_id)
+        due = arrival.take_due()
+        await self._objects.announce(arrival.run_id, object_id, arrival.session_id, due)
+        if due:
+            await self._put_all_out(arrival, due)
+
+    async def announced(self, run_id: int, object_id: str) -> bool:
+        """Return whether some push session of the run still waits for this object."""
+        for (view_run, _), view in self._views.items():
+            if view_run == run_id and view.waits_for(object_id):
+                return True
+        flight = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
+        for session_id in flight.unfinished_sessions:
+            session = await self._mailbox.load_session(run_id, session_id)
+            if session and any(object_id in one.object_ids for one in session.outgoing):
+                return True
+        return False
+
+    async def _put_all_out(self, arrival: PushSession, due: Sequence[int]) -> None:
+        try:
+            await asyncio.gather(*(self._put_out(arrival, arrival.messages[one]) for one in due))
+        except BaseException:
+            # All of them again at the next try: what is out already stays out.
+            arrival.put_back(due)
+            raise
+        if arrival.note_out(due):
+            await self._finish(arrival)
+        elif arrival.brings_instructions:
+            await self._objects.announce_out(arrival.run_id, arrival.session_id, due)
+
+    async def _put_out(self, arrival: PushSession, outgoing: Outgoing) -> None:
+        if not outgoing.metadata.reply_to_message_id:
+            await self._mailbox.release(arrival.session_id, outgoing)
+            return
+        accepted = await self._mailbox.accept_reply(arrival.run_id, arrival.session_id, outgoing)
+        if not accepted:
+            log.info(
+                "reply_refused",
+                run_id=arrival.run_id,
+                node_id=outgoing.metadata.src_node_id,
+                instruction_id=outgoing.metadata.reply_to_message_id,
+                reason="the instruction has its reply",
+            )
+
+    async def _finish(self, arrival: PushSession) -> None:
+        self._drop(arrival)
+        if arrival.brings_instructions:
+            await self._mailbox.mark_released(arrival.run_id, arrival.session_id)
+            await self._objects.announce_out(arrival.run_id, arrival.session_id, ())
+
+    async def _present(self, session: Session, wanted: Sequence[str]) -> list[str]:
+        """Return which objects of a session have arrived."""
+        if len(wanted) > _FEW:
+            held = await self._objects.ids(session.run_id)
+            wanted = [object_id for object_id in wanted if object_id in held]
+        answers = await asyncio.gather(
+            *(
+                self._objects.stored_since(session.run_id, one, session.objects_since)
+                for one in wanted
+            )
+        )
+        return [one for one, held in zip(wanted, answers, strict=True) if held]
+
+    def _keep(self, arrival: PushSession) -> PushSession:
+        self._views[(arrival.run_id, arrival.session_id)] = arrival
+        # Of what another gateway has finished we may not have heard.
+        while not (oldest := next(iter(self._views.values()))).is_fresh:
+            self._drop(oldest)
+        while len(self._views) > _SESSIONS:
+            self._views.popitem(last=False)
+        return arrival
+
+    def _drop(self, arrival: PushSession) -> None:
+        self._views.pop((arrival.run_id, arrival.session_id), None)
+
+    def _on_object(self, subject: str, payload: bytes) -> None:
+        _, _, _, run, object_id = subject.split(".")
+        session_id, claims = read_numbers(payload)
+        view = self._views.get((int(run), session_id))
+        if view is None:
+            return
+        view.note_claims(claims)
+        view.note(object_id)
+        due = view.take_due()
+        if due:
+            self._spawn(self._put_all_out(view, due), view)
+        elif claims and not view.brings_instructions:
+            # The one reply of this session is in another gateway's hands.
+            self._drop(view)
+
+    def _on_session(self, subject: str, payload: bytes) -> None:
+        run = subject.split(".")[3]
+        session_id, numbers = read_numbers(payload)
+        view = self._views.get((int(run), session_id))
+        if view is None:
+            return
+        if not numbers:
+            # Another gateway has finished it.
+            self._drop(view)
+        elif view.note_out(numbers):
+            self._spawn(self._finish(view), view)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], view: PushSession) -> None:
+        task = asyncio.create_task(work, name=f"session {view.session_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._let_go)
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # No call waits for it; the housekeeping does it again.
+            log.warning("session_left_unfinished", reason=repr(task.exception()))

@@ -1,0 +1,1 @@
+"""The life of a gateway: how it is wired, serves and leaves."""

@@ -1,0 +1,146 @@
+"""Log lines of runs that could not be stored at once, at whichever gateway.
+
+While the stream of logs has no leader (a NATS server was killed), lines wait for seconds, and are
+refused in the end for their client to send them again. Stock ServerApps do not wait for that: they push
+their output 3 s after their last lines at the latest, and end 3 s later. So what ends a run waits for
+its lines, and so does who follows its log to the end. Gateways tell each other by hints, which need no
+leader. A gateway that has fallen silent may have lines of any run, and so has one that must still ask
+whose lines they are.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.hints import Wakes
+from flower_nats_gateway.calls.call import Drain
+from flower_nats_gateway.cluster.liveness import GatewayLiveness
+
+_T = TypeVar("_T")
+
+_SAY_AFTER = 0.3
+"""Seconds in which lines are stored unless something is wrong: less than stock lets pass between the
+last lines and the output."""
+
+_SAY_AGAIN = 0.4
+"""Seconds between two hints that lines still wait."""
+
+_WAITING, _STORED, _REFUSED = b"waiting", b"stored", b"refused"
+
+_COUNTS_FOR = {
+    # Longer, and the gateway is gone.
+    _WAITING: 1.5,
+    # What its client has kept back meanwhile follows 0.2 s later (flwr 1.33 `common/logger.py`).
+    _STORED: 1.0,
+    # Its client tries again within 20 s (flwr 1.33 `supercore/retry`).
+    _REFUSED: 21.0,
+}
+"""Seconds for which more is to be expected of a run whose lines are said to be so."""
+
+_ANY_RUN = 0
+"""Stands for the run of lines whose run is not known yet. No run has this id."""
+
+_LONGEST = 30.0
+"""Seconds for which the end of a run waits."""
+
+
+class PendingLines:
+    """The lines of all runs, at all gateways, that were not stored at once."""
+
+    def __init__(
+        self, connection: Connection, wakes: Wakes, peers: GatewayLiveness, drain: Drain
+    ) -> None:
+        self._connection = connection
+        self._wakes = wakes
+        self._peers = peers
+        self._drain = drain
+        self._in_hand: Counter[int] = Counter()
+        """At this gateway, by run, also those that will be stored at once."""
+        self._said: dict[int, tuple[bytes, float]] = {}
+        """By run: what was said last, and until when that counts."""
+        wakes.listen(subjects.EVENT_LINES, self._on_hint)
+
+    async def until_known(self, asking: Awaitable[_T]) -> _T:
+        """Learn by awaiting `asking` whose lines came, and tell everybody if it takes its time."""
+        with self._telling(_ANY_RUN):
+            return await asking
+
+    async def until_stored(self, run_id: int, append: Awaitable[_T]) -> _T:
+        """Store lines of a run by awaiting `append`, and tell everybody if it takes its time."""
+        self._in_hand[run_id] += 1
+        try:
+            with self._telling(run_id):
+                result = await append
+        except BaseException:
+            await self._say(run_id, _REFUSED)
+            raise
+        else:
+            if self._are_late(run_id):
+                await self._say(run_id, _STORED)
+            return result
+        finally:
+            self._in_hand[run_id] -= 1
+            if not self._in_hand[run_id]:
+                del self._in_hand[run_id]
+
+    def are_waiting(self, run_id: int) -> bool:
+        """Whether a gateway has lines of this run in hand, or may have."""
+        return (
+            run_id in self._in_hand
+            or self._last_said(run_id) == _WAITING
+            or self._last_said(_ANY_RUN) == _WAITING
+            or bool(self._peers.silent())
+        )
+
+    async def until_no_more(self, run_id: int) -> None:
+        """Wait until no lines of this run are to be expected, for half a minute at most.
+
+        A gateway that drains does not wait.
+        """
+        deadline = time.monotonic() + _LONGEST
+        with self._wakes.on(subjects.event_lines(run_id)) as wait:
+            while self._expected(run_id) and not self._drain.begun:
+                if time.monotonic() > deadline:
+                    return
+                wait.take()
+                await wait.wait(_SAY_AFTER)
+
+    def _expected(self, run_id: int) -> bool:
+        return self.are_waiting(run_id) or bool(self._last_said(run_id))
+
+    def _are_late(self, run_id: int) -> bool:
+        """Whether lines of this run were said to wait, or to have been refused, or may have been."""
+        said = {self._last_said(run_id), self._last_said(_ANY_RUN)}
+        return not said.isdisjoint((_WAITING, _REFUSED))
+
+    def _last_said(self, run_id: int) -> bytes:
+        said, until = self._said.get(run_id, (b"", 0.0))
+        return said if time.monotonic() < until else b""
+
+    @contextmanager
+    def _telling(self, run_id: int) -> Iterator[None]:
+        saying = asyncio.create_task(self._say_waiting(run_id), name="unstored lines")
+        try:
+            yield
+        finally:
+            saying.cancel()
+
+    async def _say_waiting(self, run_id: int) -> None:
+        await asyncio.sleep(_SAY_AFTER)
+        while True:
+            await self._say(run_id, _WAITING)
+            await asyncio.sleep(_SAY_AGAIN)
+
+    async def _say(self, run_id: int, what: bytes) -> None:
+        await self._connection.hint(subjects.event_lines(run_id), what)
+
+    def _on_hint(self, subject: str, payload: bytes) -> None:
+        now = time.monotonic()
+        self._said = {run: said for run, said in self._said.items() if said[1] > now}
+        until = now + _COUNTS_FOR.get(payload, 0.0)
+        self._said[int(subject.rpartition(".")[2])] = (payload, until)

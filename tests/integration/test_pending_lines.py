@@ -1,0 +1,57 @@
+"""Log lines that cannot be stored at once, of a run that ends meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+from nats.aio.msg import Msg
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.wire import runtime_pb2 as runtime
+from tests.integration.gateways import running_pair
+from tests.integration.superlinks import silent_superlinks
+
+_NOT_KNOWN_WHOSE = 0
+
+OUTPUT = runtime.PushTaskOutputRequest(sub_status="completed")
+LINES = runtime.PushLogsRequest(logs=["the last\n"])
+
+
+async def test_a_run_does_not_end_before_a_gateway_knows_whose_lines_it_has(
+    nats_url: str, pg_dsn: str, connection: Connection
+) -> None:
+    waiting = asyncio.Event()
+
+    async def hear(_hint: Msg) -> None:
+        waiting.set()
+
+    await connection.subscribe(subjects.event_lines(_NOT_KNOWN_WHOSE), hear)
+    async with running_pair(nats_url, pg_dsn) as (first, second):
+        app = await first.server_app()
+        token = [("flwr-task-token", app.token)]
+        async with silent_superlinks(connection, "ResolveToken"):
+            lines = asyncio.create_task(second.call("Runtime", "PushLogs", LINES, token))
+            await asyncio.wait_for(waiting.wait(), 20)
+            await app.call("PushTaskOutput", OUTPUT)
+
+            assert lines.done()
+            await lines
+        assert await first.log_of(app.run_id) == "the last\n"
+
+
+async def test_tokens_of_nobody_keep_no_run_from_ending(
+    nats_url: str, pg_dsn: str, connection: Connection
+) -> None:
+    async with running_pair(nats_url, pg_dsn) as (first, second):
+        app = await first.server_app()
+        unknown = [("flwr-task-token", "0" * 64)]
+        ending = asyncio.create_task(app.call("PushTaskOutput", OUTPUT))
+        while not ending.done():
+            await asyncio.gather(
+                *(second.call("Runtime", "PushLogs", LINES, unknown) for _ in range(20)),
+                return_exceptions=True,
+            )
+
+        await ending
+        assert await first.superlink.status(app.run_id) == ("finished", "completed", "")
