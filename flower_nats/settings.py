@@ -113,17 +113,17 @@ class GatewaySettings:
     nats: tuple[str, ...] = field(repr=False)
     """URLs of the NATS servers of one cluster. Hidden: a URL may carry a token."""
 
-    http_api_address: str | None = "0.0.0.0:8000"
-    """`host:port` that all three APIs listen on over HTTP (flwr 1.35 and newer), None for not at all."""
+    http_api_address: str = "0.0.0.0:8000"
+    """`host:port` that all three APIs listen on over HTTP (flwr 1.35 and newer); empty: not at all."""
 
-    serverappio_api_address: str | None = "0.0.0.0:9091"
-    """`host:port` that the Runtime API listens on over gRPC (flwr 1.30 to 1.34), None for not at all."""
+    serverappio_api_address: str = "0.0.0.0:9091"
+    """`host:port` that the Runtime API listens on over gRPC (flwr 1.30 to 1.34); empty: not at all."""
 
-    fleet_api_address: str | None = "0.0.0.0:9092"
-    """`host:port` that the Fleet API listens on over gRPC (flwr 1.30 to 1.39), None for not at all."""
+    fleet_api_address: str = "0.0.0.0:9092"
+    """`host:port` that the Fleet API listens on over gRPC (flwr 1.30 to 1.39); empty: not at all."""
 
-    control_api_address: str | None = "0.0.0.0:9093"
-    """`host:port` that the Control API listens on over gRPC (flwr 1.30 to 1.36), None for not at all."""
+    control_api_address: str = "0.0.0.0:9093"
+    """`host:port` that the Control API listens on over gRPC (flwr 1.30 to 1.36); empty: not at all."""
 
     tls: TlsFiles | None = None
     """TLS of the HTTP port, and of the Fleet and the Control API over gRPC. None: in the clear."""
