@@ -271,7 +271,7 @@ def _outlived(metadata: common.Metadata) -> bool:
 
 def _serverapp_run(caller: Caller) -> int:
     if caller.task_type != _SERVER_APP or caller.run_id is None:
-        raise ApiError(ErrorCode.NOT_A_SERVERAPP_TASK, f"task type {caller.task_type}")
+        raise ApiError(ErrorCode.ENDPOINT_UNAVAILABLE, f"task type {caller.task_type}")
     return caller.run_id
 
 

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from flower_nats.logs import get_logger
-from flower_nats.model.errors import ApiError, Status, Unavailable
+from flower_nats.model.errors import ApiError, Outcome, Unavailable
 from flower_nats.wire.messages import malformed
 from flower_nats.wire.methods import Method
 from flower_nats_gateway.api.control import Stream
@@ -21,7 +21,7 @@ from flower_nats_gateway.transports.grpc.hang_up import CallsInHand
 log = get_logger(__name__)
 
 _FIRST_OWN_CODE = 10_000
-_EXPECTED = frozenset({Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED})
+_EXPECTED = frozenset({Outcome.UNAVAILABLE, Outcome.DEADLINE_EXCEEDED})
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class _Serving:
     async def _abort(self, exc: Exception) -> NoReturn:
         method = self._method
         error = exc if isinstance(exc, ApiError) else _unexpected(method, exc)
-        if error.spec.status not in _EXPECTED:
+        if error.spec.outcome not in _EXPECTED:
             log.warning(
                 "call_refused",
                 rpc=f"{method.api}.{method.name}",
@@ -175,7 +175,7 @@ class _Serving:
                 reason=error.detail,
                 peer=self._peer,
             )
-        status = grpc.StatusCode[error.spec.status.name]
+        status = grpc.StatusCode[error.spec.outcome.name]
         await self._context.abort(status, _details(method, error))
         raise AssertionError("abort does not return")
 
