@@ -50,6 +50,8 @@ class Nodes:
         heartbeat_interval: float,
         *,
         by_account: bool = False,
+        name: str | None = None,
+        location: str | None = None,
     ) -> int | None:
         """Store a new node and return its id; None if its key has been used before.
 
@@ -64,6 +66,8 @@ class Nodes:
             owner_name=owner_name,
             heartbeat_interval=heartbeat_interval,
             by_account=by_account,
+            name=name,
+            location=location,
         )
         return _node_id(row)
 

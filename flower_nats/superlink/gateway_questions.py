@@ -142,12 +142,21 @@ class GatewayQuestions:
         return {}
 
     async def task_events(self, question: Map, caller: Caller) -> Map:
-        """{run_id, after} -> {events, finished}: `finished` when no more can follow these."""
+        """{run_id, after, primary_only} -> {events, finished}: `finished` if no more can follow these.
+
+        `primary_only`: only those of the task that leads the run, which is what clients of flwr 1.35 and
+        newer expect. A gateway that does not say it gets all.
+        """
         # The state is read first: what a finished run has told is all there when it is read after.
         run = await self._runs.get(question["run_id"])
         if run is None:
             raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"there is no run {question['run_id']}")
-        events = await self._events.after(run.run_id, question["after"], _EVENTS_AT_ONCE)
+        events = await self._events.after(
+            run.run_id,
+            question["after"],
+            _EVENTS_AT_ONCE,
+            primary_only=bool(question.get("primary_only")),
+        )
         return {
             "events": [event_to_wire(event).SerializeToString() for event in events],
             "finished": run.status is Status.FINISHED and len(events) < _EVENTS_AT_ONCE,
