@@ -49,6 +49,7 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         )
     settings = GatewaySettings(
         nats=options["nats"],
+        http_api_address=options.get("http_api_address") or "",
         serverappio_api_address=_address(options, "serverappio", 9091),
         fleet_api_address=_address(options, "fleet", 9092),
         control_api_address=_address(options, "control", 9093),

@@ -18,6 +18,7 @@ class Status(Enum):
     PERMISSION_DENIED = 403
     NOT_FOUND = 404
     FAILED_PRECONDITION = 412
+    RESOURCE_EXHAUSTED = 413
     UNIMPLEMENTED = 501
     INTERNAL = 500
     UNAVAILABLE = 503
@@ -58,7 +59,8 @@ class ErrorCode(IntEnum):
     UNAVAILABLE = 10_000
     MALFORMED_REQUEST = 10_002
     NOT_IMPLEMENTED = 10_003
-    DRAINING = 10_004
+    STREAM_ENDS = 10_004
+    BODY_TOO_LONG = 10_005
     MISSING_AUTH_METADATA = 10_010
     INVALID_SIGNATURE = 10_011
     INVALID_TIMESTAMP = 10_012
@@ -160,9 +162,10 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.NOT_IMPLEMENTED: ErrorSpec(
         _S.UNIMPLEMENTED, "This SuperLink does not support this call."
     ),
-    ErrorCode.DRAINING: ErrorSpec(
-        _S.DEADLINE_EXCEEDED, "This gateway is shutting down. Connect again."
+    ErrorCode.STREAM_ENDS: ErrorSpec(
+        _S.DEADLINE_EXCEEDED, "The stream ends here, the run goes on. Call again from where it was."
     ),
+    ErrorCode.BODY_TOO_LONG: ErrorSpec(_S.RESOURCE_EXHAUSTED, "The request is too long."),
     ErrorCode.MISSING_AUTH_METADATA: ErrorSpec(
         _S.UNAUTHENTICATED, "Missing authentication metadata"
     ),
