@@ -9,7 +9,7 @@ from flower_nats.embedded.envoy import Api
 from flower_nats.embedded.ports import free_ports
 from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats_cli.addresses import LOOPBACK, join_address
-from flower_nats_gateway.transports.grpc.log_relay import LogRelay
+from flower_nats_gateway.transports.log_relay import LogRelay
 
 
 @dataclass(frozen=True)

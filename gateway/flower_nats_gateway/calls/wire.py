@@ -20,10 +20,6 @@ class Wire:
     keeps_connection: bool
     """Whether a client makes its calls over one connection until that breaks."""
 
-    stream_sign_of_life: float | None
-    """How long a stream may be quiet before an empty message keeps its connection alive; None where
-    the transport itself sees to that."""
-
 
 GRPC = Wire(
     # Below the 60 s that balancers allow a quiet call; gRPC clients set no limit of their own.
@@ -31,7 +27,6 @@ GRPC = Wire(
     answer_within=None,
     follows_on=True,
     keeps_connection=True,
-    stream_sign_of_life=None,
 )
 
 HTTP = Wire(
@@ -40,5 +35,4 @@ HTTP = Wire(
     answer_within=27.0,
     follows_on=False,
     keeps_connection=False,
-    stream_sign_of_life=10.0,
 )

@@ -1,6 +1,5 @@
 """Following a run's log."""
 
-import time
 from collections.abc import AsyncGenerator
 
 from flower_nats.broker import subjects
@@ -57,17 +56,17 @@ class LogFollower:
         request = call.parse(control.StreamLogsRequest)
         run_id, position = request.run_id, _position(request.after_timestamp)
         hints = (subjects.wake_log(run_id), subjects.event_lines(run_id))
-        quiet = _Quiet(call.wire.stream_sign_of_life)
+        begun = False
         with self._wakes.on(*hints) as wait:
             while True:
                 wait.take()
                 try:
                     text, position, finished = await self._look(run_id, position)
                 except Unavailable as exc:
-                    await self._outlast(call, exc, wait, begun=quiet.begun)
+                    await self._outlast(call, exc, wait, begun=begun)
                     continue
+                begun = True
                 if text:
-                    quiet.end()
                     yield _answer(text, position)
                     if call.wire.follows_on and call.balanced and not finished:
                         raise ApiError(ErrorCode.STREAM_ENDS, "answered")
@@ -76,9 +75,7 @@ class LogFollower:
                     return
                 if call.wire.follows_on and self._drain.begun:
                     raise ApiError(ErrorCode.STREAM_ENDS, "the gateway drains")
-                await wait.wait(quiet.within(self._pause(run_id)))
-                if quiet.is_long():
-                    yield _answer("", position)
+                await wait.wait(self._pause(run_id))
 
     async def _look(self, run_id: int, position: int) -> tuple[str, int, bool]:
         """Return what follows in the log, up to where that is, and whether it is all."""
@@ -102,42 +99,6 @@ class LogFollower:
             raise fault
         log.warning("log_stream_delayed", reason=fault.detail)
         await wait.wait(_LOOK_AGAIN_SOON)
-
-
-class _Quiet:
-    """How long a stream has been quiet, once it has said something.
-
-    `flwr log --show` of flwr 1.37 and newer takes the first message for all of the log, so that an
-    empty one must not come first.
-    """
-
-    def __init__(self, limit: float | None) -> None:
-        self._limit = limit
-        self._since: float | None = None
-
-    @property
-    def begun(self) -> bool:
-        """Whether the stream has said something."""
-        return self._since is not None
-
-    def end(self) -> None:
-        """Note that the stream says something."""
-        self._since = time.monotonic()
-
-    def within(self, pause: float) -> float:
-        """Return how long to wait: `pause` seconds, or less if a sign of life is due before."""
-        if self._limit is None or self._since is None:
-            return pause
-        return max(0.0, min(pause, self._since + self._limit - time.monotonic()))
-
-    def is_long(self) -> bool:
-        """Whether a sign of life is due; the time then begins anew."""
-        if self._limit is None or self._since is None:
-            return False
-        if time.monotonic() - self._since < self._limit:
-            return False
-        self.end()
-        return True
 
 
 def _answer(text: str, position: int) -> bytes:

@@ -45,6 +45,10 @@ _FIRST_MESSAGE = 2.0
 """Seconds that a stream has to be refused, or to say something, before its answer begins. Clients wait
 30 s for that, and from then on for ever."""
 
+_SIGN_OF_LIFE = 10.0
+"""Seconds for which a stream that has said something may be quiet: less than forgetful NAT routers and
+proxies allow."""
+
 _CLOSE = (b"connection", b"close")
 
 
@@ -129,7 +133,7 @@ class HttpApp:
     ) -> None:
         service, call = route.service, _call(route.method, scope)
         service.in_hand.begin(call.peer)
-        answer = _StreamedAnswer(self._start, send)
+        answer = _StreamedAnswer(self._start, send, route.method)
         try:
             identify = await service.authenticate(call)
             call.receive(await read(receive, service.longest_body))
@@ -166,28 +170,33 @@ class HttpApp:
 class _StreamedAnswer:
     """The answer of a streaming RPC."""
 
-    def __init__(self, start: Callable[..., Awaitable[None]], send: Send) -> None:
+    def __init__(self, start: Callable[..., Awaitable[None]], send: Send, method: Method) -> None:
         self._start = start
         self._send = send
+        # `flwr log --show` takes the first message for all of the log: an empty one must not come first.
+        self._sign_of_life = _SIGN_OF_LIFE if method.overlooks_empty else None
         self.has_begun = False
         """Whether it is too late for a refusal."""
 
     async def give(self, messages: AsyncGenerator[bytes, None]) -> None:
         """Send all messages, and the end. Raises what they raise."""
-        first = asyncio.ensure_future(anext(messages, None))
+        coming = asyncio.ensure_future(anext(messages, None))
         try:
-            await asyncio.wait({first}, timeout=_FIRST_MESSAGE)
-            if first.done():
-                first.result()  # A refusal must come before the answer begins.
+            await asyncio.wait({coming}, timeout=_FIRST_MESSAGE)
+            if coming.done():
+                coming.result()  # A refusal must come before the answer begins.
             await self._start(self._send, 200, PROTOBUF_STREAM, None)
             self.has_begun = True
-            message = await first
+            message = await coming
+            while message is not None:
+                await self._send_frame(message)
+                coming = asyncio.ensure_future(anext(messages, None))
+                while not (await asyncio.wait({coming}, timeout=self._sign_of_life))[0]:
+                    await self._send_frame(b"")
+                message = coming.result()
         finally:
-            first.cancel()
-            await asyncio.wait({first})
-        while message is not None:
-            await self._send_frame(message)
-            message = await anext(messages, None)
+            coming.cancel()
+            await asyncio.wait({coming})
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _send_frame(self, message: bytes) -> None:

@@ -33,6 +33,10 @@ _HANDSHAKE_SECONDS = 60.0
 _NO_DESCRIPTORS_PAUSE = 0.5
 """Seconds in which nothing is accepted after the process has run out of file descriptors."""
 
+_PROBE_SECONDS = 10
+_PROBES = 3
+"""Probes without an answer after which a connection is dead."""
+
 _HTTP2_PREFACE = b"PRI * HTTP/2"
 _TLS_HANDSHAKE = b"\x16"
 _RESET = struct.pack("ii", 1, 0)
@@ -42,7 +46,8 @@ _LOOK_SECONDS = 0.02
 class HttpListener:
     """Listens on one port for all APIs."""
 
-    def __init__(self, app: HttpApp, grpc_socket: str, tls: TlsFiles | None) -> None:
+    def __init__(self, app: HttpApp, grpc_socket: str | None, tls: TlsFiles | None) -> None:
+        """`grpc_socket` is the Unix socket of this process's gRPC server, None if it has none."""
         self._connections = Connections(app)
         self._passages = Passages(grpc_socket)
         self._tls = None if tls is None else _server_context(tls)
@@ -91,6 +96,7 @@ class HttpListener:
                 self._pause(exc)
                 return
             connection.setblocking(False)
+            _keep_alive(connection)
             task = asyncio.create_task(self._receive(connection, peer[0]), name="http arrival")
             self._arriving[task] = connection
             task.add_done_callback(self._arriving.pop)
@@ -226,6 +232,18 @@ async def _readable(connection: socket.socket) -> None:
         await event.wait()
     finally:
         loop.remove_reader(connection)
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Have the system send empty packets on a quiet connection.
+
+    They keep a held call's connection in the tables of NAT routers, of which the most forgetful drop
+    what was quiet for some 15 s. They also find peers that vanished without a word.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
 
 
 def _reset(connection: socket.socket) -> None:

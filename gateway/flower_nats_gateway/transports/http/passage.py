@@ -10,7 +10,7 @@ _WAITING = 1024 * 1024
 class Passages:
     """All such connections of one listener."""
 
-    def __init__(self, grpc_socket: str) -> None:
+    def __init__(self, grpc_socket: str | None) -> None:
         self._grpc_socket = grpc_socket
         self._open: set[_End] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -31,6 +31,8 @@ class Passages:
     async def _join(self, outer: "_End") -> None:
         inner = _End(self._open)
         try:
+            if self._grpc_socket is None:
+                raise FileNotFoundError("no gRPC is served here")
             loop = asyncio.get_running_loop()
             await loop.create_unix_connection(lambda: inner, self._grpc_socket)
         except OSError:
