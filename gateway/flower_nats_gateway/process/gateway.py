@@ -1,15 +1,12 @@
 """The life of one gateway: build it, serve, drain, leave."""
 
 import asyncio
-import shutil
 import signal
 import socket
-import tempfile
 import time
 import uuid
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from grpc_health.v1 import health
@@ -66,8 +63,6 @@ class Gateway:
         self._parts = wiring.wire(settings, connection, self.id)
         self._listeners: list[Listener] = []
         self._http: HttpListener | None = None
-        self._directory: Path | None = None
-        """Private; has the socket on which the gRPC server takes what comes to the HTTP port."""
         self._listens = False
         self._health = health.aio.HealthServicer()
         self._heard = Heard(_LATELY)
@@ -144,10 +139,10 @@ class Gateway:
 
     async def _start_http(self, address: str) -> None:
         parts = self._parts
-        self._directory = Path(tempfile.mkdtemp(prefix="flower-nats-gateway-"))
-        grpc_socket = str(self._directory / "grpc")
+        # For gRPC that comes to the HTTP port. Each such connection has one of its own here, by which it
+        # is told from others.
         listener = await listen(
-            f"unix:{grpc_socket}",
+            "127.0.0.1:0",
             [ServiceHandler(service) for service in parts.services],
             self._health,
             longest_body=wiring.LONGEST_FLEET_BODY,
@@ -158,7 +153,7 @@ class Gateway:
             is_ready=lambda: not self._readiness.lacks,
             is_leaving=lambda: parts.drain.begun,
         )
-        self._http = HttpListener(app, grpc_socket, self._settings.tls)
+        self._http = HttpListener(app, listener.port, self._settings.tls)
         self._http.start(address)
 
     def side_tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
@@ -211,8 +206,6 @@ class Gateway:
             leaving.append(self._http.stop(within))
         await asyncio.gather(*leaving)
         await asyncio.gather(*(one.server.stop(None) for one in self._listeners))
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
 
     async def _leave(self) -> None:
         await self._parts.liveness.leave()

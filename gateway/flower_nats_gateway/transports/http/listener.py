@@ -46,10 +46,10 @@ _LOOK_SECONDS = 0.02
 class HttpListener:
     """Listens on one port for all APIs."""
 
-    def __init__(self, app: HttpApp, grpc_socket: str | None, tls: TlsFiles | None) -> None:
-        """`grpc_socket` is the Unix socket of this process's gRPC server, None if it has none."""
+    def __init__(self, app: HttpApp, grpc_port: int | None, tls: TlsFiles | None) -> None:
+        """`grpc_port` is where this process serves gRPC to itself, None if it does not."""
         self._connections = Connections(app)
-        self._passages = Passages(grpc_socket)
+        self._passages = Passages(grpc_port)
         self._tls = None if tls is None else _server_context(tls)
         self._socket: socket.socket | None = None
         self._arriving: dict[asyncio.Task[None], socket.socket] = {}

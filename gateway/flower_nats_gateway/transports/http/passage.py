@@ -10,8 +10,8 @@ _WAITING = 1024 * 1024
 class Passages:
     """All such connections of one listener."""
 
-    def __init__(self, grpc_socket: str | None) -> None:
-        self._grpc_socket = grpc_socket
+    def __init__(self, grpc_port: int | None) -> None:
+        self._grpc_port = grpc_port
         self._open: set[_End] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -31,10 +31,10 @@ class Passages:
     async def _join(self, outer: "_End") -> None:
         inner = _End(self._open)
         try:
-            if self._grpc_socket is None:
-                raise FileNotFoundError("no gRPC is served here")
+            if self._grpc_port is None:
+                raise ConnectionRefusedError("no gRPC is served here")
             loop = asyncio.get_running_loop()
-            await loop.create_unix_connection(lambda: inner, self._grpc_socket)
+            await loop.create_connection(lambda: inner, "127.0.0.1", self._grpc_port)
         except OSError:
             outer.close()
         else:
