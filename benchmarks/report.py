@@ -138,7 +138,7 @@ def details(what: str, cell: Cell) -> str:
         medians = ((part, statistics.median(values)) for part, values in cell.part_cpu.items())
         parts.append("server CPU by part " + ", ".join(f"{part} {n:.2f}" for part, n in medians))
     if cell.unfinished:
-        parts.append(f"given up after {cell.unfinished:.0f} s")
+        parts.append(f"not done after {cell.unfinished:.0f} s: {cell.why}")
     if cell.lost:
         parts.append(f"{len(cell.lost)} replies LOST, first: {cell.lost[0]}")
     if cell.memory:

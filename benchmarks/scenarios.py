@@ -82,7 +82,10 @@ class Cell:
     """What an acknowledged message survived on this server."""
 
     unfinished: float | None = None
-    """Seconds after which an exchange was given up."""
+    """Seconds after which an exchange was given up, or gave itself up."""
+
+    why: str = ""
+    """How far it had come."""
 
     load: float = 0.0
     """The machine's load average before."""
@@ -192,7 +195,7 @@ class Exchange(Scenario):
             cell.times.append(answer["seconds"])
             cell.lost += answer["lost"]
         else:
-            cell.unfinished = self.patience
+            cell.unfinished, cell.why = answer["unfinished"], answer["why"]
         cell.add_cpu(server, target.cpu_seconds(), per=1)
         cell.nodes_cpu.append(fleet.cpu_seconds() - clients[0])
         cell.app_cpu.append(server_app.cpu_seconds() - clients[1])
@@ -203,7 +206,7 @@ class Exchange(Scenario):
                 "exchange", self.patience + 5, nodes=nodes, size=self.size, timeout=self.patience
             )
         except TooSlow:
-            return {}
+            return {"unfinished": self.patience, "why": "no end of it"}
 
 
 @contextmanager

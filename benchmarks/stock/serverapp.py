@@ -52,10 +52,14 @@ class ServerApp:
         content = instruction_content(size)
         messages = [Message(content, node, "train", group_id="1") for node in nodes]
         start = time.monotonic()
-        replies = list(self._grid.send_and_receive(messages, timeout=timeout))
+        try:
+            replies = list(self._grid.send_and_receive(messages, timeout=timeout))
+        except KeyboardInterrupt:
+            # flwr sends itself this signal when its task is no longer known.
+            return {"unfinished": time.monotonic() - start, "why": "the ServerApp ended itself"}
         seconds = time.monotonic() - start
         if seconds > timeout and len(replies) < len(nodes):
-            return {"unfinished": f"{len(replies)} of {len(nodes)} replies after {seconds:.0f} s"}
+            return {"unfinished": seconds, "why": f"{len(replies)} of {len(nodes)} replies"}
         lost = check_replies(replies, nodes, size)
         del replies, messages, content
         gc.collect()
