@@ -35,7 +35,7 @@ class ErrorReplies:
 
         It is nobody's reply and is not kept: the id may belong to an instruction that is over.
         """
-        outgoing, content = error_reply(MessageError.MESSAGE_UNAVAILABLE, instruction_id, None)
+        outgoing, content = error_reply(MessageError.MESSAGE_UNAVAILABLE, run_id, instruction_id)
         # The caller reads it at once; housekeeping collects it soon.
         await self._objects.put(run_id, outgoing.metadata.message_id, content)
         return outgoing
@@ -47,7 +47,7 @@ class ErrorReplies:
         instruction_id: str,
         instruction: common.Metadata | None = None,
     ) -> tuple[Outgoing, str]:
-        outgoing, content = error_reply(code, instruction_id, instruction)
+        outgoing, content = error_reply(code, run_id, instruction_id, instruction)
         # The session keeps the object from being collected, so it comes first.
         session_id = await self._mailbox.open_session(run_id, [outgoing])
         await self._objects.put(run_id, outgoing.metadata.message_id, content, session_id)

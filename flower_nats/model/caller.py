@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from packaging.version import InvalidVersion, Version
+
 # The one account of a runtime without accounts (flwr 1.33 `common/constant.py`, NOOP_*).
 NO_ACCOUNT_ID = "<id:none>"
 NO_ACCOUNT_NAME = "none"
@@ -25,20 +27,36 @@ class Caller:
     signed_at: float = 0.0
     """Fleet: when the caller signed the request, Unix seconds by its own clock."""
     task_id: int | None = None
-    """ServerAppIo: the task whose token came with the request."""
+    """Runtime: the task whose token came with the request."""
     run_id: int | None = None
-    """ServerAppIo: the run of that task."""
+    """Runtime: the run of that task."""
     task_type: str | None = None
-    """ServerAppIo: the type of that task, such as `flwr-serverapp`."""
+    """Runtime: the type of that task, such as `flwr-serverapp`."""
     token: str | None = None
-    """ServerAppIo: the task token itself, for the one handler that must check it again."""
+    """Runtime: the task token itself, for the one handler that must check it again."""
     account_id: str = NO_ACCOUNT_ID
     """Control: the Flower account id (`flwr_aid`)."""
     account_name: str = NO_ACCOUNT_NAME
     """Control: the account's name."""
+    client_version: str = ""
+    """Version of flwr that the caller says it is; empty if it says none, which counts as the newest."""
+
+    client_name: str = ""
+    """What the caller says it is, such as `SuperExec`; empty if it does not say."""
+
     request_id: str = ""
     """Unique per client call and the same over our own retries: makes StartRun run once."""
     gateway: str | None = None
     """Id of the gateway that has heard the caller."""
     supernode_auth: bool = False
     """Fleet: whether that gateway lets in only nodes whose key an account has registered."""
+
+    def is_older_than(self, *release: int) -> bool:
+        """Return whether the caller's flwr is older than a release, such as `1, 40`.
+
+        Pre-releases count as their release: what it brings is in them.
+        """
+        try:
+            return Version(self.client_version).release < release
+        except InvalidVersion:
+            return False

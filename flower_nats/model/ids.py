@@ -21,6 +21,11 @@ def token_for(request_id: str, task_id: int) -> str:
     return hashlib.shake_256(f"task-token {task_id} {secret}".encode()).hexdigest(TOKEN_BYTES)
 
 
+def token_for_any(request_id: str) -> str:
+    """Return the token that a request gets for whichever task it gets: it gets no more than one."""
+    return token_for(request_id, 0)
+
+
 def token_hash(token: str) -> bytes:
     """Return what the database keeps of a task token: enough to know it again, not to use it."""
     return hashlib.sha256(token.encode()).digest()

@@ -1,5 +1,6 @@
 """Tasks: what a SuperExec starts as a process."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,6 +21,14 @@ class TaskType(StrEnum):
 
 MAY_CREATE_TASKS = frozenset({TaskType.AGENT_APP, TaskType.SERVER_APP, TaskType.CLIENT_APP})
 """Types whose tasks may create further tasks in their run."""
+
+SINCE: Mapping[tuple[int, int], frozenset[TaskType]] = {
+    (1, 30): frozenset({TaskType.SERVER_APP, TaskType.SIMULATION}),
+    (1, 31): frozenset({TaskType.AGENT_APP, TaskType.MODEL}),
+    (1, 32): frozenset({TaskType.CONNECTOR}),
+    (1, 38): frozenset({TaskType.CLIENT_APP}),
+}
+"""The release whose SuperExec was the first to launch each type (flwr `supercore/superexec/plugin`)."""
 
 NEEDS_FAB = frozenset({TaskType.SERVER_APP, TaskType.CLIENT_APP, TaskType.AGENT_APP})
 """Types of task that cannot start without an app."""

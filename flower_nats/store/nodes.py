@@ -132,9 +132,14 @@ class Nodes:
         rows = await self._session.fetch_all(_SQL["statuses"], node_ids=list(node_ids))
         return {row["node_id"]: row["status"] for row in rows}
 
-    async def online(self) -> list[int]:
+    async def online(self) -> list[Node]:
         """Return the nodes that are online."""
-        return [row["node_id"] for row in await self._session.fetch_all(_SQL["online"])]
+        return [_node(row) for row in await self._session.fetch_all(_SQL["online"])]
+
+    async def is_owned_by(self, node_id: int, owner_id: str) -> bool:
+        """Return whether an account has registered a node, also one that was unregistered since."""
+        row = await self._session.fetch_one(_SQL["is_owned"], node_id=node_id, owner_id=owner_id)
+        return row is not None
 
     async def owned_by(self, owner_id: str) -> list[Node]:
         """Return every node an account has registered, unregistered ones too, oldest first."""

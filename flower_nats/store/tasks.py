@@ -1,6 +1,8 @@
 """Tasks in the database: their life is here, each step of it one statement."""
 
-from flower_nats.model.ids import new_id, token_for, token_hash
+from collections.abc import Iterable, Sequence
+
+from flower_nats.model.ids import new_id, token_for, token_for_any, token_hash
 from flower_nats.model.states import (
     CLAIM_SECONDS,
     FAREWELL_SECONDS,
@@ -8,8 +10,8 @@ from flower_nats.model.states import (
     Status,
     SubStatus,
 )
-from flower_nats.model.task import Finished, Task
-from flower_nats.store.connection import Row, Session, storable
+from flower_nats.model.task import Finished, Task, TaskType
+from flower_nats.store.connection import Conflict, Row, Session, storable
 from flower_nats.store.nodes import ABSENCE, DEAF_AFTER
 from flower_nats.store.queries import load
 
@@ -30,9 +32,10 @@ class Tasks:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def pending(self) -> list[Task]:
-        """Return the tasks that wait for a SuperExec, oldest first."""
-        return [_task(row) for row in await self._session.fetch_all(_SQL["pending"])]
+    async def pending(self, types: Iterable[str] = TaskType) -> list[Task]:
+        """Return the tasks of these types that wait for a SuperExec, oldest first."""
+        rows = await self._session.fetch_all(_SQL["pending"], types=[str(one) for one in types])
+        return [_task(row) for row in rows]
 
     async def claim(
         self, task_id: int, request_id: str = "", gateway: str | None = None
@@ -50,6 +53,36 @@ class Tasks:
             seconds=CLAIM_SECONDS,
             gateway=gateway,
         )
+        return None if row is None else (_task(row), token)
+
+    async def acquire(
+        self,
+        types: Sequence[str],
+        fab_hashes: Sequence[str],
+        request_id: str = "",
+        gateway: str | None = None,
+    ) -> tuple[Task, str] | None:
+        """Claim the oldest pending task of one of these types or FABs; return it with its token.
+
+        None if there is none. The same request may ask again, as with `claim`.
+        """
+        token = token_for_any(request_id)
+
+        async def claim() -> Row | None:
+            return await self._session.fetch_one(
+                _SQL["acquire"],
+                types=list(types),
+                fab_hashes=list(fab_hashes),
+                token_hash=token_hash(token),
+                seconds=CLAIM_SECONDS,
+                gateway=gateway,
+            )
+
+        try:
+            row = await claim()
+        except Conflict:
+            # Another replica, asked by the same request just now, was first: its claim is this one's.
+            row = await claim()
         return None if row is None else (_task(row), token)
 
     async def by_token(self, token: str) -> Task | None:

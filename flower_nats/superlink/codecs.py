@@ -21,7 +21,7 @@ BytesHandler = Callable[[bytes, Caller], Awaitable[bytes]]
 
 
 def serve_protobuf(service: str, name: str, handler: ProtoHandler) -> BytesHandler:
-    """Adapt the handler of a public RPC to bytes; garbage is refused as MALFORMED_REQUEST."""
+    """Adapt the handler of a public RPC to bytes; garbage is refused as INVALID_PROTOBUF_PAYLOAD."""
     method = BY_NAME[(service, name)]
 
     async def serve(body: bytes, caller: Caller) -> bytes:
@@ -29,7 +29,7 @@ def serve_protobuf(service: str, name: str, handler: ProtoHandler) -> BytesHandl
         try:
             request.ParseFromString(body)
         except DecodeError as exc:
-            raise ApiError(ErrorCode.MALFORMED_REQUEST, f"{service}.{name}: {exc}") from exc
+            raise ApiError(ErrorCode.INVALID_PROTOBUF_PAYLOAD, f"{service}.{name}: {exc}") from exc
         response = await handler(request, caller)
         return response.SerializeToString()
 

@@ -1,4 +1,4 @@
-"""The Control API about nodes and federations, and what it says of all that is not here."""
+"""The Control API about nodes, and what it says of all that is not here."""
 
 from collections.abc import Mapping
 
@@ -10,14 +10,12 @@ from flower_nats.broker.hints import Hints
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.model.federation import DEFAULT_FEDERATION, DEFAULT_FEDERATION_DESCRIPTION
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
-from flower_nats.store.runs import Runs
 from flower_nats.superlink.codecs import ProtoHandler, refuse
-from flower_nats.superlink.convert import node_to_wire, now_iso, run_to_wire
-from flower_nats.wire import common_pb2 as common
+from flower_nats.superlink.control_federations import check_membership
+from flower_nats.superlink.convert import node_to_wire, now_iso
 from flower_nats.wire import control_pb2 as control
 
 log = get_logger(__name__)
@@ -25,39 +23,35 @@ log = get_logger(__name__)
 _DEFAULT_HEARTBEAT_INTERVAL = 30.0
 """Seconds; what a node registered by the CLI is taken to promise until it comes online."""
 
+_NO_LOGIN = "noop"
+"""The authentication type that stock clients know as none (flwr 1.42 `common/constant.py` AuthnType)."""
+
 _NIST_CURVES = (ec.SECP192R1, ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
-_NO_FEDERATIONS = (
-    "CreateFederation", "ArchiveFederation", "AddNodeToFederation", "RemoveNodeFromFederation",
-    "RemoveAccountFromFederation", "CreateInvitation", "ListInvitations", "AcceptInvitation",
-    "RejectInvitation", "RevokeInvitation",
-)  # fmt: skip
-
 _REFUSALS: Mapping[str, ProtoHandler] = {
-    **{name: refuse(ErrorCode.NO_FEDERATION_MANAGEMENT) for name in _NO_FEDERATIONS},
-    "ConfigureSimulationFederation": refuse(
-        ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION,
-        "There are no simulation federations here: runs go to connected SuperNodes.",
-    ),
-    "GetLoginDetails": refuse(ErrorCode.NO_ACCOUNT_AUTH),
     "GetAuthTokens": refuse(ErrorCode.NO_ACCOUNT_AUTH),
+    "RefreshAuthTokens": refuse(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED),
     "PullArtifacts": refuse(ErrorCode.NO_ARTIFACT_PROVIDER),
-    "StartAutomation": refuse(ErrorCode.NOT_IMPLEMENTED, "Automations are not supported here."),
-    "StopAutomation": refuse(ErrorCode.NOT_IMPLEMENTED, "Automations are not supported here."),
+    "StartAutomation": refuse(ErrorCode.INVALID_AUTOMATION_REQUEST),
     "DisconnectConnector": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
     "BeginConnectorOAuth": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
     "CompleteConnectorOAuth": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
+    "UpdateRunSeriesDescription": refuse(ErrorCode.RUN_SERIES_ID_NOT_FOUND),
+    "ListRunSeriesEvents": refuse(ErrorCode.RUN_SERIES_ID_NOT_FOUND),
+    "ListApps": refuse(ErrorCode.FEDERATION_NOT_FOUND),
+    "ListAppAssociations": refuse(ErrorCode.FEDERATION_NOT_FOUND),
+    "AddApp": refuse(ErrorCode.FEDERATION_NOT_FOUND),
+    "RemoveApp": refuse(ErrorCode.FEDERATION_NOT_FOUND),
 }
 
 
 class ControlApi:
-    """Serves the CLI's commands about nodes and federations."""
+    """Serves the CLI's commands about nodes."""
 
     def __init__(self, database: Database, hints: Hints) -> None:
         self._database = database
         self._hints = hints
         self._nodes = Nodes(database)
-        self._runs = Runs(database)
 
     def handlers(self) -> Mapping[str, ProtoHandler]:
         """Return the handler of each RPC served or refused here."""
@@ -66,9 +60,9 @@ class ControlApi:
             "RegisterNode": self.register_node,
             "UnregisterNode": self.unregister_node,
             "ListNodes": self.list_nodes,
-            "ListFederations": self.list_federations,
-            "ShowFederation": self.show_federation,
+            "GetLoginDetails": self.get_login_details,
             "ListAutomations": self.list_automations,
+            "StopAutomation": self.stop_automation,
             "ListConnectors": self.list_connectors,
         }
 
@@ -120,46 +114,32 @@ class ControlApi:
             nodes_info=[node_to_wire(node) for node in nodes], now=now_iso()
         )
 
-    async def list_federations(
-        self, request: control.ListFederationsRequest, caller: Caller
-    ) -> control.ListFederationsResponse:
-        """Return the one federation there is."""
-        return control.ListFederationsResponse(
-            federations=[
-                common.Federation(
-                    name=DEFAULT_FEDERATION, description=DEFAULT_FEDERATION_DESCRIPTION
-                )
-            ]
-        )
-
-    async def show_federation(
-        self, request: control.ShowFederationRequest, caller: Caller
-    ) -> control.ShowFederationResponse:
-        """Return the one federation with its nodes and runs."""
-        if request.federation_name != DEFAULT_FEDERATION:
-            raise ApiError(ErrorCode.FEDERATION_NOT_FOUND_OR_NOT_MEMBER, request.federation_name)
-        account = common.Account(id=caller.account_id, name=caller.account_name)
-        nodes = await self._nodes.owned_by(caller.account_id)
-        runs = await self._runs.of_account(caller.account_id)
-        federation = common.Federation(
-            name=DEFAULT_FEDERATION,
-            description=DEFAULT_FEDERATION_DESCRIPTION,
-            members=[common.Member(account=account, role="owner")],
-            nodes=[node_to_wire(node) for node in nodes],
-            runs=[run_to_wire(run) for run in runs],
-        )
-        return control.ShowFederationResponse(federation=federation, now=now_iso())
+    async def get_login_details(
+        self, request: control.GetLoginDetailsRequest, caller: Caller
+    ) -> control.GetLoginDetailsResponse:
+        """Say that there is no login: `flwr login` then says so in its own words."""
+        return control.GetLoginDetailsResponse(authn_type=_NO_LOGIN)
 
     async def list_automations(
         self, request: control.ListAutomationsRequest, caller: Caller
     ) -> control.ListAutomationsResponse:
         """There are none."""
+        if request.federation:
+            check_membership(request.federation)
         return control.ListAutomationsResponse()
+
+    async def stop_automation(
+        self, request: control.StopAutomationRequest, caller: Caller
+    ) -> control.StopAutomationResponse:
+        """Do nothing, as stock does if the automation is not there."""
+        return control.StopAutomationResponse()
 
     async def list_connectors(
         self, request: control.ListConnectorsRequest, caller: Caller
     ) -> control.ListConnectorsResponse:
         """There are none."""
+        if request.federation:
+            check_membership(request.federation)
         return control.ListConnectorsResponse()
 
 

@@ -21,6 +21,7 @@ from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import ProtoHandler
+from flower_nats.superlink.control_federations import check_known, check_membership
 from flower_nats.superlink.convert import (
     config_from_wire,
     config_to_bytes,
@@ -69,7 +70,8 @@ class ControlRunsApi:
         """Create a run of an app; once for each call of the CLI, however often we have to ask."""
         if request.connector_refs:
             raise ApiError(ErrorCode.CONNECTOR_NOT_FOUND, "connectors are not supported")
-        check_federation(request.federation)
+        if request.federation:
+            check_known(request.federation)
         content = await self._fab_content(request)
         info, config = await asyncio.to_thread(_check_app, content, request)
         new = NewRun(
@@ -133,8 +135,8 @@ class ControlRunsApi:
         self, request: control.ListRunSeriesRequest, caller: Caller
     ) -> control.ListRunSeriesResponse:
         """Return series of runs, last updated first."""
-        if request.HasField("federation_id") and request.federation_id != DEFAULT_FEDERATION:
-            raise ApiError(ErrorCode.FEDERATION_NOT_FOUND, request.federation_id)
+        if request.HasField("federation_id"):
+            check_membership(request.federation_id)
         found = await self._series.find(
             federation=DEFAULT_FEDERATION,
             updated_before=_moment(request),
@@ -167,14 +169,8 @@ class ControlRunsApi:
                 raise ApiError(ErrorCode.FAB_DOWNLOAD_FAILURE, f"no FAB {request.fab.hash_str}")
             return fab.content
         if request.app_spec:
-            raise ApiError(ErrorCode.UNSUPPORTED_FAB_HUB, request.app_spec)
+            raise ApiError(ErrorCode.UNSUPPORTED_FAB_HUB_TRANSPORT, request.app_spec)
         return request.fab.content
-
-
-def check_federation(name: str) -> None:
-    """Check that a federation named in a request, if any, is the one there is."""
-    if name and name != DEFAULT_FEDERATION:
-        raise ApiError(ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION, name)
 
 
 def _check_app(content: bytes, request: control.StartRunRequest) -> tuple[FabInfo, Config]:

@@ -1,4 +1,4 @@
-"""The ServerAppIo API as far as it is about tasks: what SuperExecs and ServerApps ask for.
+"""The Runtime API as far as it is about tasks: what SuperExecs and ServerApps ask for.
 
 Messages, objects and logs go through the gateway without a superlink in between.
 """
@@ -9,7 +9,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import SubStatus
-from flower_nats.model.task import Finished, TaskType
+from flower_nats.model.task import SINCE, Finished, TaskType
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
@@ -18,7 +18,7 @@ from flower_nats.store.runs import Runs, Usage
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import ProtoHandler
-from flower_nats.superlink.convert import fab_to_wire, run_to_wire, task_to_wire
+from flower_nats.superlink.convert import fab_to_wire, node_to_wire, run_to_wire, task_to_wire
 from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
@@ -43,6 +43,7 @@ class RuntimeApi:
         return {
             "PullPendingTasks": self.pull_pending_tasks,
             "ClaimTask": self.claim_task,
+            "AcquireTask": self.acquire_task,
             "GetRun": self.get_run,
             "SendTaskHeartbeat": self.send_task_heartbeat,
             "PullTaskInput": self.pull_task_input,
@@ -53,8 +54,18 @@ class RuntimeApi:
     async def pull_pending_tasks(
         self, request: runtime.PullPendingTasksRequest, caller: Caller
     ) -> runtime.PullPendingTasksResponse:
-        """Return the tasks that nobody has claimed, oldest first."""
-        tasks = await self._tasks.pending()
+        """Return the tasks that nobody has claimed and the SuperExec can launch, oldest first.
+
+        A SuperExec claims the first, and drops it if its type is too new: the task would be pending
+        again after 30 s, then the first again, for ever.
+        """
+        types = (
+            kind
+            for release, kinds in SINCE.items()
+            for kind in kinds
+            if not caller.is_older_than(*release)
+        )
+        tasks = await self._tasks.pending(types)
         return runtime.PullPendingTasksResponse(tasks=[task_to_wire(task) for task in tasks])
 
     async def claim_task(
@@ -68,6 +79,23 @@ class RuntimeApi:
         log.info("task_claimed", **task.log_context())
         await self._lifecycle.run_changed(task.run_id)
         return runtime.ClaimTaskResponse(token=token)
+
+    async def acquire_task(
+        self, request: runtime.AcquireTaskRequest, caller: Caller
+    ) -> runtime.AcquireTaskResponse:
+        """Claim the oldest pending task that the SuperExec has room for; none may come back."""
+        claimed = await self._tasks.acquire(
+            request.supported_task_types,
+            request.agentapp_fab_hashes,
+            caller.request_id,
+            caller.gateway,
+        )
+        if claimed is None:
+            return runtime.AcquireTaskResponse()
+        task, token = claimed
+        log.info("task_claimed", **task.log_context())
+        await self._lifecycle.run_changed(task.run_id)
+        return runtime.AcquireTaskResponse(task=task_to_wire(task), token=token)
 
     async def get_run(self, request: common.GetRunRequest, caller: Caller) -> common.GetRunResponse:
         """Return a run; empty if there is none, or for a task that asks for a run not its own."""
@@ -96,7 +124,7 @@ class RuntimeApi:
         fab = None if run is None else await self._fabs.get(run.fab_hash)
         if task is None or run is None or fab is None:
             text = f"Failed to start task {task_id} of run {caller.run_id}"
-            raise ApiError(ErrorCode.TASK_NOT_STARTABLE, text, text)
+            raise ApiError(ErrorCode.TASK_START_FAILED, text, text)
         log.info("task_started", **task.log_context())
         await self._lifecycle.run_changed(task.run_id)
         return runtime.PullTaskInputResponse(
@@ -136,9 +164,14 @@ class RuntimeApi:
     ) -> runtime.GetNodesResponse:
         """Return the online nodes of the run's federation."""
         if caller.task_type != TaskType.SERVER_APP:
-            raise ApiError(ErrorCode.NOT_A_SERVERAPP_TASK, f"task is a {caller.task_type}")
+            raise ApiError(ErrorCode.ENDPOINT_UNAVAILABLE, f"task is a {caller.task_type}")
         online = await self._nodes.online()
-        return runtime.GetNodesResponse(nodes=[common.Node(node_id=node_id) for node_id in online])
+        if caller.is_older_than(1, 38):
+            # Older apps read the id alone, once a second.
+            nodes = [common.NodeInfo(node_id=node.node_id) for node in online]
+        else:
+            nodes = [node_to_wire(node) for node in online]
+        return runtime.GetNodesResponse(nodes=nodes)
 
 
 def authenticated(caller: Caller) -> tuple[int, str]:

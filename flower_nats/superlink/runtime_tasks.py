@@ -1,4 +1,4 @@
-"""The ServerAppIo API for tasks that work together: an agent, the models and tools it calls."""
+"""The Runtime API for tasks that work together: an agent, the models and tools it calls."""
 
 import json
 import time
@@ -17,11 +17,9 @@ from flower_nats.superlink.codecs import ProtoHandler, refuse
 from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
+from flower_nats.wire.messages import OLDEST_CREATED_AT
 
 log = get_logger(__name__)
-
-# No message can have been created before (flwr 1.33 `supercore/corestate/utils.py`).
-_EARLIEST_MESSAGE = 1740700800.0
 
 
 class TaskWorkApi:
@@ -39,10 +37,12 @@ class TaskWorkApi:
             "PullTaskMessage": self.pull_task_message,
             "PushTaskEvents": self.push_task_events,
             "RecordTaskUsage": self.record_task_usage,
-            "StartAutomation": refuse(
-                ErrorCode.NOT_IMPLEMENTED, "Automations are not supported here."
-            ),
-            "GetConnector": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
+            "StartAutomation": refuse(ErrorCode.INVALID_AUTOMATION_REQUEST),
+            # What stock says to a task that has no connector: here, none has.
+            "GetRunSeriesEvents": refuse(ErrorCode.RUN_ID_NOT_FOUND),
+            "GetCompactedContexts": refuse(ErrorCode.RUN_ID_NOT_FOUND),
+            "PutCompactedContext": refuse(ErrorCode.RUN_ID_NOT_FOUND),
+            "GetConnector": refuse(ErrorCode.CONNECTOR_CREDENTIALS_NOT_AVAILABLE),
         }
 
     async def create_task(
@@ -76,11 +76,11 @@ class TaskWorkApi:
         metadata = request.message.metadata
         if metadata.src_task_id != task_id or metadata.run_id != run_id:
             raise ApiError(
-                ErrorCode.TASK_MESSAGE_REFUSED,
+                ErrorCode.INVALID_TASK_MESSAGE,
                 f"task {task_id} of run {run_id} sent a message of {metadata.src_task_id}",
             )
         if problem := _problem_of(request.message):
-            raise ApiError(ErrorCode.TASK_MESSAGE_REFUSED, problem, problem)
+            raise ApiError(ErrorCode.INVALID_TASK_MESSAGE, problem, problem)
         message = TaskMessage(
             message_id=metadata.message_id,
             run_id=run_id,
@@ -93,7 +93,7 @@ class TaskWorkApi:
 
         async def put(transaction: Transaction) -> bytes:
             if not await TaskMessages(transaction).put(message):
-                raise ApiError(ErrorCode.TASK_MESSAGE_REFUSED, f"refused {metadata.message_id}")
+                raise ApiError(ErrorCode.INVALID_TASK_MESSAGE, f"refused {metadata.message_id}")
             return b""
 
         await once(self._database, caller.request_id, put)
@@ -159,7 +159,7 @@ def _check_new_task(request: runtime.CreateTaskRequest, caller: Caller) -> None:
     """Check what a task asks to create (rules of flwr 1.33 `supercore/servicer/appio`)."""
     if caller.task_type not in MAY_CREATE_TASKS:
         text = f"Task type '{caller.task_type}' is not allowed to create tasks."
-        raise ApiError(ErrorCode.TASK_MAY_NOT_CREATE_TASKS, text, text)
+        raise ApiError(ErrorCode.TASK_CREATION_NOT_ALLOWED, text, text)
     problem = None
     if request.type not in set(TaskType):
         problem = f"Invalid task type: {request.type}"
@@ -170,7 +170,7 @@ def _check_new_task(request: runtime.CreateTaskRequest, caller: Caller) -> None:
     elif request.type == TaskType.CONNECTOR and not request.connector_ref:
         problem = f"Task type '{request.type}' requires connector_ref."
     if problem is not None:
-        raise ApiError(ErrorCode.INVALID_TASK, problem, problem)
+        raise ApiError(ErrorCode.INVALID_TASK_CREATION_REQUEST, problem, problem)
 
 
 def _problem_of(message: common.Message) -> str:
@@ -183,7 +183,7 @@ def _problem_of(message: common.Message) -> str:
         "tasks exchange messages on the SuperLink only": (
             metadata.src_node_id != SUPERLINK_NODE_ID or metadata.dst_node_id != SUPERLINK_NODE_ID
         ),
-        "its creation time is not in seconds since 1970": metadata.created_at < _EARLIEST_MESSAGE,
+        "its creation time is not in seconds since 1970": metadata.created_at < OLDEST_CREATED_AT,
         "its time to live must be above zero": not metadata.ttl > 0,
         "its time to live is over": metadata.created_at + metadata.ttl <= time.time(),
         "it has no type": not metadata.message_type,

@@ -15,6 +15,7 @@ from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
 from flower_nats.superlink.control import ControlApi
+from flower_nats.superlink.control_federations import FederationsApi
 from flower_nats.superlink.control_runs import ControlRunsApi
 from flower_nats.superlink.fleet import FleetApi
 from flower_nats.superlink.gateway_questions import GatewayQuestions
@@ -55,6 +56,7 @@ def handlers(
         "Control": {
             **ControlApi(database, hints).handlers(),
             **ControlRunsApi(database, lifecycle).handlers(),
+            **FederationsApi(database).handlers(),
         },
     }
     internal = GatewayQuestions(

@@ -3,8 +3,11 @@
 isort:skip_file
 Nouns shared by the APIs. RecordDict, Context and (outside itself) ObjectTree are opaque bytes here:
 the runtime passes them through and never needs to look inside, so unknown fields survive.
-Field numbers and types are facts of flwr's wire (1.30 to 1.42, additive); tests/unit/test_wire.py checks
-them against the installed flwr.
+Field numbers and types are facts of flwr's wire: the union of 1.30 to 1.42 (1.29 has another API for
+ServerApps and is not served). Between these versions fields were only added, but for
+StreamRunEventsResponse, which no client of 1.30 reads, and GetNodesResponse, whose nodes a client before
+1.38 reads as `Node`: the id is field 1 of both. tests/unit/test_wire.py checks all of it against the
+installed flwr.
 """
 
 from collections import abc as _abc
@@ -92,6 +95,8 @@ class NodeInfo(_message.Message):
     ONLINE_UNTIL_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     owner_aid: _builtins.str
     owner_name: _builtins.str
@@ -103,6 +108,8 @@ class NodeInfo(_message.Message):
     online_until: _builtins.float
     heartbeat_interval: _builtins.float
     public_key: _builtins.bytes
+    location: _builtins.str
+    name: _builtins.str
     def __init__(
         self,
         *,
@@ -117,15 +124,21 @@ class NodeInfo(_message.Message):
         online_until: _builtins.float | None = ...,
         heartbeat_interval: _builtins.float = ...,
         public_key: _builtins.bytes = ...,
+        location: _builtins.str | None = ...,
+        name: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_activated_at", b"_last_activated_at", "_last_deactivated_at", b"_last_deactivated_at", "_online_until", b"_online_until", "_unregistered_at", b"_unregistered_at", "last_activated_at", b"last_activated_at", "last_deactivated_at", b"last_deactivated_at", "online_until", b"online_until", "unregistered_at", b"unregistered_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_activated_at", b"_last_activated_at", "_last_deactivated_at", b"_last_deactivated_at", "_location", b"_location", "_name", b"_name", "_online_until", b"_online_until", "_unregistered_at", b"_unregistered_at", "last_activated_at", b"last_activated_at", "last_deactivated_at", b"last_deactivated_at", "location", b"location", "name", b"name", "online_until", b"online_until", "unregistered_at", b"unregistered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_activated_at", b"_last_activated_at", "_last_deactivated_at", b"_last_deactivated_at", "_online_until", b"_online_until", "_unregistered_at", b"_unregistered_at", "heartbeat_interval", b"heartbeat_interval", "last_activated_at", b"last_activated_at", "last_deactivated_at", b"last_deactivated_at", "node_id", b"node_id", "online_until", b"online_until", "owner_aid", b"owner_aid", "owner_name", b"owner_name", "public_key", b"public_key", "registered_at", b"registered_at", "status", b"status", "unregistered_at", b"unregistered_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_activated_at", b"_last_activated_at", "_last_deactivated_at", b"_last_deactivated_at", "_location", b"_location", "_name", b"_name", "_online_until", b"_online_until", "_unregistered_at", b"_unregistered_at", "heartbeat_interval", b"heartbeat_interval", "last_activated_at", b"last_activated_at", "last_deactivated_at", b"last_deactivated_at", "location", b"location", "name", b"name", "node_id", b"node_id", "online_until", b"online_until", "owner_aid", b"owner_aid", "owner_name", b"owner_name", "public_key", b"public_key", "registered_at", b"registered_at", "status", b"status", "unregistered_at", b"unregistered_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last_activated_at: _TypeAlias = _typing.Literal["last_activated_at"]  # noqa: Y015
     _WhichOneofArgType__last_activated_at: _TypeAlias = _typing.Literal["_last_activated_at", b"_last_activated_at"]  # noqa: Y015
     _WhichOneofReturnType__last_deactivated_at: _TypeAlias = _typing.Literal["last_deactivated_at"]  # noqa: Y015
     _WhichOneofArgType__last_deactivated_at: _TypeAlias = _typing.Literal["_last_deactivated_at", b"_last_deactivated_at"]  # noqa: Y015
+    _WhichOneofReturnType__location: _TypeAlias = _typing.Literal["location"]  # noqa: Y015
+    _WhichOneofArgType__location: _TypeAlias = _typing.Literal["_location", b"_location"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__online_until: _TypeAlias = _typing.Literal["online_until"]  # noqa: Y015
     _WhichOneofArgType__online_until: _TypeAlias = _typing.Literal["_online_until", b"_online_until"]  # noqa: Y015
     _WhichOneofReturnType__unregistered_at: _TypeAlias = _typing.Literal["unregistered_at"]  # noqa: Y015
@@ -134,6 +147,10 @@ class NodeInfo(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_activated_at) -> _WhichOneofReturnType__last_activated_at | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_deactivated_at) -> _WhichOneofReturnType__last_deactivated_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__location) -> _WhichOneofReturnType__location | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__online_until) -> _WhichOneofReturnType__online_until | None: ...
     @_typing.overload
@@ -347,6 +364,40 @@ class RunSeries(_message.Message):
 Global___RunSeries: _TypeAlias = RunSeries  # noqa: Y015
 
 @_typing.final
+class CompactedContext(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SERIES_ID_FIELD_NUMBER: _builtins.int
+    THROUGH_EVENT_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    series_id: _builtins.int
+    through_event_id: _builtins.int
+    text: _builtins.str
+    created_at: _builtins.str
+    token_count: _builtins.int
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        series_id: _builtins.int = ...,
+        through_event_id: _builtins.int = ...,
+        text: _builtins.str = ...,
+        created_at: _builtins.str = ...,
+        token_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "series_id", b"series_id", "text", b"text", "through_event_id", b"through_event_id", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompactedContext: _TypeAlias = CompactedContext  # noqa: Y015
+
+@_typing.final
 class Task(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -361,6 +412,7 @@ class Task(_message.Message):
     FAB_HASH_FIELD_NUMBER: _builtins.int
     MODEL_REF_FIELD_NUMBER: _builtins.int
     CONNECTOR_REF_FIELD_NUMBER: _builtins.int
+    CONNECTOR_ID_FIELD_NUMBER: _builtins.int
     task_id: _builtins.int
     type: _builtins.str
     run_id: _builtins.int
@@ -371,6 +423,7 @@ class Task(_message.Message):
     fab_hash: _builtins.str
     model_ref: _builtins.str
     connector_ref: _builtins.str
+    connector_id: _builtins.int
     @_builtins.property
     def status(self) -> Global___TaskStatus: ...
     def __init__(
@@ -387,17 +440,22 @@ class Task(_message.Message):
         fab_hash: _builtins.str | None = ...,
         model_ref: _builtins.str | None = ...,
         connector_ref: _builtins.str | None = ...,
+        connector_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_ref", b"_connector_ref", "_fab_hash", b"_fab_hash", "_model_ref", b"_model_ref", "connector_ref", b"connector_ref", "fab_hash", b"fab_hash", "model_ref", b"model_ref", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_connector_ref", b"_connector_ref", "_fab_hash", b"_fab_hash", "_model_ref", b"_model_ref", "connector_id", b"connector_id", "connector_ref", b"connector_ref", "fab_hash", b"fab_hash", "model_ref", b"model_ref", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_ref", b"_connector_ref", "_fab_hash", b"_fab_hash", "_model_ref", b"_model_ref", "connector_ref", b"connector_ref", "fab_hash", b"fab_hash", "finished_at", b"finished_at", "model_ref", b"model_ref", "pending_at", b"pending_at", "run_id", b"run_id", "running_at", b"running_at", "starting_at", b"starting_at", "status", b"status", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id", "_connector_ref", b"_connector_ref", "_fab_hash", b"_fab_hash", "_model_ref", b"_model_ref", "connector_id", b"connector_id", "connector_ref", b"connector_ref", "fab_hash", b"fab_hash", "finished_at", b"finished_at", "model_ref", b"model_ref", "pending_at", b"pending_at", "run_id", b"run_id", "running_at", b"running_at", "starting_at", b"starting_at", "status", b"status", "task_id", b"task_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__connector_id: _TypeAlias = _typing.Literal["connector_id"]  # noqa: Y015
+    _WhichOneofArgType__connector_id: _TypeAlias = _typing.Literal["_connector_id", b"_connector_id"]  # noqa: Y015
     _WhichOneofReturnType__connector_ref: _TypeAlias = _typing.Literal["connector_ref"]  # noqa: Y015
     _WhichOneofArgType__connector_ref: _TypeAlias = _typing.Literal["_connector_ref", b"_connector_ref"]  # noqa: Y015
     _WhichOneofReturnType__fab_hash: _TypeAlias = _typing.Literal["fab_hash"]  # noqa: Y015
     _WhichOneofArgType__fab_hash: _TypeAlias = _typing.Literal["_fab_hash", b"_fab_hash"]  # noqa: Y015
     _WhichOneofReturnType__model_ref: _TypeAlias = _typing.Literal["model_ref"]  # noqa: Y015
     _WhichOneofArgType__model_ref: _TypeAlias = _typing.Literal["_model_ref", b"_model_ref"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__connector_id) -> _WhichOneofReturnType__connector_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__connector_ref) -> _WhichOneofReturnType__connector_ref | None: ...
     @_typing.overload
@@ -735,10 +793,18 @@ class Federation(_message.Message):
     ARCHIVED_FIELD_NUMBER: _builtins.int
     SIMULATION_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    CAN_INVITE_MEMBERS_FIELD_NUMBER: _builtins.int
+    CAN_ADD_SUPERNODES_FIELD_NUMBER: _builtins.int
+    MEMBER_COUNT_FIELD_NUMBER: _builtins.int
+    ICON_KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     archived: _builtins.bool
     simulation: _builtins.bool
+    can_invite_members: _builtins.bool
+    can_add_supernodes: _builtins.bool
+    member_count: _builtins.int
+    icon_key: _builtins.str
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]: ...
     @_builtins.property
@@ -758,12 +824,23 @@ class Federation(_message.Message):
         archived: _builtins.bool = ...,
         simulation: _builtins.bool = ...,
         config: Global___SimulationConfig | None = ...,
+        can_invite_members: _builtins.bool = ...,
+        can_add_supernodes: _builtins.bool = ...,
+        member_count: _builtins.int | None = ...,
+        icon_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_icon_key", b"_icon_key", "_member_count", b"_member_count", "config", b"config", "icon_key", b"icon_key", "member_count", b"member_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived", b"archived", "config", b"config", "description", b"description", "members", b"members", "name", b"name", "nodes", b"nodes", "runs", b"runs", "simulation", b"simulation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_icon_key", b"_icon_key", "_member_count", b"_member_count", "archived", b"archived", "can_add_supernodes", b"can_add_supernodes", "can_invite_members", b"can_invite_members", "config", b"config", "description", b"description", "icon_key", b"icon_key", "member_count", b"member_count", "members", b"members", "name", b"name", "nodes", b"nodes", "runs", b"runs", "simulation", b"simulation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__icon_key: _TypeAlias = _typing.Literal["icon_key"]  # noqa: Y015
+    _WhichOneofArgType__icon_key: _TypeAlias = _typing.Literal["_icon_key", b"_icon_key"]  # noqa: Y015
+    _WhichOneofReturnType__member_count: _TypeAlias = _typing.Literal["member_count"]  # noqa: Y015
+    _WhichOneofArgType__member_count: _TypeAlias = _typing.Literal["_member_count", b"_member_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__icon_key) -> _WhichOneofReturnType__icon_key | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__member_count) -> _WhichOneofReturnType__member_count | None: ...
 
 Global___Federation: _TypeAlias = Federation  # noqa: Y015
 

@@ -1,7 +1,7 @@
 """Reading Messages and object trees off the wire, and the rules a Message must keep.
 
-The rules mirror flwr 1.33 `server/utils/validator.py`, `supercore/inflatable/` and, for error replies,
-`server/superlink/linkstate/utils.py`.
+The rules mirror flwr (1.33 to 1.42) `server/utils/validator.py`, `supercore/inflatable/` and, for error
+replies, `server/superlink/linkstate/utils.py`.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire import common_pb2 as common
 
-_OLDEST_CREATED_AT = 1740700800.0
+OLDEST_CREATED_AT = 1740700800.0
 """Unix time before which no real Message was created (28 February 2025, as stock checks)."""
 
 TTL_TOLERANCE = 0.1
@@ -118,7 +118,7 @@ def _broken_rules(message: common.Message, is_reply: bool) -> list[str]:
     metadata = message.metadata
     rules = [
         (
-            metadata.created_at >= _OLDEST_CREATED_AT,
+            metadata.created_at >= OLDEST_CREATED_AT,
             "`created_at` must be the Unix time in seconds",
         ),
         (metadata.ttl > 0, "`ttl` must be higher than zero"),
@@ -186,7 +186,7 @@ def check_object(object_id: str, content: bytes) -> None:
 
 
 def error_reply(
-    code: MessageError, instruction_id: str, instruction: common.Metadata | None
+    code: MessageError, run_id: int, instruction_id: str, instruction: common.Metadata | None = None
 ) -> tuple[Outgoing, bytes]:
     """Make the error reply that the SuperLink itself gives to an instruction.
 
@@ -194,6 +194,7 @@ def error_reply(
     one object.
     """
     metadata = common.Metadata(
+        run_id=run_id,
         src_node_id=SUPERLINK_NODE_ID,
         dst_node_id=SUPERLINK_NODE_ID,
         reply_to_message_id=instruction_id,
@@ -201,10 +202,7 @@ def error_reply(
         created_at=time.time(),
     )
     if instruction is not None:
-        metadata.run_id = instruction.run_id
-        metadata.group_id = instruction.group_id
-        metadata.message_type = instruction.message_type
-        metadata.ttl = max(expires_at(instruction) - metadata.created_at, 0.0)
+        _reply_to(instruction, metadata)
     message = common.Message(
         metadata=metadata, error=common.Error(code=int(code), reason=_REASONS[code])
     )
@@ -213,6 +211,17 @@ def error_reply(
     message.metadata.message_id = hashlib.sha256(content).hexdigest()
     tree = common.ObjectTree(object_id=message.metadata.message_id)
     return Outgoing(message.SerializeToString(), tree.SerializeToString()), content
+
+
+def _reply_to(instruction: common.Metadata, reply: common.Metadata) -> None:
+    reply.group_id = instruction.group_id
+    reply.message_type = instruction.message_type
+    reply.ttl = max(expires_at(instruction) - reply.created_at, 0.0)
+    # Apps of flwr 1.38 and newer name their task. Replies of nodes mirror that, and so does this one.
+    if instruction.HasField("src_task_id"):
+        reply.dst_task_id = instruction.src_task_id
+    if instruction.HasField("dst_task_id"):
+        reply.src_task_id = instruction.dst_task_id
 
 
 def malformed(reason: str) -> ApiError:

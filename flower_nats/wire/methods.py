@@ -166,11 +166,15 @@ FLEET = _methods(
     PullObject={"bulk": Bulk.RESPONSE, "held": True},
 )
 
+# Never called over gRPC by stock; their names in it are what SuperExecs sign.
+_SINCE_RUNTIME: dict[str, object] = {"grpc_services": ("Runtime",)}
+
 RUNTIME = _methods(
     "Runtime",
     CallerKind.TASK,
     ("PullPendingTasks", runtime.PullPendingTasksRequest, runtime.PullPendingTasksResponse),
     ("ClaimTask", runtime.ClaimTaskRequest, runtime.ClaimTaskResponse),
+    ("AcquireTask", runtime.AcquireTaskRequest, runtime.AcquireTaskResponse),
     ("GetRun", common.GetRunRequest, common.GetRunResponse),
     ("SendTaskHeartbeat", runtime.SendTaskHeartbeatRequest, runtime.SendTaskHeartbeatResponse),
     ("PullTaskInput", runtime.PullTaskInputRequest, runtime.PullTaskInputResponse),
@@ -187,6 +191,21 @@ RUNTIME = _methods(
     ("PushTaskMessage", runtime.PushTaskMessageRequest, runtime.PushTaskMessageResponse),
     ("PushTaskEvents", runtime.PushTaskEventsRequest, runtime.PushTaskEventsResponse),
     ("PullTaskMessage", runtime.PullTaskMessageRequest, runtime.PullTaskMessageResponse),
+    (
+        "GetRunSeriesEvents",
+        runtime.GetRunSeriesEventsRequest,
+        runtime.GetRunSeriesEventsResponse,
+    ),
+    (
+        "GetCompactedContexts",
+        runtime.GetCompactedContextsRequest,
+        runtime.GetCompactedContextsResponse,
+    ),
+    (
+        "PutCompactedContext",
+        runtime.PutCompactedContextRequest,
+        runtime.PutCompactedContextResponse,
+    ),
     ("RecordTaskUsage", runtime.RecordTaskUsageRequest, runtime.RecordTaskUsageResponse),
     ("GetConnector", runtime.GetConnectorRequest, runtime.GetConnectorResponse),
     ("PushLogs", runtime.PushLogsRequest, runtime.PushLogsResponse),
@@ -195,7 +214,11 @@ RUNTIME = _methods(
     ("GetNodes", runtime.GetNodesRequest, runtime.GetNodesResponse),
     PullPendingTasks={"caller": CallerKind.SUPEREXEC, "held": True},
     ClaimTask={"caller": CallerKind.SUPEREXEC},
+    AcquireTask={"caller": CallerKind.SUPEREXEC, "held": True, **_SINCE_RUNTIME},
     GetRun={"caller": CallerKind.SUPEREXEC},
+    GetRunSeriesEvents=_SINCE_RUNTIME,
+    GetCompactedContexts=_SINCE_RUNTIME,
+    PutCompactedContext=_SINCE_RUNTIME,
     SendTaskHeartbeat={"farewell": True},
     PushLogs={"farewell": True},
     PushTaskOutput={"farewell": True, "tried_once": True},
@@ -206,10 +229,12 @@ RUNTIME = _methods(
 
 _CONTROL_NAMES = (
     "StartRun", "StopRun", "StartAutomation", "ListAutomations", "StopAutomation", "StreamLogs",
-    "ListRuns", "ListRunSeries", "GetRunSeries", "GetLoginDetails", "GetAuthTokens",
+    "ListRuns", "ListRunSeries", "GetRunSeries", "UpdateRunSeriesDescription",
+    "ListRunSeriesEvents", "GetLoginDetails", "GetAuthTokens", "RefreshAuthTokens",
     "ListConnectors", "DisconnectConnector", "BeginConnectorOAuth", "CompleteConnectorOAuth",
-    "PullArtifacts", "RegisterNode", "UnregisterNode", "ListNodes", "ListFederations",
-    "ShowFederation", "CreateFederation", "ArchiveFederation", "AddNodeToFederation",
+    "PullArtifacts", "RegisterNode", "UnregisterNode", "ListNodes", "ListApps",
+    "ListAppAssociations", "AddApp", "RemoveApp", "ListFederations", "ShowFederation",
+    "SetFederationIcon", "CreateFederation", "ArchiveFederation", "AddNodeToFederation",
     "RemoveNodeFromFederation", "RemoveAccountFromFederation", "CreateInvitation",
     "ListInvitations", "AcceptInvitation", "RejectInvitation", "RevokeInvitation",
     "ConfigureSimulationFederation", "StreamRunEvents",

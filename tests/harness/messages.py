@@ -1,5 +1,6 @@
 """Messages for tests, as flwr itself makes them."""
 
+import importlib.util
 import time
 from dataclasses import dataclass
 
@@ -45,9 +46,18 @@ def instruction(
     run_id: int, node_id: int, content: RecordDict | None = None, ttl: float = 3600.0
 ) -> Parcel:
     """An instruction from a ServerApp to a node."""
+    _be_serverapp(run_id)
     content = content or RecordDict({"config": ConfigRecord({"at": time.time_ns()})})
     message = Message(content, dst_node_id=node_id, message_type="train", ttl=ttl)
     return parcel(message, run_id, 1)
+
+
+def _be_serverapp(run_id: int) -> None:
+    """Say what this process is: without that, flwr 1.38 and newer make no instructions."""
+    if importlib.util.find_spec("flwr.supercore.task_identity") is not None:
+        from flwr.supercore.task_identity import TaskIdentity
+
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
 
 
 def reply(to: Parcel, content: RecordDict | None = None) -> Parcel:

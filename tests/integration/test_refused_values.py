@@ -163,7 +163,7 @@ async def test_a_value_that_cannot_be_stored_is_refused_and_logged_once(
 
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert [call.args for call in logs.calls] == [("call_refused",)]
-            assert logs.calls[0].kwargs["rpc"] == f"ServerAppIo.{name}"
+            assert logs.calls[0].kwargs["rpc"] == f"Runtime.{name}"
 
 
 async def test_a_text_that_is_too_long_for_an_index_is_refused(

@@ -51,7 +51,7 @@ async def test_nodes_of_a_stopped_gateway_do_not_go_offline(gateways: Gateways) 
     await gateways.pass_time(70, "running")
 
     assert await gateways.nodes.expire() == [behind_running]
-    assert await gateways.nodes.online() == [behind_stopped]
+    assert [node.node_id for node in await gateways.nodes.online()] == [behind_stopped]
 
 
 async def test_they_have_as_long_as_before_when_it_is_back(gateways: Gateways) -> None:

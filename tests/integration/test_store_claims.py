@@ -112,7 +112,7 @@ async def test_old_answers_are_forgotten(database: Database) -> None:
 
 
 async def online(database: Database) -> list[int]:
-    return await Nodes(database).online()
+    return [node.node_id for node in await Nodes(database).online()]
 
 
 async def test_a_silent_node_goes_offline_and_a_heard_one_stays(database: Database) -> None:

@@ -248,9 +248,14 @@ async def test_the_serverapp_sees_the_nodes_that_are_online(superlink: Superlink
 
     answer = await task.call("GetNodes", runtime.GetNodesRequest(), runtime.GetNodesResponse)
 
-    assert [node.node_id for node in answer.nodes] == [online.node_id]
+    [shown] = answer.nodes
+    assert (shown.node_id, shown.status, shown.public_key) == (online.node_id, "online", online.key)
+    older = await task.call(
+        "GetNodes", runtime.GetNodesRequest(), runtime.GetNodesResponse, client_version="1.37.0"
+    )
+    assert older.nodes == [common.NodeInfo(node_id=online.node_id)]
     task.task_type = "flwr-simulation"
-    with refused(ErrorCode.NOT_A_SERVERAPP_TASK):
+    with refused(ErrorCode.ENDPOINT_UNAVAILABLE):
         await task.call("GetNodes", runtime.GetNodesRequest(), runtime.GetNodesResponse)
 
 

@@ -122,7 +122,7 @@ async def test_an_invalid_app_is_refused_and_leaves_no_trace(superlink: Superlin
         await superlink.start_run(override_config={"round": common.Scalar(sint64=1)})
     with refused(ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION):
         await superlink.start_run(federation="@none/other")
-    with refused(ErrorCode.UNSUPPORTED_FAB_HUB):
+    with refused(ErrorCode.UNSUPPORTED_FAB_HUB_TRANSPORT):
         request = control.StartRunRequest(app_spec="@somebody/app")
         await superlink.call("Control", "StartRun", request, control.StartRunResponse)
     with refused(ErrorCode.CONNECTOR_NOT_FOUND):
@@ -227,7 +227,7 @@ async def test_the_input_can_be_pulled_again_with_the_same_token(superlink: Supe
     assert (first.context, first.fab) == (second.context, second.fab)
     assert second.run.running_at == first.run.running_at
     task.token = "0" * 256
-    with refused(ErrorCode.TASK_NOT_STARTABLE, f"task {task.task_id} of run {task.run_id}"):
+    with refused(ErrorCode.TASK_START_FAILED, f"task {task.task_id} of run {task.run_id}"):
         await task.pull_input()
 
 
@@ -325,4 +325,4 @@ async def test_garbage_is_refused(superlink: Superlink) -> None:
     with pytest.raises(ApiError) as error:
         await superlink.rpc.call("Control", "StartRun", b"\xff\xff\xff", patience=5)
 
-    assert error.value.code is ErrorCode.MALFORMED_REQUEST
+    assert error.value.code is ErrorCode.INVALID_PROTOBUF_PAYLOAD

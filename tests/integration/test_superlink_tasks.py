@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from flwr.supercore.corestate.utils import validate_task_event_data
@@ -32,7 +33,7 @@ async def task(superlink: Superlink) -> Task:
     return await superlink.running_task()
 
 
-async def create(task: Task, **fields: str) -> int:
+async def create(task: Task, **fields: Any) -> int:
     request_id = fields.pop("request_id", uuid.uuid4().hex)
     fields = {"type": "flwr-model", "model_ref": "some/model", **fields}
     answer = await task.call(
@@ -99,14 +100,14 @@ async def test_a_task_creates_another_that_waits_for_a_superexec(
 async def test_a_task_that_could_not_start_is_not_created(
     task: Task, fields: dict[str, str], said: str
 ) -> None:
-    with refused(ErrorCode.INVALID_TASK, said):
+    with refused(ErrorCode.INVALID_TASK_CREATION_REQUEST, said):
         await create(task, **fields)
 
 
 async def test_not_every_task_may_create_others(task: Task) -> None:
     task.task_type = "flwr-model"
 
-    with refused(ErrorCode.TASK_MAY_NOT_CREATE_TASKS, "flwr-model"):
+    with refused(ErrorCode.TASK_CREATION_NOT_ALLOWED, "flwr-model"):
         await create(task)
 
 
@@ -176,7 +177,7 @@ async def test_a_message_that_fits_nobody_is_refused(superlink: Superlink, task:
         message(task, to, created_at=5.0),
         without_content,
     ):
-        with refused(ErrorCode.TASK_MESSAGE_REFUSED):
+        with refused(ErrorCode.INVALID_TASK_MESSAGE):
             await send(task, wrong)
     assert await receive(other) == []
 
@@ -229,11 +230,11 @@ async def test_usage_is_recorded_once_however_often_a_gateway_asks(
 
 
 async def test_automations_and_connectors_are_refused(task: Task) -> None:
-    with refused(ErrorCode.NOT_IMPLEMENTED, "Automations"):
+    with refused(ErrorCode.INVALID_AUTOMATION_REQUEST, "automations"):
         await task.call(
             "StartAutomation", control.StartAutomationRequest(), control.StartAutomationResponse
         )
-    with refused(ErrorCode.CONNECTOR_NOT_FOUND):
+    with refused(ErrorCode.CONNECTOR_CREDENTIALS_NOT_AVAILABLE):
         await task.call("GetConnector", runtime.GetConnectorRequest(), runtime.GetConnectorResponse)
 
 

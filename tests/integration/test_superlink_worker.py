@@ -74,31 +74,68 @@ async def test_every_rpc_is_served_by_a_superlink_or_a_gateway(
     assert {name for service, name in served if service == "Internal"} == INTERNAL
 
 
-FEDERATION_MANAGEMENT = (
-    "CreateFederation", "ArchiveFederation", "AddNodeToFederation", "RemoveNodeFromFederation",
-    "RemoveAccountFromFederation", "CreateInvitation", "ListInvitations", "AcceptInvitation",
-    "RejectInvitation", "RevokeInvitation",
-)  # fmt: skip
+HERE = {"federation_name": "@none/default"}
 
 
 @pytest.mark.parametrize(
-    ("method", "code"),
+    ("method", "fields", "code"),
     [
-        *((name, ErrorCode.NO_FEDERATION_MANAGEMENT) for name in FEDERATION_MANAGEMENT),
-        ("GetLoginDetails", ErrorCode.NO_ACCOUNT_AUTH),
-        ("PullArtifacts", ErrorCode.NO_ARTIFACT_PROVIDER),
-        ("StartAutomation", ErrorCode.NOT_IMPLEMENTED),
-        ("BeginConnectorOAuth", ErrorCode.CONNECTOR_NOT_FOUND),
-        ("ConfigureSimulationFederation", ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION),
+        ("CreateFederation", {"federation_name": "new"}, 1),
+        ("CreateFederation", {}, 12),
+        ("ArchiveFederation", HERE, 1),
+        ("ArchiveFederation", {}, 12),
+        ("SetFederationIcon", HERE, 1),
+        ("SetFederationIcon", {}, 12),
+        ("AddNodeToFederation", HERE, 28),
+        ("AddNodeToFederation", {}, 12),
+        ("RemoveNodeFromFederation", {"federation_name": "@none/other"}, 25),
+        ("RemoveAccountFromFederation", HERE, 1),
+        ("CreateInvitation", HERE, 1),
+        ("CreateInvitation", {"federation_name": "@none/other"}, 2),
+        ("AcceptInvitation", HERE, 1),
+        ("ListInvitations", {}, 1),
+        ("RejectInvitation", HERE, 1),
+        ("RevokeInvitation", HERE, 1),
+        ("ConfigureSimulationFederation", HERE, 2),
+        ("GetAuthTokens", {"device_code": "x"}, 19),
+        ("RefreshAuthTokens", {"refresh_token": "x"}, 36),
+        ("PullArtifacts", {}, 20),
+        ("StartAutomation", {}, 42),
+        ("ListAutomations", {"federation": "@none/other"}, 25),
+        ("ListConnectors", {"federation": "@none/other"}, 25),
+        ("BeginConnectorOAuth", {"connector_ref": "mail"}, 39),
+        ("CompleteConnectorOAuth", {}, 39),
+        ("DisconnectConnector", {"connector_ref": "mail"}, 39),
     ],
 )
-async def test_what_is_not_here_is_refused(
-    superlink: Superlink, method: str, code: ErrorCode
+async def test_what_is_not_here_is_refused_as_by_flowers_own_server(
+    superlink: Superlink, method: str, fields: dict[str, str], code: int
 ) -> None:
     rpc = BY_NAME[("Control", method)]
 
-    with refused(code):
-        await superlink.call("Control", method, rpc.request(), rpc.response)
+    with refused(ErrorCode(code)):
+        await superlink.call("Control", method, rpc.request(**fields), rpc.response)
+
+
+async def test_no_node_of_an_accounts_own_can_be_moved_either(superlink: Superlink) -> None:
+    node = await superlink.online_node()
+    request = control.AddNodeToFederationRequest(**HERE, node_id=node.node_id)
+
+    with refused(ErrorCode.NO_FEDERATION_MANAGEMENT_SUPPORT):
+        await superlink.call(
+            "Control", "AddNodeToFederation", request, control.AddNodeToFederationResponse
+        )
+
+
+async def test_the_cli_hears_that_there_is_no_login(superlink: Superlink) -> None:
+    details = await superlink.call(
+        "Control",
+        "GetLoginDetails",
+        control.GetLoginDetailsRequest(),
+        control.GetLoginDetailsResponse,
+    )
+
+    assert details == control.GetLoginDetailsResponse(authn_type="noop")
 
 
 async def test_there_are_no_automations_and_connectors(superlink: Superlink) -> None:
@@ -192,7 +229,7 @@ async def test_a_claimed_task_that_does_not_start_is_pending_again(superlink: Su
         return (await superlink.status(run.run_id))[0] == "pending"
 
     await until(is_pending)
-    with refused(ErrorCode.TASK_NOT_STARTABLE):
+    with refused(ErrorCode.TASK_START_FAILED):
         await task.pull_input()
     again = await superlink.claim(run.run_id)
     await again.pull_input()

@@ -116,10 +116,28 @@ def test_an_error_of_a_client_is_a_reply_like_any_other() -> None:
 @pytest.mark.parametrize("code", list(MessageError))
 def test_flwr_reads_the_error_replies_that_we_make(code: MessageError) -> None:
     question = instruction(7, 8)
-    outgoing, content = error_reply(code, question.message_id, question.outgoing.metadata)
+    outgoing, content = error_reply(code, 7, question.message_id, question.outgoing.metadata)
     message_id = outgoing.metadata.message_id
     message = inflate(message_id, {message_id: content})
     assert message.error.code == int(code)
     assert message.metadata.reply_to_message_id == question.message_id
+    assert message.metadata.run_id == 7
     assert message.object_id == message_id
     assert get_object_tree(message).SerializeToString() == outgoing.tree
+
+
+def test_an_error_reply_goes_to_the_task_that_asked() -> None:
+    question = instruction(7, 8).outgoing.metadata
+    question.src_task_id, question.dst_task_id = 11, 12
+
+    outgoing, _ = error_reply(MessageError.NODE_UNAVAILABLE, 7, question.message_id, question)
+
+    assert (outgoing.metadata.src_task_id, outgoing.metadata.dst_task_id) == (12, 11)
+
+
+def test_an_error_reply_to_what_is_not_known_is_of_its_run_and_of_no_task() -> None:
+    outgoing, _ = error_reply(MessageError.MESSAGE_UNAVAILABLE, 7, "ab" * 32)
+
+    assert outgoing.metadata.run_id == 7
+    assert not outgoing.metadata.HasField("src_task_id")
+    assert not outgoing.metadata.HasField("dst_task_id")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from flwr.supercore.error import ApiErrorCode
 from flwr.supercore.error.catalog import API_ERROR_MAP
 
 from flower_nats.model.errors import (
@@ -10,21 +11,27 @@ from flower_nats.model.errors import (
     ApiError,
     ErrorCode,
     FlowerNatsError,
-    Status,
+    Outcome,
     Unavailable,
 )
 
-FLOWERS_OWN = sorted(code for code in ErrorCode if code < 10_000)
+FLOWERS_CODES = [code for code in API_ERROR_MAP if isinstance(code, ApiErrorCode)]
 
 
 def test_every_code_has_an_outside() -> None:
     assert set(CATALOGUE) == set(ErrorCode)
 
 
-@pytest.mark.parametrize("code", FLOWERS_OWN, ids=lambda code: code.name)
-def test_a_code_of_flowers_own_has_flowers_status(code: ErrorCode) -> None:
-    assert CATALOGUE[code].status.name == API_ERROR_MAP[code].status_code.name
-    assert CATALOGUE[code].status.value == API_ERROR_MAP[code].http_status_code
+@pytest.mark.parametrize("code", FLOWERS_CODES, ids=lambda code: code.name)
+def test_a_code_of_flowers_looks_from_outside_as_flowers_does(code: ApiErrorCode) -> None:
+    ours, flowers = CATALOGUE[ErrorCode(code)], API_ERROR_MAP[code]
+
+    assert ErrorCode(code).name == code.name.removeprefix("FLEET_").removeprefix("RUNTIME_")
+    assert ours.outcome.name == flowers.status_code.name
+    assert ours.message == flowers.public_message
+    # Before flwr 1.33 a code had no HTTP status, and before 1.34 no headers.
+    assert ours.http_status == getattr(flowers, "http_status_code", ours.http_status)
+    assert ours.http_headers == (getattr(flowers, "http_headers", ours.http_headers) or {})
 
 
 def test_every_text_is_a_sentence_or_what_stock_clients_compare() -> None:
@@ -36,8 +43,15 @@ def test_every_text_is_a_sentence_or_what_stock_clients_compare() -> None:
 def test_a_transient_fault_is_unavailable() -> None:
     fault = Unavailable("the database is gone")
 
-    assert fault.spec.status is Status.UNAVAILABLE
+    assert fault.spec.outcome is Outcome.UNAVAILABLE
+    assert fault.spec.http_status == 503
     assert "database" not in fault.spec.message
+
+
+def test_a_remedy_is_said_unless_the_error_knows_better() -> None:
+    assert ApiError(ErrorCode.NO_ACCOUNT_AUTH, "").public_details == "No login is needed here."
+    assert ApiError(ErrorCode.NO_ACCOUNT_AUTH, "", "Come back.").public_details == "Come back."
+    assert ApiError(ErrorCode.RUN_ID_NOT_FOUND, "").public_details is None
 
 
 def test_the_detail_stays_with_us() -> None:

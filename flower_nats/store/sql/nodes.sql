@@ -106,10 +106,13 @@ RETURNING node_id;
 SELECT node_id, status FROM node WHERE node_id = ANY (%(node_ids)s::bigint[]);
 
 -- online: The nodes that are online.
-SELECT node_id FROM node WHERE status = 'online' ORDER BY node_id;
+SELECT * FROM node WHERE status = 'online' ORDER BY node_id;
 
 -- list: Every node that an account has registered.
 SELECT * FROM node WHERE owner_id = %(owner_id)s ORDER BY registered_at, node_id;
+
+-- is_owned: A node, if it is of this account.
+SELECT node_id FROM node WHERE node_id = %(node_id)s AND owner_id = %(owner_id)s;
 
 -- counts: How many nodes are in each status.
 SELECT status, count(*) AS count FROM node GROUP BY status;

@@ -1,5 +1,7 @@
--- pending: Tasks that wait for a SuperExec, oldest first.
-SELECT * FROM task WHERE status = 'pending' ORDER BY pending_at, task_id;
+-- pending: Tasks of these types that wait for a SuperExec, oldest first.
+SELECT * FROM task
+WHERE status = 'pending' AND type = ANY (%(types)s::text[])
+ORDER BY pending_at, task_id;
 
 -- claim: Claim a pending task; the request that claimed it, known by its token, may ask again.
 UPDATE task
@@ -14,6 +16,28 @@ WHERE task_id = %(task_id)s
         status = 'pending'
         OR (status = 'starting' AND token_hash = %(token_hash)s)
     )
+RETURNING *;
+
+-- acquire: Claim the oldest pending task that fits; the request that claimed one may ask again.
+WITH acquired AS (
+    SELECT task_id FROM task WHERE status = 'starting' AND token_hash = %(token_hash)s
+), next AS (
+    SELECT task_id FROM task
+    WHERE status = 'pending'
+        AND (type = ANY (%(types)s::text[]) OR fab_hash = ANY (%(fab_hashes)s::text[]))
+        AND NOT EXISTS (SELECT FROM acquired)
+    ORDER BY pending_at, task_id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE task
+SET
+    status = 'starting',
+    starting_at = now(),
+    token_hash = %(token_hash)s,
+    active_until = now() + make_interval(secs => %(seconds)s),
+    heard_by = %(gateway)s
+WHERE task_id IN (SELECT task_id FROM acquired UNION ALL SELECT task_id FROM next)
 RETURNING *;
 
 -- by_token: The task of a token that is valid, or that ended with its task not long ago.

@@ -12,6 +12,10 @@ from flower_nats_gateway.runlog.pending import PendingLines
 
 log = get_logger(__name__)
 
+# By which stock clients say what they are (flwr 1.42 `supercore/constant.py`).
+_CLIENT_VERSION = "flwr-package-version"
+_CLIENT_NAME = "flwr-component-name"
+
 
 class Forwarder:
     """Serves an RPC by having a superlink serve it.
@@ -29,7 +33,13 @@ class Forwarder:
 
     async def __call__(self, call: Call, caller: Caller) -> bytes:
         """Forward one call."""
-        caller = replace(caller, request_id=call.request_id, gateway=self._gateway)
+        caller = replace(
+            caller,
+            request_id=call.request_id,
+            gateway=self._gateway,
+            client_version=call.text(_CLIENT_VERSION),
+            client_name=call.text(_CLIENT_NAME),
+        )
         if not call.method.tried_once:
             return await self._ask(call, caller, PATIENCE)
         task = asyncio.create_task(self._end(call, caller), name=call.method.name)

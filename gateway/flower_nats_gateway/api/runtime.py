@@ -41,7 +41,7 @@ SETTLE = 2.0
 after an answer that is not complete, so answering sooner would cost it more than it wins."""
 
 TASKS_HOLD = 20.0
-"""Seconds for which PullPendingTasks waits for a task."""
+"""Seconds for which a SuperExec waits for a task."""
 
 _SERVER_APP = "flwr-serverapp"
 
@@ -81,7 +81,8 @@ class RuntimeService:
     def endpoints(self) -> dict[str, Endpoint]:
         """Return what this service serves, by method name."""
         return {
-            "PullPendingTasks": self.pull_pending_tasks,
+            "PullPendingTasks": self.await_task,
+            "AcquireTask": self.await_task,
             "PushLogs": self.push_logs,
             "PushMessages": self.push_messages,
             "PullMessages": self.pull_messages,
@@ -94,15 +95,15 @@ class RuntimeService:
         """Finish what goes on after an answer was given, for at most `timeout` seconds."""
         await self._acknowledgements.settle(timeout)
 
-    async def pull_pending_tasks(self, call: Call, caller: Caller) -> bytes:
-        """Return the pending tasks, holding the call until there is one."""
+    async def await_task(self, call: Call, caller: Caller) -> bytes:
+        """Return the pending tasks, or the one acquired; the call is held until there is one."""
         deadline = time.monotonic() + TASKS_HOLD
         with self._wakes.on(subjects.WAKE_TASKS) as wait:
             while True:
                 wait.take()
                 body = await self._forward(call, caller)
                 left = deadline - time.monotonic()
-                # No tasks serialize to nothing.
+                # No task serializes to nothing.
                 if body or self._drain.begun or left <= 0 or not await wait.wait(left):
                     return body
 
@@ -273,7 +274,7 @@ def _outlived(metadata: common.Metadata) -> bool:
 
 def _serverapp_run(caller: Caller) -> int:
     if caller.task_type != _SERVER_APP or caller.run_id is None:
-        raise ApiError(ErrorCode.NOT_A_SERVERAPP_TASK, f"task type {caller.task_type}")
+        raise ApiError(ErrorCode.ENDPOINT_UNAVAILABLE, f"task type {caller.task_type}")
     return caller.run_id
 
 

@@ -88,13 +88,15 @@ class Call:
         return value if isinstance(value, bytes) else value.encode()
 
     def parse(self, kind: type[_M]) -> _M:
-        """Return the request message, parsed once. Raises `ApiError` (MALFORMED_REQUEST)."""
+        """Return the request message, parsed once. Raises `ApiError` (INVALID_PROTOBUF_PAYLOAD)."""
         if self._parsed is None:
             try:
                 self._parsed = kind.FromString(self.body)
             except DecodeError as exc:
                 reason = f"the body of {self.method.name} is not a {kind.DESCRIPTOR.name}"
-                raise ApiError(ErrorCode.MALFORMED_REQUEST, reason, public_details=reason) from exc
+                raise ApiError(
+                    ErrorCode.INVALID_PROTOBUF_PAYLOAD, reason, public_details=reason
+                ) from exc
             if self.size > _LARGE:
                 self._body = None
         return cast(_M, self._parsed)

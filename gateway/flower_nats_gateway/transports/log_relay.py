@@ -146,4 +146,4 @@ def _going_on(request: bytes, answer: bytes) -> bytes:
 
 
 async def _nothing_else(call: Call, _caller: Caller) -> bytes:
-    raise ApiError(ErrorCode.NOT_IMPLEMENTED, f"{call.method.name} is not for the log relay")
+    raise Unavailable(f"{call.method.name} is not for the log relay")

@@ -14,7 +14,7 @@ _PLAIN_TEXT = "/flwr.proto.ServerAppIo/"
 
 def status(error: ApiError) -> grpc.StatusCode:
     """Return the status of a refusal."""
-    return grpc.StatusCode[error.spec.status.name]
+    return grpc.StatusCode[error.spec.outcome.name]
 
 
 def details(path: str, error: ApiError) -> str:

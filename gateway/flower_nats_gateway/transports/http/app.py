@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from flower_nats.model.caller import Caller
-from flower_nats.model.errors import Unavailable
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire.methods import Bulk, Method
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
@@ -214,7 +214,8 @@ def _not_a_call(scope: Scope) -> errors.Answer | None:
         return errors.plain(405, "Method Not Allowed", (b"allow", b"POST"))
     kinds = [value for name, value in scope["headers"] if name == b"content-type"]
     if [kind.partition(b";")[0].strip().lower() for kind in kinds] != [PROTOBUF]:
-        return errors.unsupported_content_type()
+        text = f"A call has one content-type, {PROTOBUF.decode()}."
+        return errors.refusal(ApiError(ErrorCode.UNSUPPORTED_CONTENT_TYPE, text, text))
     return None
 
 

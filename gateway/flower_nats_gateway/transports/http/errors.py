@@ -35,15 +35,10 @@ def refusal(error: ApiError) -> Answer:
             content["extra"] = error.public_details
     elif error.public_details:
         content["detail"] = f"{spec.message} {error.public_details}"
-    return Answer(spec.status.value, json.dumps(content).encode())
+    headers = tuple((name.encode(), value.encode()) for name, value in spec.http_headers.items())
+    return Answer(spec.http_status, json.dumps(content).encode(), headers)
 
 
 def plain(status: int, detail: str, *headers: tuple[bytes, bytes]) -> Answer:
     """Return a refusal of what is no call of an API at all."""
     return Answer(status, json.dumps({"detail": detail}).encode(), headers)
-
-
-def unsupported_content_type() -> Answer:
-    """Return the refusal of a body that is not said to be a protobuf message."""
-    content = {"code": 1002, "detail": "Unsupported Content-Type."}
-    return Answer(415, json.dumps(content).encode())
