@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -192,7 +193,7 @@ def test_a_superexec_whose_wire_is_off_is_refused(
 
 def told(minor: int, **off: str) -> Sequence[str]:
     """What `up` says where flwr 1.<minor> is installed, line by line."""
-    addresses = {
+    addresses: dict[str, Any] = {
         "http_api_address": "127.0.0.1:8000",
         "serverappio_api_address": "127.0.0.1:9091",
         "fleet_api_address": "127.0.0.1:9092",
