@@ -1,0 +1,223 @@
+"""One line of the matrix: all that users and operators do in a federation, by stock clients."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.harness.children import PATIENCE, Child, ended, wait_until
+from tests.harness.environment import clean_environment
+from tests.matrix.environments import environment
+from tests.matrix.flower import CONNECTION, Addresses, Flower
+
+APP = Path(__file__).parent / "app"
+ROUNDS = 2
+_NODE_ID = re.compile(r"SuperNode ID: (\d+)\n")
+_RUN_ID = re.compile(r"Successfully started run (\d+)")
+_WAITING = re.compile(r"waiting for \d+ nodes")
+_ANSWER = re.compile(r"round (\d+): node (\d+) of flwr (\S+)")
+_NO_NODE = 1234
+"""Id of a node that there is not: a run that waits for it runs until it is stopped."""
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Which version plays which part."""
+
+    supernodes: Sequence[str]
+    superexec: str
+    cli: str
+
+    @classmethod
+    def of(cls, version: str) -> Cast:
+        """All parts played by one version, with two SuperNodes."""
+        return cls((version, version), version, version)
+
+    @property
+    def versions(self) -> set[str]:
+        return {*self.supernodes, self.superexec, self.cli}
+
+    @property
+    def title(self) -> str:
+        if len(self.versions) == 1:
+            return self.cli
+        return f"SuperNodes {', '.join(self.supernodes)}; SuperExec {self.superexec}; CLI {self.cli}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A SuperNode that the server has let in."""
+
+    number: int
+    version: str
+    node_id: int
+    process: Child
+
+
+def play(cast: Cast, addresses: Addresses, folder: Path) -> float:
+    """Play a line and return the seconds that its run took, from `flwr run` to its end.
+
+    Raises what says why it fails: an AssertionError, TimeoutExpired of a command, InstallError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stage = _Stage(addresses, folder, stack)
+        cli = _Cli(Flower(environment(cast.cli)), addresses, folder)
+        nodes = stage.start_supernodes(cast.supernodes)
+        superexec = stage.start_superexec(cast.superexec)
+        _check_lists(cli, nodes)
+        began = time.monotonic()
+        run_id, log = cli.run_to_end(nodes)
+        seconds = time.monotonic() - began
+        _check_log(log, nodes, cast.superexec)
+        _check_log(cli.said("log", str(run_id), CONNECTION, "--show"), nodes, cast.superexec)
+        stopped = _stop_a_run(cli, superexec)
+        statuses = cli.statuses()
+        assert statuses[run_id] == "finished:completed", statuses
+        assert statuses[stopped] == "finished:stopped", statuses
+        for node in nodes:
+            code = node.process.terminate()
+            assert code == 0, f"{node.process.name} ended with {code}"
+    return seconds
+
+
+def _check_lists(cli: _Cli, nodes: Sequence[Node]) -> None:
+    listed = cli.json("supernode", "list")["nodes"]
+    online = {int(node["node-id"]) for node in listed if node["status"] == "online"}
+    assert online >= {node.node_id for node in nodes}, listed
+    federations = cli.json("federation", "list")["federations"]
+    assert len(federations) == 1, federations
+
+
+def _check_log(log: str, nodes: Sequence[Node], serverapp: str) -> None:
+    """See that each node has answered once in each round, and what came of it."""
+    answers = Counter(_ANSWER.findall(log))
+    expected = Counter(
+        (str(number), str(node.number), node.version)
+        for number in range(1, ROUNDS + 1)
+        for node in nodes
+    )
+    assert answers == expected, log
+    result = ROUNDS * sum(node.number for node in nodes) / len(nodes)
+    assert f"result {result} by the ServerApp of flwr {serverapp}\n" in log, log
+
+
+def _stop_a_run(cli: _Cli, superexec: Child) -> int:
+    """Stop a run that somebody watches; return its id."""
+    watched = cli.start_run([_NO_NODE])
+    try:
+        run_id = int(watched.wait_for_match(_RUN_ID)[1])
+        watched.wait_for_match(_WAITING)
+        serverapps = psutil.Process(superexec.pid).children(recursive=True)
+        assert serverapps, "the SuperExec has started nothing"
+        cli.said("stop", str(run_id), CONNECTION)
+        code = watched.wait(PATIENCE)
+        assert code == 0, f"flwr run --stream of a run that is stopped ended with {code}"
+        wait_until(lambda: ended(serverapps), PATIENCE, "the end of a stopped run's ServerApp")
+    finally:
+        watched.terminate()
+    return run_id
+
+
+class _Stage:
+    """Long-lived clients, each with a home of its own, which end with the line."""
+
+    def __init__(self, addresses: Addresses, folder: Path, stack: ExitStack) -> None:
+        self._addresses = addresses
+        self._folder = folder
+        self._stack = stack
+
+    def start_supernodes(self, versions: Sequence[str]) -> list[Node]:
+        """Start SuperNodes, and wait until all are let in."""
+        # Powers of two: no node's answer can stand for another's.
+        numbered = [(2**index, version) for index, version in enumerate(versions)]
+        started = []
+        for number, version in numbered:
+            flower = Flower(environment(version))
+            command = flower.supernode(self._addresses, number)
+            process = self._start(f"supernode-{number}-{version}", flower, command)
+            started.append((number, version, process))
+        return [
+            Node(number, version, int(process.wait_for_match(_NODE_ID)[1]), process)
+            for number, version, process in started
+        ]
+
+    def start_superexec(self, version: str) -> Child:
+        flower = Flower(environment(version))
+        return self._start(f"superexec-{version}", flower, flower.superexec(self._addresses))
+
+    def _start(self, name: str, flower: Flower, command: Sequence[str]) -> Child:
+        process = Child(
+            command,
+            log_file=self._folder / f"{name}.log",
+            environment=flower.environment.variables(self._folder / name),
+        )
+        self._stack.callback(process.terminate)
+        return process
+
+
+class _Cli:
+    """`flwr` of one version. What it says is kept in a log beside those of the other clients."""
+
+    def __init__(self, flower: Flower, addresses: Addresses, folder: Path) -> None:
+        self._program = flower.environment.program("flwr")
+        self._folder = folder
+        home = folder / "cli-home"
+        flower.write_config(home, addresses)
+        self._variables = flower.environment.variables(home)
+
+    def said(self, *arguments: str) -> str:
+        """Run `flwr` to its end, which must be a good one; return what it has printed."""
+        done = subprocess.run(
+            [self._program, *arguments],
+            env=clean_environment(self._variables),
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        with (self._folder / "cli.log").open("a") as log:
+            log.write(f"$ flwr {' '.join(arguments)}\n{done.stdout}{done.stderr}")
+        assert done.returncode == 0, f"flwr {arguments} ended with {done.returncode}"
+        return done.stdout
+
+    def json(self, *command: str) -> dict[str, Any]:
+        """Run `flwr … --format json`; return what it has printed."""
+        printed: dict[str, Any] = json.loads(self.said(*command, CONNECTION, "--format", "json"))
+        return printed
+
+    def run_to_end(self, nodes: Sequence[Node]) -> tuple[int, str]:
+        """`flwr run --stream` with these nodes; return the run's id and what was printed."""
+        printed = self.said(*_run_command([node.node_id for node in nodes]))
+        found = _RUN_ID.search(printed)
+        assert found, printed
+        return int(found[1]), printed
+
+    def start_run(self, node_ids: Sequence[int]) -> Child:
+        """Start `flwr run --stream` and let it run."""
+        return Child(
+            [self._program, *_run_command(node_ids)],
+            log_file=self._folder / "watched-run.log",
+            environment=self._variables,
+        )
+
+    def statuses(self) -> dict[int, str]:
+        """Return the status of each run that `flwr list` shows."""
+        return {int(run["run-id"]): run["status"] for run in self.json("list")["runs"]}
+
+
+def _run_command(node_ids: Sequence[int]) -> list[str]:
+    config = f'rounds={ROUNDS} nodes="{" ".join(map(str, node_ids))}"'
+    return ["run", str(APP), CONNECTION, "--stream", "--run-config", config]
