@@ -13,10 +13,6 @@ from tests.matrix.environments import Environment
 CONNECTION = "matrix"
 GRPC, HTTP = "gRPC", "HTTP"
 
-_RUNTIME_OVER_HTTP = Version("1.35")
-_CONTROL_OVER_HTTP = Version("1.37")
-_FLEET_OVER_HTTP = Version("1.40")
-
 
 @dataclass(frozen=True)
 class Addresses:
@@ -33,6 +29,21 @@ class Addresses:
         return cls(*(f"127.0.0.1:{free_port()}" for _ in range(4)))
 
 
+def runtime_wire(version: Version) -> str:
+    """How a SuperExec and the ServerApps that it starts call."""
+    return HTTP if version >= Version("1.35") else GRPC
+
+
+def control_wire(version: Version) -> str:
+    """How `flwr` calls."""
+    return HTTP if version >= Version("1.37") else GRPC
+
+
+def fleet_wire(version: Version) -> str:
+    """How SuperNodes call."""
+    return HTTP if version >= Version("1.40") else GRPC
+
+
 @dataclass(frozen=True)
 class Flower:
     """The stock programs of one version."""
@@ -43,43 +54,38 @@ class Flower:
     def version(self) -> Version:
         return self.environment.version
 
-    @property
-    def runtime_wire(self) -> str:
-        """How a SuperExec and the ServerApps that it starts call."""
-        return HTTP if self.version >= _RUNTIME_OVER_HTTP else GRPC
+    def runtime_address(self, addresses: Addresses) -> str:
+        """Return where its SuperExec and ServerApps find a server."""
+        return addresses.http if runtime_wire(self.version) == HTTP else addresses.serverappio
 
-    @property
-    def fleet_wire(self) -> str:
-        """How SuperNodes call."""
-        return HTTP if self.version >= _FLEET_OVER_HTTP else GRPC
+    def fleet_address(self, addresses: Addresses) -> str:
+        """Return where its SuperNodes find a server."""
+        return addresses.http if fleet_wire(self.version) == HTTP else addresses.fleet
 
-    @property
-    def control_wire(self) -> str:
-        """How `flwr` calls."""
-        return HTTP if self.version >= _CONTROL_OVER_HTTP else GRPC
+    def control_address(self, addresses: Addresses) -> str:
+        """Return where its `flwr` finds a server."""
+        return addresses.http if control_wire(self.version) == HTTP else addresses.control
 
     def superexec(self, addresses: Addresses) -> list[str]:
         """Return the command of a SuperExec that starts ServerApps."""
-        address = addresses.http if self.runtime_wire == HTTP else addresses.serverappio
         renamed = self.version >= Version("1.36")
         return [
             *(self.environment.program("flower-superexec"), "--insecure"),
-            *("--runtime-api-address" if renamed else "--appio-api-address", address),
+            "--runtime-api-address" if renamed else "--appio-api-address",
+            self.runtime_address(addresses),
             *(() if self.version >= Version("1.38") else ("--plugin-type", "serverapp")),
         ]
 
     def supernode(self, addresses: Addresses, number: int) -> list[str]:
         """Return the command of a SuperNode whose node config says its number."""
-        address = addresses.fleet if self.fleet_wire == GRPC else addresses.http
         port = str(free_port())
-        own_api = (
-            ("--host", "127.0.0.1", "--port", port)
-            if self.version >= Version("1.35")
-            else ("--clientappio-api-address", f"127.0.0.1:{port}")
-        )
+        is_http = self.version >= Version("1.35")
         return [
-            *(self.environment.program("flower-supernode"), "--insecure", "--superlink", address),
-            *own_api,
+            *(self.environment.program("flower-supernode"), "--insecure"),
+            *("--superlink", self.fleet_address(addresses)),
+            # Its own API, which its ClientApps call.
+            *(("--host", "127.0.0.1", "--port", port) if is_http else ()),
+            *(() if is_http else ("--clientappio-api-address", f"127.0.0.1:{port}")),
             *("--node-config", f"number={number}"),
         ]
 
@@ -87,22 +93,21 @@ class Flower:
         """Return the command of the version's own server."""
         command = [self.environment.program("flower-superlink"), "--insecure"]
         command += ["--isolation", "process"]
-        if self.runtime_wire == GRPC:
-            command += ["--serverappio-api-address", addresses.serverappio]
-        else:
+        if runtime_wire(self.version) == HTTP:
             host, port = addresses.http.split(":")
             command += ["--host", host, "--port", port]
-        if self.fleet_wire == GRPC:
+        else:
+            command += ["--serverappio-api-address", addresses.serverappio]
+        if fleet_wire(self.version) == GRPC:
             command += ["--fleet-api-address", addresses.fleet]
-        if self.control_wire == GRPC:
+        if control_wire(self.version) == GRPC:
             command += ["--control-api-address", addresses.control]
         return command
 
     def write_config(self, home: Path, addresses: Addresses) -> None:
         """Make the server known to `flwr` with this FLWR_HOME."""
-        address = addresses.control if self.control_wire == GRPC else addresses.http
         home.mkdir(parents=True, exist_ok=True)
         (home / "config.toml").write_text(
-            f'[superlink]\ndefault = "{CONNECTION}"\n\n'
-            f'[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n'
+            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+            f'address = "{self.control_address(addresses)}"\ninsecure = true\n'
         )

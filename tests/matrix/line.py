@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,9 @@ class Cast:
     def title(self) -> str:
         if len(self.versions) == 1:
             return self.cli
-        return f"SuperNodes {', '.join(self.supernodes)}; SuperExec {self.superexec}; CLI {self.cli}"
+        return (
+            f"SuperNodes {', '.join(self.supernodes)}; SuperExec {self.superexec}; CLI {self.cli}"
+        )
 
 
 @dataclass(frozen=True)
@@ -71,23 +73,22 @@ def play(cast: Cast, addresses: Addresses, folder: Path) -> float:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stage = _Stage(addresses, folder, stack)
+        clients = _Clients(addresses, folder, stack)
+        superexec = clients.start_superexec(cast.superexec)
+        nodes = clients.start_supernodes(cast.supernodes)
         cli = _Cli(Flower(environment(cast.cli)), addresses, folder)
-        nodes = stage.start_supernodes(cast.supernodes)
-        superexec = stage.start_superexec(cast.superexec)
         _check_lists(cli, nodes)
+        watched = clients.start("watched-run", cli.run_command([_NO_NODE]), cli.variables)
         began = time.monotonic()
         run_id, log = cli.run_to_end(nodes)
         seconds = time.monotonic() - began
         _check_log(log, nodes, cast.superexec)
         _check_log(cli.said("log", str(run_id), CONNECTION, "--show"), nodes, cast.superexec)
-        stopped = _stop_a_run(cli, superexec)
+        stopped = _stop(watched, cli, superexec)
         statuses = cli.statuses()
         assert statuses[run_id] == "finished:completed", statuses
         assert statuses[stopped] == "finished:stopped", statuses
-        for node in nodes:
-            code = node.process.terminate()
-            assert code == 0, f"{node.process.name} ended with {code}"
+        _end(nodes)
     return seconds
 
 
@@ -112,25 +113,30 @@ def _check_log(log: str, nodes: Sequence[Node], serverapp: str) -> None:
     assert f"result {result} by the ServerApp of flwr {serverapp}\n" in log, log
 
 
-def _stop_a_run(cli: _Cli, superexec: Child) -> int:
+def _stop(watched: Child, cli: _Cli, superexec: Child) -> int:
     """Stop a run that somebody watches; return its id."""
-    watched = cli.start_run([_NO_NODE])
-    try:
-        run_id = int(watched.wait_for_match(_RUN_ID)[1])
-        watched.wait_for_match(_WAITING)
-        serverapps = psutil.Process(superexec.pid).children(recursive=True)
-        assert serverapps, "the SuperExec has started nothing"
-        cli.said("stop", str(run_id), CONNECTION)
-        code = watched.wait(PATIENCE)
-        assert code == 0, f"flwr run --stream of a run that is stopped ended with {code}"
-        wait_until(lambda: ended(serverapps), PATIENCE, "the end of a stopped run's ServerApp")
-    finally:
-        watched.terminate()
+    run_id = int(watched.wait_for_match(_RUN_ID)[1])
+    watched.wait_for_match(_WAITING)
+    serverapps = psutil.Process(superexec.pid).children(recursive=True)
+    assert serverapps, "the SuperExec has started nothing"
+    cli.said("stop", str(run_id), CONNECTION)
+    code = watched.wait(PATIENCE)
+    assert code == 0, f"flwr run --stream of a run that is stopped ended with {code}"
+    wait_until(lambda: ended(serverapps), PATIENCE, "the end of a stopped run's ServerApp")
     return run_id
 
 
-class _Stage:
-    """Long-lived clients, each with a home of its own, which end with the line."""
+def _end(nodes: Sequence[Node]) -> None:
+    """End SuperNodes, which take their leave of the server."""
+    for node in nodes:
+        node.process.ask_to_end()
+    for node in nodes:
+        code = node.process.terminate()
+        assert code == 0, f"{node.process.name} ended with {code}"
+
+
+class _Clients:
+    """Clients that end with the line."""
 
     def __init__(self, addresses: Addresses, folder: Path, stack: ExitStack) -> None:
         self._addresses = addresses
@@ -141,29 +147,29 @@ class _Stage:
         """Start SuperNodes, and wait until all are let in."""
         # Powers of two: no node's answer can stand for another's.
         numbered = [(2**index, version) for index, version in enumerate(versions)]
-        started = []
-        for number, version in numbered:
-            flower = Flower(environment(version))
-            command = flower.supernode(self._addresses, number)
-            process = self._start(f"supernode-{number}-{version}", flower, command)
-            started.append((number, version, process))
+        processes = [self._start_supernode(number, version) for number, version in numbered]
         return [
             Node(number, version, int(process.wait_for_match(_NODE_ID)[1]), process)
-            for number, version, process in started
+            for (number, version), process in zip(numbered, processes, strict=True)
         ]
 
     def start_superexec(self, version: str) -> Child:
         flower = Flower(environment(version))
-        return self._start(f"superexec-{version}", flower, flower.superexec(self._addresses))
+        command = flower.superexec(self._addresses)
+        return self._start_with_home(f"superexec-{version}", flower, command)
 
-    def _start(self, name: str, flower: Flower, command: Sequence[str]) -> Child:
-        process = Child(
-            command,
-            log_file=self._folder / f"{name}.log",
-            environment=flower.environment.variables(self._folder / name),
-        )
+    def start(self, name: str, command: Sequence[str], variables: Mapping[str, str]) -> Child:
+        process = Child(command, log_file=self._folder / f"{name}.log", environment=variables)
         self._stack.callback(process.terminate)
         return process
+
+    def _start_supernode(self, number: int, version: str) -> Child:
+        flower = Flower(environment(version))
+        command = flower.supernode(self._addresses, number)
+        return self._start_with_home(f"supernode-{number}-{version}", flower, command)
+
+    def _start_with_home(self, name: str, flower: Flower, command: Sequence[str]) -> Child:
+        return self.start(name, command, flower.environment.variables(self._folder / name))
 
 
 class _Cli:
@@ -174,24 +180,11 @@ class _Cli:
         self._folder = folder
         home = folder / "cli-home"
         flower.write_config(home, addresses)
-        self._variables = flower.environment.variables(home)
+        self.variables = flower.environment.variables(home)
 
     def said(self, *arguments: str) -> str:
         """Run `flwr` to its end, which must be a good one; return what it has printed."""
-        done = subprocess.run(
-            [self._program, *arguments],
-            env=clean_environment(self._variables),
-            cwd=self._folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        with (self._folder / "cli.log").open("a") as log:
-            log.write(f"$ flwr {' '.join(arguments)}\n{done.stdout}{done.stderr}")
-        assert done.returncode == 0, f"flwr {arguments} ended with {done.returncode}"
-        return done.stdout
+        return self._said([self._program, *arguments])
 
     def json(self, *command: str) -> dict[str, Any]:
         """Run `flwr … --format json`; return what it has printed."""
@@ -200,24 +193,34 @@ class _Cli:
 
     def run_to_end(self, nodes: Sequence[Node]) -> tuple[int, str]:
         """`flwr run --stream` with these nodes; return the run's id and what was printed."""
-        printed = self.said(*_run_command([node.node_id for node in nodes]))
+        printed = self._said(self.run_command([node.node_id for node in nodes]))
         found = _RUN_ID.search(printed)
         assert found, printed
         return int(found[1]), printed
-
-    def start_run(self, node_ids: Sequence[int]) -> Child:
-        """Start `flwr run --stream` and let it run."""
-        return Child(
-            [self._program, *_run_command(node_ids)],
-            log_file=self._folder / "watched-run.log",
-            environment=self._variables,
-        )
 
     def statuses(self) -> dict[int, str]:
         """Return the status of each run that `flwr list` shows."""
         return {int(run["run-id"]): run["status"] for run in self.json("list")["runs"]}
 
+    def run_command(self, node_ids: Sequence[int]) -> list[str]:
+        """Return the command of `flwr run --stream` with these nodes."""
+        config = f'rounds={ROUNDS} nodes="{" ".join(map(str, node_ids))}"'
+        return [self._program, "run", str(APP), CONNECTION, "--stream", "--run-config", config]
 
-def _run_command(node_ids: Sequence[int]) -> list[str]:
-    config = f'rounds={ROUNDS} nodes="{" ".join(map(str, node_ids))}"'
-    return ["run", str(APP), CONNECTION, "--stream", "--run-config", config]
+    def _said(self, command: Sequence[str]) -> str:
+        done = subprocess.run(
+            command,
+            env=clean_environment(self.variables),
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        with (self._folder / "cli.log").open("a") as log:
+            log.write(f"$ {' '.join(command)}\n{done.stdout}{done.stderr}\n")
+        assert done.returncode == 0, (
+            f"flwr {command[1]} ended with {done.returncode}: {done.stderr}"
+        )
+        return done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.harness.children import Child, wait_until
 from tests.harness.environment import accepts_connections
-from tests.matrix.flower import GRPC, Addresses, Flower
+from tests.matrix.flower import Addresses, Flower
 
 _START_SECONDS = 90.0
 
@@ -45,9 +45,9 @@ def stock(flower: Flower, folder: Path) -> Iterator[Server]:
     """Run a version's own server, which keeps everything in memory."""
     addresses = Addresses.free()
     served = {
-        addresses.serverappio if flower.runtime_wire == GRPC else addresses.http,
-        addresses.fleet if flower.fleet_wire == GRPC else addresses.http,
-        addresses.control if flower.control_wire == GRPC else addresses.http,
+        flower.runtime_address(addresses),
+        flower.fleet_address(addresses),
+        flower.control_address(addresses),
     }
     variables = flower.environment.variables(folder / "server-home")
     with _running(flower.superlink(addresses), folder, variables) as process:
