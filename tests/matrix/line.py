@@ -127,11 +127,11 @@ def _stop(watched: Child, cli: _Cli, superexec: Child) -> int:
 
 
 def _end(nodes: Sequence[Node]) -> None:
-    """End SuperNodes, which take their leave of the server."""
+    """End SuperNodes, which take their leave of the server: a second SIGTERM would keep them from it."""
     for node in nodes:
         node.process.ask_to_end()
     for node in nodes:
-        code = node.process.terminate()
+        code = node.process.wait(PATIENCE)
         assert code == 0, f"{node.process.name} ended with {code}"
 
 
