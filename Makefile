@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test proto bench chaos clean
+.PHONY: demo test matrix proto bench chaos clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/flower-nats demo
@@ -13,6 +13,11 @@ test: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ruff check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+# VERSIONS="1.33.0 1.43.0" tries these alone, and leaves the page of the others as it is.
+matrix: $(VENV)/.installed-dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.matrix \
+	    $(or $(VERSIONS),--write docs/compatibility.md)
 
 bench: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks

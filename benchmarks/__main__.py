@@ -1,55 +1,86 @@
-"""``python -m benchmarks``: measure stock and flower-nats in turn, and print the table."""
+"""``python -m benchmarks``: measure stock and flower-nats in turn, and print the tables.
+
+Over gRPC the clients and the stock server are flwr 1.33, over HTTP the newest that is known.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
 from benchmarks import report
+from benchmarks.fleet import Refused
+from benchmarks.flower import VERSIONS, WIRES, Flower, NoEnvironment, flower, wire_of
 from benchmarks.plan import FULL, QUICK
 from benchmarks.processes import ChildFailed
 from benchmarks.scenarios import Cell, Scenario
 from benchmarks.targets import TARGETS, Target
 
+_LINES = list(dict.fromkeys(line.name for wire in WIRES for line in FULL[wire]))
 
-def measure(scenario: Scenario, target: type[Target]) -> Cell:
+
+@dataclass(frozen=True)
+class Part:
+    """What is measured with the clients of one flwr."""
+
+    flower: Flower
+    lines: list[Scenario]
+
+
+def measure(scenario: Scenario, target: type[Target], clients: Flower) -> Cell:
     """One cell of the table, on a server started for it alone."""
-    cell = Cell()
+    cell = Cell(load=os.getloadavg()[0])
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         try:
-            with target(Path(directory)) as running:
+            with target(Path(directory), clients, tls=scenario.tls) as running:
                 cell.durability = running.durability()
                 scenario.measure(running, cell)
-        except (ChildFailed, grpc.RpcError, subprocess.CalledProcessError) as exc:
+        except (ChildFailed, Refused, OSError, grpc.RpcError, subprocess.CalledProcessError) as exc:
             cell.failure = str(exc)
     return cell
 
 
-def run(scenario: Scenario, targets: list[type[Target]]) -> dict[str, Cell]:
+def run(scenario: Scenario, targets: list[type[Target]], clients: Flower) -> dict[str, Cell]:
     """One line of the table: the targets in turn."""
     row: dict[str, Cell] = {}
     for target in targets:
         if target.name in scenario.skip:
             continue
-        row[target.name] = measure(scenario, target)
-        print(report.details(scenario, target.name, row[target.name]), flush=True)
+        row[target.name] = measure(scenario, target, clients)
+        what = f"{scenario.name}, {clients.wire}, {target.name}"
+        print(report.details(what, row[target.name]), flush=True)
     return row
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a look in under two minutes")
     parser.add_argument(
-        "--only",
+        "line",
+        nargs="*",
+        metavar="LINE",
+        help=f"what to measure (default: all): {', '.join(_LINES)}",
+    )
+    parser.add_argument("--quick", action="store_true", help="a look in a few minutes")
+    parser.add_argument(
+        "--wire",
         action="append",
-        choices=[scenario.name for scenario in FULL],
-        help="a line to measure; may be repeated",
+        choices=WIRES,
+        help="the wire to measure; may be repeated (default: both)",
+    )
+    parser.add_argument(
+        "--flwr",
+        action="append",
+        metavar="VERSION",
+        help="the flwr to measure with, on the wire that it speaks; may be repeated (default: "
+        f"{' and '.join(VERSIONS.values())})",
     )
     parser.add_argument(
         "--target",
@@ -57,24 +88,51 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         choices=[target.key for target in TARGETS],
         help="a server to measure; may be repeated (default: all)",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for line in options.line:
+        if line not in _LINES:
+            parser.error(f"{line} is not one of {', '.join(_LINES)}")
+    return options
+
+
+def plan(options: argparse.Namespace) -> list[Part]:
+    """What is to be measured with which flwr.
+
+    Raises:
+        NoEnvironment: There is no such flwr here.
+    """
+    lines = QUICK if options.quick else FULL
+    versions = options.flwr or [VERSIONS[wire] for wire in options.wire or WIRES]
+    parts = []
+    for version in versions:
+        wanted = [s for s in lines[wire_of(version)] if not options.line or s.name in options.line]
+        if wanted:
+            parts.append(Part(flower(version), wanted))
+    return parts
 
 
 def main() -> int:
     """Measure, print, and return 1 if something could not be measured."""
     options = parse(sys.argv[1:])
-    plan = QUICK if options.quick else FULL
-    scenarios = [s for s in plan if not options.only or s.name in options.only]
     targets = [t for t in TARGETS if not options.target or t.key in options.target]
-    if not scenarios:
-        sys.exit(f"--quick measures {', '.join(s.name for s in plan)} only.")
+    try:
+        parts = plan(options)
+    except NoEnvironment as exc:
+        sys.exit(str(exc))
+    if not parts:
+        sys.exit("There is no such line on that wire, or --quick leaves it out.")
     start = time.monotonic()
     print(report.machine(), end="\n\n", flush=True)
-    results = [(scenario, run(scenario, targets)) for scenario in scenarios]
-    print("\n" + report.table(results, targets), end="\n\n")
-    print(report.durability(row for _, row in results))
+    tables, cells = [], []
+    for part in parts:
+        results = [(line, run(line, targets, part.flower)) for line in part.lines]
+        title = f"flwr {part.flower.version}, {part.flower.wire}:"
+        tables.append(f"{title}\n\n{report.table(results, targets)}\n")
+        cells += [row for _, row in results]
+    print("\n" + "\n".join(tables))
+    print(report.durability(cells))
     print(f"Measured in {(time.monotonic() - start) / 60:.1f} minutes.")
-    return int(any(cell.failure for _, row in results for cell in row.values()))
+    return int(any(cell.failure for row in cells for cell in row.values()))
 
 
 if __name__ == "__main__":

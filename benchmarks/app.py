@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
-from flwr.cli.build import build_fab_from_files
-from flwr.proto.fab_pb2 import Fab
+from tests.harness.fabs import pack
 
 _PYPROJECT = """\
 [build-system]
@@ -18,7 +14,7 @@ name = "nothing"
 version = "1.0.0"
 description = "Exchanges a few bytes and trains nothing"
 license = "Apache-2.0"
-dependencies = ["flwr==1.33.0"]
+dependencies = ["flwr"]
 
 [tool.hatch.build.targets.wheel]
 packages = ["."]
@@ -71,14 +67,13 @@ def main(grid: Grid, context: Context) -> None:
 """
 
 
-def nothing_fab() -> Any:
+def nothing_fab() -> bytes:
     """An app of three rounds that trains nothing: six exchanges by Flower's own FedAvg."""
-    content, _ = build_fab_from_files(
+    return pack(
         {
-            "pyproject.toml": _PYPROJECT.encode(),
-            "nothing/__init__.py": b"",
-            "nothing/client.py": _CLIENT.encode(),
-            "nothing/server.py": _SERVER.encode(),
+            "pyproject.toml": _PYPROJECT,
+            "nothing/__init__.py": "",
+            "nothing/client.py": _CLIENT,
+            "nothing/server.py": _SERVER,
         }
     )
-    return Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)

@@ -1,6 +1,7 @@
-"""The Fleet API as a stock SuperNode calls it: its metadata, its signatures, its retries.
+"""The Fleet API as a stock SuperNode calls it: its signatures and its retries, on either wire.
 
-Read off ``client/grpc_rere_client`` and ``supercore/retry`` of the flwr 1.33.0 wheel.
+Read off ``client/grpc_rere_client``, ``supernode`` and ``supercore/retry`` of the flwr wheels 1.33 and
+1.42, which retry alike.
 """
 
 from __future__ import annotations
@@ -8,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
-import grpc
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
-from flwr.supercore.date import now
-from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
-from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from google.protobuf.message import Message as ProtoMessage
+
+from flower_nats.wire.methods import BY_NAME, Method
 
 MAX_RETRY_DELAY = 20.0
 """Seconds a node waits at most before it repeats a call."""
@@ -27,26 +28,51 @@ MAX_RETRY_DELAY = 20.0
 _SIGNATURE_SECONDS = 200.0
 """How long a signature made ahead is used; servers take it for 305 s."""
 
-_CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", 2**31 - 1),
-    ("grpc.max_receive_message_length", 2**31 - 1),
-    # Without its own pool, gRPC would put all nodes on one TCP connection.
-    ("grpc.use_local_subchannel_pool", 1),
-)
-_VERSION_METADATA = RuntimeVersionMetadata.from_local_component("SuperNode")
 
-_RESPONSES: dict[str, Any] = {
-    "RegisterNode": fleet_pb2.RegisterNodeFleetResponse,
-    "ActivateNode": fleet_pb2.ActivateNodeResponse,
-    "SendNodeHeartbeat": heartbeat_pb2.SendNodeHeartbeatResponse,
-    "PullMessages": fleet_pb2.PullMessagesResponse,
-    "PushMessages": fleet_pb2.PushMessagesResponse,
-    "GetRun": run_pb2.GetRunResponse,
-    "GetFab": fab_pb2.GetFabResponse,
-    "PullObject": message_pb2.PullObjectResponse,
-    "PushObject": message_pb2.PushObjectResponse,
-    "ConfirmMessageReceived": message_pb2.ConfirmMessageReceivedResponse,
-}
+class Unavailable(Exception):
+    """Nothing came of a call, and stock tries it again, for ever."""
+
+
+class Late(Exception):
+    """A call was not answered within the time that it was given."""
+
+
+class Refused(Exception):
+    """An answer that no stock node meets in a healthy federation."""
+
+
+class Proof(NamedTuple):
+    """What proves whose call it is."""
+
+    timestamp: str
+    signature: bytes
+
+
+class Wire(ABC):
+    """How one node's calls reach the server."""
+
+    @abstractmethod
+    async def send(
+        self, method: Method, body: bytes, proof: Proof, timeout: float | None
+    ) -> ProtoMessage:
+        """Make a call once and return what it answers.
+
+        Raises:
+            Unavailable, Late, Refused
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close its connections."""
+
+
+def version_headers(version: str, component: str) -> tuple[tuple[str, str], ...]:
+    """The headers, or metadata, by which a component of flwr says its version."""
+    return (
+        ("flwr-package-name", "flwr"),
+        ("flwr-package-version", version),
+        ("flwr-component-name", component),
+    )
 
 
 @dataclass
@@ -56,11 +82,14 @@ class Tally:
     calls: Counter[str] = field(default_factory=Counter)
     """RPCs by method."""
 
+    connections: int = 0
+    """Connections opened, over HTTP; each costs a handshake with TLS."""
+
     empty_pulls: int = 0
     """PullMessages that brought nothing, each followed by a sleep."""
 
     retries: int = 0
-    """Calls repeated after UNAVAILABLE."""
+    """Calls repeated because nothing came of them."""
 
     late_heartbeats: int = 0
     """Heartbeats not answered within 5 s, and repeated."""
@@ -74,63 +103,64 @@ class Tally:
     """What no stock node would have met in a healthy federation."""
 
 
-_Signature = tuple[tuple[str, str], tuple[str, bytes]]
-
-
-class FleetCalls:
-    """The Fleet API over a channel of one node's own, every call with a signature of its own.
+class Key:
+    """A node's key, whose signatures can be made ahead.
 
     A call is signed when it is made, unless ``sign_ahead`` left a signature to use: on machines of
     their own, nodes would not take the CPU for that from the server.
     """
 
-    def __init__(self, address: str, tally: Tally) -> None:
-        self._key, public_key = generate_key_pairs()
-        self.public_key: bytes = public_key_to_bytes(public_key)
-        self._constant = (
-            *_VERSION_METADATA.append_to_grpc_metadata(None),
-            ("flwr-public-key-bin", self.public_key),
+    def __init__(self) -> None:
+        self._private = ec.generate_private_key(ec.SECP384R1())
+        self.public: bytes = self._private.public_key().public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
         )
-        self._signed: list[_Signature] = []
+        self._signed: list[Proof] = []
         self._signed_at = 0.0
-        self._tally = tally
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        self._methods: dict[str, Callable[..., Awaitable[Any]]] = {
-            name: self._channel.unary_unary(
-                f"/flwr.proto.Fleet/{name}", response_deserializer=response.FromString
-            )
-            for name, response in _RESPONSES.items()
-        }
 
     def sign_ahead(self, calls: int) -> None:
-        """Make the signatures of the next ``calls`` calls now; each is used once."""
+        """Make the proofs of the next ``calls`` calls now; each is used once."""
         self._signed = [self._sign() for _ in range(calls)]
         self._signed_at = time.monotonic()
 
-    def _sign(self) -> _Signature:
-        timestamp: str = now().isoformat()
-        signature = self._key.sign(timestamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
-        return ("flwr-timestamp", timestamp), ("flwr-signature-bin", signature)
-
-    def _metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+    def proof(self) -> Proof:
+        """Return a proof that was not used before."""
         ahead = self._signed and time.monotonic() - self._signed_at < _SIGNATURE_SECONDS
-        return (*self._constant, *(self._signed.pop() if ahead else self._sign()))
+        return self._signed.pop() if ahead else self._sign()
 
-    async def call(self, method: str, request: bytes, timeout: float | None = None) -> Any:
-        """Call ``method`` with a serialized request, for as long as the server is unavailable."""
+    def _sign(self) -> Proof:
+        timestamp = datetime.now(UTC).isoformat()
+        return Proof(
+            timestamp, self._private.sign(timestamp.encode("ascii"), ec.ECDSA(hashes.SHA256()))
+        )
+
+
+class FleetCalls:
+    """The Fleet API over a wire of one node's own, every call with a signature of its own."""
+
+    def __init__(self, wire: Wire, key: Key, tally: Tally) -> None:
+        self._wire = wire
+        self._key = key
+        self._tally = tally
+
+    async def call(self, name: str, request: ProtoMessage, timeout: float | None = None) -> Any:
+        """Call an RPC until it is answered.
+
+        Raises:
+            Refused: The answer is one of which a stock node would die, or drop the message.
+            Late: It took more than ``timeout`` seconds.
+        """
+        method = BY_NAME["Fleet", name]
+        body = request.SerializeToString(deterministic=True)
         ceiling = 1.0
         while True:
-            self._tally.calls[method] += 1
+            self._tally.calls[name] += 1
             try:
-                return await self._methods[method](
-                    request, metadata=self._metadata(), timeout=timeout
-                )
-            except grpc.aio.AioRpcError as exc:
-                if exc.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise
-            self._tally.retries += 1
+                return await self._wire.send(method, body, self._key.proof(), timeout)
+            except Unavailable:
+                self._tally.retries += 1
             await asyncio.sleep(random.uniform(0, ceiling))
             ceiling = min(2 * ceiling, MAX_RETRY_DELAY)
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._wire.close()

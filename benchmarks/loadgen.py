@@ -1,6 +1,7 @@
 """The load generator: many simulated SuperNodes in one process, told what to do line by line.
 
-Started by the harness as ``python -m benchmarks.loadgen '{"address": …, "nodes": …, "bytes": …}'``.
+Started by the harness as ``python -m benchmarks.loadgen '{"wire": …, "version": …, "address": …,
+"certificate": …, "nodes": …, "reply_size": …}'``.
 Commands: ``join`` (register, activate, poll), ``prepare`` (make the next replies),
 ``tally`` (what was done so far). It ends when its standard input does.
 """
@@ -11,12 +12,18 @@ import asyncio
 import gc
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.fleet import Tally
+import uvloop
+
+from benchmarks.fleet import Tally, Wire
+from benchmarks.flower import GRPC
+from benchmarks.http_client import tls_context
 from benchmarks.node import SimulatedNode
-from benchmarks.worker import reserve_stdout
+from benchmarks.stock.pipes import reserve_stdout
+from benchmarks.wire_grpc import GrpcWire
+from benchmarks.wire_http import HttpWire
 
 _JOINING_AT_ONCE = 32
 
@@ -24,11 +31,20 @@ _JOINING_AT_ONCE = 32
 class Generator:
     """The nodes, and the commands on them."""
 
-    def __init__(self, address: str, nodes: int, reply_size: int) -> None:
+    def __init__(
+        self,
+        wire: str,
+        version: str,
+        address: str,
+        certificate: str | None,
+        nodes: int,
+        reply_size: int,
+    ) -> None:
         self._tally = Tally()
+        open_wire = _opener(wire, version, address, certificate, self._tally)
         # One node checks every content it pulls; the hashing of all would crowd the server out.
         self._nodes = [
-            SimulatedNode(address, reply_size, self._tally, verify=index == 0)
+            SimulatedNode(open_wire, reply_size, self._tally, verify=index == 0)
             for index in range(nodes)
         ]
         self._lives: list[asyncio.Task[None]] = []
@@ -62,10 +78,24 @@ class Generator:
         await asyncio.gather(*self._lives, return_exceptions=True)
 
 
+def _opener(
+    wire: str, version: str, address: str, certificate: str | None, tally: Tally
+) -> Callable[[bytes], Wire]:
+    """How a node with some public key reaches the server."""
+    tls = tls_context(certificate)
+
+    def open_wire(public_key: bytes) -> Wire:
+        if wire == GRPC:
+            return GrpcWire(address, version, public_key)
+        return HttpWire(address, version, public_key, tally, tls)
+
+    return open_wire
+
+
 async def serve(arguments: Mapping[str, Any]) -> None:
     """Do what standard input says until it ends."""
     answer = reserve_stdout()
-    generator = Generator(arguments["address"], arguments["nodes"], arguments["bytes"])
+    generator = Generator(**arguments)
     actions = {
         "join": generator.join,
         "prepare": generator.prepare,
@@ -79,4 +109,4 @@ async def serve(arguments: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(json.loads(sys.argv[1])))
+    uvloop.run(serve(json.loads(sys.argv[1])))

@@ -1,8 +1,8 @@
-"""One simulated SuperNode: what stock flwr 1.33.0 does on the Fleet API, call for call.
+"""One simulated SuperNode: what stock flwr does on the Fleet API, call for call.
 
-Read off ``supernode/start_client_internal.py`` and ``supercore/inflatable`` of the flwr 1.33.0
-wheel. What is left out is the node's own work: its ClientApp process, and the sleeps of half a
-second in which it waits for that process.
+Read off ``supernode/start_client_internal.py`` and ``supercore/inflatable`` of the flwr wheels 1.33
+and 1.42, which do the same. What is left out is the node's own work: its ClientApp process, and the
+sleeps of half a second in which it waits for that process.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-import grpc
-from flwr.proto import fab_pb2, fleet_pb2, heartbeat_pb2, message_pb2, run_pb2
-from flwr.proto.node_pb2 import Node
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-
-from benchmarks.fleet import MAX_RETRY_DELAY, FleetCalls, Tally
+from benchmarks.fleet import MAX_RETRY_DELAY, FleetCalls, Key, Late, Refused, Tally, Wire
 from benchmarks.payloads import Reply, ReplyContent, reply_content, reply_to
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire.messages import object_ids
 
 EMPTY_PULL_SLEEP = 3.0
 """Seconds a SuperNode sleeps after a PullMessages that brought nothing."""
@@ -34,7 +32,14 @@ _CALLS_BESIDE_OBJECTS = 6
 class SimulatedNode:
     """A SuperNode that answers every instruction at once with ``reply_size`` bytes of its own."""
 
-    def __init__(self, address: str, reply_size: int, tally: Tally, *, verify: bool) -> None:
+    def __init__(
+        self,
+        wire: Callable[[bytes], Wire],
+        reply_size: int,
+        tally: Tally,
+        *,
+        verify: bool,
+    ) -> None:
         self.node_id = 0
         self.polling = asyncio.Event()
         """Set once it has asked for messages for the first time."""
@@ -42,29 +47,26 @@ class SimulatedNode:
         self._reply_size = reply_size
         self._tally = tally
         self._verify = verify
-        self._fleet = FleetCalls(address, tally)
+        self._key = Key()
+        self._fleet = FleetCalls(wire(self._key.public), self._key, tally)
         self._runs: set[int] = set()
         self._prepared: ReplyContent | None = None
 
     async def join(self) -> None:
         """Register and activate."""
-        key = self._fleet.public_key
-        await self._fleet.call(
-            "RegisterNode", fleet_pb2.RegisterNodeFleetRequest(public_key=key).SerializeToString()
-        )
-        request = fleet_pb2.ActivateNodeRequest(
-            public_key=key, heartbeat_interval=_HEARTBEAT_INTERVAL
-        )
-        response = await self._fleet.call("ActivateNode", request.SerializeToString())
+        key = self._key.public
+        await self._fleet.call("RegisterNode", fleet.RegisterNodeFleetRequest(public_key=key))
+        request = fleet.ActivateNodeRequest(public_key=key, heartbeat_interval=_HEARTBEAT_INTERVAL)
+        response = await self._fleet.call("ActivateNode", request)
         self.node_id = response.node_id
-        self._node = Node(node_id=self.node_id)
+        self._node = common.Node(node_id=self.node_id)
 
     def prepare(self) -> None:
         """Make the content of the next reply and its calls' signatures ahead of the exchange."""
         self._prepared = reply_content(self._reply_size)
         # The instruction is made like the reply, and each has a message object to its content.
         objects = 2 * (len(self._prepared.objects) + 1)
-        self._fleet.sign_ahead(objects + _CALLS_BESIDE_OBJECTS)
+        self._key.sign_ahead(objects + _CALLS_BESIDE_OBJECTS)
 
     async def live(self) -> None:
         """Heartbeat, pull, reply; until cancelled, or until what would end a stock node."""
@@ -72,28 +74,26 @@ class SimulatedNode:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._heartbeats())
                 group.create_task(self._main_loop())
-        except* grpc.aio.AioRpcError as exc:
+        except* (Refused, Late) as exc:
             self._tally.errors.extend(repr(error)[:500] for error in exc.exceptions)
         finally:
             await self._fleet.close()
 
     async def _heartbeats(self) -> None:
-        request = heartbeat_pb2.SendNodeHeartbeatRequest(
+        request = fleet.SendNodeHeartbeatRequest(
             node=self._node, heartbeat_interval=_HEARTBEAT_INTERVAL
-        ).SerializeToString()
+        )
         while True:
             await self._heartbeat(request)
             pause = (_HEARTBEAT_INTERVAL - _HEARTBEAT_TIMEOUT) * random.uniform(0.7, 0.9)
             await asyncio.sleep(pause)
 
-    async def _heartbeat(self, request: bytes) -> None:
+    async def _heartbeat(self, request: fleet.SendNodeHeartbeatRequest) -> None:
         ceiling = 1.0
         while True:
             try:
                 response = await self._fleet.call("SendNodeHeartbeat", request, _HEARTBEAT_TIMEOUT)
-            except grpc.aio.AioRpcError as exc:
-                if exc.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                    raise
+            except Late:
                 self._tally.late_heartbeats += 1
                 await asyncio.sleep(random.uniform(0, ceiling))
                 ceiling = min(2 * ceiling, MAX_RETRY_DELAY)
@@ -103,7 +103,7 @@ class SimulatedNode:
             return
 
     async def _main_loop(self) -> None:
-        request = fleet_pb2.PullMessagesRequest(node=self._node).SerializeToString()
+        request = fleet.PullMessagesRequest(node=self._node)
         # Real nodes start at any time; these start together, so their polls are spread by hand.
         await asyncio.sleep(random.uniform(0, EMPTY_PULL_SLEEP))
         self.polling.set()
@@ -119,35 +119,33 @@ class SimulatedNode:
             else:
                 await asyncio.sleep(EMPTY_PULL_SLEEP)
 
-    async def _receive(self, instruction: Any, tree: Any) -> bool:
+    async def _receive(self, instruction: common.Message, tree: bytes) -> bool:
         run_id = instruction.metadata.run_id
         received = False
         try:
             if run_id not in self._runs:
                 await self._get_run_and_fab(run_id)
             # As a stock node's store does: an object named twice is pulled once.
-            object_ids = dict.fromkeys(item.object_id for item in iterate_object_tree(tree))
-            await in_parallel(object_ids, lambda object_id: self._pull_object(run_id, object_id))
-            confirm = message_pb2.ConfirmMessageReceivedRequest(
+            wanted = object_ids(tree)
+            await in_parallel(wanted, lambda object_id: self._pull_object(run_id, object_id))
+            confirm = common.ConfirmMessageReceivedRequest(
                 node=self._node, run_id=run_id, message_object_id=instruction.metadata.message_id
             )
-            await self._fleet.call("ConfirmMessageReceived", confirm.SerializeToString())
+            await self._fleet.call("ConfirmMessageReceived", confirm)
             received = True
-        except* (grpc.aio.AioRpcError, LookupError) as exc:
+        except* (Refused, LookupError) as exc:
             self._tally.errors.extend(repr(error)[:500] for error in exc.exceptions)
         return received
 
     async def _get_run_and_fab(self, run_id: int) -> None:
-        run_request = run_pb2.GetRunRequest(node=self._node, run_id=run_id)
-        run = (await self._fleet.call("GetRun", run_request.SerializeToString())).run
-        fab_request = fab_pb2.GetFabRequest(node=self._node, hash_str=run.fab_hash, run_id=run_id)
-        await self._fleet.call("GetFab", fab_request.SerializeToString())
+        run_request = common.GetRunRequest(node=self._node, run_id=run_id)
+        run = (await self._fleet.call("GetRun", run_request)).run
+        fab_request = common.GetFabRequest(node=self._node, hash_str=run.fab_hash, run_id=run_id)
+        await self._fleet.call("GetFab", fab_request)
         self._runs.add(run_id)
 
     async def _pull_object(self, run_id: int, object_id: str) -> None:
-        request = message_pb2.PullObjectRequest(
-            node=self._node, run_id=run_id, object_id=object_id
-        ).SerializeToString()
+        request = common.PullObjectRequest(node=self._node, run_id=run_id, object_id=object_id)
         delay, longest = _UNAVAILABLE_DELAY
         while True:
             response = await self._fleet.call("PullObject", request)
@@ -162,19 +160,19 @@ class SimulatedNode:
         if self._verify and hashlib.sha256(response.object_content).hexdigest() != object_id:
             raise LookupError(f"object {object_id} has other content")
 
-    async def _reply(self, instruction: Any) -> None:
+    async def _reply(self, instruction: common.Message) -> None:
         content, self._prepared = self._prepared, None
         reply = reply_to(instruction, content or reply_content(self._reply_size))
-        request = fleet_pb2.PushMessagesRequest(
+        request = fleet.PushMessagesRequest(
             node=self._node,
             messages_list=[reply.message],
             message_object_trees=[reply.tree],
             clientapp_runtime_list=[0.0],
         )
         try:
-            answer = await self._fleet.call("PushMessages", request.SerializeToString())
+            answer = await self._fleet.call("PushMessages", request)
             await self._push_objects(instruction.metadata.run_id, reply, answer)
-        except* (grpc.aio.AioRpcError, LookupError) as exc:
+        except* (Refused, LookupError) as exc:
             self._tally.errors.extend(repr(error)[:500] for error in exc.exceptions)
 
     async def _push_objects(self, run_id: int, reply: Reply, answer: Any) -> None:
@@ -182,14 +180,14 @@ class SimulatedNode:
 
         async def push(object_id: str) -> None:
             content = reply.objects[object_id]
-            request = message_pb2.PushObjectRequest(
+            request = common.PushObjectRequest(
                 node=self._node,
                 run_id=run_id,
                 object_id=object_id,
                 object_content=content,
                 session_id=answer.session_id,
             )
-            response = await self._fleet.call("PushObject", request.SerializeToString())
+            response = await self._fleet.call("PushObject", request)
             if not response.stored:
                 raise LookupError(f"object {object_id} was not stored")
             self._tally.bytes_pushed += len(content)

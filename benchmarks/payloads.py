@@ -1,4 +1,4 @@
-"""What the messages carry: real Flower records, so that every object id is right.
+"""What the nodes' messages carry: real Flower records, so that every object id is right.
 
 Contents are what Flower's own strategies exchange: an instruction holds arrays and a config, a
 reply holds arrays and metrics. Arrays are split into objects as Flower splits them.
@@ -6,36 +6,19 @@ reply holds arrays and metrics. Arrays are split into objects as Flower splits t
 
 from __future__ import annotations
 
-import itertools
+import hashlib
+import time
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.app import MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
     no_object_id_recompute,
 )
 
-_serial = itertools.count(1)
-
-
-def _arrays(size: int) -> ArrayRecord:
-    """An array record of ``size`` bytes of values never used before in this process."""
-    # The process id would do for a seed, but random contents of two processes differ anyway.
-    values = np.random.default_rng().random(size // 4, dtype=np.float32)
-    return ArrayRecord([values])
-
-
-def instruction_content(size: int) -> RecordDict:
-    """What a ServerApp broadcasts: a model of ``size`` bytes and the round's config."""
-    config = ConfigRecord({"server-round": next(_serial), "lr": 0.1})
-    return RecordDict({"arrays": _arrays(size), "config": config})
+from benchmarks.stock.records import arrays, serial
+from flower_nats.wire import common_pb2 as common
 
 
 @dataclass(frozen=True)
@@ -46,43 +29,58 @@ class ReplyContent:
     not be charged to the server under test, which shares its cores with the generator.
     """
 
-    record: RecordDict
-    tree: Any
+    tree: common.ObjectTree
     objects: dict[str, bytes]
+    """By id, each before its parents."""
 
 
 def reply_content(size: int) -> ReplyContent:
     """A trained model of ``size`` bytes, unlike any other, and its metrics."""
-    metrics = MetricRecord({"num-examples": 100, "loss": float(next(_serial))})
-    record = RecordDict({"arrays": _arrays(size), "metrics": metrics})
+    metrics = MetricRecord({"num-examples": 100, "loss": float(next(serial))})
+    record = RecordDict({"arrays": arrays(size), "metrics": metrics})
     with no_object_id_recompute():
         nested = get_all_nested_objects(record)
         objects = {object_id: item.deflate() for object_id, item in nested.items()}
-        return ReplyContent(record, get_object_tree(record), objects)
+        tree = common.ObjectTree.FromString(get_object_tree(record).SerializeToString())
+    return ReplyContent(tree, objects)
 
 
 @dataclass(frozen=True)
 class Reply:
     """A reply as PushMessages and PushObject send it.
 
-    ``message`` is the protobuf message without content, ``tree`` its object tree, ``objects``
-    every object of the tree by id, each before its parents.
+    ``message`` is without content, ``tree`` its object tree, ``objects`` every object of the tree by
+    id, each before its parents.
     """
 
-    message: Any
-    tree: Any
+    message: common.Message
+    tree: bytes
     objects: dict[str, bytes]
 
 
-def reply_to(instruction: ProtoMessage, content: ReplyContent) -> Reply:
-    """The reply a ClientApp would return for ``instruction``."""
-    message = Message(content.record, reply_to=message_from_proto(instruction))
-    with no_object_id_recompute():
-        body = message.deflate()
-        object_id: str = message.object_id
-    message.metadata.__dict__["_message_id"] = object_id
+def reply_to(instruction: common.Message, content: ReplyContent) -> Reply:
+    """The reply a ClientApp would return for ``instruction`` (flwr `app/message/message.py`)."""
+    asked, created_at = instruction.metadata, time.time()
+    metadata = common.Metadata(
+        run_id=asked.run_id,
+        src_node_id=asked.dst_node_id,
+        dst_node_id=asked.src_node_id,
+        reply_to_message_id=asked.message_id,
+        group_id=asked.group_id,
+        ttl=asked.ttl - (created_at - asked.created_at),
+        message_type=asked.message_type,
+        created_at=created_at,
+    )
+    if asked.HasField("dst_task_id"):
+        metadata.src_task_id = asked.dst_task_id
+    if asked.HasField("src_task_id"):
+        metadata.dst_task_id = asked.src_task_id
+    body = common.Message(metadata=metadata).SerializeToString(deterministic=True)
+    item = f"Message {content.tree.object_id} {len(body)}".encode() + b"\0" + body
+    metadata.message_id = hashlib.sha256(item).hexdigest()
+    tree = common.ObjectTree(object_id=metadata.message_id, children=[content.tree])
     return Reply(
-        message=message_to_proto(remove_content_from_message(message)),
-        tree=ObjectTree(object_id=object_id, children=[content.tree]),
-        objects={**content.objects, object_id: body},
+        message=common.Message(metadata=metadata, content=b""),
+        tree=tree.SerializeToString(),
+        objects={**content.objects, metadata.message_id: item},
     )

@@ -1,52 +1,119 @@
-"""The lines of the table with their promises: the full set, and a short one."""
+"""The lines of the tables with their promises: the full set for each wire, and a short one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from benchmarks.scenarios import Exchange, Goal, Idle, LogLines, RealRun, Scenario
+from benchmarks.flower import GRPC, HTTP
+from benchmarks.scenarios import (
+    Ceiling,
+    Exchange,
+    Goal,
+    Growth,
+    Idle,
+    LogLines,
+    RealRun,
+    Scenario,
+)
 from benchmarks.targets import StockInMemory, StockSqlite
 
 _IN_MEMORY = StockInMemory.name
 _SQLITE = StockSqlite.name
 _KB = 1000
 _MB = 1000 * _KB
-_HALF = Goal(1 / 2, _IN_MEMORY)
+_GB = 1000 * _MB
 
-_TEN = Exchange(
-    "exchange-10", "10 nodes, 1 KB", (Goal(1 / 15, _IN_MEMORY),), nodes=10, size=_KB, repeats=5
-)
+
+def _of_memory(part: float) -> Goal:
+    return Goal(1 / part, _IN_MEMORY)
+
+
+_TEN = Exchange("exchange-10", "10 nodes, 1 KB", (_of_memory(15),), nodes=10, size=_KB, repeats=5)
 _HUNDRED = Exchange(
     "exchange-100",
     "100 nodes, 1 KB",
-    (_HALF, Goal(1 / 10, _SQLITE)),
+    (_of_memory(2), Goal(1 / 10, _SQLITE)),
     nodes=100,
     size=_KB,
     repeats=3,
 )
 _FIVE_HUNDRED = Exchange(
-    "exchange-500", "500 nodes, 1 KB", (_HALF,), nodes=500, size=_KB, repeats=3, budget=40
+    "exchange-500",
+    "500 nodes, 1 KB",
+    (_of_memory(2),),
+    nodes=500,
+    size=_KB,
+    repeats=3,
+    budget=40,
 )
 _BULK = Exchange(
     "bulk",
     "10 nodes, 50 MB each way",
-    (_HALF,),
+    (_of_memory(1),),
     edge_memory_limit=400 * _MB,
     nodes=10,
     size=50 * _MB,
     repeats=3,
 )
-_IDLE = Idle("idle", "1,000 idle nodes (cores)", (Goal(1 / 8, _IN_MEMORY, "cpu"),), nodes=1000)
-_REAL_RUN = RealRun("real-run", "real run: 2 SuperNodes, 3 rounds of nothing", (_HALF,))
-
+# A poll is held for 50 s over gRPC and followed by the node's sleep of 3.
+_IDLE = Idle(
+    "idle",
+    "1,000 idle nodes (cores)",
+    (Goal(1 / 8, _IN_MEMORY, "cpu"),),
+    nodes=1000,
+    watched=54,
+)
+_REAL_RUN = RealRun("real-run", "real run: 2 SuperNodes, 3 rounds of nothing", (_of_memory(2),))
 _LOG = LogLines("log", "a log line, pushed to seen by `flwr log`", (), skip=(_SQLITE,))
 
-FULL: tuple[Scenario, ...] = (_TEN, _HUNDRED, _FIVE_HUNDRED, _BULK, _IDLE, _REAL_RUN, _LOG)
-"""Every line."""
-
-QUICK: tuple[Scenario, ...] = (
-    replace(_TEN, repeats=2),
-    replace(_HUNDRED, repeats=1, goals=(_HALF,), skip=(_SQLITE,)),
-    replace(_BULK, repeats=1, skip=(_SQLITE,)),
+_ONLY_MEMORY = (_SQLITE,)
+_OVER_HTTP: tuple[Scenario, ...] = (
+    replace(_TEN, goals=(_of_memory(15),)),
+    replace(_HUNDRED, goals=(_of_memory(12),)),
+    # Linear: at most 8 s where 100 nodes take 1.5.
+    replace(_FIVE_HUNDRED, goals=(_of_memory(2), Growth(8 / 1.5, _HUNDRED.name)), patience=200),
+    Exchange(
+        "exchange-100-tls",
+        "100 nodes, 1 KB, TLS",
+        (_of_memory(8),),
+        tls=True,
+        nodes=100,
+        size=_KB,
+        repeats=3,
+        silence=6.0,
+    ),
+    replace(_BULK, goals=(_of_memory(2),)),
+    Exchange(
+        "bulk-1gb",
+        "2 nodes, 1 GB each way",
+        (_of_memory(1),),
+        edge_memory_limit=500 * _MB,
+        nodes=2,
+        size=_GB,
+    ),
+    # A poll is held for 20 s over HTTP.
+    replace(_IDLE, goals=(Ceiling(1 / 15),), watched=69),
+    replace(_REAL_RUN, goals=(_of_memory(2.4),)),
+    _LOG,
 )
-"""A look in under two minutes."""
+
+FULL: Mapping[str, tuple[Scenario, ...]] = {
+    GRPC: (_TEN, _HUNDRED, _FIVE_HUNDRED, _BULK, _IDLE, _REAL_RUN, _LOG),
+    HTTP: tuple(replace(one, skip=_ONLY_MEMORY) for one in _OVER_HTTP),
+}
+"""Every line, by wire."""
+
+QUICK: Mapping[str, tuple[Scenario, ...]] = {
+    GRPC: (
+        replace(_TEN, repeats=2),
+        replace(_HUNDRED, repeats=1, goals=(_of_memory(2),), skip=_ONLY_MEMORY),
+        replace(_BULK, repeats=1, skip=_ONLY_MEMORY),
+    ),
+    HTTP: (
+        replace(_TEN, repeats=2, skip=_ONLY_MEMORY),
+        replace(_HUNDRED, repeats=1, goals=(_of_memory(12),), skip=_ONLY_MEMORY),
+        replace(_BULK, repeats=1, goals=(_of_memory(2),), skip=_ONLY_MEMORY),
+    ),
+}
+"""A look in a few minutes."""

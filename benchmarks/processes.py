@@ -64,6 +64,7 @@ class Child:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             # Stock Flower reports usage home by default; a benchmark keeps to loopback.
             "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
             **(env or {}),
         }
         stream = subprocess.PIPE if pipes else None

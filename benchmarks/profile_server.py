@@ -1,4 +1,4 @@
-"""``python -m benchmarks.profile_server LINE``: where flower-nats spends its CPU on a line.
+"""``python -m benchmarks.profile_server WIRE LINE``: where flower-nats spends its CPU on a line.
 
 Needs ``py-spy`` in the environment. Prints, for gateway and superlink, the functions with the most
 samples of their own and those with the most samples below them. The figures of such a run are not
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.flower import VERSIONS, flower
 from benchmarks.plan import FULL
 from benchmarks.processes import executable
 from benchmarks.report import describe
@@ -74,11 +75,13 @@ def top(stacks: str) -> str:
 
 def main() -> None:
     """Measure one line on flower-nats under the sampler and print where the time went."""
-    (scenario,) = (s for s in FULL if s.name == sys.argv[1])
+    wire, line = sys.argv[1:]
+    (scenario,) = (s for s in FULL[wire] if s.name == line)
     cell = Cell()
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         directory = Path(name)
-        with FlowerNats(directory) as target, sampling(target, directory) as files:
+        server = FlowerNats(directory, flower(VERSIONS[wire]), tls=scenario.tls)
+        with server as target, sampling(target, directory) as files:
             scenario.measure(target, cell)
         print(f"{scenario.title}: {describe(cell)}")
         for part, file in files.items():

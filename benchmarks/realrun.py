@@ -6,14 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest
-from flwr.proto.control_pb2_grpc import ControlStub
-
-from benchmarks.processes import Child, ChildFailed, executable, free_address
-from benchmarks.serverapp import channel, start_run
-from benchmarks.targets import Addresses
+from benchmarks.processes import Child, ChildFailed, free_address
+from benchmarks.targets import Target
 
 _NODES = 2
 _START_SECONDS = 60.0
@@ -21,40 +16,28 @@ _RUN_SECONDS = 180.0
 
 
 @contextmanager
-def clients(addresses: Addresses, directory: Path) -> Iterator[list[Child]]:
+def clients(target: Target) -> Iterator[list[Child]]:
     """Two stock SuperNodes and a stock SuperExec for ServerApps, connected."""
+    flower, addresses, control = target.flower, target.addresses, target.control()
+
+    def start(command: list[str], home: Path) -> Child:
+        home.mkdir()
+        return Child.start(command, home / "client.log", env=flower.variables(home))
+
     with ExitStack() as stack:
-        children = [_superexec(addresses, directory)]
-        children += [_supernode(addresses, directory, index) for index in range(_NODES)]
-        for child in children:
-            stack.callback(child.stop)
-        with channel(addresses.control, "flwr CLI") as connection:
-            stub = ControlStub(connection)
-            _wait(lambda: _online(stub) == _NODES, children, "SuperNodes online", _START_SECONDS)
-        _wait(lambda: _connected(children[0]), children, "SuperExec connected", _START_SECONDS)
+        children = []
+        for name, command in (
+            ("superexec", flower.superexec(addresses.runtime)),
+            *(
+                (f"supernode-{number}", flower.supernode(addresses.fleet, free_address()))
+                for number in range(_NODES)
+            ),
+        ):
+            children.append(start(command, target.directory / name))
+            stack.callback(children[-1].stop)
+        _wait(lambda: control.online_nodes() == _NODES, children, "SuperNodes", _START_SECONDS)
+        _wait(lambda: _connected(children[0]), children, "SuperExec", _START_SECONDS)
         yield children
-
-
-def _superexec(addresses: Addresses, directory: Path) -> Child:
-    options = ["--insecure", "--plugin-type", "serverapp", "--appio-api-address", addresses.appio]
-    return _client("flower-superexec", options, directory / "superexec")
-
-
-def _supernode(addresses: Addresses, directory: Path, index: int) -> Child:
-    options = ["--insecure", "--superlink", addresses.fleet]
-    options += ["--clientappio-api-address", free_address()]
-    return _client("flower-supernode", options, directory / f"supernode-{index}")
-
-
-def _client(program: str, options: list[str], home: Path) -> Child:
-    home.mkdir()
-    log = home / "client.log"
-    return Child.start([executable(program), *options], log, env={"FLWR_HOME": str(home)})
-
-
-def _online(stub: Any) -> int:
-    nodes = stub.ListNodes(ListNodesRequest()).nodes_info
-    return sum(node.status == "online" for node in nodes)
 
 
 def _connected(child: Child) -> bool:
@@ -65,27 +48,22 @@ def _connected(child: Child) -> bool:
     )
 
 
-def run(addresses: Addresses, children: list[Child]) -> float:
+def run(target: Target, children: list[Child]) -> float:
     """Submit the app and return the seconds until its run has finished.
 
     Raises:
         ChildFailed: The run did not complete.
     """
+    control = target.control()
     start = time.monotonic()
-    run_id = start_run(addresses.control)
-    with channel(addresses.control, "flwr CLI") as connection:
-        stub = ControlStub(connection)
-        _wait(lambda: _status(stub, run_id).status == "finished", children, "end", _RUN_SECONDS)
-        seconds = time.monotonic() - start
-        status = _status(stub, run_id)
+    run_id = control.start_run()
+    _wait(lambda: control.run_status(run_id).status == "finished", children, "end", _RUN_SECONDS)
+    seconds = time.monotonic() - start
+    status = control.run_status(run_id)
     if status.sub_status != "completed":
         logs = "\n".join(child.tail() for child in children)
         raise ChildFailed(f"the run ended as {status.sub_status}: {status.details}\n{logs}")
     return seconds
-
-
-def _status(stub: Any, run_id: int) -> Any:
-    return stub.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status
 
 
 def _wait(condition: Callable[[], bool], children: list[Child], what: str, seconds: float) -> None:

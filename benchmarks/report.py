@@ -12,11 +12,13 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.scenarios import Cell, Goal, Scenario
+from benchmarks.scenarios import Ceiling, Cell, Goal, Growth, Scenario
 from benchmarks.targets import FlowerNats, Target
 
 Row = Mapping[str, Cell]
 """The cells of a line by target."""
+
+Rows = Sequence[tuple[Scenario, Row]]
 
 _OURS = FlowerNats.name
 _MB = 1_000_000
@@ -33,25 +35,41 @@ class Verdict:
         return f"{'met' if self.met else 'MISSED'}: {self.text}"
 
 
-def verdicts(scenario: Scenario, row: Row) -> list[Verdict]:
-    """Judge every promise of a line for which both sides were measured."""
+def verdicts(scenario: Scenario, row: Row, others: Rows = ()) -> list[Verdict]:
+    """Judge every promise of a line for which all was measured that it speaks of.
+
+    ``others`` are the lines of the same wire.
+    """
     ours = row.get(_OURS)
     if ours is None or ours.failure:
         return []
-    judged = [
-        _compare(goal, ours, row[goal.than])
-        for goal in scenario.goals
-        if goal.than in row and not row[goal.than].failure
-    ]
+    judged = [_judge(goal, ours, row, others) for goal in scenario.goals]
     if scenario.edge_memory_limit is not None:
         judged.append(_judge_memory(ours, scenario.edge_memory_limit))
-    return judged
+    return [one for one in judged if one is not None]
+
+
+def _judge(goal: Goal | Ceiling | Growth, ours: Cell, row: Row, others: Rows) -> Verdict | None:
+    if isinstance(goal, Ceiling):
+        mine = getattr(ours, goal.measure)
+        return Verdict(mine <= goal.limit, f"{mine:.3f} (at most {goal.limit:.3f})")
+    if isinstance(goal, Growth):
+        shorter = [row[_OURS] for one, row in others if one.name == goal.line and _OURS in row]
+        if not shorter or shorter[0].failure:
+            return None
+        times = ours.seconds / shorter[0].seconds
+        text = f"{times:.1f} times {goal.line} (at most {goal.factor:.1f})"
+        return Verdict(times <= goal.factor and not ours.lost, text)
+    stock = row.get(goal.than)
+    return None if stock is None or stock.failure else _compare(goal, ours, stock)
 
 
 def _compare(goal: Goal, ours: Cell, stock: Cell) -> Verdict:
     mine, theirs = getattr(ours, goal.measure), getattr(stock, goal.measure)
-    text = f"{ratio(mine, theirs)} of {goal.than} (at most 1/{1 / goal.factor:.0f})"
-    return Verdict(mine <= goal.factor * theirs and not ours.lost, text)
+    less = "less than " if stock.unfinished else ""
+    text = f"{less}{ratio(mine, theirs)} of {goal.than} (at most 1/{1 / goal.factor:.3g})"
+    met = mine <= goal.factor * theirs and not ours.lost and not ours.unfinished
+    return Verdict(met, text)
 
 
 def ratio(part: float, whole: float) -> str:
@@ -76,6 +94,8 @@ def describe(cell: Cell) -> str:
     """A cell: median time (number of repeats) and server CPU."""
     if cell.failure:
         return "failed"
+    if cell.unfinished:
+        return f"not done after {cell.unfinished:.0f} s"
     if cell.delays:
         median, worst = statistics.median(cell.delays), max(cell.delays)
         return f"{1000 * median:.0f} ms, worst {1000 * worst:.0f} ms (n={len(cell.delays)})"
@@ -83,16 +103,17 @@ def describe(cell: Cell) -> str:
     if not cell.times:
         return f"{cpu}, {_megabytes(cell.total_memory.pss)}"
     lost = f", {len(cell.lost)} replies LOST" if cell.lost else ""
-    return f"{cell.seconds:.2f} s (n={len(cell.times)}), CPU {cpu} s{lost}"
+    held = f", {_megabytes(cell.edge_memory.rss)}" if cell.memory else ""
+    return f"{cell.seconds:.2f} s (n={len(cell.times)}), CPU {cpu} s{held}{lost}"
 
 
-def table(results: Sequence[tuple[Scenario, Row]], targets: Sequence[type[Target]]) -> str:
-    """The table, in Markdown."""
-    names = [target.name for target in targets]
+def table(results: Rows, targets: Sequence[type[Target]]) -> str:
+    """The table of one wire, in Markdown."""
+    names = [target.name for target in targets if any(target.name in row for _, row in results)]
     lines = [table_line(["", *names, "promise"]), table_line(["---"] * (len(names) + 2))]
     for scenario, row in results:
         cells = [describe(row[name]) if name in row else "" for name in names]
-        judged = "; ".join(map(str, verdicts(scenario, row)))
+        judged = "; ".join(map(str, verdicts(scenario, row, results)))
         lines.append(table_line([scenario.title, *cells, judged]))
     return "\n".join(lines)
 
@@ -101,10 +122,10 @@ def table_line(fields: Sequence[str]) -> str:
     return "| " + " | ".join(fields) + " |"
 
 
-def details(scenario: Scenario, name: str, cell: Cell) -> str:
+def details(what: str, cell: Cell) -> str:
     """What one cell rests on: every repeat, the CPU of those who shared the cores, memory."""
     if cell.failure:
-        return f"{scenario.name}, {name}: FAILED: {cell.failure}"
+        return f"{what}: FAILED: {cell.failure}"
     series = {
         "times": cell.times,
         "delays": cell.delays,
@@ -116,13 +137,16 @@ def details(scenario: Scenario, name: str, cell: Cell) -> str:
     if len(cell.part_cpu) > 1:
         medians = ((part, statistics.median(values)) for part, values in cell.part_cpu.items())
         parts.append("server CPU by part " + ", ".join(f"{part} {n:.2f}" for part, n in medians))
+    if cell.unfinished:
+        parts.append(f"not done after {cell.unfinished:.0f} s: {cell.why}")
     if cell.lost:
         parts.append(f"{len(cell.lost)} replies LOST, first: {cell.lost[0]}")
     if cell.memory:
         parts.append("memory (PSS/RSS) " + _memory(cell))
     if cell.tally:
         parts.append(_tally(cell))
-    return f"{scenario.name}, {name}: " + "; ".join(parts)
+    parts.append(f"load before {cell.load:.1f}")
+    return f"{what}: " + "; ".join(parts)
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -141,7 +165,7 @@ def _tally(cell: Cell) -> str:
     counted = (
         f"{sum(tally['calls'].values())} calls, {tally['empty_pulls']} empty pulls, "
         f"{tally['waits']} waits for objects, {tally['retries']} retries, "
-        f"{tally['late_heartbeats']} late heartbeats"
+        f"{tally['late_heartbeats']} late heartbeats, {tally['connections']} connections"
     )
     errors: list[str] = tally["errors"]
     return f"{counted}, {len(errors)} ERRORS, first {errors[0]}" if errors else counted
@@ -155,7 +179,7 @@ def machine() -> str:
         [
             f"Machine: {_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
             f"{platform.system()} {platform.release()}; load average before: {load}",
-            f"Software: Python {platform.python_version()}, flwr {version('flwr')}, "
+            f"Software: Python {platform.python_version()}, "
             f"grpcio {version('grpcio')}, flower-nats {version('flower-nats')}",
             "Simulated nodes, ServerApp and server share these cores; all traffic is loopback.",
         ]

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks import realrun
+from benchmarks.logreader import LogReader
 from benchmarks.processes import Memory, PeakMemory, memory
 from benchmarks.targets import Target
-from benchmarks.worker import Worker
+from benchmarks.worker import TooSlow, Worker
 
 _JOIN_SECONDS = 300.0
-_EXCHANGE_SECONDS = 300.0
+_LOG_SECONDS = 300.0
 _EDGE_PARTS = ("gateway", "superlink")
 
 
@@ -30,6 +31,22 @@ class Goal:
     factor: float
     than: str
     measure: str = "seconds"
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """A promise: flower-nats needs at most ``limit`` of ``measure``, whatever stock needs."""
+
+    limit: float
+    measure: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A promise: flower-nats needs at most ``factor`` times the seconds that it needs for ``line``."""
+
+    factor: float
+    line: str
 
 
 @dataclass
@@ -64,6 +81,15 @@ class Cell:
     durability: str = ""
     """What an acknowledged message survived on this server."""
 
+    unfinished: float | None = None
+    """Seconds after which an exchange was given up, or gave itself up."""
+
+    why: str = ""
+    """How far it had come."""
+
+    load: float = 0.0
+    """The machine's load average before."""
+
     failure: str = ""
 
     def add_cpu(self, before: Mapping[str, float], after: Mapping[str, float], per: float) -> None:
@@ -75,8 +101,8 @@ class Cell:
 
     @property
     def seconds(self) -> float:
-        """Median duration of an exchange or a run."""
-        return statistics.median(self.times)
+        """Median duration of an exchange or a run; of one that was given up, how long it had."""
+        return self.unfinished or statistics.median(self.times)
 
     @property
     def cpu(self) -> float:
@@ -107,12 +133,14 @@ class Scenario(ABC):
 
     name: str
     title: str
-    goals: tuple[Goal, ...]
+    goals: tuple[Goal | Ceiling | Growth, ...]
     skip: tuple[str, ...] = ()
     """Targets that sit this one out."""
 
     edge_memory_limit: int | None = None
     """Bytes that gateway and superlink may hold together while it runs."""
+
+    tls: bool = False
 
     @abstractmethod
     def measure(self, target: Target, cell: Cell) -> None:
@@ -130,24 +158,30 @@ class Exchange(Scenario):
     size: int = 1000
     repeats: int = 1
     budget: float = 60.0
+    silence: float = 0.0
+    """Seconds for which nothing is asked before each exchange."""
+
+    patience: float = 300.0
+    """Seconds after which an exchange is given up."""
 
     def measure(self, target: Target, cell: Cell) -> None:
-        app = {"appio": target.addresses.appio, "control": target.addresses.control}
         with (
             _fleet(target, self.nodes, self.size) as fleet,
-            Worker("serverapp", app, target.directory / "serverapp.log") as server_app,
+            _server_app(target) as (server_app, _),
         ):
             nodes = fleet.ask("join", _JOIN_SECONDS)["nodes"]
             server_app.ask("start", _JOIN_SECONDS)
             for _ in self._repeats(cell):
                 fleet.ask("prepare", _JOIN_SECONDS)
+                time.sleep(self.silence)
                 self._exchange(target, cell, fleet, server_app, nodes)
             cell.tally = fleet.ask("tally", _JOIN_SECONDS)
 
     def _repeats(self, cell: Cell) -> Iterable[int]:
         start = time.monotonic()
         for index in range(self.repeats):
-            if cell.times and time.monotonic() - start + cell.seconds > self.budget:
+            took = time.monotonic() - start
+            if cell.unfinished or (cell.times and took + cell.seconds > self.budget):
                 return
             yield index
 
@@ -156,18 +190,23 @@ class Exchange(Scenario):
     ) -> None:
         server, clients = target.cpu_seconds(), (fleet.cpu_seconds(), server_app.cpu_seconds())
         with _sampling(target, cell, self.edge_memory_limit is not None):
-            answer = server_app.ask(
-                "exchange",
-                _EXCHANGE_SECONDS + 60,
-                nodes=nodes,
-                size=self.size,
-                timeout=_EXCHANGE_SECONDS,
-            )
-        cell.times.append(answer["seconds"])
-        cell.lost += answer["lost"]
+            answer = self._ask(server_app, nodes)
+        if "seconds" in answer:
+            cell.times.append(answer["seconds"])
+            cell.lost += answer["lost"]
+        else:
+            cell.unfinished, cell.why = answer["unfinished"], answer["why"]
         cell.add_cpu(server, target.cpu_seconds(), per=1)
         cell.nodes_cpu.append(fleet.cpu_seconds() - clients[0])
         cell.app_cpu.append(server_app.cpu_seconds() - clients[1])
+
+    def _ask(self, server_app: Worker, nodes: list[int]) -> dict[str, Any]:
+        try:
+            return server_app.ask(
+                "exchange", self.patience + 5, nodes=nodes, size=self.size, timeout=self.patience
+            )
+        except TooSlow:
+            return {"unfinished": self.patience, "why": "no end of it"}
 
 
 @contextmanager
@@ -186,16 +225,20 @@ def _sampling(target: Target, cell: Cell, wanted: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Idle(Scenario):
-    """``nodes`` that have nothing to do, watched for as long as the target needs; CPU in cores."""
+    """``nodes`` that have nothing to do, watched for ``watched`` seconds; CPU in cores.
+
+    That is whole cycles of their polls, and of their heartbeats.
+    """
 
     nodes: int = 1000
+    watched: float = 60.0
 
     def measure(self, target: Target, cell: Cell) -> None:
         with _fleet(target, self.nodes, size=0) as fleet:
             fleet.ask("join", _JOIN_SECONDS)
             server, nodes = target.cpu_seconds(), fleet.cpu_seconds()
             start = time.monotonic()
-            time.sleep(target.idle_seconds)
+            time.sleep(self.watched)
             watched = time.monotonic() - start
             cell.add_cpu(server, target.cpu_seconds(), per=watched)
             cell.nodes_cpu.append((fleet.cpu_seconds() - nodes) / watched)
@@ -208,9 +251,9 @@ class RealRun(Scenario):
     """A run of three rounds by stock SuperNodes, SuperExec and ServerApp, submitted to finished."""
 
     def measure(self, target: Target, cell: Cell) -> None:
-        with realrun.clients(target.addresses, target.directory) as children:
+        with realrun.clients(target) as children:
             before = target.cpu_seconds()
-            cell.times.append(realrun.run(target.addresses, children))
+            cell.times.append(realrun.run(target, children))
             cell.add_cpu(before, target.cpu_seconds(), per=1)
 
 
@@ -222,15 +265,42 @@ class LogLines(Scenario):
     interval: float = 0.3
 
     def measure(self, target: Target, cell: Cell) -> None:
-        app = {"appio": target.addresses.appio, "control": target.addresses.control}
-        with Worker("serverapp", app, target.directory / "serverapp.log") as server_app:
+        with _server_app(target) as (server_app, run_id):
             server_app.ask("start", _JOIN_SECONDS)
-            answer = server_app.ask(
-                "log", _EXCHANGE_SECONDS, lines=self.lines, interval=self.interval
-            )
-        cell.delays = answer["delays"]
+            reader = LogReader(target.control().logs(run_id))
+            pushed = server_app.ask("log", _LOG_SECONDS, lines=self.lines, interval=self.interval)[
+                "pushed"
+            ]
+            cell.delays = reader.delays(pushed)
 
 
 def _fleet(target: Target, nodes: int, size: int) -> Worker:
-    arguments = {"address": target.addresses.fleet, "nodes": nodes, "bytes": size}
+    arguments = {
+        "wire": target.flower.wire,
+        "version": target.flower.version,
+        "address": target.addresses.fleet,
+        "certificate": target.certificate,
+        "nodes": nodes,
+        "reply_size": size,
+    }
     return Worker("loadgen", arguments, target.directory / "loadgen.log")
+
+
+@contextmanager
+def _server_app(target: Target) -> Iterator[tuple[Worker, int]]:
+    """A ServerApp of the clients' version, and the id of its run."""
+    flower, run_id = target.flower, target.control().start_run()
+    arguments = {
+        "wire": flower.wire,
+        "address": target.addresses.runtime,
+        "certificate": target.certificate,
+        "run_id": run_id,
+    }
+    with Worker(
+        "stock.serverapp",
+        arguments,
+        target.directory / "serverapp.log",
+        python=flower.program("python"),
+        env=flower.variables(target.directory),
+    ) as worker:
+        yield worker, run_id

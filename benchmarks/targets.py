@@ -11,31 +11,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import grpc
 import psutil
-from flwr.supercore.constant import SQLITE_PRAGMAS
 
+from benchmarks.control import Control
+from benchmarks.fleet import Refused
+from benchmarks.flower import GRPC, HTTP, Flower
 from benchmarks.processes import Child, ChildFailed, cpu_seconds, executable, free_address
+from tests.e2e.certificates import create_server_certificates
+from tests.harness.environment import accepts_connections
 
 _START_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a target listens, each ``host:port`` on loopback."""
+    """Where a target listens, each ``host:port`` on loopback: one for all APIs over HTTP."""
 
-    appio: str
+    runtime: str
     fleet: str
     control: str
 
     @classmethod
-    def free(cls) -> Addresses:
+    def free(cls, wire: str) -> Addresses:
+        """Addresses where nobody listens."""
+        if wire == HTTP:
+            return cls(*[free_address()] * 3)
         return cls(free_address(), free_address(), free_address())
 
-    def options(self) -> list[str]:
-        """The options of ``flower-superlink``, which flower-nats shares."""
+    def grpc_options(self) -> list[str]:
+        """The options of ``flower-superlink`` up to 1.33, which flower-nats shares."""
         return [
-            *("--serverappio-api-address", self.appio),
+            *("--serverappio-api-address", self.runtime),
             *("--fleet-api-address", self.fleet),
             *("--control-api-address", self.control),
         ]
@@ -50,20 +56,45 @@ class Target(ABC):
     name: str
     """Its column in the table."""
 
-    idle_seconds: float
-    """How long idle nodes are watched: a whole cycle of their polls, and of their heartbeats."""
-
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, flower: Flower, *, tls: bool = False) -> None:
         self.directory = directory
-        self.addresses = Addresses.free()
+        self.flower = flower
+        """The clients, and the stock server."""
+        self.addresses = Addresses.free(flower.wire)
+        self.certificates = create_server_certificates(directory) if tls else None
+        """What it speaks TLS with, if it does."""
+
+    @property
+    def certificate(self) -> str | None:
+        """The certificate that clients trust, if it speaks TLS."""
+        return str(self.certificates.ca_certificate) if self.certificates else None
+
+    def control(self) -> Control:
+        """Its Control API."""
+        flower = self.flower
+        return Control(flower.wire, flower.version, self.addresses.control, self.certificate)
+
+    def tls_options(self) -> list[str]:
+        """The options for TLS, which flower-nats and ``flower-superlink`` share."""
+        if self.certificates is None:
+            return ["--insecure"]
+        return [
+            *("--ssl-certfile", str(self.certificates.certificate)),
+            *("--ssl-keyfile", str(self.certificates.key)),
+            *("--ssl-ca-certfile", str(self.certificates.ca_certificate)),
+        ]
 
     @abstractmethod
     def command(self) -> list[str]:
         """The command line that runs it in the foreground."""
 
+    def environment(self) -> dict[str, str]:
+        """Variables that it needs."""
+        return {"FLWR_HOME": str(self.directory)}
+
     def __enter__(self) -> Self:
         log = self.directory / "server.log"
-        self.child = Child.start(self.command(), log, env={"FLWR_HOME": str(self.directory)})
+        self.child = Child.start(self.command(), log, env=self.environment())
         try:
             self._wait_until_ready()
         except BaseException:
@@ -76,13 +107,18 @@ class Target(ABC):
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        for address in (self.addresses.appio, self.addresses.fleet, self.addresses.control):
-            with grpc.insecure_channel(address) as channel:
-                serving = grpc.channel_ready_future(channel)
-                while not (_done(serving) and self.announced()):
-                    self.child.check()
-                    if time.monotonic() > deadline:
-                        raise ChildFailed(f"{address} is not ready:\n{self.child.tail()}")
+        while not (self._serves() and self.announced()):
+            self.child.check()
+            if time.monotonic() > deadline:
+                raise ChildFailed(f"it is not ready:\n{self.child.tail()}")
+            time.sleep(0.1)
+
+    def _serves(self) -> bool:
+        apis = {self.addresses.runtime, self.addresses.fleet, self.addresses.control}
+        try:
+            return all(map(accepts_connections, apis)) and self.control().online_nodes() == 0
+        except (OSError, Refused):
+            return False
 
     def announced(self) -> bool:
         """Whether it has said that it serves, if it says so at all."""
@@ -125,32 +161,31 @@ def part_of(command: list[str]) -> str | None:
     return next((_PARTS[word] for word in words if word in _PARTS), None)
 
 
-def _done(ready: grpc.Future[None]) -> bool:
-    try:
-        ready.result(timeout=0.2)
-    except grpc.FutureTimeoutError:
-        return False
-    return True
-
-
 class StockInMemory(Target):
-    """``flower-superlink`` 1.33.0 with its default, in-memory state."""
+    """``flower-superlink`` of the clients' version with its default, in-memory state."""
 
     key = "memory"
     name = "stock, in memory"
-    # A poll every 3 s, a heartbeat every 20.
-    idle_seconds = 20.0
+
+    def environment(self) -> dict[str, str]:
+        return self.flower.variables(self.directory)
 
     def command(self) -> list[str]:
-        program = executable("flower-superlink")
-        return [program, "--insecure", "--isolation", "process", *self.addresses.options()]
+        program = self.flower.program("flower-superlink")
+        return [program, *self.tls_options(), "--isolation", "process", *self._where()]
+
+    def _where(self) -> list[str]:
+        if self.flower.wire == GRPC:
+            return self.addresses.grpc_options()
+        host, _, port = self.addresses.control.rpartition(":")
+        return ["--host", host, "--port", port]
 
     def durability(self) -> str:
         return "none, all state is in the process"
 
 
 class StockSqlite(StockInMemory):
-    """``flower-superlink`` 1.33.0 with its state in a SQLite file."""
+    """The same with its state in a SQLite file."""
 
     key = "sqlite"
     name = "stock, SQLite"
@@ -159,10 +194,10 @@ class StockSqlite(StockInMemory):
         return [*super().command(), "--database", str(self.directory / "state.db")]
 
     def durability(self) -> str:
-        settings = dict(SQLITE_PRAGMAS)
+        # `supercore/sql_mixin.py` and `supercore/constant.py` of flwr.
         return (
-            f"SQLite file, journal_mode {settings['journal_mode']}, synchronous "
-            f"{settings['synchronous']} (as flwr sets them): a kill of the process, no power cut"
+            "SQLite file, journal_mode WAL, synchronous NORMAL (as flwr sets them): a kill of the "
+            "process, no power cut"
         )
 
 
@@ -171,15 +206,19 @@ class FlowerNats(Target):
 
     key = "flower-nats"
     name = "flower-nats"
-    # A poll is held for 50 s and followed by the node's sleep of 3.
-    idle_seconds = 54.0
 
     def command(self) -> list[str]:
         return [
-            *(executable("flower-nats"), "up", "--insecure", "--isolation", "process"),
+            *(executable("flower-nats"), "up", *self.tls_options(), "--isolation", "process"),
             *("--data-dir", str(self.directory / "data")),
-            *self.addresses.options(),
+            *self._where(),
         ]
+
+    def _where(self) -> list[str]:
+        if self.flower.wire == GRPC:
+            return [*self.addresses.grpc_options(), "--http-api-address", free_address()]
+        unused = Addresses.free(GRPC)
+        return [*unused.grpc_options(), "--http-api-address", self.addresses.control]
 
     def announced(self) -> bool:
         return "flower-nats is ready" in self.child.log.read_text()

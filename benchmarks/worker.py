@@ -7,19 +7,31 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.processes import STOP_SECONDS, Child, ChildFailed, cpu_seconds
 
 
+class TooSlow(ChildFailed):
+    """A worker did not answer in the time that it was given."""
+
+
 class Worker:
     """A module of this package in its own process: one JSON command a line in, one answer out."""
 
-    def __init__(self, module: str, arguments: Mapping[str, object], log: Path) -> None:
-        command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(arguments)]
-        self.child = Child.start(command, log, pipes=True)
+    def __init__(
+        self,
+        module: str,
+        arguments: Mapping[str, object],
+        log: Path,
+        *,
+        python: str = sys.executable,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        command = [python, "-m", f"benchmarks.{module}", json.dumps(arguments)]
+        self.child = Child.start(command, log, env=env, pipes=True)
         self._answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -32,15 +44,18 @@ class Worker:
         """Send a command and return its answer.
 
         Raises:
-            ChildFailed: It answered with an error, ended, or took over ``patience`` seconds.
+            TooSlow: It took over ``patience`` seconds.
+            ChildFailed: It answered with an error, or ended.
         """
         stdin = _piped(self.child.process.stdin)
         try:
             stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             stdin.flush()
             line = self._answers.get(timeout=patience)
-        except (BrokenPipeError, queue.Empty) as exc:
-            raise ChildFailed(f"no answer to {do!r} in {patience} s:\n{self.child.tail()}") from exc
+        except queue.Empty as exc:
+            raise TooSlow(f"no answer to {do!r} in {patience} s:\n{self.child.tail()}") from exc
+        except BrokenPipeError as exc:
+            raise ChildFailed(f"ended before {do!r}:\n{self.child.tail()}") from exc
         if not line:
             raise ChildFailed(f"ended during {do!r}:\n{self.child.tail()}")
         answer: dict[str, Any] = json.loads(line)
@@ -67,21 +82,3 @@ class Worker:
 def _piped(stream: IO[str] | None) -> IO[str]:
     assert stream is not None, "started with pipes"
     return stream
-
-
-def commands() -> Iterable[dict[str, Any]]:
-    """The commands a worker gets, until its standard input ends."""
-    for line in sys.stdin:
-        yield json.loads(line)
-
-
-def reserve_stdout() -> Callable[[Mapping[str, object]], None]:
-    """In a worker: keep standard output for answers, and send all other prints to the log."""
-    channel = sys.stdout
-    sys.stdout = sys.stderr
-
-    def answer(value: Mapping[str, object]) -> None:
-        channel.write(json.dumps(value) + "\n")
-        channel.flush()
-
-    return answer

@@ -60,11 +60,12 @@ class LogSettings:
 class SuperexecSettings:
     """Settings of a stock `flower-superexec` that runs ServerApps on this host."""
 
-    appio_api_address: str
-    """`host:port` of a gateway's ServerAppIo API, as this host reaches it."""
+    runtime_api_address: str
+    """`host:port` of a gateway's Runtime API, as this host reaches it: over HTTP for flwr 1.35 and
+    newer, over gRPC for older ones."""
 
     ca_certificate: Path | None = None
-    """CA certificate (PEM) that the ServerAppIo API is verified with, None for no TLS."""
+    """CA certificate (PEM) that the gateway is verified with, None for no TLS."""
 
     auth_secret_file: Path | None = None
     """File with the shared secret that SuperExecs prove to know, None when they need not."""
@@ -124,6 +125,10 @@ class GatewaySettings:
 
     control_api_address: str = "0.0.0.0:9093"
     """`host:port` that the Control API listens on over gRPC (flwr 1.30 to 1.36); empty: not at all."""
+
+    http_loopback_address: str = ""
+    """`host:port` of this machine alone that the HTTP APIs listen on once more, without TLS: for a
+    SuperExec beside the gateway where the certificate is for other names. Empty: not at all."""
 
     tls: TlsFiles | None = None
     """TLS of the HTTP port, and of the Fleet and the Control API over gRPC. None: in the clear."""

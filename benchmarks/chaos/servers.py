@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos.plan import Plan
+from benchmarks.flower import GRPC, VERSIONS, flower
 from benchmarks.targets import StockSqlite
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
@@ -58,10 +59,10 @@ async def flower_nats(folder: Path, plan: Plan) -> AsyncIterator[Servers]:
 @asynccontextmanager
 async def stock(folder: Path, plan: Plan) -> AsyncIterator[Servers]:
     """Run one `flower-superlink` whose state is in a SQLite file."""
-    target = StockSqlite(folder)
+    target = StockSqlite(folder, flower(VERSIONS[GRPC]))
     apis = target.addresses
-    addresses = {"Runtime": apis.appio, "Fleet": apis.fleet, "Control": apis.control}
-    one = _Stock(target.command(), list(addresses.values()), folder)
+    addresses = {"Runtime": apis.runtime, "Fleet": apis.fleet, "Control": apis.control}
+    one = _Stock(target, list(addresses.values()))
     try:
         await one.start()
         yield Servers(target.name, addresses, [Mark("superlink", one)])
@@ -72,13 +73,13 @@ async def stock(folder: Path, plan: Plan) -> AsyncIterator[Servers]:
 class _Stock(OwnedProcess):
     """A stock SuperLink, up when it takes connections."""
 
-    def __init__(self, command: list[str], addresses: Sequence[str], folder: Path) -> None:
+    def __init__(self, target: StockSqlite, addresses: Sequence[str]) -> None:
         self._addresses = addresses
         spec = ProcessSpec(
             name="flower-superlink",
-            command=command,
-            environment=clean_environment({"FLWR_HOME": str(folder)}),
-            log=folder / "superlink.log",
+            command=target.command(),
+            environment=clean_environment(target.environment()),
+            log=target.directory / "superlink.log",
         )
         super().__init__(spec)
 

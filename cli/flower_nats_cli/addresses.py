@@ -30,6 +30,22 @@ def address_argument(value: str) -> str:
     return value
 
 
+def api_address_argument(value: str) -> str:
+    """Take a `host:port`, or `none`, from the command line; return "" for none.
+
+    Raises BadParameter if it is neither.
+    """
+    return "" if value == "none" else address_argument(value)
+
+
+def loopback_argument(value: str) -> str:
+    """Take a `host:port` of this machine alone; raises BadParameter if it is none."""
+    host, _ = split_address(address_argument(value))
+    if host in (EVERYWHERE, "::") or not is_loopback(value):
+        raise click.BadParameter(f"{value} is not an address of this machine alone.")
+    return value
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Return host (without brackets) and port; raises ValueError."""
     host, colon, port = address.rpartition(":")

@@ -10,6 +10,7 @@
 | `balancer/` | with replicas: configuration of the balancer |
 | `logs/` | output of every process |
 | `run/` | pid files of the other processes |
+| `superexec.secret` | what the SuperExec of this runtime proves to gateways that it knows |
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -54,17 +56,31 @@ class RunningState:
     nats: Sequence[str]
     """URLs of its NATS servers, with the password in them."""
 
+    http_api_address: str
+    """`host:port` of all three APIs over HTTP; this one and each of the following is empty if off."""
+
     serverappio_api_address: str
-    """`host:port` of the ServerAppIo API."""
+    """`host:port` of the ServerAppIo API over gRPC."""
 
     fleet_api_address: str
-    """`host:port` of the Fleet API."""
+    """`host:port` of the Fleet API over gRPC."""
 
     control_api_address: str
-    """`host:port` of the Control API."""
+    """`host:port` of the Control API over gRPC."""
 
     http_health_addresses: Mapping[str, str] = field(default_factory=dict)
     """`host:port` of the health pages and metrics of each process that has them, by its name."""
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What is served, by the names that people know it by."""
+        named = {
+            "http": self.http_api_address,
+            "serverappio": self.serverappio_api_address,
+            "fleet": self.fleet_api_address,
+            "control": self.control_api_address,
+        }
+        return {name: address for name, address in named.items() if address}
 
 
 class DataDir:
@@ -100,6 +116,13 @@ class DataDir:
     def pid_file_of(self, process: str) -> Path:
         """Return the file that remembers a process."""
         return private_directory(self._run) / f"{process}.pid"
+
+    def superexec_secret(self) -> Path:
+        """Return the file with the secret of this runtime's own SuperExec, made at the first call."""
+        path = self.path / "superexec.secret"
+        if not path.exists():
+            private_file(path, secrets.token_urlsafe(32))
+        return path
 
     @contextmanager
     def owned(self) -> Iterator[None]:

@@ -14,19 +14,33 @@ from pathlib import Path
 
 import click
 
+from flower_nats.embedded.ports import free_ports
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.logs import configure_logs
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.settings import GatewaySettings, LogSettings, SuperexecSettings
 from flower_nats.stopping import until
 from flower_nats_cli.addresses import LOOPBACK, join_address
-from flower_nats_cli.datadir import DataDir, RunningState
-from flower_nats_cli.flower import connection_config, environment_for, find_program
+from flower_nats_cli.datadir import DataDir
+from flower_nats_cli.flower import (
+    connection_config,
+    environment_for,
+    find_program,
+    superexec_version,
+    supernode_flags,
+)
+from flower_nats_cli.flower_version import (
+    CONTROL_OVER_HTTP,
+    FLEET_OVER_HTTP,
+    SUPERNODE_PORT_FLAG,
+    FlowerVersion,
+)
 from flower_nats_cli.stack import Stack, StackSettings
 
 _SUPERNODES = 3
 _SUPERNODE_GRACE_SECONDS = 3.0
 _CONNECTION = "flower-nats"
+_ANY_PORT = "--clientappio-api-address 127.0.0.1:0"
 _ACCURACY = re.compile(r"^round (\d+)\s+accuracy ([0-9.]+)")
 
 
@@ -50,10 +64,11 @@ def demo(rounds: int) -> None:
     configure_logs(LogSettings(level="error"))
     # Before the SuperExec, without which other commands can do.
     find_program("flwr")
+    version = superexec_version()
     data = DataDir(Path(tempfile.mkdtemp(prefix="flower-nats-demo-")))
     try:
         with data.owned():
-            asyncio.run(_Demo(data, example_app(), rounds).run())
+            asyncio.run(_Demo(data, example_app(), rounds, version).run())
     except FlowerNatsError as exc:
         raise DemoFailedError(f"{exc}\nThe logs are in {data.path / 'logs'}.") from exc
     shutil.rmtree(data.path)
@@ -68,8 +83,9 @@ def example_app() -> Path:
 class _Demo:
     """One demo on one data directory."""
 
-    def __init__(self, data: DataDir, app: Path, rounds: int) -> None:
+    def __init__(self, data: DataDir, app: Path, rounds: int, version: FlowerVersion) -> None:
         self._data = data
+        self._version = version
         self._app = app
         self._rounds = rounds
         self._home = data.path / "flwr"
@@ -87,14 +103,17 @@ class _Demo:
                 raise DemoFailedError("The demo was interrupted.")
         finally:
             await stack.stop()
-        click.echo(_how_to_go_on(self._app))
+        click.echo(_how_to_go_on(self._app, self._version))
 
     async def _train(self, stack: Stack) -> bool:
         _say("Starting NATS, PostgreSQL, a superlink, a gateway and a SuperExec")
         state = await stack.start()
-        _say(f"Connecting {_SUPERNODES} stock SuperNodes to {state.fleet_api_address}")
-        await stack.supervisor.start(self._supernodes(state), _SUPERNODE_GRACE_SECONDS)
-        config = connection_config(_CONNECTION, state.control_api_address, None)
+        version, http = self._version, state.http_api_address
+        fleet = http if version >= FLEET_OVER_HTTP else state.fleet_api_address
+        control = http if version >= CONTROL_OVER_HTTP else state.control_api_address
+        _say(f"Connecting {_SUPERNODES} stock SuperNodes of flwr {version} to {fleet}")
+        await stack.supervisor.start(self._supernodes(fleet), _SUPERNODE_GRACE_SECONDS)
+        config = connection_config(_CONNECTION, control, None)
         (self._home / "config.toml").write_text(config + "\n")
         command = ["run", str(self._app), _CONNECTION, "--stream"]
         _say(f"Submitting {self._app.name}:  flwr {' '.join(command)}")
@@ -111,28 +130,29 @@ class _Demo:
             data=self._data,
             gateway=GatewaySettings(
                 nats=(),
+                http_api_address=anywhere,
                 serverappio_api_address=anywhere,
                 fleet_api_address=anywhere,
                 control_api_address=anywhere,
             ),
             # What the app needs was installed with us; nothing is fetched for the demo.
             superexec=SuperexecSettings(anywhere, runtime_dependency_installation=False),
+            flower=self._version,
         )
 
-    def _supernodes(self, state: RunningState) -> list[OwnedProcess]:
-        return [self._supernode(state, number) for number in range(_SUPERNODES)]
+    def _supernodes(self, fleet: str) -> list[OwnedProcess]:
+        own = [join_address(LOOPBACK, port) for port in free_ports(_SUPERNODES)]
+        return [self._supernode(fleet, address, number) for number, address in enumerate(own)]
 
-    def _supernode(self, state: RunningState, partition: int) -> OwnedProcess:
+    def _supernode(self, fleet: str, own: str, partition: int) -> OwnedProcess:
         name = f"supernode-{partition + 1}"
         program = find_program("flower-supernode")
         return OwnedProcess(
             ProcessSpec(
                 name=name,
                 command=[
-                    *(str(program), "--insecure", "--superlink", state.fleet_api_address),
-                    *("--clientappio-api-address", join_address(LOOPBACK, 0)),
-                    "--node-config",
-                    f"partition-id={partition} num-partitions={_SUPERNODES}",
+                    *(str(program), *supernode_flags(fleet, own, None, self._version)),
+                    *("--node-config", f"partition-id={partition} num-partitions={_SUPERNODES}"),
                 ],
                 environment=environment_for(program, FLWR_HOME=str(self._home)),
                 log=self._data.log_of(name),
@@ -183,11 +203,13 @@ def _say(text: str) -> None:
     click.secho(text, bold=True)
 
 
-def _how_to_go_on(app: Path) -> str:
+def _how_to_go_on(app: Path, version: FlowerVersion) -> str:
+    port = 8000 if version >= FLEET_OVER_HTTP else 9092
+    own = "--port 9095, 9096, …" if version >= SUPERNODE_PORT_FLAG else _ANY_PORT
     return f"""
 How to go on:
   flower-nats up                                          a runtime of your own, on Flower's ports;
                                                           it tells you what your Flower config needs
-  flower-supernode --insecure --superlink 127.0.0.1:9092  one of your nodes; give more of them
-                                                          --clientappio-api-address 127.0.0.1:0
+  flower-supernode --insecure --superlink 127.0.0.1:{port}  one of your nodes; give more of them
+                                                          {own}
   flwr run <app> flower-nats --stream                     your app, or {app}"""

@@ -28,7 +28,11 @@ _OF_AN_ORCHESTRATOR = re.compile(r"_(SERVICE_(HOST|PORT)|PORT)(_|$)")
 def warn_of_strangers(command: click.Command) -> None:
     """Say on stderr which variables are named like options of this command, but none is called so."""
     prefix = f"{PREFIX}_{command.name}_".upper()
-    known = [prefix + str(option.name).upper() for option in command.params]
+    known = [
+        prefix + str(option.name).upper()
+        for option in command.params
+        if isinstance(option, click.Option) and option.allow_from_autoenv
+    ]
     for name in sorted(os.environ):
         if not name.startswith(prefix) or name in known or _OF_AN_ORCHESTRATOR.search(name):
             continue

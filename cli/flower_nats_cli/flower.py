@@ -1,17 +1,30 @@
-"""Stock Flower programs (flwr 1.33): where they are and how they are run."""
+"""Stock Flower programs of any version: where they are and how they are run."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version as version_of_package
 from pathlib import Path
 
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.settings import SuperexecSettings
+from flower_nats_cli.addresses import split_address
 from flower_nats_cli.environment import without_ours
+from flower_nats_cli.flower_version import (
+    OLDEST,
+    RUNTIME_ADDRESS_FLAG,
+    SUPERNODE_PORT_FLAG,
+    WITHOUT_PLUGIN_TYPE,
+    FlowerVersion,
+    FlowerVersionError,
+)
 
 SUPEREXEC = "flower-superexec"
 
@@ -38,6 +51,51 @@ def find_program(name: str) -> Path:
     return Path(found)
 
 
+@cache
+def version_of(program: Path) -> FlowerVersion:
+    """Return the version of a stock program; raises FlowerVersionError.
+
+    The packages of this Python know that of a program beside it. Another one is asked, which takes a
+    second or two.
+    """
+    if program.parent == Path(sys.executable).parent:
+        return FlowerVersion.parse(version_of_package("flwr"))
+    asked = subprocess.run(
+        [str(program), "--version"],
+        env=environment_for(program),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = re.search(r"version: (\S+)", asked.stdout)
+    if told is None:
+        raise FlowerVersionError(f"{program} --version does not tell the version of flwr.")
+    return FlowerVersion.parse(told[1])
+
+
+def superexec_version() -> FlowerVersion:
+    """Return the version of the SuperExec that we would start.
+
+    Raises FlowerMissingError, and FlowerVersionError if it is too old for us.
+    """
+    program = find_program(SUPEREXEC)
+    version = version_of(program)
+    if version < OLDEST:
+        raise FlowerVersionError(
+            f"{program} is of flwr {version}; {OLDEST} is the oldest that is served. Remedy: "
+            f"{_REMEDIES[SUPEREXEC]}"
+        )
+    return version
+
+
+def flwr_version() -> FlowerVersion | None:
+    """Return the version of the `flwr` command that is installed here; None without one."""
+    try:
+        return version_of(find_program("flwr"))
+    except (FlowerMissingError, FlowerVersionError):
+        return None
+
+
 def environment_for(program: Path, **extra: str) -> dict[str, str]:
     """Return the environment of a stock program: quiet, and able to find its siblings by name.
 
@@ -60,7 +118,7 @@ def superexec_process(
     return OwnedProcess(
         ProcessSpec(
             name="superexec",
-            command=[str(program), *superexec_flags(settings)],
+            command=[str(program), *superexec_flags(settings, version_of(program))],
             environment=environment_for(program, **environment),
             log=log,
             pid_file=pid_file,
@@ -68,14 +126,13 @@ def superexec_process(
     )
 
 
-def superexec_flags(settings: SuperexecSettings) -> Sequence[str]:
+def superexec_flags(settings: SuperexecSettings, version: FlowerVersion) -> Sequence[str]:
     """Return the flags of a `flower-superexec` for ServerApps."""
-    flags = ["--plugin-type", "serverapp"]
-    if settings.ca_certificate is None:
-        flags += ["--insecure"]
-    else:
-        flags += ["--root-certificates", str(settings.ca_certificate)]
-    flags += ["--appio-api-address", settings.appio_api_address]
+    flags = [] if version >= WITHOUT_PLUGIN_TYPE else ["--plugin-type", "serverapp"]
+    flags += trust_flags(settings.ca_certificate)
+    renamed = version >= RUNTIME_ADDRESS_FLAG
+    flags += ["--runtime-api-address" if renamed else "--appio-api-address"]
+    flags += [settings.runtime_api_address]
     if settings.auth_secret_file is not None:
         flags += ["--superexec-auth-secret-file", str(settings.auth_secret_file)]
     if settings.runtime_dependency_installation:
@@ -83,9 +140,27 @@ def superexec_flags(settings: SuperexecSettings) -> Sequence[str]:
     return flags
 
 
-def connection_config(name: str, control_address: str, ca_certificate: Path | None) -> str:
+def supernode_flags(
+    fleet_address: str, own_address: str, ca_certificate: Path | None, version: FlowerVersion
+) -> Sequence[str]:
+    """Return the flags of a `flower-supernode` that serves its own ClientApps at `own_address`."""
+    flags = [*trust_flags(ca_certificate), "--superlink", fleet_address]
+    if version < SUPERNODE_PORT_FLAG:
+        return [*flags, "--clientappio-api-address", own_address]
+    host, port = split_address(own_address)
+    return [*flags, "--host", host, "--port", str(port)]
+
+
+def trust_flags(ca_certificate: Path | None) -> list[str]:
+    """Return the flags that tell a stock program whom to trust; None: that there is no TLS."""
+    return (
+        ["--insecure"] if ca_certificate is None else ["--root-certificates", str(ca_certificate)]
+    )
+
+
+def connection_config(name: str, address: str, ca_certificate: Path | None) -> str:
     """Return the three lines of a Flower config that make a SuperLink known to `flwr`."""
     trust = "insecure = true"
     if ca_certificate is not None:
         trust = f"root-certificates = '{ca_certificate}'"
-    return f'[superlink.{name}]\naddress = "{control_address}"\n{trust}'
+    return f'[superlink.{name}]\naddress = "{address}"\n{trust}'

@@ -9,7 +9,7 @@ import click
 from flower_nats.settings import GatewaySettings
 from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
-from flower_nats_cli.addresses import EVERYWHERE, join_address
+from flower_nats_cli.addresses import EVERYWHERE, loopback_argument
 
 
 @click.command()
@@ -17,7 +17,13 @@ from flower_nats_cli.addresses import EVERYWHERE, join_address
 @opts.api_address_options
 @opts.tls_options
 @opts.tls_terminated_option
-@opts.appio_ca_option
+@click.option(
+    "--http-loopback-address",
+    type=loopback_argument,
+    metavar="HOST:PORT",
+    help="Address of this machine alone that serves HTTP once more, without TLS: for a SuperExec here "
+    "that the certificate gives no name for. Default: none.",
+)
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.health_option
@@ -49,9 +55,11 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         )
     settings = GatewaySettings(
         nats=options["nats"],
-        serverappio_api_address=_address(options, "serverappio", 9091),
-        fleet_api_address=_address(options, "fleet", 9092),
-        control_api_address=_address(options, "control", 9093),
+        http_api_address=read.http_api_address(options, EVERYWHERE),
+        serverappio_api_address=read.api_address(options, "serverappio", EVERYWHERE, 9091),
+        fleet_api_address=read.api_address(options, "fleet", EVERYWHERE, 9092),
+        control_api_address=read.api_address(options, "control", EVERYWHERE, 9093),
+        http_loopback_address=options["http_loopback_address"] or "",
         tls=tls,
         appio_tls=read.tls_files(options, "appio_"),
         superexec_auth_secret=read.superexec_secret(options),
@@ -63,8 +71,3 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
     )
     read.check_gateway_addresses(settings)
     return settings
-
-
-def _address(options: read.Options, api: str, port: int) -> str:
-    address: str | None = options[f"{api}_api_address"]
-    return address or join_address(EVERYWHERE, port)

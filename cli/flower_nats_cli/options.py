@@ -1,7 +1,7 @@
 """Options that several commands share; `given` makes settings of them.
 
-Where stock `flower-superlink` (flwr 1.33) has an option for the same thing, ours has its name and
-meaning. Every option also has an environment variable: FLOWER_NATS_<COMMAND>_<OPTION>.
+Where stock `flower-superlink` (flwr 1.30 to 1.42) has an option for the same thing, ours has its name
+and meaning. Options also have environment variables: FLOWER_NATS_<COMMAND>_<OPTION>.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import click
 
 from flower_nats.broker.urls import check_url
 from flower_nats.settings import DEFAULT_LOG_RETENTION, Isolation
-from flower_nats_cli.addresses import address_argument
+from flower_nats_cli.addresses import address_argument, api_address_argument
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -79,26 +79,44 @@ format_option = click.option(
     help="Output for people or for programs.",
 )
 
-serverappio_address_option = click.option(
-    "--serverappio-api-address",
-    type=address_argument,
-    metavar="HOST:PORT",
-    help="Address of the ServerAppIo API. Default: port 9091.",
-)
+
+def _api_address_option(flag: str, text: str) -> Callable[[Command], Command]:
+    return click.option(flag, type=api_address_argument, metavar="HOST:PORT|none", help=text)
+
 
 api_address_options = _together(
-    serverappio_address_option,
+    _api_address_option(
+        "--http-api-address",
+        "Address of all three APIs over HTTP: for SuperExecs of flwr 1.35 and newer, the flwr "
+        "command of 1.37 and newer, SuperNodes of 1.40 and newer. Default: port 8000.",
+    ),
+    # No variables: Kubernetes says in FLOWER_NATS_GATEWAY_PORT what it knows of a service of such a
+    # name.
     click.option(
-        "--fleet-api-address",
-        type=address_argument,
-        metavar="HOST:PORT",
-        help="Address of the Fleet API, for SuperNodes. Default: port 9092.",
+        "--host",
+        allow_from_autoenv=False,
+        help="Another way to say the host of --http-api-address.",
     ),
     click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        allow_from_autoenv=False,
+        help="Another way to say the port of --http-api-address.",
+    ),
+    _api_address_option(
+        "--serverappio-api-address",
+        "Address of the ServerAppIo API over gRPC: for SuperExecs of flwr 1.30 to 1.34. Default: "
+        "port 9091.",
+    ),
+    _api_address_option(
+        "--fleet-api-address",
+        "Address of the Fleet API over gRPC: for SuperNodes of flwr 1.30 to 1.39. Default: "
+        "port 9092.",
+    ),
+    _api_address_option(
         "--control-api-address",
-        type=address_argument,
-        metavar="HOST:PORT",
-        help="Address of the Control API, for the flwr command. Default: port 9093.",
+        "Address of the Control API over gRPC: for the flwr command of 1.30 to 1.36. Default: "
+        "port 9093.",
     ),
 )
 
@@ -116,17 +134,14 @@ tls_terminated_option = click.option(
 
 tls_options = _together(
     insecure_option,
-    click.option("--ssl-certfile", type=_FILE, help="Certificate of the Fleet and Control API."),
-    click.option("--ssl-keyfile", type=_FILE, help="Private key of that certificate."),
-    click.option("--ssl-ca-certfile", type=_FILE, help="CA certificate to verify it with."),
-    click.option("--appio-ssl-certfile", type=_FILE, help="Certificate of the ServerAppIo API."),
-    click.option("--appio-ssl-keyfile", type=_FILE, help="Private key of that certificate."),
-)
-
-appio_ca_option = click.option(
-    "--appio-ssl-ca-certfile",
-    type=_FILE,
-    help="CA certificate that SuperExecs verify the ServerAppIo API with.",
+    click.option(
+        "--ssl-certfile", type=FILE, help="Certificate of the HTTP port, and of Fleet and Control."
+    ),
+    click.option("--ssl-keyfile", type=FILE, help="Private key of that certificate."),
+    click.option("--ssl-ca-certfile", type=FILE, help="CA certificate to verify it with."),
+    click.option("--appio-ssl-certfile", type=FILE, help="Certificate of the ServerAppIo API."),
+    click.option("--appio-ssl-keyfile", type=FILE, help="Private key of that certificate."),
+    click.option("--appio-ssl-ca-certfile", type=FILE, help="CA certificate to verify it with."),
 )
 
 isolation_option = click.option(
@@ -145,7 +160,7 @@ supernode_auth_option = click.option(
 
 superexec_secret_option = click.option(
     "--superexec-auth-secret-file",
-    type=_FILE,
+    type=FILE,
     help="File with the secret that a SuperExec must share; read as raw bytes.",
 )
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flower_nats.embedded.envoy import Api
 from flower_nats.embedded.ports import free_ports
 from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats_cli.addresses import LOOPBACK, join_address
-from flower_nats_gateway.transports.grpc.log_relay import LogRelay
+from flower_nats_gateway.transports.log_relay import LogRelay
+
+API_ADDRESSES = (
+    "http_api_address",
+    "serverappio_api_address",
+    "fleet_api_address",
+    "control_api_address",
+)
+"""The names in `GatewaySettings` of what clients of Flower connect to; each may be empty."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +54,11 @@ def edges(public: GatewaySettings, replicas: int) -> Edges:
 
 def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
     """Return the flags that make `flower-nats gateway` listen as these settings say."""
-    flags = ["--serverappio-api-address", gateway.serverappio_api_address]
-    flags += ["--fleet-api-address", gateway.fleet_api_address]
-    flags += ["--control-api-address", gateway.control_api_address]
+    flags = []
+    for name in API_ADDRESSES:
+        flags += [f"--{name.replace('_', '-')}", getattr(gateway, name) or "none"]
+    if gateway.http_loopback_address:
+        flags += ["--http-loopback-address", gateway.http_loopback_address]
     if gateway.health_server_address is not None:
         flags += ["--health-server-address", gateway.health_server_address]
     if balanced:
@@ -64,13 +75,18 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
 
 
 def _private(public: GatewaySettings) -> GatewaySettings:
-    """Return settings for a gateway on free ports of the loopback interface, in the clear."""
-    serverappio, fleet, control = (join_address(LOOPBACK, port) for port in free_ports(3))
+    """Return settings for a gateway on free ports of the loopback interface, in the clear.
+
+    It has all of them, also where the public settings have not: gRPC clients come to the HTTP port too.
+    """
+    ports = free_ports(len(API_ADDRESSES))
+    addresses: dict[str, Any] = {
+        name: join_address(LOOPBACK, port) for name, port in zip(API_ADDRESSES, ports, strict=True)
+    }
     return replace(
         public,
-        serverappio_api_address=serverappio,
-        fleet_api_address=fleet,
-        control_api_address=control,
+        **addresses,
+        http_loopback_address="",
         health_server_address=None,
         tls=None,
         appio_tls=None,

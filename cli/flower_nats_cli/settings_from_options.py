@@ -11,14 +11,13 @@ import click
 from flower_nats.logs import configure_logs
 from flower_nats.settings import (
     GatewaySettings,
-    Isolation,
     LogSettings,
     SuperexecSettings,
     SuperlinkSettings,
     TlsFiles,
 )
-from flower_nats_cli.addresses import check_distinct
-from flower_nats_cli.certificates import check_certificate, check_files
+from flower_nats_cli.addresses import check_distinct, join_address
+from flower_nats_cli.certificates import check_files
 
 Options = Mapping[str, Any]
 
@@ -83,14 +82,44 @@ def check_supernode_auth(options: Options, *, encrypted: bool) -> bool:
     return enabled
 
 
+def http_api_address(options: Options, host: str) -> str:
+    """Read where HTTP is served, "" for nowhere; `host` is the default. Raises UsageError."""
+    given_host, given_port = options["host"], options["port"]
+    if options["http_api_address"] is None:
+        port = 8000 if given_port is None else given_port
+        return join_address((given_host or host).strip("[]"), port)
+    if given_host is not None or given_port is not None:
+        raise click.UsageError(
+            "--http-api-address says what --host and --port say. Remedy: leave out one or the other; "
+            "it may also be given by its environment variable or the --config file."
+        )
+    return api_address(options, "http", host, 8000)
+
+
+def api_address(options: Options, api: str, host: str, port: int) -> str:
+    """Read one of `api_address_options`, "" for none; `host` and `port` are the default."""
+    address: str | None = options[f"{api}_api_address"]
+    return join_address(host, port) if address is None else address
+
+
 def check_gateway_addresses(settings: GatewaySettings, **others: str) -> None:
-    """Raise UsageError if two of a gateway's servers, or `others`, were to listen on one port."""
+    """Raise UsageError if a gateway was to listen nowhere, or two servers on one port.
+
+    The servers are those of the gateway, and `others`.
+    """
+    apis = {
+        "--http-api-address": settings.http_api_address,
+        "--serverappio-api-address": settings.serverappio_api_address,
+        "--fleet-api-address": settings.fleet_api_address,
+        "--control-api-address": settings.control_api_address,
+    }
+    if not any(apis.values()):
+        raise click.UsageError(f"Nothing would be served: one of {', '.join(apis)} has to be on.")
     check_distinct(
         {
             **others,
-            "--serverappio-api-address": settings.serverappio_api_address,
-            "--fleet-api-address": settings.fleet_api_address,
-            "--control-api-address": settings.control_api_address,
+            **apis,
+            "--http-loopback-address": settings.http_loopback_address,
             "--health-server-address": settings.health_server_address,
             "--http-health-address": settings.http_health_address,
         }
@@ -120,16 +149,12 @@ def superexec_secret(options: Options) -> bytes | None:
 
 def superexec_settings(
     options: Options, address: str, ca_certificate: Path | None
-) -> SuperexecSettings | None:
-    """Read what a SuperExec of ours needs; None in `process` isolation. Raises UsageError."""
-    if options["isolation"] == Isolation.PROCESS:
-        return None
+) -> SuperexecSettings:
+    """Read what a SuperExec of ours needs. Raises UsageError."""
     # It would only be started again and again.
     superexec_secret(options)
-    if ca_certificate is not None:
-        check_certificate(ca_certificate, "--appio-ssl-ca-certfile")
     return SuperexecSettings(
-        appio_api_address=address,
+        runtime_api_address=address,
         ca_certificate=ca_certificate,
         auth_secret_file=options["superexec_auth_secret_file"],
         runtime_dependency_installation=not options["disable_runtime_dependency_installation"],

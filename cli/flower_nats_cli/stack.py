@@ -25,8 +25,10 @@ from flower_nats_cli.addresses import accepts_connections, claim_addresses, reac
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.environment import without_ours
 from flower_nats_cli.flower import SUPEREXEC, find_program, superexec_process
+from flower_nats_cli.flower_version import FlowerVersion
 from flower_nats_cli.nats_servers import Broker
-from flower_nats_cli.placement import edges, gateway_flags
+from flower_nats_cli.placement import API_ADDRESSES, edges, gateway_flags
+from flower_nats_cli.runtime_access import runtime_access
 from flower_nats_cli.runtime_status import status_client
 from flower_nats_cli.supervisor import Supervisor
 
@@ -57,8 +59,13 @@ class StackSettings:
     superexec: SuperexecSettings | None
     """The SuperExec for ServerApps, None in `process` isolation."""
 
+    flower: FlowerVersion | None = None
+    """The version of flwr that is installed here, None without one; that of `superexec`, if there is
+    one."""
+
     superexec_auth_secret_file: Path | None = None
-    """Where gateways read the secret of SuperExecs from."""
+    """Where gateways read the secret of SuperExecs from. Without one, `superexec` gets a secret that is
+    this runtime's own."""
 
     replicas: int = 1
     """Members, and gateways, that are started."""
@@ -79,7 +86,7 @@ class Stack:
 
     def __init__(self, settings: StackSettings, **environment: str) -> None:
         find_programs(settings)
-        self.settings = _with_claimed_addresses(settings)
+        self.settings = _with_own_secret(_with_claimed_addresses(settings))
         self.supervisor = Supervisor()
         self._environment = environment
         data = settings.data
@@ -209,18 +216,19 @@ class Stack:
     def _accept_connections(self) -> bool:
         listeners = [self.settings.gateway, *self._edges.gateways]
         return all(
-            accepts_connections(address) for one in listeners for address in _api_addresses(one)
+            accepts_connections(address)
+            for one in listeners
+            for name in API_ADDRESSES
+            if (address := getattr(one, name))
         )
 
     def _state(self) -> RunningState:
-        serverappio, fleet, control = map(reachable, _api_addresses(self.settings.gateway))
+        gateway = self.settings.gateway
         return RunningState(
             pid=os.getpid(),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
             nats=self._broker.urls,
-            serverappio_api_address=serverappio,
-            fleet_api_address=fleet,
-            control_api_address=control,
+            **{name: reachable(getattr(gateway, name)) for name in API_ADDRESSES},
             http_health_addresses={
                 name: reachable(address)
                 for name, address in self.settings.http_health_addresses.items()
@@ -241,33 +249,26 @@ def find_programs(settings: StackSettings) -> None:
         find_program(SUPEREXEC)
 
 
-def _api_addresses(gateway: GatewaySettings) -> tuple[str, str, str]:
-    return (
-        gateway.serverappio_api_address,
-        gateway.fleet_api_address,
-        gateway.control_api_address,
-    )
-
-
 def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     """Settle on addresses before anything starts; raises AddressInUseError."""
-    health, grpc_health = settings.http_health_addresses, settings.gateway.health_server_address
-    serverappio, fleet, control, *pages = claim_addresses(
-        [*_api_addresses(settings.gateway), *health.values(), *filter(None, [grpc_health])]
-    )
-    gateway = replace(
-        settings.gateway,
-        serverappio_api_address=serverappio,
-        fleet_api_address=fleet,
-        control_api_address=control,
-        health_server_address=pages.pop() if grpc_health else None,
-    )
-    superexec = settings.superexec and replace(
-        settings.superexec, appio_api_address=reachable(serverappio)
-    )
-    return replace(
-        settings,
-        gateway=gateway,
-        superexec=superexec,
-        http_health_addresses=dict(zip(health, pages, strict=True)),
-    )
+    gateway, health = settings.gateway, settings.http_health_addresses
+    names = (*API_ADDRESSES, "http_loopback_address", "health_server_address")
+    used = [name for name in names if getattr(gateway, name)]
+    claimed = claim_addresses([*(getattr(gateway, name) for name in used), *health.values()])
+    own: dict[str, Any] = dict(zip(used, claimed, strict=False))
+    pages = dict(zip(health, claimed[len(used) :], strict=True))
+    gateway = replace(gateway, **own)
+    superexec = settings.superexec
+    if superexec is not None and settings.flower is not None:
+        address, _ = runtime_access(gateway, settings.flower)
+        superexec = replace(superexec, runtime_api_address=address)
+    return replace(settings, gateway=gateway, superexec=superexec, http_health_addresses=pages)
+
+
+def _with_own_secret(settings: StackSettings) -> StackSettings:
+    """Have gateways give tasks to our own SuperExec alone, and not to whoever reaches the HTTP port."""
+    if settings.superexec is None or settings.superexec_auth_secret_file is not None:
+        return settings
+    file = settings.data.superexec_secret()
+    superexec = replace(settings.superexec, auth_secret_file=file)
+    return replace(settings, superexec=superexec, superexec_auth_secret_file=file)

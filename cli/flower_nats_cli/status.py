@@ -105,11 +105,7 @@ def _describe(data: DataDir, state: RunningState) -> dict[str, Any]:
         "pid": state.pid,
         "data_dir": str(data.path),
         "ready_since": state.started_at,
-        "addresses": {
-            "serverappio": state.serverappio_api_address,
-            "fleet": state.fleet_api_address,
-            "control": state.control_api_address,
-        },
+        "addresses": state.addresses,
         "http_health": state.http_health_addresses,
         "processes": data.processes(),
         "broker": {"healthy": False},

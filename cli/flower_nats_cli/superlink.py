@@ -7,11 +7,19 @@ from typing import Any
 import click
 import uvloop
 
-from flower_nats.settings import SuperlinkSettings
+from flower_nats.settings import Isolation, SuperexecSettings, SuperlinkSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
-from flower_nats_cli.addresses import LOOPBACK, is_loopback, join_address, reachable
-from flower_nats_cli.flower import superexec_process
+from flower_nats_cli.addresses import (
+    LOOPBACK,
+    address_argument,
+    is_loopback,
+    join_address,
+    reachable,
+)
+from flower_nats_cli.certificates import check_certificate
+from flower_nats_cli.flower import superexec_process, superexec_version
+from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP
 from flower_nats_cli.supervisor import Supervisor
 
 _SUPEREXEC_GRACE_SECONDS = 3.0
@@ -42,13 +50,23 @@ def _database_argument(value: str) -> str:
     "an environment variable keeps the password out of the process list.",
 )
 @opts.isolation_option
-@opts.serverappio_address_option
+@click.option(
+    "--runtime-api-address",
+    type=address_argument,
+    metavar="HOST:PORT",
+    help="Address of the gateway that its SuperExec connects to: over HTTP, or over gRPC if it is of "
+    "flwr 1.34 or older. Default: 127.0.0.1:8000, or 127.0.0.1:9091.",
+)
 @click.option(
     "--insecure",
     is_flag=True,
     help="Let its SuperExec connect without TLS, to a gateway on another machine as well.",
 )
-@opts.appio_ca_option
+@click.option(
+    "--ssl-ca-certfile",
+    type=opts.FILE,
+    help="CA certificate that its SuperExec verifies the gateway with.",
+)
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.dependency_option
@@ -60,7 +78,7 @@ def superlink(**options: Any) -> None:
     """Start one superlink: it serves what gateways forward and needs NATS and PostgreSQL.
 
     Start as many as you like. In subprocess isolation it runs a flower-superexec beside it, which
-    connects to the gateway at --serverappio-api-address.
+    connects to the gateway at --runtime-api-address.
     """
     settings = superlink_settings(options)
     read.check_superlink_addresses(settings)
@@ -70,18 +88,11 @@ def superlink(**options: Any) -> None:
 
 def superlink_settings(options: read.Options) -> SuperlinkSettings:
     """Turn the command's options into settings; raises UsageError."""
-    address = options["serverappio_api_address"] or join_address(LOOPBACK, 9091)
-    ca_certificate = None if options["insecure"] else options["appio_ssl_ca_certfile"]
-    superexec = read.superexec_settings(options, reachable(address), ca_certificate)
-    if superexec and not (ca_certificate or options["insecure"] or is_loopback(address)):
-        raise click.UsageError(
-            f"The SuperExec would connect to {address} without TLS: give --appio-ssl-ca-certfile, "
-            "or say --insecure; or --isolation process, to run it elsewhere."
-        )
+    elsewhere = options["isolation"] == Isolation.PROCESS
     return SuperlinkSettings(
         nats=options["nats"],
         database=options["database"],
-        superexec=superexec,
+        superexec=None if elsewhere else _superexec_settings(options),
         enable_supernode_auth=options["enable_supernode_auth"],
         log_retention=options["log_retention"],
         health_server_address=options["health_server_address"],
@@ -89,6 +100,20 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         drain_delay=read.drain_delay(options),
         log=read.log_settings(options),
     )
+
+
+def _superexec_settings(options: read.Options) -> SuperexecSettings:
+    port = 8000 if superexec_version() >= RUNTIME_OVER_HTTP else 9091
+    address = options["runtime_api_address"] or join_address(LOOPBACK, port)
+    ca_certificate = None if options["insecure"] else options["ssl_ca_certfile"]
+    if ca_certificate is not None:
+        check_certificate(ca_certificate, "--ssl-ca-certfile")
+    elif not (options["insecure"] or is_loopback(address)):
+        raise click.UsageError(
+            f"The SuperExec would connect to {address} without TLS: give --ssl-ca-certfile, or say "
+            "--insecure; or --isolation process, to run it elsewhere."
+        )
+    return read.superexec_settings(options, reachable(address), ca_certificate)
 
 
 async def _run(settings: SuperlinkSettings) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flower_nats.logs import get_logger
-from flower_nats.settings import GatewaySettings, Isolation, LogSettings, SuperexecSettings
+from flower_nats.settings import GatewaySettings, Isolation, LogSettings
 from flower_nats.stopping import until
 from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
@@ -20,11 +20,11 @@ from flower_nats_cli.addresses import (
     LOOPBACK,
     address_argument,
     addresses_from,
-    join_address,
-    reachable,
 )
-from flower_nats_cli.datadir import DataDir, RunningState
-from flower_nats_cli.flower import SUPEREXEC, connection_config, superexec_flags
+from flower_nats_cli.datadir import DataDir
+from flower_nats_cli.flower import flwr_version, superexec_version
+from flower_nats_cli.ready_text import ready_text
+from flower_nats_cli.runtime_access import opened_for_superexec, runtime_access
 from flower_nats_cli.stack import Stack, StackSettings, names
 
 log = get_logger(__name__)
@@ -43,7 +43,6 @@ log = get_logger(__name__)
 @opts.isolation_option
 @opts.api_address_options
 @opts.tls_options
-@opts.appio_ca_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.dependency_option
@@ -75,18 +74,26 @@ def stack_settings(options: read.Options) -> StackSettings:
     read.check_gateway_addresses(
         gateway, **{f"--http-health-address ({name})": one for name, one in health.items()}
     )
-    appio_ca = gateway.appio_tls.ca_certificate if gateway.appio_tls else None
-    address = reachable(gateway.serverappio_api_address)
     secret_file: Path | None = options["superexec_auth_secret_file"]
-    return StackSettings(
+    settings = StackSettings(
         data=DataDir(options["data_dir"]),
         gateway=gateway,
-        superexec=read.superexec_settings(options, address, appio_ca),
+        superexec=None,
         superexec_auth_secret_file=secret_file,
         replicas=options["replicas"],
         log_retention=options["log_retention"],
         http_health_addresses=health,
     )
+    if options["isolation"] == Isolation.PROCESS:
+        return replace(settings, flower=flwr_version())
+    return _with_superexec(settings, options)
+
+
+def _with_superexec(settings: StackSettings, options: read.Options) -> StackSettings:
+    version = superexec_version()
+    gateway = opened_for_superexec(settings.gateway, version)
+    superexec = read.superexec_settings(options, *runtime_access(gateway, version))
+    return replace(settings, gateway=gateway, superexec=superexec, flower=version)
 
 
 def _gateway_settings(options: read.Options) -> GatewaySettings:
@@ -100,9 +107,10 @@ def _gateway_settings(options: read.Options) -> GatewaySettings:
     appio_host = EVERYWHERE if for_others else LOOPBACK
     return GatewaySettings(
         nats=(),
-        serverappio_api_address=_address(options, "serverappio", appio_host, 9091),
-        fleet_api_address=_address(options, "fleet", host, 9092),
-        control_api_address=_address(options, "control", host, 9093),
+        http_api_address=read.http_api_address(options, host),
+        serverappio_api_address=read.api_address(options, "serverappio", appio_host, 9091),
+        fleet_api_address=read.api_address(options, "fleet", host, 9092),
+        control_api_address=read.api_address(options, "control", host, 9093),
         tls=tls,
         appio_tls=appio_tls,
         superexec_auth_secret=read.superexec_secret(options),
@@ -124,11 +132,6 @@ def _http_health_addresses(options: read.Options) -> dict[str, str]:
     return dict(zip(processes, addresses, strict=True))
 
 
-def _address(options: read.Options, api: str, host: str, port: int) -> str:
-    address: str | None = options[f"{api}_api_address"]
-    return address or join_address(host, port)
-
-
 async def _run(settings: StackSettings) -> None:
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -144,42 +147,3 @@ async def _run(settings: StackSettings) -> None:
     finally:
         await stack.stop()
     log.info("ended")
-
-
-def ready_text(state: RunningState, settings: StackSettings) -> str:
-    """Return what a user reads when everything serves."""
-    tls, data = settings.gateway.tls, settings.data
-    ca_certificate = tls.ca_certificate if tls else None
-    config = connection_config("flower-nats", state.control_api_address, ca_certificate)
-    trust = f"--root-certificates {ca_certificate}" if ca_certificate else "--insecure"
-    health = "".join(
-        f"\nHealth and metrics:   http://{address}/metrics ({name})"
-        for name, address in state.http_health_addresses.items()
-    )
-    return f"""\
-flower-nats is ready: ServerAppIo {state.serverappio_api_address}, \
-Fleet {state.fleet_api_address}, Control {state.control_api_address}
-
-Put these three lines into your Flower config (~/.flwr/config.toml):
-
-{config}
-
-Connect a SuperNode:  flower-supernode {trust} --superlink {state.fleet_api_address}
-{_superexec_line(state, settings)}Run an app:           flwr run <app> flower-nats --stream
-See how it is:        flower-nats status --data-dir {data.path}
-End it:               Ctrl-C, or flower-nats down --data-dir {data.path}
-Logs:                 {data.path / "logs"}{health}"""
-
-
-def _superexec_line(state: RunningState, settings: StackSettings) -> str:
-    """Return how to start what runs ServerApps, where that is the user's part."""
-    if settings.superexec is not None:
-        return ""
-    tls = settings.gateway.appio_tls
-    superexec = SuperexecSettings(
-        appio_api_address=state.serverappio_api_address,
-        ca_certificate=tls.ca_certificate if tls else None,
-        auth_secret_file=settings.superexec_auth_secret_file,
-        runtime_dependency_installation=False,
-    )
-    return f"Start a SuperExec:    {shlex.join((SUPEREXEC, *superexec_flags(superexec)))}\n"

@@ -87,9 +87,46 @@ class Wakes:
         self._connection.on_hint(self._on_hint)
         self._connection.on_reconnect(self._on_loss)
 
-    def listen(self, prefix: str, callback: Callable[[str, bytes], None]) -> None:
-        """Call `callback(subject, payload)` for each hint whose subject starts with `prefix`."""
-        self._listeners.append((prefix, callback))
+    def on_node_wake(self, callback: Callable[[int], None]) -> None:
+        """Call `callback(node_id)` when an instruction for a node has been stored."""
+        self._listen(subjects.WAKE_NODE, lambda rest, _: callback(int(rest)))
+
+    def on_node_event(self, callback: Callable[[int], None]) -> None:
+        """Call `callback(node_id)` when a node was registered or unregistered."""
+        self._listen(subjects.EVENT_NODE, lambda rest, _: callback(int(rest)))
+
+    def on_run_event(self, callback: Callable[[int], None]) -> None:
+        """Call `callback(run_id)` when the status of a run, or of a task of it, has changed."""
+        self._listen(subjects.EVENT_RUN, lambda rest, _: callback(int(rest)))
+
+    def on_object(self, callback: Callable[[int, str, bytes], None]) -> None:
+        """Call `callback(run_id, object_id, payload)` when an object is whole."""
+
+        def read(rest: str, payload: bytes) -> None:
+            run_id, _, object_id = rest.partition(".")
+            callback(int(run_id), object_id, payload)
+
+        self._listen(subjects.WAKE_OBJECT, read)
+
+    def on_session(self, callback: Callable[[int, bytes], None]) -> None:
+        """Call `callback(run_id, payload)` when messages of a push session are out."""
+        self._listen(subjects.WAKE_SESSION, lambda rest, payload: callback(int(rest), payload))
+
+    def on_log(self, callback: Callable[[int, bytes], None]) -> None:
+        """Call `callback(run_id, payload)` when lines of a run's log have been stored."""
+        self._listen(subjects.WAKE_LOG, lambda rest, payload: callback(int(rest), payload))
+
+    def on_lines(self, callback: Callable[[int, bytes], None]) -> None:
+        """Call `callback(run_id, payload)` when log lines of a run could not be stored at once."""
+        self._listen(subjects.EVENT_LINES, lambda rest, payload: callback(int(rest), payload))
+
+    def on_gateway(self, callback: Callable[[str, bytes], None]) -> None:
+        """Call `callback(gateway_id, payload)` for each sign of life of a gateway."""
+        self._listen(subjects.EVENT_GATEWAY, callback)
+
+    def on_superlink(self, callback: Callable[[str, bytes], None]) -> None:
+        """Call `callback(superlink_id, payload)` for each sign of life of a superlink."""
+        self._listen(subjects.EVENT_SUPERLINK, callback)
 
     def on_loss(self, callback: Callable[[], None]) -> None:
         """Call `callback()` whenever hints may have been missed."""
@@ -133,4 +170,8 @@ class Wakes:
             wait.notify(payload)
         for prefix, callback in self._listeners:
             if subject.startswith(prefix):
-                callback(subject, payload)
+                callback(subject.removeprefix(prefix), payload)
+
+    def _listen(self, prefix: str, callback: Callable[[str, bytes], None]) -> None:
+        """Call `callback` with what follows `prefix` in a hint's subject, and with its payload."""
+        self._listeners.append((prefix, callback))

@@ -20,7 +20,7 @@ _GONE_AFTER = 120.0
 """Seconds after which a silent one is forgotten. One that has died is: NATS asks it no more."""
 
 FAREWELL = b"farewell"
-"""The last sign of life of a superlink that leaves."""
+"""The last sign of life of a superlink, or a gateway, that leaves."""
 
 
 class Members:

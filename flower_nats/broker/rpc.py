@@ -17,7 +17,6 @@ from nats.aio.subscription import Subscription
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import PATIENCE, Connection
-from flower_nats.broker.hints import Wakes
 from flower_nats.broker.large_bodies import INLINE, LargeBodies
 from flower_nats.broker.members import FAREWELL, PULSE, Members
 from flower_nats.logs import get_logger
@@ -103,13 +102,10 @@ class RpcClient:
         headers = {_CALLER: _encode_caller(Caller())}
         return _unpack(await self._answer("Internal", method, body, headers, PATIENCE, _FIRST_LOOK))
 
-    def listen(self, wakes: Wakes) -> None:
-        """Go past superlinks that are stopped, and ask again at once whenever one has left."""
-        wakes.listen(subjects.EVENT_SUPERLINK, self._on_superlink)
-
-    def _on_superlink(self, subject: str, payload: bytes) -> None:
-        leaves = payload == FAREWELL
-        self._superlinks.note(subject.removeprefix(subjects.EVENT_SUPERLINK), leaves=leaves)
+    def note_superlink(self, superlink: str, sign: bytes) -> None:
+        """Note a sign of life: go past superlinks that are stopped, ask again when one has left."""
+        leaves = sign == FAREWELL
+        self._superlinks.note(superlink, leaves=leaves)
         if leaves:
             # What a NATS server has passed on to the one that the superlink was connected to, before
             # it heard that nobody listens there any more, is dropped there without a word.

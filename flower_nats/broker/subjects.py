@@ -147,14 +147,22 @@ def rpc(subject: str) -> str:
     return subject.split(".", 2 if subject.startswith(API) else 3)[-1]
 
 
+WAKE_NODE = "fn.wake.node."
+"""What every `wake_node` begins with."""
+
+
 def wake_node(node_id: int) -> str:
     """Hint: an instruction for this node has been stored."""
-    return f"fn.wake.node.{node_id}"
+    return f"{WAKE_NODE}{node_id}"
 
 
 def wake_run(run_id: int) -> str:
     """Hint: a reply of this run has been stored; the payload is its subject."""
     return f"fn.wake.run.{run_id}"
+
+
+WAKE_OBJECT = "fn.wake.object."
+"""What every `wake_object` begins with."""
 
 
 def wake_object(run_id: int, object_id: str) -> str:
@@ -163,31 +171,47 @@ def wake_object(run_id: int, object_id: str) -> str:
     The payload is the push session it came in, and the numbers of the messages in it that its gateway
     puts out with that.
     """
-    return f"fn.wake.object.{run_id}.{object_id}"
+    return f"{WAKE_OBJECT}{run_id}.{object_id}"
+
+
+WAKE_SESSION = "fn.wake.session."
+"""What every `wake_session` begins with."""
 
 
 def wake_session(run_id: int) -> str:
     """Hint: messages of a push session are out; the payload is the session and their numbers."""
-    return f"fn.wake.session.{run_id}"
+    return f"{WAKE_SESSION}{run_id}"
+
+
+WAKE_LOG = "fn.wake.log."
+"""What every `wake_log` begins with."""
 
 
 def wake_log(run_id: int) -> str:
     """Hint: a log line of this run has been stored."""
-    return f"fn.wake.log.{run_id}"
+    return f"{WAKE_LOG}{run_id}"
 
 
 WAKE_TASKS = "fn.wake.tasks"
 """Hint: a task is pending."""
 
 
+EVENT_RUN = "fn.event.run."
+"""What every `event_run` begins with."""
+
+
 def event_run(run_id: int) -> str:
     """Hint: the status of this run has changed; drop what you have cached of it and its tasks."""
-    return f"fn.event.run.{run_id}"
+    return f"{EVENT_RUN}{run_id}"
+
+
+EVENT_NODE = "fn.event.node."
+"""What every `event_node` begins with."""
 
 
 def event_node(node_id: int) -> str:
     """Hint: this node was registered or unregistered; drop what you have cached of it."""
-    return f"fn.event.node.{node_id}"
+    return f"{EVENT_NODE}{node_id}"
 
 
 EVENT_SUPERLINK = "fn.event.superlink."

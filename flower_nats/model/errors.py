@@ -23,6 +23,7 @@ class Outcome(Enum):
     NOT_FOUND = 404
     ALREADY_EXISTS = 409
     FAILED_PRECONDITION = 412
+    RESOURCE_EXHAUSTED = 413
     INTERNAL = 500
     UNIMPLEMENTED = 501
     UNAVAILABLE = 503
@@ -119,7 +120,8 @@ class ErrorCode(IntEnum):
 
     UNAVAILABLE = 10_000
     MALFORMED_REQUEST = 10_002
-    DRAINING = 10_004
+    STREAM_ENDS = 10_004
+    BODY_TOO_LONG = 10_005
     MISSING_AUTH_METADATA = 10_010
     INVALID_SIGNATURE = 10_011
     INVALID_TIMESTAMP = 10_012
@@ -376,9 +378,10 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         _O.UNAVAILABLE, "The SuperLink cannot answer at the moment. Try again."
     ),
     ErrorCode.MALFORMED_REQUEST: ErrorSpec(_O.INVALID_ARGUMENT, "Malformed request."),
-    ErrorCode.DRAINING: ErrorSpec(
-        _O.DEADLINE_EXCEEDED, "This gateway is shutting down. Connect again."
+    ErrorCode.STREAM_ENDS: ErrorSpec(
+        _O.DEADLINE_EXCEEDED, "The stream ends here, the run goes on. Call again from where it was."
     ),
+    ErrorCode.BODY_TOO_LONG: ErrorSpec(_O.RESOURCE_EXHAUSTED, "The request is too long."),
     ErrorCode.MISSING_AUTH_METADATA: ErrorSpec(
         _O.UNAUTHENTICATED, "Missing authentication metadata"
     ),

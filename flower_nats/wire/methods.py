@@ -61,6 +61,10 @@ class Method:
     streams: bool = False
     """Whether the answer is a stream of `response`."""
 
+    overlooks_empty: bool = False
+    """Whether clients take nothing from an empty message in the stream, so that one now and then may
+    keep a quiet connection alive."""
+
     held: bool = False
     """Whether a gateway may wait with the answer until there is something to say."""
 
@@ -244,6 +248,7 @@ CONTROL = _methods(
         (name, getattr(control, f"{name}Request"), getattr(control, f"{name}Response"))
         for name in _CONTROL_NAMES
     ),
+    StreamLogs={"overlooks_empty": True},
 )
 
 BY_NAME: dict[tuple[str, str], Method] = {

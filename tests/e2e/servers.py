@@ -105,7 +105,8 @@ def running_server(folder: Path, options: ServerOptions) -> Iterator[ServerUnder
 def _flower_nats_command(server: ServerUnderTest) -> list[str]:
     replicas = ["--replicas", str(server.options.replicas)]
     data = ["--data-dir", str(server.folder / "data")]
-    return ["flower-nats", "up", *data, *replicas, *_flags(server)]
+    http = ["--http-api-address", f"127.0.0.1:{free_port()}"]
+    return ["flower-nats", "up", *data, *replicas, *http, *_flags(server)]
 
 
 def _stock_command(server: ServerUnderTest) -> list[str]:

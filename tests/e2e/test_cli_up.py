@@ -37,7 +37,7 @@ class Runtime:
     def start_up(self, name: str) -> Child:
         """Start `flower-nats up` on the directory."""
         anywhere = "127.0.0.1:0"
-        apis = ("serverappio", "fleet", "control")
+        apis = ("http", "serverappio", "fleet", "control")
         addresses = [flag for api in apis for flag in (f"--{api}-api-address", anywhere)]
         return Child(
             ["flower-nats", "up", "--data-dir", str(self.data_dir), *addresses, *self._flags],
@@ -225,7 +225,7 @@ def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(
 def test_ctrl_c_ends_everything_within_ten_seconds(own_runtime: Runtime) -> None:
     own_runtime.wait_until_ready()
     # Its isolation is `process`: to run ServerApps is the user's part.
-    own_runtime.up.wait_for_output("flower-superexec --plugin-type serverapp --insecure")
+    own_runtime.up.wait_for_output("Start a SuperExec:    flower-superexec ")
     family = own_runtime.family()
     started = time.monotonic()
 
@@ -294,6 +294,7 @@ def test_a_server_that_cannot_start_ends_up_with_its_reason(tmp_path: Path) -> N
         *("flower-nats", "up", "--data-dir", str(tmp_path), "--isolation", "process"),
         *("--fleet-api-address", f"127.0.0.1:{free_port()}"),
         *("--control-api-address", f"127.0.0.1:{free_port()}"),
+        *("--http-api-address", f"127.0.0.1:{free_port()}"),
         *("--serverappio-api-address", f"127.0.0.1:{free_port()}"),
     )
 

@@ -17,7 +17,7 @@ from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.store.connection import Database
-from flower_nats_gateway.transports.grpc.log_relay import LogRelay
+from flower_nats_gateway.transports.log_relay import LogRelay
 from tests.harness.balancer import Balancer, Target
 from tests.harness.environment import free_port
 from tests.harness.postgres_pair import PostgresPair

@@ -97,6 +97,7 @@ async def running_gateway(
     """Run a gateway in this process; it ends with the context."""
     settings = GatewaySettings(
         nats=(nats_url,),
+        http_api_address=free_address(),
         serverappio_api_address=free_address(),
         fleet_api_address=free_address(),
         control_api_address=free_address(),

@@ -33,6 +33,7 @@ from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.api.fleet import FleetService
 from flower_nats_gateway.api.runtime import RuntimeService
 from flower_nats_gateway.calls.call import Call, Drain
+from flower_nats_gateway.calls.wire import GRPC
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
 from tests.harness.messages import Parcel, parcel
@@ -133,23 +134,33 @@ class Replica:
         # A draining gateway holds no call.
         drain = Drain()
         drain.begin()
-        arrivals = PushSessions(self.mailbox, objects, self.wakes)
-        self._objects = ObjectService(objects, arrivals, self.wakes, drain)
+        push_sessions = PushSessions(self.mailbox, objects)
+        self._objects = ObjectService(objects, push_sessions, self.wakes, drain)
+        self.wakes.on_node_wake(self.mailbox.forget_node)
+        self.wakes.on_run_event(self._objects.forget_run)
+        self.wakes.on_object(push_sessions.note_object)
+        self.wakes.on_session(push_sessions.note_out)
         known = cast(Any, metadata)
         self._fleet = FleetService(
-            self.mailbox, arrivals, self._objects, known, self.wakes, known, drain
+            mailbox=self.mailbox,
+            push_sessions=push_sessions,
+            objects=self._objects,
+            directory=known,
+            wakes=self.wakes,
+            usage=known,
+            drain=drain,
         )
-        self._serverappio = RuntimeService(
-            self.mailbox,
-            arrivals,
-            self._objects,
-            ErrorReplies(self.mailbox, objects),
-            cast(Any, None),
-            known,
-            self.wakes,
-            known,
-            cast(Any, None),
-            drain,
+        self._runtime = RuntimeService(
+            mailbox=self.mailbox,
+            push_sessions=push_sessions,
+            objects=self._objects,
+            error_replies=ErrorReplies(self.mailbox, objects),
+            log_intake=cast(Any, None),
+            directory=known,
+            wakes=self.wakes,
+            rpc=known,
+            forward=cast(Any, None),
+            drain=drain,
         )
         self.housekeeping = MessageHousekeeping(
             self.mailbox,
@@ -165,11 +176,11 @@ class Replica:
         """Serve a call of a node, or of the ServerApp, whose node is the SuperLink's."""
         if node_id == SUPERLINK_NODE_ID:
             caller = Caller(task_id=1, run_id=RUN, task_type="flwr-serverapp", token="t")
-            endpoint, service = self._serverappio.endpoints()[method], "Runtime"
+            endpoint, service = self._runtime.endpoints()[method], "Runtime"
         else:
             caller = Caller(node_id=node_id, signed_at=signed_at)
             endpoint, service = self._fleet.endpoints()[method], "Fleet"
-        call = Call(BY_NAME[(service, method)], {}, "test")
+        call = Call(BY_NAME[(service, method)], {}, "test", GRPC, "")
         call.receive(request.SerializeToString())
         return answer.FromString(await endpoint(call, caller))
 

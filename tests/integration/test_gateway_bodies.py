@@ -16,7 +16,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import FLEET, RUNTIME, Method
-from flower_nats_gateway.process import gateway as gateway_process
+from flower_nats_gateway.process import wiring
 from tests.harness.clients import Metadata, SuperNode
 from tests.harness.messages import instruction, reply
 from tests.integration.gateways import Gateway, running_stack
@@ -32,7 +32,7 @@ async def gateway(
     connection: Connection, nats_url: str, pg_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
     for api in ("FLEET", "CONTROL"):
-        monkeypatch.setattr(gateway_process, f"LONGEST_{api}_BODY", LIMIT)
+        monkeypatch.setattr(wiring, f"LONGEST_{api}_BODY", LIMIT)
     async with running_stack(nats_url, pg_dsn, superexec_auth_secret=b"secret") as gateway:
         yield gateway
 
@@ -76,7 +76,7 @@ async def test_serverappio_reads_no_body_of_a_caller_that_proves_nothing(gateway
 async def test_an_object_over_the_limit_is_refused_and_leaves_nothing(
     connection: Connection, nats_url: str, pg_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_process, "LONGEST_FLEET_BODY", LIMIT)
+    monkeypatch.setattr(wiring, "LONGEST_FLEET_BODY", LIMIT)
     async with running_stack(nats_url, pg_dsn) as gateway:
         node, app = await gateway.node(), await gateway.server_app()
         question = instruction(app.run_id, node.node_id)

@@ -99,10 +99,10 @@ async def wait_for_everything(gateway: Gateway, client: Client) -> None:
     client.call("Fleet.PullMessages", fleet.PullMessagesRequest(node=node.node), node.metadata())
     client.call("Fleet.PullObject", wanted, node.metadata())
     wanted.node.node_id = 1
-    client.call("ServerAppIo.PullObject", wanted, token)
+    client.call("Runtime.PullObject", wanted, token)
     replies = runtime.PullAppMessagesRequest(message_ids=[message_id])
-    client.call("ServerAppIo.PullMessages", replies, token)
-    client.call("ServerAppIo.PullPendingTasks", runtime.PullPendingTasksRequest(), [])
+    client.call("Runtime.PullMessages", replies, token)
+    client.call("Runtime.PullPendingTasks", runtime.PullPendingTasksRequest(), [])
     client.call("Control.StreamLogs", follow, [])
 
 

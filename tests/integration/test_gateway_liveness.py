@@ -17,8 +17,10 @@ from flower_nats_gateway.cluster.liveness import GatewayLiveness
 @pytest.fixture
 async def peers(connection: Connection) -> AsyncIterator[GatewayLiveness]:
     wakes = Wakes(connection)
+    peers = GatewayLiveness(connection, "this one")
+    wakes.on_gateway(peers.note)
+    wakes.on_loss(peers.note_loss)
     await wakes.start()
-    peers = GatewayLiveness(connection, wakes, "this one")
     await peers.start()
     yield peers
     await peers.leave()

@@ -92,6 +92,7 @@ def make_superlink(folder: Path, nats_url: str, pg_dsn: str, *flags: str) -> Rep
 def make_gateway(folder: Path, nats_url: str, *flags: str) -> Replica:
     health, fleet, serverappio, control = (f"127.0.0.1:{free_port()}" for _ in range(4))
     more = ["--insecure", "--http-health-address", health, "--fleet-api-address", fleet]
+    more += ["--http-api-address", f"127.0.0.1:{free_port()}"]
     more += ["--serverappio-api-address", serverappio, "--control-api-address", control, *flags]
     process = _process("gateway", folder, *more, FLOWER_NATS_GATEWAY_NATS=nats_url)
     return Replica(process, health, fleet)

@@ -18,7 +18,7 @@ from flower_nats.embedded.envoy import Api
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
-from flower_nats_gateway.transports.grpc.log_relay import LogRelay
+from flower_nats_gateway.transports.log_relay import LogRelay
 from tests.harness.clients import ServerApp
 from tests.integration.gateways import Gateway, free_address, running_pair
 

@@ -26,7 +26,7 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.api import forwarding
-from flower_nats_gateway.transports.grpc import edge
+from flower_nats_gateway.calls import outcomes
 from tests.harness.fabs import PROJECT, make_fab
 from tests.integration.gateways import running_stack
 from tests.integration.superlinks import Node, Superlink, Task, refused, running_superlink
@@ -154,7 +154,7 @@ async def test_a_value_that_cannot_be_stored_is_refused_and_logged_once(
         ):
             name = type(request).__name__.removesuffix("Request")
             logs = CapturingLogger()
-            for module in (edge, forwarding, rpc):
+            for module in (outcomes, forwarding, rpc):
                 monkeypatch.setattr(module, "log", logs)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await app.call(name, request)

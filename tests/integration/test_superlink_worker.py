@@ -371,7 +371,7 @@ async def test_superlinks_that_say_nothing_keep_no_question_from_being_answered(
         silent_superlinks(connection, "RunState"),
     ):
         client, wakes = RpcClient(one.connection), Wakes(one.connection)
-        client.listen(wakes)
+        wakes.on_superlink(client.note_superlink)
         await wakes.start()
         answers = await asyncio.gather(
             *(client.look_up("RunState", run_id=number) for number in range(50))

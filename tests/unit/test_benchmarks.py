@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.app import Error, Message
-from flwr.common.serde import message_to_proto
-from flwr.supercore.inflatable.inflatable_object import get_object_tree, iterate_object_tree
+from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 
-from benchmarks.fleet import FleetCalls, Tally
+from benchmarks.__main__ import parse, plan
+from benchmarks.fleet import Key, Proof, Tally
+from benchmarks.flower import FOLDER_VARIABLE, GRPC, HTTP, WIRES, Flower, NoEnvironment, wire_of
 from benchmarks.node import SimulatedNode, in_parallel
-from benchmarks.payloads import instruction_content, reply_content, reply_to
+from benchmarks.payloads import reply_content, reply_to
 from benchmarks.plan import FULL, QUICK
 from benchmarks.processes import ChildFailed, Memory, free_address
 from benchmarks.profile_server import top
 from benchmarks.report import describe, table, verdicts
-from benchmarks.scenarios import Cell, Exchange, Goal
-from benchmarks.serverapp import check_replies
+from benchmarks.scenarios import Ceiling, Cell, Exchange, Goal, Growth
+from benchmarks.stock.records import instruction_content
+from benchmarks.stock.serverapp import check_replies
 from benchmarks.targets import TARGETS, FlowerNats, StockInMemory, part_of
-from benchmarks.worker import Worker
+from benchmarks.wire_grpc import GrpcWire
+from benchmarks.worker import TooSlow, Worker
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire.messages import object_ids
 
 _SIZE = 12_000_000
+_OURS = FlowerNats.name
 
 
 def _instruction(node: int = 7) -> Message:
@@ -35,26 +42,44 @@ def _instruction(node: int = 7) -> Message:
     return message
 
 
+def _asked(node: int = 7) -> common.Message:
+    metadata = common.Metadata(
+        run_id=1,
+        message_id="a" * 64,
+        src_node_id=1,
+        dst_node_id=node,
+        group_id="1",
+        ttl=3600.0,
+        message_type="train",
+        created_at=time.time() - 60.0,
+        src_task_id=5,
+    )
+    return common.Message(metadata=metadata)
+
+
 def _reply(node: int = 7) -> Any:
-    reply = reply_to(message_to_proto(_instruction(node)), reply_content(1000))
-    return inflate_object_from_contents(reply.tree.object_id, dict(reply.objects))
+    reply = reply_to(_asked(node), reply_content(1000))
+    return inflate_object_from_contents(object_ids(reply.tree)[-1], dict(reply.objects))
 
 
 def test_a_reply_is_made_of_real_objects_split_as_flower_splits_them() -> None:
-    instruction = _instruction()
-    content = reply_content(_SIZE)
+    instruction = _asked()
 
-    reply = reply_to(message_to_proto(instruction), content)
+    reply = reply_to(instruction, reply_content(_SIZE))
 
-    named = [tree.object_id for tree in iterate_object_tree(reply.tree)]
-    assert sorted(named) == sorted(reply.objects)
+    assert sorted(object_ids(reply.tree)) == sorted(reply.objects)
     assert all(hashlib.sha256(body).hexdigest() == key for key, body in reply.objects.items())
     assert sum(len(body) > 1_000_000 for body in reply.objects.values()) == 3
-    inflated = inflate_object_from_contents(reply.tree.object_id, dict(reply.objects))
-    assert get_object_tree(inflated) == reply.tree
+    root = object_ids(reply.tree)[-1]
+    inflated = inflate_object_from_contents(root, dict(reply.objects))
+    assert isinstance(inflated, Message)
+    assert get_object_tree(inflated).SerializeToString() == reply.tree
     assert inflated.metadata.reply_to_message_id == instruction.metadata.message_id
     assert inflated.metadata.src_node_id == 7
-    assert reply.message.metadata.message_id == reply.tree.object_id
+    assert inflated.metadata.dst_node_id == 1
+    assert 3530 < inflated.metadata.ttl <= 3540.1
+    assert reply.message.metadata.message_id == root
+    assert reply.message.metadata.dst_task_id == 5
 
 
 def test_no_two_replies_share_an_array() -> None:
@@ -64,18 +89,18 @@ def test_no_two_replies_share_an_array() -> None:
 
 
 async def test_every_call_carries_a_signature_of_its_own() -> None:
-    calls = FleetCalls("127.0.0.1:1", Tally())
-    key = bytes_to_public_key(calls.public_key)
-    calls.sign_ahead(2)
+    key = Key()
+    wire = GrpcWire("127.0.0.1:1", "1.33.0", key.public)
+    key.sign_ahead(2)
 
-    metadata = [dict(calls._metadata()) for _ in range(3)]
+    metadata: list[dict[str, Any]] = [dict(wire.metadata(key.proof())) for _ in range(3)]
 
-    await calls.close()
+    await wire.close()
     assert len({item["flwr-signature-bin"] for item in metadata}) == 3
     for item in metadata:
-        timestamp = str(item["flwr-timestamp"]).encode()
-        assert verify_signature(key, timestamp, item["flwr-signature-bin"])
-        assert item["flwr-public-key-bin"] == calls.public_key
+        timestamp = item["flwr-timestamp"].encode()
+        public_key = bytes_to_public_key(item["flwr-public-key-bin"])
+        assert verify_signature(public_key, timestamp, item["flwr-signature-bin"])
         assert item["flwr-component-name"] == "SuperNode"
         assert item["flwr-package-version"] == "1.33.0"
 
@@ -99,13 +124,16 @@ async def test_objects_move_in_order_two_at_a_time() -> None:
 
 
 async def test_a_node_signs_ahead_for_all_calls_of_an_exchange() -> None:
-    node = SimulatedNode("127.0.0.1:1", 1000, Tally(), verify=False)
+    node = SimulatedNode(
+        lambda key: GrpcWire("127.0.0.1:1", "1.33.0", key), 1000, Tally(), verify=False
+    )
 
     node.prepare()
 
-    objects = len(list(iterate_object_tree(get_object_tree(_reply()))))
+    objects = len(reply_to(_asked(), reply_content(1000)).objects)
     pull_confirm_push = 3
-    assert len(node._fleet._signed) >= 2 * objects + pull_confirm_push
+    assert len(node._key._signed) >= 2 * objects + pull_confirm_push
+    assert isinstance(node._key.proof(), Proof)
     await node._fleet.close()
 
 
@@ -189,13 +217,72 @@ def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
 
     assert verdicts(scenario, row) == []
     line = table([(scenario, row)], TARGETS).splitlines()[-1]
-    assert line == "| 10 nodes | failed |  | 1.00 s (n=1), CPU 1.00 s |  |"
+    assert line == "| 10 nodes | failed | 1.00 s (n=1), CPU 1.00 s |  |"
 
 
-def test_both_plans_promise_only_what_they_measure() -> None:
+def test_an_exchange_that_was_given_up_counts_as_long_as_it_had() -> None:
+    scenario = Exchange("x", "500 nodes", (Goal(1 / 10, "stock, in memory"),))
+    given_up = Cell(unfinished=200.0, server_cpu=[150.0])
+    row = {"stock, in memory": given_up, "flower-nats": Cell(times=[8.0], server_cpu=[8.0])}
+
+    (verdict,) = verdicts(scenario, row)
+
+    assert describe(given_up) == "not done after 200 s"
+    assert str(verdict) == "met: less than 1/25.0 of stock, in memory (at most 1/10)"
+    assert not verdicts(scenario, {"stock, in memory": row["flower-nats"], _OURS: given_up})[0].met
+
+
+def test_promises_without_stock_are_judged_by_a_limit_and_by_another_line() -> None:
+    idle = Exchange("idle", "idle", (Ceiling(1 / 15),))
+    ten = Exchange("ten", "10 nodes", ())
+    hundred = Exchange("hundred", "100 nodes", (Growth(5, "ten"),))
+    row = {_OURS: Cell(times=[9.0], server_cpu=[0.05])}
+    others = [(ten, {_OURS: Cell(times=[1.5], server_cpu=[1.0])}), (hundred, row)]
+
+    assert str(verdicts(idle, row)[0]) == "met: 0.050 (at most 0.067)"
+    assert str(verdicts(hundred, row, others)[0]) == "MISSED: 6.0 times ten (at most 5.0)"
+    assert verdicts(hundred, row) == []
+
+
+def test_plans_promise_only_what_they_measure() -> None:
     measured = {target.name for target in TARGETS}
-    for scenario in (*FULL, *QUICK):
-        assert {goal.than for goal in scenario.goals} <= measured - set(scenario.skip)
+    for lines in (*FULL.values(), *QUICK.values()):
+        for line in lines:
+            than = {goal.than for goal in line.goals if isinstance(goal, Goal)}
+            other = {goal.line for goal in line.goals if isinstance(goal, Growth)}
+            assert than <= measured - set(line.skip)
+            assert other <= {one.name for one in lines}
+
+
+def _make_flower(folder: Path, version: str) -> None:
+    program = folder / version / "bin" / "flower-superlink"
+    program.parent.mkdir(parents=True)
+    program.touch()
+
+
+def test_lines_are_chosen_by_name_wire_and_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    for version in ("1.33.0", "1.41.0", "1.42.0"):
+        _make_flower(tmp_path, version)
+
+    def chosen(*arguments: str) -> list[tuple[str, str, list[str]]]:
+        parts = plan(parse(list(arguments)))
+        return [
+            (one.flower.version, one.flower.wire, [line.name for line in one.lines])
+            for one in parts
+        ]
+
+    assert chosen("bulk") == [("1.33.0", GRPC, ["bulk"]), ("1.42.0", HTTP, ["bulk"])]
+    assert chosen("bulk-1gb") == [("1.42.0", HTTP, ["bulk-1gb"])]
+    assert chosen("--wire", "grpc", "bulk", "log") == [("1.33.0", GRPC, ["bulk", "log"])]
+    assert chosen("--flwr", "1.41.0", "log") == [("1.41.0", HTTP, ["log"])]
+    assert [len(lines) for _, _, lines in chosen()] == [len(FULL[wire]) for wire in WIRES]
+    with pytest.raises(NoEnvironment, match=r"no flwr 1\.43\.0 in"):
+        plan(parse(["--flwr", "1.43.0"]))
+    with pytest.raises(NoEnvironment, match=r"1\.36\.0 is not measured"):
+        wire_of("1.36.0")
 
 
 def test_processes_are_told_apart_by_their_command_lines(tmp_path: Path) -> None:
@@ -203,15 +290,24 @@ def test_processes_are_told_apart_by_their_command_lines(tmp_path: Path) -> None
 
     assert part_of([*python, "gateway", "--insecure"]) == "gateway"
     assert part_of([*python, "superlink", "--isolation"]) == "superlink"
-    assert part_of(StockInMemory(tmp_path).command()) == "superlink"
+    for wire in WIRES:
+        stock = StockInMemory(tmp_path, Flower("1", wire, tmp_path)).command()
+        assert part_of(["/venv/bin/python", *stock]) == "superlink"
     assert part_of(["/venv/bin/nats-server", "-c", "nats.conf"]) == "nats"
     assert part_of(["/pg/bin/postgres", "-D", "data"]) == "postgres"
-    assert part_of(FlowerNats(tmp_path).command()) is None
+    assert part_of(FlowerNats(tmp_path, Flower("1", HTTP, tmp_path)).command()) is None
     assert part_of(["postgres: checkpointer"]) is None
 
 
 def test_a_worker_answers_and_ends_with_its_input(tmp_path: Path) -> None:
-    arguments = {"address": free_address(), "nodes": 1, "bytes": 1000}
+    arguments = {
+        "wire": HTTP,
+        "version": "1.42.0",
+        "address": free_address(),
+        "certificate": None,
+        "nodes": 1,
+        "reply_size": 1000,
+    }
 
     with Worker("loadgen", arguments, tmp_path / "log") as worker:
         worker.ask("prepare", 60)
@@ -224,9 +320,17 @@ def test_a_worker_answers_and_ends_with_its_input(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_do_its_work_says_why(tmp_path: Path) -> None:
     with (
         Worker("loadgen", {}, tmp_path / "log") as worker,
-        pytest.raises(ChildFailed, match="KeyError: 'address'"),
+        pytest.raises(ChildFailed, match="required positional argument"),
     ):
         worker.ask("tally", 60)
+
+
+def test_a_worker_that_does_not_answer_in_time_is_too_slow(tmp_path: Path) -> None:
+    with (
+        Worker("stock.serverapp", {}, tmp_path / "log") as worker,
+        pytest.raises(TooSlow, match="no answer to 'start' in 0 s"),
+    ):
+        worker.ask("start", 0)
 
 
 def test_a_profile_leaves_out_those_who_wait() -> None:

@@ -19,17 +19,22 @@ REQUIRED = {
     "superlink": {"nats": "nats://here:4222", "database": "postgresql://here/x"},
 }
 WORDS = {
+    "HOST:PORT|none": "127.0.0.1:7777",
     "HOST:PORT": "127.0.0.1:7777",
     "URL[,URL...]": "nats://there:4222",
     "URL": "postgresql://there/x",
 }
 
 
+WITHOUT_VARIABLE = ("host", "port")
+
+
 def options() -> Iterator[tuple[str, click.Option]]:
     for name, command in commands().items():
         for parameter in command.params:
             assert isinstance(parameter, click.Option)
-            yield name, parameter
+            if parameter.name not in WITHOUT_VARIABLE:
+                yield name, parameter
 
 
 def variable(command: str, option: click.Option) -> str:
@@ -129,9 +134,16 @@ def test_a_misspelt_variable_is_told_where_the_option_is_missed_then() -> None:
 @pytest.mark.parametrize(
     "name", ["SERVICE_HOST", "SERVICE_PORT_FLEET", "PORT", "PORT_9092_TCP", "PORT_9092_TCP_ADDR"]
 )
-def test_what_kubernetes_says_of_a_service_is_not_taken_for_an_option(name: str) -> None:
-    result = CliRunner(env={f"FLOWER_NATS_STATUS_{name}": "tcp://10.0.0.1:9092"}).invoke(
-        main, ["status"]
+def test_what_kubernetes_says_of_a_service_is_not_taken_for_an_option(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: dict[str, Any] = {}
+    monkeypatch.setattr(commands()["gateway"], "callback", lambda **given: received.update(given))
+
+    result = CliRunner(env={f"FLOWER_NATS_GATEWAY_{name}": "tcp://10.0.0.1:9092"}).invoke(
+        main, ["gateway", "--nats", "nats://here:4222"]
     )
 
+    assert result.exit_code == 0, result.output
     assert "Warning" not in result.output
+    assert received["port"] is received["host"] is None

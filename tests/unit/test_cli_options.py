@@ -127,9 +127,39 @@ def test_several_nats_servers_are_separated_by_commas(cli: Cli) -> None:
 def test_a_gateway_listens_on_the_ports_of_stock_flower(cli: Cli) -> None:
     settings = cli.gateway("--insecure", "--nats", "nats://a")
 
+    assert settings.http_api_address == "0.0.0.0:8000"
     assert settings.serverappio_api_address == "0.0.0.0:9091"
     assert settings.fleet_api_address == "0.0.0.0:9092"
     assert settings.control_api_address == "0.0.0.0:9093"
+
+
+@pytest.mark.parametrize(
+    ("flags", "address"),
+    [
+        (["--http-api-address", "10.0.0.1:443"], "10.0.0.1:443"),
+        (["--host", "10.0.0.1"], "10.0.0.1:8000"),
+        (["--port", "443"], "0.0.0.0:443"),
+        (["--host", "::1", "--port", "443"], "[::1]:443"),
+        (["--host", "[::1]"], "[::1]:8000"),
+    ],
+)
+def test_the_address_of_http_can_be_said_as_stock_says_it(
+    cli: Cli, flags: list[str], address: str
+) -> None:
+    assert cli.gateway("--insecure", "--nats", "nats://a", *flags).http_api_address == address
+    assert cli.up("--insecure", *flags).gateway.http_api_address == address
+
+
+def test_each_address_can_be_turned_off(cli: Cli) -> None:
+    for api in ("http", "serverappio", "fleet", "control"):
+        flags = [f"--{api}-api-address", "none"]
+
+        settings = cli.gateway("--insecure", "--nats", "nats://a", *flags)
+
+        assert getattr(settings, f"{api}_api_address") == ""
+    flags = ["--isolation", "process", "--http-api-address", "none"]
+    assert cli.up(FLOWER_NATS_UP_FLEET_API_ADDRESS="none").gateway.fleet_api_address == ""
+    assert cli.up(*flags).gateway.http_api_address == ""
 
 
 def test_a_gateway_needs_certificates_or_to_be_told_that_none_are_wanted(cli: Cli) -> None:
@@ -187,11 +217,11 @@ def test_secrets_do_not_show_in_settings(cli: Cli, tmp_path: Path) -> None:
 def test_a_superlink_runs_a_superexec_unless_the_operator_does(cli: Cli) -> None:
     flags = ["--nats", "nats://a", "--database", "postgresql://b"]
 
-    beside = cli.superlink(*flags, "--serverappio-api-address", "0.0.0.0:7091")
+    beside = cli.superlink(*flags, "--runtime-api-address", "0.0.0.0:7091")
     alone = cli.superlink(*flags, "--isolation", "process")
 
     assert beside.superexec is not None
-    assert beside.superexec.appio_api_address == "127.0.0.1:7091"
+    assert beside.superexec.runtime_api_address == "127.0.0.1:7091"
     assert beside.superexec.runtime_dependency_installation is True
     assert alone.superexec is None
 
@@ -201,9 +231,9 @@ def test_a_superexec_beside_a_superlink_leaves_the_machine_without_tls_only_if_t
     cli: Cli, flags: list[str]
 ) -> None:
     elsewhere = ["--nats", "nats://a", "--database", "postgresql://b"]
-    elsewhere += ["--serverappio-api-address", "gateway.example.org:9091"]
+    elsewhere += ["--runtime-api-address", "gateway.example.org:9091"]
 
-    assert "--appio-ssl-ca-certfile" in cli.run("superlink", *elsewhere).output
+    assert "--ssl-ca-certfile" in cli.run("superlink", *elsewhere).output
     assert cli.superlink(*elsewhere, *flags).nats == ("nats://a",)
 
 
@@ -219,7 +249,9 @@ def test_the_stock_variable_keeps_superexecs_from_installing(cli: Cli) -> None:
 def test_up_serves_this_machine_alone_until_it_is_told_to_serve_others(
     cli: Cli, certificates: list[str]
 ) -> None:
+    assert cli.up().gateway.http_api_address == "127.0.0.1:8000"
     assert cli.up().gateway.fleet_api_address == "127.0.0.1:9092"
+    assert cli.up("--insecure").gateway.http_api_address == "0.0.0.0:8000"
     assert cli.up("--insecure").gateway.fleet_api_address == "0.0.0.0:9092"
     assert cli.up(*certificates).gateway.control_api_address == "0.0.0.0:9093"
 
@@ -232,7 +264,7 @@ def test_up_opens_the_serverappio_api_only_for_superexecs_elsewhere(cli: Cli) ->
     assert elsewhere.superexec is None
 
 
-@pytest.mark.parametrize("address", ["9092", "host:", ":9092", "host:port", "host:65536"])
+@pytest.mark.parametrize("address", ["9092", "host:", ":9092", "host:port", "host:65536", "None"])
 def test_what_is_not_an_address_is_refused(cli: Cli, address: str) -> None:
     result = cli.run("up", "--fleet-api-address", address)
 

@@ -177,9 +177,9 @@ def test_certificates_that_cannot_be_served(
 
 
 def test_a_superlink_whose_superexec_could_trust_nobody() -> None:
-    line = refusal("superlink", *NATS, *DATABASE, "--appio-ssl-ca-certfile", "binary")
+    line = refusal("superlink", *NATS, *DATABASE, "--ssl-ca-certfile", "binary")
 
-    assert "--appio-ssl-ca-certfile" in line
+    assert "--ssl-ca-certfile" in line
 
 
 @pytest.mark.parametrize(
@@ -203,10 +203,14 @@ def test_a_superexec_secret_that_is_none(command: list[str], file: str, named: s
     [
         (GATEWAY, "--fleet-api-address"),
         (GATEWAY, "--control-api-address"),
+        (GATEWAY, "--http-api-address"),
+        (GATEWAY, "--http-loopback-address"),
         (GATEWAY, "--serverappio-api-address"),
         (GATEWAY, "--health-server-address"),
         (GATEWAY, "--http-health-address"),
         (SUPERLINK, "--http-health-address"),
+        (SUPERLINK, "--runtime-api-address"),
+        (["up"], "--http-api-address"),
         (["up"], "--fleet-api-address"),
     ],
 )
@@ -228,6 +232,40 @@ def test_two_apis_on_one_address(command: list[str], first: str, second: str) ->
     assert "--fleet-api-address" in line
     assert "--control-api-address" in line
     assert "7000" in line
+
+
+@pytest.mark.parametrize("command", [GATEWAY, ["up"]])
+def test_http_and_grpc_on_one_port(command: list[str]) -> None:
+    line = refusal(*command, "--port", "9092")
+
+    assert "--http-api-address" in line
+    assert "--fleet-api-address" in line
+
+
+@pytest.mark.parametrize("command", [GATEWAY, ["up"]])
+@pytest.mark.parametrize("other", [["--host", "10.0.0.1"], ["--port", "443"]])
+def test_the_address_of_http_said_twice(command: list[str], other: list[str]) -> None:
+    line = refusal(*command, "--http-api-address", "127.0.0.1:7000", *other)
+
+    assert "--http-api-address" in line
+    assert "leave out one or the other" in line
+
+
+@pytest.mark.parametrize("command", [GATEWAY, ["up", "--isolation", "process"]])
+def test_nothing_to_serve(command: list[str]) -> None:
+    apis = ("http", "serverappio", "fleet", "control")
+
+    line = refusal(*command, *(f"--{api}-api-address=none" for api in apis))
+
+    assert all(f"--{api}-api-address" in line for api in apis)
+
+
+def test_a_port_in_the_clear_that_is_not_of_this_machine_alone() -> None:
+    line = refusal(*GATEWAY, "--http-loopback-address", "0.0.0.0:7000")
+
+    # What listens everywhere is reached here, too, but not only here.
+    assert "--http-loopback-address" in line
+    assert "0.0.0.0:7000" in line
 
 
 def test_health_addresses_that_reach_beyond_the_last_port() -> None:
@@ -293,7 +331,8 @@ def test_a_part_of_the_directory_that_cannot_be_what_it_should_is_named(
 ) -> None:
     (folder / "data").mkdir()
     (folder / "data" / part).mkdir() if part == "up.json" else (folder / "data" / part).touch()
-    anywhere = [f"--{api}-api-address=127.0.0.1:0" for api in ("serverappio", "fleet", "control")]
+    apis = ("http", "serverappio", "fleet", "control")
+    anywhere = [f"--{api}-api-address=127.0.0.1:0" for api in apis]
 
     result = CliRunner().invoke(
         main, ["up", "--data-dir", "data", "--isolation", "process", *anywhere]

@@ -51,12 +51,13 @@ def test_the_ports_that_a_cluster_has_kept_are_not_given_to_another_server(
     assert sorted(free_ports(2)) == [few[6], few[7]]
 
 
-@pytest.mark.parametrize("few", [14], indirect=True)
+@pytest.mark.parametrize("few", [18], indirect=True)
 def test_gateways_behind_a_balancer_and_what_is_in_front_share_no_port(few: range) -> None:
-    serverappio, fleet, control = (f"127.0.0.1:{port}" for port in few[:3])
-    claim_addresses([serverappio, fleet, control])
+    http, serverappio, fleet, control = (f"127.0.0.1:{port}" for port in few[:4])
+    claim_addresses([http, serverappio, fleet, control])
     public = GatewaySettings(
         nats=(),
+        http_api_address=http,
         serverappio_api_address=serverappio,
         fleet_api_address=fleet,
         control_api_address=control,
@@ -67,6 +68,7 @@ def test_gateways_behind_a_balancer_and_what_is_in_front_share_no_port(few: rang
     listening = [
         *(api.listen for api in behind.balanced),
         *(api.log_relay for api in behind.balanced if api.log_relay),
+        *(one.http_api_address for one in behind.gateways),
         *(one.serverappio_api_address for one in behind.gateways),
         *(one.fleet_api_address for one in behind.gateways),
         *(one.control_api_address for one in behind.gateways),

@@ -9,6 +9,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.states import MAX_HEARTBEAT_INTERVAL, MIN_HEARTBEAT_INTERVAL
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.messages import (
@@ -19,7 +20,8 @@ from flower_nats.wire.messages import (
     expires_at,
     malformed,
 )
-from flower_nats_gateway.calls.call import Call, Drain, Endpoint
+from flower_nats_gateway.api.service import Endpoint
+from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.cluster.usage import Usage
 from flower_nats_gateway.delivery.objects import ObjectService
@@ -27,39 +29,28 @@ from flower_nats_gateway.delivery.push_sessions import PushSessions
 
 log = get_logger(__name__)
 
-HOLD = 50.0
-"""Seconds for which an empty PullMessages is held: below the 60 s that balancers allow a quiet call.
-gRPC SuperNodes set no limit of their own."""
-
-# flwr 1.33 `common/constant.py`, HEARTBEAT_MIN_INTERVAL and HEARTBEAT_MAX_INTERVAL, in seconds.
-_SHORTEST_HEARTBEAT = 10.0
-_LONGEST_HEARTBEAT = 1800.0
-
 
 class FleetService:
     """Serves SuperNodes."""
 
     def __init__(
         self,
+        *,
         mailbox: Mailbox,
-        arrivals: PushSessions,
+        push_sessions: PushSessions,
         objects: ObjectService,
-        identities: Directory,
+        directory: Directory,
         wakes: Wakes,
         usage: Usage,
         drain: Drain,
     ) -> None:
         self._mailbox = mailbox
-        self._arrivals = arrivals
+        self._push_sessions = push_sessions
         self._objects = objects
-        self._identities = identities
+        self._directory = directory
         self._wakes = wakes
         self._usage = usage
         self._drain = drain
-        wakes.listen("fn.wake.node.", self._on_wake)
-
-    def _on_wake(self, subject: str, _payload: bytes) -> None:
-        self._mailbox.forget_node(int(subject.rpartition(".")[2]))
 
     def endpoints(self) -> dict[str, Endpoint]:
         """Return what this service serves, by method name."""
@@ -76,14 +67,14 @@ class FleetService:
         """Note that the node is alive. It is known: authentication has looked."""
         request = call.parse(fleet.SendNodeHeartbeatRequest)
         interval = request.heartbeat_interval
-        if not _SHORTEST_HEARTBEAT <= interval <= _LONGEST_HEARTBEAT:
+        if not MIN_HEARTBEAT_INTERVAL <= interval <= MAX_HEARTBEAT_INTERVAL:
             raise ApiError(ErrorCode.INVALID_HEARTBEAT_INTERVAL, f"{interval} s")
         self._usage.beat(_node(caller), interval)
         return fleet.SendNodeHeartbeatResponse(success=True).SerializeToString()
 
     async def pull_messages(self, call: Call, caller: Caller) -> bytes:
         """Return the node's next instruction, holding the call until there is one."""
-        instruction = await self._await_instruction(caller)
+        instruction = await self._await_instruction(call, caller)
         response = fleet.PullMessagesResponse()
         if instruction is None:
             return response.SerializeToString()
@@ -94,9 +85,9 @@ class FleetService:
         self._usage.traffic(instruction.key.run_id, sent=len(body), received=call.size)
         return body
 
-    async def _await_instruction(self, caller: Caller) -> Instruction | None:
+    async def _await_instruction(self, call: Call, caller: Caller) -> Instruction | None:
         node_id = _node(caller)
-        deadline = time.monotonic() + HOLD
+        deadline = time.monotonic() + call.wire.longest_hold
         with self._wakes.on(subjects.wake_node(node_id), subjects.event_node(node_id)) as wait:
             while True:
                 wait.take()
@@ -106,7 +97,7 @@ class FleetService:
                     return found
                 if not await wait.wait(left):
                     return None
-                node = await self._identities.node(caller.public_key or b"")
+                node = await self._directory.node(caller.public_key or b"")
                 if node is None or node.has_left:
                     # It was unregistered while it waited: this makes its process end.
                     raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {node_id} is unregistered")
@@ -121,7 +112,7 @@ class FleetService:
         metadata = message.metadata
         if metadata.src_node_id != caller.node_id:
             raise malformed(f"`src_node_id` must be {caller.node_id}, the node that sends")
-        await self._identities.require_running(metadata.run_id)
+        await self._directory.require_running(metadata.run_id)
         response = fleet.PushMessagesResponse(results={metadata.message_id: 0})
         refusal = await self._refusal(metadata)
         if refusal:
@@ -129,8 +120,8 @@ class FleetService:
             log.info("reply_refused", **_facts(metadata), reason=refusal)
             return response.SerializeToString()
         outgoing = Outgoing(message.SerializeToString(), tree)
-        arrival = await self._arrivals.open(metadata.run_id, [outgoing])
-        response.session_id = arrival.session_id
+        view = await self._push_sessions.open(metadata.run_id, [outgoing])
+        response.session_id = view.session_id
         response.objects_to_push.extend(outgoing.object_ids)
         body = response.SerializeToString()
         runtime = sum(request.clientapp_runtime_list[:1])
@@ -150,7 +141,7 @@ class FleetService:
     async def pull_object(self, call: Call, _caller: Caller) -> bytes:
         """Return an object of a running run."""
         request = call.parse(common.PullObjectRequest)
-        await self._identities.require_running(request.run_id, ErrorCode.INSTRUCTION_WITHDRAWN)
+        await self._directory.require_running(request.run_id, ErrorCode.INSTRUCTION_WITHDRAWN)
         body = await self._objects.pull(request.run_id, request.object_id, broadcast=True)
         self._usage.traffic(request.run_id, sent=len(body))
         return body
@@ -158,7 +149,7 @@ class FleetService:
     async def push_object(self, call: Call, caller: Caller) -> bytes:
         """Store an object of a reply."""
         request = call.parse(common.PushObjectRequest)
-        await self._identities.require_running(request.run_id)
+        await self._directory.require_running(request.run_id)
         stored = await self._store(request, caller)
         if stored:
             self._usage.traffic(request.run_id, received=len(request.object_content))
@@ -184,7 +175,7 @@ class FleetService:
         """
         request = call.parse(common.ConfirmMessageReceivedRequest)
         check_message_id(request.message_object_id)
-        if not await self._identities.why_not_running(request.run_id):
+        if not await self._directory.why_not_running(request.run_id):
             await self._mailbox.take(
                 request.run_id, _node(caller), request.message_object_id, caller.signed_at
             )

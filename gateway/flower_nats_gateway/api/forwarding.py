@@ -12,28 +12,37 @@ from flower_nats_gateway.runlog.pending import PendingLines
 
 log = get_logger(__name__)
 
-_KEPT = {"PushTaskOutput": ASKED_FOR}
-"""Calls that stock ServerApps try once, with the seconds for which each is tried on here: if it is
-lost, a finished training shows as failed a minute later. Once it is here it is stored, whatever
-becomes of its caller's connection meanwhile; its caller sets no limit."""
+# By which stock clients say what they are (flwr 1.42 `supercore/constant.py`).
+_CLIENT_VERSION = "flwr-package-version"
+_CLIENT_NAME = "flwr-component-name"
 
 
 class Forwarder:
-    """Serves an RPC by having a superlink serve it."""
+    """Serves an RPC by having a superlink serve it.
 
-    def __init__(self, rpc: RpcClient, unstored: PendingLines, gateway: str) -> None:
+    What stock tries once (`Method.tried_once`) is stored once it is here, whatever becomes of its
+    caller's connection meanwhile. If the output of a task were lost, a finished training would show
+    as failed a minute later.
+    """
+
+    def __init__(self, rpc: RpcClient, pending_lines: PendingLines, gateway: str) -> None:
         self._rpc = rpc
-        self._unstored = unstored
+        self._pending_lines = pending_lines
         self._gateway = gateway
         self._kept: set[asyncio.Task[bytes]] = set()
 
     async def __call__(self, call: Call, caller: Caller) -> bytes:
         """Forward one call."""
-        caller = replace(caller, request_id=call.request_id, gateway=self._gateway)
-        patience = _KEPT.get(call.method.name)
-        if patience is None:
+        caller = replace(
+            caller,
+            request_id=call.request_id,
+            gateway=self._gateway,
+            client_version=call.text(_CLIENT_VERSION),
+            client_name=call.text(_CLIENT_NAME),
+        )
+        if not call.method.tried_once:
             return await self._ask(call, caller, PATIENCE)
-        task = asyncio.create_task(self._end(call, caller, patience), name=call.method.name)
+        task = asyncio.create_task(self._end(call, caller), name=call.method.name)
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
         try:
@@ -42,10 +51,15 @@ class Forwarder:
             task.add_done_callback(_tell)
             raise
 
-    async def _end(self, call: Call, caller: Caller, patience: float) -> bytes:
+    async def settle(self, timeout: float) -> None:
+        """Finish what is carried through although its caller is gone, for at most `timeout` seconds."""
+        if self._kept:
+            await asyncio.wait(self._kept, timeout=timeout)
+
+    async def _end(self, call: Call, caller: Caller) -> bytes:
         if caller.run_id is not None:
-            await self._unstored.until_no_more(caller.run_id)
-        return await self._ask(call, caller, patience)
+            await self._pending_lines.until_no_more(caller.run_id)
+        return await self._ask(call, caller, ASKED_FOR)
 
     async def _ask(self, call: Call, caller: Caller, patience: float) -> bytes:
         service, name = call.method.api, call.method.name

@@ -1,4 +1,4 @@
-"""The ServerAppIo API's mailbox, object and log work: what ServerApp processes call all the time."""
+"""The Runtime API's mailbox, object and log work: what ServerApp processes call all the time."""
 
 import asyncio
 import time
@@ -23,7 +23,8 @@ from flower_nats.wire.messages import (
     malformed,
 )
 from flower_nats_gateway.api.forwarding import Forwarder
-from flower_nats_gateway.calls.call import Call, Drain, Endpoint
+from flower_nats_gateway.api.service import Endpoint
+from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.delivery.acknowledgements import Acknowledgements
 from flower_nats_gateway.delivery.objects import NOT_FOUND, ObjectService
@@ -40,7 +41,7 @@ SETTLE = 2.0
 after an answer that is not complete, so answering sooner would cost it more than it wins."""
 
 TASKS_HOLD = 20.0
-"""Seconds for which PullPendingTasks waits for a task."""
+"""Seconds for which a SuperExec waits for a task."""
 
 _SERVER_APP = "flwr-serverapp"
 
@@ -53,24 +54,25 @@ class RuntimeService:
 
     def __init__(
         self,
+        *,
         mailbox: Mailbox,
-        arrivals: PushSessions,
+        push_sessions: PushSessions,
         objects: ObjectService,
         error_replies: ErrorReplies,
-        log_lines: LogIntake,
-        identities: Directory,
+        log_intake: LogIntake,
+        directory: Directory,
         wakes: Wakes,
         rpc: RpcClient,
         forward: Forwarder,
         drain: Drain,
     ) -> None:
         self._mailbox = mailbox
-        self._arrivals = arrivals
+        self._push_sessions = push_sessions
         self._objects = objects
         self._error_replies = error_replies
-        self._confirmations = Acknowledgements(mailbox)
-        self._log_lines = log_lines
-        self._identities = identities
+        self._acknowledgements = Acknowledgements(mailbox)
+        self._log_intake = log_intake
+        self._directory = directory
         self._wakes = wakes
         self._rpc = rpc
         self._forward = forward
@@ -79,7 +81,8 @@ class RuntimeService:
     def endpoints(self) -> dict[str, Endpoint]:
         """Return what this service serves, by method name."""
         return {
-            "PullPendingTasks": self.pull_pending_tasks,
+            "PullPendingTasks": self.await_task,
+            "AcquireTask": self.await_task,
             "PushLogs": self.push_logs,
             "PushMessages": self.push_messages,
             "PullMessages": self.pull_messages,
@@ -90,17 +93,17 @@ class RuntimeService:
 
     async def settle(self, timeout: float) -> None:
         """Finish what goes on after an answer was given, for at most `timeout` seconds."""
-        await self._confirmations.settle(timeout)
+        await self._acknowledgements.settle(timeout)
 
-    async def pull_pending_tasks(self, call: Call, caller: Caller) -> bytes:
-        """Return the pending tasks, holding the call until there is one."""
+    async def await_task(self, call: Call, caller: Caller) -> bytes:
+        """Return the pending tasks, or the one acquired; the call is held until there is one."""
         deadline = time.monotonic() + TASKS_HOLD
         with self._wakes.on(subjects.WAKE_TASKS) as wait:
             while True:
                 wait.take()
                 body = await self._forward(call, caller)
                 left = deadline - time.monotonic()
-                # No tasks serialize to nothing.
+                # No task serializes to nothing.
                 if body or self._drain.begun or left <= 0 or not await wait.wait(left):
                     return body
 
@@ -109,7 +112,7 @@ class RuntimeService:
         request = call.parse(runtime.PushLogsRequest)
         text = "".join(request.logs)
         if text and caller.run_id is not None:
-            await self._log_lines.append(call, caller, text)
+            await self._log_intake.append(call, caller, text)
         return runtime.PushLogsResponse().SerializeToString()
 
     async def push_messages(self, call: Call, caller: Caller) -> bytes:
@@ -127,9 +130,9 @@ class RuntimeService:
             if not is_known:
                 log.warning("instruction_refused", run_id=run_id, node_id=metadata.dst_node_id)
         if accepted:
-            arrival = await self._arrivals.open(run_id, accepted)
-            response.session_id = arrival.session_id
-            response.objects_to_push.extend(arrival.object_ids)
+            view = await self._push_sessions.open(run_id, accepted)
+            response.session_id = view.session_id
+            response.objects_to_push.extend(view.object_ids)
         return response.SerializeToString()
 
     async def _known_nodes(self, run_id: int, node_ids: list[int]) -> set[int]:
@@ -189,7 +192,7 @@ class RuntimeService:
             if isinstance(key, ReplyKey):
                 if key.instruction_id in wanted:
                     found[key.instruction_id] = key
-            elif await self._identities.task(caller.token or "") is None:
+            elif await self._directory.task(caller.token or "") is None:
                 # The run has ended under the ServerApp: this tells its process to end, too.
                 raise ApiError(ErrorCode.AUTHENTICATION_FAILED, f"run {run_id} has ended")
         if lost:
@@ -210,7 +213,7 @@ class RuntimeService:
         if unknown:
             unknown = await self._unknown(run_id, unknown, flight)
         if unknown:
-            await self._identities.require_task(caller.token or "")
+            await self._directory.require_task(caller.token or "")
             found.update(dict.fromkeys(unknown))
 
     async def _unknown(self, run_id: int, unknown: set[str], flight: InFlight) -> set[str]:
@@ -230,7 +233,7 @@ class RuntimeService:
         _check_node(request.node)
         stored = await self._objects.push(request, broadcast=True)
         if not stored:
-            await self._identities.require_task(caller.token or "")
+            await self._directory.require_task(caller.token or "")
         return common.PushObjectResponse(stored=stored).SerializeToString()
 
     async def pull_object(self, call: Call, caller: Caller) -> bytes:
@@ -239,7 +242,7 @@ class RuntimeService:
         _check_node(request.node)
         body = await self._objects.pull(_serverapp_run(caller), request.object_id, broadcast=False)
         if body == NOT_FOUND:
-            await self._identities.require_task(caller.token or "")
+            await self._directory.require_task(caller.token or "")
         return body
 
     async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
@@ -247,7 +250,7 @@ class RuntimeService:
         request = call.parse(common.ConfirmMessageReceivedRequest)
         run_id = _serverapp_run(caller)
         check_message_id(request.message_object_id)
-        self._confirmations.add(run_id, request.message_object_id)
+        self._acknowledgements.add(run_id, request.message_object_id)
         return common.ConfirmMessageReceivedResponse().SerializeToString()
 
 

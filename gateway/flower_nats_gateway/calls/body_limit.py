@@ -23,7 +23,7 @@ what is slow to arrive or to leave takes little memory at a time."""
 
 
 class Place:
-    """One call's place in the turnstile, which it holds from the start."""
+    """One call's place in the queue, which it holds from the start."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places

@@ -1,17 +1,17 @@
 """One RPC as the gateway sees it, whatever transport it came over."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TypeVar, cast
 
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
-from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire.methods import Method
 from flower_nats.wire.request_id import REQUEST_ID, is_request_id, new_request_id
+from flower_nats_gateway.calls.wire import Wire
 
 _M = TypeVar("_M", bound=ProtoMessage)
 
@@ -26,10 +26,21 @@ _LARGE = 64 * 1024
 class Call:
     """A request, before anybody has looked at it; at first without its body."""
 
-    def __init__(self, method: Method, metadata: Mapping[str, str | bytes], peer: str) -> None:
+    def __init__(
+        self,
+        method: Method,
+        metadata: Mapping[str, str | bytes],
+        peer: str,
+        wire: Wire,
+        signed_path: str,
+    ) -> None:
         self.method = method
         self.peer = peer
         """The other end of the connection it came over: a client, or a balancer."""
+        self.wire = wire
+        """What the wire that it came over is like."""
+        self.signed_path = signed_path
+        """The name of the method that a SuperExec signs."""
         self.size = 0
         """Bytes of the request message as it came."""
         self._body: bytes | None = None
@@ -37,8 +48,16 @@ class Call:
         self._parsed: ProtoMessage | None = None
         self.balanced = is_request_id(self.text(REQUEST_ID))
         """Whether it came by a balancer that, while nothing was answered, makes it again."""
-        self.direct = not self.balanced and _PASSED_ON.isdisjoint(metadata)
-        """Whether `peer` is the client: no balancer that speaks HTTP has passed it on."""
+
+    @property
+    def client_connection(self) -> str | None:
+        """The client's own connection, as long as it lasts; None where that is not known.
+
+        It is not known behind a balancer that speaks HTTP, and from clients that open connections
+        anew as they please.
+        """
+        is_direct = not self.balanced and _PASSED_ON.isdisjoint(self._metadata)
+        return self.peer if is_direct and self.wire.keeps_connection else None
 
     @cached_property
     def request_id(self) -> str:
@@ -81,10 +100,6 @@ class Call:
             if self.size > _LARGE:
                 self._body = None
         return cast(_M, self._parsed)
-
-
-Endpoint = Callable[[Call, Caller], Awaitable[bytes]]
-"""Serves one unary RPC of an authenticated caller; gives the serialized response."""
 
 
 class Drain:

@@ -6,7 +6,6 @@ short time in case the hint was lost.
 
 from dataclasses import dataclass
 
-from flower_nats.broker.hints import Wakes
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import Status
@@ -50,15 +49,12 @@ class RunState:
 class Directory:
     """Who is behind a key or a token, and how a run stands."""
 
-    def __init__(self, rpc: RpcClient, wakes: Wakes, *, supernode_auth: bool) -> None:
+    def __init__(self, rpc: RpcClient, *, supernode_auth: bool) -> None:
         self._rpc = rpc
         self._supernode_auth = supernode_auth
         self._nodes: ExpiringCache[bytes, Node] = ExpiringCache(self._ask_node, _NODE_SECONDS)
         self._tasks: ExpiringCache[str, Task] = ExpiringCache(self._ask_task, _TASK_SECONDS)
         self._runs: ExpiringCache[int, RunState] = ExpiringCache(self._ask_run, _RUN_SECONDS)
-        wakes.listen("fn.event.node.", self._on_node_event)
-        wakes.listen("fn.event.run.", self._on_run_event)
-        wakes.on_loss(self._on_loss)
 
     async def node(self, public_key: bytes) -> Node | None:
         """Return the node with this key, None if it has no place here.
@@ -129,16 +125,17 @@ class Directory:
             return None
         return RunState(answer["status"], answer["sub_status"])
 
-    def _on_node_event(self, subject: str, _payload: bytes) -> None:
-        node_id = int(subject.rpartition(".")[2])
+    def forget_node(self, node_id: int) -> None:
+        """Ask anew about a node: it was registered or unregistered."""
         self._nodes.drop(lambda _key, node: node.node_id == node_id)
 
-    def _on_run_event(self, subject: str, _payload: bytes) -> None:
-        run_id = int(subject.rpartition(".")[2])
+    def forget_run(self, run_id: int) -> None:
+        """Ask anew about a run and its tasks: their status has changed."""
         self._runs.drop(lambda key, _state: key == run_id)
         self._tasks.drop(lambda _token, task: task.run_id == run_id)
 
-    def _on_loss(self) -> None:
+    def doubt_all(self) -> None:
+        """Ask anew about everything: hints may have been missed."""
         self._nodes.doubt()
         self._tasks.doubt()
         self._runs.doubt()

@@ -27,9 +27,7 @@ class ExpiringCache(Generic[_K, _V]):
         self._ask = ask
         self._seconds = seconds
         self._known: OrderedDict[_K, tuple[float, _V]] = OrderedDict()
-        self._asking: dict[_K, asyncio.Task[_V | None]] = {}
-        self._changes: list[Callable[[_K, _V], bool]] = []
-        """What has changed while answers were on their way."""
+        self._asking: dict[_K, _Question[_K, _V]] = {}
 
     async def get(self, key: _K) -> _V | None:
         """Return the answer, None if there is none.
@@ -54,7 +52,8 @@ class ExpiringCache(Generic[_K, _V]):
     async def fresh(self, key: _K) -> _V | None:
         """Return the answer of now, None if there is none. Raises `Unavailable`: the old one stays."""
         # What is asked already may bring the answer of before.
-        self._note(lambda known, _: known == key)
+        if key in self._asking:
+            self._asking[key].changes.append(_whatever)
         return await asyncio.shield(self._learning(key))
 
     def drop(self, matches: Callable[[_K, _V], bool]) -> None:
@@ -65,30 +64,29 @@ class ExpiringCache(Generic[_K, _V]):
 
     def doubt(self) -> None:
         """Ask for every answer anew: some may have changed, and nobody has said so."""
-        self._note(lambda _key, _value: True)
+        self._note(_whatever)
         now = time.monotonic()
         for key, (until, value) in self._known.items():
             self._known[key] = (min(until, now), value)
 
     def _note(self, change: Callable[[_K, _V], bool]) -> None:
-        if self._asking:
-            self._changes.append(change)
+        for question in self._asking.values():
+            question.changes.append(change)
 
     def _learning(self, key: _K) -> asyncio.Task[_V | None]:
-        task = self._asking.get(key)
-        if task is None:
-            task = asyncio.create_task(self._learn(key), name=f"learn {type(key).__name__}")
+        question = self._asking.get(key)
+        if question is None:
+            question = self._asking[key] = _Question()
+            task = asyncio.create_task(self._learn(key, question), name="learn")
             task.add_done_callback(_look_at)
-            self._asking[key] = task
-        return task
+            question.task = task
+        return question.task
 
-    async def _learn(self, key: _K) -> _V | None:
+    async def _learn(self, key: _K, question: "_Question[_K, _V]") -> _V | None:
         try:
-            value = await self._ask_until_it_stays(key)
+            value = await self._ask_until_it_stays(key, question)
         finally:
             del self._asking[key]
-            if not self._asking:
-                self._changes.clear()
         if value is None:
             self._known.pop(key, None)
             return None
@@ -98,12 +96,25 @@ class ExpiringCache(Generic[_K, _V]):
             self._known.popitem(last=False)
         return value
 
-    async def _ask_until_it_stays(self, key: _K) -> _V | None:
+    async def _ask_until_it_stays(self, key: _K, question: "_Question[_K, _V]") -> _V | None:
         while True:
-            before = len(self._changes)
+            question.changes.clear()
             value = await self._ask(key)
-            if value is None or not any(change(key, value) for change in self._changes[before:]):
+            if value is None or not any(change(key, value) for change in question.changes):
                 return value
+
+
+class _Question(Generic[_K, _V]):
+    """A question that is under way."""
+
+    def __init__(self) -> None:
+        self.changes: list[Callable[[_K, _V], bool]] = []
+        """What has changed since it was asked: an answer that matches one may be from before."""
+        self.task: asyncio.Task[_V | None]
+
+
+def _whatever(_key: object, _value: object) -> bool:
+    return True
 
 
 def _look_at(task: asyncio.Task[object]) -> None:

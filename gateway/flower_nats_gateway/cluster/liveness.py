@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection, NobodyListens
-from flower_nats.broker.hints import Wakes
+from flower_nats.broker.members import FAREWELL
 from flower_nats.model.errors import Unavailable
 
 _PULSE = 0.3
@@ -28,21 +28,17 @@ _GONE_AFTER = 9.0
 _CONNECTED_AGAIN = 4.0
 """Seconds after which a gateway that had lost its NATS server has found another one."""
 
-_FAREWELL = b"farewell"
-
 
 class GatewayLiveness:
     """The other gateways."""
 
-    def __init__(self, connection: Connection, wakes: Wakes, gateway: str) -> None:
+    def __init__(self, connection: Connection, gateway: str) -> None:
         self._connection = connection
         self._gateway = gateway
         self._heard: dict[str, float] = {}
         self._all_heard_since = time.monotonic()
         """When this gateway began to hear all that there is to hear."""
         self._tasks: list[asyncio.Task[None]] = []
-        wakes.listen(subjects.EVENT_GATEWAY, self._on_hint)
-        wakes.on_loss(self._on_loss)
 
     async def start(self) -> None:
         """Begin to give signs of life."""
@@ -56,7 +52,7 @@ class GatewayLiveness:
         """Say that this gateway has nothing in hand any more."""
         for task in self._tasks:
             task.cancel()
-        await self._connection.hint(subjects.event_gateway(self._gateway), _FAREWELL)
+        await self._connection.hint(subjects.event_gateway(self._gateway), FAREWELL)
 
     def silent(self) -> dict[str, float]:
         """Return the gateways that have fallen silent a moment ago, and when each was heard last."""
@@ -91,14 +87,16 @@ class GatewayLiveness:
             pass
         return False
 
-    def _on_loss(self) -> None:
+    def note_loss(self) -> None:
+        """Note that signs of life may have been missed."""
         self._all_heard_since = time.monotonic()
 
-    def _on_hint(self, subject: str, payload: bytes) -> None:
-        gateway, now = subject.removeprefix(subjects.EVENT_GATEWAY), time.monotonic()
+    def note(self, gateway: str, sign: bytes) -> None:
+        """Note a sign of life of a gateway."""
+        now = time.monotonic()
         self._heard = {name: at for name, at in self._heard.items() if now - at < _GONE_AFTER}
         self._heard.pop(gateway, None)
-        if gateway != self._gateway and payload != _FAREWELL:
+        if gateway != self._gateway and sign != FAREWELL:
             self._heard[gateway] = now
 
 

@@ -58,16 +58,15 @@ class ObjectService:
     """PullObject and PushObject of both APIs."""
 
     def __init__(
-        self, objects: Objects, arrivals: PushSessions, wakes: Wakes, drain: Drain
+        self, objects: Objects, push_sessions: PushSessions, wakes: Wakes, drain: Drain
     ) -> None:
         self._objects = objects
-        self._arrivals = arrivals
+        self._push_sessions = push_sessions
         self._wakes = wakes
         self._drain = drain
         self._cache = ObjectCache(CACHE_BYTES)
         self._reads = asyncio.Semaphore(READS)
         self._reading: dict[tuple[int, str], asyncio.Future[bytes | None]] = {}
-        wakes.listen("fn.event.run.", self._on_run_event)
 
     async def push(self, request: common.PushObjectRequest, *, broadcast: bool) -> bool:
         """Store an object of a push session; return False if the session does not want it.
@@ -76,11 +75,14 @@ class ObjectService:
         `Unavailable`: the caller tries again, and an object that is held already is accepted again.
         """
         run_id, object_id = request.run_id, request.object_id
-        arrival = await self._arrivals.find(run_id, request.session_id)
-        if arrival is None:
+        if request.session_id:
+            view = await self._push_sessions.find(run_id, request.session_id)
+        else:
+            view = await self._push_sessions.waiting_for(run_id, object_id)
+        if view is None:
             # A late second try: the first may have completed the session.
             return len(object_id) == 64 and await self._objects.exists(run_id, object_id)
-        if not arrival.wants(object_id):
+        if not view.wants(object_id):
             return False
         content = request.object_content
         if len(content) > SMALL:
@@ -90,7 +92,7 @@ class ObjectService:
         await self._objects.store(run_id, object_id, content)
         if broadcast or len(content) <= SMALL:
             self._cache.put((run_id, object_id), _found(content))
-        await self._arrivals.arrived(arrival, object_id)
+        await self._push_sessions.arrived(view, object_id)
         return True
 
     async def pull(self, run_id: int, object_id: str, *, broadcast: bool) -> bytes:
@@ -110,7 +112,7 @@ class ObjectService:
                 found = await self._read((run_id, object_id), broadcast)
                 if found is not None:
                     return found
-                if not await self._arrivals.announced(run_id, object_id):
+                if not await self._push_sessions.announced(run_id, object_id):
                     return NOT_FOUND
                 left = deadline - time.monotonic()
                 if self._drain.begun or left <= 0 or not await wait.wait(left):
@@ -138,8 +140,9 @@ class ObjectService:
             self._cache.put(key, response)
         return response
 
-    def _on_run_event(self, subject: str, _payload: bytes) -> None:
-        self._cache.drop_run(int(subject.rpartition(".")[2]))
+    def forget_run(self, run_id: int) -> None:
+        """Forget the objects of a run whose status has changed."""
+        self._cache.drop_run(run_id)
 
 
 def _found(content: bytes) -> bytes:

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from flower_nats.broker.hints import Wakes
 from flower_nats.broker.in_flight import InFlight, Session
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects, read_numbers
@@ -31,13 +30,11 @@ _FEW = 32
 class PushSessions:
     """The push sessions that this gateway has a view of."""
 
-    def __init__(self, mailbox: Mailbox, objects: Objects, wakes: Wakes) -> None:
+    def __init__(self, mailbox: Mailbox, objects: Objects) -> None:
         self._mailbox = mailbox
         self._objects = objects
         self._views: OrderedDict[tuple[int, str], PushSession] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
-        wakes.listen("fn.wake.object.", self._on_object)
-        wakes.listen("fn.wake.session.", self._on_session)
 
     async def open(self, run_id: int, outgoing: Sequence[Outgoing]) -> PushSession:
         """Open a push session for messages of one run."""
@@ -58,21 +55,37 @@ class PushSessions:
             self._views.pop((run_id, session_id), None)
             return None
         # Kept before the look, so that no hint is missed in between.
-        arrival = self._keep(PushSession(run_id, session_id, session.outgoing))
-        for object_id in await self._present(session, arrival.object_ids):
-            arrival.note(object_id)
-        return arrival
+        view = self._keep(PushSession(run_id, session_id, session.outgoing))
+        for object_id in await self._present(session, view.object_ids):
+            view.note(object_id)
+        return view
 
-    async def arrived(self, arrival: PushSession, object_id: str) -> None:
+    async def arrived(self, view: PushSession, object_id: str) -> None:
         """Note that an object is stored and put out the messages that are whole with it."""
-        if arrival.waits_for(object_id):
-            arrival.note(object_id)
+        if view.waits_for(object_id):
+            view.note(object_id)
         else:
-            arrival.note_again(object_id)
-        due = arrival.take_due()
-        await self._objects.announce(arrival.run_id, object_id, arrival.session_id, due)
+            view.note_again(object_id)
+        due = view.take_due()
+        await self._objects.announce(view.run_id, object_id, view.session_id, due)
         if due:
-            await self._put_all_out(arrival, due)
+            await self._put_all_out(view, due)
+
+    async def waiting_for(self, run_id: int, object_id: str) -> PushSession | None:
+        """Return a push session of the run that waits for this object, or None.
+
+        Clients of flwr 1.30 to 1.32 do not say which session an object belongs to. An object is stored
+        once per run, so any that waits for it will do.
+        """
+        for (view_run, _), view in self._views.items():
+            if view_run == run_id and view.waits_for(object_id):
+                return view
+        flight = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
+        for session_id in flight.unfinished_sessions:
+            found = await self.find(run_id, session_id)
+            if found is not None and found.waits_for(object_id):
+                return found
+        return None
 
     async def announced(self, run_id: int, object_id: str) -> bool:
         """Return whether some push session of the run still waits for this object."""
@@ -86,37 +99,37 @@ class PushSessions:
                 return True
         return False
 
-    async def _put_all_out(self, arrival: PushSession, due: Sequence[int]) -> None:
+    async def _put_all_out(self, view: PushSession, due: Sequence[int]) -> None:
         try:
-            await asyncio.gather(*(self._put_out(arrival, arrival.messages[one]) for one in due))
+            await asyncio.gather(*(self._put_out(view, view.messages[one]) for one in due))
         except BaseException:
             # All of them again at the next try: what is out already stays out.
-            arrival.put_back(due)
+            view.put_back(due)
             raise
-        if arrival.note_out(due):
-            await self._finish(arrival)
-        elif arrival.brings_instructions:
-            await self._objects.announce_out(arrival.run_id, arrival.session_id, due)
+        if view.note_out(due):
+            await self._finish(view)
+        elif view.brings_instructions:
+            await self._objects.announce_out(view.run_id, view.session_id, due)
 
-    async def _put_out(self, arrival: PushSession, outgoing: Outgoing) -> None:
+    async def _put_out(self, view: PushSession, outgoing: Outgoing) -> None:
         if not outgoing.metadata.reply_to_message_id:
-            await self._mailbox.release(arrival.session_id, outgoing)
+            await self._mailbox.release(view.session_id, outgoing)
             return
-        accepted = await self._mailbox.accept_reply(arrival.run_id, arrival.session_id, outgoing)
+        accepted = await self._mailbox.accept_reply(view.run_id, view.session_id, outgoing)
         if not accepted:
             log.info(
                 "reply_refused",
-                run_id=arrival.run_id,
+                run_id=view.run_id,
                 node_id=outgoing.metadata.src_node_id,
                 instruction_id=outgoing.metadata.reply_to_message_id,
                 reason="the instruction has its reply",
             )
 
-    async def _finish(self, arrival: PushSession) -> None:
-        self._drop(arrival)
-        if arrival.brings_instructions:
-            await self._mailbox.mark_released(arrival.run_id, arrival.session_id)
-            await self._objects.announce_out(arrival.run_id, arrival.session_id, ())
+    async def _finish(self, view: PushSession) -> None:
+        self._drop(view)
+        if view.brings_instructions:
+            await self._mailbox.mark_released(view.run_id, view.session_id)
+            await self._objects.announce_out(view.run_id, view.session_id, ())
 
     async def _present(self, session: Session, wanted: Sequence[str]) -> list[str]:
         """Return which objects of a session have arrived."""
@@ -131,22 +144,22 @@ class PushSessions:
         )
         return [one for one, held in zip(wanted, answers, strict=True) if held]
 
-    def _keep(self, arrival: PushSession) -> PushSession:
-        self._views[(arrival.run_id, arrival.session_id)] = arrival
+    def _keep(self, view: PushSession) -> PushSession:
+        self._views[(view.run_id, view.session_id)] = view
         # Of what another gateway has finished we may not have heard.
         while not (oldest := next(iter(self._views.values()))).is_fresh:
             self._drop(oldest)
         while len(self._views) > _SESSIONS:
             self._views.popitem(last=False)
-        return arrival
+        return view
 
-    def _drop(self, arrival: PushSession) -> None:
-        self._views.pop((arrival.run_id, arrival.session_id), None)
+    def _drop(self, view: PushSession) -> None:
+        self._views.pop((view.run_id, view.session_id), None)
 
-    def _on_object(self, subject: str, payload: bytes) -> None:
-        _, _, _, run, object_id = subject.split(".")
+    def note_object(self, run_id: int, object_id: str, payload: bytes) -> None:
+        """Note the hint of a gateway that has stored an object."""
         session_id, claims = read_numbers(payload)
-        view = self._views.get((int(run), session_id))
+        view = self._views.get((run_id, session_id))
         if view is None:
             return
         view.note_claims(claims)
@@ -158,10 +171,10 @@ class PushSessions:
             # The one reply of this session is in another gateway's hands.
             self._drop(view)
 
-    def _on_session(self, subject: str, payload: bytes) -> None:
-        run = subject.split(".")[3]
+    def note_out(self, run_id: int, payload: bytes) -> None:
+        """Note the hint of a gateway that has put messages of a session out."""
         session_id, numbers = read_numbers(payload)
-        view = self._views.get((int(run), session_id))
+        view = self._views.get((run_id, session_id))
         if view is None:
             return
         if not numbers:

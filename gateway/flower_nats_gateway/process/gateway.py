@@ -12,12 +12,6 @@ from typing import Any
 from grpc_health.v1 import health
 
 from flower_nats.broker.connection import Connection
-from flower_nats.broker.error_replies import ErrorReplies
-from flower_nats.broker.hints import Wakes
-from flower_nats.broker.mailbox import Mailbox
-from flower_nats.broker.objects import Objects
-from flower_nats.broker.rpc import RpcClient
-from flower_nats.broker.runlog import RunLogs
 from flower_nats.broker.streams import STREAMS_LATELY, watch_streams
 from flower_nats.grpc_health import tell
 from flower_nats.health import HealthServer, Heard, Readiness
@@ -26,53 +20,26 @@ from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import GatewaySettings
 from flower_nats.stopping import keep_running, until
-from flower_nats.wire.methods import CONTROL, FLEET, RUNTIME
-from flower_nats_gateway.api.control import ControlStreams
-from flower_nats_gateway.api.fleet import FleetService
-from flower_nats_gateway.api.forwarding import Forwarder
-from flower_nats_gateway.api.runtime import RuntimeService
-from flower_nats_gateway.auth.authentication import (
-    FleetAuthenticator,
-    RuntimeAuthenticator,
-    authenticate_nobody,
-)
-from flower_nats_gateway.auth.signatures import Verifier
-from flower_nats_gateway.calls.call import Drain
-from flower_nats_gateway.cluster.directory import Directory
-from flower_nats_gateway.cluster.liveness import GatewayLiveness
-from flower_nats_gateway.cluster.usage import Usage
-from flower_nats_gateway.delivery.objects import ObjectService
-from flower_nats_gateway.delivery.push_sessions import PushSessions
+from flower_nats_gateway.process import wiring
 from flower_nats_gateway.process.allocator import (
     collect_seldom,
     return_freed_memory_forever,
     set_up_allocator,
 )
-from flower_nats_gateway.runlog.intake import LogIntake
-from flower_nats_gateway.runlog.pending import PendingLines
-from flower_nats_gateway.transports.grpc.edge import Service, ServiceHandler
-from flower_nats_gateway.transports.grpc.hang_up import CallsInHand, hang_up
+from flower_nats_gateway.transports.grpc.edge import ServiceHandler
+from flower_nats_gateway.transports.grpc.hang_up import hang_up
 from flower_nats_gateway.transports.grpc.listener import (
-    LONGEST_MESSAGE,
     Listener,
     allow_many_connections,
     listen,
 )
+from flower_nats_gateway.transports.http.app import HttpApp
+from flower_nats_gateway.transports.http.listener import HttpListener
 
 log = get_logger(__name__)
 
 GRACE = 6.0
 """Seconds that calls in hand have to finish once the gateway drains."""
-
-LONGEST_FLEET_BODY = 256 * 1024 * 1024
-"""Bytes of a request to the Fleet API: stock cuts arrays into objects of 20 MB, other records not."""
-
-LONGEST_CONTROL_BODY = 64 * 1024 * 1024
-"""Bytes of a request to the Control API, of which anybody may make one: the largest holds a FAB, of
-10 MiB at most."""
-
-LONGEST_RUNTIME_BODY = LONGEST_MESSAGE
-"""Bytes of a request to the ServerAppIo API: stock pushes a whole round's object trees at once."""
 
 _LONGEST_HEALTH_BODY = 64 * 1024
 
@@ -87,22 +54,16 @@ _SETTLE_SECONDS = 1.0
 
 
 class Gateway:
-    """All parts of one gateway, wired."""
+    """One gateway, from its start to its end."""
 
     def __init__(self, settings: GatewaySettings, connection: Connection) -> None:
         self.id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        self.drain = Drain()
-        self.wakes = Wakes(connection)
-        self.verifier = Verifier()
-        self.rpc = RpcClient(connection)
-        self.rpc.listen(self.wakes)
-        self.usage = Usage(self.rpc, self.id)
-        self._peers = GatewayLiveness(connection, self.wakes, self.id)
         self._settings = settings
         self._connection = connection
+        self._parts = wiring.wire(settings, connection, self.id)
         self._listeners: list[Listener] = []
-        self._in_hand = CallsInHand()
-        self._serverappio: RuntimeService | None = None
+        self._http: HttpListener | None = None
+        self._listens = False
         self._health = health.aio.HealthServicer()
         self._heard = Heard(_LATELY)
         self._led = Heard(STREAMS_LATELY)
@@ -111,128 +72,94 @@ class Gateway:
                 "broker": lambda: connection.is_connected,
                 "streams": self._led,
                 "superlink": self._heard,
-                "listening": lambda: len(self._listeners) >= 3,
+                "listening": lambda: self._listens,
             }
         )
         self._http_health = HealthServer(self._readiness, self._metrics)
         self._since = time.time()
 
     async def _metrics(self) -> list[Metric]:
-        broker, superlinks = self._connection.retries, self.rpc.retries
+        parts = self._parts
         return [
             gauge(
-                "held_calls", "Calls that wait until there is something to say.", self.wakes.waiting
+                "held_calls",
+                "Calls that wait until there is something to say.",
+                parts.wakes.waiting,
             ),
             gauge(
                 "calls_in_hand",
                 "Calls that are being served, those that wait among them.",
-                self._in_hand.count,
+                parts.in_hand.count,
             ),
             by_label(
                 "retries_total",
                 "Requests that were made again after a passing fault, by whom they were made to.",
                 "to",
-                {"broker": broker, "superlink": superlinks},
+                {"broker": self._connection.retries, "superlink": parts.rpc.retries},
             ),
+            *parts.outcomes.metrics(),
         ]
-
-    def services(self) -> tuple[Service, Service, Service]:
-        """Return the three APIs: Fleet, ServerAppIo, Control."""
-        mailbox, objects = Mailbox(self._connection), Objects(self._connection)
-        logs = RunLogs(self._connection)
-        auth = self._settings.enable_supernode_auth
-        identities = Directory(self.rpc, self.wakes, supernode_auth=auth)
-        arrivals = PushSessions(mailbox, objects, self.wakes)
-        object_service = ObjectService(objects, arrivals, self.wakes, self.drain)
-        unstored = PendingLines(self._connection, self.wakes, self._peers, self.drain)
-        forward = Forwarder(self.rpc, unstored, self.id)
-        fleet = FleetService(
-            mailbox, arrivals, object_service, identities, self.wakes, self.usage, self.drain
-        )
-        serverappio = self._serverappio = RuntimeService(
-            mailbox,
-            arrivals,
-            object_service,
-            ErrorReplies(mailbox, objects),
-            LogIntake(logs, unstored, self.wakes, self.id),
-            identities,
-            self.wakes,
-            self.rpc,
-            forward,
-            self.drain,
-        )
-        streams = ControlStreams(logs, unstored, identities, self.wakes, self.rpc, self.drain)
-        secret = self._settings.superexec_auth_secret
-        return (
-            Service(
-                FLEET,
-                FleetAuthenticator(identities, self.verifier, supernode_auth=auth),
-                fleet.endpoints(),
-                forward,
-                {},
-                self._in_hand,
-                LONGEST_FLEET_BODY,
-            ),
-            Service(
-                RUNTIME,
-                RuntimeAuthenticator(identities, unstored, self.rpc, secret),
-                serverappio.endpoints(),
-                forward,
-                {},
-                self._in_hand,
-                LONGEST_RUNTIME_BODY,
-            ),
-            Service(
-                CONTROL,
-                authenticate_nobody(),
-                {},
-                forward,
-                streams.endpoints(),
-                self._in_hand,
-                LONGEST_CONTROL_BODY,
-            ),
-        )
 
     async def start(self) -> None:
         """Listen on all addresses. Raises `CannotListen`."""
-        settings = self._settings
+        settings, parts = self._settings, self._parts
         await self._tell_health()
         if settings.http_health_address:
             await self._http_health.start(settings.http_health_address)
-        await self.wakes.start()
-        await self._peers.start()
-        await self.verifier.start()
-        fleet, serverappio, control = self.services()
+        await parts.wakes.start()
+        await parts.liveness.start()
+        await parts.verifier.start()
         for address, service, tls in (
-            (settings.serverappio_api_address, serverappio, settings.appio_tls),
-            (settings.fleet_api_address, fleet, settings.tls),
-            (settings.control_api_address, control, settings.tls),
+            (settings.serverappio_api_address, parts.runtime, settings.appio_tls),
+            (settings.fleet_api_address, parts.fleet, settings.tls),
+            (settings.control_api_address, parts.control, settings.tls),
         ):
-            listener = await listen(
-                address,
-                [ServiceHandler(service)],
-                self._health,
-                tls,
-                longest_body=service.longest_body,
-            )
-            self._listeners.append(listener)
+            if address:
+                handlers = [ServiceHandler(service)]
+                listener = await listen(
+                    address, handlers, self._health, tls, longest_body=service.longest_body
+                )
+                self._listeners.append(listener)
         if settings.health_server_address:
             # Never TLS, as stock's.
             address = settings.health_server_address
             listener = await listen(address, [], self._health, longest_body=_LONGEST_HEALTH_BODY)
             self._listeners.append(listener)
+        if settings.http_api_address:
+            await self._start_http(settings.http_api_address)
+        self._listens = True
         log.info(
             "gateway_ready",
             gateway=self.id,
+            http=settings.http_api_address,
             fleet=settings.fleet_api_address,
             control=settings.control_api_address,
             serverappio=settings.serverappio_api_address,
         )
 
+    async def _start_http(self, address: str) -> None:
+        parts = self._parts
+        # For gRPC that comes to the HTTP port. Each such connection has one of its own here, by which it
+        # is told from others.
+        listener = await listen(
+            "127.0.0.1:0",
+            [ServiceHandler(service) for service in parts.services],
+            self._health,
+            longest_body=wiring.LONGEST_FLEET_BODY,
+        )
+        self._listeners.append(listener)
+        app = HttpApp(
+            parts.services,
+            is_ready=lambda: not self._readiness.lacks,
+            is_leaving=lambda: parts.drain.begun,
+        )
+        self._http = HttpListener(app, listener.port, self._settings.tls)
+        self._http.start(address)
+
     def side_tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return what goes on beside the calls."""
         return {
-            "usage": self.usage.send_forever(),
+            "usage": self._parts.usage.send_forever(),
             "announce": self._announce_forever(),
             "streams": watch_streams(self._connection, self._led.note),
             "health": self._tell_health_forever(),
@@ -244,7 +171,7 @@ class Gateway:
         """Let superlinks know that this gateway is there, until cancelled."""
         while True:
             try:
-                await self.rpc.ask("Announce", kind="gateway", id=self.id, since=self._since)
+                await self._parts.rpc.ask("Announce", kind="gateway", id=self.id, since=self._since)
                 self._heard.note()
             except Unavailable as exc:
                 log.warning("announce_delayed", reason=exc.detail)
@@ -252,29 +179,38 @@ class Gateway:
 
     async def stop(self) -> None:
         """Drain: unready first, end held calls, finish what is in hand, leave."""
+        parts = self._parts
         log.info("gateway_draining", gateway=self.id)
         self._readiness.leave()
         await self._tell_health()
         await asyncio.sleep(self._settings.drain_delay)
-        self.drain.begin()
-        self.wakes.disturb_all()
-        grace = max(1.0, GRACE - self._settings.drain_delay)
-        await hang_up({one.port for one in self._listeners}, self._in_hand, grace)
-        await asyncio.gather(*(one.server.stop(None) for one in self._listeners))
-        if self._serverappio is not None:
-            await self._serverappio.settle(_SETTLE_SECONDS)
+        parts.drain.begin()
+        parts.wakes.disturb_all()
+        await self._hang_up(max(1.0, GRACE - self._settings.drain_delay))
+        await asyncio.gather(
+            parts.forward.settle(_SETTLE_SECONDS), parts.runtime_api.settle(_SETTLE_SECONDS)
+        )
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE_SECONDS):
-                await self.usage.send()
+                await parts.usage.send()
         await self._leave()
-        await self.verifier.close()
+        await parts.verifier.close()
         await self._http_health.stop()
         log.info("gateway_stopped", gateway=self.id)
 
+    async def _hang_up(self, within: float) -> None:
+        """Take no more calls, and finish those in hand."""
+        ports = {one.port for one in self._listeners}
+        leaving = [hang_up(ports, self._parts.in_hand, within)]
+        if self._http is not None:
+            leaving.append(self._http.stop(within))
+        await asyncio.gather(*leaving)
+        await asyncio.gather(*(one.server.stop(None) for one in self._listeners))
+
     async def _leave(self) -> None:
-        await self._peers.leave()
+        await self._parts.liveness.leave()
         try:
-            await self.rpc.ask("Leave", patience=_LEAVE_SECONDS, kind="gateway", id=self.id)
+            await self._parts.rpc.ask("Leave", patience=_LEAVE_SECONDS, kind="gateway", id=self.id)
         except Unavailable as exc:
             log.warning("gateway_left_unsaid", reason=exc.detail)
 

@@ -25,7 +25,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flower_nats.broker.connection import Record
-from flower_nats.broker.hints import Wakes
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.model.caller import Caller
 from flower_nats_gateway.calls.call import Call
@@ -40,10 +39,9 @@ _RUNS = 10_000
 class Answered:
     """Up to which position of each run's log calls have been answered."""
 
-    def __init__(self, wakes: Wakes) -> None:
+    def __init__(self) -> None:
         self._heard: OrderedDict[int, int] = OrderedDict()
         self._given: OrderedDict[int, int] = OrderedDict()
-        wakes.listen("fn.wake.log.", self._on_wake)
 
     def by_anyone(self, run_id: int, position: int) -> bool:
         """Whether some gateway has stored, and so gone on to answer, up to here."""
@@ -57,9 +55,10 @@ class Answered:
         """This gateway answers a call now."""
         _remember(self._given, run_id, position)
 
-    def _on_wake(self, subject: str, payload: bytes) -> None:
+    def note_stored(self, run_id: int, payload: bytes) -> None:
+        """Note the hint of a gateway that has stored lines, and says up to which position."""
         if payload.isdigit():
-            _remember(self._heard, int(subject.rpartition(".")[2]), int(payload))
+            _remember(self._heard, run_id, int(payload))
 
 
 @dataclass(frozen=True)
@@ -89,19 +88,22 @@ class _Source:
 class LogIntake:
     """Takes in the log lines of tasks."""
 
-    def __init__(self, logs: RunLogs, unstored: PendingLines, wakes: Wakes, gateway: str) -> None:
+    def __init__(
+        self, logs: RunLogs, pending_lines: PendingLines, answered: Answered, gateway: str
+    ) -> None:
         self._logs = logs
-        self._unstored = unstored
+        self._pending_lines = pending_lines
         self._gateway = gateway
-        self._answered = Answered(wakes)
+        self._answered = answered
 
     async def append(self, call: Call, caller: Caller, text: str) -> None:
         """Add lines to the log of the caller's run, unless they are there from an earlier call."""
         assert caller.run_id is not None and caller.task_id is not None
-        connection = f"{self._gateway} {call.peer}" if call.direct else ""
+        client = call.client_connection
+        connection = "" if client is None else f"{self._gateway} {client}"
         source = _Source(call.request_id, caller.run_id, caller.task_id, connection, self._answered)
         append = self._logs.append(caller.run_id, text, source)
-        position = await self._unstored.until_stored(caller.run_id, append)
+        position = await self._pending_lines.until_stored(caller.run_id, append)
         self._answered.note(caller.run_id, position)
 
 

@@ -53,17 +53,16 @@ class PendingLines:
     """The lines of all runs, at all gateways, that were not stored at once."""
 
     def __init__(
-        self, connection: Connection, wakes: Wakes, peers: GatewayLiveness, drain: Drain
+        self, connection: Connection, wakes: Wakes, liveness: GatewayLiveness, drain: Drain
     ) -> None:
         self._connection = connection
         self._wakes = wakes
-        self._peers = peers
+        self._liveness = liveness
         self._drain = drain
         self._in_hand: Counter[int] = Counter()
         """At this gateway, by run, also those that will be stored at once."""
         self._said: dict[int, tuple[bytes, float]] = {}
         """By run: what was said last, and until when that counts."""
-        wakes.listen(subjects.EVENT_LINES, self._on_hint)
 
     async def until_known(self, asking: Awaitable[_T]) -> _T:
         """Learn by awaiting `asking` whose lines came, and tell everybody if it takes its time."""
@@ -94,7 +93,7 @@ class PendingLines:
             run_id in self._in_hand
             or self._last_said(run_id) == _WAITING
             or self._last_said(_ANY_RUN) == _WAITING
-            or bool(self._peers.silent())
+            or bool(self._liveness.silent())
         )
 
     async def until_no_more(self, run_id: int) -> None:
@@ -124,7 +123,7 @@ class PendingLines:
 
     @contextmanager
     def _telling(self, run_id: int) -> Iterator[None]:
-        saying = asyncio.create_task(self._say_waiting(run_id), name="unstored lines")
+        saying = asyncio.create_task(self._say_waiting(run_id), name="pending_lines lines")
         try:
             yield
         finally:
@@ -139,8 +138,9 @@ class PendingLines:
     async def _say(self, run_id: int, what: bytes) -> None:
         await self._connection.hint(subjects.event_lines(run_id), what)
 
-    def _on_hint(self, subject: str, payload: bytes) -> None:
+    def note(self, run_id: int, payload: bytes) -> None:
+        """Note the hint of a gateway that says how lines of a run stand."""
         now = time.monotonic()
         self._said = {run: said for run, said in self._said.items() if said[1] > now}
         until = now + _COUNTS_FOR.get(payload, 0.0)
-        self._said[int(subject.rpartition(".")[2])] = (payload, until)
+        self._said[run_id] = (payload, until)

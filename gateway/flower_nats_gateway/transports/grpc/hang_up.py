@@ -10,50 +10,12 @@ import os
 import socket
 import stat
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
-_FLUSH_SECONDS = 0.05
-"""How long gRPC may need, once a call is served, to hand the answer to the system."""
+from flower_nats_gateway.calls.in_hand import CallsInHand
 
 _LOOK_SECONDS = 0.05
-
-
-class CallsInHand:
-    """The calls that are being served, by the port that their callers call from."""
-
-    def __init__(self) -> None:
-        self._calls: Counter[str] = Counter()
-        self._served: dict[str, float] = {}
-
-    def begin(self, peer: str) -> None:
-        """Count a call of a caller, which is named as gRPC does."""
-        self._calls[_port_of(peer)] += 1
-
-    def end(self, peer: str) -> None:
-        """Note that a call that was counted is served."""
-        port = _port_of(peer)
-        self._calls[port] -= 1
-        if not self._calls[port]:
-            del self._calls[port]
-        self._served[port] = time.monotonic()
-        if len(self._served) > 2 * len(self._calls) + 1000:
-            self._forget()
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return self._calls.total()
-
-    def are_done(self, port: int) -> bool:
-        """Whether a caller has no call in hand, and has its answers."""
-        served = self._served.get(str(port), 0.0)
-        return str(port) not in self._calls and time.monotonic() - served > _FLUSH_SECONDS
-
-    def _forget(self) -> None:
-        since = time.monotonic() - _FLUSH_SECONDS
-        self._served = {port: at for port, at in self._served.items() if at > since}
 
 
 async def hang_up(ports: Collection[int], in_hand: CallsInHand, within: float) -> None:
@@ -74,10 +36,6 @@ async def hang_up(ports: Collection[int], in_hand: CallsInHand, within: float) -
         if not open_ones:
             return
         await asyncio.sleep(_LOOK_SECONDS)
-
-
-def _port_of(peer: str) -> str:
-    return peer.rpartition(":")[2]
 
 
 def _sockets(ports: Collection[int]) -> Iterator[socket.socket]:

@@ -12,11 +12,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 from flower_nats.health import CannotListen
 from flower_nats.settings import TlsFiles
 
-LONGEST_MESSAGE = 2**31 - 1
-"""Bytes; what stock sets on both sides (flwr 1.33 `supercore/grpc.py`)."""
-
 _OPTIONS: list[tuple[str, int]] = [
-    ("grpc.max_send_message_length", LONGEST_MESSAGE),
+    ("grpc.max_send_message_length", 2**31 - 1),
     # Keeps a held call's connection in the tables of NAT routers, of which the most forgetful drop what
     # was quiet for some 15 s, less than the pause between two heartbeats of a SuperNode; and finds
     # peers that vanished without a word, in half a minute.

@@ -1,0 +1,124 @@
+"""What a user reads when `up` serves."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flower_nats.settings import SuperexecSettings
+from flower_nats_cli.datadir import RunningState
+from flower_nats_cli.flower import SUPEREXEC, connection_config, superexec_flags, trust_flags
+from flower_nats_cli.flower_version import (
+    CONTROL_OVER_HTTP,
+    FLEET_OVER_HTTP,
+    NEWEST,
+    OLDEST,
+    FlowerVersion,
+)
+from flower_nats_cli.runtime_access import runtime_access, serves_runtime
+from flower_nats_cli.stack import StackSettings
+
+_NAMES = {"http": "HTTP", "serverappio": "ServerAppIo", "fleet": "Fleet", "control": "Control"}
+
+
+@dataclass(frozen=True)
+class _Way:
+    """An address that serves an API to clients of some versions."""
+
+    address: str
+    first: FlowerVersion
+    last: FlowerVersion | None
+
+    @property
+    def versions(self) -> str:
+        """The versions that it is for."""
+        return f"{self.first} to {self.last}" if self.last else f"{self.first} and newer"
+
+    def is_for(self, version: FlowerVersion) -> bool:
+        """Whether clients of this version need it."""
+        return version >= self.first and (self.last is None or version <= self.last)
+
+
+def ready_text(state: RunningState, settings: StackSettings) -> str:
+    """Return what is served, and what to do with it: first for the flwr that is installed here."""
+    version = settings.flower or NEWEST
+    control = _ways(state.http_api_address, state.control_api_address, CONTROL_OVER_HTTP, version)
+    fleet = _ways(state.http_api_address, state.fleet_api_address, FLEET_OVER_HTTP, version)
+    served = ", ".join(f"{_NAMES[name]} {one}" for name, one in state.addresses.items())
+    lines = [
+        f"flower-nats is ready: {served}",
+        *_config(control[:1], _ca_certificate(settings), version),
+        "",
+        *_commands(state, settings, fleet[:1], version),
+        *_others(control[1:], fleet[1:]),
+    ]
+    if version > NEWEST:
+        lines += ["", f"flwr {version} is untried: {NEWEST} is the newest version that was tried."]
+    return "\n".join(lines)
+
+
+def _ways(http: str, grpc: str, since: FlowerVersion, version: FlowerVersion) -> Sequence[_Way]:
+    """Return how an API is reached, first the way that clients of a version need."""
+    ways = [_Way(http, since, None), _Way(grpc, OLDEST, since.before)]
+    return sorted((way for way in ways if way.address), key=lambda way: not way.is_for(version))
+
+
+def _config(
+    ways: Sequence[_Way], ca_certificate: Path | None, version: FlowerVersion
+) -> Iterator[str]:
+    for way in ways:
+        note = "" if way.is_for(version) else f" of flwr {way.versions}"
+        yield f"\nPut these three lines into your Flower config (~/.flwr/config.toml){note}:\n"
+        yield connection_config("flower-nats", way.address, ca_certificate)
+
+
+def _commands(
+    state: RunningState, settings: StackSettings, fleet: Sequence[_Way], version: FlowerVersion
+) -> Iterator[str]:
+    data, trust = settings.data, shlex.join(trust_flags(_ca_certificate(settings)))
+    for way in fleet:
+        note = "" if way.is_for(version) else f"    (flwr {way.versions})"
+        yield f"Connect a SuperNode:  flower-supernode {trust} --superlink {way.address}{note}"
+    if settings.superexec is None:
+        for command in _superexecs(settings, version):
+            yield f"Start a SuperExec:    {shlex.join(command)}"
+    yield "Run an app:           flwr run <app> flower-nats --stream"
+    yield f"See how it is:        flower-nats status --data-dir {data.path}"
+    yield f"End it:               Ctrl-C, or flower-nats down --data-dir {data.path}"
+    yield f"Logs:                 {data.path / 'logs'}"
+    for name, address in state.http_health_addresses.items():
+        yield f"Health and metrics:   http://{address}/metrics ({name})"
+
+
+def _superexecs(settings: StackSettings, version: FlowerVersion) -> Iterator[Sequence[str]]:
+    """Give the command that starts what runs ServerApps, where that is the user's part."""
+    if not serves_runtime(settings.gateway, version):
+        return
+    address, ca_certificate = runtime_access(settings.gateway, version)
+    superexec = SuperexecSettings(
+        runtime_api_address=address,
+        ca_certificate=ca_certificate,
+        auth_secret_file=settings.superexec_auth_secret_file,
+        runtime_dependency_installation=False,
+    )
+    yield [SUPEREXEC, *superexec_flags(superexec, version)]
+
+
+def _others(control: Sequence[_Way], fleet: Sequence[_Way]) -> Iterator[str]:
+    """Say what clients need that are not of the version that is installed here."""
+    rows = [
+        *((f"flwr {way.versions}", f'address = "{way.address}"') for way in control),
+        *((f"flower-supernode {way.versions}", f"--superlink {way.address}") for way in fleet),
+    ]
+    if rows:
+        yield "\nOther versions of flwr need another address:"
+    width = max((len(client) for client, _ in rows), default=0)
+    for client, needed in rows:
+        yield f"  {client:{width}}  {needed}"
+
+
+def _ca_certificate(settings: StackSettings) -> Path | None:
+    tls = settings.gateway.tls
+    return tls.ca_certificate if tls else None

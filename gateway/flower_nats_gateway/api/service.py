@@ -1,0 +1,37 @@
+"""What serves the methods of one API: the same for every wire."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from flower_nats.model.caller import Caller
+from flower_nats.wire.methods import Method
+from flower_nats_gateway.auth.identify import Authenticator
+from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.calls.in_hand import CallsInHand
+from flower_nats_gateway.calls.outcomes import Outcomes
+
+Endpoint = Callable[[Call, Caller], Awaitable[bytes]]
+"""Serves one unary RPC of an authenticated caller; gives the serialized response."""
+
+Stream = Callable[[Call, Caller], AsyncGenerator[bytes, None]]
+"""Serves one streaming RPC; gives the serialized responses."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One API: its methods, who may call them, and who serves them."""
+
+    methods: Sequence[Method]
+    authenticate: Authenticator
+    endpoints: Mapping[str, Endpoint]
+    """By method name; a method in neither table is forwarded."""
+    forward: Endpoint
+    streams: Mapping[str, Stream]
+    in_hand: CallsInHand
+    outcomes: Outcomes
+    longest_body: int
+    """Bytes of a request that is taken."""
+
+    def endpoint(self, method: Method) -> Endpoint:
+        """Return what serves a unary method."""
+        return self.endpoints.get(method.name, self.forward)

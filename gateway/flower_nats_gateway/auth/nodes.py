@@ -1,0 +1,63 @@
+"""SuperNodes: who has signed a call, and which node that is."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire.methods import CallerKind
+from flower_nats_gateway.auth.identify import Identify
+from flower_nats_gateway.auth.signatures import Verifier
+from flower_nats_gateway.auth.timestamps import check_age, parse_iso
+from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.cluster.directory import Directory
+
+# flwr 1.33 `supercore/constant.py`; over HTTP they travel in base64 (`transports/http/headers.py`).
+PUBLIC_KEY = "flwr-public-key-bin"
+SIGNATURE = "flwr-signature-bin"
+TIMESTAMP = "flwr-timestamp"
+
+
+class FleetAuthenticator:
+    """SuperNodes sign the time of each call with their key, and must claim the id that is the key's."""
+
+    def __init__(self, directory: Directory, verifier: Verifier, *, supernode_auth: bool) -> None:
+        self._directory = directory
+        self._verifier = verifier
+        self._supernode_auth = supernode_auth
+
+    async def __call__(self, call: Call) -> Identify:
+        """Check who has signed this call."""
+        public_key, signature = call.binary(PUBLIC_KEY), call.binary(SIGNATURE)
+        timestamp = call.text(TIMESTAMP)
+        if not (public_key and signature and timestamp):
+            raise ApiError(ErrorCode.MISSING_AUTH_METADATA, "key, signature or timestamp missing")
+        signed_at = parse_iso(timestamp)
+        check_age(signed_at)
+        if not await self._verifier.verify(public_key, timestamp.encode("ascii"), signature):
+            raise ApiError(ErrorCode.INVALID_SIGNATURE, "the signature is not by this key")
+        caller = Caller(
+            public_key=public_key, signed_at=signed_at, supernode_auth=self._supernode_auth
+        )
+        if call.method.caller is CallerKind.KEY:
+            return partial(_signed_by_its_key, caller)
+        node = await self._directory.node(public_key)
+        if node is None or (node.has_left and not call.method.farewell):
+            raise ApiError(ErrorCode.INVALID_NODE_ID, "no node that is let in owns this key")
+        return partial(_signed_by_its_node, replace(caller, node_id=node.node_id))
+
+
+async def _signed_by_its_key(caller: Caller, call: Call) -> Caller:
+    request: Any = call.parse(call.method.request)
+    if request.public_key != caller.public_key:
+        raise ApiError(ErrorCode.INVALID_SIGNATURE, "the key is not the one that signed")
+    return caller
+
+
+async def _signed_by_its_node(caller: Caller, call: Call) -> Caller:
+    request: Any = call.parse(call.method.request)
+    claimed = getattr(request, "node", request).node_id
+    if caller.node_id != claimed:
+        raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {claimed} does not own this key")
+    return caller

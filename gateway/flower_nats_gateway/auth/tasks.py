@@ -1,0 +1,45 @@
+"""Tasks, by their token; and SuperExecs, by the secret that they share with gateways."""
+
+from flower_nats.broker.rpc import RpcClient
+from flower_nats.model.caller import Caller
+from flower_nats.wire.methods import CallerKind
+from flower_nats_gateway.auth.identify import Identify, certainly
+from flower_nats_gateway.auth.superexec import SuperexecProof, failed
+from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.cluster.directory import Directory, Task
+from flower_nats_gateway.runlog.pending import PendingLines
+
+TASK_TOKEN = "flwr-task-token"
+
+
+class RuntimeAuthenticator:
+    """Tasks bring their token; SuperExecs prove, if there is a shared secret, that they know it."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        pending_lines: PendingLines,
+        rpc: RpcClient,
+        secret: bytes | None,
+    ) -> None:
+        self._directory = directory
+        self._pending_lines = pending_lines
+        self._superexec = SuperexecProof(rpc, secret) if secret else None
+
+    async def __call__(self, call: Call) -> Identify:
+        """Check which task, or that a nameless SuperExec, makes this call."""
+        if call.method.caller is CallerKind.SUPEREXEC:
+            return certainly(Caller()) if self._superexec is None else self._superexec.check(call)
+        token = call.text(TASK_TOKEN)
+        task = await self._task(call, token) if token else None
+        if task is None or (task.finished and not call.method.farewell):
+            raise failed("no task has this token" if task is None else "this task is finished")
+        return certainly(
+            Caller(task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token)
+        )
+
+    async def _task(self, call: Call, token: str) -> Task | None:
+        asking = self._directory.task(token)
+        if call.method.name == "PushLogs":
+            asking = self._pending_lines.until_known(asking)
+        return await asking

@@ -1,0 +1,168 @@
+"""What a gateway consists of, and who hears of which hint."""
+
+from dataclasses import dataclass
+
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.error_replies import ErrorReplies
+from flower_nats.broker.hints import Wakes
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.objects import Objects
+from flower_nats.broker.rpc import RpcClient
+from flower_nats.broker.runlog import RunLogs
+from flower_nats.settings import GatewaySettings
+from flower_nats.wire.methods import CONTROL, FLEET, RUNTIME
+from flower_nats_gateway.api.control import ControlStreams
+from flower_nats_gateway.api.fleet import FleetService
+from flower_nats_gateway.api.forwarding import Forwarder
+from flower_nats_gateway.api.runtime import RuntimeService
+from flower_nats_gateway.api.service import Service
+from flower_nats_gateway.auth.accounts import authenticate_nobody
+from flower_nats_gateway.auth.nodes import FleetAuthenticator
+from flower_nats_gateway.auth.signatures import Verifier
+from flower_nats_gateway.auth.tasks import RuntimeAuthenticator
+from flower_nats_gateway.calls.call import Drain
+from flower_nats_gateway.calls.in_hand import CallsInHand
+from flower_nats_gateway.calls.outcomes import Outcomes
+from flower_nats_gateway.cluster.directory import Directory
+from flower_nats_gateway.cluster.liveness import GatewayLiveness
+from flower_nats_gateway.cluster.usage import Usage
+from flower_nats_gateway.delivery.objects import ObjectService
+from flower_nats_gateway.delivery.push_sessions import PushSessions
+from flower_nats_gateway.runlog.follow import LogFollower
+from flower_nats_gateway.runlog.intake import Answered, LogIntake
+from flower_nats_gateway.runlog.pending import PendingLines
+
+LONGEST_MESSAGE = 2**31 - 1
+"""Bytes; what stock sets on both sides (flwr 1.33 `supercore/grpc.py`)."""
+
+LONGEST_FLEET_BODY = 256 * 1024 * 1024
+"""Bytes of a request to the Fleet API: stock cuts arrays into objects of 20 MB, other records not."""
+
+LONGEST_CONTROL_BODY = 64 * 1024 * 1024
+"""Bytes of a request to the Control API, of which anybody may make one: the largest holds a FAB, of
+10 MiB at most."""
+
+LONGEST_RUNTIME_BODY = LONGEST_MESSAGE
+"""Bytes of a request to the Runtime API: stock pushes a whole round's object trees at once."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one gateway that its life is about."""
+
+    fleet: Service
+    runtime: Service
+    control: Service
+    wakes: Wakes
+    verifier: Verifier
+    rpc: RpcClient
+    usage: Usage
+    liveness: GatewayLiveness
+    forward: Forwarder
+    runtime_api: RuntimeService
+    in_hand: CallsInHand
+    outcomes: Outcomes
+    drain: Drain
+
+    @property
+    def services(self) -> tuple[Service, Service, Service]:
+        """The three APIs."""
+        return self.fleet, self.runtime, self.control
+
+
+def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> Parts:
+    """Make all parts of a gateway."""
+    drain, in_hand, outcomes = Drain(), CallsInHand(), Outcomes()
+    wakes, rpc = Wakes(connection), RpcClient(connection)
+    mailbox, objects, logs = Mailbox(connection), Objects(connection), RunLogs(connection)
+    usage, liveness = Usage(rpc, gateway_id), GatewayLiveness(connection, gateway_id)
+    verifier, answered = Verifier(), Answered()
+    supernode_auth = settings.enable_supernode_auth
+    directory = Directory(rpc, supernode_auth=supernode_auth)
+    push_sessions = PushSessions(mailbox, objects)
+    object_service = ObjectService(objects, push_sessions, wakes, drain)
+    pending_lines = PendingLines(connection, wakes, liveness, drain)
+    forward = Forwarder(rpc, pending_lines, gateway_id)
+
+    wakes.on_superlink(rpc.note_superlink)
+    wakes.on_gateway(liveness.note)
+    wakes.on_node_wake(mailbox.forget_node)
+    wakes.on_node_event(directory.forget_node)
+    wakes.on_run_event(directory.forget_run)
+    wakes.on_run_event(object_service.forget_run)
+    wakes.on_object(push_sessions.note_object)
+    wakes.on_session(push_sessions.note_out)
+    wakes.on_log(answered.note_stored)
+    wakes.on_lines(pending_lines.note)
+    wakes.on_loss(directory.doubt_all)
+    wakes.on_loss(liveness.note_loss)
+
+    fleet_api = FleetService(
+        mailbox=mailbox,
+        push_sessions=push_sessions,
+        objects=object_service,
+        directory=directory,
+        wakes=wakes,
+        usage=usage,
+        drain=drain,
+    )
+    runtime_api = RuntimeService(
+        mailbox=mailbox,
+        push_sessions=push_sessions,
+        objects=object_service,
+        error_replies=ErrorReplies(mailbox, objects),
+        log_intake=LogIntake(logs, pending_lines, answered, gateway_id),
+        directory=directory,
+        wakes=wakes,
+        rpc=rpc,
+        forward=forward,
+        drain=drain,
+    )
+    log = LogFollower(
+        logs=logs, pending_lines=pending_lines, directory=directory, wakes=wakes, drain=drain
+    )
+    streams = ControlStreams(log=log, directory=directory, wakes=wakes, rpc=rpc, drain=drain)
+    return Parts(
+        fleet=Service(
+            methods=FLEET,
+            authenticate=FleetAuthenticator(directory, verifier, supernode_auth=supernode_auth),
+            endpoints=fleet_api.endpoints(),
+            forward=forward,
+            streams={},
+            in_hand=in_hand,
+            outcomes=outcomes,
+            longest_body=LONGEST_FLEET_BODY,
+        ),
+        runtime=Service(
+            methods=RUNTIME,
+            authenticate=RuntimeAuthenticator(
+                directory, pending_lines, rpc, settings.superexec_auth_secret
+            ),
+            endpoints=runtime_api.endpoints(),
+            forward=forward,
+            streams={},
+            in_hand=in_hand,
+            outcomes=outcomes,
+            longest_body=LONGEST_RUNTIME_BODY,
+        ),
+        control=Service(
+            methods=CONTROL,
+            authenticate=authenticate_nobody(),
+            endpoints={},
+            forward=forward,
+            streams=streams.endpoints(),
+            in_hand=in_hand,
+            outcomes=outcomes,
+            longest_body=LONGEST_CONTROL_BODY,
+        ),
+        wakes=wakes,
+        verifier=verifier,
+        rpc=rpc,
+        usage=usage,
+        liveness=liveness,
+        forward=forward,
+        runtime_api=runtime_api,
+        in_hand=in_hand,
+        outcomes=outcomes,
+        drain=drain,
+    )

@@ -1,0 +1,112 @@
+"""Following a run's log."""
+
+from collections.abc import AsyncGenerator
+
+from flower_nats.broker import subjects
+from flower_nats.broker.hints import Wait, Wakes
+from flower_nats.broker.runlog import RunLogs
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats.model.states import Status
+from flower_nats.wire import control_pb2 as control
+from flower_nats_gateway.calls.call import Call, Drain
+from flower_nats_gateway.cluster.directory import Directory
+from flower_nats_gateway.runlog.pending import PendingLines
+
+log = get_logger(__name__)
+
+_LOOK_AGAIN = 5.0
+"""Seconds after which a quiet stream looks by itself, in case a hint was lost."""
+
+_LOOK_AGAIN_SOON = 0.5
+"""The same while there are lines that could not be stored yet, or while the broker is away."""
+
+_LARGEST_POSITION = 2**53
+
+
+class LogFollower:
+    """Gives a run's log from a position on, until the run has finished."""
+
+    def __init__(
+        self,
+        *,
+        logs: RunLogs,
+        pending_lines: PendingLines,
+        directory: Directory,
+        wakes: Wakes,
+        drain: Drain,
+    ) -> None:
+        self._logs = logs
+        self._pending_lines = pending_lines
+        self._directory = directory
+        self._wakes = wakes
+        self._drain = drain
+
+    async def follow(self, call: Call) -> AsyncGenerator[bytes, None]:
+        """Give the log that a call asks for.
+
+        Some clients call again where a stream has ended early (`Wire.follows_on`), but give up when
+        one breaks. For them a gateway that drains, and a fault of ours, end the stream. Behind a
+        balancer each answer does: none is left open half answered, which a balancer could not mend
+        if this gateway died. The log relay calls again at once, `flwr log` after half a second.
+
+        For other clients the end of the stream is the end of the log. Theirs goes on through faults
+        of ours, and for as long as this gateway lives.
+        """
+        request = call.parse(control.StreamLogsRequest)
+        run_id, position = request.run_id, _position(request.after_timestamp)
+        hints = (subjects.wake_log(run_id), subjects.event_lines(run_id))
+        begun = False
+        with self._wakes.on(*hints) as wait:
+            while True:
+                wait.take()
+                try:
+                    text, position, finished = await self._look(run_id, position)
+                except Unavailable as exc:
+                    await self._outlast(call, exc, wait, begun=begun)
+                    continue
+                begun = True
+                if text:
+                    yield _answer(text, position)
+                    if call.wire.follows_on and call.balanced and not finished:
+                        raise ApiError(ErrorCode.STREAM_ENDS, "answered")
+                    continue
+                if finished:
+                    return
+                if call.wire.follows_on and self._drain.begun:
+                    raise ApiError(ErrorCode.STREAM_ENDS, "the gateway drains")
+                await wait.wait(self._pause(run_id))
+
+    async def _look(self, run_id: int, position: int) -> tuple[str, int, bool]:
+        """Return what follows in the log, up to where that is, and whether it is all."""
+        # These first: lines written before a run finished are then sure to be read.
+        pending = self._pending_lines.are_waiting(run_id)
+        state = await self._directory.run(run_id)
+        if state is None:
+            raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"run {run_id}")
+        finished = state.status == Status.FINISHED and not pending
+        text, position = await self._logs.read(run_id, position)
+        return text, position, finished
+
+    def _pause(self, run_id: int) -> float:
+        return _LOOK_AGAIN_SOON if self._pending_lines.are_waiting(run_id) else _LOOK_AGAIN
+
+    async def _outlast(self, call: Call, fault: Unavailable, wait: Wait, *, begun: bool) -> None:
+        """Wait until a fault of ours has passed, where the client cannot call again."""
+        if call.wire.follows_on:
+            raise ApiError(ErrorCode.STREAM_ENDS, fault.detail) from fault
+        if not begun:
+            raise fault
+        log.warning("log_stream_delayed", reason=fault.detail)
+        await wait.wait(_LOOK_AGAIN_SOON)
+
+
+def _answer(text: str, position: int) -> bytes:
+    return control.StreamLogsResponse(
+        log_output=text, latest_timestamp=float(position)
+    ).SerializeToString()
+
+
+def _position(timestamp: float) -> int:
+    """Read a position back that was given as a `latest_timestamp`; anything else is the start."""
+    return int(timestamp) if 0 < timestamp < _LARGEST_POSITION else 0

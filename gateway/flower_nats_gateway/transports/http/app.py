@@ -1,0 +1,263 @@
+"""The HTTP edge: decodes, calls, encodes, and says errors in HTTP's words. No rule lives here.
+
+It is an ASGI application. One call is one POST of a protobuf message; the path says which method it is
+(flwr 1.42 `supercore/protobuf/`). `GET /health` tells balancers whether this gateway can serve.
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats.wire.methods import Bulk, Method
+from flower_nats_gateway.api.service import Service
+from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
+from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.calls.wire import HTTP
+from flower_nats_gateway.transports.http import errors
+from flower_nats_gateway.transports.http.body import (
+    PAUSE,
+    ClientGone,
+    Receive,
+    Send,
+    read,
+    send_body,
+    until_gone,
+)
+from flower_nats_gateway.transports.http.headers import PROTOBUF, PROTOBUF_STREAM, metadata
+
+Scope = dict[str, Any]
+
+_T = TypeVar("_T")
+
+ABORT = "flower_nats.abort"
+"""Where the scope of a request has a function that breaks its connection."""
+
+_HEALTH = "/health"
+
+_FRAME = struct.Struct(">I")
+"""What is before each message of a stream: its length (flwr 1.42 `supercore/protobuf/framing.py`)."""
+
+_FIRST_MESSAGE = 2.0
+"""Seconds that a stream has to be refused, or to say something, before its answer begins. Clients wait
+30 s for that, and from then on for ever."""
+
+_SIGN_OF_LIFE = 10.0
+"""Seconds for which a stream that has said something may be quiet: less than forgetful NAT routers and
+proxies allow."""
+
+_CLOSE = (b"connection", b"close")
+
+
+class _Route:
+    """A method, and what is shared by all calls of it."""
+
+    def __init__(self, method: Method, service: Service, body_limit: BodyLimit) -> None:
+        self.method = method
+        self.service = service
+        self.body_limit = body_limit
+
+
+class HttpApp:
+    """Serves all APIs."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        *,
+        is_ready: Callable[[], bool],
+        is_leaving: Callable[[], bool],
+    ) -> None:
+        self._is_ready = is_ready
+        self._is_leaving = is_leaving
+        self._routes: dict[str, _Route] = {}
+        for service in services:
+            arriving, leaving = BodyLimit(), BodyLimit()
+            for method in service.methods:
+                limit = arriving if method.bulk is Bulk.REQUEST else leaving
+                self._routes[method.http_path] = _Route(method, service, limit)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        route = self._routes.get(scope["path"])
+        try:
+            if route is None:
+                await self._send(send, self._without_route(scope))
+            elif (refused := _not_a_call(scope)) is not None:
+                await self._send(send, refused)
+            elif route.method.streams:
+                await self._serve_stream(route, scope, receive, send)
+            else:
+                await self._serve_unary(route, scope, receive, send)
+        except ClientGone:
+            scope[ABORT]()
+
+    def _without_route(self, scope: Scope) -> errors.Answer:
+        if scope["path"] != _HEALTH:
+            return errors.plain(404, "Not Found")
+        if scope["method"] not in {"GET", "HEAD"}:
+            return errors.plain(405, "Method Not Allowed", (b"allow", b"GET, HEAD"))
+        return errors.Answer(200 if self._is_ready() else 503, b"")
+
+    async def _serve_unary(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> None:
+        service, call = route.service, _call(route.method, scope)
+        service.in_hand.begin(call.peer)
+        try:
+            try:
+                body = await _answer(route, call, receive)
+            except ClientGone:
+                raise
+            except Exception as exc:
+                error = service.outcomes.refusal(route.method, exc, call.peer)
+                await self._send(send, errors.refusal(error))
+            else:
+                service.outcomes.served(route.method)
+                await self._send_message(route, send, body)
+        finally:
+            service.in_hand.end(call.peer)
+
+    async def _send_message(self, route: _Route, send: Send, body: bytes) -> None:
+        if route.method.bulk is not Bulk.RESPONSE or len(body) <= SMALL:
+            await self._start(send, 200, PROTOBUF, len(body))
+            await send_body(send, body)
+            return
+        async with route.body_limit.place() as place:
+            await self._start(send, 200, PROTOBUF, len(body))
+            await place.transfer(send_body(send, body))
+
+    async def _serve_stream(
+        self, route: _Route, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        service, call = route.service, _call(route.method, scope)
+        service.in_hand.begin(call.peer)
+        answer = _StreamedAnswer(self._start, send, route.method)
+        try:
+            identify = await service.authenticate(call)
+            call.receive(await read(receive, service.longest_body))
+            caller = await identify(call)
+            async with aclosing(service.streams[route.method.name](call, caller)) as messages:
+                await _unless_gone(receive, answer.give(messages))
+            service.outcomes.served(route.method)
+        except ClientGone:
+            raise
+        except Exception as exc:
+            error = service.outcomes.refusal(route.method, exc, call.peer)
+            if answer.has_begun:
+                # The client must not take the end of the connection for the end of the stream.
+                raise ClientGone from exc
+            await self._send(send, errors.refusal(error))
+        finally:
+            service.in_hand.end(call.peer)
+
+    async def _send(self, send: Send, answer: errors.Answer) -> None:
+        await self._start(send, answer.status, errors.JSON, len(answer.body), *answer.headers)
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _start(
+        self, send: Send, status: int, kind: bytes, length: int | None, *more: tuple[bytes, bytes]
+    ) -> None:
+        headers = [(b"content-type", kind), *more]
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
+        if self._is_leaving():
+            headers.append(_CLOSE)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+class _StreamedAnswer:
+    """The answer of a streaming RPC."""
+
+    def __init__(self, start: Callable[..., Awaitable[None]], send: Send, method: Method) -> None:
+        self._start = start
+        self._send = send
+        # `flwr log --show` takes the first message for all of the log: an empty one must not come first.
+        self._sign_of_life = _SIGN_OF_LIFE if method.overlooks_empty else None
+        self.has_begun = False
+        """Whether it is too late for a refusal."""
+
+    async def give(self, messages: AsyncGenerator[bytes, None]) -> None:
+        """Send all messages, and the end. Raises what they raise."""
+        coming = asyncio.ensure_future(anext(messages, None))
+        try:
+            await asyncio.wait({coming}, timeout=_FIRST_MESSAGE)
+            if coming.done():
+                coming.result()  # A refusal must come before the answer begins.
+            await self._start(self._send, 200, PROTOBUF_STREAM, None)
+            self.has_begun = True
+            message = await coming
+            while message is not None:
+                await self._send_frame(message)
+                coming = asyncio.ensure_future(anext(messages, None))
+                while not (await asyncio.wait({coming}, timeout=self._sign_of_life))[0]:
+                    await self._send_frame(b"")
+                message = coming.result()
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _send_frame(self, message: bytes) -> None:
+        frame = _FRAME.pack(len(message)) + message
+        try:
+            async with asyncio.timeout(PAUSE):
+                await self._send({"type": "http.response.body", "body": frame, "more_body": True})
+        except TimeoutError as exc:
+            raise ClientGone from exc
+
+
+def _not_a_call(scope: Scope) -> errors.Answer | None:
+    """Return the answer to a request that has the path of a method, and is no call of it."""
+    if scope["method"] != "POST":
+        return errors.plain(405, "Method Not Allowed", (b"allow", b"POST"))
+    kinds = [value for name, value in scope["headers"] if name == b"content-type"]
+    if [kind.partition(b";")[0].strip().lower() for kind in kinds] != [PROTOBUF]:
+        text = f"A call has one content-type, {PROTOBUF.decode()}."
+        return errors.refusal(ApiError(ErrorCode.UNSUPPORTED_CONTENT_TYPE, text, text))
+    return None
+
+
+def _call(method: Method, scope: Scope) -> Call:
+    host, port = scope["client"] or ("", 0)
+    return Call(method, metadata(scope["headers"]), f"{host}:{port}", HTTP, method.signed_path)
+
+
+async def _answer(route: _Route, call: Call, receive: Receive) -> bytes:
+    identify = await route.service.authenticate(call)
+    longest = route.service.longest_body
+    if route.method.bulk is Bulk.REQUEST:
+        async with route.body_limit.place() as place:
+            call.receive(await place.transfer(read(receive, longest)))
+            if call.size <= SMALL:
+                place.leave()
+            return await _within_time(route, call, await identify(call))
+    call.receive(await read(receive, longest))
+    caller = await identify(call)
+    if route.method.held:
+        return await _unless_gone(receive, _within_time(route, call, caller))
+    return await _within_time(route, call, caller)
+
+
+async def _within_time(route: _Route, call: Call, caller: Caller) -> bytes:
+    """Serve a call before its client gives up, which would look to it like a broken network."""
+    try:
+        async with asyncio.timeout(call.wire.answer_within):
+            return await route.service.endpoint(route.method)(call, caller)
+    except TimeoutError as exc:
+        raise Unavailable(f"no answer within {call.wire.answer_within} s") from exc
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:
+    """Return what `work` returns; end it and raise `ClientGone` if the client goes before."""
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(until_gone(receive))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.wait({working, gone})

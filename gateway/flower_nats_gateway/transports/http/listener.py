@@ -1,0 +1,251 @@
+"""The port of all APIs: HTTP/1.1, and gRPC for clients that come to this port with it.
+
+The first bytes of a connection tell what its client speaks. HTTP is served here. gRPC begins with
+the preface of HTTP/2, or over TLS with the protocol `h2`; this gateway passes it on to its gRPC server.
+A client that speaks TLS to a port without it, or the reverse, is named in the log.
+"""
+
+import asyncio
+import socket
+import ssl
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+from flower_nats.health import CannotListen
+from flower_nats.settings import TlsFiles
+from flower_nats_gateway.transports.http import errors
+from flower_nats_gateway.transports.http.app import HttpApp
+from flower_nats_gateway.transports.http.passage import Passages
+from flower_nats_gateway.transports.http.protocol import Connections
+from flower_nats_gateway.transports.notices import notice
+
+_BACKLOG = 4096
+_AT_ONCE = 64
+"""Connections that are accepted in one turn of the event loop."""
+
+_FIRST_BYTES_SECONDS = 20.0
+"""Seconds that a connection may be silent at first."""
+
+_HANDSHAKE_SECONDS = 60.0
+"""Seconds for a TLS handshake: more than clients take (30 s), whom its end before its time would end."""
+
+_NO_DESCRIPTORS_PAUSE = 0.5
+"""Seconds in which nothing is accepted after the process has run out of file descriptors."""
+
+_PROBE_SECONDS = 10
+_PROBES = 3
+"""Probes without an answer after which a connection is dead."""
+
+_HTTP2_PREFACE = b"PRI * HTTP/2"
+_TLS_HANDSHAKE = b"\x16"
+_RESET = struct.pack("ii", 1, 0)
+_LOOK_SECONDS = 0.02
+
+
+class HttpListener:
+    """Listens on one port for all APIs."""
+
+    def __init__(self, app: HttpApp, grpc_port: int | None, tls: TlsFiles | None) -> None:
+        """`grpc_port` is where this process serves gRPC to itself, None if it does not."""
+        self._connections = Connections(app)
+        self._passages = Passages(grpc_port)
+        self._tls = None if tls is None else _server_context(tls)
+        self._socket: socket.socket | None = None
+        self._arriving: dict[asyncio.Task[None], socket.socket] = {}
+        """Connections that have not shown yet what they are."""
+
+    def start(self, address: str) -> int:
+        """Listen on `host:port`; return the port. Raises `CannotListen`."""
+        self._socket = _listen(address)
+        asyncio.get_running_loop().add_reader(self._socket, self._accept)
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    async def stop(self, within: float) -> None:
+        """Take no more connections, and close each once nothing of it is in hand.
+
+        What is still in hand after `within` seconds is cut off.
+        """
+        self._stop_listening()
+        # A client whose handshake ends with anything but a reset gives up for good.
+        for task, connection in list(self._arriving.items()):
+            _reset(connection)
+            task.cancel()
+        deadline = asyncio.get_running_loop().time() + within
+        while len(self._connections) and asyncio.get_running_loop().time() < deadline:
+            self._connections.shut_down()
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._connections.abort()
+        self._passages.close()
+
+    def _stop_listening(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _accept(self) -> None:
+        assert self._socket is not None
+        for _ in range(_AT_ONCE):
+            try:
+                connection, peer = self._socket.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as exc:
+                self._pause(exc)
+                return
+            connection.setblocking(False)
+            _keep_alive(connection)
+            task = asyncio.create_task(self._receive(connection, peer[0]), name="http arrival")
+            self._arriving[task] = connection
+            task.add_done_callback(self._arriving.pop)
+
+    def _pause(self, reason: OSError) -> None:
+        notice("", "connections_not_accepted", reason=str(reason))
+        loop = asyncio.get_running_loop()
+        if self._socket is not None:
+            loop.remove_reader(self._socket)
+            loop.call_later(_NO_DESCRIPTORS_PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
+
+    async def _receive(self, connection: socket.socket, host: str) -> None:
+        """Look at the first bytes, and give the connection to what serves it."""
+        handed_over = False
+        try:
+            async with asyncio.timeout(_FIRST_BYTES_SECONDS):
+                begin = await _first_bytes(connection)
+            handed_over = await self._hand_over(connection, begin, host)
+        except (OSError, TimeoutError) as exc:
+            if self._tls is not None and isinstance(exc, ssl.SSLError):
+                notice(host, "tls_handshake_failed", reason=str(exc))
+        finally:
+            if not handed_over:
+                connection.close()
+
+    async def _hand_over(self, connection: socket.socket, begin: bytes, host: str) -> bool:
+        if not begin:
+            return False
+        speaks_tls = begin.startswith(_TLS_HANDSHAKE)
+        if self._tls is None and speaks_tls:
+            notice(
+                host,
+                "tls_on_a_plain_port",
+                remedy="The client must say --insecure, or this port needs certificates.",
+            )
+            return False
+        loop = asyncio.get_running_loop()
+        if self._tls is None:
+            is_grpc = begin.startswith(_HTTP2_PREFACE)
+            factory = self._passages.new if is_grpc else self._connections.new
+            await loop.connect_accepted_socket(factory, connection)
+            return True
+        if not speaks_tls:
+            self._tell_of_tls(connection, begin, host)
+            return False
+        await loop.connect_accepted_socket(
+            lambda: _ByNegotiation(self._connections, self._passages),
+            connection,
+            ssl=self._tls,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+        )
+        return True
+
+    def _tell_of_tls(self, connection: socket.socket, begin: bytes, host: str) -> None:
+        remedy = "The client must speak TLS: --root-certificates in the place of --insecure."
+        notice(host, "no_tls_on_a_tls_port", remedy=remedy)
+        if not begin.startswith(_HTTP2_PREFACE):
+            answer = errors.plain(400, f"This port speaks TLS. {remedy}")
+            head = (
+                "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(answer.body)}\r\nconnection: close\r\n\r\n"
+            )
+            with suppress(OSError):
+                connection.send(head.encode() + answer.body)
+                connection.recv(_AT_ONCE * 1024)
+
+
+class _ByNegotiation(asyncio.Protocol):
+    """Gives a connection, once its TLS handshake is done, to what serves the protocol agreed on."""
+
+    def __init__(self, connections: Connections, passages: Passages) -> None:
+        self._connections = connections
+        self._passages = passages
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See what was agreed on."""
+        assert isinstance(transport, asyncio.Transport)
+        tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        grpc = tls.selected_alpn_protocol() == "h2"
+        protocol = self._passages.new() if grpc else self._connections.new()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Replicas on one host may share a port.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            # As gRPC does: [::] is for IPv4 as well.
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listening.bind((host, int(port)))
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except (OSError, ValueError) as exc:
+        listening.close()
+        raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
+    return listening
+
+
+def _server_context(tls: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(Path(tls.certificate), Path(tls.key))
+    # In the order in which we choose: whoever can speak both, as browsers and curl, gets HTTP/1.1.
+    context.set_alpn_protocols(["http/1.1", "h2"])
+    return context
+
+
+async def _first_bytes(connection: socket.socket) -> bytes:
+    """Return the first bytes of a connection, which stay unread; nothing if it has none."""
+    while True:
+        await _readable(connection)
+        begin = connection.recv(len(_HTTP2_PREFACE), socket.MSG_PEEK)
+        if len(begin) >= len(_HTTP2_PREFACE) or not _HTTP2_PREFACE.startswith(begin) or not begin:
+            return begin
+        await asyncio.sleep(_LOOK_SECONDS)  # Half of a preface: the rest is on its way.
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(connection, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(connection)
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Have the system send empty packets on a quiet connection.
+
+    They keep a held call's connection in the tables of NAT routers, of which the most forgetful drop
+    what was quiet for some 15 s. They also find peers that vanished without a word.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+
+
+def _reset(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

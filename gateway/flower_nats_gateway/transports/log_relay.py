@@ -1,0 +1,149 @@
+"""StreamLogs in a balancer's place: a stream that outlives the gateways that feed it.
+
+A balancer cannot mend a stream that has begun. So behind one a gateway ends its gRPC stream with each
+answer (`runlog/follow.py`), for the caller to call again from there. The relay stands beside the
+balancer, keeps its clients' streams open, and calls again itself, at once. It serves clients over gRPC
+and over HTTP; it asks gateways over gRPC.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health
+
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire.methods import BY_NAME
+from flower_nats_gateway.api.service import Service
+from flower_nats_gateway.auth.accounts import authenticate_nobody
+from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.calls.in_hand import CallsInHand
+from flower_nats_gateway.calls.outcomes import Outcomes
+from flower_nats_gateway.transports.grpc.edge import ServiceHandler
+from flower_nats_gateway.transports.grpc.listener import Listener, listen
+from flower_nats_gateway.transports.http.app import HttpApp
+from flower_nats_gateway.transports.http.listener import HttpListener
+
+_STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
+
+_PAUSE = 0.1
+"""Seconds before it calls again after a stream that gave nothing, as those of a gateway that drains."""
+
+_LONGEST_REQUEST = 64 * 1024
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    # By default a second at first, and up to two minutes: for another machine, not for our balancer.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+
+
+class LogRelay:
+    """Serves StreamLogs from gateways behind a balancer at `gateways`.
+
+    It listens at `address` for gRPC and, unless that is empty, at `http_address` for HTTP. All are
+    `host:port`, without TLS: they are for the balancer on this machine alone.
+    """
+
+    def __init__(self, address: str, http_address: str = "", *, gateways: str) -> None:
+        self._address = address
+        self._http_address = http_address
+        self._gateways = gateways
+        self._listener: Listener | None = None
+        self._http: HttpListener | None = None
+        self._channel: grpc.aio.Channel | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises `CannotListen`."""
+        self._channel = grpc.aio.insecure_channel(self._gateways, options=_OPTIONS)
+        self._stream: Any = self._channel.unary_stream(_STREAM_LOGS.path)
+        service = Service(
+            methods=[_STREAM_LOGS],
+            authenticate=authenticate_nobody(),
+            endpoints={},
+            forward=_nothing_else,
+            streams={_STREAM_LOGS.name: self.follow},
+            in_hand=CallsInHand(),
+            outcomes=Outcomes(),
+            longest_body=_LONGEST_REQUEST,
+        )
+        always = health.aio.HealthServicer()
+        self._listener = await listen(
+            self._address, [ServiceHandler(service)], always, longest_body=_LONGEST_REQUEST
+        )
+        if self._http_address:
+            app = HttpApp([service], is_ready=lambda: True, is_leaving=lambda: False)
+            self._http = HttpListener(app, None, None)
+            self._http.start(self._http_address)
+
+    async def stop(self) -> None:
+        """End all streams."""
+        if self._http is not None:
+            await self._http.stop(0.0)
+        if self._listener is not None:
+            await self._listener.server.stop(None)
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def follow(self, call: Call, _caller: Caller) -> AsyncGenerator[bytes, None]:
+        """Give a run's log until a gateway says that this is all, or refuses."""
+        request, begun = call.body, False
+        while True:
+            answer = b""
+            try:
+                # A balancer that was started again a moment ago is waited for.
+                async with aclosing(
+                    _answers(self._stream(request, wait_for_ready=True))
+                ) as answers:
+                    async for answer in answers:
+                        begun = True
+                        yield answer
+                return
+            except grpc.aio.AioRpcError as exc:
+                # What has answered and then breaks is a gateway that has died.
+                ends = exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                outlasted = begun and exc.code() is grpc.StatusCode.UNAVAILABLE
+                if not (answer or ends or outlasted):
+                    raise _refusal(exc) from exc
+            if answer:
+                request = _going_on(request, answer)
+            else:
+                await asyncio.sleep(_PAUSE)
+
+
+async def _answers(stream: Any) -> AsyncGenerator[bytes, None]:
+    """Pass a stream on, and cancel it when nobody wants more."""
+    try:
+        async for answer in stream:
+            yield answer
+    finally:
+        stream.cancel()
+
+
+def _refusal(exc: grpc.aio.AioRpcError) -> ApiError:
+    """Return what a gateway has said, to be said again."""
+    try:
+        said = json.loads(exc.details() or "")
+        code = ErrorCode(said["code"])
+    except (ValueError, KeyError, TypeError):
+        return Unavailable(f"{exc.code()} {exc.details()}")
+    return ApiError(code, "refused by a gateway", said.get("public_details"))
+
+
+def _going_on(request: bytes, answer: bytes) -> bytes:
+    """Return the request for what follows an answer."""
+    following = control.StreamLogsRequest.FromString(request)
+    following.after_timestamp = control.StreamLogsResponse.FromString(answer).latest_timestamp
+    return following.SerializeToString()
+
+
+async def _nothing_else(call: Call, _caller: Caller) -> bytes:
+    raise Unavailable(f"{call.method.name} is not for the log relay")

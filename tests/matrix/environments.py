@@ -1,0 +1,94 @@
+"""One virtual environment for each flwr, made once and kept."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import Version
+
+VERSIONS = (
+    *("1.30.0", "1.31.0", "1.32.1", "1.33.0", "1.34.0", "1.35.0", "1.36.0"),
+    *("1.37.0", "1.38.0", "1.39.0", "1.40.0", "1.41.0", "1.42.0"),
+)
+"""The newest patch release of each minor version that is supported."""
+
+FOLDER_VARIABLE = "FLOWER_NATS_MATRIX_DIR"
+_DEFAULT_FOLDER = Path(__file__).parents[2] / ".matrix"
+_COMPLETE = "complete"
+"""File in an environment that has all that it needs."""
+
+_CHECK = "import flwr.app, flwr.clientapp, flwr.serverapp, numpy"
+
+
+class InstallError(Exception):
+    """An environment cannot be made."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where the programs of one flwr are."""
+
+    version: Version
+    scripts: Path
+
+    def program(self, name: str) -> str:
+        """Return the path of one of its programs."""
+        return str(self.scripts / name)
+
+    def variables(self, home: Path) -> dict[str, str]:
+        """Return variables for its programs: they find each other, and nothing of ours."""
+        return {
+            "PATH": f"{self.scripts}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": "",
+            "FLWR_HOME": str(home),
+        }
+
+
+def environment(version: str) -> Environment:
+    """Return the environment of a flwr, which is made if it is not there.
+
+    Raises InstallError.
+    """
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or _DEFAULT_FOLDER).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / version
+    with _locked(folder / f"{version}.lock"):
+        if not (place / _COMPLETE).exists():
+            _make(version, place)
+    return Environment(Version(version), place / "bin")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let nobody else make the same environment."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(version: str, place: Path) -> None:
+    # What was left half done may have anything in it.
+    shutil.rmtree(place, ignore_errors=True)
+    python = str(place / "bin" / "python")
+    _run(sys.executable, "-m", "venv", str(place))
+    _run(python, "-m", "pip", "install", "--quiet", f"flwr=={version}", "numpy")
+    _run(python, "-c", _CHECK)
+    said = _run(str(place / "bin" / "flwr"), "--version")
+    if version not in said:
+        raise InstallError(f"flwr --version of {version} says {said}")
+    (place / _COMPLETE).touch()
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise InstallError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout

@@ -1,0 +1,113 @@
+"""The programs of one flwr: which wire each of them speaks, and the flags it has for that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import Version
+
+from tests.harness.environment import free_port
+from tests.matrix.environments import Environment
+
+CONNECTION = "matrix"
+GRPC, HTTP = "gRPC", "HTTP"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """`host:port` of a server: one for each API over gRPC, one for all of them over HTTP."""
+
+    serverappio: str
+    fleet: str
+    control: str
+    http: str
+
+    @classmethod
+    def free(cls) -> Addresses:
+        """Return addresses where nobody listens."""
+        return cls(*(f"127.0.0.1:{free_port()}" for _ in range(4)))
+
+
+def runtime_wire(version: Version) -> str:
+    """How a SuperExec and the ServerApps that it starts call."""
+    return HTTP if version >= Version("1.35") else GRPC
+
+
+def control_wire(version: Version) -> str:
+    """How `flwr` calls."""
+    return HTTP if version >= Version("1.37") else GRPC
+
+
+def fleet_wire(version: Version) -> str:
+    """How SuperNodes call."""
+    return HTTP if version >= Version("1.40") else GRPC
+
+
+@dataclass(frozen=True)
+class Flower:
+    """The stock programs of one version."""
+
+    environment: Environment
+
+    @property
+    def version(self) -> Version:
+        return self.environment.version
+
+    def runtime_address(self, addresses: Addresses) -> str:
+        """Return where its SuperExec and ServerApps find a server."""
+        return addresses.http if runtime_wire(self.version) == HTTP else addresses.serverappio
+
+    def fleet_address(self, addresses: Addresses) -> str:
+        """Return where its SuperNodes find a server."""
+        return addresses.http if fleet_wire(self.version) == HTTP else addresses.fleet
+
+    def control_address(self, addresses: Addresses) -> str:
+        """Return where its `flwr` finds a server."""
+        return addresses.http if control_wire(self.version) == HTTP else addresses.control
+
+    def superexec(self, addresses: Addresses) -> list[str]:
+        """Return the command of a SuperExec that starts ServerApps."""
+        renamed = self.version >= Version("1.36")
+        return [
+            *(self.environment.program("flower-superexec"), "--insecure"),
+            "--runtime-api-address" if renamed else "--appio-api-address",
+            self.runtime_address(addresses),
+            *(() if self.version >= Version("1.38") else ("--plugin-type", "serverapp")),
+        ]
+
+    def supernode(self, addresses: Addresses, number: int) -> list[str]:
+        """Return the command of a SuperNode whose node config says its number."""
+        port = str(free_port())
+        is_http = self.version >= Version("1.35")
+        return [
+            *(self.environment.program("flower-supernode"), "--insecure"),
+            *("--superlink", self.fleet_address(addresses)),
+            # Its own API, which its ClientApps call.
+            *(("--host", "127.0.0.1", "--port", port) if is_http else ()),
+            *(() if is_http else ("--clientappio-api-address", f"127.0.0.1:{port}")),
+            *("--node-config", f"number={number}"),
+        ]
+
+    def superlink(self, addresses: Addresses) -> list[str]:
+        """Return the command of the version's own server."""
+        command = [self.environment.program("flower-superlink"), "--insecure"]
+        command += ["--isolation", "process"]
+        if runtime_wire(self.version) == HTTP:
+            host, port = addresses.http.split(":")
+            command += ["--host", host, "--port", port]
+        else:
+            command += ["--serverappio-api-address", addresses.serverappio]
+        if fleet_wire(self.version) == GRPC:
+            command += ["--fleet-api-address", addresses.fleet]
+        if control_wire(self.version) == GRPC:
+            command += ["--control-api-address", addresses.control]
+        return command
+
+    def write_config(self, home: Path, addresses: Addresses) -> None:
+        """Make the server known to `flwr` with this FLWR_HOME."""
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+            f'address = "{self.control_address(addresses)}"\ninsecure = true\n'
+        )

@@ -1,0 +1,70 @@
+"""The server that the clients call: flower-nats, or a version's own `flower-superlink`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.harness.children import Child, wait_until
+from tests.harness.environment import accepts_connections
+from tests.matrix.flower import Addresses, Flower
+
+_START_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is ready."""
+
+    process: Child
+    addresses: Addresses
+    folder: Path
+    """Where it logs."""
+
+
+@contextmanager
+def flower_nats(folder: Path) -> Iterator[Server]:
+    """Run `flower-nats up` in a folder, without a SuperExec."""
+    addresses = Addresses.free()
+    command = [
+        *("flower-nats", "up", "--data-dir", str(folder / "data"), "--isolation", "process"),
+        *("--serverappio-api-address", addresses.serverappio),
+        *("--fleet-api-address", addresses.fleet),
+        *("--control-api-address", addresses.control),
+        *("--http-api-address", addresses.http),
+    ]
+    with _running(command, folder, {}) as process:
+        process.wait_for_output("is ready", _START_SECONDS)
+        yield Server(process, addresses, folder)
+
+
+@contextmanager
+def stock(flower: Flower, folder: Path) -> Iterator[Server]:
+    """Run a version's own server, which keeps everything in memory."""
+    addresses = Addresses.free()
+    served = {
+        flower.runtime_address(addresses),
+        flower.fleet_address(addresses),
+        flower.control_address(addresses),
+    }
+    variables = flower.environment.variables(folder / "server-home")
+    with _running(flower.superlink(addresses), folder, variables) as process:
+
+        def serves() -> bool:
+            assert process.exit_code is None, f"the server ended:\n{process.output()}"
+            return all(map(accepts_connections, served))
+
+        wait_until(serves, _START_SECONDS, "the stock server to serve")
+        yield Server(process, addresses, folder)
+
+
+@contextmanager
+def _running(command: list[str], folder: Path, variables: dict[str, str]) -> Iterator[Child]:
+    folder.mkdir(parents=True, exist_ok=True)
+    process = Child(command, log_file=folder / "server.log", environment=variables)
+    try:
+        yield process
+    finally:
+        process.terminate()

@@ -1,0 +1,269 @@
+"""Each version of Flower gets the flags and the address that it needs, and is told of in words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
+from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
+
+from flower_nats.settings import GatewaySettings, SuperexecSettings, TlsFiles
+from flower_nats_cli import flower
+from flower_nats_cli.datadir import DataDir, RunningState
+from flower_nats_cli.flower import superexec_flags, supernode_flags
+from flower_nats_cli.flower_version import FlowerVersion, FlowerVersionError
+from flower_nats_cli.ready_text import ready_text
+from flower_nats_cli.runtime_access import opened_for_superexec, runtime_access
+from flower_nats_cli.stack import StackSettings
+
+GATEWAY = GatewaySettings(nats=(), http_api_address="127.0.0.1:8000")
+SUPEREXEC = SuperexecSettings("127.0.0.1:8000")
+
+
+def certificate_for(folder: Path, *names: str) -> TlsFiles:
+    """A certificate for names and addresses, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")])
+    subjects: list[x509.GeneralName] = [
+        x509.IPAddress(ip_address(one)) if one[0].isdigit() else x509.DNSName(one) for one in names
+    ]
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime.now(UTC))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+    )
+    if subjects:
+        builder = builder.add_extension(x509.SubjectAlternativeName(subjects), critical=False)
+    made = builder.sign(key, hashes.SHA256())
+    (folder / "server.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    # Whose it is matters here; keys are looked into elsewhere.
+    return TlsFiles(folder / "server.pem", folder / "server.key", folder / "ca.crt")
+
+
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> Path:
+    """Put a SuperExec that says so of itself on PATH, and none beside this Python."""
+    program = folder / "flower-superexec"
+    program.write_text(f"#!/bin/sh\necho '{told}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "elsewhere" / "python"))
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return program
+
+
+def test_the_version_beside_us_is_that_of_the_package() -> None:
+    assert flower.superexec_version() == FlowerVersion.parse(version("flwr"))
+
+
+def test_a_program_of_another_environment_is_asked_for_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(tmp_path, monkeypatch, "Flower version: 1.36.0")
+
+    assert flower.superexec_version() == FlowerVersion(1, 36)
+
+
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [
+        ("Flower version: 1.29.0", "1.30 is the oldest"),
+        ("hello", "does not tell the version"),
+        ("Flower version: new", "'new' is not a version"),
+    ],
+)
+def test_a_superexec_that_cannot_be_used_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, named: str
+) -> None:
+    installed(tmp_path, monkeypatch, told)
+
+    with pytest.raises(FlowerVersionError, match=named):
+        flower.superexec_version()
+
+
+@pytest.mark.parametrize(
+    ("minor", "flags"),
+    [
+        (30, ["--plugin-type", "serverapp", "--insecure", "--appio-api-address"]),
+        (35, ["--plugin-type", "serverapp", "--insecure", "--appio-api-address"]),
+        (36, ["--plugin-type", "serverapp", "--insecure", "--runtime-api-address"]),
+        (37, ["--plugin-type", "serverapp", "--insecure", "--runtime-api-address"]),
+        (38, ["--insecure", "--runtime-api-address"]),
+        (42, ["--insecure", "--runtime-api-address"]),
+    ],
+)
+def test_a_superexec_gets_the_flags_of_its_version(minor: int, flags: list[str]) -> None:
+    settings = replace(SUPEREXEC, runtime_dependency_installation=False)
+
+    given = superexec_flags(settings, FlowerVersion(1, minor))
+
+    assert given == [*flags, "127.0.0.1:8000"]
+
+
+@pytest.mark.parametrize(
+    ("minor", "flags"),
+    [
+        (34, ["--clientappio-api-address", "127.0.0.1:9095"]),
+        (35, ["--host", "127.0.0.1", "--port", "9095"]),
+    ],
+)
+def test_a_supernode_gets_the_flags_of_its_version(minor: int, flags: list[str]) -> None:
+    given = supernode_flags("here:9092", "127.0.0.1:9095", None, FlowerVersion(1, minor))
+
+    assert given == ["--insecure", "--superlink", "here:9092", *flags]
+
+
+def test_the_programs_that_are_installed_take_their_flags(tmp_path: Path) -> None:
+    here, secret = FlowerVersion.parse(version("flwr")), tmp_path / "secret"
+    settings = replace(SUPEREXEC, ca_certificate=tmp_path / "ca.crt", auth_secret_file=secret)
+
+    superexec = superexec_parser().parse_args(superexec_flags(settings, here))
+    supernode = supernode_parser().parse_args(
+        supernode_flags("here:9092", "127.0.0.1:9095", tmp_path / "ca.crt", here)
+    )
+
+    assert superexec.root_certificates == supernode.root_certificates == str(tmp_path / "ca.crt")
+    assert superexec.superexec_auth_secret_file == str(secret)
+    assert supernode.superlink == "here:9092"
+
+
+@pytest.mark.parametrize(("minor", "address"), [(34, "127.0.0.1:9091"), (35, "127.0.0.1:8000")])
+def test_a_superexec_connects_to_the_port_of_its_wire(minor: int, address: str) -> None:
+    gateway = opened_for_superexec(GATEWAY, FlowerVersion(1, minor))
+
+    assert runtime_access(gateway, FlowerVersion(1, minor)) == (address, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "address"),
+    [
+        (["127.0.0.1", "localhost"], "127.0.0.1:8000"),
+        (["runtime.example.org", "localhost"], "localhost:8000"),
+    ],
+)
+def test_with_tls_a_superexec_uses_a_name_of_this_machine_in_the_certificate(
+    tmp_path: Path, names: list[str], address: str
+) -> None:
+    tls = certificate_for(tmp_path, *names)
+    gateway = replace(GATEWAY, http_api_address="0.0.0.0:8000", tls=tls)
+
+    opened = opened_for_superexec(gateway, FlowerVersion(1, 42))
+
+    assert runtime_access(opened, FlowerVersion(1, 42)) == (address, tls.ca_certificate)
+    assert opened == gateway
+
+
+@pytest.mark.parametrize("names", [["runtime.example.org"], []])
+def test_with_a_certificate_for_other_names_a_superexec_gets_a_port_of_the_loopback_interface(
+    tmp_path: Path, names: list[str]
+) -> None:
+    gateway = replace(GATEWAY, tls=certificate_for(tmp_path, *names))
+
+    opened = opened_for_superexec(gateway, FlowerVersion(1, 42))
+
+    assert opened.http_loopback_address == "127.0.0.1:0"
+    assert runtime_access(opened, FlowerVersion(1, 42)) == ("127.0.0.1:0", None)
+
+
+@pytest.mark.parametrize(
+    ("minor", "off", "option"),
+    [
+        (42, {"http_api_address": ""}, "--http-api-address"),
+        (33, {"serverappio_api_address": ""}, "--serverappio-api-address"),
+    ],
+)
+def test_a_superexec_whose_wire_is_off_is_refused(
+    minor: int, off: dict[str, str], option: str
+) -> None:
+    with pytest.raises(click.UsageError, match=option) as refused:
+        opened_for_superexec(replace(GATEWAY, **off), FlowerVersion(1, minor))  # type: ignore[arg-type]
+
+    assert "--isolation process" in refused.value.message
+
+
+def told(minor: int, **off: str) -> Sequence[str]:
+    """What `up` says where flwr 1.<minor> is installed, line by line."""
+    addresses: dict[str, Any] = {
+        "http_api_address": "127.0.0.1:8000",
+        "serverappio_api_address": "127.0.0.1:9091",
+        "fleet_api_address": "127.0.0.1:9092",
+        "control_api_address": "127.0.0.1:9093",
+        **off,
+    }
+    state = RunningState(1, "now", [], **addresses)
+    settings = StackSettings(
+        DataDir(Path("data")), GATEWAY, SUPEREXEC, flower=FlowerVersion(1, minor)
+    )
+    return ready_text(state, settings).splitlines()
+
+
+def test_up_says_first_what_the_installed_version_needs_and_then_what_others_need() -> None:
+    data = Path("data").resolve()
+
+    assert told(42) == [
+        "flower-nats is ready: HTTP 127.0.0.1:8000, ServerAppIo 127.0.0.1:9091, Fleet 127.0.0.1:9092, "
+        "Control 127.0.0.1:9093",
+        "",
+        "Put these three lines into your Flower config (~/.flwr/config.toml):",
+        "",
+        "[superlink.flower-nats]",
+        'address = "127.0.0.1:8000"',
+        "insecure = true",
+        "",
+        "Connect a SuperNode:  flower-supernode --insecure --superlink 127.0.0.1:8000",
+        "Run an app:           flwr run <app> flower-nats --stream",
+        f"See how it is:        flower-nats status --data-dir {data}",
+        f"End it:               Ctrl-C, or flower-nats down --data-dir {data}",
+        f"Logs:                 {data / 'logs'}",
+        "",
+        "Other versions of flwr need another address:",
+        '  flwr 1.30 to 1.36              address = "127.0.0.1:9093"',
+        "  flower-supernode 1.30 to 1.39  --superlink 127.0.0.1:9092",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("minor", "control", "fleet", "others"),
+    [
+        (33, "9093", "9092", ["  flwr 1.37 and newer", "  flower-supernode 1.40 and newer"]),
+        (36, "9093", "9092", ["  flwr 1.37 and newer", "  flower-supernode 1.40 and newer"]),
+        (37, "8000", "9092", ["  flwr 1.30 to 1.36", "  flower-supernode 1.40 and newer"]),
+        (39, "8000", "9092", ["  flwr 1.30 to 1.36", "  flower-supernode 1.40 and newer"]),
+        (40, "8000", "8000", ["  flwr 1.30 to 1.36", "  flower-supernode 1.30 to 1.39"]),
+    ],
+)
+def test_the_flwr_command_and_supernodes_changed_their_wire_in_different_versions(
+    minor: int, control: str, fleet: str, others: list[str]
+) -> None:
+    lines = told(minor)
+
+    assert f'address = "127.0.0.1:{control}"' in lines
+    assert (
+        f"Connect a SuperNode:  flower-supernode --insecure --superlink 127.0.0.1:{fleet}" in lines
+    )
+    for line, other in zip(lines[-2:], others, strict=True):
+        assert line.startswith(f"{other}  ")
+
+
+def test_where_the_wire_of_the_installed_version_is_off_it_is_said_for_which_the_rest_is() -> None:
+    lines = told(33, control_api_address="", fleet_api_address="")
+
+    assert lines[2].endswith("(~/.flwr/config.toml) of flwr 1.37 and newer:")
+    assert 'address = "127.0.0.1:8000"' in lines
+    assert any(line.endswith(":8000    (flwr 1.40 and newer)") for line in lines)
+    assert "Other versions" not in "\n".join(lines)
+
+
+def test_a_version_that_is_newer_than_all_that_were_tried_is_told() -> None:
+    assert told(43)[-1] == "flwr 1.43 is untried: 1.42 is the newest version that was tried."
+    assert "untried" not in "\n".join(told(42))
