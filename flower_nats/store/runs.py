@@ -19,7 +19,7 @@ _FIELDS = tuple(Run.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
-class Usage:
+class RunUsage:
     """What a run has used since the last time."""
 
     run_id: int
@@ -81,7 +81,7 @@ class Runs:
         rows = await self._session.fetch_all(_SQL["statuses"], run_ids=list(run_ids))
         return {row["run_id"]: row["status"] for row in rows}
 
-    async def add_usage(self, usage: Sequence[Usage]) -> None:
+    async def add_usage(self, usage: Sequence[RunUsage]) -> None:
         """Add to the traffic and the computing time of runs; unknown runs are passed over."""
         await self._session.execute(
             _SQL["add_usage"],

@@ -16,7 +16,7 @@ from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
 from flower_nats.store.replicas import Replicas
-from flower_nats.store.runs import Runs, Usage
+from flower_nats.store.runs import Runs, RunUsage
 from flower_nats.store.task_events import Events
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import InternalHandler
@@ -131,7 +131,7 @@ class GatewayQuestions:
 
     async def usage(self, question: Map, caller: Caller) -> Map:
         """{runs: [[run_id, bytes_sent, bytes_recv, clientapp_runtime_s], …]} -> {}: adds up."""
-        used = [Usage(*entry) for entry in question["runs"]]
+        used = [RunUsage(*entry) for entry in question["runs"]]
 
         async def add(transaction: Transaction) -> bytes:
             await Runs(transaction).add_usage(used)

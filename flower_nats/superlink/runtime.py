@@ -14,7 +14,7 @@ from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
-from flower_nats.store.runs import Runs, Usage
+from flower_nats.store.runs import Runs, RunUsage
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import ProtoHandler
@@ -196,5 +196,5 @@ async def _keep_output(
     if request.HasField("context"):
         await SeriesStore(transaction).keep_context(finished.task_id, request.context)
     if request.HasField("clientapp_runtime"):
-        usage = Usage(finished.run_id, 0, 0, request.clientapp_runtime)
+        usage = RunUsage(finished.run_id, 0, 0, request.clientapp_runtime)
         await Runs(transaction).add_usage([usage])
