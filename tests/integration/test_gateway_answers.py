@@ -17,7 +17,7 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flower_nats_gateway.calls.body_limit import PLACES
-from tests.harness.balancer import Frames
+from tests.harness.frames import Frames
 from tests.harness.messages import instruction
 from tests.integration.gateways import running_stack
 

@@ -16,8 +16,8 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
-from tests.harness.balancer import PREFACE, Frames
 from tests.harness.clients import Metadata, ServerApp, SuperNode
+from tests.harness.frames import PREFACE, Frames
 from tests.harness.messages import instruction
 from tests.integration.gateways import Gateway, free_address, running_stack
 
