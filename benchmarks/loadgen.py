@@ -55,9 +55,10 @@ class Generator:
         async def join(node: SimulatedNode) -> None:
             async with gate:
                 await node.join()
-                self._lives.append(asyncio.create_task(node.live()))
 
+        # None polls before all are in: a server that cannot keep up with the polls lets nobody in.
         await asyncio.gather(*(join(node) for node in self._nodes))
+        self._lives = [asyncio.create_task(node.live()) for node in self._nodes]
         await asyncio.gather(*(node.polling.wait() for node in self._nodes))
         return {"nodes": [node.node_id for node in self._nodes]}
 

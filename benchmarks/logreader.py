@@ -6,6 +6,10 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from http.client import HTTPException
+
+import grpc
 
 _LINE = re.compile(r"^line (\d+)$", re.MULTILINE)
 _PATIENCE = 60.0
@@ -32,9 +36,14 @@ class LogReader:
             return [self._seen[number] - at for number, at in enumerate(pushed)]
 
     def _follow(self) -> None:
-        for text in self._log:
-            now = time.monotonic()
-            with self._news:
-                for number in _LINE.findall(text):
-                    self._seen.setdefault(int(number), now)
-                self._news.notify_all()
+        # What has not come when the stream breaks is missed by who waits for it.
+        with suppress(grpc.RpcError, HTTPException, OSError):
+            for text in self._log:
+                self._note(text)
+
+    def _note(self, text: str) -> None:
+        now = time.monotonic()
+        with self._news:
+            for number in _LINE.findall(text):
+                self._seen.setdefault(int(number), now)
+            self._news.notify_all()

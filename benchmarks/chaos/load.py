@@ -7,11 +7,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import grpc.aio
-
 from benchmarks.chaos.plan import Plan
+from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
 from tests.harness.apps import StockApp
+from tests.harness.channels import Refused
 from tests.harness.follower import LogFollower
 from tests.harness.nodes import Node, StockNode
 from tests.harness.wire import Made, Wire
@@ -130,8 +130,8 @@ class Load:
         while not run.app.run_id:
             try:
                 await run.app.submit(self._fab)
-            except grpc.aio.AioRpcError as exc:
-                if exc.code() is not grpc.StatusCode.UNAVAILABLE:
+            except Refused as exc:
+                if exc.outcome is not Outcome.UNAVAILABLE:
                     raise
                 # The CLI does not try again; the person at it does.
                 run.refusals += 1

@@ -228,7 +228,10 @@ class Stack:
             pid=os.getpid(),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
             nats=self._broker.urls,
-            **{name: reachable(getattr(gateway, name)) for name in API_ADDRESSES},
+            **{
+                name: reachable(address) if (address := getattr(gateway, name)) else ""
+                for name in API_ADDRESSES
+            },
             http_health_addresses={
                 name: reachable(address)
                 for name, address in self.settings.http_health_addresses.items()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.faults.trial import Trial, running_trial
+from tests.faults.trial import MIXED, Trial, Wires, running_trial
 from tests.harness.cluster import Cluster, Front, Size
 
 FULL = os.environ.get("FLOWER_NATS_FAULTS_FULL") == "1"
@@ -26,6 +27,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(mark, append=False)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let the clients of each trial call over both wires, mixed one way; in full, also the other way."""
+    if "wires" not in metafunc.fixturenames or _says_wires(metafunc.definition):
+        return
+    name = metafunc.definition.name
+    one_of_both = sorted(MIXED)[zlib.crc32(name.encode()) % len(MIXED)]
+    metafunc.parametrize("wires", sorted(MIXED) if FULL else [one_of_both], indirect=True)
+
+
+def _says_wires(test: pytest.Item) -> bool:
+    return any("wires" in mark.args[0] for mark in test.iter_markers("parametrize"))
+
+
+@pytest.fixture
+def wires(request: pytest.FixtureRequest) -> Wires:
+    """Over which wire the clients call."""
+    return MIXED[request.param]
 
 
 # Not of the session: in the minutes in which no test uses it, it would keep its share of a core busy.
@@ -45,9 +65,11 @@ async def cluster(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def running(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIterator[Trial]:
+async def running(
+    cluster: Cluster, wires: Wires, request: pytest.FixtureRequest
+) -> AsyncIterator[Trial]:
     """A run under way; `front` as its parameter says by which balancer."""
-    async with running_trial(cluster, getattr(request, "param", Front.TCP)) as one:
+    async with running_trial(cluster, wires, getattr(request, "param", Front.TCP)) as one:
         yield one
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.faults.trial import Trial, fresh_trial
+from tests.faults.trial import Trial, Wires, fresh_trial
 from tests.harness.balancer import Line, Moment
 from tests.harness.cluster import Cluster
 from tests.harness.processes import freeze, thaw
@@ -25,7 +25,7 @@ OF_A_SERVERAPP = {**PER_MESSAGE, "PushLogs": (Moment.REQUEST, Moment.ANSWER)}
 
 async def cut_next(line: Line, method: str, moment: Moment) -> None:
     """Cut the next call of a method: on a new connection, whose first call spells its name out."""
-    cut = line.cut_at(moment, f"/{method}".encode(), body_bytes=1000)
+    cut = line.cut_at(moment, method, body_bytes=1000)
     line.cut()
     async with asyncio.timeout(30):
         await cut.done.wait()
@@ -51,10 +51,12 @@ async def test_a_serverapp_is_cut_off(running: Trial, method: str) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_serverapp_is_cut_off_when_it_starts(cluster: Cluster, moment: Moment) -> None:
-    async with fresh_trial(cluster) as trial:
+async def test_a_serverapp_is_cut_off_when_it_starts(
+    cluster: Cluster, wires: Wires, moment: Moment
+) -> None:
+    async with fresh_trial(cluster, wires) as trial:
         await trial.connect()
-        cut = trial.app.wire.line.cut_at(moment, b"/PullTaskInput")
+        cut = trial.app.wire.line.cut_at(moment, "PullTaskInput")
         await trial.start()
         assert cut.done.is_set()
 
@@ -62,7 +64,7 @@ async def test_a_serverapp_is_cut_off_when_it_starts(cluster: Cluster, moment: M
 
 
 async def test_a_serverapp_is_cut_off_when_it_ends(running: Trial) -> None:
-    cut = running.app.wire.line.cut_at(Moment.ANSWER, b"/PushTaskOutput")
+    cut = running.app.wire.line.cut_at(Moment.ANSWER, "PushTaskOutput")
 
     await running.app.finish(within=60)
 
@@ -73,7 +75,7 @@ async def test_a_serverapp_is_cut_off_when_it_ends(running: Trial) -> None:
 async def test_a_serverapp_is_cut_off_when_it_ends_and_nobody_can_store_it(
     cluster: Cluster, running: Trial
 ) -> None:
-    cut = running.app.wire.line.cut_at(Moment.WORK, b"/PushTaskOutput")
+    cut = running.app.wire.line.cut_at(Moment.WORK, "PushTaskOutput")
 
     def freeze_superlinks() -> None:
         for superlink in cluster.superlinks:

@@ -10,7 +10,7 @@ from flower_nats.broker.subjects import MESSAGES_STREAM
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from tests.faults.conftest import FULL
-from tests.faults.trial import Trial, fresh_trial
+from tests.faults.trial import Trial, Wires, fresh_trial
 from tests.harness.cluster import Cluster, Front
 from tests.harness.nodes import StockNode
 from tests.harness.processes import freeze, kill, terminate, thaw
@@ -73,9 +73,9 @@ async def test_a_superlink_is_frozen_when_a_run_ends(cluster: Cluster, running: 
     running.assert_log_unbroken()
 
 
-async def test_a_superlink_is_frozen_in_all_of_a_short_run(cluster: Cluster) -> None:
+async def test_a_superlink_is_frozen_in_all_of_a_short_run(cluster: Cluster, wires: Wires) -> None:
     frozen = cluster.superlinks[0]
-    async with fresh_trial(cluster, Front.ENVOY) as trial:
+    async with fresh_trial(cluster, wires, Front.ENVOY) as trial:
         await trial.connect()
         trial.app.limit = 1
         freeze(frozen)

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tests.faults import nat
 from tests.faults.conftest import FULL
-from tests.faults.trial import Trial
+from tests.faults.trial import MIXED, Trial
 from tests.harness.balancer import Balancer, Line
 from tests.harness.cluster import Cluster, Front
 from tests.harness.supernodes import StockSuperNode, fab
@@ -43,7 +43,7 @@ class Hospital:
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Trial]:
         """Begin a run over the hospital's SuperNodes."""
-        one = Trial(self.cluster, self.balancer, processes=self.supernodes)
+        one = Trial(self.cluster, self.balancer, MIXED["http-app"], processes=self.supernodes)
         try:
             await one.submit(fab())
             await one.start()
@@ -62,7 +62,9 @@ async def hospital(
     try:
         with nat.site() as site:
             async with cluster.balancer(front) as balancer:
-                line = await balancer.line("Fleet", nat.listener(site.internet, nat.INTERNET))
+                line = await balancer.line(
+                    "Fleet", listener=nat.listener(site.internet, nat.INTERNET)
+                )
                 supernodes = [
                     StockSuperNode(
                         number, line.address, folder, partial(nat.in_namespace, site.hospital)

@@ -17,7 +17,7 @@ from flower_nats.embedded.nats_server import find_nats_server
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.embedded.secret import secret_in
 from tests.faults.disk import Disk, NoDisk, disk
-from tests.faults.trial import Trial, running_trial
+from tests.faults.trial import Trial, Wires, running_trial
 from tests.harness.cluster import Cluster, Size
 from tests.harness.environment import free_port
 from tests.harness.processes import Victim, freeze_all, kill_all
@@ -54,11 +54,11 @@ async def test_every_process_is_killed_at_once(cluster: Cluster, running: Trial)
     await running.end_unharmed()
 
 
-async def test_the_power_of_everything_is_cut(one_disk: Disk) -> None:
+async def test_the_power_of_everything_is_cut(one_disk: Disk, wires: Wires) -> None:
     cluster = Cluster(one_disk.path / "runtime", Size(nats=3))
     try:
         await cluster.start()
-        async with running_trial(cluster) as running:
+        async with running_trial(cluster, wires) as running:
             await cut_power(one_disk, cluster.everybody)
             await asyncio.gather(*(one.start() for one in cluster.everybody))
             await running.app.more_rounds(2, within=60)

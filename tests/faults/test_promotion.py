@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flower_nats.broker.rpc import RpcClient
 from tests.faults.conftest import FULL
-from tests.faults.trial import running_trial
+from tests.faults.trial import Wires, running_trial
 from tests.harness.cluster import Cluster, Size
 from tests.harness.postgres_pair import PostgresPair
 from tests.harness.processes import kill_all
@@ -37,10 +37,10 @@ async def standbys(cluster: Cluster) -> tuple[int, int]:
     return database["standbys"], database["synchronous_standbys"]
 
 
-async def test_a_standby_takes_over_from_the_primary(tmp_path: Path) -> None:
+async def test_a_standby_takes_over_from_the_primary(tmp_path: Path, wires: Wires) -> None:
     async with (
         running_pair(tmp_path, Size(nats=1)) as (cluster, postgres),
-        running_trial(cluster) as running,
+        running_trial(cluster, wires) as running,
     ):
         assert await standbys(cluster) == (1, 1)
         await postgres.lose_primary()
@@ -53,10 +53,12 @@ async def test_a_standby_takes_over_from_the_primary(tmp_path: Path) -> None:
         running.assert_log_unbroken()
 
 
-async def test_a_zone_is_lost_with_one_of_each_and_the_primary(tmp_path: Path) -> None:
+async def test_a_zone_is_lost_with_one_of_each_and_the_primary(
+    tmp_path: Path, wires: Wires
+) -> None:
     async with (
         running_pair(tmp_path, Size(nats=3)) as (cluster, postgres),
-        running_trial(cluster) as running,
+        running_trial(cluster, wires) as running,
     ):
         zone = cluster.nats[0], cluster.superlinks[0], cluster.gateways[0]
         await asyncio.gather(postgres.lose_primary(), kill_all(zone))

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.trial import Trial, fresh_trial
+from tests.faults.trial import Trial, Wires, fresh_trial
 from tests.harness.balancer import Moment
 from tests.harness.cluster import Cluster
-from tests.harness.nodes import StockNode
 from tests.harness.supernodes import StockSuperNode, fab
 
 
@@ -21,7 +20,7 @@ async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(
     instruction = await victim.get_busy(within=30)
 
     await victim.kill()
-    back = StockNode(victim.number, await running.wire("Fleet"), victim.key)
+    back = await running.node(victim.number, victim.key)
     await back.come_online()
     running.nodes[0] = back
 
@@ -33,12 +32,12 @@ async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(
 
 @pytest.mark.parametrize("method", ["RegisterNode", "ActivateNode"])
 async def test_a_supernode_whose_first_answers_are_lost_comes_online(
-    cluster: Cluster, method: str
+    cluster: Cluster, wires: Wires, method: str
 ) -> None:
-    async with fresh_trial(cluster) as trial:
-        node = StockNode(1, await trial.wire("Fleet"))
+    async with fresh_trial(cluster, wires) as trial:
+        node = await trial.node(1)
         trial.nodes = [node]
-        cut = node.wire.line.cut_at(Moment.ANSWER, f"/{method}".encode())
+        cut = node.wire.line.cut_at(Moment.ANSWER, method)
 
         async with asyncio.timeout(20):
             await node.join()
@@ -51,21 +50,21 @@ async def test_a_supernode_whose_first_answers_are_lost_comes_online(
     ("method", "is_given_up"), [("PullObject", True), ("ConfirmMessageReceived", False)]
 )
 async def test_a_stock_supernode_goes_on_when_a_run_is_stopped_while_it_receives(
-    cluster: Cluster, tmp_path: Path, method: str, is_given_up: bool
+    cluster: Cluster, wires: Wires, tmp_path: Path, method: str, is_given_up: bool
 ) -> None:
     """It gives the message up with its ClientApp, or takes it and gives up the reply.
 
     One that is refused as if it were late does neither: the ClientApp waits for objects for an hour, or
     its reply is sent in the place of the next.
     """
-    async with fresh_trial(cluster) as trial:
+    async with fresh_trial(cluster, wires) as trial:
         line = await trial.balancer.line("Fleet")
         node = StockSuperNode(1, line.address, tmp_path)
         trial.processes = [node]
         try:
             await node.until_online()
             await trial.submit(fab())
-            cut = line.cut_at(Moment.REQUEST, f"/{method}".encode(), and_shut=True)
+            cut = line.cut_at(Moment.REQUEST, method, and_shut=True)
             await trial.app.start()
             async with asyncio.timeout(30):
                 await cut.done.wait()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
@@ -13,6 +15,7 @@ from flower_nats.wire import control_pb2 as control
 from tests.harness import app
 from tests.harness.apps import StockApp
 from tests.harness.balancer import Balancer
+from tests.harness.channels import WireName
 from tests.harness.cluster import Cluster, Front
 from tests.harness.follower import LogFollower
 from tests.harness.nodes import Node, StockNode
@@ -27,12 +30,35 @@ FINISH_SECONDS = 60.0
 _CLEAR_SECONDS = 20.0
 
 
+@dataclass(frozen=True)
+class Wires:
+    """Over which wire the clients of one run call."""
+
+    nodes: Sequence[WireName]
+    """Of the SuperNodes, in turn."""
+
+    app: WireName
+    """Of the ServerApp, and of the SuperExec that starts it."""
+
+    cli: WireName
+    """Of the flwr command."""
+
+
+MIXED: Mapping[str, Wires] = {
+    "grpc-app": Wires(("http", "grpc"), app="grpc", cli="http"),
+    "http-app": Wires(("grpc", "http"), app="http", cli="grpc"),
+}
+"""Federations whose clients call over both wires: what is over one in the first is over the other in the
+second."""
+
+
 @dataclass
 class Trial:
     """One run under way, over nodes of its own."""
 
     cluster: Cluster
     balancer: Balancer
+    wires: Wires
     nodes: list[StockNode] = field(default_factory=list)
     processes: Sequence[StockSuperNode] = ()
     """Nodes that are stock processes; they outlive the trial."""
@@ -50,15 +76,21 @@ class Trial:
         assert self._app is not None
         return self._app
 
-    async def wire(self, service: str) -> Wire:
-        """Open a channel of its own for one more client."""
-        return Wire(await self.balancer.line(service))
+    async def wire(self, service: str, name: WireName | None = None) -> Wire:
+        """Open a channel of its own for one more client, over the wire that such clients use here."""
+        usual: Mapping[str, WireName] = {"Control": self.wires.cli, "Runtime": self.wires.app}
+        return Wire(await self.balancer.line(service, name or usual[service]))
 
     async def connect(self, nodes: int = NODES) -> None:
         """Connect nodes, submit a run, and follow its log."""
-        self.nodes = [StockNode(number, await self.wire("Fleet")) for number in range(1, nodes + 1)]
+        self.nodes = [await self.node(number) for number in range(1, nodes + 1)]
         await asyncio.gather(*(node.join() for node in self.nodes))
         await self.submit()
+
+    async def node(self, number: int, key: ec.EllipticCurvePrivateKey | None = None) -> StockNode:
+        """Make the node of this number, which has not joined yet."""
+        name = self.wires.nodes[number % len(self.wires.nodes)]
+        return StockNode(number, await self.wire("Fleet", name), key)
 
     async def submit(self, fab: bytes | None = None) -> None:
         """Submit a run over the nodes at hand, and follow its log."""
@@ -170,10 +202,12 @@ async def left_behind(connection: Connection, run_id: int) -> list[str]:
 
 
 @asynccontextmanager
-async def fresh_trial(cluster: Cluster, front: Front = Front.TCP) -> AsyncIterator[Trial]:
+async def fresh_trial(
+    cluster: Cluster, wires: Wires, front: Front = Front.TCP
+) -> AsyncIterator[Trial]:
     """Prepare a trial; whatever happens, its clients end and the cluster is whole again after it."""
     async with cluster.balancer(front) as balancer:
-        one = Trial(cluster, balancer)
+        one = Trial(cluster, balancer, wires)
         try:
             yield one
         finally:
@@ -182,9 +216,11 @@ async def fresh_trial(cluster: Cluster, front: Front = Front.TCP) -> AsyncIterat
 
 
 @asynccontextmanager
-async def running_trial(cluster: Cluster, front: Front = Front.TCP) -> AsyncIterator[Trial]:
+async def running_trial(
+    cluster: Cluster, wires: Wires, front: Front = Front.TCP
+) -> AsyncIterator[Trial]:
     """Begin a trial."""
-    async with fresh_trial(cluster, front) as one:
+    async with fresh_trial(cluster, wires, front) as one:
         await one.connect()
         await one.start()
         yield one

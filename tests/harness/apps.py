@@ -1,5 +1,6 @@
 """A run's ServerApp, which calls as stock SuperExecs and ServerApps do (flwr 1.33
-`superlink/runtime/run_serverapp.py`, `superlink/grid/grpc_grid.py`, `common/logger.py`)."""
+`superlink/runtime/run_serverapp.py`, `superlink/grid/grpc_grid.py`, `common/logger.py`; over HTTP as
+those of flwr 1.35 and newer, `supercore/exit/exit.py`)."""
 
 from __future__ import annotations
 
@@ -8,9 +9,8 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
-import grpc
-import grpc.aio
 from flwr.app import Message
 
 from flower_nats.wire import common_pb2 as common
@@ -18,6 +18,7 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import object_ids
 from tests.harness import app
+from tests.harness.channels import Refused
 from tests.harness.clients import ServerApp
 from tests.harness.fabs import make_fab
 from tests.harness.messages import Parcel, inflate, instruction
@@ -29,6 +30,8 @@ _UNKNOWN_MESSAGE = 3
 _UPLOAD_INTERVAL = 0.2
 _FLUSH_SECONDS = 3.0
 _LAST_UPLOAD_SECONDS = 1.0
+_FORCE_EXIT_SECONDS = 5.0
+"""After which a process is gone that has begun to exit (flwr 1.35 and newer)."""
 
 
 class StockApp:
@@ -282,13 +285,21 @@ class StockApp:
             self._uploads += 1
 
     async def _exit(self) -> None:
+        forced_after = _FORCE_EXIT_SECONDS if self.wire.name == "http" else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(forced_after):
+                await self._say_farewell()
+        for side in self._sides:
+            side.cancel()
+        if forced_after is not None:
+            await self.wire.close()
+
+    async def _say_farewell(self) -> None:
         # Stock does not wait for longer: what it has left to say may come after its output, or never.
         if await _until(lambda: not self._unsent, _FLUSH_SECONDS):
             await _until(lambda: not self._uploading, _LAST_UPLOAD_SECONDS)
         await self._push_output()
         await _until(lambda: not self._unsent + self._uploading, _FLUSH_SECONDS)
-        for side in self._sides:
-            side.cancel()
 
     async def _push_output(self) -> None:
         metadata = [("flwr-task-token", self.app.token)]
@@ -296,8 +307,8 @@ class StockApp:
         self.before_exit()
         try:
             await self.wire.call_once("Runtime", "PushTaskOutput", request, metadata)
-        except grpc.aio.AioRpcError as exc:
-            raise ClientDied(f"PushTaskOutput: {exc.code()} {exc.details()}") from exc
+        except Refused as exc:
+            raise ClientDied(str(exc)) from exc
 
 
 async def _nothing() -> None:

@@ -3,7 +3,7 @@
 It sends each connection to the next healthy gateway, lets a connection live as long as both ends do,
 and refuses when nobody is healthy: what the dumbest L4 balancer does, so what works here works behind
 a cleverer one. As each client has a line of its own, its connections can be cut at a moment that is
-told by the HTTP/2 frames on them.
+told by what travels on them (`frames.py`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,27 @@ import contextlib
 import itertools
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
 from typing import Protocol
 
+from flower_nats.wire.methods import BY_NAME
+from tests.harness.channels import WireName
+from tests.harness.frames import (
+    DATA,
+    HEADERS,
+    PREFACE,
+    Frame,
+    Frames,
+    Http1Answers,
+    Http1Requests,
+    Splitter,
+)
+
 _CHECK_SECONDS = 0.5
 _CONNECT_SECONDS = 1.0
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client begins an HTTP/2 connection with (RFC 9113)."""
-_FRAME_HEAD = 9
-_DATA, _HEADERS = 0, 1
-_END_STREAM = 1
 _ARRIVAL_SECONDS = 0.05
 
 
@@ -38,7 +46,7 @@ class Target(Protocol):
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """`host:port` by API."""
+        """`host:port` by API over gRPC; by `Http` that of all APIs over HTTP."""
 
     async def is_healthy(self, timeout: float) -> bool:
         """Whether it takes calls."""
@@ -59,61 +67,16 @@ class Cut:
 
     moment: Moment
     marker: bytes
-    """What the head of the request must hold. gRPC spells a method out once per connection."""
+    """What the head of the request must hold."""
     body_bytes: int
     """For BODY: how much of it the gateway gets; a call with less is let through."""
     and_shut: bool
     """Whether the line then takes nobody in, until it is opened again."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     stream: int | None = None
-    """The HTTP/2 stream of the call, once it has begun."""
+    """The stream of the call, once it has begun."""
     seen: Counter[int] = field(default_factory=Counter)
     """For BODY: bytes seen of this call and of each one that has begun after it."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One HTTP/2 frame, as it travels."""
-
-    data: bytes
-    kind: int
-    flags: int
-    stream: int
-
-    @property
-    def is_last(self) -> bool:
-        """Whether its sender has nothing more to say in this stream."""
-        return bool(self.flags & _END_STREAM)
-
-
-class Frames:
-    """Splits a byte stream into HTTP/2 frames."""
-
-    def __init__(self, preface: bytes = b"") -> None:
-        self._buffer = b""
-        self._preface = len(preface)
-
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Give each whole frame; the preface as one of no kind."""
-        self._buffer += data
-        if self._preface:
-            if len(self._buffer) < self._preface:
-                return
-            yield Frame(self._buffer[: self._preface], -1, 0, 0)
-            self._buffer, self._preface = self._buffer[self._preface :], 0
-        while len(self._buffer) >= _FRAME_HEAD:
-            whole = _FRAME_HEAD + int.from_bytes(self._buffer[:3], "big")
-            if len(self._buffer) < whole:
-                return
-            frame, self._buffer = self._buffer[:whole], self._buffer[whole:]
-            stream = int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF
-            yield Frame(frame, frame[3], frame[4], stream)
-
-    async def of(self, reader: asyncio.StreamReader) -> AsyncIterator[Frame]:
-        """Give the frames that a connection brings, until it ends."""
-        while data := await reader.read(65536):
-            for frame in self.feed(data):
-                yield frame
 
 
 class _CutNow(Exception):
@@ -123,7 +86,8 @@ class _CutNow(Exception):
 class Line:
     """One client's way to one API."""
 
-    def __init__(self, balancer: Balancer, service: str) -> None:
+    def __init__(self, balancer: Balancer, service: str, wire: WireName) -> None:
+        self.wire = wire
         self._balancer = balancer
         self._service = service
         self._server: asyncio.Server | None = None
@@ -151,9 +115,16 @@ class Line:
             connection.cancel()
 
     def cut_at(
-        self, moment: Moment, marker: bytes = b"", body_bytes: int = 0, *, and_shut: bool = False
+        self, moment: Moment, method: str = "", body_bytes: int = 0, *, and_shut: bool = False
     ) -> Cut:
-        """Cut the connection of the next call, at some moment of it."""
+        """Cut the connection of the next call, of this method or of any, at some moment of it.
+
+        gRPC spells a method out once per connection.
+        """
+        marker = b""
+        if method:
+            of_http = f"{BY_NAME[(self._service, method)].http_path} HTTP/"
+            marker = (of_http if self.wire == "http" else f"/{method}").encode()
         self._cut = Cut(moment, marker, body_bytes, and_shut)
         return self._cut
 
@@ -184,11 +155,12 @@ class Line:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._is_open.wait()
-        gateway = await self._balancer.connect(self._service)
+        gateway = await self._balancer.connect("Http" if self.wire == "http" else self._service)
         if gateway is None:
             return
-        to_client = (Frames(), gateway[0], writer, self._on_answer)
-        to_gateway = (Frames(PREFACE), reader, gateway[1], self._on_request)
+        requests, answers = self._splitters()
+        to_client = (answers, gateway[0], writer, self._on_answer)
+        to_gateway = (requests, reader, gateway[1], self._on_request)
         ways = [asyncio.create_task(self._pump(*way)) for way in (to_client, to_gateway)]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -198,20 +170,27 @@ class Line:
             await asyncio.gather(*ways, return_exceptions=True)
             gateway[1].transport.abort()
 
+    def _splitters(self) -> tuple[Splitter, Splitter]:
+        if self.wire == "grpc":
+            return Frames(PREFACE), Frames()
+        requests = Http1Requests()
+        return requests, Http1Answers(requests)
+
     def _on_request(self, frame: Frame) -> bool:
         """Look at a client's frame; return whether the cut is due after it. Raises `_CutNow`."""
         cut = self._cut
         if cut is None:
             return False
-        if frame.kind == _HEADERS and cut.stream is None and cut.marker in frame.data:
+        if frame.kind == HEADERS and cut.stream is None and cut.marker in frame.data:
             cut.stream = frame.stream
             if cut.moment is Moment.REQUEST:
                 raise self._made(cut)
-        if frame.kind != _DATA or cut.stream is None:
+        if cut.stream is None:
             return False
-        cut.seen[frame.stream] += len(frame.data)
-        if cut.moment is Moment.BODY and cut.seen[frame.stream] > cut.body_bytes:
-            raise self._made(cut)
+        if frame.kind == DATA:
+            cut.seen[frame.stream] += len(frame.data)
+            if cut.moment is Moment.BODY and cut.seen[frame.stream] > cut.body_bytes:
+                raise self._made(cut)
         return cut.moment is Moment.WORK and frame.stream == cut.stream and frame.is_last
 
     def _on_answer(self, frame: Frame) -> bool:
@@ -219,13 +198,13 @@ class Line:
         cut = self._cut
         if cut is None or cut.moment is not Moment.ANSWER:
             return False
-        if frame.kind == _HEADERS and frame.stream == cut.stream:
+        if frame.kind == HEADERS and frame.stream == cut.stream:
             raise self._made(cut)
         return False
 
     async def _pump(
         self,
-        frames: Frames,
+        frames: Splitter,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         look: Callable[[Frame], bool],
@@ -275,9 +254,11 @@ class Balancer:
         await asyncio.gather(*self._checks, return_exceptions=True)
         await asyncio.gather(*(line.close() for line in self._lines))
 
-    async def line(self, service: str, listener: socket.socket | None = None) -> Line:
-        """Open a line to an API: Fleet, ServerAppIo or Control."""
-        line = Line(self, service)
+    async def line(
+        self, service: str, wire: WireName = "grpc", listener: socket.socket | None = None
+    ) -> Line:
+        """Open a line to an API: Fleet, Runtime or Control."""
+        line = Line(self, service, wire)
         await line.open(listener or socket.create_server(("127.0.0.1", 0)))
         self._lines.append(line)
         return line
@@ -287,16 +268,14 @@ class Balancer:
         while len(self._healthy) < len(self._targets):
             await asyncio.sleep(0.05)
 
-    async def connect(
-        self, service: str
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """Connect to the next healthy target; None if there is none."""
+    async def connect(self, api: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """Connect to an address of the next healthy target; None if there is none."""
         first = next(self._turn)
         count = len(self._targets)
         for target in (self._targets[(first + n) % count] for n in range(count)):
             if target.name not in self._healthy:
                 continue
-            host, port = target.addresses[service].split(":")
+            host, port = target.addresses[api].split(":")
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     return await asyncio.open_connection(host, int(port))

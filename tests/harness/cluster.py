@@ -199,8 +199,7 @@ class Cluster:
         return Replica(name, command, secrets, self.folder, "superlink_ready")
 
     def _gateway(self, name: str, nats: str) -> Gateway:
-        addresses = {
-            service: f"127.0.0.1:{free_port()}" for service in ("Runtime", "Fleet", "Control")
-        }
+        apis = ("Http", "Runtime", "Fleet", "Control")
+        addresses = {api: f"127.0.0.1:{free_port()}" for api in apis}
         secrets = {"FLOWER_NATS_GATEWAY_NATS": nats}
         return Gateway(name, addresses, f"127.0.0.1:{free_port()}", secrets, self.folder)

@@ -1,13 +1,12 @@
-"""`flwr log --stream`, as stock follows a run (flwr 1.33 `cli/log.py`)."""
+"""`flwr log --stream`, as stock follows a run (flwr 1.33 and 1.42 `cli/log.py`)."""
 
 from __future__ import annotations
 
 import asyncio
 
-import grpc
-import grpc.aio
-
+from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
+from tests.harness.channels import Refused
 from tests.harness.wire import Wire
 
 _REFRESH = 60.0
@@ -43,11 +42,12 @@ class LogFollower:
             try:
                 await self._stream()
                 return
-            except grpc.aio.AioRpcError as exc:
-                if exc.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            except Refused as exc:
+                # Over HTTP stock never calls again by itself.
+                if self._wire.name == "http" or exc.outcome is not Outcome.DEADLINE_EXCEEDED:
                     # Here a person starts `flwr log` again; the position makes sure that we see
                     # what this stream has missed, and nothing twice.
-                    self.ends.append(f"{exc.code()}: {exc.details()}")
+                    self.ends.append(str(exc))
             await asyncio.sleep(_RECONNECT)
 
     async def _stream(self) -> None:

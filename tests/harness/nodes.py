@@ -1,4 +1,4 @@
-"""SuperNodes that call as stock ones do (flwr 1.33 `supernode/start_client_internal.py`)."""
+"""SuperNodes that call as stock ones do (flwr 1.33, 1.42 `supernode/start_client_internal.py`)."""
 
 from __future__ import annotations
 

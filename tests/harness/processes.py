@@ -148,6 +148,14 @@ class Replica:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
+_FLAGS = {
+    "Http": "--http-api-address",
+    "Runtime": "--serverappio-api-address",
+    "Fleet": "--fleet-api-address",
+    "Control": "--control-api-address",
+}
+
+
 class Gateway(Replica):
     """A gateway, with the addresses of its APIs and of its health server."""
 
@@ -161,7 +169,7 @@ class Gateway(Replica):
     ) -> None:
         flags = ["--insecure", "--health-server-address", health]
         for service, address in addresses.items():
-            flags += [f"--{service.lower()}-api-address", address]
+            flags += [_FLAGS[service], address]
         super().__init__(name, ["gateway", *flags], environment, folder, "gateway_ready")
         self.addresses = dict(addresses)
         self._health = health

@@ -1,46 +1,59 @@
-"""How stock clients call: what they retry and what they die of (flwr 1.33 `supercore/retry`)."""
+"""How stock clients call: what they retry, and what they die of (flwr 1.33, 1.42 `supercore/retry`)."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import grpc
-import grpc.aio
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from google.protobuf.message import Message as ProtoMessage
 
+from flower_nats.model.errors import Outcome
 from flower_nats.wire.methods import BY_NAME
 from tests.harness.balancer import Line
-
-Metadata = Sequence[tuple[str, str | bytes]]
+from tests.harness.channels import CHANNELS, Channel, Metadata, Refused, WireName
 
 _LONGEST_DELAY = 20.0
 _UNAVAILABLE_DELAY = (1.0, 10.0)
-_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # Without its own pool, gRPC would put all clients of a process on one TCP connection.
-    ("grpc.use_local_subchannel_pool", 1),
-]
+
+_COMPONENTS = {"Fleet": "SuperNode", "Runtime": "flwr-serverapp", "Control": "flwr CLI"}
+
+_HTTP_VERSION = "1.42.0"
+"""Of the flwr whose clients call over HTTP here."""
 
 VERSIONS: dict[str, Metadata] = {
     service: RuntimeVersionMetadata.from_local_component(component).append_to_grpc_metadata(None)
-    for service, component in (
-        ("Fleet", "SuperNode"),
-        ("Runtime", "flwr-serverapp"),
-        ("Control", "flwr CLI"),
-    )
+    for service, component in _COMPONENTS.items()
 }
-"""The metadata by which stock clients of each API say their version."""
+"""The metadata by which stock clients of each API say their version over gRPC."""
+
+_VERSIONS: Mapping[WireName, Mapping[str, Metadata]] = {
+    "grpc": VERSIONS,
+    "http": {
+        service: (
+            ("flwr-package-name", "flwr"),
+            ("flwr-package-version", _HTTP_VERSION),
+            ("flwr-component-name", component),
+        )
+        for service, component in _COMPONENTS.items()
+    },
+}
+
+_PASSING: Mapping[WireName, frozenset[Outcome | None]] = {
+    "grpc": frozenset({Outcome.UNAVAILABLE}),
+    # Not 502, of which clients before flwr 1.41 die.
+    "http": frozenset({Outcome.UNAVAILABLE, Outcome.DEADLINE_EXCEEDED}),
+}
+"""What clients try again, for ever."""
 
 
 class RunNotRunning(Exception):
-    """The answer was PERMISSION_DENIED: the run is not running (any more)."""
+    """The answer was PERMISSION_DENIED, or 403: the run is not running (any more)."""
 
 
 class ClientDied(Exception):
@@ -68,13 +81,19 @@ def delays() -> Iterator[float]:
 
 
 class Wire:
-    """One client's channel to one API: UNAVAILABLE is tried again for ever, all else is fatal.
+    """One client's channel to one API: what passes is tried again for ever, all else is fatal.
 
     It goes through a line of a balancer, or straight to an address (`host:port`). `watch` is told
     of every call but streams.
     """
 
-    def __init__(self, way: Line | str, watch: Callable[[Made], None] | None = None) -> None:
+    def __init__(
+        self,
+        way: Line | str,
+        watch: Callable[[Made], None] | None = None,
+        name: WireName = "grpc",
+    ) -> None:
+        self.name: WireName = name if isinstance(way, str) else way.wire
         self.retries = 0
         self._way = way
         self._watch = watch
@@ -91,9 +110,9 @@ class Wire:
         former, self._channel = self._channel, self._connect()
         await former.close()
 
-    def _connect(self) -> grpc.aio.Channel:
+    def _connect(self) -> Channel:
         address = self._way if isinstance(self._way, str) else self._way.address
-        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return CHANNELS[self.name](address)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -107,9 +126,12 @@ class Wire:
         metadata: Metadata = (),
         timeout: float | None = None,
     ) -> Any:
-        """Call an RPC as wrapped stubs of stock clients do.
+        """Call an RPC as stock clients do.
 
-        Raises `RunNotRunning`, `ClientDied`, or `TimeoutError` after its own `timeout`.
+        A `timeout` of its own is for the heartbeats of SuperNodes: those over HTTP try nothing again
+        before their next one.
+
+        Raises `RunNotRunning`, `ClientDied`, or `TimeoutError` if it has to be tried again later.
         """
         began, tries, answered = time.monotonic(), 0, False
         try:
@@ -119,11 +141,11 @@ class Wire:
                     answer = await self._try(service, method, request, metadata, timeout)
                     answered = True
                     return answer
-                except grpc.aio.AioRpcError as exc:
-                    if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED and timeout is not None:
+                except Refused as exc:
+                    if exc.outcome not in _PASSING[self.name]:
+                        raise _fatal(exc) from exc
+                    if self.name == "http" and timeout is not None:
                         raise TimeoutError(method) from exc
-                    if exc.code() is not grpc.StatusCode.UNAVAILABLE:
-                        raise _fatal(method, exc) from exc
                 self.retries += 1
                 await asyncio.sleep(delay)
         finally:
@@ -155,27 +177,23 @@ class Wire:
         timeout: float | None,
     ) -> Any:
         rpc = BY_NAME[(service, method)]
-        multicallable: Any = self._channel.unary_unary(
-            rpc.path,
-            request_serializer=_serialize,
-            response_deserializer=cast(Callable[[bytes], Any], rpc.response.FromString),
-        )
-        metadata = (*VERSIONS[service], *metadata)
-        return await multicallable(request, metadata=metadata, timeout=timeout)
+        metadata = (*_VERSIONS[self.name][service], *metadata)
+        body = request.SerializeToString(deterministic=True)
+        return rpc.response.FromString(await self._channel.unary(rpc, body, metadata, timeout))
 
     def _tell(self, call: Made) -> None:
         if self._watch is not None:
             self._watch(call)
 
-    def stream(self, service: str, method: str, request: ProtoMessage, timeout: float) -> Any:
-        """Call a streaming RPC."""
-        rpc = BY_NAME[(service, method)]
-        multicallable: Any = self._channel.unary_stream(
-            rpc.path,
-            request_serializer=_serialize,
-            response_deserializer=cast(Callable[[bytes], Any], rpc.response.FromString),
-        )
-        return multicallable(request, metadata=VERSIONS[service], timeout=timeout)
+    async def stream(
+        self, service: str, method: str, request: ProtoMessage, timeout: float
+    ) -> AsyncGenerator[Any, None]:
+        """Call a streaming RPC. Raises `Refused`; over HTTP there is no time limit."""
+        rpc, metadata = BY_NAME[(service, method)], _VERSIONS[self.name][service]
+        body = request.SerializeToString(deterministic=True)
+        async with aclosing(self._channel.stream(rpc, body, metadata, timeout)) as answers:
+            async for answer in answers:
+                yield rpc.response.FromString(answer)
 
 
 async def beat_forever(beat: Callable[[], Awaitable[None]]) -> None:
@@ -222,11 +240,7 @@ async def in_parallel(items: Iterable[str], work: Callable[[str], Awaitable[None
             one.cancel()
 
 
-def _serialize(request: ProtoMessage) -> bytes:
-    return request.SerializeToString()
-
-
-def _fatal(method: str, exc: grpc.aio.AioRpcError) -> Exception:
-    if exc.code() is grpc.StatusCode.PERMISSION_DENIED:
-        return RunNotRunning(exc.details())
-    return ClientDied(f"{method}: {exc.code()} {exc.details()}")
+def _fatal(exc: Refused) -> Exception:
+    if exc.outcome is Outcome.PERMISSION_DENIED:
+        return RunNotRunning(exc.text)
+    return ClientDied(str(exc))

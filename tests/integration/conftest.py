@@ -1,6 +1,7 @@
 """A broker per test: the module's nats-server, with streams that are empty."""
 
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
@@ -9,6 +10,13 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.store.connection import Database
 from flower_nats.store.migrate import migrate
+from tests.harness.channels import WireName
+
+
+@pytest.fixture(params=["grpc", "http"])
+def wire(request: pytest.FixtureRequest) -> WireName:
+    """Over which wire the test calls its gateways: once over each."""
+    return cast(WireName, request.param)
 
 
 @pytest.fixture

@@ -1,16 +1,17 @@
-"""A gateway for tests, called over gRPC as stock clients call it."""
+"""A gateway for tests, called over gRPC or over HTTP as stock clients call it."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import grpc
-import grpc.aio
+import pytest
 from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.settings import GatewaySettings
@@ -20,12 +21,21 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.process.gateway import serve
+from tests.harness.channels import (
+    CHANNELS,
+    Channel,
+    GrpcChannel,
+    HttpChannel,
+    Metadata,
+    Refused,
+    WireName,
+)
 from tests.harness.clients import ServerApp, SuperNode
+from tests.harness.environment import accepts_connections
 from tests.harness.fabs import make_fab
 from tests.integration.superlinks import Superlink, running_superlink
 
-M = TypeVar("M", bound=ProtoMessage)
-Metadata = Sequence[tuple[str, str | bytes]]
+_START_SECONDS = 20.0
 
 
 def free_address() -> str:
@@ -33,6 +43,13 @@ def free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def refusal(call: Awaitable[Any]) -> Refused:
+    """Expect that a call is refused, and return the refusal."""
+    with pytest.raises(Refused) as caught:
+        await call
+    return caught.value
 
 
 @dataclass
@@ -43,15 +60,34 @@ class Gateway:
     settings: GatewaySettings
     stop: asyncio.Event
     running: asyncio.Task[None]
-    channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    wire: WireName
+    channels: dict[str, Channel] = field(default_factory=dict)
+
+    def address(self, service: str) -> str:
+        """Where this API is, on the wire that the tests call it over."""
+        if self.wire == "http":
+            return self.settings.http_api_address
+        return self.grpc_addresses[service]
+
+    @property
+    def grpc_addresses(self) -> Mapping[str, str]:
+        """By API."""
+        return {
+            "Runtime": self.settings.serverappio_api_address,
+            "Fleet": self.settings.fleet_api_address,
+            "Control": self.settings.control_api_address,
+        }
+
+    def channel(self, service: str) -> GrpcChannel | HttpChannel:
+        """Return one more channel to an API, with connections of its own; to be closed."""
+        return CHANNELS[self.wire](self.address(service))
 
     async def call_bytes(
         self, service: str, method: str, body: bytes, metadata: Metadata = (), timeout: float = 30
     ) -> bytes:
         """Call an RPC with any bytes."""
-        multicallable: Any = self.channels[service].unary_unary(BY_NAME[(service, method)].path)
-        answer = await multicallable(body, metadata=tuple(metadata), timeout=timeout)
-        return cast(bytes, answer)
+        rpc = BY_NAME[(service, method)]
+        return await self.channels[service].unary(rpc, body, metadata, timeout)
 
     async def call(
         self, service: str, method: str, request: ProtoMessage, metadata: Metadata = ()
@@ -60,14 +96,34 @@ class Gateway:
         body = await self.call_bytes(service, method, request.SerializeToString(), metadata)
         return BY_NAME[(service, method)].response.FromString(body)
 
+    async def follow(
+        self, run_id: int, after: float = 0.0
+    ) -> AsyncGenerator[control.StreamLogsResponse, None]:
+        """`flwr log --stream`."""
+        request = control.StreamLogsRequest(run_id=run_id, after_timestamp=after)
+        method, body = BY_NAME[("Control", "StreamLogs")], request.SerializeToString()
+        async with aclosing(self.channels["Control"].stream(method, body, (), 30)) as answers:
+            async for answer in answers:
+                yield control.StreamLogsResponse.FromString(answer)
+
     async def log_of(self, run_id: int) -> str:
         """`flwr log` of a run that has ended."""
-        method = BY_NAME[("Control", "StreamLogs")]
-        request = control.StreamLogsRequest(run_id=run_id)
-        call: Any = self.channels["Control"].unary_stream(method.path)
-        stream = call(request.SerializeToString(), timeout=20)
-        answers = [control.StreamLogsResponse.FromString(one) async for one in stream]
-        return "".join(answer.log_output for answer in answers)
+        return "".join([answer.log_output async for answer in self.follow(run_id)])
+
+    async def in_hand(self) -> dict[str, int]:
+        """What the gateway counts: calls that wait, and all that are being served."""
+        url = f"http://{self.settings.http_health_address}/metrics"
+        with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
+            text = answer.read().decode()
+        found = re.findall(r"^flower_nats_(held_calls|calls_in_hand) (\d+)$", text, re.MULTILINE)
+        return {name: int(value) for name, value in found}
+
+    async def until_in_hand(self, calls: int) -> None:
+        """Wait until so many calls are in hand, and all of them wait."""
+        expected = {"held_calls": calls, "calls_in_hand": calls}
+        async with asyncio.timeout(10):
+            while await self.in_hand() != expected:
+                await asyncio.sleep(0.05)
 
     async def node(self) -> SuperNode:
         """Connect a new SuperNode."""
@@ -92,7 +148,7 @@ class Gateway:
 
 @asynccontextmanager
 async def running_gateway(
-    superlink: Superlink, nats_url: str, **more: Any
+    superlink: Superlink, nats_url: str, wire: WireName = "grpc", **more: Any
 ) -> AsyncIterator[Gateway]:
     """Run a gateway in this process; it ends with the context."""
     settings = GatewaySettings(
@@ -101,23 +157,15 @@ async def running_gateway(
         serverappio_api_address=free_address(),
         fleet_api_address=free_address(),
         control_api_address=free_address(),
+        http_health_address=free_address(),
         **more,
     )
     stop = asyncio.Event()
     running = asyncio.create_task(serve(settings, stop))
-    gateway = Gateway(superlink, settings, stop, running)
-    for service, address in (
-        ("Runtime", settings.serverappio_api_address),
-        ("Fleet", settings.fleet_api_address),
-        ("Control", settings.control_api_address),
-    ):
-        channel = grpc.aio.insecure_channel(
-            address, options=[("grpc.max_receive_message_length", -1)]
-        )
-        gateway.channels[service] = channel
+    gateway = Gateway(superlink, settings, stop, running, wire)
+    gateway.channels = {service: gateway.channel(service) for service in gateway.grpc_addresses}
     try:
-        async with asyncio.timeout(20):
-            await asyncio.gather(*(one.channel_ready() for one in gateway.channels.values()))
+        await _until_ready(gateway)
         yield gateway
     finally:
         stop.set()
@@ -126,24 +174,43 @@ async def running_gateway(
             await channel.close()
 
 
+async def _until_ready(gateway: Gateway) -> None:
+    def is_listening() -> bool:
+        # It is the last to be listened on.
+        return accepts_connections(gateway.settings.http_api_address)
+
+    async with asyncio.timeout(_START_SECONDS):
+        while not await asyncio.to_thread(is_listening):
+            if gateway.running.done():
+                gateway.running.result()
+            await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
 async def running_stack(
-    nats_url: str, dsn: str, *, superlink: dict[str, Any] | None = None, **gateway: Any
+    nats_url: str,
+    dsn: str,
+    wire: WireName = "grpc",
+    *,
+    superlink: dict[str, Any] | None = None,
+    **gateway: Any,
 ) -> AsyncIterator[Gateway]:
     """Run a superlink and a gateway in this process; they end with the context."""
     async with (
         running_superlink(nats_url, dsn, **(superlink or {})) as worker,
-        running_gateway(worker, nats_url, **gateway) as front,
+        running_gateway(worker, nats_url, wire, **gateway) as front,
     ):
         yield front
 
 
 @asynccontextmanager
-async def running_pair(nats_url: str, dsn: str) -> AsyncIterator[tuple[Gateway, Gateway]]:
+async def running_pair(
+    nats_url: str, dsn: str, wire: WireName = "grpc"
+) -> AsyncIterator[tuple[Gateway, Gateway]]:
     """Run a superlink and two gateways in this process; they end with the context."""
     async with (
         running_superlink(nats_url, dsn) as worker,
-        running_gateway(worker, nats_url) as one,
-        running_gateway(worker, nats_url) as other,
+        running_gateway(worker, nats_url, wire) as one,
+        running_gateway(worker, nats_url, wire) as other,
     ):
         yield one, other

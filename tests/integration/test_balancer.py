@@ -24,8 +24,8 @@ from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, Proce
 from flower_nats.settings import TlsFiles
 from flower_nats.wire.methods import BY_NAME
 from tests.e2e.certificates import create_server_certificates
-from tests.harness.balancer import PREFACE, Frames
 from tests.harness.environment import accepts_connections
+from tests.harness.frames import PREFACE, Frames
 from tests.integration.gateways import free_address
 
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import grpc
-import grpc.aio
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flower_nats_gateway.calls.body_limit import PLACES
-from tests.harness.balancer import Frames
+from tests.harness.channels import GrpcChannel, WireName
+from tests.harness.frames import Frames
 from tests.harness.messages import instruction
 from tests.integration.gateways import running_stack
 
@@ -58,11 +57,11 @@ class Relay:
 
 
 @asynccontextmanager
-async def relay(server: str) -> AsyncIterator[tuple[Relay, grpc.aio.Channel]]:
+async def relay(server: str) -> AsyncIterator[tuple[Relay, GrpcChannel]]:
     one = Relay(server)
     listener = await asyncio.start_server(one.serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    channel = GrpcChannel(f"127.0.0.1:{port}")
     try:
         yield one, channel
     finally:
@@ -71,7 +70,7 @@ async def relay(server: str) -> AsyncIterator[tuple[Relay, grpc.aio.Channel]]:
         await one.close()
 
 
-async def test_an_object_leaves_in_one_piece(nats_url: str, pg_dsn: str) -> None:
+async def test_over_grpc_an_object_leaves_in_one_piece(nats_url: str, pg_dsn: str) -> None:
     async with (
         running_stack(nats_url, pg_dsn) as gateway,
         relay(gateway.settings.fleet_api_address) as (counting, channel),
@@ -90,9 +89,9 @@ async def test_an_object_leaves_in_one_piece(nats_url: str, pg_dsn: str) -> None
 
 
 async def test_many_large_objects_leave_without_waiting_for_each_other_for_long(
-    nats_url: str, pg_dsn: str
+    nats_url: str, pg_dsn: str, wire: WireName
 ) -> None:
-    async with running_stack(nats_url, pg_dsn) as gateway:
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
         node, app = await gateway.node(), await gateway.server_app()
         model = RecordDict({"model": ArrayRecord([np.full(100_000, 1.5)])})
         question = instruction(app.run_id, node.node_id, model)

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-import grpc
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.auth import compute_superexec_signature, derive_auth_secret
@@ -18,6 +17,7 @@ from flwr.supercore.auth import compute_superexec_signature, derive_auth_secret
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
+from flower_nats.model.errors import Outcome
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
@@ -27,9 +27,8 @@ from flower_nats.wire.methods import CONTROL, FLEET, RUNTIME
 from tests.harness.clients import SuperNode
 from tests.harness.fabs import PROJECT, make_fab
 from tests.harness.messages import Parcel, instruction, parcel, reply
+from tests.integration import gateways
 from tests.integration.gateways import Gateway, running_stack
-
-Status = grpc.StatusCode
 
 
 @pytest.fixture
@@ -38,10 +37,9 @@ async def gateway(connection: Connection, nats_url: str, pg_dsn: str) -> AsyncIt
         yield gateway
 
 
-async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code(), caught.value.details() or ""
+async def refusal(call: Awaitable[Any]) -> tuple[Outcome | None, str]:
+    refused = await gateways.refusal(call)
+    return refused.outcome, refused.text
 
 
 async def in_flight(gateway: Gateway) -> set[str]:
@@ -62,7 +60,7 @@ async def test_garbage_is_refused_by_every_method_and_ends_nothing(gateway: Gate
     node, app = await gateway.node(), await gateway.server_app()
     token = [("flwr-task-token", app.token)]
     garbage = b"\xff\xff\xff\xff garbage"
-    refused = {Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED}
+    refused = {Outcome.INVALID_ARGUMENT, Outcome.UNAUTHENTICATED}
     for method in FLEET:
         call = gateway.call_bytes("Fleet", method.name, garbage, node.metadata())
         assert (await refusal(call))[0] in refused, method
@@ -72,10 +70,10 @@ async def test_garbage_is_refused_by_every_method_and_ends_nothing(gateway: Gate
             code, text = await refusal(call)
             assert code in {
                 *refused,
-                Status.UNIMPLEMENTED,
-                Status.FAILED_PRECONDITION,
-                Status.PERMISSION_DENIED,
-                Status.NOT_FOUND,
+                Outcome.UNIMPLEMENTED,
+                Outcome.FAILED_PRECONDITION,
+                Outcome.PERMISSION_DENIED,
+                Outcome.NOT_FOUND,
             }, (method, text)
     assert (await app.call("GetNodes", runtime.GetNodesRequest())).nodes[0].node_id == node.node_id
 
@@ -112,7 +110,7 @@ async def test_a_call_without_signature_is_refused(gateway: Gateway) -> None:
     for missing in full:
         rest = [(key, value) for key, value in full.items() if key != missing]
         assert await refusal(gateway.call("Fleet", "PullMessages", request, rest)) == (
-            Status.UNAUTHENTICATED,
+            Outcome.UNAUTHENTICATED,
             "Missing authentication metadata",
         )
 
@@ -121,7 +119,7 @@ async def test_a_call_without_signature_is_refused(gateway: Gateway) -> None:
 async def test_a_stale_or_future_time_is_refused(gateway: Gateway, offset: float) -> None:
     node = await gateway.node()
     call = node.call("PullMessages", fleet.PullMessagesRequest(node=node.node), offset)
-    assert await refusal(call) == (Status.UNAUTHENTICATED, "Invalid timestamp")
+    assert await refusal(call) == (Outcome.UNAUTHENTICATED, "Invalid timestamp")
 
 
 async def test_a_signature_of_another_key_or_time_is_refused(gateway: Gateway) -> None:
@@ -137,15 +135,15 @@ async def test_a_signature_of_another_key_or_time_is_refused(gateway: Gateway) -
         {**dict(node.metadata()), "flwr-public-key-bin": b"nonsense"},
     ):
         call = gateway.call("Fleet", "PullMessages", request, list(metadata.items()))
-        assert await refusal(call) == (Status.UNAUTHENTICATED, "Invalid signature")
+        assert await refusal(call) == (Outcome.UNAUTHENTICATED, "Invalid signature")
 
 
 async def test_a_node_may_only_be_itself(gateway: Gateway) -> None:
     node, other = await gateway.node(), await gateway.node()
     call = node.call("PullMessages", fleet.PullMessagesRequest(node=other.node))
-    assert await refusal(call) == (Status.UNAUTHENTICATED, "Invalid node ID")
+    assert await refusal(call) == (Outcome.UNAUTHENTICATED, "Invalid node ID")
     request = fleet.ActivateNodeRequest(public_key=other.public_key, heartbeat_interval=30)
-    assert (await refusal(node.call("ActivateNode", request)))[0] is Status.UNAUTHENTICATED
+    assert (await refusal(node.call("ActivateNode", request)))[0] is Outcome.UNAUTHENTICATED
 
 
 async def test_an_unregistered_node_is_refused_at_once(gateway: Gateway) -> None:
@@ -153,7 +151,7 @@ async def test_an_unregistered_node_is_refused_at_once(gateway: Gateway) -> None
     await node.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=node.node_id))
     heartbeat = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
     call = node.call("SendNodeHeartbeat", heartbeat)
-    assert await refusal(call) == (Status.UNAUTHENTICATED, "Invalid node ID")
+    assert await refusal(call) == (Outcome.UNAUTHENTICATED, "Invalid node ID")
 
 
 async def test_a_node_that_is_unregistered_while_it_waits_hears_of_it_at_once(
@@ -164,16 +162,16 @@ async def test_a_node_that_is_unregistered_while_it_waits_hears_of_it_at_once(
     await asyncio.sleep(0.3)
     await node.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=node.node_id))
     async with asyncio.timeout(3):
-        assert await refusal(waiting) == (Status.UNAUTHENTICATED, "Invalid node ID")
+        assert await refusal(waiting) == (Outcome.UNAUTHENTICATED, "Invalid node ID")
 
 
 async def test_a_heartbeat_interval_out_of_bounds_is_refused(gateway: Gateway) -> None:
     node = await gateway.node()
     for interval in (0.0, 9.9, 1801.0, float("nan")):
         request = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=interval)
-        code, text = await refusal(node.call("SendNodeHeartbeat", request))
-        assert code is Status.INVALID_ARGUMENT
-        assert '"code": 2003' in text
+        refused = await gateways.refusal(node.call("SendNodeHeartbeat", request))
+        assert refused.outcome is Outcome.INVALID_ARGUMENT
+        assert refused.code == 2003
 
 
 async def test_unknown_things_are_named_as_unknown(gateway: Gateway) -> None:
@@ -182,14 +180,14 @@ async def test_unknown_things_are_named_as_unknown(gateway: Gateway) -> None:
     assert not found.object_found
     assert not (await app.pull_object("../../etc/passwd")).object_found
     code, text = await refusal(node.pull_object(12345, "ab" * 32))
-    assert code is Status.FAILED_PRECONDITION
+    assert code is Outcome.FAILED_PRECONDITION
     assert "Run 12345 is unknown." in text
     run = common.GetRunRequest(node=node.node, run_id=12345)
-    assert (await refusal(node.call("GetRun", run)))[0] is Status.PERMISSION_DENIED
+    assert (await refusal(node.call("GetRun", run)))[0] is Outcome.PERMISSION_DENIED
     fab = common.GetFabRequest(node=node.node, run_id=app.run_id, hash_str="00" * 32)
-    assert (await refusal(node.call("GetFab", fab)))[0] is Status.PERMISSION_DENIED
+    assert (await refusal(node.call("GetFab", fab)))[0] is Outcome.PERMISSION_DENIED
     stop = gateway.call("Control", "StopRun", control.StopRunRequest(run_id=12345))
-    assert (await refusal(stop))[0] is Status.NOT_FOUND
+    assert (await refusal(stop))[0] is Outcome.NOT_FOUND
     claim = runtime.ClaimTaskRequest(task_id=12345)
     assert not (await gateway.call("Runtime", "ClaimTask", claim)).HasField("token")
 
@@ -199,10 +197,10 @@ async def test_a_token_is_good_for_its_own_task_only(gateway: Gateway) -> None:
     node = await gateway.node()
     question = instruction(one.run_id, node.node_id)
     one.token, mine = two.token, one.token
-    assert (await refusal(one.push(question)))[0] is Status.INVALID_ARGUMENT
+    assert (await refusal(one.push(question)))[0] is Outcome.INVALID_ARGUMENT
     for token in ("", "00" * 128, mine[:-1], "nonsense"):
         call = one.call("GetNodes", runtime.GetNodesRequest(), token=token)
-        assert (await refusal(call))[0] is Status.UNAUTHENTICATED
+        assert (await refusal(call))[0] is Outcome.UNAUTHENTICATED
 
 
 async def test_an_object_that_is_not_its_id_is_not_stored(gateway: Gateway) -> None:
@@ -246,7 +244,7 @@ async def test_a_reply_to_anothers_instruction_leaves_no_trace(gateway: Gateway)
 
     stolen = changed(answer, src_node_id=other.node_id)
     assert list((await other.push(stolen)).objects_to_push) == []
-    assert (await refusal(other.push(answer)))[0] is Status.INVALID_ARGUMENT
+    assert (await refusal(other.push(answer)))[0] is Outcome.INVALID_ARGUMENT
     elsewhere = changed(answer, run_id=another_app.run_id)
     assert list((await node.push(elsewhere)).objects_to_push) == []
     unknown = changed(answer, reply_to_message_id="cd" * 32)
@@ -285,7 +283,7 @@ async def test_a_message_that_breaks_a_rule_is_refused_and_the_rule_named(
     node, app = await gateway.node(), await gateway.server_app()
     question = changed(instruction(app.run_id, node.node_id), **metadata)
     code, text = await refusal(app.push(question))
-    assert code is Status.INVALID_ARGUMENT
+    assert code is Outcome.INVALID_ARGUMENT
     assert named in text
     assert await in_flight(gateway) == set()
 
@@ -320,9 +318,9 @@ async def test_trees_that_are_no_trees_are_refused(gateway: Gateway) -> None:
         common.ObjectTree(object_id="x.>").SerializeToString(),
     ):
         bad = Parcel(question.flwr, Outgoing(question.outgoing.message, tree), {})
-        assert (await refusal(app.push(bad)))[0] is Status.INVALID_ARGUMENT
+        assert (await refusal(app.push(bad)))[0] is Outcome.INVALID_ARGUMENT
     empty = runtime.PushAppMessagesRequest()
-    assert (await refusal(app.call("PushMessages", empty)))[0] is Status.INVALID_ARGUMENT
+    assert (await refusal(app.call("PushMessages", empty)))[0] is Outcome.INVALID_ARGUMENT
 
 
 async def test_a_message_larger_than_the_broker_takes_is_refused(gateway: Gateway) -> None:
@@ -334,7 +332,7 @@ async def test_a_message_larger_than_the_broker_takes_is_refused(gateway: Gatewa
         group_id="x" * (9 * 1024 * 1024),
     )
     code, text = await refusal(app.push(parcel(message, app.run_id, 1)))
-    assert code is Status.INVALID_ARGUMENT
+    assert code is Outcome.INVALID_ARGUMENT
     assert "max_payload" in text
 
 
@@ -361,7 +359,7 @@ async def test_superexec_calls_need_the_secret_and_cannot_be_replayed(
             ("flwr-superexec-signature", signature),
         ]
 
-    denied = (Status.UNAUTHENTICATED, "Authentication failed.")
+    denied = (Outcome.UNAUTHENTICATED, "Authentication failed.")
     async with running_stack(nats_url, pg_dsn, superexec_auth_secret=secret) as gateway:
         await gateway.call(
             "Control", "StartRun", control.StartRunRequest(fab=common.Fab(content=make_fab()))
@@ -415,5 +413,5 @@ async def test_an_app_is_refused_with_the_reason_however_long_the_names_in_it_ar
 
     status, details = await refusal(gateway.call("Control", "StartRun", request))
 
-    assert status is Status.FAILED_PRECONDITION
-    assert 'The configuration value \\"roundsrounds' in details
+    assert status is Outcome.FAILED_PRECONDITION
+    assert 'The configuration value "roundsrounds' in details

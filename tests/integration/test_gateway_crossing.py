@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import replace
 
+from tests.harness.channels import WireName
 from tests.harness.clients import ServerApp, SuperNode
 from tests.harness.messages import Parcel, instruction, reply
 from tests.integration.gateways import Gateway, running_pair
@@ -17,9 +18,9 @@ would take twice as long."""
 
 
 async def test_a_message_whose_objects_come_by_two_gateways_is_there_at_once(
-    nats_url: str, pg_dsn: str
+    nats_url: str, pg_dsn: str, wire: WireName
 ) -> None:
-    async with running_pair(nats_url, pg_dsn) as (one, other):
+    async with running_pair(nats_url, pg_dsn, wire) as (one, other):
         app, node = await one.server_app(), await one.node()
         apps, nodes = (app, replace(app, gateway=other)), (node, by_way_of(other, node))
         for _ in range(EXCHANGES):

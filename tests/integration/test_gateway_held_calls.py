@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import grpc.aio
 import pytest
 
 from flower_nats.wire import common_pb2 as common
@@ -16,18 +13,19 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
-from tests.harness.balancer import PREFACE, Frames
-from tests.harness.clients import Metadata, ServerApp, SuperNode
+from tests.harness.channels import Metadata, WireName
+from tests.harness.clients import ServerApp, SuperNode
+from tests.harness.frames import PREFACE, Frames
 from tests.harness.messages import instruction
-from tests.integration.gateways import Gateway, free_address, running_stack
+from tests.integration.gateways import Gateway, running_stack
 
-HELD = 6
+HELD = 7
 """Calls of `wait_for_everything`."""
 
 
 @pytest.fixture
-async def gateway(nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
-    async with running_stack(nats_url, pg_dsn, http_health_address=free_address()) as gateway:
+async def gateway(nats_url: str, pg_dsn: str, wire: WireName) -> AsyncIterator[Gateway]:
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
         yield gateway
 
 
@@ -35,51 +33,34 @@ class Client:
     """Clients with a connection of their own to each API, so that it can be broken."""
 
     def __init__(self, gateway: Gateway) -> None:
-        settings = gateway.settings
         self._channels = {
-            service: grpc.aio.insecure_channel(
-                address, options=[("grpc.use_local_subchannel_pool", 1)]
-            )
-            for service, address in (
-                ("Fleet", settings.fleet_api_address),
-                ("Runtime", settings.serverappio_api_address),
-                ("Control", settings.control_api_address),
-            )
+            service: gateway.channel(service) for service in ("Fleet", "Runtime", "Control")
         }
-        self._calls: list[Any] = []
+        self._calls: list[asyncio.Task[Any]] = []
 
     def call(self, path: str, request: Any, metadata: Metadata) -> None:
         """Make a call and let it wait."""
         service, _, name = path.partition(".")
         method, channel = BY_NAME[(service, name)], self._channels[service]
-        kind: Any = channel.unary_stream if method.streams else channel.unary_unary
-        call = kind(method.path)(request.SerializeToString(), metadata=tuple(metadata))
-        self._calls.append(asyncio.ensure_future(call.read()) if method.streams else call)
+        body = request.SerializeToString()
+
+        async def wait() -> None:
+            if method.streams:
+                await anext(channel.stream(method, body, metadata))
+            else:
+                await channel.unary(method, body, metadata)
+
+        self._calls.append(asyncio.create_task(wait()))
 
     async def cancel(self) -> None:
-        """Give all calls up, and keep the connections."""
+        """Give all calls up; over gRPC that keeps the connections, over HTTP it ends them."""
         for call in self._calls:
             call.cancel()
 
     async def hang_up(self) -> None:
         """Close the connections."""
         await asyncio.gather(*(one.close() for one in self._channels.values()))
-
-
-async def in_hand(gateway: Gateway) -> dict[str, int]:
-    """What the gateway counts: calls that wait, and all that are being served."""
-    url = f"http://{gateway.settings.http_health_address}/metrics"
-    with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
-        text = answer.read().decode()
-    found = re.findall(r"^flower_nats_(held_calls|calls_in_hand) (\d+)$", text, re.MULTILINE)
-    return {name: int(value) for name, value in found}
-
-
-async def until_in_hand(gateway: Gateway, calls: int) -> None:
-    expected = {"held_calls": calls, "calls_in_hand": calls}
-    async with asyncio.timeout(10):
-        while await in_hand(gateway) != expected:
-            await asyncio.sleep(0.05)
+        await asyncio.gather(*self._calls, return_exceptions=True)
 
 
 async def announced_object(app: ServerApp, node: SuperNode) -> tuple[str, str]:
@@ -103,6 +84,8 @@ async def wait_for_everything(gateway: Gateway, client: Client) -> None:
     replies = runtime.PullAppMessagesRequest(message_ids=[message_id])
     client.call("Runtime.PullMessages", replies, token)
     client.call("Runtime.PullPendingTasks", runtime.PullPendingTasksRequest(), [])
+    acquire = runtime.AcquireTaskRequest(supported_task_types=["flwr-serverapp"])
+    client.call("Runtime.AcquireTask", acquire, [])
     client.call("Control.StreamLogs", follow, [])
 
 
@@ -112,14 +95,15 @@ async def test_held_calls_end_with_their_clients(
 ) -> None:
     client = Client(gateway)
     await wait_for_everything(gateway, client)
-    await until_in_hand(gateway, HELD)
+    await gateway.until_in_hand(HELD)
 
     await leave(client)
 
-    await until_in_hand(gateway, 0)
+    await gateway.until_in_hand(0)
     await client.hang_up()
 
 
+@pytest.mark.parametrize("wire", ["grpc"], indirect=True)
 async def test_a_balancer_may_ping_as_often_as_it_likes(gateway: Gateway) -> None:
     """By default gRPC ends the connection of who does, and with it the calls that it holds."""
     settings, ping, go_away, acknowledged = 4, 6, 7, 1

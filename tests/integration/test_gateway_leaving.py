@@ -9,73 +9,106 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
-from tests.integration.gateways import running_stack
+from tests.harness.channels import Channel, Refused, WireName
+from tests.harness.raw_http import connect, head_of
+from tests.integration.gateways import Gateway, running_stack
 
 CALLERS = 16
+METHOD = BY_NAME[("Control", "ListFederations")]
 FRESH = [("grpc.use_local_subchannel_pool", 1)]
 """A connection of its own for each channel."""
 
 
-async def call_until_refused(address: str) -> grpc.StatusCode:
-    method = BY_NAME[("Control", "ListFederations")]
-    body = control.ListFederationsRequest().SerializeToString()
-    async with grpc.aio.insecure_channel(address, options=FRESH) as channel:
-        call: Any = channel.unary_unary(method.path)
+async def call_until_refused(channel: Channel) -> Outcome | None:
+    try:
         while True:
-            try:
-                await call(body)
-            except grpc.aio.AioRpcError as exc:
-                return exc.code()
+            await channel.unary(METHOD, b"")
+    except Refused as exc:
+        return exc.outcome
+    finally:
+        await channel.close()
 
 
 async def test_callers_that_never_pause_hear_unavailable_and_nothing_else(
-    nats_url: str, pg_dsn: str
+    nats_url: str, pg_dsn: str, wire: WireName
 ) -> None:
-    async with running_stack(nats_url, pg_dsn) as gateway:
-        address = gateway.settings.control_api_address
-        callers = [asyncio.create_task(call_until_refused(address)) for _ in range(CALLERS)]
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
+        callers = [
+            asyncio.create_task(call_until_refused(gateway.channel("Control")))
+            for _ in range(CALLERS)
+        ]
         await gateway.call("Control", "ListFederations", control.ListFederationsRequest())
 
         gateway.stop.set()
         heard = Counter(await asyncio.gather(*callers))
 
-    assert heard == {grpc.StatusCode.UNAVAILABLE: CALLERS}
+    assert heard == {Outcome.UNAVAILABLE: CALLERS}
 
 
-async def test_nobody_who_is_quiet_delays_its_end(nats_url: str, pg_dsn: str) -> None:
-    async with running_stack(nats_url, pg_dsn) as gateway:
+async def test_nobody_who_is_quiet_delays_its_end(
+    nats_url: str, pg_dsn: str, wire: WireName
+) -> None:
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
         await gateway.call("Control", "ListFederations", control.ListFederationsRequest())
+        silent = await connect(gateway.settings.http_api_address)
 
         gateway.stop.set()
-        async with asyncio.timeout(4):
+        async with silent, asyncio.timeout(4):
             await gateway.running
+            # A client whose TLS handshake were ended in good order would give up for good.
+            assert await silent.until_closed() == "reset"
 
 
 async def test_a_call_whose_request_is_still_on_its_way_is_served(
-    nats_url: str, pg_dsn: str
+    nats_url: str, pg_dsn: str, wire: WireName
 ) -> None:
     """Such as `flwr run` of a large app over a slow line, which does not try again."""
-    method = BY_NAME[("Control", "ListFederations")]
-    request = control.ListFederationsRequest()
-    async with running_stack(nats_url, pg_dsn) as gateway:
-        address = gateway.settings.control_api_address
-        async with (
-            grpc.aio.insecure_channel(address, options=FRESH) as channel,
-            grpc.aio.insecure_channel(address, options=FRESH) as idle,
-        ):
-            # On the wire a stream of one message is the same as one message.
-            slow: Any = channel.stream_unary(method.path)()
-            await slow.wait_for_connection()
-            for one in (channel, idle):
-                quick: Any = one.unary_unary(method.path)
-                await quick(request.SerializeToString())
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
+        way = slow_call_over_http if wire == "http" else slow_call_over_grpc
 
-            gateway.stop.set()
-            async with asyncio.timeout(10):
-                await idle.wait_for_state_change(grpc.ChannelConnectivity.READY)
-            await slow.write(request.SerializeToString())
-            await slow.done_writing()
+        answer = await way(gateway)
 
-            assert control.ListFederationsResponse.FromString(await slow).federations
+        assert control.ListFederationsResponse.FromString(answer).federations
+
+
+async def slow_call_over_http(gateway: Gateway) -> bytes:
+    address = gateway.settings.http_api_address
+    # A field of no meaning, so that there is something to wait for.
+    body = b"\xfa\x3e\x03new"
+    async with await connect(address) as slow, await connect(address) as idle:
+        await slow.send(head_of("Control", "ListFederations", (), len(body)), body[:2])
+        await idle.send(head_of("Control", "ListFederations", (), 0))
+        assert (await idle.answer()).status == 200
+
+        gateway.stop.set()
+        await idle.until_closed()
+        await slow.send(body[2:])
+
+        answer = await slow.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        return answer.body
+
+
+async def slow_call_over_grpc(gateway: Gateway) -> bytes:
+    address = gateway.address("Control")
+    async with (
+        grpc.aio.insecure_channel(address, options=FRESH) as channel,
+        grpc.aio.insecure_channel(address, options=FRESH) as idle,
+    ):
+        # On the wire a stream of one message is the same as one message.
+        slow: Any = channel.stream_unary(METHOD.path)()
+        await slow.wait_for_connection()
+        for one in (channel, idle):
+            quick: Any = one.unary_unary(METHOD.path)
+            await quick(b"")
+
+        gateway.stop.set()
+        async with asyncio.timeout(10):
+            await idle.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        await slow.write(b"")
+        await slow.done_writing()
+        answer: bytes = await slow
+        return answer

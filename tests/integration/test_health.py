@@ -24,7 +24,6 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.health import CannotListen, HealthServer, Readiness
 from flower_nats.metrics import Metric, gauge
-from tests.harness.balancer import Line
 from tests.harness.environment import free_port
 from tests.harness.nodes import StockNode
 from tests.harness.wire import Wire
@@ -294,17 +293,6 @@ async def scrape(replica: Replica) -> dict[str, float]:
     return {part[1]: float(part[2]) for part in parts if part}
 
 
-class Straight(Line):
-    """A client's way to a gateway, with nothing in between."""
-
-    def __init__(self, address: str) -> None:
-        self._straight = address
-
-    @property
-    def address(self) -> str:
-        return self._straight
-
-
 async def test_metrics_tell_of_nodes_runs_held_calls_and_of_what_is_on_disk(
     tmp_path: Path, nats_url: str, pg_dsn: str
 ) -> None:
@@ -314,7 +302,7 @@ async def test_metrics_tell_of_nodes_runs_held_calls_and_of_what_is_on_disk(
         await superlink.process.start()
         await gateway.process.start()
         await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
-        node = StockNode(1, Wire(Straight(gateway.address)))
+        node = StockNode(1, Wire(gateway.address))
         await node.join()
 
         async with asyncio.timeout(30):

@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.wire import runtime_pb2 as runtime
+from tests.harness.channels import WireName
 from tests.integration.gateways import running_pair
 from tests.integration.superlinks import silent_superlinks
 
@@ -19,7 +20,7 @@ LINES = runtime.PushLogsRequest(logs=["the last\n"])
 
 
 async def test_a_run_does_not_end_before_a_gateway_knows_whose_lines_it_has(
-    nats_url: str, pg_dsn: str, connection: Connection
+    nats_url: str, pg_dsn: str, wire: WireName, connection: Connection
 ) -> None:
     waiting = asyncio.Event()
 
@@ -27,7 +28,7 @@ async def test_a_run_does_not_end_before_a_gateway_knows_whose_lines_it_has(
         waiting.set()
 
     await connection.subscribe(subjects.event_lines(_NOT_KNOWN_WHOSE), hear)
-    async with running_pair(nats_url, pg_dsn) as (first, second):
+    async with running_pair(nats_url, pg_dsn, wire) as (first, second):
         app = await first.server_app()
         token = [("flwr-task-token", app.token)]
         async with silent_superlinks(connection, "ResolveToken"):
@@ -41,9 +42,9 @@ async def test_a_run_does_not_end_before_a_gateway_knows_whose_lines_it_has(
 
 
 async def test_tokens_of_nobody_keep_no_run_from_ending(
-    nats_url: str, pg_dsn: str, connection: Connection
+    nats_url: str, pg_dsn: str, wire: WireName, connection: Connection
 ) -> None:
-    async with running_pair(nats_url, pg_dsn) as (first, second):
+    async with running_pair(nats_url, pg_dsn, wire) as (first, second):
         app = await first.server_app()
         unknown = [("flwr-task-token", "0" * 64)]
         ending = asyncio.create_task(app.call("PushTaskOutput", OUTPUT))

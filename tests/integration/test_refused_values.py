@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message as ProtoMessage
@@ -19,7 +18,7 @@ from structlog.testing import CapturingLogger
 from flower_nats.broker import rpc
 from flower_nats.broker.connection import Connection
 from flower_nats.model.caller import Caller
-from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats.model.errors import ApiError, ErrorCode, Outcome, Unavailable
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
@@ -27,6 +26,7 @@ from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.api import forwarding
 from flower_nats_gateway.calls import outcomes
+from tests.harness.channels import Refused
 from tests.harness.fabs import PROJECT, make_fab
 from tests.integration.gateways import running_stack
 from tests.integration.superlinks import Node, Superlink, Task, refused, running_superlink
@@ -156,11 +156,11 @@ async def test_a_value_that_cannot_be_stored_is_refused_and_logged_once(
             logs = CapturingLogger()
             for module in (outcomes, forwarding, rpc):
                 monkeypatch.setattr(module, "log", logs)
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
+            with pytest.raises(Refused) as caught:
                 await app.call(name, request)
             await asyncio.sleep(0)
 
-            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert caught.value.outcome is Outcome.INVALID_ARGUMENT
             assert [call.args for call in logs.calls] == [("call_refused",)]
             assert logs.calls[0].kwargs["rpc"] == f"Runtime.{name}"
 

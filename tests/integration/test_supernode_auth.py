@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
 import pytest
 
+from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import FLEET
+from tests.harness.channels import WireName
 from tests.harness.clients import SuperNode
-from tests.integration.gateways import Gateway, running_stack
+from tests.integration.gateways import Gateway, refusal, running_stack
 
 SIDES: dict[str, dict[str, Any]] = {
     "gateway": {"enable_supernode_auth": True},
@@ -30,15 +31,16 @@ async def strict_side(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def strict_gateway(side: str, nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
-    async with running_stack(nats_url, pg_dsn, **SIDES[side]) as gateway:
+async def strict_gateway(
+    side: str, nats_url: str, pg_dsn: str, wire: WireName
+) -> AsyncIterator[Gateway]:
+    async with running_stack(nats_url, pg_dsn, wire, **SIDES[side]) as gateway:
         yield gateway
 
 
-async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code(), caught.value.details() or ""
+async def refused_as(call: Awaitable[Any]) -> tuple[Outcome | None, int | None]:
+    said = await refusal(call)
+    return said.outcome, said.code
 
 
 async def refused_by_every_call(node: SuperNode) -> bool:
@@ -47,7 +49,9 @@ async def refused_by_every_call(node: SuperNode) -> bool:
         request: Any = method.request()
         getattr(request, "node", request).node_id = node.node_id
         said = await refusal(node.call(method.name, request))
-        assert said == (grpc.StatusCode.UNAUTHENTICATED, "Invalid node ID"), method.name
+        assert (said.outcome, said.text) == (Outcome.UNAUTHENTICATED, "Invalid node ID"), (
+            method.name
+        )
     return True
 
 
@@ -63,21 +67,23 @@ async def heartbeat(node: SuperNode) -> bool:
 
 
 async def test_a_key_that_nobody_has_registered_is_turned_away(
-    strict_side: str, nats_url: str, pg_dsn: str
+    strict_side: str, nats_url: str, pg_dsn: str, wire: WireName
 ) -> None:
-    async with strict_gateway(strict_side, nats_url, pg_dsn) as gateway:
+    async with strict_gateway(strict_side, nats_url, pg_dsn, wire) as gateway:
         node = SuperNode(gateway)
         request = fleet.RegisterNodeFleetRequest(public_key=node.public_key)
 
-        code, text = await refusal(node.call("RegisterNode", request))
-        assert (code, '"code": 2001' in text) == (grpc.StatusCode.FAILED_PRECONDITION, True)
-        code, text = await refusal(node.activate())
-        assert (code, '"code": 2004' in text) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+        said = await refused_as(node.call("RegisterNode", request))
+        assert said == (Outcome.FAILED_PRECONDITION, 2001)
+        said = await refused_as(node.activate())
+        assert said == (Outcome.FAILED_PRECONDITION, 2004)
         assert await refused_by_every_call(node)
 
 
-async def test_a_registered_key_is_let_in(strict_side: str, nats_url: str, pg_dsn: str) -> None:
-    async with strict_gateway(strict_side, nats_url, pg_dsn) as gateway:
+async def test_a_registered_key_is_let_in(
+    strict_side: str, nats_url: str, pg_dsn: str, wire: WireName
+) -> None:
+    async with strict_gateway(strict_side, nats_url, pg_dsn, wire) as gateway:
         node = SuperNode(gateway)
         node_id = await register(gateway, node)
 
@@ -88,36 +94,36 @@ async def test_a_registered_key_is_let_in(strict_side: str, nats_url: str, pg_ds
 
 
 async def test_a_node_that_has_registered_itself_is_shut_out_once_it_is_enabled(
-    strict_side: str, nats_url: str, pg_dsn: str
+    strict_side: str, nats_url: str, pg_dsn: str, wire: WireName
 ) -> None:
-    async with running_stack(nats_url, pg_dsn) as gateway:
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
         node = await gateway.node()
         assert await heartbeat(node)
 
-    async with strict_gateway(strict_side, nats_url, pg_dsn) as node.gateway:
+    async with strict_gateway(strict_side, nats_url, pg_dsn, wire) as node.gateway:
         assert await refused_by_every_call(node)
-        code, text = await refusal(node.activate())
-        assert (code, '"code": 2004' in text) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+        said = await refused_as(node.activate())
+        assert said == (Outcome.FAILED_PRECONDITION, 2004)
 
 
 async def test_a_node_that_has_registered_itself_comes_in_once_its_key_is_registered(
-    strict_side: str, nats_url: str, pg_dsn: str
+    strict_side: str, nats_url: str, pg_dsn: str, wire: WireName
 ) -> None:
-    async with running_stack(nats_url, pg_dsn) as gateway:
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
         node = await gateway.node()
         node_id = node.node_id
 
-    async with strict_gateway(strict_side, nats_url, pg_dsn) as node.gateway:
+    async with strict_gateway(strict_side, nats_url, pg_dsn, wire) as node.gateway:
         assert await register(node.gateway, node) == node_id
         await node.activate()
         assert await heartbeat(node)
 
 
-async def test_a_key_is_registered_once(nats_url: str, pg_dsn: str) -> None:
-    async with running_stack(nats_url, pg_dsn) as gateway:
+async def test_a_key_is_registered_once(nats_url: str, pg_dsn: str, wire: WireName) -> None:
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
         node = SuperNode(gateway)
         await register(gateway, node)
 
-        code, text = await refusal(register(gateway, node))
+        said = await refused_as(register(gateway, node))
 
-        assert (code, '"code": 23' in text) == (grpc.StatusCode.FAILED_PRECONDITION, True)
+        assert said == (Outcome.FAILED_PRECONDITION, 23)

@@ -62,7 +62,7 @@ class Gateway:
         self._connection = connection
         self._parts = wiring.wire(settings, connection, self.id)
         self._listeners: list[Listener] = []
-        self._http: HttpListener | None = None
+        self._http: list[HttpListener] = []
         self._listens = False
         self._health = health.aio.HealthServicer()
         self._heard = Heard(_LATELY)
@@ -126,7 +126,7 @@ class Gateway:
             listener = await listen(address, [], self._health, longest_body=_LONGEST_HEALTH_BODY)
             self._listeners.append(listener)
         if settings.http_api_address:
-            await self._start_http(settings.http_api_address)
+            await self._start_http(settings)
         self._listens = True
         log.info(
             "gateway_ready",
@@ -137,7 +137,7 @@ class Gateway:
             serverappio=settings.serverappio_api_address,
         )
 
-    async def _start_http(self, address: str) -> None:
+    async def _start_http(self, settings: GatewaySettings) -> None:
         parts = self._parts
         # For gRPC that comes to the HTTP port. Each such connection has one of its own here, by which it
         # is told from others.
@@ -153,8 +153,14 @@ class Gateway:
             is_ready=lambda: not self._readiness.lacks,
             is_leaving=lambda: parts.drain.begun,
         )
-        self._http = HttpListener(app, listener.port, self._settings.tls)
-        self._http.start(address)
+        for address, tls in (
+            (settings.http_api_address, settings.tls),
+            (settings.http_loopback_address, None),
+        ):
+            if address:
+                http = HttpListener(app, listener.port, tls)
+                http.start(address)
+                self._http.append(http)
 
     def side_tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return what goes on beside the calls."""
@@ -201,10 +207,9 @@ class Gateway:
     async def _hang_up(self, within: float) -> None:
         """Take no more calls, and finish those in hand."""
         ports = {one.port for one in self._listeners}
-        leaving = [hang_up(ports, self._parts.in_hand, within)]
-        if self._http is not None:
-            leaving.append(self._http.stop(within))
-        await asyncio.gather(*leaving)
+        await asyncio.gather(
+            hang_up(ports, self._parts.in_hand, within), *(one.stop(within) for one in self._http)
+        )
         await asyncio.gather(*(one.server.stop(None) for one in self._listeners))
 
     async def _leave(self) -> None:
