@@ -40,14 +40,15 @@ def edges(public: GatewaySettings, replicas: int) -> Edges:
     if replicas == 1:
         return Edges([public], [])
     gateways = [_private(public) for _ in range(replicas)]
-    relay, relayed = (join_address(LOOPBACK, port) for port in free_ports(2))
+    relay, http_relay, relayed = (join_address(LOOPBACK, port) for port in free_ports(3))
     control, for_relay = _api("control", public, gateways).with_log_relay(relay, relayed)
-    served = [_api(name, public, gateways) for name in ("http", "serverappio", "fleet")]
-    apis = [*(api for api in (*served, control) if api.listen), for_relay]
+    http = replace(_api("http", public, gateways), log_relay=http_relay)
+    served = [http, *(_api(name, public, gateways) for name in ("serverappio", "fleet")), control]
+    apis = [*(api for api in served if api.listen), for_relay]
     if public.health_server_address is not None:
         asked = [gateway.serverappio_api_address for gateway in gateways]
         apis.append(Api("health", public.health_server_address, asked, None))
-    return Edges(gateways, apis, LogRelay(relay, gateways=relayed))
+    return Edges(gateways, apis, LogRelay(relay, http_relay, gateways=relayed))
 
 
 def _api(name: str, public: GatewaySettings, gateways: Sequence[GatewaySettings]) -> Api:
