@@ -169,8 +169,9 @@ class Exchange(Scenario):
             _fleet(target, self.nodes, self.size) as fleet,
             _server_app(target) as (server_app, _),
         ):
-            nodes = fleet.ask("join", _JOIN_SECONDS)["nodes"]
+            # A stock server that all nodes poll may be too busy to start a task before it expires.
             server_app.ask("start", _JOIN_SECONDS)
+            nodes = fleet.ask("join", _JOIN_SECONDS)["nodes"]
             for _ in self._repeats(cell):
                 fleet.ask("prepare", _JOIN_SECONDS)
                 time.sleep(self.silence)
