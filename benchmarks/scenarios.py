@@ -277,9 +277,9 @@ class LogLines(Scenario):
 
 def _fleet(target: Target, nodes: int, size: int) -> Worker:
     arguments = {
-        "wire": target.flower.wire,
-        "version": target.flower.version,
-        "address": target.addresses.fleet,
+        "wire": target.wire,
+        "version": str(target.flower.version),
+        "address": target.fleet,
         "certificate": target.certificate,
         "nodes": nodes,
         "reply_size": size,
@@ -290,10 +290,10 @@ def _fleet(target: Target, nodes: int, size: int) -> Worker:
 @contextmanager
 def _server_app(target: Target) -> Iterator[tuple[Worker, int]]:
     """A ServerApp of the clients' version, and the id of its run."""
-    flower, run_id = target.flower, target.control().start_run()
+    environment, run_id = target.flower.environment, target.control().start_run()
     arguments = {
-        "wire": flower.wire,
-        "address": target.addresses.runtime,
+        "wire": target.wire,
+        "address": target.runtime,
         "certificate": target.certificate,
         "run_id": run_id,
     }
@@ -301,7 +301,7 @@ def _server_app(target: Target) -> Iterator[tuple[Worker, int]]:
         "stock.serverapp",
         arguments,
         target.directory / "serverapp.log",
-        python=flower.program("python"),
-        env=flower.variables(target.directory),
+        python=environment.program("python"),
+        env=environment.variables(target.directory),
     ) as worker:
         yield worker, run_id
