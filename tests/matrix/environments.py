@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from packaging.version import Version
+
+from tests.harness.environment import SCRIPTS, clean_environment
 
 VERSIONS = (
     *("1.30.0", "1.31.0", "1.32.1", "1.33.0", "1.34.0", "1.35.0", "1.36.0"),
@@ -55,8 +58,10 @@ class Environment:
 def environment(version: str) -> Environment:
     """Return the environment of a flwr, which is made if it is not there.
 
-    Raises InstallError.
+    The one that this runs in serves for its own version. Raises InstallError.
     """
+    if version == metadata.version("flwr"):
+        return Environment(Version(version), SCRIPTS)
     folder = Path(os.environ.get(FOLDER_VARIABLE) or _DEFAULT_FOLDER).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / version
@@ -88,7 +93,13 @@ def _make(version: str, place: Path) -> None:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env=clean_environment({"PYTHONPATH": ""}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         raise InstallError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
