@@ -1,4 +1,4 @@
-"""One virtual environment for each flwr, made once and kept."""
+"""Where the programs of each flwr are: beside us, or in a virtual environment made once and kept."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version as version_of_package
 from pathlib import Path
 
 from packaging.version import Version
+
+from tests.harness.environment import SCRIPTS
 
 VERSIONS = (
     *("1.30.0", "1.31.0", "1.32.1", "1.33.0", "1.34.0", "1.35.0", "1.36.0"),
@@ -50,6 +53,11 @@ class Environment:
             "PYTHONPATH": "",
             "FLWR_HOME": str(home),
         }
+
+
+def installed() -> Environment:
+    """Return the environment of the flwr that is installed beside us: the newest that was tried."""
+    return Environment(Version(version_of_package("flwr")), SCRIPTS)
 
 
 def environment(version: str) -> Environment:
