@@ -24,7 +24,7 @@ class Instruction:
 
 
 @dataclass(frozen=True)
-class Session:
+class SessionRecord:
     """A push session as the broker holds it."""
 
     run_id: int

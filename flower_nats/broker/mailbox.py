@@ -1,6 +1,6 @@
 """Messages in flight: instructions, replies, and the push sessions that bring them in.
 
-The rules (design, "Delivery"):
+The rules:
 
 - Nothing is visible before it is whole. A push session holds messages while their objects arrive;
   an instruction is then released to its node, a reply then accepted.
@@ -26,7 +26,7 @@ import msgpack
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection, Record, WrongSequence
-from flower_nats.broker.in_flight import InFlight, Instruction, Session
+from flower_nats.broker.in_flight import InFlight, Instruction, SessionRecord
 from flower_nats.broker.mailbox_cache import Recollection
 from flower_nats.broker.subjects import ANY, InstructionKey, ReplyKey
 from flower_nats.model.caller import SUPERLINK_NODE_ID
@@ -74,7 +74,7 @@ class Mailbox:
         with suppress(WrongSequence):
             await self._connection.store(subject, data, headers=headers, expect=(subject, 0))
 
-    async def load_session(self, run_id: int, session_id: str) -> Session | None:
+    async def load_session(self, run_id: int, session_id: str) -> SessionRecord | None:
         """Return a push session, or None if there is none (any more)."""
         if not session_id.isalnum():
             return None
@@ -92,7 +92,7 @@ class Mailbox:
             number = int(record.subject.rpartition(".")[2])
             parts[number] = [_outgoing(pair) for pair in msgpack.unpackb(record.data)]
         outgoing = chain.from_iterable(parts[number] for number in sorted(parts))
-        return Session(run_id, session_id, opened_at, tuple(outgoing))
+        return SessionRecord(run_id, session_id, opened_at, tuple(outgoing))
 
     async def close_session(self, run_id: int, session_id: str) -> None:
         """Forget a push session, and its reply if it brought one."""

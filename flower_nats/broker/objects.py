@@ -10,7 +10,7 @@ from flower_nats.model.errors import Unavailable
 _STREAM = subjects.OBJECTS_STREAM
 
 CHUNK = 1024 * 1024
-"""Bytes in one chunk; publishing larger messages is slower (design, section 2)."""
+"""Bytes in one chunk: what a nats-server takes in one message by default (`max_payload`)."""
 
 _ENVELOPE = 4096
 """Bytes kept free in a message for its subject and headers."""

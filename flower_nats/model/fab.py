@@ -46,6 +46,10 @@ class FabInfo:
     """The app's configuration, flattened."""
     task_type: TaskType
     """The type of task that leads a run of this app."""
+    display_name: str = ""
+    """How it wants to be called, if otherwise than `fab_id`."""
+    description: str = ""
+    color: str = ""
 
 
 def read_fab(content: bytes) -> FabInfo:
@@ -78,6 +82,9 @@ def read_fab(content: bytes) -> FabInfo:
         version=project["project"]["version"],
         config=config,
         task_type=TaskType.AGENT_APP if "agentapp" in components else TaskType.SERVER_APP,
+        display_name=_text(app, "display-name"),
+        description=_text(project["project"], "description"),
+        color=_text(app, "color"),
     )
 
 
@@ -152,6 +159,12 @@ def _check_components(components: Mapping[str, Any]) -> list[str]:
 def _table(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = parent.get(key)
     return value if isinstance(value, dict) else {}
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    """Return a text that people are shown, empty if there is none."""
+    value = table.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _is_text(value: object) -> bool:

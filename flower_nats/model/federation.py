@@ -1,7 +1,7 @@
 """The one federation of a runtime without federation management.
 
-Its name and text are what stock clients expect of such a SuperLink (flwr 1.33
-`supercore/constant.py`, NOOP_FEDERATION_*): every account and every node is in it.
+Its name is what stock clients expect of such a SuperLink (flwr 1.33 to 1.42 `supercore/constant.py`,
+NOOP_FEDERATION_ID): every account and every node is in it.
 """
 
 from flower_nats.model.caller import NO_ACCOUNT_NAME

@@ -25,6 +25,10 @@ class Node:
     unregistered_at: datetime | None
     online_until: datetime | None
     """When it counts as offline unless it is heard again."""
+    name: str | None
+    """What its owner calls it, if anything."""
+    location: str | None
+    """`latitude,longitude`, if its owner says where it is."""
 
     def log_context(self) -> dict[str, object]:
         """Fields that name this node in a log line."""

@@ -5,6 +5,9 @@ from datetime import datetime
 
 from flower_nats.model.states import Status
 
+DESCRIPTION_LENGTH = 80
+"""Characters of a series' description (flwr 1.42 RUN_SERIES_DESCRIPTION_MAX_LENGTH)."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -52,6 +55,8 @@ class NewRun:
     series_id: int | None = None
     """The series to go on with, None to begin one."""
     series_description: str = ""
+    user_prompt: str = ""
+    """What an agent is asked."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ class TaskType(StrEnum):
 MAY_CREATE_TASKS = frozenset({TaskType.AGENT_APP, TaskType.SERVER_APP, TaskType.CLIENT_APP})
 """Types whose tasks may create further tasks in their run."""
 
+USES_GRID = frozenset({TaskType.SERVER_APP, TaskType.AGENT_APP})
+"""Types whose tasks exchange messages with nodes."""
+
 SINCE: Mapping[tuple[int, int], frozenset[TaskType]] = {
     (1, 30): frozenset({TaskType.SERVER_APP, TaskType.SIMULATION}),
     (1, 31): frozenset({TaskType.AGENT_APP, TaskType.MODEL}),

@@ -17,12 +17,14 @@ DEAF_AFTER = 7.5
 """Seconds without a gateway's announcement after which silence proves nothing about a node."""
 
 ABSENCE = 80.0
-"""Seconds for which a gateway that has fallen silent speaks for those it has heard last: longer than a
-stop that it may come back from (70), shorter than the time in which a run has to end whose ServerApp
-was lost together with its gateway (90)."""
+"""Seconds for which the silence of a gateway excuses the nodes and tasks that it was the last to hear.
+
+Longer than a stop that the gateway may come back from (70 s). Shorter than the 90 s in which a run has
+to end whose ServerApp was lost together with its gateway."""
 
 _LATE_SECONDS = 5
-"""Seconds after a node's farewell in which a heartbeat of its is one from before."""
+"""Seconds after a node's farewell in which a heartbeat does not bring it back: gateways collect
+heartbeats, so that one from before the farewell may come after it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Nodes:
         heartbeat_interval: float,
         *,
         by_account: bool = False,
+        name: str | None = None,
+        location: str | None = None,
     ) -> int | None:
         """Store a new node and return its id; None if its key has been used before.
 
@@ -64,6 +68,8 @@ class Nodes:
             owner_name=owner_name,
             heartbeat_interval=heartbeat_interval,
             by_account=by_account,
+            name=name,
+            location=location,
         )
         return _node_id(row)
 

@@ -35,8 +35,8 @@ class Replicas:
     async def announce(self, kind: str, replica_id: str, since: float) -> float:
         """Note that a replica lives that was started at `since` (seconds since 1970).
 
-        Returns for how many seconds a gateway was away, 0 if it was not: who it was the last to
-        hear could not be heard in that time, and has the time added to its deadline.
+        Returns for how many seconds a gateway was away, 0 if it was not. The nodes and tasks that it was
+        the last to hear could not be heard in that time, so their deadlines are moved by it.
         """
         row = await self._session.fetch_one(
             _SQL["announce"], kind=kind, id=replica_id, since=float(since), deaf_after=DEAF_AFTER

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flower_nats.model.ids import new_id
 from flower_nats.model.run import NewRun, Run
 from flower_nats.model.states import Status
-from flower_nats.store.connection import Row, Session
+from flower_nats.store.connection import Row, Session, storable
 from flower_nats.store.queries import load
 
 _SQL = load("runs")
@@ -19,7 +19,7 @@ _FIELDS = tuple(Run.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
-class Usage:
+class RunUsage:
     """What a run has used since the last time."""
 
     run_id: int
@@ -49,6 +49,7 @@ class Runs:
             federation=new.federation,
             account_id=new.account_id,
             primary_task_type=new.primary_task_type,
+            user_prompt=storable(new.user_prompt),
         )
 
     async def get(self, run_id: int) -> Run | None:
@@ -56,17 +57,31 @@ class Runs:
         row = await self._session.fetch_one(_SQL["get"], run_id=run_id)
         return None if row is None else _run(row)
 
-    async def of_account(self, account_id: str, limit: int | None = None) -> list[Run]:
-        """Return an account's runs, newest first, at most `limit` of them."""
-        rows = await self._session.fetch_all(_SQL["list"], account_id=account_id, limit=limit)
+    async def of_account(
+        self, account_id: str, limit: int | None = None, skip: int = 0
+    ) -> list[Run]:
+        """Return an account's runs after the first `skip`, newest first, at most `limit` of them."""
+        rows = await self._session.fetch_all(
+            _SQL["list"], account_id=account_id, limit=limit, skip=skip
+        )
         return [_run(row) for row in rows]
+
+    async def of_series(self, series_id: int) -> list[Run]:
+        """Return the runs of a series, oldest first."""
+        rows = await self._session.fetch_all(_SQL["of_series"], series_id=series_id)
+        return [_run(row) for row in rows]
+
+    async def prompt(self, task_id: int) -> tuple[str, float] | None:
+        """Return what an agent that leads its run was asked, and when it began (seconds since 1970)."""
+        row = await self._session.fetch_one(_SQL["prompt"], task_id=task_id)
+        return None if row is None else (row["user_prompt"], row["began_at"])
 
     async def statuses(self, run_ids: Sequence[int]) -> dict[int, str]:
         """Return the status of each of these runs that exists."""
         rows = await self._session.fetch_all(_SQL["statuses"], run_ids=list(run_ids))
         return {row["run_id"]: row["status"] for row in rows}
 
-    async def add_usage(self, usage: Sequence[Usage]) -> None:
+    async def add_usage(self, usage: Sequence[RunUsage]) -> None:
         """Add to the traffic and the computing time of runs; unknown runs are passed over."""
         await self._session.execute(
             _SQL["add_usage"],

@@ -15,7 +15,9 @@ CREATE TABLE node (
     unregistered_at timestamptz,
     online_until timestamptz,
     heard_by text,
-    registered_by_account boolean NOT NULL DEFAULT false
+    registered_by_account boolean NOT NULL DEFAULT false,
+    name text,
+    location text
 ) WITH (fillfactor = 70);
 
 -- Liveness looks at the nodes that are online, every second. Not by the time it compares: an index
@@ -29,16 +31,41 @@ CREATE TABLE fab (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- The apps of a federation: the newest FAB of each.
+CREATE TABLE app (
+    federation text NOT NULL,
+    app_id text NOT NULL,
+    fab_hash text NOT NULL REFERENCES fab,
+    app_type text NOT NULL,
+    display_name text NOT NULL,
+    description text NOT NULL,
+    color text NOT NULL,
+    added_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (federation, app_id)
+);
+
 CREATE TABLE series (
     series_id bigint PRIMARY KEY,
     federation text NOT NULL,
     description text NOT NULL,
     context bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now()
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    is_agent boolean NOT NULL DEFAULT false
 );
 
 CREATE INDEX series_updated ON series (updated_at);
+
+-- What agents have made of the events of their series, to know it in few words.
+CREATE TABLE compacted_context (
+    context_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    series_id bigint NOT NULL REFERENCES series,
+    through_event_id bigint NOT NULL,
+    text text NOT NULL,
+    token_count bigint NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (series_id, through_event_id)
+);
 
 CREATE TABLE run (
     run_id bigint PRIMARY KEY,
@@ -55,7 +82,8 @@ CREATE TABLE run (
     clientapp_runtime double precision NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now(),
     cleaned_at timestamptz,
-    log_removed_at timestamptz
+    log_removed_at timestamptz,
+    user_prompt text NOT NULL DEFAULT ''
 );
 
 CREATE INDEX run_of_series ON run (series_id, created_at);
@@ -133,7 +161,8 @@ CREATE TABLE task_message (
     dst_task_id bigint NOT NULL,
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
-    body bytea NOT NULL
+    body bytea NOT NULL,
+    src_task_id bigint NOT NULL DEFAULT 0
 );
 
 CREATE INDEX task_message_of_task ON task_message (dst_task_id, created_at);
@@ -182,3 +211,17 @@ CREATE TABLE hearing (
 );
 
 INSERT INTO hearing (heard_at) VALUES (NULL);
+
+-- Whether the silence of who was last heard through a gateway proves anything just now: not while no
+-- heartbeat of anybody could be heard, nor while that gateway itself is silent and may come back.
+CREATE FUNCTION silence_counts(
+    heard_by text, deaf_after double precision, absence double precision
+) RETURNS boolean STABLE LANGUAGE sql AS $$
+    SELECT (SELECT heard_at FROM hearing) > now() - make_interval(secs => deaf_after)
+        AND NOT EXISTS (
+            SELECT FROM replica
+            WHERE kind = 'gateway' AND id = heard_by
+                AND seen_at < now() - make_interval(secs => deaf_after)
+                AND seen_at > now() - make_interval(secs => absence)
+        )
+$$;

@@ -17,8 +17,8 @@ class SeriesStore:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def begin(self, federation: str, description: str) -> int:
-        """Store a new series without a context yet and return its id."""
+    async def begin(self, federation: str, description: str, *, is_agent: bool) -> int:
+        """Store a new series, of an agent's runs or others, without a context yet; return its id."""
         series_id = new_id()
         await self._session.execute(
             _SQL["begin"],
@@ -26,6 +26,7 @@ class SeriesStore:
             federation=federation,
             description=storable(description),
             context=b"",
+            is_agent=is_agent,
         )
         return series_id
 
@@ -49,11 +50,23 @@ class SeriesStore:
         """Store the context that a task has left, if it leads its run."""
         await self._session.execute(_SQL["keep_context"], task_id=task_id, context=context)
 
+    async def describe(self, series_id: int, description: str) -> None:
+        """Say what a series is about."""
+        await self._session.execute(
+            _SQL["describe"], series_id=series_id, description=storable(description)
+        )
+
+    async def of_run(self, run_id: int) -> int | None:
+        """Return the series of a run, None if there is no such run."""
+        row = await self._session.fetch_one(_SQL["of_run"], run_id=run_id)
+        return None if row is None else int(row["series_id"])
+
     async def find(
         self,
         *,
         series_id: int | None = None,
         federation: str | None = None,
+        is_agent: bool | None = None,
         updated_before: datetime | None = None,
         limit: int | None = None,
     ) -> list[Series]:
@@ -62,6 +75,7 @@ class SeriesStore:
             _SQL["list"],
             series_id=series_id,
             federation=federation,
+            is_agent=is_agent,
             updated_before=updated_before,
             limit=limit,
         )

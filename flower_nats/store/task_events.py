@@ -40,9 +40,37 @@ class Events:
             data=[storable(data) for _, data in events],
         )
 
-    async def after(self, run_id: int, event_id: int, limit: int) -> list[Event]:
-        """Return at most `limit` events of a run after `event_id`, oldest first."""
+    async def after(
+        self, run_id: int, event_id: int, limit: int, *, primary_only: bool = False
+    ) -> list[Event]:
+        """Return at most `limit` events of a run after `event_id`, oldest first.
+
+        `primary_only`: only those of the task that leads the run.
+        """
         rows = await self._session.fetch_all(
-            _SQL["after"], run_id=run_id, after=event_id, limit=limit
+            _SQL["after"], run_id=run_id, after=event_id, limit=limit, primary_only=primary_only
+        )
+        return [Event(**row) for row in rows]
+
+    async def of_series(
+        self,
+        series_id: int,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        names: Sequence[str] = (),
+        last: int | None = None,
+    ) -> list[Event]:
+        """Return the events of the tasks that led the runs of a series, oldest first.
+
+        Between two event ids, of these names (none: of any), the `last` ones if not all.
+        """
+        rows = await self._session.fetch_all(
+            _SQL["of_series"],
+            series_id=series_id,
+            after=after,
+            before=before,
+            names=list(names) or None,
+            last=last,
         )
         return [Event(**row) for row in rows]

@@ -34,9 +34,16 @@ class TaskMessages:
         row = await self._session.fetch_one(_SQL["put"], **vars(message))
         return row is not None
 
-    async def take(self, task_id: int, limit: int | None) -> list[bytes]:
-        """Remove and return at most `limit` messages that wait for a task, oldest first."""
-        rows = await self._session.fetch_all(_SQL["take"], task_id=task_id, limit=limit)
+    async def take(
+        self, task_id: int, limit: int | None, src_task_id: int | None = None
+    ) -> list[bytes]:
+        """Remove and return at most `limit` messages that wait for a task, oldest first.
+
+        `src_task_id`: only those of that task.
+        """
+        rows = await self._session.fetch_all(
+            _SQL["take"], task_id=task_id, limit=limit, src_task_id=src_task_id
+        )
         return [bytes(row["body"]) for row in rows]
 
     async def drop_expired(self) -> int:

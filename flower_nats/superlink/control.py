@@ -10,6 +10,7 @@ from flower_nats.broker.hints import Hints
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.location import check_location
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
@@ -36,12 +37,6 @@ _REFUSALS: Mapping[str, ProtoHandler] = {
     "DisconnectConnector": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
     "BeginConnectorOAuth": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
     "CompleteConnectorOAuth": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
-    "UpdateRunSeriesDescription": refuse(ErrorCode.RUN_SERIES_ID_NOT_FOUND),
-    "ListRunSeriesEvents": refuse(ErrorCode.RUN_SERIES_ID_NOT_FOUND),
-    "ListApps": refuse(ErrorCode.FEDERATION_NOT_FOUND),
-    "ListAppAssociations": refuse(ErrorCode.FEDERATION_NOT_FOUND),
-    "AddApp": refuse(ErrorCode.FEDERATION_NOT_FOUND),
-    "RemoveApp": refuse(ErrorCode.FEDERATION_NOT_FOUND),
 }
 
 
@@ -71,6 +66,9 @@ class ControlApi:
     ) -> control.RegisterNodeResponse:
         """Register the key of a SuperNode that is still to come."""
         _check_key(request.public_key)
+        location = request.location if request.HasField("location") else None
+        if location is not None:
+            _check_location(location)
 
         async def register(transaction: Transaction) -> bytes:
             node_id = await Nodes(transaction).register(
@@ -79,6 +77,8 @@ class ControlApi:
                 caller.account_name,
                 _DEFAULT_HEARTBEAT_INTERVAL,
                 by_account=True,
+                name=request.name if request.HasField("name") else None,
+                location=location,
             )
             if node_id is None:
                 raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, "registered before")
@@ -151,3 +151,10 @@ def _check_key(pem: bytes) -> None:
         raise ApiError(ErrorCode.PUBLIC_KEY_NOT_VALID, str(exc)) from exc
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _NIST_CURVES):
         raise ApiError(ErrorCode.PUBLIC_KEY_NOT_VALID, "not on a NIST curve")
+
+
+def _check_location(location: str) -> None:
+    try:
+        check_location(location)
+    except ValueError as exc:
+        raise ApiError(ErrorCode.INVALID_SUPERNODE_LOCATION, location[:80], str(exc)) from exc

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime
 
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
@@ -11,9 +10,10 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.fab import FabInfo, InvalidFab, read_fab
 from flower_nats.model.federation import DEFAULT_FEDERATION
 from flower_nats.model.ids import new_id
-from flower_nats.model.run import NewRun, Run
+from flower_nats.model.run import DESCRIPTION_LENGTH, NewRun, Run
 from flower_nats.model.states import SubStatus
 from flower_nats.model.task import Finished, TaskType
+from flower_nats.store.apps import Apps
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
@@ -21,27 +21,27 @@ from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import ProtoHandler
-from flower_nats.superlink.control_federations import check_known, check_membership
+from flower_nats.superlink.control_apps import app_id_of
+from flower_nats.superlink.control_federations import check_known
 from flower_nats.superlink.convert import (
     config_from_wire,
     config_to_bytes,
     next_context,
     now_iso,
     run_to_wire,
-    series_to_wire,
 )
 from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.wire import control_pb2 as control
 
 log = get_logger(__name__)
 
-_DESCRIPTION_LENGTH = 80
-"""Characters of a series' description (flwr 1.33 RUN_SERIES_DESCRIPTION_MAX_LENGTH)."""
-
 _REASON_LENGTH = 1_000
 """Characters of a refusal, which may quote names of any length: gRPC has 8 KiB for it."""
 
 _MOST = 2**31 - 1
+
+_LISTED = 20
+"""Runs that clients of flwr 1.40 and newer get if they do not say how many; older ones got all."""
 
 
 class ControlRunsApi:
@@ -52,7 +52,6 @@ class ControlRunsApi:
         self._lifecycle = lifecycle
         self._runs = Runs(database)
         self._fabs = Fabs(database)
-        self._series = SeriesStore(database)
 
     def handlers(self) -> Mapping[str, ProtoHandler]:
         """Return the handler of each RPC served here."""
@@ -60,20 +59,19 @@ class ControlRunsApi:
             "StartRun": self.start_run,
             "StopRun": self.stop_run,
             "ListRuns": self.list_runs,
-            "ListRunSeries": self.list_run_series,
-            "GetRunSeries": self.get_run_series,
         }
 
     async def start_run(
         self, request: control.StartRunRequest, caller: Caller
     ) -> control.StartRunResponse:
         """Create a run of an app; once for each call of the CLI, however often we have to ask."""
-        if request.connector_refs:
-            raise ApiError(ErrorCode.CONNECTOR_NOT_FOUND, "connectors are not supported")
         if request.federation:
             check_known(request.federation)
         content = await self._fab_content(request)
+        if request.connector_refs or request.connector_ids:
+            raise ApiError(ErrorCode.CONNECTOR_NOT_FOUND, "connectors are not supported")
         info, config = await asyncio.to_thread(_check_app, content, request)
+        prompt = _prompt(request, info, config, caller)
         new = NewRun(
             fab_id=info.fab_id,
             fab_version=info.version,
@@ -83,11 +81,13 @@ class ControlRunsApi:
             account_id=caller.account_id,
             primary_task_type=info.task_type,
             series_id=request.series_id if request.HasField("series_id") else None,
-            series_description=_describe(info, config),
+            series_description=_cut(" ".join(prompt.split()), DESCRIPTION_LENGTH),
+            user_prompt=prompt,
         )
 
         async def create(transaction: Transaction) -> bytes:
             await Fabs(transaction).put(info.fab_hash, content)
+            await Apps(transaction).put(DEFAULT_FEDERATION, info)
             response = await _create_run(transaction, new)
             return response.SerializeToString()
 
@@ -124,35 +124,11 @@ class ControlRunsApi:
         if request.HasField("run_id"):
             runs = [await self._run(request.run_id)]
         else:
-            limit = min(request.limit, _MOST) if request.HasField("limit") else None
-            runs = await self._runs.of_account(caller.account_id, limit)
+            skip = min(request.skip, _MOST)
+            runs = await self._runs.of_account(caller.account_id, _limit(request, caller), skip)
         return control.ListRunsResponse(
             run_dict={run.run_id: run_to_wire(run, caller.account_name) for run in runs},
             now=now_iso(),
-        )
-
-    async def list_run_series(
-        self, request: control.ListRunSeriesRequest, caller: Caller
-    ) -> control.ListRunSeriesResponse:
-        """Return series of runs, last updated first."""
-        if request.HasField("federation_id"):
-            check_membership(request.federation_id)
-        found = await self._series.find(
-            federation=DEFAULT_FEDERATION,
-            updated_before=_moment(request),
-            limit=request.limit if request.HasField("limit") else None,
-        )
-        return control.ListRunSeriesResponse(entries=[series_to_wire(series) for series in found])
-
-    async def get_run_series(
-        self, request: control.GetRunSeriesRequest, caller: Caller
-    ) -> control.GetRunSeriesResponse:
-        """Return a series of runs with the context it has come to."""
-        found = await self._series.find(series_id=request.series_id)
-        if not found:
-            raise ApiError(ErrorCode.RUN_SERIES_ID_NOT_FOUND, str(request.series_id))
-        return control.GetRunSeriesResponse(
-            series=series_to_wire(found[0]), context=await self._series.context(request.series_id)
         )
 
     async def _run(self, run_id: int) -> Run:
@@ -169,6 +145,7 @@ class ControlRunsApi:
                 raise ApiError(ErrorCode.FAB_DOWNLOAD_FAILURE, f"no FAB {request.fab.hash_str}")
             return fab.content
         if request.app_spec:
+            app_id_of(request.app_spec)
             raise ApiError(ErrorCode.UNSUPPORTED_FAB_HUB_TRANSPORT, request.app_spec)
         return request.fab.content
 
@@ -187,26 +164,41 @@ def _check_app(content: bytes, request: control.StartRunRequest) -> tuple[FabInf
     except (InvalidFab, InvalidConfig) as exc:
         reason = _cut(str(exc), _REASON_LENGTH)
         raise ApiError(ErrorCode.INVALID_RUN_CONFIG, reason, reason) from exc
+    if request.app_spec and app_id_of(request.app_spec) != f"@{info.fab_id}":
+        text = f"The FAB is not of the app {request.app_spec[:80]!r}."
+        raise ApiError(ErrorCode.INVALID_APP_SPEC, text, text)
     return info, {**info.config, **overrides}
 
 
-def _describe(info: FabInfo, config: Config) -> str:
-    """Return what a series begun by this run is about: what the agent was asked, if it is one."""
-    asked = config.get("agent.input")
-    if info.task_type is not TaskType.AGENT_APP or not isinstance(asked, str):
+def _prompt(request: control.StartRunRequest, info: FabInfo, config: Config, caller: Caller) -> str:
+    """Return what the agent is asked, if the app is one; refuse a run that asks nothing.
+
+    Before flwr 1.38 agents found it in their configuration, and could do without.
+    """
+    if info.task_type is not TaskType.AGENT_APP:
         return ""
-    return _cut(" ".join(asked.split()), _DESCRIPTION_LENGTH)
+    prompt = request.user_prompt.strip()
+    if not prompt and not caller.is_older_than(1, 38):
+        raise ApiError(ErrorCode.AGENTAPP_USER_PROMPT_REQUIRED, info.fab_id)
+    return prompt or str(config.get("agent.input", ""))
 
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def _limit(request: control.ListRunsRequest, caller: Caller) -> int | None:
+    if request.HasField("limit"):
+        return min(request.limit, _MOST)
+    return None if caller.is_older_than(1, 40) else _LISTED
+
+
 async def _create_run(transaction: Transaction, new: NewRun) -> control.StartRunResponse:
     series, runs = SeriesStore(transaction), Runs(transaction)
     run_id, series_id, context = new_id(), new.series_id, b""
     if series_id is None:
-        series_id = await series.begin(new.federation, new.series_description)
+        is_agent = new.primary_task_type == TaskType.AGENT_APP
+        series_id = await series.begin(new.federation, new.series_description, is_agent=is_agent)
     else:
         found = await series.lock(series_id, new.federation)
         if found is None:
@@ -215,17 +207,3 @@ async def _create_run(transaction: Transaction, new: NewRun) -> control.StartRun
     await series.go_on(series_id, next_context(context, run_id, series_id))
     await runs.create(run_id, series_id, new)
     return control.StartRunResponse(run_id=run_id, series_id=series_id, federation=new.federation)
-
-
-def _moment(request: control.ListRunSeriesRequest) -> datetime | None:
-    if not request.HasField("updated_before"):
-        return None
-    try:
-        moment = datetime.fromisoformat(request.updated_before)
-        # A moment without a zone would mean the database's own.
-        if moment.tzinfo is None:
-            raise ValueError("it has no time zone")
-    except ValueError as exc:
-        text = f"updated_before must be a moment in ISO 8601 with a time zone: {exc}"
-        raise ApiError(ErrorCode.MALFORMED_REQUEST, text, text) from exc
-    return moment

@@ -11,9 +11,12 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.node import Node
 from flower_nats.model.run import Run, Series
 from flower_nats.model.task import Task
+from flower_nats.store.apps import App
+from flower_nats.store.compacted_contexts import CompactedContext
 from flower_nats.store.fabs import StoredFab
 from flower_nats.store.task_events import Event
 from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
 
 _CONFIG_KINDS = ("double", "sint64", "bool", "string")
 """The kinds of `Scalar` that a configuration may hold (flwr 1.33 `common/serde.py`)."""
@@ -92,6 +95,8 @@ def node_to_wire(node: Node) -> common.NodeInfo:
         online_until=None if node.online_until is None else node.online_until.timestamp(),
         heartbeat_interval=node.heartbeat_interval,
         public_key=node.public_key,
+        location=node.location,
+        name=node.name,
     )
 
 
@@ -128,6 +133,31 @@ def event_to_wire(event: Event) -> common.TaskEvent:
         task_id=event.task_id,
         event=event.event,
         data=event.data,
+    )
+
+
+def app_to_wire(app: App) -> control.AppInfo:
+    """Write an app of a federation."""
+    return control.AppInfo(
+        app_id=app.app_id,
+        fab_hash=app.fab_hash,
+        app_type=app.app_type,
+        is_hub_app=False,
+        display_name=app.display_name,
+        description=app.description,
+        color=app.color,
+    )
+
+
+def context_to_wire(context: CompactedContext) -> common.CompactedContext:
+    """Write a summary of a series."""
+    return common.CompactedContext(
+        id=context.context_id,
+        series_id=context.series_id,
+        through_event_id=context.through_event_id,
+        text=context.text,
+        created_at=iso(context.created_at),
+        token_count=context.token_count,
     )
 
 

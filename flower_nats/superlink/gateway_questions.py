@@ -16,7 +16,7 @@ from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
 from flower_nats.store.replicas import Replicas
-from flower_nats.store.runs import Runs, Usage
+from flower_nats.store.runs import Runs, RunUsage
 from flower_nats.store.task_events import Events
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import InternalHandler
@@ -131,7 +131,7 @@ class GatewayQuestions:
 
     async def usage(self, question: Map, caller: Caller) -> Map:
         """{runs: [[run_id, bytes_sent, bytes_recv, clientapp_runtime_s], …]} -> {}: adds up."""
-        used = [Usage(*entry) for entry in question["runs"]]
+        used = [RunUsage(*entry) for entry in question["runs"]]
 
         async def add(transaction: Transaction) -> bytes:
             await Runs(transaction).add_usage(used)
@@ -142,12 +142,21 @@ class GatewayQuestions:
         return {}
 
     async def task_events(self, question: Map, caller: Caller) -> Map:
-        """{run_id, after} -> {events, finished}: `finished` when no more can follow these."""
+        """{run_id, after, primary_only} -> {events, finished}: `finished` if no more can follow these.
+
+        `primary_only`: only those of the task that leads the run, which is what clients of flwr 1.35 and
+        newer expect. A gateway that does not say it gets all.
+        """
         # The state is read first: what a finished run has told is all there when it is read after.
         run = await self._runs.get(question["run_id"])
         if run is None:
             raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"there is no run {question['run_id']}")
-        events = await self._events.after(run.run_id, question["after"], _EVENTS_AT_ONCE)
+        events = await self._events.after(
+            run.run_id,
+            question["after"],
+            _EVENTS_AT_ONCE,
+            primary_only=bool(question.get("primary_only")),
+        )
         return {
             "events": [event_to_wire(event).SerializeToString() for event in events],
             "finished": run.status is Status.FINISHED and len(events) < _EVENTS_AT_ONCE,

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from flower_nats.broker.error_replies import ErrorReplies
-from flower_nats.broker.in_flight import InFlight, Session, as_moment
+from flower_nats.broker.in_flight import InFlight, SessionRecord, as_moment
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.subjects import InstructionKey
@@ -35,12 +35,14 @@ _YOUNG = timedelta(seconds=3)
 """Age below which an open session is left to its gateway."""
 
 _KEPT = timedelta(seconds=5)
-"""Age below which objects are kept in any case, and by how much older ones than a session's are kept
-for it: more than a session's own objects may be older than itself."""
+"""Age below which objects are kept in any case.
+
+Objects that are older than a session by this much are kept for it, too: its own may be somewhat older
+than its record."""
 
 _LOOK_EVERY = 30.0
 """Seconds between two looks for objects of runs with nothing in flight: a gateway that was stopped may
-store one after all else of its run is gone."""
+store an object after all else of the run is gone."""
 
 _STRAGGLER = timedelta(seconds=20)
 """Age of the oldest session from which its run's objects are collected one by one: below it, the
@@ -73,7 +75,7 @@ class MessageHousekeeping:
         self._node_statuses = node_statuses
         self._run_statuses = run_statuses
         self._uptime = _Uptime(is_heard)
-        self._sessions: dict[tuple[int, str], Session] = {}
+        self._sessions: dict[tuple[int, str], SessionRecord] = {}
         self._with_objects: set[int] = set()
         self._looked_at: float | None = None
 
@@ -152,7 +154,7 @@ class MessageHousekeeping:
         outgoing = session.outgoing if session else ()
         return any(one.metadata.message_id in flight.replies for one in outgoing)
 
-    async def _mend_session(self, session: Session, present: set[str]) -> None:
+    async def _mend_session(self, session: SessionRecord, present: set[str]) -> None:
         wanted = _ids(session.outgoing)
         if wanted <= present and await self._has_all(session, wanted):
             log.info("session_completed", run_id=session.run_id, session_id=session.session_id)
@@ -161,7 +163,7 @@ class MessageHousekeeping:
             log.info("session_dropped", run_id=session.run_id, session_id=session.session_id)
             await self._mailbox.close_session(session.run_id, session.session_id)
 
-    async def _has_all(self, session: Session, wanted: Iterable[str]) -> bool:
+    async def _has_all(self, session: SessionRecord, wanted: Iterable[str]) -> bool:
         """Return whether all objects are the session's own, and not left from before."""
         found = await asyncio.gather(
             *(
@@ -171,7 +173,7 @@ class MessageHousekeeping:
         )
         return all(found)
 
-    async def _is_abandoned(self, session: Session, stored: Iterable[str]) -> bool:
+    async def _is_abandoned(self, session: SessionRecord, stored: Iterable[str]) -> bool:
         quiet = timedelta(seconds=SESSION_SECONDS)
         if _age(session.opened_at) < quiet or self._uptime.span() < quiet:
             return False
@@ -181,7 +183,7 @@ class MessageHousekeeping:
                 return False
         return True
 
-    async def _put_out(self, session: Session) -> None:
+    async def _put_out(self, session: SessionRecord) -> None:
         replies = [one for one in session.outgoing if one.metadata.reply_to_message_id]
         for one in replies:
             await self._mailbox.accept_reply(session.run_id, session.session_id, one)
@@ -209,13 +211,13 @@ class MessageHousekeeping:
             await self._collect_exactly(run_id, sessions, horizon)
 
     async def _collect_exactly(
-        self, run_id: int, sessions: Iterable[Session], horizon: int
+        self, run_id: int, sessions: Iterable[SessionRecord], horizon: int
     ) -> None:
         needed = {one for session in sessions for one in _ids(session.outgoing)}
         for object_id in await self._objects.ids(run_id) - needed:
             await self._objects.collect_one(run_id, object_id, horizon)
 
-    async def _session(self, run_id: int, session_id: str) -> Session | None:
+    async def _session(self, run_id: int, session_id: str) -> SessionRecord | None:
         """Read a session once: its record never changes."""
         key = (run_id, session_id)
         known = self._sessions.get(key)

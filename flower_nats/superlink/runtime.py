@@ -9,12 +9,12 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import SubStatus
-from flower_nats.model.task import SINCE, Finished, TaskType
+from flower_nats.model.task import SINCE, USES_GRID, Finished
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
-from flower_nats.store.runs import Runs, Usage
+from flower_nats.store.runs import Runs, RunUsage
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import ProtoHandler
@@ -163,7 +163,7 @@ class RuntimeApi:
         self, request: runtime.GetNodesRequest, caller: Caller
     ) -> runtime.GetNodesResponse:
         """Return the online nodes of the run's federation."""
-        if caller.task_type != TaskType.SERVER_APP:
+        if caller.task_type not in USES_GRID:
             raise ApiError(ErrorCode.ENDPOINT_UNAVAILABLE, f"task is a {caller.task_type}")
         online = await self._nodes.online()
         if caller.is_older_than(1, 38):
@@ -196,5 +196,5 @@ async def _keep_output(
     if request.HasField("context"):
         await SeriesStore(transaction).keep_context(finished.task_id, request.context)
     if request.HasField("clientapp_runtime"):
-        usage = Usage(finished.run_id, 0, 0, request.clientapp_runtime)
+        usage = RunUsage(finished.run_id, 0, 0, request.clientapp_runtime)
         await Runs(transaction).add_usage([usage])

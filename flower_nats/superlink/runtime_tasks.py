@@ -39,9 +39,6 @@ class TaskWorkApi:
             "RecordTaskUsage": self.record_task_usage,
             "StartAutomation": refuse(ErrorCode.INVALID_AUTOMATION_REQUEST),
             # What stock says to a task that has no connector: here, none has.
-            "GetRunSeriesEvents": refuse(ErrorCode.RUN_ID_NOT_FOUND),
-            "GetCompactedContexts": refuse(ErrorCode.RUN_ID_NOT_FOUND),
-            "PutCompactedContext": refuse(ErrorCode.RUN_ID_NOT_FOUND),
             "GetConnector": refuse(ErrorCode.CONNECTOR_CREDENTIALS_NOT_AVAILABLE),
         }
 
@@ -106,9 +103,10 @@ class TaskWorkApi:
         """Take the messages that wait for the caller's task."""
         task_id, _ = _task_of(caller)
         limit = min(request.limit, 2**31) if request.HasField("limit") else None
+        source = request.src_task_id if request.HasField("src_task_id") else None
 
         async def take(transaction: Transaction) -> bytes:
-            bodies = await TaskMessages(transaction).take(task_id, limit)
+            bodies = await TaskMessages(transaction).take(task_id, limit, source)
             return runtime.PullTaskMessageResponse(
                 messages=[common.Message.FromString(body) for body in bodies]
             ).SerializeToString()

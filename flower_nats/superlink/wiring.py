@@ -15,8 +15,10 @@ from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
 from flower_nats.superlink.control import ControlApi
+from flower_nats.superlink.control_apps import AppsApi
 from flower_nats.superlink.control_federations import FederationsApi
 from flower_nats.superlink.control_runs import ControlRunsApi
+from flower_nats.superlink.control_series import SeriesApi
 from flower_nats.superlink.fleet import FleetApi
 from flower_nats.superlink.gateway_questions import GatewayQuestions
 from flower_nats.superlink.housekeeping import MetadataHousekeeping, Piece
@@ -24,6 +26,7 @@ from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.superlink.log_retention import LogRetention
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
 from flower_nats.superlink.runtime import RuntimeApi
+from flower_nats.superlink.runtime_agents import AgentsApi
 from flower_nats.superlink.runtime_tasks import TaskWorkApi
 
 _SWEEP_EVERY = 2.0
@@ -52,10 +55,13 @@ def handlers(
         "Runtime": {
             **RuntimeApi(database, lifecycle).handlers(),
             **TaskWorkApi(database, lifecycle).handlers(),
+            **AgentsApi(database, Objects(connection)).handlers(),
         },
         "Control": {
             **ControlApi(database, hints).handlers(),
             **ControlRunsApi(database, lifecycle).handlers(),
+            **SeriesApi(database).handlers(),
+            **AppsApi(database).handlers(),
             **FederationsApi(database).handlers(),
         },
     }

@@ -135,8 +135,9 @@ def _broken_rules(message: common.Message, is_reply: bool) -> list[str]:
             f"`src_node_id` must {'not ' if is_reply else ''}be {SUPERLINK_NODE_ID}, the SuperLink",
         ),
         (
-            (metadata.dst_node_id == SUPERLINK_NODE_ID) == is_reply,
-            f"`dst_node_id` must {'' if is_reply else 'not '}be {SUPERLINK_NODE_ID}, the SuperLink",
+            # An instruction to the SuperLink is well formed, and reaches nobody here.
+            metadata.dst_node_id == SUPERLINK_NODE_ID or not is_reply,
+            f"`dst_node_id` must be {SUPERLINK_NODE_ID}, the SuperLink",
         ),
     ]
     return [text for kept, text in rules if not kept]
@@ -185,6 +186,12 @@ def check_object(object_id: str, content: bytes) -> None:
         raise malformed(f"object {object_id} is not as long as its head says")
 
 
+def make_object(kind: str, child: str, body: bytes) -> tuple[str, bytes]:
+    """Return the id and the content of an object with one child, or none if that is empty."""
+    content = b"%s %s %d\x00" % (kind.encode(), child.encode(), len(body)) + body
+    return hashlib.sha256(content).hexdigest(), content
+
+
 def error_reply(
     code: MessageError, run_id: int, instruction_id: str, instruction: common.Metadata | None = None
 ) -> tuple[Outgoing, bytes]:
@@ -207,8 +214,7 @@ def error_reply(
         metadata=metadata, error=common.Error(code=int(code), reason=_REASONS[code])
     )
     body = message.SerializeToString(deterministic=True)
-    content = b"Message  %d\x00" % len(body) + body
-    message.metadata.message_id = hashlib.sha256(content).hexdigest()
+    message.metadata.message_id, content = make_object("Message", "", body)
     tree = common.ObjectTree(object_id=message.metadata.message_id)
     return Outgoing(message.SerializeToString(), tree.SerializeToString()), content
 

@@ -52,7 +52,9 @@ def supernodes(federation: Federation) -> list[SuperNode]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test that does not choose one of both versions of flwr, by turns."""
-    chosen = any("version" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    chosen = any(
+        "version" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
+    )
     if "version" in metafunc.fixturenames and not chosen:
         turn = zlib.crc32(metafunc.definition.name.encode())
         metafunc.parametrize("version", [BOTH[turn % len(BOTH)]])

@@ -16,14 +16,14 @@ from tests.e2e.statuses import Statuses
 from tests.harness.children import PATIENCE, Child, wait_until
 from tests.harness.environment import clean_environment
 from tests.harness.flower import GRPC, Flower, runtime_wire
-from tests.harness.flower_environments import environment, installed
+from tests.harness.flower_environments import LAST_OVER_GRPC, environment, installed
 
 APPS = Path(__file__).parent / "apps"
 
 OVER_HTTP = str(installed().version)
 """The newest flwr, which calls over HTTP."""
 
-OVER_GRPC = OVER_HTTP if STOCK else "1.33.0"
+OVER_GRPC = OVER_HTTP if STOCK else LAST_OVER_GRPC
 """A flwr whose clients all call over gRPC; stock servers take no version but their own."""
 
 BOTH = list(dict.fromkeys([OVER_HTTP, OVER_GRPC]))

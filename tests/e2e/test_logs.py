@@ -35,7 +35,9 @@ def test_two_streams_of_a_running_app_show_lines_soon_after_they_were_printed(
     federation: Federation, run_id: int
 ) -> None:
     streams = [
-        federation.of(version).start_cli(f"reader-{run_id}-{version}", "log", str(run_id), "--stream")
+        federation.of(version).start_cli(
+            f"reader-{run_id}-{version}", "log", str(run_id), "--stream"
+        )
         for version in BOTH
     ]
     delays: list[dict[int, float]] = [{} for _ in streams]

@@ -69,7 +69,7 @@ class Flower:
     def superexec(
         self, address: str, ca_certificate: Path | None = None, secret: Path | None = None
     ) -> list[str]:
-        """Return the command of a SuperExec that starts ServerApps; it trusts who has this certificate."""
+        """Return the command of a SuperExec that starts ServerApps."""
         renamed = self.version >= Version("1.36")
         return [
             *(self.environment.program("flower-superexec"), *_trust(ca_certificate)),

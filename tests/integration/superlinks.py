@@ -187,10 +187,10 @@ class Task:
 
 
 @contextmanager
-def refused(code: ErrorCode, said: str = "") -> Iterator[None]:
+def refused(code: ErrorCode, said: str = "") -> Iterator[pytest.ExceptionInfo[ApiError]]:
     """Expect a refusal with this code, whose public details hold `said`."""
     with pytest.raises(ApiError) as error:
-        yield
+        yield error
     assert error.value.code is code, error.value.detail
     assert said in (error.value.public_details or "")
 

@@ -269,7 +269,6 @@ async def test_a_reply_that_would_outlive_its_instruction_is_refused(gateway: Ga
         ({"created_at": 5.0}, "created_at"),
         ({"created_at": 1740700801.0, "ttl": 1.0}, "expired"),
         ({"dst_node_id": 0}, "dst_node_id"),
-        ({"dst_node_id": 1}, "dst_node_id"),
         ({"src_node_id": 2}, "src_node_id"),
         ({"message_type": ""}, "message_type"),
         ({"reply_to_message_id": "ab" * 32}, "reply_to_message_id"),
@@ -292,7 +291,8 @@ async def test_a_message_that_breaks_a_rule_is_refused_and_the_rule_named(
 async def test_a_message_to_a_node_that_is_not_there_gets_no_id(gateway: Gateway) -> None:
     node, app = await gateway.node(), await gateway.server_app()
     there, nowhere = instruction(app.run_id, node.node_id), instruction(app.run_id, 4711)
-    assert await app.send(nowhere, there) == ["", there.message_id]
+    superlink = instruction(app.run_id, 1)
+    assert await app.send(nowhere, superlink, there) == ["", "", there.message_id]
     assert (await node.pull())[0].metadata.message_id == there.message_id
 
 

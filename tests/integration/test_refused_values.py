@@ -104,11 +104,10 @@ async def test_an_app_whose_name_cannot_be_stored_is_refused(superlink: Superlin
 
 
 async def test_what_an_agent_is_asked_may_hold_any_character(superlink: Superlink) -> None:
-    project = PROJECT.replace('serverapp = "app', 'agentapp = "app').replace(
-        "rounds = 3", 'agent.input = "x"'
+    project = PROJECT.replace('serverapp = "app', 'agentapp = "app')
+    request = control.StartRunRequest(
+        fab=common.Fab(content=make_fab(project)), user_prompt="a\x00b"
     )
-    request = control.StartRunRequest(fab=common.Fab(content=make_fab(project)))
-    request.override_config["agent.input"].string = "a\x00b"
     await superlink.call("Control", "StartRun", request, control.StartRunResponse)
 
     listed = await superlink.call(
@@ -207,7 +206,7 @@ class World:
     fab: bytes
 
     def caller(self, service: str) -> Caller:
-        """Somebody who may call; for ServerAppIo a task that has just been started."""
+        """Somebody who may call; for Runtime a task that has just been started."""
         caller = Caller(request_id=uuid.uuid4().hex, gateway="gateway")
         if service == "Fleet":
             return replace(caller, public_key=self.node.key, node_id=self.node.node_id)
@@ -234,6 +233,14 @@ class World:
             "ListRunSeries": control.ListRunSeriesRequest(updated_before="2099-01-01T00:00:00Z"),
             "GetRunSeries": control.GetRunSeriesRequest(series_id=run.series_id),
             "StopRun": control.StopRunRequest(run_id=run.run_id),
+            "UpdateRunSeriesDescription": control.UpdateRunSeriesDescriptionRequest(
+                series_id=run.series_id, description="x"
+            ),
+            "ListRunSeriesEvents": control.ListRunSeriesEventsRequest(series_id=run.series_id),
+            "AcquireTask": runtime.AcquireTaskRequest(supported_task_types=["flwr-serverapp"]),
+            "PutCompactedContext": runtime.PutCompactedContextRequest(
+                context=common.CompactedContext(text="x")
+            ),
             "CreateTask": runtime.CreateTaskRequest(type="flwr-model", model_ref="a/b"),
             "PushTaskMessage": runtime.PushTaskMessageRequest(message=message),
             "PushTaskEvents": runtime.PushTaskEventsRequest(

@@ -29,6 +29,9 @@ CATALOGUE = """
     UNION ALL
     SELECT 'view', viewname, '', '', definition, '', '', ''
     FROM pg_views WHERE schemaname = 'public'
+    UNION ALL
+    SELECT 'function', proname, '', '', pg_get_functiondef(oid), '', '', ''
+    FROM pg_proc WHERE pronamespace = 'public'::regnamespace
     ORDER BY 1, 2, 3, 4
 """
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from unittest.mock import ANY
 
+import flwr.supercore.utils
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -40,8 +42,15 @@ def node_key() -> bytes:
     return pem(ec.generate_private_key(ec.SECP384R1()).public_key())
 
 
-async def register(superlink: Superlink, key: bytes, **caller: str) -> int:
-    request = control.RegisterNodeRequest(public_key=key)
+async def register(
+    superlink: Superlink,
+    key: bytes,
+    *,
+    name: str | None = None,
+    location: str | None = None,
+    **caller: str,
+) -> int:
+    request = control.RegisterNodeRequest(public_key=key, name=name, location=location)
     answer = await superlink.call(
         "Control", "RegisterNode", request, control.RegisterNodeResponse, **caller
     )
@@ -185,6 +194,56 @@ async def test_a_key_that_nodes_cannot_sign_with_is_refused(
 ) -> None:
     with refused(ErrorCode.PUBLIC_KEY_NOT_VALID):
         await register(superlink, key)
+
+
+async def test_a_node_is_shown_with_the_name_and_the_place_that_its_owner_gave_it(
+    superlink: Superlink,
+) -> None:
+    key = node_key()
+    named = await register(superlink, key, name="Zürich", location="47.37, 8.54")
+    nameless = await register(superlink, node_key())
+
+    shown = await nodes(superlink)
+    assert (shown[named].name, shown[named].location) == ("Zürich", "47.37, 8.54")
+    assert not shown[nameless].HasField("name")
+    assert not shown[nameless].HasField("location")
+
+    await Node(superlink, named, key).activate()
+    task = await superlink.running_task()
+    seen = await task.call("GetNodes", runtime.GetNodesRequest(), runtime.GetNodesResponse)
+    assert [(node.name, node.location) for node in seen.nodes] == [("Zürich", "47.37, 8.54")]
+
+
+async def test_a_node_that_registered_itself_gets_a_name_from_who_vouches_for_it(
+    superlink: Superlink,
+) -> None:
+    key = node_key()
+    node = await superlink.online_node(key)
+
+    assert await register(superlink, key, name="ward 3") == node.node_id
+    assert (await nodes(superlink))[node.node_id].name == "ward 3"
+
+
+@pytest.mark.parametrize(
+    "location", ["", "here", "1", "1,2,3", "91,0", "0,180.5", "nan,0", "0,inf", "1;2"]
+)
+async def test_a_place_that_is_nowhere_is_refused_in_flowers_words(
+    superlink: Superlink, location: str
+) -> None:
+    with refused(ErrorCode.INVALID_SUPERNODE_LOCATION) as refusal:
+        await register(superlink, node_key(), location=location)
+
+    assert refusal.value.public_details == flowers_words(location)
+
+
+def flowers_words(location: str) -> str | None:
+    """What stock says of a location; flwr before 1.38 says nothing of any."""
+    check = getattr(flwr.supercore.utils, "validate_node_location", None)
+    if check is None:
+        return ANY
+    with pytest.raises(ValueError) as error:
+        check(location)
+    return str(error.value)
 
 
 async def test_everybody_hears_when_a_node_comes_or_leaves(superlink: Superlink) -> None:

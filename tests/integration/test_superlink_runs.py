@@ -23,8 +23,11 @@ async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
         yield superlink
 
 
-async def list_runs(superlink: Superlink, **fields: int) -> RunList:
-    return await superlink.call("Control", "ListRuns", control.ListRunsRequest(**fields), RunList)
+async def list_runs(superlink: Superlink, *, client_version: str = "", **fields: int) -> RunList:
+    request = control.ListRunsRequest(**fields)
+    return await superlink.call(
+        "Control", "ListRuns", request, RunList, client_version=client_version
+    )
 
 
 async def stop(superlink: Superlink, run_id: int, **caller: str) -> bool:
@@ -45,6 +48,8 @@ async def test_a_run_goes_from_pending_to_completed(superlink: Superlink) -> Non
     assert given.run.run_id == run.run_id
     assert given.fab.content == make_fab()
     assert given.task_id == task.task_id
+    # Of these three, apps of flwr 1.38 and newer make the metadata of their messages.
+    assert common.Context.FromString(given.context).node_id == 1
 
     await task.push_output(details="all is well")
     assert await superlink.status(run.run_id) == ("finished", "completed", "all is well")
@@ -97,6 +102,32 @@ async def test_runs_are_listed_newest_first_and_no_more_than_asked_for(
 
     assert set(limited.run_dict) == set(started[1:])
     assert set((await list_runs(superlink)).run_dict) == set(started)
+    skipped = await list_runs(superlink, limit=2, skip=1)
+    assert set(skipped.run_dict) == set(started[:2])
+    assert not (await list_runs(superlink, limit=0)).run_dict
+
+
+async def test_newer_clients_are_shown_twenty_runs_if_they_do_not_say_how_many(
+    superlink: Superlink,
+) -> None:
+    started = [(await superlink.start_run()).run_id for _ in range(22)]
+
+    async def listed(version: str) -> set[int]:
+        return set((await list_runs(superlink, client_version=version)).run_dict)
+
+    assert await listed("1.40.0") == set(started[2:])
+    assert await listed("") == set(started[2:])
+    assert await listed("1.39.0") == set(started)
+
+
+async def test_runs_of_one_moment_are_listed_in_one_order(superlink: Superlink) -> None:
+    for _ in range(6):
+        await superlink.start_run()
+    await superlink.database.execute("UPDATE run SET created_at = now()")
+
+    pages = [(await list_runs(superlink, limit=2, skip=skip)).run_dict for skip in (0, 2, 4)]
+
+    assert len({run_id for page in pages for run_id in page}) == 6
 
 
 async def test_an_unknown_run_is_refused(superlink: Superlink) -> None:
@@ -125,8 +156,13 @@ async def test_an_invalid_app_is_refused_and_leaves_no_trace(superlink: Superlin
     with refused(ErrorCode.UNSUPPORTED_FAB_HUB_TRANSPORT):
         request = control.StartRunRequest(app_spec="@somebody/app")
         await superlink.call("Control", "StartRun", request, control.StartRunResponse)
+    with refused(ErrorCode.INVALID_APP_SPEC):
+        request = control.StartRunRequest(app_spec="somebody/app")
+        await superlink.call("Control", "StartRun", request, control.StartRunResponse)
     with refused(ErrorCode.CONNECTOR_NOT_FOUND):
         await superlink.start_run(connector_refs=["mail"])
+    with refused(ErrorCode.CONNECTOR_NOT_FOUND):
+        await superlink.start_run(connector_ids=[5])
     with refused(ErrorCode.RUN_SERIES_ID_NOT_FOUND):
         await superlink.start_run(series_id=77)
 
@@ -138,13 +174,18 @@ async def test_a_known_app_can_be_started_by_its_hash(superlink: Superlink) -> N
     first = await superlink.start_run()
     fab_hash = (await list_runs(superlink, run_id=first.run_id)).run_dict[first.run_id].fab_hash
 
-    def by(hash_str: str) -> control.StartRunRequest:
-        return control.StartRunRequest(fab=common.Fab(hash_str=hash_str))
+    def by(hash_str: str, app_spec: str = "") -> control.StartRunRequest:
+        return control.StartRunRequest(fab=common.Fab(hash_str=hash_str), app_spec=app_spec)
 
     answer = await superlink.call("Control", "StartRun", by(fab_hash), control.StartRunResponse)
     assert answer.run_id != first.run_id
     with refused(ErrorCode.FAB_DOWNLOAD_FAILURE):
         await superlink.call("Control", "StartRun", by("ab"), control.StartRunResponse)
+    named = by(fab_hash, "@somebody/app")
+    assert await superlink.call("Control", "StartRun", named, control.StartRunResponse)
+    with refused(ErrorCode.INVALID_APP_SPEC):
+        wrong = by(fab_hash, "@somebody/other")
+        await superlink.call("Control", "StartRun", wrong, control.StartRunResponse)
 
 
 async def test_a_stopped_run_takes_its_tasks_with_it(superlink: Superlink) -> None:

@@ -159,6 +159,19 @@ async def test_messages_between_tasks_arrive_in_order_and_once(
     assert await receive(task) == []
 
 
+async def test_a_task_may_take_the_messages_of_one_sender_alone(
+    superlink: Superlink, task: Task
+) -> None:
+    first, second = await helper(superlink, task), await helper(superlink, task)
+    from_first, from_second = message(first, task.task_id), message(second, task.task_id)
+    await send(first, from_first)
+    await send(second, from_second)
+
+    assert await receive(task, src_task_id=second.task_id) == [from_second]
+    assert await receive(task, src_task_id=second.task_id) == []
+    assert await receive(task) == [from_first]
+
+
 async def test_a_message_that_fits_nobody_is_refused(superlink: Superlink, task: Task) -> None:
     other, stranger = await helper(superlink, task), await superlink.running_task()
     to = other.task_id

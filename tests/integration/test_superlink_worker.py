@@ -40,7 +40,6 @@ SERVED_BY_GATEWAYS = {
     ("Runtime", "ConfirmMessageReceived"),
     ("Runtime", "PushLogs"),
     ("Runtime", "PushMessages"),
-    ("Runtime", "PullMessages"),
     ("Control", "StreamLogs"),
     ("Control", "StreamRunEvents"),
 }

@@ -17,8 +17,8 @@ import psutil
 
 from tests.harness.children import PATIENCE, Child, ended, wait_until
 from tests.harness.environment import clean_environment
-from tests.harness.flower_environments import environment
 from tests.harness.flower import CONNECTION, Addresses, Flower
+from tests.harness.flower_environments import environment
 
 APP = Path(__file__).parent / "app"
 ROUNDS = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from flower_nats.wire.messages import (
     error_reply,
     object_ids,
 )
+from flower_nats.wire.prompt import prompt_message
 from tests.harness.messages import inflate, instruction, parcel, reply
 
 ids = st.integers(0, 2**64 - 1)
@@ -133,6 +135,21 @@ def test_an_error_reply_goes_to_the_task_that_asked() -> None:
     outgoing, _ = error_reply(MessageError.NODE_UNAVAILABLE, 7, question.message_id, question)
 
     assert (outgoing.metadata.src_task_id, outgoing.metadata.dst_task_id) == (12, 11)
+
+
+def test_flwr_reads_the_prompt_of_an_agent() -> None:
+    outgoing, objects = prompt_message(7, "What is new in Zürich?", time.time())
+
+    message = inflate(outgoing.metadata.message_id, dict(objects))
+
+    assert message.content["agent"]["text"] == "What is new in Zürich?"
+    assert message.metadata.message_type == "system"
+    assert (message.metadata.src_node_id, message.metadata.dst_node_id) == (1, 1)
+    assert message.object_id == outgoing.metadata.message_id
+    assert get_object_tree(message).SerializeToString() == outgoing.tree
+    for object_id, content in objects.items():
+        check_object(object_id, content)
+    check_message(common.Message.FromString(outgoing.message), outgoing.tree, is_reply=False)
 
 
 def test_an_error_reply_to_what_is_not_known_is_of_its_run_and_of_no_task() -> None:

@@ -1,7 +1,7 @@
 -- put: Store a message from a task to an unfinished one of the same run; again changes nothing.
-INSERT INTO task_message (message_id, dst_task_id, created_at, expires_at, body)
+INSERT INTO task_message (message_id, src_task_id, dst_task_id, created_at, expires_at, body)
 SELECT
-    %(message_id)s, dst.task_id, to_timestamp(%(created_at)s), to_timestamp(%(expires_at)s),
+    %(message_id)s, src.task_id, dst.task_id, to_timestamp(%(created_at)s), to_timestamp(%(expires_at)s),
     %(body)s
 FROM task AS src JOIN task AS dst USING (run_id)
 WHERE src.task_id = %(src_task_id)s
@@ -16,6 +16,7 @@ RETURNING message_id;
 WITH next AS (
     SELECT message_id FROM task_message
     WHERE dst_task_id = %(task_id)s AND expires_at > now()
+        AND (%(src_task_id)s::bigint IS NULL OR src_task_id = %(src_task_id)s)
     ORDER BY created_at, message_id
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED

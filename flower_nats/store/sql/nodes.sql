@@ -1,17 +1,20 @@
 -- register: Store a node under its key; nothing comes back if the key is known already, except to an
 -- account that vouches for a node that has registered itself.
 INSERT INTO node (
-    node_id, public_key, owner_id, owner_name, status, heartbeat_interval, registered_by_account
+    node_id, public_key, owner_id, owner_name, status, heartbeat_interval, registered_by_account,
+    name, location
 )
 VALUES (
     %(node_id)s, %(public_key)s, %(owner_id)s, %(owner_name)s, 'registered',
-    %(heartbeat_interval)s, %(by_account)s
+    %(heartbeat_interval)s, %(by_account)s, %(name)s, %(location)s
 )
 ON CONFLICT (public_key) DO UPDATE
 SET
     owner_id = excluded.owner_id,
     owner_name = excluded.owner_name,
-    registered_by_account = true
+    registered_by_account = true,
+    name = excluded.name,
+    location = excluded.location
 WHERE excluded.registered_by_account
     AND NOT node.registered_by_account
     AND node.status <> 'unregistered'
@@ -93,13 +96,7 @@ SELECT node_id FROM known;
 UPDATE node
 SET status = 'offline', last_deactivated_at = online_until
 WHERE status = 'online' AND online_until <= now()
-    AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
-    AND NOT EXISTS (
-        SELECT FROM replica
-        WHERE kind = 'gateway' AND id = node.heard_by
-            AND seen_at < now() - make_interval(secs => %(deaf_after)s)
-            AND seen_at > now() - make_interval(secs => %(absence)s)
-    )
+    AND silence_counts(heard_by, %(deaf_after)s, %(absence)s)
 RETURNING node_id;
 
 -- statuses: The status of each of these nodes that exists.

@@ -1,4 +1,4 @@
--- announce: Note that a replica lives; a gateway that was away gives back the time to who is its own.
+-- announce: Note that a replica lives; if a gateway was away, move the deadlines of those it heard last.
 WITH away AS (
     SELECT now() - seen_at AS span FROM replica
     WHERE kind = %(kind)s AND id = %(id)s AND kind = 'gateway'

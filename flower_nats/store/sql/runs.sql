@@ -2,11 +2,11 @@
 WITH created AS (
     INSERT INTO run (
         run_id, series_id, primary_task_id, fab_id, fab_version, fab_hash, override_config,
-        federation, account_id
+        federation, account_id, user_prompt
     )
     VALUES (
         %(run_id)s, %(series_id)s, %(task_id)s, %(fab_id)s, %(fab_version)s, %(fab_hash)s,
-        %(override_config)s, %(federation)s, %(account_id)s
+        %(override_config)s, %(federation)s, %(account_id)s, %(user_prompt)s
     )
     RETURNING run_id
 )
@@ -19,8 +19,19 @@ SELECT * FROM run_state WHERE run_id = %(run_id)s;
 -- list: An account's runs, newest first.
 SELECT * FROM run_state
 WHERE account_id = %(account_id)s
-ORDER BY created_at DESC, run_id
-LIMIT %(limit)s;
+ORDER BY created_at DESC, run_id DESC
+LIMIT %(limit)s
+OFFSET %(skip)s;
+
+-- of_series: The runs of a series, oldest first.
+SELECT * FROM run_state WHERE series_id = %(series_id)s ORDER BY created_at, run_id;
+
+-- prompt: What an agent that leads its run was asked, and when it began to run.
+SELECT
+    run.user_prompt,
+    extract(epoch FROM coalesce(task.running_at, run.created_at))::double precision AS began_at
+FROM run JOIN task ON task.task_id = run.primary_task_id
+WHERE task.task_id = %(task_id)s AND run.user_prompt <> '';
 
 -- statuses: The status of each of these runs that exists.
 SELECT run_id, status FROM run_state WHERE run_id = ANY (%(run_ids)s::bigint[]);

@@ -1,6 +1,6 @@
 -- begin: Store a new series.
-INSERT INTO series (series_id, federation, description, context)
-VALUES (%(series_id)s, %(federation)s, %(description)s, %(context)s);
+INSERT INTO series (series_id, federation, description, context, is_agent)
+VALUES (%(series_id)s, %(federation)s, %(description)s, %(context)s, %(is_agent)s);
 
 -- lock: The context of a series of this federation, locked until the transaction ends.
 SELECT context FROM series
@@ -18,12 +18,19 @@ UPDATE series SET context = %(context)s
 FROM run
 WHERE series.series_id = run.series_id AND run.primary_task_id = %(task_id)s;
 
+-- describe: Say what a series is about.
+UPDATE series SET description = %(description)s WHERE series_id = %(series_id)s;
+
+-- of_run: The series of a run.
+SELECT series_id FROM run WHERE run_id = %(run_id)s;
+
 -- list: Series with their runs and the state of the newest, last updated first.
 SELECT
     series.series_id, series.federation, series.description, series.created_at,
     series.updated_at,
     array(
-        SELECT run_id FROM run WHERE run.series_id = series.series_id ORDER BY run.created_at
+        SELECT run_id FROM run WHERE run.series_id = series.series_id
+        ORDER BY run.created_at, run_id
     ) AS run_ids,
     newest.status AS last_status,
     coalesce(newest.sub_status, '') AS last_sub_status,
@@ -37,6 +44,7 @@ LEFT JOIN LATERAL (
 ) AS newest ON true
 WHERE (%(series_id)s::bigint IS NULL OR series.series_id = %(series_id)s)
     AND (%(federation)s::text IS NULL OR series.federation = %(federation)s)
+    AND (%(is_agent)s::boolean IS NULL OR series.is_agent = %(is_agent)s)
     AND (%(updated_before)s::timestamptz IS NULL OR series.updated_at < %(updated_before)s)
 ORDER BY series.updated_at DESC, series.series_id
 LIMIT %(limit)s;

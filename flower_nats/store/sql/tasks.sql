@@ -107,13 +107,7 @@ SELECT task_id, run_id, EXISTS (SELECT FROM ended) AS run_finished FROM done;
 UPDATE task
 SET status = 'pending', starting_at = NULL, token_hash = NULL, active_until = NULL
 WHERE status = 'starting' AND active_until < now()
-    AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
-    AND NOT EXISTS (
-        SELECT FROM replica
-        WHERE kind = 'gateway' AND id = task.heard_by
-            AND seen_at < now() - make_interval(secs => %(deaf_after)s)
-            AND seen_at > now() - make_interval(secs => %(absence)s)
-    )
+    AND silence_counts(heard_by, %(deaf_after)s, %(absence)s)
 RETURNING task_id, run_id;
 
 -- expire: Fail running tasks that have been silent, and all tasks of the runs they lead.
@@ -127,13 +121,7 @@ WITH silent AS (
         token_hash = NULL,
         active_until = NULL
     WHERE status = 'running' AND active_until < now()
-        AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
-        AND NOT EXISTS (
-            SELECT FROM replica
-            WHERE kind = 'gateway' AND id = task.heard_by
-                AND seen_at < now() - make_interval(secs => %(deaf_after)s)
-                AND seen_at > now() - make_interval(secs => %(absence)s)
-        )
+        AND silence_counts(heard_by, %(deaf_after)s, %(absence)s)
     RETURNING task_id, run_id, finished_at
 ), ended AS (
     SELECT run.run_id, silent.finished_at

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from flower_nats.broker.in_flight import InFlight, Session
+from flower_nats.broker.in_flight import InFlight, SessionRecord
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects, read_numbers
 from flower_nats.logs import get_logger
@@ -131,7 +131,7 @@ class PushSessions:
             await self._mailbox.mark_released(view.run_id, view.session_id)
             await self._objects.announce_out(view.run_id, view.session_id, ())
 
-    async def _present(self, session: Session, wanted: Sequence[str]) -> list[str]:
+    async def _present(self, session: SessionRecord, wanted: Sequence[str]) -> list[str]:
         """Return which objects of a session have arrived."""
         if len(wanted) > _FEW:
             held = await self._objects.ids(session.run_id)
