@@ -19,9 +19,10 @@ _RUN_SECONDS = 180.0
 def clients(target: Target) -> Iterator[list[Child]]:
     """Two stock SuperNodes and a stock SuperExec for ServerApps, connected."""
     flower, addresses, control = target.flower, target.addresses, target.control()
-    commands = {"superexec": flower.superexec(addresses)}
+    commands = {"superexec": flower.superexec(flower.runtime_address(addresses))}
     for number in range(_NODES):
-        commands[f"supernode-{number}"] = flower.supernode(addresses, number)
+        superlink = flower.fleet_address(addresses)
+        commands[f"supernode-{number}"] = flower.supernode(superlink, f"number={number}")
 
     def start(command: list[str], home: Path) -> Child:
         home.mkdir()

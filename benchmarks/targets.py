@@ -18,7 +18,7 @@ from benchmarks.flower import wire_of
 from benchmarks.processes import Child, ChildFailed, cpu_seconds, executable
 from tests.e2e.certificates import create_server_certificates
 from tests.harness.environment import accepts_connections
-from tests.matrix.flower import Addresses, Flower
+from tests.harness.flower import Addresses, Flower
 
 _START_SECONDS = 90.0
 
@@ -151,9 +151,8 @@ class StockInMemory(Target):
         return self.flower.environment.variables(self.directory)
 
     def command(self) -> list[str]:
-        program, *options = self.flower.superlink(self.addresses)
-        options.remove("--insecure")
-        return [program, *options, *self.tls_options()]
+        isolation = ["--isolation", "process"]
+        return [*self.flower.superlink(self.addresses), *isolation, *self.tls_options()]
 
     def durability(self) -> str:
         return "none, all state is in the process"

@@ -15,8 +15,8 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from tests.harness.cluster import Cluster, Size
 from tests.harness.environment import accepts_connections, clean_environment
+from tests.harness.flower import GRPC
 from tests.harness.processes import START_SECONDS, Victim
-from tests.matrix.flower import GRPC
 
 
 @dataclass(frozen=True)

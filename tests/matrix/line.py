@@ -17,8 +17,8 @@ import psutil
 
 from tests.harness.children import PATIENCE, Child, ended, wait_until
 from tests.harness.environment import clean_environment
-from tests.matrix.environments import environment
-from tests.matrix.flower import CONNECTION, Addresses, Flower
+from tests.harness.flower import CONNECTION, Addresses, Flower
+from tests.harness.flower_environments import environment
 
 APP = Path(__file__).parent / "app"
 ROUNDS = 2
@@ -155,7 +155,7 @@ class _Clients:
 
     def start_superexec(self, version: str) -> Child:
         flower = Flower(environment(version))
-        command = flower.superexec(self._addresses)
+        command = flower.superexec(flower.runtime_address(self._addresses))
         return self._start_with_home(f"superexec-{version}", flower, command)
 
     def start(self, name: str, command: Sequence[str], variables: Mapping[str, str]) -> Child:
@@ -165,7 +165,8 @@ class _Clients:
 
     def _start_supernode(self, number: int, version: str) -> Child:
         flower = Flower(environment(version))
-        command = flower.supernode(self._addresses, number)
+        superlink = flower.fleet_address(self._addresses)
+        command = flower.supernode(superlink, f"number={number}")
         return self._start_with_home(f"supernode-{number}-{version}", flower, command)
 
     def _start_with_home(self, name: str, flower: Flower, command: Sequence[str]) -> Child:

@@ -1,4 +1,4 @@
-"""One virtual environment for each flwr, made once and kept."""
+"""Where the programs of each flwr are: beside us, or in a virtual environment made once and kept."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ VERSIONS = (
     *("1.37.0", "1.38.0", "1.39.0", "1.40.0", "1.41.0", "1.42.0"),
 )
 """The newest patch release of each minor version that is supported."""
+
+LAST_OVER_GRPC = "1.33.0"
+"""The last one whose programs all call over gRPC."""
 
 FOLDER_VARIABLE = "FLOWER_NATS_MATRIX_DIR"
 _DEFAULT_FOLDER = Path(__file__).parents[2] / ".matrix"
@@ -55,13 +58,18 @@ class Environment:
         }
 
 
+def installed() -> Environment:
+    """Return the environment that this runs in, which has the newest flwr that was tried."""
+    return Environment(Version(metadata.version("flwr")), SCRIPTS)
+
+
 def environment(version: str) -> Environment:
     """Return the environment of a flwr, which is made if it is not there.
 
     The one that this runs in serves for its own version. Raises InstallError.
     """
-    if version == metadata.version("flwr"):
-        return Environment(Version(version), SCRIPTS)
+    if Version(version) == installed().version:
+        return installed()
     folder = Path(os.environ.get(FOLDER_VARIABLE) or _DEFAULT_FOLDER).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / version
