@@ -97,7 +97,7 @@ class Connection(CoreConnection):
     async def store(
         self,
         subject: str,
-        data: bytes,
+        data: bytes | memoryview,
         *,
         headers: Headers | None = None,
         message_id: str = "",
@@ -259,7 +259,7 @@ class Connection(CoreConnection):
     async def _patiently(
         self,
         subject: str,
-        body: bytes,
+        body: bytes | memoryview,
         headers: Headers | None,
         patience: float,
         tolerate: int | None = None,
@@ -282,7 +282,7 @@ class Connection(CoreConnection):
             await asyncio.sleep(0.1)
 
 
-def _attempt(body: bytes, first_try: float) -> float:
+def _attempt(body: bytes | memoryview, first_try: float) -> float:
     """Return how long to wait for the answer to the next try."""
     if len(body) <= _SMALL:
         spent = time.monotonic() - first_try

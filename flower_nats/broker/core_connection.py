@@ -182,7 +182,7 @@ class CoreConnection:
     async def ask(
         self,
         subject: str,
-        body: bytes,
+        body: bytes | memoryview,
         headers: Headers | None = None,
         timeout: float = ATTEMPT,
         enough: Enough | None = None,

@@ -45,7 +45,7 @@ class Objects:
         """Tell who else serves a push session which of its messages are out; none: that all are."""
         await self._connection.hint(subjects.wake_session(run_id), _numbers(session_id, numbers))
 
-    async def store(self, run_id: int, object_id: str, content: bytes) -> None:
+    async def store(self, run_id: int, object_id: str, content: bytes | memoryview) -> None:
         """Store an object; storing it again changes nothing."""
         chunk = min(CHUNK, self._connection.max_payload - _ENVELOPE)
         pieces = [content[at : at + chunk] for at in range(0, len(content), chunk)]
@@ -66,6 +66,11 @@ class Objects:
 
     async def get(self, run_id: int, object_id: str) -> bytes | None:
         """Return an object's content, or None if it does not exist (as a whole)."""
+        pieces = await self.pieces(run_id, object_id)
+        return None if pieces is None else b"".join(pieces)
+
+    async def pieces(self, run_id: int, object_id: str) -> list[bytes] | None:
+        """Return an object's content in pieces, or None if it does not exist (as a whole)."""
         subject = subjects.object_head(run_id, object_id)
         head = await self._connection.fetch(_STREAM, subject)
         if head is None:
@@ -75,11 +80,10 @@ class Objects:
             return None
         chunks = int(head.headers[_CHUNKS])
         if chunks == 0:
-            return head.data
-        pieces = await asyncio.gather(
+            return [head.data]
+        return await asyncio.gather(
             *(self._chunk(run_id, object_id, number) for number in range(chunks))
         )
-        return b"".join(pieces)
 
     async def exists(self, run_id: int, object_id: str) -> bool:
         """Return whether an object exists (as a whole)."""

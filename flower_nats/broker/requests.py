@@ -8,7 +8,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -59,7 +59,7 @@ class Requests:
     async def ask(
         self,
         subject: str,
-        body: bytes,
+        body: bytes | memoryview,
         headers: Mapping[str, str] | None,
         timeout: float,
         enough: Enough | None = None,
@@ -79,8 +79,10 @@ class Requests:
         self._waiting[token] = _Waiting(subject, future, enough or _first)
         timer = loop.call_at(deadline, _fail, future, TimeoutError())
         try:
+            # The driver joins it to bytes, for which a memoryview will do.
+            payload = cast(bytes, body)
             await self._client.publish(
-                subject, body, self._inbox + token, dict(headers) if headers else None
+                subject, payload, self._inbox + token, dict(headers) if headers else None
             )
             answer = await future
         finally:

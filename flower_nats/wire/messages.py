@@ -25,6 +25,7 @@ TTL_TOLERANCE = 0.1
 
 _OBJECT_ID = re.compile(r"[0-9a-f]{64}\Z")
 _OBJECT_TYPE = re.compile(rb"[A-Za-z_][A-Za-z0-9_.]{0,99}\Z")
+_HEAD_BYTES = 4096
 _LONGEST_TREE = 1_000_000
 """Objects in one message beyond which it is refused."""
 
@@ -166,7 +167,7 @@ def expired(metadata: common.Metadata) -> bool:
     return expires_at(metadata) <= time.time()
 
 
-def check_object(object_id: str, content: bytes) -> None:
+def check_object(object_id: str, content: bytes | memoryview) -> None:
     """Check that an object is what its id says and has the form of an inflatable object.
 
     An object is a head `<type> <child ids, comma-separated> <body length>`, a zero byte and the body.
@@ -174,16 +175,27 @@ def check_object(object_id: str, content: bytes) -> None:
     """
     if hashlib.sha256(content).hexdigest() != object_id:
         raise malformed(f"the content of object {object_id[:64]!r} does not hash to its id")
-    # The divider comes early: a head is a type, a length and 65 bytes for each child.
-    divider = content.find(b"\x00")
-    parts = content[: max(divider, 0)].split(b" ")
-    if divider < 0 or len(parts) != 3 or not _OBJECT_TYPE.match(parts[0]):
+    head = _head(content)
+    divider = len(head)
+    parts = head.split(b" ")
+    if divider == len(content) or len(parts) != 3 or not _OBJECT_TYPE.match(parts[0]):
         raise malformed(f"object {object_id} has no proper head")
     children = parts[1].decode("ascii", "replace").split(",") if parts[1] else []
     if not all(_OBJECT_ID.match(child) for child in children):
         raise malformed(f"object {object_id} names a child that is not an object id")
     if parts[2] != b"%d" % (len(content) - divider - 1):
         raise malformed(f"object {object_id} is not as long as its head says")
+
+
+def _head(content: bytes | memoryview) -> bytes:
+    """Return what is before the first zero byte, which is all if there is none.
+
+    It is short: a type, a length and 65 bytes for each child.
+    """
+    size = _HEAD_BYTES
+    while b"\x00" not in (begin := bytes(content[:size])) and size < len(content):
+        size *= 8
+    return begin.partition(b"\x00")[0]
 
 
 def make_object(kind: str, child: str, body: bytes) -> tuple[str, bytes]:

@@ -267,7 +267,7 @@ class SteppedConnection(Connection):
     async def store(
         self,
         subject: str,
-        data: bytes,
+        data: bytes | memoryview,
         *,
         headers: Headers | None = None,
         message_id: str = "",

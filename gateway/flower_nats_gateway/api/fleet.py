@@ -150,14 +150,14 @@ class FleetService:
         """Store an object of a reply."""
         request = call.parse(common.PushObjectRequest)
         await self._directory.require_running(request.run_id)
-        stored = await self._store(request, caller)
+        stored = await self._store(request, call, caller)
         if stored:
-            self._usage.traffic(request.run_id, received=len(request.object_content))
+            self._usage.traffic(request.run_id, received=len(call.content))
         return common.PushObjectResponse(stored=stored).SerializeToString()
 
-    async def _store(self, request: common.PushObjectRequest, caller: Caller) -> bool:
+    async def _store(self, request: common.PushObjectRequest, call: Call, caller: Caller) -> bool:
         try:
-            return await self._objects.push(request, broadcast=False)
+            return await self._objects.push(request, call.content, broadcast=False)
         except ApiError as exc:
             if exc.code is not ErrorCode.MALFORMED_REQUEST:
                 raise

@@ -231,7 +231,7 @@ class RuntimeService:
         request = call.parse(common.PushObjectRequest)
         request.run_id = _serverapp_run(caller)
         _check_node(request.node)
-        stored = await self._objects.push(request, broadcast=True)
+        stored = await self._objects.push(request, call.content, broadcast=True)
         if not stored:
             await self._directory.require_task(caller.token or "")
         return common.PushObjectResponse(stored=stored).SerializeToString()

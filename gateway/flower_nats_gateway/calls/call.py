@@ -9,6 +9,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire.bulk import read_push_object
 from flower_nats.wire.methods import Method
 from flower_nats.wire.request_id import REQUEST_ID, is_request_id, new_request_id
 from flower_nats_gateway.calls.wire import Wire
@@ -46,6 +48,8 @@ class Call:
         self._body: bytes | None = None
         self._metadata = metadata
         self._parsed: ProtoMessage | None = None
+        self.content = memoryview(b"")
+        """The object in the body of a PushObject, once that is parsed; the message is without it."""
         self.balanced = is_request_id(self.text(REQUEST_ID))
         """Whether it came by a balancer that, while nothing was answered, makes it again."""
 
@@ -91,7 +95,7 @@ class Call:
         """Return the request message, parsed once. Raises `ApiError` (INVALID_PROTOBUF_PAYLOAD)."""
         if self._parsed is None:
             try:
-                self._parsed = kind.FromString(self.body)
+                self._parsed = self._read(kind)
             except DecodeError as exc:
                 reason = f"the body of {self.method.name} is not a {kind.DESCRIPTOR.name}"
                 raise ApiError(
@@ -100,6 +104,12 @@ class Call:
             if self.size > _LARGE:
                 self._body = None
         return cast(_M, self._parsed)
+
+    def _read(self, kind: type[ProtoMessage]) -> ProtoMessage:
+        if kind is not common.PushObjectRequest:
+            return kind.FromString(self.body)
+        request, self.content = read_push_object(self.body)
+        return request
 
 
 class Drain:

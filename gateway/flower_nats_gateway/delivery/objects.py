@@ -8,6 +8,7 @@ from flower_nats.broker import subjects
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.objects import Objects
 from flower_nats.wire import common_pb2 as common
+from flower_nats.wire.bulk import write_pull_object_response
 from flower_nats.wire.messages import check_object
 from flower_nats_gateway.calls.body_limit import SMALL
 from flower_nats_gateway.calls.call import Drain
@@ -68,7 +69,9 @@ class ObjectService:
         self._reads = asyncio.Semaphore(READS)
         self._reading: dict[tuple[int, str], asyncio.Future[bytes | None]] = {}
 
-    async def push(self, request: common.PushObjectRequest, *, broadcast: bool) -> bool:
+    async def push(
+        self, request: common.PushObjectRequest, content: memoryview, *, broadcast: bool
+    ) -> bool:
         """Store an object of a push session; return False if the session does not want it.
 
         `broadcast` says that many will read it. Raises `ApiError` if the object is malformed, or
@@ -84,14 +87,13 @@ class ObjectService:
             return len(object_id) == 64 and await self._objects.exists(run_id, object_id)
         if not view.wants(object_id):
             return False
-        content = request.object_content
         if len(content) > SMALL:
             await asyncio.to_thread(check_object, object_id, content)
         else:
             check_object(object_id, content)
         await self._objects.store(run_id, object_id, content)
         if broadcast or len(content) <= SMALL:
-            self._cache.put((run_id, object_id), _found(content))
+            self._cache.put((run_id, object_id), write_pull_object_response([content]))
         await self._push_sessions.arrived(view, object_id)
         return True
 
@@ -132,10 +134,10 @@ class ObjectService:
 
     async def _fetch(self, key: tuple[int, str], broadcast: bool) -> bytes | None:
         async with self._reads:
-            content = await self._objects.get(*key)
-        if content is None:
+            pieces = await self._objects.pieces(*key)
+        if pieces is None:
             return None
-        response = _found(content)
+        response = write_pull_object_response(pieces)
         if broadcast or len(response) <= SMALL:
             self._cache.put(key, response)
         return response
@@ -143,12 +145,6 @@ class ObjectService:
     def forget_run(self, run_id: int) -> None:
         """Forget the objects of a run whose status has changed."""
         self._cache.drop_run(run_id)
-
-
-def _found(content: bytes) -> bytes:
-    return common.PullObjectResponse(
-        object_found=True, object_available=True, object_content=content
-    ).SerializeToString()
 
 
 NOT_FOUND = common.PullObjectResponse().SerializeToString()

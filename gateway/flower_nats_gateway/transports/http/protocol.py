@@ -44,6 +44,8 @@ class Connections:
             access_log=False,
             server_header=False,
             date_header=False,
+            # What balancers say of clients is for nobody here.
+            proxy_headers=False,
             timeout_keep_alive=cast(int, _IDLE_SECONDS),
         )
         self._config.load()
