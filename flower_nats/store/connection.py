@@ -85,10 +85,6 @@ class StoreError(FlowerNatsError):
     """The database refused a statement for a reason that trying again would not mend."""
 
 
-class Conflict(StoreError):
-    """What was to be written once is there already: another statement was first."""
-
-
 class Session(Protocol):
     """What repositories need: the verbs of the database, inside a transaction or on their own."""
 
@@ -215,8 +211,6 @@ class Database:
                 if time.monotonic() > deadline:
                     raise Unavailable(f"the database cannot answer: {exc}") from exc
                 log.debug("database_retry", reason=str(exc))
-            except psycopg.errors.UniqueViolation as exc:
-                raise Conflict(f"the database refused: {exc}") from exc
             except psycopg.Error as exc:
                 raise StoreError(f"the database refused: {exc}") from exc
             # Spread out, so that replicas in a deadlock do not meet again.
@@ -284,7 +278,6 @@ def _adapters() -> AdaptersMap:
 
 __all__ = [
     "PATIENCE",
-    "Conflict",
     "Database",
     "Jsonb",
     "Row",

@@ -11,7 +11,7 @@ from flower_nats.model.states import (
     SubStatus,
 )
 from flower_nats.model.task import Finished, Task, TaskType
-from flower_nats.store.connection import Conflict, Row, Session, storable
+from flower_nats.store.connection import Row, Session, storable
 from flower_nats.store.nodes import ABSENCE, DEAF_AFTER
 from flower_nats.store.queries import load
 
@@ -59,30 +59,24 @@ class Tasks:
         self,
         types: Sequence[str],
         fab_hashes: Sequence[str],
-        request_id: str = "",
+        request_id: str,
         gateway: str | None = None,
     ) -> tuple[Task, str] | None:
         """Claim the oldest pending task of one of these types or FABs; return it with its token.
 
-        None if there is none. The same request may ask again, as with `claim`.
+        None if there is none. The same request may ask again, as with `claim`, and at two replicas at
+        once: so this belongs in a transaction, in which it waits for its turn.
         """
         token = token_for_any(request_id)
-
-        async def claim() -> Row | None:
-            return await self._session.fetch_one(
-                _SQL["acquire"],
-                types=list(types),
-                fab_hashes=list(fab_hashes),
-                token_hash=token_hash(token),
-                seconds=CLAIM_SECONDS,
-                gateway=gateway,
-            )
-
-        try:
-            row = await claim()
-        except Conflict:
-            # Another replica, asked by the same request just now, was first: its claim is this one's.
-            row = await claim()
+        await self._session.fetch_one(_SQL["take_turn"], request_id=request_id)
+        row = await self._session.fetch_one(
+            _SQL["acquire"],
+            types=list(types),
+            fab_hashes=list(fab_hashes),
+            token_hash=token_hash(token),
+            seconds=CLAIM_SECONDS,
+            gateway=gateway,
+        )
         return None if row is None else (_task(row), token)
 
     async def by_token(self, token: str) -> Task | None:

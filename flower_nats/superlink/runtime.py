@@ -9,7 +9,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import SubStatus
-from flower_nats.model.task import SINCE, USES_GRID, Finished
+from flower_nats.model.task import SINCE, USES_GRID, Finished, Task
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
@@ -84,12 +84,16 @@ class RuntimeApi:
         self, request: runtime.AcquireTaskRequest, caller: Caller
     ) -> runtime.AcquireTaskResponse:
         """Claim the oldest pending task that the SuperExec has room for; none may come back."""
-        claimed = await self._tasks.acquire(
-            request.supported_task_types,
-            request.agentapp_fab_hashes,
-            caller.request_id,
-            caller.gateway,
-        )
+
+        async def acquire(transaction: Transaction) -> tuple[Task, str] | None:
+            return await Tasks(transaction).acquire(
+                request.supported_task_types,
+                request.agentapp_fab_hashes,
+                caller.request_id,
+                caller.gateway,
+            )
+
+        claimed = await self._database.transaction(acquire)
         if claimed is None:
             return runtime.AcquireTaskResponse()
         task, token = claimed

@@ -75,12 +75,13 @@ async def test_a_task_is_acquired_by_its_fab_as_well_as_by_its_type(superlink: S
     assert not (await acquire(superlink, ("flwr-model",), ("ab" * 32,))).HasField("task")
 
 
+@pytest.mark.parametrize("runs", [1, 4, 8])
 async def test_a_request_acquires_one_task_however_often_a_gateway_asks(
-    superlink: Superlink,
+    superlink: Superlink, runs: int
 ) -> None:
     # Nothing was there when it was asked first: the gateway holds the call and asks again.
     assert not (await acquire(superlink, EVERYTHING, request_id="one call")).HasField("task")
-    for _ in range(4):
+    for _ in range(runs):
         await superlink.start_run()
 
     answers = await asyncio.gather(

@@ -18,6 +18,9 @@ WHERE task_id = %(task_id)s
     )
 RETURNING *;
 
+-- take_turn: Wait until no other try of this request is under way; the next statement sees what it did.
+SELECT pg_advisory_xact_lock(hashtextextended(%(request_id)s, 0));
+
 -- acquire: Claim the oldest pending task that fits; the request that claimed one may ask again.
 WITH acquired AS (
     SELECT task_id FROM task WHERE status = 'starting' AND token_hash = %(token_hash)s
