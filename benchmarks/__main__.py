@@ -18,11 +18,13 @@ import grpc
 
 from benchmarks import report
 from benchmarks.fleet import Refused
-from benchmarks.flower import VERSIONS, WIRES, Flower, NoEnvironment, flower, wire_of
+from benchmarks.flower import VERSIONS, WIRES, NotMeasured, flower, wire_of
 from benchmarks.plan import FULL, QUICK
 from benchmarks.processes import ChildFailed
 from benchmarks.scenarios import Cell, Scenario
 from benchmarks.targets import TARGETS, Target
+from tests.harness.flower import Flower
+from tests.harness.flower_environments import InstallError
 
 _LINES = list(dict.fromkeys(line.name for wire in WIRES for line in FULL[wire]))
 
@@ -55,7 +57,7 @@ def run(scenario: Scenario, targets: list[type[Target]], clients: Flower) -> dic
         if target.name in scenario.skip:
             continue
         row[target.name] = measure(scenario, target, clients)
-        what = f"{scenario.name}, {clients.wire}, {target.name}"
+        what = f"{scenario.name}, {wire_of(clients.version)}, {target.name}"
         print(report.details(what, row[target.name]), flush=True)
     return row
 
@@ -72,7 +74,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--wire",
         action="append",
-        choices=WIRES,
+        choices=[wire.lower() for wire in WIRES],
         help="the wire to measure; may be repeated (default: both)",
     )
     parser.add_argument(
@@ -99,10 +101,11 @@ def plan(options: argparse.Namespace) -> list[Part]:
     """What is to be measured with which flwr.
 
     Raises:
-        NoEnvironment: There is no such flwr here.
+        NotMeasured, InstallError
     """
     lines = QUICK if options.quick else FULL
-    versions = options.flwr or [VERSIONS[wire] for wire in options.wire or WIRES]
+    wires = [wire for wire in WIRES if wire.lower() in (options.wire or [wire.lower()])]
+    versions = options.flwr or [VERSIONS[wire] for wire in wires]
     parts = []
     for version in versions:
         wanted = [s for s in lines[wire_of(version)] if not options.line or s.name in options.line]
@@ -117,7 +120,7 @@ def main() -> int:
     targets = [t for t in TARGETS if not options.target or t.key in options.target]
     try:
         parts = plan(options)
-    except NoEnvironment as exc:
+    except (NotMeasured, InstallError) as exc:
         sys.exit(str(exc))
     if not parts:
         sys.exit("There is no such line on that wire, or --quick leaves it out.")
@@ -126,7 +129,7 @@ def main() -> int:
     tables, cells = [], []
     for part in parts:
         results = [(line, run(line, targets, part.flower)) for line in part.lines]
-        title = f"flwr {part.flower.version}, {part.flower.wire}:"
+        title = f"flwr {part.flower.version}, {wire_of(part.flower.version)}:"
         tables.append(f"{title}\n\n{report.table(results, targets)}\n")
         cells += [row for _, row in results]
     print("\n" + "\n".join(tables))

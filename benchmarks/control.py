@@ -12,12 +12,12 @@ from google.protobuf.message import Message as ProtoMessage
 
 from benchmarks.app import nothing_fab
 from benchmarks.fleet import Refused, version_headers
-from benchmarks.flower import GRPC
 from benchmarks.http_client import tls_context
 from benchmarks.wire_http import HEADERS
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME, Method
+from tests.harness.flower import GRPC
 
 _PATIENCE = 30.0
 _OK = 200

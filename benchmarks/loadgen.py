@@ -18,12 +18,12 @@ from typing import Any
 import uvloop
 
 from benchmarks.fleet import Tally, Wire
-from benchmarks.flower import GRPC
 from benchmarks.http_client import tls_context
 from benchmarks.node import SimulatedNode
 from benchmarks.stock.pipes import reserve_stdout
 from benchmarks.wire_grpc import GrpcWire
 from benchmarks.wire_http import HttpWire
+from tests.harness.flower import GRPC
 
 _JOINING_AT_ONCE = 32
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from benchmarks.flower import GRPC, HTTP
 from benchmarks.scenarios import (
     Ceiling,
     Exchange,
@@ -17,6 +16,7 @@ from benchmarks.scenarios import (
     Scenario,
 )
 from benchmarks.targets import StockInMemory, StockSqlite
+from tests.harness.flower import GRPC, HTTP
 
 _IN_MEMORY = StockInMemory.name
 _SQLITE = StockSqlite.name

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.flower import VERSIONS, flower
+from benchmarks.flower import VERSIONS, WIRES, flower
 from benchmarks.plan import FULL
 from benchmarks.processes import executable
 from benchmarks.report import describe
@@ -75,7 +75,7 @@ def top(stacks: str) -> str:
 
 def main() -> None:
     """Measure one line on flower-nats under the sampler and print where the time went."""
-    wire, line = sys.argv[1:]
+    wire, line = {one.lower(): one for one in WIRES}[sys.argv[1]], sys.argv[2]
     (scenario,) = (s for s in FULL[wire] if s.name == line)
     cell = Cell()
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.processes import Child, ChildFailed, free_address
+from benchmarks.processes import Child, ChildFailed
 from benchmarks.targets import Target
 
 _NODES = 2
@@ -19,20 +19,18 @@ _RUN_SECONDS = 180.0
 def clients(target: Target) -> Iterator[list[Child]]:
     """Two stock SuperNodes and a stock SuperExec for ServerApps, connected."""
     flower, addresses, control = target.flower, target.addresses, target.control()
+    commands = {"superexec": flower.superexec(flower.runtime_address(addresses))}
+    for number in range(_NODES):
+        superlink = flower.fleet_address(addresses)
+        commands[f"supernode-{number}"] = flower.supernode(superlink, f"number={number}")
 
     def start(command: list[str], home: Path) -> Child:
         home.mkdir()
-        return Child.start(command, home / "client.log", env=flower.variables(home))
+        return Child.start(command, home / "client.log", env=flower.environment.variables(home))
 
     with ExitStack() as stack:
         children = []
-        for name, command in (
-            ("superexec", flower.superexec(addresses.runtime)),
-            *(
-                (f"supernode-{number}", flower.supernode(addresses.fleet, free_address()))
-                for number in range(_NODES)
-            ),
-        ):
+        for name, command in commands.items():
             children.append(start(command, target.directory / name))
             stack.callback(children[-1].stop)
         _wait(lambda: control.online_nodes() == _NODES, children, "SuperNodes", _START_SECONDS)

@@ -169,8 +169,9 @@ class Exchange(Scenario):
             _fleet(target, self.nodes, self.size) as fleet,
             _server_app(target) as (server_app, _),
         ):
-            nodes = fleet.ask("join", _JOIN_SECONDS)["nodes"]
+            # A stock server that all nodes poll may be too busy to start a task before it expires.
             server_app.ask("start", _JOIN_SECONDS)
+            nodes = fleet.ask("join", _JOIN_SECONDS)["nodes"]
             for _ in self._repeats(cell):
                 fleet.ask("prepare", _JOIN_SECONDS)
                 time.sleep(self.silence)
@@ -276,9 +277,9 @@ class LogLines(Scenario):
 
 def _fleet(target: Target, nodes: int, size: int) -> Worker:
     arguments = {
-        "wire": target.flower.wire,
-        "version": target.flower.version,
-        "address": target.addresses.fleet,
+        "wire": target.wire,
+        "version": str(target.flower.version),
+        "address": target.fleet,
         "certificate": target.certificate,
         "nodes": nodes,
         "reply_size": size,
@@ -289,10 +290,10 @@ def _fleet(target: Target, nodes: int, size: int) -> Worker:
 @contextmanager
 def _server_app(target: Target) -> Iterator[tuple[Worker, int]]:
     """A ServerApp of the clients' version, and the id of its run."""
-    flower, run_id = target.flower, target.control().start_run()
+    environment, run_id = target.flower.environment, target.control().start_run()
     arguments = {
-        "wire": flower.wire,
-        "address": target.addresses.runtime,
+        "wire": target.wire,
+        "address": target.runtime,
         "certificate": target.certificate,
         "run_id": run_id,
     }
@@ -300,7 +301,7 @@ def _server_app(target: Target) -> Iterator[tuple[Worker, int]]:
         "stock.serverapp",
         arguments,
         target.directory / "serverapp.log",
-        python=flower.program("python"),
-        env=flower.variables(target.directory),
+        python=environment.program("python"),
+        env=environment.variables(target.directory),
     ) as worker:
         yield worker, run_id

@@ -7,7 +7,6 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -15,36 +14,13 @@ import psutil
 
 from benchmarks.control import Control
 from benchmarks.fleet import Refused
-from benchmarks.flower import GRPC, HTTP, Flower
-from benchmarks.processes import Child, ChildFailed, cpu_seconds, executable, free_address
+from benchmarks.flower import wire_of
+from benchmarks.processes import Child, ChildFailed, cpu_seconds, executable
 from tests.e2e.certificates import create_server_certificates
 from tests.harness.environment import accepts_connections
+from tests.harness.flower import Addresses, Flower
 
 _START_SECONDS = 90.0
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where a target listens, each ``host:port`` on loopback: one for all APIs over HTTP."""
-
-    runtime: str
-    fleet: str
-    control: str
-
-    @classmethod
-    def free(cls, wire: str) -> Addresses:
-        """Addresses where nobody listens."""
-        if wire == HTTP:
-            return cls(*[free_address()] * 3)
-        return cls(free_address(), free_address(), free_address())
-
-    def grpc_options(self) -> list[str]:
-        """The options of ``flower-superlink`` up to 1.33, which flower-nats shares."""
-        return [
-            *("--serverappio-api-address", self.runtime),
-            *("--fleet-api-address", self.fleet),
-            *("--control-api-address", self.control),
-        ]
 
 
 class Target(ABC):
@@ -60,7 +36,11 @@ class Target(ABC):
         self.directory = directory
         self.flower = flower
         """The clients, and the stock server."""
-        self.addresses = Addresses.free(flower.wire)
+        self.wire = wire_of(flower.version)
+        """What clients and server speak."""
+        self.addresses = Addresses.free()
+        self.runtime = flower.runtime_address(self.addresses)
+        self.fleet = flower.fleet_address(self.addresses)
         self.certificates = create_server_certificates(directory) if tls else None
         """What it speaks TLS with, if it does."""
 
@@ -71,8 +51,8 @@ class Target(ABC):
 
     def control(self) -> Control:
         """Its Control API."""
-        flower = self.flower
-        return Control(flower.wire, flower.version, self.addresses.control, self.certificate)
+        address = self.flower.control_address(self.addresses)
+        return Control(self.wire, str(self.flower.version), address, self.certificate)
 
     def tls_options(self) -> list[str]:
         """The options for TLS, which flower-nats and ``flower-superlink`` share."""
@@ -114,7 +94,7 @@ class Target(ABC):
             time.sleep(0.1)
 
     def _serves(self) -> bool:
-        apis = {self.addresses.runtime, self.addresses.fleet, self.addresses.control}
+        apis = {self.runtime, self.fleet, self.flower.control_address(self.addresses)}
         try:
             return all(map(accepts_connections, apis)) and self.control().online_nodes() == 0
         except (OSError, Refused):
@@ -168,17 +148,11 @@ class StockInMemory(Target):
     name = "stock, in memory"
 
     def environment(self) -> dict[str, str]:
-        return self.flower.variables(self.directory)
+        return self.flower.environment.variables(self.directory)
 
     def command(self) -> list[str]:
-        program = self.flower.program("flower-superlink")
-        return [program, *self.tls_options(), "--isolation", "process", *self._where()]
-
-    def _where(self) -> list[str]:
-        if self.flower.wire == GRPC:
-            return self.addresses.grpc_options()
-        host, _, port = self.addresses.control.rpartition(":")
-        return ["--host", host, "--port", port]
+        isolation = ["--isolation", "process"]
+        return [*self.flower.superlink(self.addresses), *isolation, *self.tls_options()]
 
     def durability(self) -> str:
         return "none, all state is in the process"
@@ -211,14 +185,11 @@ class FlowerNats(Target):
         return [
             *(executable("flower-nats"), "up", *self.tls_options(), "--isolation", "process"),
             *("--data-dir", str(self.directory / "data")),
-            *self._where(),
+            *("--serverappio-api-address", self.addresses.serverappio),
+            *("--fleet-api-address", self.addresses.fleet),
+            *("--control-api-address", self.addresses.control),
+            *("--http-api-address", self.addresses.http),
         ]
-
-    def _where(self) -> list[str]:
-        if self.flower.wire == GRPC:
-            return [*self.addresses.grpc_options(), "--http-api-address", free_address()]
-        unused = Addresses.free(GRPC)
-        return [*unused.grpc_options(), "--http-api-address", self.addresses.control]
 
     def announced(self) -> bool:
         return "flower-nats is ready" in self.child.log.read_text()

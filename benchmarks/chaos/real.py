@@ -15,7 +15,7 @@ from tests.harness.supernodes import StockSuperNode
 async def supernodes(fleet: str, plan: Plan, folder: Path) -> AsyncIterator[list[StockSuperNode]]:
     """Run the real nodes as long as the context; their numbers come after the simulated ones'."""
     numbers = range(plan.nodes - plan.real_nodes + 1, plan.nodes + 1)
-    nodes = [StockSuperNode(number, fleet, folder) for number in numbers]
+    nodes = [StockSuperNode(number, "grpc", fleet, folder) for number in numbers]
     try:
         await asyncio.gather(*(node.until_online() for node in nodes))
         yield nodes

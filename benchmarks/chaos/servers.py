@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos.plan import Plan
-from benchmarks.flower import GRPC, VERSIONS, flower
+from benchmarks.flower import VERSIONS, flower
 from benchmarks.targets import StockSqlite
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from tests.harness.cluster import Cluster, Size
 from tests.harness.environment import accepts_connections, clean_environment
+from tests.harness.flower import GRPC
 from tests.harness.processes import START_SECONDS, Victim
 
 
@@ -61,7 +62,7 @@ async def stock(folder: Path, plan: Plan) -> AsyncIterator[Servers]:
     """Run one `flower-superlink` whose state is in a SQLite file."""
     target = StockSqlite(folder, flower(VERSIONS[GRPC]))
     apis = target.addresses
-    addresses = {"Runtime": apis.runtime, "Fleet": apis.fleet, "Control": apis.control}
+    addresses = {"Runtime": apis.serverappio, "Fleet": apis.fleet, "Control": apis.control}
     one = _Stock(target, list(addresses.values()))
     try:
         await one.start()

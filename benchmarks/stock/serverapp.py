@@ -32,7 +32,7 @@ class ServerApp:
 
     def __init__(self, wire: str, address: str, certificate: str | None, run_id: int) -> None:
         # Each imports what only the flwr of its wire has.
-        over = importlib.import_module(f"benchmarks.stock.over_{wire}")
+        over = importlib.import_module(f"benchmarks.stock.over_{wire.lower()}")
         roots = Path(certificate).read_bytes() if certificate else None
         token = over.claim_token(address, roots, run_id, _TASK_SECONDS)
         self._grid, self._calls = over.open_grid(address, roots, token)

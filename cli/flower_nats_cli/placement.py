@@ -40,16 +40,27 @@ def edges(public: GatewaySettings, replicas: int) -> Edges:
     if replicas == 1:
         return Edges([public], [])
     gateways = [_private(public) for _ in range(replicas)]
-    relay, relayed = (join_address(LOOPBACK, port) for port in free_ports(2))
-    control = Api("control", *_both(public, gateways, "control_api_address"), public.tls)
-    apis = [
-        Api("serverappio", *_both(public, gateways, "serverappio_api_address"), public.appio_tls),
-        Api("fleet", *_both(public, gateways, "fleet_api_address"), public.tls),
-        *control.with_log_relay(relay, relayed),
-    ]
+    relay, http_relay, relayed = (join_address(LOOPBACK, port) for port in free_ports(3))
+    control, for_relay = _api("control", public, gateways).with_log_relay(relay, relayed)
+    http = replace(_api("http", public, gateways), log_relay=http_relay)
+    served = [http, *(_api(name, public, gateways) for name in ("serverappio", "fleet")), control]
+    apis = [*(api for api in served if api.listen), for_relay]
     if public.health_server_address is not None:
-        apis.append(Api("health", public.health_server_address, apis[0].gateways, None))
-    return Edges(gateways, apis, LogRelay(relay, gateways=relayed))
+        asked = [gateway.serverappio_api_address for gateway in gateways]
+        apis.append(Api("health", public.health_server_address, asked, None))
+    return Edges(gateways, apis, LogRelay(relay, http_relay, gateways=relayed))
+
+
+def _api(name: str, public: GatewaySettings, gateways: Sequence[GatewaySettings]) -> Api:
+    """Return a port of the balancer; it listens nowhere if it is off."""
+    address = f"{name}_api_address"
+    return Api(
+        name,
+        getattr(public, address),
+        [getattr(gateway, address) for gateway in gateways],
+        public.appio_tls if name == "serverappio" else public.tls,
+        loopback=public.http_loopback_address if name == "http" else "",
+    )
 
 
 def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
@@ -91,12 +102,6 @@ def _private(public: GatewaySettings) -> GatewaySettings:
         tls=None,
         appio_tls=None,
     )
-
-
-def _both(
-    public: GatewaySettings, gateways: Sequence[GatewaySettings], address: str
-) -> tuple[str, list[str]]:
-    return getattr(public, address), [getattr(gateway, address) for gateway in gateways]
 
 
 def _tls_flags(prefix: str, files: TlsFiles) -> list[str]:

@@ -11,14 +11,14 @@ from pathlib import Path
 from flower_nats.embedded.envoy import Api, envoy_config
 from flower_nats.settings import TlsFiles
 
-PORTS = {"serverappio": 9091, "fleet": 9092, "control": 9093}
+PORTS = {"http": 8000, "serverappio": 9091, "fleet": 9092, "control": 9093}
 SECRETS = Path("/run/secrets")
 AUTHORITY = SECRETS / "ca.crt"
 CERTIFICATE = TlsFiles(SECRETS / "server.pem", SECRETS / "server.pem.key", AUTHORITY)
 
 
 def apis(tls: TlsFiles | None, gateways_ca: Path | None) -> Sequence[Api]:
-    """Return the three APIs; all containers of the service `gateway` answer to its name."""
+    """Return the ports; all containers of the service `gateway` answer to its name."""
     return [
         Api(name, f"0.0.0.0:{port}", [f"gateway:{port}"], tls, gateways_ca)
         for name, port in PORTS.items()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +28,9 @@ _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _THREADS = 2
 
+_FROZEN_SECONDS = 0.5
+"""More than the round trip that a TLS handshake waits for."""
+
 
 class Balancer:
     """An Envoy that keeps nothing but its configuration in `directory`."""
@@ -43,6 +48,8 @@ class Balancer:
                 ),
                 log=log or self._config.with_name("balancer.log"),
                 pid_file=self._config.with_name("balancer.pid"),
+                # It has nothing to finish; see `stop`.
+                stop_signal=signal.SIGKILL,
             )
         )
 
@@ -65,6 +72,7 @@ class Balancer:
         self._check_ports()
         private_file(self._config, json.dumps(envoy_config(self._apis), indent=2))
         await self._process.start()
+        self._allow_many_connections()
         deadline = time.monotonic() + _START_SECONDS
         while not await self._takes_connections():
             if self._process.exit_code() is not None:
@@ -83,12 +91,25 @@ class Balancer:
         return await self._process.wait()
 
     async def stop(self, grace: float = 2.0) -> None:
-        """End it, by force after `grace` seconds."""
+        """End it.
+
+        It is frozen first. By its end a client in mid-handshake has sent something that was not read,
+        so that the system resets the connection. A stock client over HTTP tries again then; after a
+        mere end of its connection it would give up for good.
+        """
+        if self.pid and self.exit_code() is None:
+            os.kill(self.pid, signal.SIGSTOP)
+            await asyncio.sleep(_FROZEN_SECONDS)
         await self._process.stop(grace)
 
     def failure(self) -> ProcessFailedError:
         """Describe how it ended."""
         return self._process.failure()
+
+    def _allow_many_connections(self) -> None:
+        """Raise its limit of open files: a call over HTTP needs two."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (hard, hard))
 
     def _check_ports(self) -> None:
         # Envoy shares its ports with whoever shares too, which then gets a part of the connections.

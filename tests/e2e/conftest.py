@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.federation import Federation, SuperNode
+from tests.e2e.federation import BOTH, OVER_GRPC, OVER_HTTP, Federation, SuperNode
 from tests.e2e.servers import ServerOptions, ServerUnderTest, running_server
 
 LOG_LINES_SHOWN = 60
@@ -45,8 +46,24 @@ def federation(federation_server: ServerUnderTest, workspace: Path) -> Iterator[
 
 @pytest.fixture(scope="module")
 def supernodes(federation: Federation) -> list[SuperNode]:
-    """Two SuperNodes, called alpha and beta, that stay online as long as the module runs."""
-    return federation.start_supernodes("alpha", "beta")
+    """Two SuperNodes, one over each wire, that stay online as long as the module runs."""
+    return federation.start_supernodes(alpha=OVER_HTTP, beta=OVER_GRPC)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test that does not choose one of both versions of flwr, by turns."""
+    chosen = any(
+        "version" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
+    )
+    if "version" in metafunc.fixturenames and not chosen:
+        turn = zlib.crc32(metafunc.definition.name.encode())
+        metafunc.parametrize("version", [BOTH[turn % len(BOTH)]])
+
+
+@pytest.fixture
+def user(federation: Federation, version: str) -> Federation:
+    """Somebody who has the flwr of one version."""
+    return federation.of(version)
 
 
 @pytest.hookimpl(wrapper=True)

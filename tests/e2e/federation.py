@@ -5,19 +5,29 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.certificates import NodeKey
-from tests.e2e.servers import ServerUnderTest
+from tests.e2e.servers import STOCK, ServerUnderTest
 from tests.e2e.statuses import Statuses
 from tests.harness.children import PATIENCE, Child, wait_until
-from tests.harness.environment import SCRIPTS, clean_environment
+from tests.harness.environment import clean_environment
+from tests.harness.flower import GRPC, Flower, runtime_wire
+from tests.harness.flower_environments import LAST_OVER_GRPC, environment, installed
 
 APPS = Path(__file__).parent / "apps"
-CONNECTION = "under-test"
+
+OVER_HTTP = str(installed().version)
+"""The newest flwr, which calls over HTTP."""
+
+OVER_GRPC = OVER_HTTP if STOCK else LAST_OVER_GRPC
+"""A flwr whose clients all call over gRPC; stock servers take no version but their own."""
+
+BOTH = list(dict.fromkeys([OVER_HTTP, OVER_GRPC]))
+"""Versions for what is tried over each wire."""
 
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)\n")
 _RUN_ID = re.compile(r"Successfully started run (\d+)")
@@ -37,21 +47,29 @@ class SuperNode:
 
 
 class Federation:
-    """What users and operators do with stock Flower on one server, each with a home of its own."""
+    """What users and operators do with stock Flower on one server, each with a home of its own.
+
+    They have the newest flwr, or that of which `of` is told.
+    """
 
     def __init__(self, server: ServerUnderTest, folder: Path) -> None:
         self.server = server
         self.folder = folder
         self._children: list[Child] = []
-        self._cli_home = folder / "cli-home"
-        self._cli_home.mkdir(parents=True)
-        (self._cli_home / "config.toml").write_text(self._connection_config(), encoding="utf-8")
+        self._use(Flower(installed()))
+
+    def of(self, version: str) -> Federation:
+        """Return the same federation, for clients of another version to come to it."""
+        other = copy(self)
+        if version != OVER_HTTP:
+            other._use(Flower(environment(version)))
+        return other
 
     def cli(
         self, *arguments: str | Path, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         """Run `flwr` to its end; stdout and stderr are kept apart."""
-        return self._finish([str(SCRIPTS / "flwr"), *map(str, arguments)], timeout)
+        return self._finish([self._program("flwr"), *map(str, arguments)], timeout)
 
     def submit_fab(self, fab: bytes) -> subprocess.CompletedProcess[str]:
         """Run `flwr run` with bytes of the test's own as the app's FAB."""
@@ -59,7 +77,8 @@ class Federation:
         fab_file.write_bytes(fab)
         script = Path(__file__).parent / "submit_fab.py"
         app = APPS / "nothing"
-        return self._finish([sys.executable, str(script), str(fab_file), "run", str(app)], PATIENCE)
+        command = [self._program("python"), str(script), str(fab_file), "run", str(app)]
+        return self._finish(command, PATIENCE)
 
     def refusal(self, *arguments: str | Path) -> str:
         """Run `flwr`, which must fail with a message of its own, and return that message."""
@@ -74,7 +93,8 @@ class Federation:
 
     def start_cli(self, name: str, *arguments: str | Path) -> Child:
         """Start `flwr` and let it run."""
-        return self._start(name, ["flwr", *map(str, arguments)], self._cli_environment())
+        command = [self._program("flwr"), *map(str, arguments)]
+        return self._start(name, command, self._cli_variables)
 
     def run_app(self, app: str, run_config: str = "") -> int:
         """Submit one of the test apps and return its run id."""
@@ -102,7 +122,7 @@ class Federation:
         statuses = Statuses(self.server)
         try:
             wait_until(
-                lambda: statuses.of(run_id, timeout) == status,
+                lambda: statuses.of(run_id) == status,
                 timeout,
                 f"run {run_id} to be {status}",
             )
@@ -120,35 +140,31 @@ class Federation:
         listed = self.cli_json("supernode", "list")["nodes"]
         return {int(node["node-id"]): node["status"] for node in listed}
 
-    def start_supernodes(self, *names: str) -> list[SuperNode]:
+    def start_supernodes(self, **versions: str) -> list[SuperNode]:
         """Start SuperNodes whose node config says their name, and wait until all are let in."""
-        processes = [(name, self.start_supernode_process(name)) for name in names]
-        return [SuperNode(name, process) for name, process in processes]
+        processes = {
+            name: self.of(version).start_supernode_process(name)
+            for name, version in versions.items()
+        }
+        return [SuperNode(name, process) for name, process in processes.items()]
 
     def start_supernode_process(self, name: str, key: NodeKey | None = None) -> Child:
         """Start a SuperNode, with a registered key or one of its own, and do not wait for it."""
-        command = [
-            "flower-supernode",
-            *("--superlink", self.server.addresses.fleet),
-            *("--clientappio-api-address", "127.0.0.1:0"),
-            *("--node-config", f'name="{name}"'),
-            *self._trust(),
-        ]
-        if key is not None:
-            command += ["--auth-supernode-private-key", str(key.private)]
-        return self._start(f"supernode-{name}", command, {"FLWR_HOME": str(self.folder / name)})
+        superlink = self._flower.fleet_address(self.server.addresses)
+        private_key = key.private if key else None
+        command = self._flower.supernode(
+            superlink, f'name="{name}"', self._ca_certificate, private_key
+        )
+        return self._start_with_home(f"supernode-{name}", command)
 
     def start_superexec(self, name: str, secret: Path | None = None) -> Child:
         """Start a SuperExec for ServerApps, as an operator does in `process` isolation."""
-        command = [
-            "flower-superexec",
-            *("--plugin-type", "serverapp"),
-            *("--appio-api-address", self.server.addresses.serverappio),
-            "--insecure",
-        ]
-        if secret is not None:
-            command += ["--superexec-auth-secret-file", str(secret)]
-        return self._start(name, command, {"FLWR_HOME": str(self.folder / name)})
+        # The server has no certificate for gRPC from ServerApps: it is in the clear, as on one machine.
+        over_grpc = runtime_wire(self._flower.version) == GRPC
+        ca_certificate = None if over_grpc else self._ca_certificate
+        address = self._flower.runtime_address(self.server.addresses)
+        command = self._flower.superexec(address, ca_certificate, secret)
+        return self._start_with_home(name, command)
 
     def close(self) -> None:
         """End every process that was started here."""
@@ -163,10 +179,24 @@ class Federation:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def _use(self, flower: Flower) -> None:
+        self._flower = flower
+        home = self.folder / f"cli-home-{flower.version}"
+        flower.write_config(home, self.server.addresses, self._ca_certificate)
+        self._cli_variables = flower.environment.variables(home)
+
+    @property
+    def _ca_certificate(self) -> Path | None:
+        certificates = self.server.options.certificates
+        return certificates.ca_certificate if certificates else None
+
+    def _program(self, name: str) -> str:
+        return self._flower.environment.program(name)
+
     def _finish(self, command: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
-            env=self._cli_environment(),
+            env=clean_environment(self._cli_variables),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -175,33 +205,13 @@ class Federation:
             check=False,
         )
 
-    def _start(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Child:
-        child = Child(command, log_file=self.folder / f"{name}.log", environment=environment)
+    def _start_with_home(self, name: str, command: Sequence[str]) -> Child:
+        return self._start(name, command, self._flower.environment.variables(self.folder / name))
+
+    def _start(self, name: str, command: Sequence[str], variables: Mapping[str, str]) -> Child:
+        child = Child(command, log_file=self.folder / f"{name}.log", environment=variables)
         self._children.append(child)
         return child
-
-    def _cli_environment(self) -> dict[str, str]:
-        return clean_environment({"FLWR_HOME": str(self._cli_home)})
-
-    def _connection_config(self) -> str:
-        certificates = self.server.options.certificates
-        trust = f'root-certificates = "{certificates.ca_certificate}"' if certificates else ""
-        return "\n".join(
-            [
-                "[superlink]",
-                f'default = "{CONNECTION}"',
-                f"[superlink.{CONNECTION}]",
-                f'address = "{self.server.addresses.control}"',
-                trust or "insecure = true",
-                "",
-            ]
-        )
-
-    def _trust(self) -> list[str]:
-        certificates = self.server.options.certificates
-        if certificates is None:
-            return ["--insecure"]
-        return ["--root-certificates", str(certificates.ca_certificate)]
 
 
 def refusal_in(done: subprocess.CompletedProcess[str]) -> str:

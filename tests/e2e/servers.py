@@ -1,7 +1,8 @@
 """The server under test: `flower-nats up`, or stock `flower-superlink` as a reference.
 
-With FLOWER_NATS_E2E_STOCK=1 the same tests run against the stock SuperLink. What passes there and
-fails here is a difference that a user of stock clients would notice.
+With FLOWER_NATS_E2E_STOCK=1 the same tests run against the stock SuperLink, which takes clients of its
+own version only. What passes there and fails here is a difference that a user of stock clients would
+notice.
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.certificates import ServerCertificates
 from tests.harness.children import Child, wait_until
-from tests.harness.environment import accepts_connections, free_port
+from tests.harness.environment import accepts_connections
+from tests.harness.flower import Addresses, Flower
+from tests.harness.flower_environments import installed
 
 STOCK = os.environ.get("FLOWER_NATS_E2E_STOCK") == "1"
+
+_STOCK_SERVER = Flower(installed())
 
 # The first start creates the database, on a machine that may be busy with other things.
 START_TIMEOUT = 90.0
@@ -42,22 +47,13 @@ class ServerOptions:
     """File with the secret that SuperExecs share with the server, in `process` isolation."""
 
 
-@dataclass(frozen=True)
-class Addresses:
-    """`host:port` of the three APIs."""
-
-    serverappio: str
-    fleet: str
-    control: str
-
-
 class ServerUnderTest:
     """A server on addresses and a data directory of its own, which outlive its process."""
 
     def __init__(self, folder: Path, options: ServerOptions) -> None:
         self.folder = folder
         self.options = options
-        self.addresses = Addresses(*(f"127.0.0.1:{free_port()}" for _ in range(3)))
+        self.addresses = Addresses.free()
         self._process: Child | None = None
         self._starts = 0
 
@@ -87,7 +83,7 @@ class ServerUnderTest:
 
     def _accepts_connections(self) -> bool:
         assert self.process.exit_code is None, f"the server ended:\n{self.process.output()}"
-        return all(map(accepts_connections, astuple(self.addresses)))
+        return all(map(accepts_connections, _STOCK_SERVER.addresses_of(self.addresses)))
 
 
 @contextmanager
@@ -103,26 +99,26 @@ def running_server(folder: Path, options: ServerOptions) -> Iterator[ServerUnder
 
 
 def _flower_nats_command(server: ServerUnderTest) -> list[str]:
-    replicas = ["--replicas", str(server.options.replicas)]
-    data = ["--data-dir", str(server.folder / "data")]
-    http = ["--http-api-address", f"127.0.0.1:{free_port()}"]
-    return ["flower-nats", "up", *data, *replicas, *http, *_flags(server)]
-
-
-def _stock_command(server: ServerUnderTest) -> list[str]:
-    return ["flower-superlink", "--database", str(server.folder / "state.db"), *_flags(server)]
-
-
-def _flags(server: ServerUnderTest) -> list[str]:
-    options, addresses = server.options, server.addresses
-    flags = [
+    addresses = server.addresses
+    return [
+        *("flower-nats", "up", "--data-dir", str(server.folder / "data")),
+        *("--replicas", str(server.options.replicas)),
         *("--serverappio-api-address", addresses.serverappio),
         *("--fleet-api-address", addresses.fleet),
         *("--control-api-address", addresses.control),
-        *("--isolation", options.isolation),
-        # The apps need nothing that is not installed; no test goes to a package registry.
-        "--disable-runtime-dependency-installation",
+        *("--http-api-address", addresses.http),
+        *_flags(server.options),
     ]
+
+
+def _stock_command(server: ServerUnderTest) -> list[str]:
+    database = ["--database", str(server.folder / "state.db")]
+    return [*_STOCK_SERVER.superlink(server.addresses), *database, *_flags(server.options)]
+
+
+def _flags(options: ServerOptions) -> list[str]:
+    # The apps need nothing that is not installed; no test goes to a package registry.
+    flags = ["--isolation", options.isolation, "--disable-runtime-dependency-installation"]
     if options.certificates is None:
         flags += ["--insecure"]
     else:

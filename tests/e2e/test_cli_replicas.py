@@ -31,13 +31,13 @@ def started(tmp_path: Path, name: str, *command: str, **environment: str) -> Ite
 def test_a_superlink_and_a_gateway_make_a_runtime(
     tmp_path: Path, nats_url: str, pg_dsn: str
 ) -> None:
-    control = f"127.0.0.1:{free_port()}"
+    http = f"127.0.0.1:{free_port()}"
     home = tmp_path / "flwr-home"
     home.mkdir()
-    (home / "config.toml").write_text(f'[superlink.here]\naddress = "{control}"\ninsecure = true\n')
+    (home / "config.toml").write_text(f'[superlink.here]\naddress = "{http}"\ninsecure = true\n')
     addresses = [
-        *("--http-api-address", f"127.0.0.1:{free_port()}"),
-        *("--control-api-address", control),
+        *("--http-api-address", http),
+        *("--control-api-address", f"127.0.0.1:{free_port()}"),
         *("--fleet-api-address", f"127.0.0.1:{free_port()}"),
         *("--serverappio-api-address", f"127.0.0.1:{free_port()}"),
     ]
@@ -48,7 +48,7 @@ def test_a_superlink_and_a_gateway_make_a_runtime(
         started(tmp_path, "superlink", "--isolation", "process", **nats, **database),
         started(tmp_path, "gateway", "--insecure", *addresses, **nats),
     ):
-        wait_until(lambda: accepts_connections(control), PATIENCE, "a gateway")
+        wait_until(lambda: accepts_connections(http), PATIENCE, "a gateway")
 
         listed = subprocess.run(
             [str(SCRIPTS / "flwr"), "list", "here", "--format", "json"],

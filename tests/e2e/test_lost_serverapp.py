@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from tests.e2e.federation import APPS, Federation, SuperNode
+from tests.e2e.federation import APPS, OVER_GRPC, Federation, SuperNode
 from tests.e2e.servers import ServerOptions
 from tests.harness.children import PATIENCE, Child, wait_until
 
@@ -31,7 +31,7 @@ def test_the_run_of_a_lost_host_fails_with_its_log_and_its_nodes_do_the_next_run
     wait_until(lambda: alpha.took_part_in(lost), PATIENCE, "alpha to be at work")
     assert any("flwr-serverapp" in command for command in commands_of(host))
 
-    federation.start_superexec("superexec-elsewhere")
+    federation.of(OVER_GRPC).start_superexec("superexec-elsewhere")
 
     host.kill_all()
     assert stream.wait(LOST_WITHIN) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.e2e.federation import Federation
+from tests.e2e.federation import OVER_GRPC, OVER_HTTP, Federation
 from tests.harness.children import PATIENCE, wait_until
 
 NODE_UNAVAILABLE = "error 5: "
@@ -13,11 +13,11 @@ LIVENESS_SECONDS = 60.0
 
 
 def test_an_app_waits_for_a_node_that_joins_later(federation: Federation) -> None:
-    (early,) = federation.start_supernodes("early")
+    (early,) = federation.start_supernodes(early=OVER_GRPC)
     run_id = federation.run_app("nothing", "nodes=2")
     federation.wait_for_status(run_id, "running")
 
-    (late,) = federation.start_supernodes("late")
+    (late,) = federation.start_supernodes(late=OVER_HTTP)
     federation.wait_for_status(run_id, "finished:completed")
 
     log = federation.log_of(run_id)
@@ -28,7 +28,9 @@ def test_an_app_waits_for_a_node_that_joins_later(federation: Federation) -> Non
 def test_a_question_to_a_node_that_goes_away_is_answered_with_an_error(
     federation: Federation,
 ) -> None:
-    faithful, leaver, crasher = federation.start_supernodes("faithful", "leaver", "crasher")
+    faithful, leaver, crasher = federation.start_supernodes(
+        faithful=OVER_GRPC, leaver=OVER_HTTP, crasher=OVER_GRPC
+    )
     run_id = federation.run_app("patient", 'nodes=3 slow-nodes="leaver crasher"')
     for node in (leaver, crasher):
         wait_until(lambda: node.took_part_in(run_id), PATIENCE, f"{node.name} to be asked")  # noqa: B023

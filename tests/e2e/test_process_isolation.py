@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.federation import Federation
+from tests.e2e.federation import BOTH, Federation
 from tests.e2e.servers import ServerOptions
 
 
@@ -20,23 +20,26 @@ def server_options(secret: Path) -> ServerOptions:
     return ServerOptions(isolation="process", superexec_secret=secret)
 
 
+@pytest.mark.parametrize("version", BOTH)
 def test_only_a_superexec_with_the_right_secret_gets_work(
-    federation: Federation, secret: Path, workspace: Path
+    federation: Federation, version: str, secret: Path, workspace: Path
 ) -> None:
+    operator = federation.of(version)
     run_id = federation.run_app("slow", "lines=3")
     wrong = secret_file(workspace / "wrong", b"another secret")
     without_work = [
-        federation.start_superexec("superexec-wrong-secret", wrong),
-        federation.start_superexec("superexec-no-secret"),
+        operator.start_superexec(f"superexec-{version}-wrong-secret", wrong),
+        operator.start_superexec(f"superexec-{version}-no-secret"),
     ]
 
     for superexec in without_work:
         superexec.wait(30.0)
     assert federation.status_of(run_id) == "pending"
 
-    federation.start_superexec("superexec-right-secret", secret)
+    right = operator.start_superexec(f"superexec-{version}-right-secret", secret)
     federation.wait_for_status(run_id, "finished:completed")
     assert "line 3 printed" in federation.log_of(run_id)
+    right.terminate()
 
 
 def secret_file(path: Path, secret: bytes) -> Path:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.certificates import create_node_key
-from tests.e2e.federation import APPS, Federation, refusal_in
+from tests.e2e.federation import APPS, BOTH, Federation, refusal_in
 from tests.e2e.servers import STOCK, ServerOptions
 from tests.harness.fabs import PROJECT, archive, pack
 
 DEFAULT_FEDERATION = "@none/default"
 NO_FEDERATION_MANAGEMENT = "[code: 1] SuperLink does not support federation management."
 
+over_each_wire = pytest.mark.parametrize("version", BOTH)
 ours_only = pytest.mark.skipif(STOCK, reason="the stock SuperLink does not say why")
 
 
@@ -24,59 +25,70 @@ def server_options() -> ServerOptions:
     return ServerOptions(isolation="process")
 
 
-@pytest.mark.parametrize(
-    "command", ["create mine", "invite list", f"add-supernode 5 {DEFAULT_FEDERATION}"]
-)
-def test_management_of_federations_is_not_supported(federation: Federation, command: str) -> None:
-    refusal = federation.refusal("federation", *command.split())
+@pytest.mark.parametrize("command", ["create mine", "invite list"])
+def test_management_of_federations_is_not_supported(user: Federation, command: str) -> None:
+    refusal = user.refusal("federation", *command.split())
 
     assert refusal == NO_FEDERATION_MANAGEMENT
 
 
-def test_artifacts_are_not_supported(federation: Federation) -> None:
-    refusal = federation.refusal("pull", "5")
+def test_a_node_cannot_be_added_to_a_federation(user: Federation, tmp_path: Path) -> None:
+    key = create_node_key(tmp_path, "node")
+    mine = user.cli_json("supernode", "register", key.public)["node-id"]
+
+    refusal = user.refusal("federation", "add-supernode", mine, DEFAULT_FEDERATION)
+    of_another = user.refusal("federation", "add-supernode", "5", DEFAULT_FEDERATION)
+
+    assert refusal == NO_FEDERATION_MANAGEMENT
+    assert of_another == "[code: 28] Node not found or you are not its owner."
+
+
+@over_each_wire
+def test_artifacts_are_not_supported(user: Federation) -> None:
+    refusal = user.refusal("pull", "5")
 
     assert refusal == "[code: 20] ControlServicer initialized without artifact provider."
 
 
-def test_a_federation_cannot_become_a_simulation(federation: Federation) -> None:
+def test_a_federation_cannot_become_a_simulation(user: Federation) -> None:
     command = ["federation", "simulation-config", DEFAULT_FEDERATION, "--num-supernodes", "3"]
 
-    assert federation.refusal(*command).startswith("[code: ")
+    assert user.refusal(*command).startswith("[code: ")
 
 
 @ours_only
-def test_an_unknown_federation_is_not_shown(federation: Federation) -> None:
-    refusal = federation.refusal("federation", "list", "--federation", "@none/unknown")
+def test_an_unknown_federation_is_not_shown(user: Federation) -> None:
+    refusal = user.refusal("federation", "list", "--federation", "@none/unknown")
 
     assert "Federation" in refusal
     assert "Internal server error" not in refusal
 
 
 @ours_only
-def test_an_app_from_the_hub_is_refused_without_asking_the_hub(federation: Federation) -> None:
-    assert federation.refusal("run", "@somebody/app").startswith("[code: 3")
+def test_an_app_from_the_hub_is_refused_without_asking_the_hub(user: Federation) -> None:
+    assert user.refusal("run", "@somebody/app").startswith("[code: 3")
 
 
-def test_only_a_known_node_can_be_unregistered(federation: Federation) -> None:
-    refusal = federation.refusal("supernode", "unregister", "12")
+def test_only_a_known_node_can_be_unregistered(user: Federation) -> None:
+    refusal = user.refusal("supernode", "unregister", "12")
 
     assert refusal == "[code: 24] Node ID not found for account."
 
 
-def test_a_key_can_be_registered_once(federation: Federation, tmp_path: Path) -> None:
+@over_each_wire
+def test_a_key_can_be_registered_once(user: Federation, tmp_path: Path) -> None:
     key = create_node_key(tmp_path, "node")
 
-    registered = federation.cli_json("supernode", "register", key.public)
-    refusal = federation.refusal("supernode", "register", key.public)
+    registered = user.cli_json("supernode", "register", key.public)
+    refusal = user.refusal("supernode", "register", key.public)
 
-    assert federation.nodes()[int(registered["node-id"])] == "registered"
+    assert user.nodes()[int(registered["node-id"])] == "registered"
     assert refusal == "[code: 23] Public key already in use."
 
 
 @ours_only
 def test_what_is_not_a_fab_is_refused_with_the_reason_and_leaves_no_run(
-    federation: Federation,
+    user: Federation,
 ) -> None:
     too_large = {path.name: path.read_bytes() for path in (APPS / "nothing").glob("*.*")}
     too_large["weights.json"] = random.Random(1).randbytes(11_000_000)
@@ -87,12 +99,12 @@ def test_what_is_not_a_fab_is_refused_with_the_reason_and_leaves_no_run(
     }
 
     for reason, fab in refused.items():
-        assert reason in refusal_in(federation.submit_fab(fab))
-    assert federation.cli_json("list")["runs"] == []
+        assert reason in refusal_in(user.submit_fab(fab))
+    assert user.cli_json("list")["runs"] == []
 
 
 def test_the_stock_cli_does_not_even_build_a_fab_of_more_than_ten_megabytes(
-    federation: Federation, tmp_path: Path
+    user: Federation, tmp_path: Path
 ) -> None:
     app = tmp_path / "nothing"
     app.mkdir()
@@ -100,4 +112,4 @@ def test_the_stock_cli_does_not_even_build_a_fab_of_more_than_ten_megabytes(
         (app / path.name).write_bytes(path.read_bytes())
     (app / "weights.json").write_bytes(random.Random(1).randbytes(11_000_000))
 
-    assert "exceeds maximum allowed size of 10,485,760 bytes" in federation.refusal("run", app)
+    assert "exceeds maximum allowed size of 10,485,760 bytes" in user.refusal("run", app)

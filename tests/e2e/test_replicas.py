@@ -18,7 +18,7 @@ import pytest
 
 from flower_nats_cli.datadir import DataDir
 from tests.e2e.certificates import create_node_key, create_server_certificates
-from tests.e2e.federation import Federation, SuperNode
+from tests.e2e.federation import BOTH, Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest
 from tests.harness.children import PATIENCE, Child, ended, wait_until
 from tests.harness.environment import SCRIPTS
@@ -40,10 +40,10 @@ def server_options(workspace: Path) -> ServerOptions:
 @pytest.fixture(scope="module")
 def supernodes(federation: Federation, workspace: Path) -> list[SuperNode]:
     processes = {}
-    for name in ("alpha", "beta"):
+    for name, version in zip(("alpha", "beta"), BOTH, strict=True):
         key = create_node_key(workspace, name)
         federation.cli("supernode", "register", key.public)
-        processes[name] = federation.start_supernode_process(name, key)
+        processes[name] = federation.of(version).start_supernode_process(name, key)
     return [SuperNode(name, process) for name, process in processes.items()]
 
 

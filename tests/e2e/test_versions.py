@@ -10,8 +10,8 @@ import pytest
 from tests.matrix.line import Cast, play
 from tests.matrix.servers import Server, flower_nats
 
-# The last of those that are all gRPC and know no push sessions, all but the SuperExec over gRPC, all but
-# SuperNodes over HTTP.
+# 1.30 is all gRPC and knows no push sessions. SuperExecs of 1.35 call over HTTP, and nothing else of it.
+# SuperNodes of 1.39 call over gRPC, and nothing else of it.
 CASTS = [
     Cast.of("1.30.0"),
     Cast.of("1.35.0"),

@@ -67,7 +67,11 @@ async def hospital(
                 )
                 supernodes = [
                     StockSuperNode(
-                        number, line.address, folder, partial(nat.in_namespace, site.hospital)
+                        number,
+                        line.wire,
+                        line.address,
+                        folder,
+                        partial(nat.in_namespace, site.hospital),
                     )
                     for number in range(1, SUPERNODES + 1)
                 ]

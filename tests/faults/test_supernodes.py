@@ -59,7 +59,7 @@ async def test_a_stock_supernode_goes_on_when_a_run_is_stopped_while_it_receives
     """
     async with fresh_trial(cluster, wires) as trial:
         line = await trial.balancer.line("Fleet")
-        node = StockSuperNode(1, line.address, tmp_path)
+        node = StockSuperNode(1, line.wire, line.address, tmp_path)
         trial.processes = [node]
         try:
             await node.until_online()

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from flwr.cli.build import build_fab_from_disk
 
+from tests.harness.channels import WireName
 from tests.harness.children import Child
-from tests.harness.environment import SCRIPTS, free_port
+from tests.harness.flower import Flower
+from tests.harness.flower_environments import LAST_OVER_GRPC, Environment, environment, installed
 
 _LOSS = re.compile(r".*ERROR.*")
 _HERE = Path(__file__).parent
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)\n")
 _START_SECONDS = 60.0
+
+_ENVIRONMENTS: Mapping[WireName, Callable[[], Environment]] = {
+    "http": installed,
+    "grpc": partial(environment, LAST_OVER_GRPC),
+}
+"""Where a SuperNode is that calls over a wire."""
 
 
 @cache
@@ -31,6 +39,7 @@ class StockSuperNode:
     def __init__(
         self,
         number: int,
+        wire: WireName,
         superlink: str,
         folder: Path,
         within: Callable[..., Sequence[str]] = lambda *command: command,
@@ -40,17 +49,13 @@ class StockSuperNode:
         """Known once it is online."""
         home = folder / f"supernode-{number}"
         home.mkdir(parents=True, exist_ok=True)
-        command = [
-            str(SCRIPTS / "flower-supernode"),
-            "--insecure",
-            *("--superlink", superlink),
-            *("--clientappio-api-address", f"127.0.0.1:{free_port()}"),
-            *("--node-config", f"number={number}"),
-        ]
+        flower = Flower(_ENVIRONMENTS[wire]())
+        command = flower.supernode(superlink, f"number={number}")
+        variables = flower.environment.variables(home)
         self._process = Child(
             within(*command),
             log_file=home / f"supernode-{number}.log",
-            environment={"FLWR_HOME": str(home), "PYTHONPATH": str(_HERE.parents[1])},
+            environment={**variables, "PYTHONPATH": str(_HERE.parents[1])},
         )
 
     async def until_online(self) -> None:

@@ -44,7 +44,7 @@ class Front:
         answer: bytes = await multicallable(body, timeout=timeout)
         return answer
 
-    async def serving_pid(self, method: str = "ServerAppIo.GetNodes") -> int:
+    async def serving_pid(self, method: str = "Runtime.GetNodes") -> int:
         return int((await self.call(method, b"who")).split()[0])
 
 
@@ -53,9 +53,10 @@ def _path(method: str) -> str:
     return BY_NAME[(service, name)].path
 
 
-def _upstream(address: str, directory: Path) -> OwnedProcess:
-    port = address.rpartition(":")[2]
-    command = [sys.executable, "-m", "tests.integration.upstream", address]
+def upstream(directory: Path, *addresses: str) -> OwnedProcess:
+    """A stand-in for a gateway: its address for gRPC, and one for HTTP if it has that."""
+    port = addresses[0].rpartition(":")[2]
+    command = [sys.executable, "-m", "tests.integration.upstream", *addresses]
     return OwnedProcess(ProcessSpec(f"up-{port}", command, log=directory / f"{port}.log"))
 
 
@@ -64,7 +65,7 @@ async def front(
     directory: Path, api: str = "serverappio", tls: TlsFiles | None = None
 ) -> AsyncIterator[Front]:
     addresses = [free_address(), free_address()]
-    upstreams = [_upstream(address, directory) for address in addresses]
+    upstreams = [upstream(directory, address) for address in addresses]
     listen = free_address()
     balancer = Balancer(directory / "balancer", [Api(api, listen, addresses, tls)])
     channel = grpc.aio.insecure_channel(listen, options=_OPTIONS)
@@ -72,16 +73,16 @@ async def front(
         credentials = grpc.ssl_channel_credentials(tls.ca_certificate.read_bytes())
         channel = grpc.aio.secure_channel(listen, credentials, options=_OPTIONS)
     try:
-        for upstream in upstreams:
-            await upstream.start()
+        for one in upstreams:
+            await one.start()
         await until(lambda: all(map(accepts_connections, addresses)))
         await balancer.start()
         yield Front(balancer, upstreams, channel)
     finally:
         await channel.close()
         await balancer.stop()
-        for upstream in upstreams:
-            await upstream.stop()
+        for one in upstreams:
+            await one.stop()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -103,7 +104,7 @@ async def test_a_call_in_hand_of_a_gateway_that_is_killed_is_made_at_another(
 
         # Which one gets a call is chance: the victim dies of it, the other one answers.
         answers = [
-            await there.call(f"ServerAppIo.{method}", f"die {victim}".encode()) for _ in range(15)
+            await there.call(f"Runtime.{method}", f"die {victim}".encode()) for _ in range(15)
         ]
 
         await until(lambda: there.upstreams[0].exit_code() is not None)
@@ -113,8 +114,7 @@ async def test_a_call_in_hand_of_a_gateway_that_is_killed_is_made_at_another(
 async def test_held_calls_move_when_their_gateway_is_killed(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
         calls = [
-            asyncio.create_task(there.call("ServerAppIo.PullMessages", b"hold 1.5"))
-            for _ in range(20)
+            asyncio.create_task(there.call("Runtime.PullMessages", b"hold 1.5")) for _ in range(20)
         ]
         await asyncio.sleep(0.5)
         kill(there.upstreams[0])
@@ -127,7 +127,7 @@ async def test_held_calls_move_when_their_gateway_is_killed(tmp_path: Path) -> N
 async def test_held_calls_move_when_their_gateway_hangs(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
         calls = [
-            asyncio.create_task(there.call("ServerAppIo.PullMessages", b"hold 1.5", timeout=60.0))
+            asyncio.create_task(there.call("Runtime.PullMessages", b"hold 1.5", timeout=60.0))
             for _ in range(20)
         ]
         await asyncio.sleep(0.5)
@@ -146,7 +146,7 @@ async def test_half_an_answer_is_unavailable_so_that_clients_try_again(tmp_path:
         await balancer.start()
         try:
             async with grpc.aio.insecure_channel(listen) as channel:
-                pull: Any = channel.unary_unary(_path("ServerAppIo.PullObject"))
+                pull: Any = channel.unary_unary(_path("Runtime.PullObject"))
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
                     await pull(b"", timeout=20.0)
         finally:
@@ -187,7 +187,7 @@ async def dies_in_mid_answer() -> AsyncIterator[str]:
 async def test_a_large_request_is_made_again_in_full(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
         body = b"die %d " % there.upstreams[0].pid + b"x" * 10_000_000
-        answers = [await there.call("ServerAppIo.PushObject", body) for _ in range(15)]
+        answers = [await there.call("Runtime.PushObject", body) for _ in range(15)]
 
         await until(lambda: there.upstreams[0].exit_code() is not None)
     assert {int(answer.split()[2]) for answer in answers} == {len(body)}
@@ -197,14 +197,14 @@ async def test_attempts_at_one_call_have_one_request_id_and_calls_have_their_own
     tmp_path: Path,
 ) -> None:
     async with front(tmp_path) as there:
-        answers = [await there.call("ServerAppIo.GetNodes", b"who") for _ in range(4)]
+        answers = [await there.call("Runtime.GetNodes", b"who") for _ in range(4)]
 
     assert len({answer.split()[1] for answer in answers}) == 4
 
 
 async def test_new_calls_go_past_a_gateway_that_is_not_ready(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
-        unready = int((await there.call("ServerAppIo.GetNodes", b"unready")).split()[0])
+        unready = int((await there.call("Runtime.GetNodes", b"unready")).split()[0])
         await asyncio.sleep(2.0)
 
         pids = {await there.serving_pid() for _ in range(10)}
@@ -228,7 +228,7 @@ async def test_a_gateway_that_comes_back_is_used_again(tmp_path: Path) -> None:
 async def test_refusals_of_a_gateway_arrive_as_they_are(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await there.call("ServerAppIo.ClaimTask", b"fail now")
+            await there.call("Runtime.ClaimTask", b"fail now")
 
     assert (refused.value.code(), refused.value.details()) == (
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -241,7 +241,7 @@ async def test_no_refusal_is_broken_on_its_way(tmp_path: Path) -> None:
         codes: Counter[grpc.StatusCode] = Counter()
         for _ in range(100):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await there.call("ServerAppIo.ClaimTask", b"fail now")
+                await there.call("Runtime.ClaimTask", b"fail now")
             codes[refused.value.code()] += 1
 
     assert codes == {grpc.StatusCode.FAILED_PRECONDITION: 100}
@@ -262,7 +262,7 @@ async def test_streams_arrive_as_they_are_written(tmp_path: Path) -> None:
 
 async def test_large_answers_arrive_in_full(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
-        answer = await there.call("ServerAppIo.PullObject", b"large 80000000")
+        answer = await there.call("Runtime.PullObject", b"large 80000000")
 
     assert len(answer) == 80_000_000
 
@@ -278,7 +278,7 @@ async def test_an_answer_arrives_over_a_line_that_brings_nothing_for_half_a_minu
             stalling_line(balancer, stall) as line,
             grpc.aio.insecure_channel(line, options=_OPTIONS) as channel,
         ):
-            pull: Any = channel.unary_unary(_path("ServerAppIo.PullObject"))
+            pull: Any = channel.unary_unary(_path("Runtime.PullObject"))
             answer = await pull(b"large %d" % size, timeout=120.0)
 
     assert len(answer) == size
@@ -334,8 +334,8 @@ async def test_without_any_gateway_a_call_is_unavailable_in_the_end_and_tls_is_s
     made = create_server_certificates(tmp_path)
     tls = TlsFiles(made.certificate, made.key, made.ca_certificate)
     async with front(tmp_path, "control", tls) as there:
-        for upstream in there.upstreams:
-            kill(upstream)
+        for one in there.upstreams:
+            kill(one)
 
         # "handshake failed" in the details would make stock clients give up.
         with pytest.raises(grpc.aio.AioRpcError) as refused:

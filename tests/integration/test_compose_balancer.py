@@ -96,14 +96,17 @@ class Balanced:
 
     def _move(self, resolver: tuple[str, int]) -> None:
         everything = self._config["static_resources"]
-        for kind, own in everything.items():
-            everything[kind] = [one for one in own if one["name"] == "serverappio"]
-        (listener,), (cluster,) = everything["listeners"], everything["clusters"]
+        ours = [one for one in everything["listeners"] if one["name"] == "serverappio"]
+        everything["listeners"] = ours
         host, _, port = self.listen.partition(":")
-        listener["address"]["socket_address"] = {"address": host, "port_value": int(port)}
+        ours[0]["address"]["socket_address"] = {"address": host, "port_value": int(port)}
+        for cluster in everything["clusters"]:
+            self._move_cluster(cluster, resolver)
+
+    def _move_cluster(self, cluster: Any, resolver: tuple[str, int]) -> None:
         for endpoint in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]:
             address = endpoint["endpoint"]["address"]["socket_address"]
-            if address["address"] == "gateway":
+            if address["address"] == "gateway" and cluster["name"] == "serverappio":
                 address["port_value"] = self._port
         server = {"address": resolver[0], "port_value": resolver[1], "protocol": "UDP"}
         cluster["cluster_type"]["typed_config"]["typed_dns_resolver_config"] = {
@@ -160,7 +163,7 @@ async def test_while_no_gateway_has_a_container_calls_look_for_one(tmp_path: Pat
         assert await call == again.pid
 
 
-async def asked_again(dns: Dns, times: int = 4) -> None:
-    """Wait until answers have come, and what they say has been taken to heart."""
+async def asked_again(dns: Dns, times: int = 16) -> None:
+    """Wait until answers have come for each API, and what they say has been taken to heart."""
     asked = dns.asked
     await until(lambda: dns.asked >= asked + times)

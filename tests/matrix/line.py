@@ -17,8 +17,8 @@ import psutil
 
 from tests.harness.children import PATIENCE, Child, ended, wait_until
 from tests.harness.environment import clean_environment
-from tests.matrix.environments import environment
-from tests.matrix.flower import CONNECTION, Addresses, Flower
+from tests.harness.flower import CONNECTION, Addresses, Flower
+from tests.harness.flower_environments import environment
 
 APP = Path(__file__).parent / "app"
 ROUNDS = 2
@@ -78,7 +78,7 @@ def play(cast: Cast, addresses: Addresses, folder: Path) -> float:
         nodes = clients.start_supernodes(cast.supernodes)
         cli = _Cli(Flower(environment(cast.cli)), addresses, folder)
         _check_lists(cli, nodes)
-        watched = clients.start("watched-run", cli.run_command([_NO_NODE]), cli.variables)
+        watched = clients.start("watched-run", cli.command(*_run([_NO_NODE])), cli.variables)
         began = time.monotonic()
         run_id, log = cli.run_to_end(nodes)
         seconds = time.monotonic() - began
@@ -155,7 +155,7 @@ class _Clients:
 
     def start_superexec(self, version: str) -> Child:
         flower = Flower(environment(version))
-        command = flower.superexec(self._addresses)
+        command = flower.superexec(flower.runtime_address(self._addresses))
         return self._start_with_home(f"superexec-{version}", flower, command)
 
     def start(self, name: str, command: Sequence[str], variables: Mapping[str, str]) -> Child:
@@ -165,7 +165,8 @@ class _Clients:
 
     def _start_supernode(self, number: int, version: str) -> Child:
         flower = Flower(environment(version))
-        command = flower.supernode(self._addresses, number)
+        superlink = flower.fleet_address(self._addresses)
+        command = flower.supernode(superlink, f"number={number}")
         return self._start_with_home(f"supernode-{number}-{version}", flower, command)
 
     def _start_with_home(self, name: str, flower: Flower, command: Sequence[str]) -> Child:
@@ -182,34 +183,14 @@ class _Cli:
         flower.write_config(home, addresses)
         self.variables = flower.environment.variables(home)
 
+    def command(self, *arguments: str) -> list[str]:
+        """Return a command line of it."""
+        return [self._program, *arguments]
+
     def said(self, *arguments: str) -> str:
         """Run `flwr` to its end, which must be a good one; return what it has printed."""
-        return self._said([self._program, *arguments])
-
-    def json(self, *command: str) -> dict[str, Any]:
-        """Run `flwr … --format json`; return what it has printed."""
-        printed: dict[str, Any] = json.loads(self.said(*command, CONNECTION, "--format", "json"))
-        return printed
-
-    def run_to_end(self, nodes: Sequence[Node]) -> tuple[int, str]:
-        """`flwr run --stream` with these nodes; return the run's id and what was printed."""
-        printed = self._said(self.run_command([node.node_id for node in nodes]))
-        found = _RUN_ID.search(printed)
-        assert found, printed
-        return int(found[1]), printed
-
-    def statuses(self) -> dict[int, str]:
-        """Return the status of each run that `flwr list` shows."""
-        return {int(run["run-id"]): run["status"] for run in self.json("list")["runs"]}
-
-    def run_command(self, node_ids: Sequence[int]) -> list[str]:
-        """Return the command of `flwr run --stream` with these nodes."""
-        config = f'rounds={ROUNDS} nodes="{" ".join(map(str, node_ids))}"'
-        return [self._program, "run", str(APP), CONNECTION, "--stream", "--run-config", config]
-
-    def _said(self, command: Sequence[str]) -> str:
         done = subprocess.run(
-            command,
+            self.command(*arguments),
             env=clean_environment(self.variables),
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
@@ -219,8 +200,30 @@ class _Cli:
             check=False,
         )
         with (self._folder / "cli.log").open("a") as log:
-            log.write(f"$ {' '.join(command)}\n{done.stdout}{done.stderr}\n")
+            log.write(f"$ flwr {' '.join(arguments)}\n{done.stdout}{done.stderr}\n")
         assert done.returncode == 0, (
-            f"flwr {command[1]} ended with {done.returncode}: {done.stderr}"
+            f"flwr {arguments[0]} ended with {done.returncode}: {done.stderr}"
         )
         return done.stdout
+
+    def json(self, *command: str) -> dict[str, Any]:
+        """Run `flwr … --format json`; return what it has printed."""
+        printed: dict[str, Any] = json.loads(self.said(*command, CONNECTION, "--format", "json"))
+        return printed
+
+    def run_to_end(self, nodes: Sequence[Node]) -> tuple[int, str]:
+        """`flwr run --stream` with these nodes; return the run's id and what was printed."""
+        printed = self.said(*_run([node.node_id for node in nodes]))
+        found = _RUN_ID.search(printed)
+        assert found, printed
+        return int(found[1]), printed
+
+    def statuses(self) -> dict[int, str]:
+        """Return the status of each run that `flwr list` shows."""
+        return {int(run["run-id"]): run["status"] for run in self.json("list")["runs"]}
+
+
+def _run(node_ids: Sequence[int]) -> list[str]:
+    """Return what to tell `flwr` for a run with these nodes."""
+    config = f'rounds={ROUNDS} nodes="{" ".join(map(str, node_ids))}"'
+    return ["run", str(APP), CONNECTION, "--stream", "--run-config", config]

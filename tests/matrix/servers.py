@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.harness.children import Child, wait_until
 from tests.harness.environment import accepts_connections
-from tests.matrix.flower import Addresses, Flower
+from tests.harness.flower import Addresses, Flower
 
 _START_SECONDS = 90.0
 
@@ -44,17 +44,13 @@ def flower_nats(folder: Path) -> Iterator[Server]:
 def stock(flower: Flower, folder: Path) -> Iterator[Server]:
     """Run a version's own server, which keeps everything in memory."""
     addresses = Addresses.free()
-    served = {
-        flower.runtime_address(addresses),
-        flower.fleet_address(addresses),
-        flower.control_address(addresses),
-    }
+    command = [*flower.superlink(addresses), "--insecure", "--isolation", "process"]
     variables = flower.environment.variables(folder / "server-home")
-    with _running(flower.superlink(addresses), folder, variables) as process:
+    with _running(command, folder, variables) as process:
 
         def serves() -> bool:
             assert process.exit_code is None, f"the server ended:\n{process.output()}"
-            return all(map(accepts_connections, served))
+            return all(map(accepts_connections, flower.addresses_of(addresses)))
 
         wait_until(serves, _START_SECONDS, "the stock server to serve")
         yield Server(process, addresses, folder)

@@ -13,10 +13,11 @@ from flwr.app import Error, Message
 from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+from packaging.version import Version
 
 from benchmarks.__main__ import parse, plan
 from benchmarks.fleet import Key, Proof, Tally
-from benchmarks.flower import FOLDER_VARIABLE, GRPC, HTTP, WIRES, Flower, NoEnvironment, wire_of
+from benchmarks.flower import VERSIONS, WIRES, NotMeasured, wire_of
 from benchmarks.node import SimulatedNode, in_parallel
 from benchmarks.payloads import reply_content, reply_to
 from benchmarks.plan import FULL, QUICK
@@ -31,6 +32,8 @@ from benchmarks.wire_grpc import GrpcWire
 from benchmarks.worker import TooSlow, Worker
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.messages import object_ids
+from tests.harness.flower import GRPC, HTTP, Flower
+from tests.harness.flower_environments import FOLDER_VARIABLE, Environment
 
 _SIZE = 12_000_000
 _OURS = FlowerNats.name
@@ -254,34 +257,32 @@ def test_plans_promise_only_what_they_measure() -> None:
             assert other <= {one.name for one in lines}
 
 
-def _make_flower(folder: Path, version: str) -> None:
-    program = folder / version / "bin" / "flower-superlink"
-    program.parent.mkdir(parents=True)
-    program.touch()
+def _as_if_made(folder: Path, version: str) -> None:
+    (folder / version).mkdir()
+    (folder / version / "complete").touch()
 
 
 def test_lines_are_chosen_by_name_wire_and_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    for version in ("1.33.0", "1.41.0", "1.42.0"):
-        _make_flower(tmp_path, version)
+    newest = VERSIONS[HTTP]
+    for version in ("1.33.0", "1.41.0", newest):
+        _as_if_made(tmp_path, version)
 
     def chosen(*arguments: str) -> list[tuple[str, str, list[str]]]:
         parts = plan(parse(list(arguments)))
         return [
-            (one.flower.version, one.flower.wire, [line.name for line in one.lines])
+            (str(one.flower.version), wire_of(one.flower.version), [x.name for x in one.lines])
             for one in parts
         ]
 
-    assert chosen("bulk") == [("1.33.0", GRPC, ["bulk"]), ("1.42.0", HTTP, ["bulk"])]
-    assert chosen("bulk-1gb") == [("1.42.0", HTTP, ["bulk-1gb"])]
+    assert chosen("bulk") == [("1.33.0", GRPC, ["bulk"]), (newest, HTTP, ["bulk"])]
+    assert chosen("bulk-1gb") == [(newest, HTTP, ["bulk-1gb"])]
     assert chosen("--wire", "grpc", "bulk", "log") == [("1.33.0", GRPC, ["bulk", "log"])]
     assert chosen("--flwr", "1.41.0", "log") == [("1.41.0", HTTP, ["log"])]
     assert [len(lines) for _, _, lines in chosen()] == [len(FULL[wire]) for wire in WIRES]
-    with pytest.raises(NoEnvironment, match=r"no flwr 1\.43\.0 in"):
-        plan(parse(["--flwr", "1.43.0"]))
-    with pytest.raises(NoEnvironment, match=r"1\.36\.0 is not measured"):
+    with pytest.raises(NotMeasured, match=r"1\.36\.0 is not measured"):
         wire_of("1.36.0")
 
 
@@ -290,12 +291,13 @@ def test_processes_are_told_apart_by_their_command_lines(tmp_path: Path) -> None
 
     assert part_of([*python, "gateway", "--insecure"]) == "gateway"
     assert part_of([*python, "superlink", "--isolation"]) == "superlink"
-    for wire in WIRES:
-        stock = StockInMemory(tmp_path, Flower("1", wire, tmp_path)).command()
+    for version in VERSIONS.values():
+        flower = Flower(Environment(Version(version), tmp_path / "bin"))
+        stock = StockInMemory(tmp_path, flower).command()
         assert part_of(["/venv/bin/python", *stock]) == "superlink"
+        assert part_of(FlowerNats(tmp_path, flower).command()) is None
     assert part_of(["/venv/bin/nats-server", "-c", "nats.conf"]) == "nats"
     assert part_of(["/pg/bin/postgres", "-D", "data"]) == "postgres"
-    assert part_of(FlowerNats(tmp_path, Flower("1", HTTP, tmp_path)).command()) is None
     assert part_of(["postgres: checkpointer"]) is None
 
 

@@ -200,7 +200,7 @@ def told(minor: int, **off: str) -> Sequence[str]:
         "control_api_address": "127.0.0.1:9093",
         **off,
     }
-    state = RunningState(1, "now", [], **addresses)
+    state = RunningState(1, "now", [], http_health_addresses={}, **addresses)
     settings = StackSettings(
         DataDir(Path("data")), GATEWAY, SUPEREXEC, flower=FlowerVersion(1, minor)
     )

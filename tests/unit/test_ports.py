@@ -51,7 +51,7 @@ def test_the_ports_that_a_cluster_has_kept_are_not_given_to_another_server(
     assert sorted(free_ports(2)) == [few[6], few[7]]
 
 
-@pytest.mark.parametrize("few", [18], indirect=True)
+@pytest.mark.parametrize("few", [19], indirect=True)
 def test_gateways_behind_a_balancer_and_what_is_in_front_share_no_port(few: range) -> None:
     http, serverappio, fleet, control = (f"127.0.0.1:{port}" for port in few[:4])
     claim_addresses([http, serverappio, fleet, control])

@@ -1,4 +1,4 @@
-"""One virtual environment for each flwr, made once and kept."""
+"""Where the programs of each flwr are: beside us, or in a virtual environment made once and kept."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from packaging.version import Version
+
+from tests.harness.environment import SCRIPTS, clean_environment
 
 VERSIONS = (
     *("1.30.0", "1.31.0", "1.32.1", "1.33.0", "1.34.0", "1.35.0", "1.36.0"),
     *("1.37.0", "1.38.0", "1.39.0", "1.40.0", "1.41.0", "1.42.0"),
 )
 """The newest patch release of each minor version that is supported."""
+
+LAST_OVER_GRPC = "1.33.0"
+"""The last one whose programs all call over gRPC."""
 
 FOLDER_VARIABLE = "FLOWER_NATS_MATRIX_DIR"
 _DEFAULT_FOLDER = Path(__file__).parents[2] / ".matrix"
@@ -52,11 +58,18 @@ class Environment:
         }
 
 
+def installed() -> Environment:
+    """Return the environment that this runs in, which has the newest flwr that was tried."""
+    return Environment(Version(metadata.version("flwr")), SCRIPTS)
+
+
 def environment(version: str) -> Environment:
     """Return the environment of a flwr, which is made if it is not there.
 
-    Raises InstallError.
+    The one that this runs in serves for its own version. Raises InstallError.
     """
+    if Version(version) == installed().version:
+        return installed()
     folder = Path(os.environ.get(FOLDER_VARIABLE) or _DEFAULT_FOLDER).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / version
@@ -88,7 +101,13 @@ def _make(version: str, place: Path) -> None:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env=clean_environment({"PYTHONPATH": ""}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         raise InstallError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout

@@ -8,9 +8,9 @@ from pathlib import Path
 from packaging.version import Version
 
 from tests.harness.environment import free_port
-from tests.matrix.environments import Environment
+from tests.harness.flower_environments import Environment
 
-CONNECTION = "matrix"
+CONNECTION = "under-test"
 GRPC, HTTP = "gRPC", "HTTP"
 
 
@@ -66,33 +66,41 @@ class Flower:
         """Return where its `flwr` finds a server."""
         return addresses.http if control_wire(self.version) == HTTP else addresses.control
 
-    def superexec(self, addresses: Addresses) -> list[str]:
+    def superexec(
+        self, address: str, ca_certificate: Path | None = None, secret: Path | None = None
+    ) -> list[str]:
         """Return the command of a SuperExec that starts ServerApps."""
         renamed = self.version >= Version("1.36")
         return [
-            *(self.environment.program("flower-superexec"), "--insecure"),
-            "--runtime-api-address" if renamed else "--appio-api-address",
-            self.runtime_address(addresses),
+            *(self.environment.program("flower-superexec"), *_trust(ca_certificate)),
+            *("--runtime-api-address" if renamed else "--appio-api-address", address),
             *(() if self.version >= Version("1.38") else ("--plugin-type", "serverapp")),
+            *(("--superexec-auth-secret-file", str(secret)) if secret else ()),
         ]
 
-    def supernode(self, addresses: Addresses, number: int) -> list[str]:
-        """Return the command of a SuperNode whose node config says its number."""
+    def supernode(
+        self,
+        superlink: str,
+        node_config: str,
+        ca_certificate: Path | None = None,
+        key: Path | None = None,
+    ) -> list[str]:
+        """Return the command of a SuperNode, with a registered key or one of its own."""
         port = str(free_port())
         is_http = self.version >= Version("1.35")
         return [
-            *(self.environment.program("flower-supernode"), "--insecure"),
-            *("--superlink", self.fleet_address(addresses)),
+            *(self.environment.program("flower-supernode"), *_trust(ca_certificate)),
+            *("--superlink", superlink),
             # Its own API, which its ClientApps call.
             *(("--host", "127.0.0.1", "--port", port) if is_http else ()),
             *(() if is_http else ("--clientappio-api-address", f"127.0.0.1:{port}")),
-            *("--node-config", f"number={number}"),
+            *("--node-config", node_config),
+            *(("--auth-supernode-private-key", str(key)) if key else ()),
         ]
 
     def superlink(self, addresses: Addresses) -> list[str]:
-        """Return the command of the version's own server."""
-        command = [self.environment.program("flower-superlink"), "--insecure"]
-        command += ["--isolation", "process"]
+        """Return the command of the version's own server, as far as it is the same for all uses."""
+        command = [self.environment.program("flower-superlink")]
         if runtime_wire(self.version) == HTTP:
             host, port = addresses.http.split(":")
             command += ["--host", host, "--port", port]
@@ -104,10 +112,25 @@ class Flower:
             command += ["--control-api-address", addresses.control]
         return command
 
-    def write_config(self, home: Path, addresses: Addresses) -> None:
+    def addresses_of(self, addresses: Addresses) -> set[str]:
+        """Return where a server must listen for all clients of this version."""
+        return {
+            self.runtime_address(addresses),
+            self.fleet_address(addresses),
+            self.control_address(addresses),
+        }
+
+    def write_config(
+        self, home: Path, addresses: Addresses, ca_certificate: Path | None = None
+    ) -> None:
         """Make the server known to `flwr` with this FLWR_HOME."""
         home.mkdir(parents=True, exist_ok=True)
+        trust = f'root-certificates = "{ca_certificate}"' if ca_certificate else "insecure = true"
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-            f'address = "{self.control_address(addresses)}"\ninsecure = true\n'
+            f'address = "{self.control_address(addresses)}"\n{trust}\n'
         )
+
+
+def _trust(ca_certificate: Path | None) -> tuple[str, ...]:
+    return ("--root-certificates", str(ca_certificate)) if ca_certificate else ("--insecure",)
