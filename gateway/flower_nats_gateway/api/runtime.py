@@ -13,6 +13,7 @@ from flower_nats.broker.subjects import ReplyKey
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.task import USES_GRID
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import (
@@ -42,8 +43,6 @@ after an answer that is not complete, so answering sooner would cost it more tha
 
 TASKS_HOLD = 20.0
 """Seconds for which a SuperExec waits for a task."""
-
-_SERVER_APP = "flwr-serverapp"
 
 Found = dict[str, ReplyKey | None]
 """Replies by the instruction that they answer; None where the instruction is not known."""
@@ -117,7 +116,7 @@ class RuntimeService:
 
     async def push_messages(self, call: Call, caller: Caller) -> bytes:
         """Take instructions in: each goes to its node once its objects have arrived."""
-        run_id = _serverapp_run(caller)
+        run_id = _run_of(caller)
         request = call.parse(runtime.PushAppMessagesRequest)
         outgoing = _instructions(request, run_id)
         known = await self._known_nodes(run_id, [one.metadata.dst_node_id for one in outgoing])
@@ -143,8 +142,11 @@ class RuntimeService:
 
     async def pull_messages(self, call: Call, caller: Caller) -> bytes:
         """Return replies, holding the call until all that were asked for are there, or no more come."""
-        run_id = _serverapp_run(caller)
+        run_id = _run_of(caller)
         wanted = set(call.parse(runtime.PullAppMessagesRequest).message_ids)
+        if not wanted:
+            # An agent asks so for its prompt, which a superlink has.
+            return await self._forward(call, caller)
         response = runtime.PullAppMessagesResponse()
         found = await self._await_replies(run_id, wanted, caller)
         answers = (self._answer(run_id, one, reply) for one, reply in found.items())
@@ -229,7 +231,7 @@ class RuntimeService:
     async def push_object(self, call: Call, caller: Caller) -> bytes:
         """Store an object of the instructions."""
         request = call.parse(common.PushObjectRequest)
-        request.run_id = _serverapp_run(caller)
+        request.run_id = _run_of(caller)
         _check_node(request.node)
         stored = await self._objects.push(request, call.content, broadcast=True)
         if not stored:
@@ -240,7 +242,7 @@ class RuntimeService:
         """Return an object of a reply."""
         request = call.parse(common.PullObjectRequest)
         _check_node(request.node)
-        body = await self._objects.pull(_serverapp_run(caller), request.object_id, broadcast=False)
+        body = await self._objects.pull(_run_of(caller), request.object_id, broadcast=False)
         if body == NOT_FOUND:
             await self._directory.require_task(caller.token or "")
         return body
@@ -248,7 +250,7 @@ class RuntimeService:
     async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
         """Forget a reply: the ServerApp has it and all its objects."""
         request = call.parse(common.ConfirmMessageReceivedRequest)
-        run_id = _serverapp_run(caller)
+        run_id = _run_of(caller)
         check_message_id(request.message_object_id)
         self._acknowledgements.add(run_id, request.message_object_id)
         return common.ConfirmMessageReceivedResponse().SerializeToString()
@@ -272,8 +274,8 @@ def _outlived(metadata: common.Metadata) -> bool:
     return metadata.src_node_id != SUPERLINK_NODE_ID and expired(metadata)
 
 
-def _serverapp_run(caller: Caller) -> int:
-    if caller.task_type != _SERVER_APP or caller.run_id is None:
+def _run_of(caller: Caller) -> int:
+    if caller.task_type not in USES_GRID or caller.run_id is None:
         raise ApiError(ErrorCode.ENDPOINT_UNAVAILABLE, f"task type {caller.task_type}")
     return caller.run_id
 
