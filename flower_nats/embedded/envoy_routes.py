@@ -61,6 +61,9 @@ class _Kind:
     silence: float = 0
     """How long nothing of the call may come or go; 0 for ever."""
 
+    hedged: bool = False
+    """Whether a gateway that has not answered in time may still do so while others are asked."""
+
 
 def routes(port: str, clusters: Collection[str]) -> list[Json]:
     """Return the routes of a port, by its name, to those of the clusters that there are."""
@@ -106,6 +109,10 @@ def _over_http(apis: Iterable[str], prefix: str, clusters: Collection[str]) -> I
         yield _stream([{"path": _STREAM_LOGS.http_path}], HTTP_LOG_RELAY)
     yield _stream([{"path": one.http_path} for one in methods if one.streams], "http")
     yield _Kind([{"path": _HTTP_HEALTH_CHECK}], "http", 2, 2, 4)
+    # The process that says farewell ends within seconds, and no connection tells that a gateway hangs.
+    farewells = [one for one in methods if one.farewell or one.tried_once]
+    matches = [{"path": one.http_path} for one in farewells]
+    yield _Kind(matches, "http", 1.5, 23, 28.5, silence=300, hedged=True)
     # Clients give up after 30 s without an answer. Gateways hold calls for 20 s. Envoy keeps to the
     # whole time only if it had a gateway at first; else, to the number of tries that `try_for` gives.
     yield _Kind([{"prefix": prefix}], "http", 24, 23, 28.5, silence=300)
@@ -137,6 +144,8 @@ def _route(kind: _Kind, match: Json) -> Json:
         "timeout": seconds(kind.in_all),
         "retry_policy": retries,
     }
+    if kind.hedged:
+        action["hedge_policy"] = {"hedge_on_per_try_timeout": True}
     if kind.silence:
         action["idle_timeout"] = seconds(kind.silence)
     if kind.in_all:

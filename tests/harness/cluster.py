@@ -48,11 +48,16 @@ class Envoy:
     name = "envoy"
 
     def __init__(self, folder: Path, gateways: Sequence[Gateway]) -> None:
-        services = ("Runtime", "Fleet", "Control")
-        addresses = {name: f"127.0.0.1:{free_port()}" for name in (*services, "logs", "relay")}
+        services = ("Http", "Runtime", "Fleet", "Control")
+        relay = ("logs", "relay", "http relay")
+        addresses = {name: f"127.0.0.1:{free_port()}" for name in (*services, *relay)}
         self.addresses = {service: addresses[service] for service in services}
         behind = {name: [one.addresses[name] for one in gateways] for name in services}
         apis = [
+            Api(
+                *("http", addresses["Http"], behind["Http"], None),
+                log_relay=addresses["http relay"],
+            ),
             Api("serverappio", addresses["Runtime"], behind["Runtime"], None),
             Api("fleet", addresses["Fleet"], behind["Fleet"], None),
             *Api("control", addresses["Control"], behind["Control"], None).with_log_relay(
@@ -60,7 +65,9 @@ class Envoy:
             ),
         ]
         self.process = EnvoyProcess(folder / "envoy", apis, folder / "envoy.log")
-        self._relay = LogRelay(addresses["relay"], gateways=addresses["logs"])
+        self._relay = LogRelay(
+            addresses["relay"], addresses["http relay"], gateways=addresses["logs"]
+        )
 
     async def start(self) -> None:
         """Start both."""

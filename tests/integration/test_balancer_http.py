@@ -146,6 +146,31 @@ async def test_calls_of_a_gateway_that_hangs_are_answered_before_their_clients_g
     assert {int(one.content.split()[0]) for one in answers} == {there.upstreams[1].pid}
 
 
+async def test_a_farewell_to_a_gateway_that_hangs_is_heard_while_its_process_lives(
+    tmp_path: Path,
+) -> None:
+    """A ServerApp has up to four seconds for its last call."""
+    path = BY_NAME[("Runtime", "PushTaskOutput")].http_path
+    async with front(tmp_path) as there:
+        os.kill(there.upstreams[0].pid, signal.SIGSTOP)
+
+        async with asyncio.timeout(4.0):
+            answers = await asyncio.gather(*(there.call(b"who", path) for _ in range(10)))
+
+    assert {int(one.content.split()[0]) for one in answers} == {there.upstreams[1].pid}
+
+
+async def test_a_farewell_that_takes_a_gateway_longer_is_answered_all_the_same(
+    tmp_path: Path,
+) -> None:
+    async with front(tmp_path) as there:
+        path = BY_NAME[("Runtime", "PushTaskOutput")].http_path
+        answers = await asyncio.gather(*(there.call(b"hold 4", path) for _ in range(10)))
+
+    assert {one.status_code for one in answers} == {200}
+    assert len({one.content.split()[1] for one in answers}) == 10
+
+
 async def test_a_gateway_that_hangs_gets_no_more_calls(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
         os.kill(there.upstreams[0].pid, signal.SIGSTOP)

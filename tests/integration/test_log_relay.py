@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,7 @@ async def front(directory: Path, nats_url: str, dsn: str, wire: WireName) -> Asy
         gateways = [one.settings.control_api_address for one in (first, second)]
         over_http = [one.settings.http_api_address for one in (first, second)]
         relay = LogRelay(at, http_at, gateways=relayed)
-        http = replace(Api("http", listen["http"], over_http, None), log_relay=http_at)
+        http = Api("http", listen["http"], over_http, None, log_relay=http_at)
         apis = [http, *Api("control", listen["grpc"], gateways, None).with_log_relay(at, relayed)]
         balancer = Balancer(directory, apis)
         channel = CHANNELS[wire](listen[wire])
