@@ -28,6 +28,7 @@ from flower_nats_gateway.transports.http.body import (
     until_gone,
 )
 from flower_nats_gateway.transports.http.headers import PROTOBUF, PROTOBUF_STREAM, metadata
+from flower_nats_gateway.transports.notices import notice
 
 Scope = dict[str, Any]
 
@@ -50,6 +51,9 @@ _SIGN_OF_LIFE = 10.0
 proxies allow."""
 
 _CLOSE = (b"connection", b"close")
+
+_LONGEST_LOGGED = 100
+"""Characters of a path that the log shows."""
 
 
 class _Route:
@@ -84,10 +88,12 @@ class HttpApp:
         """Serve one request."""
         route = self._routes.get(scope["path"])
         try:
-            if route is None:
-                await self._send(send, self._without_route(scope))
+            if scope["path"] == _HEALTH:
+                await self._send(send, self._health(scope))
+            elif route is None:
+                await self._refuse(scope, send, errors.plain(404, "Not Found"))
             elif (refused := _not_a_call(scope)) is not None:
-                await self._send(send, refused)
+                await self._refuse(scope, send, refused)
             elif route.method.streams:
                 await self._serve_stream(route, scope, receive, send)
             else:
@@ -95,9 +101,13 @@ class HttpApp:
         except ClientGone:
             scope[ABORT]()
 
-    def _without_route(self, scope: Scope) -> errors.Answer:
-        if scope["path"] != _HEALTH:
-            return errors.plain(404, "Not Found")
+    async def _refuse(self, scope: Scope, send: Send, answer: errors.Answer) -> None:
+        host, _ = scope["client"] or ("", 0)
+        request = f"{scope['method']} {scope['path'][:_LONGEST_LOGGED]}"
+        notice(host, "http_request_refused", status=answer.status, request=request)
+        await self._send(send, answer)
+
+    def _health(self, scope: Scope) -> errors.Answer:
         if scope["method"] not in {"GET", "HEAD"}:
             return errors.plain(405, "Method Not Allowed", (b"allow", b"GET, HEAD"))
         return errors.Answer(200 if self._is_ready() else 503, b"")

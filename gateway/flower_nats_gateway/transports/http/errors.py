@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from flower_nats.model.errors import ApiError
 
@@ -19,6 +20,15 @@ class Answer:
     status: int
     body: bytes
     headers: Headers = ()
+
+    def last_words(self) -> bytes:
+        """Return it with its head, for a connection that ends with it."""
+        head = (
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
+            f"content-type: {JSON.decode()}\r\ncontent-length: {len(self.body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        return head.encode() + self.body
 
 
 def refusal(error: ApiError) -> Answer:

@@ -8,19 +8,18 @@ A client that speaks TLS to a port without it, or the reverse, is named in the l
 import asyncio
 import socket
 import ssl
-import struct
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
-from flower_nats.health import CannotListen
 from flower_nats.settings import TlsFiles
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.passage import Passages
 from flower_nats_gateway.transports.http.protocol import Connections
+from flower_nats_gateway.transports.http.sockets import keep_alive, listen, reset
 from flower_nats_gateway.transports.notices import notice
 
-_BACKLOG = 4096
 _AT_ONCE = 64
 """Connections that are accepted in one turn of the event loop."""
 
@@ -33,13 +32,15 @@ _HANDSHAKE_SECONDS = 60.0
 _NO_DESCRIPTORS_PAUSE = 0.5
 """Seconds in which nothing is accepted after the process has run out of file descriptors."""
 
-_PROBE_SECONDS = 10
-_PROBES = 3
-"""Probes without an answer after which a connection is dead."""
+_LAST_WORDS_SECONDS = 1.0
+_LONGEST_UNREAD = 1024 * 1024
+"""Bytes of a client that is not served that are read all the same."""
+
+_SPEAK_TLS = "The client must speak TLS: --root-certificates in the place of --insecure."
+_SPEAK_PLAIN = "The client must say --insecure, or this port needs certificates."
 
 _HTTP2_PREFACE = b"PRI * HTTP/2"
 _TLS_HANDSHAKE = b"\x16"
-_RESET = struct.pack("ii", 1, 0)
 _LOOK_SECONDS = 0.02
 
 
@@ -57,7 +58,7 @@ class HttpListener:
 
     def start(self, address: str) -> int:
         """Listen on `host:port`; return the port. Raises `CannotListen`."""
-        self._socket = _listen(address)
+        self._socket = listen(address)
         asyncio.get_running_loop().add_reader(self._socket, self._accept)
         port: int = self._socket.getsockname()[1]
         return port
@@ -70,7 +71,7 @@ class HttpListener:
         self._stop_listening()
         # A client whose handshake ends with anything but a reset gives up for good.
         for task, connection in list(self._arriving.items()):
-            _reset(connection)
+            reset(connection)
             task.cancel()
         deadline = asyncio.get_running_loop().time() + within
         while len(self._connections) and asyncio.get_running_loop().time() < deadline:
@@ -96,7 +97,7 @@ class HttpListener:
                 self._pause(exc)
                 return
             connection.setblocking(False)
-            _keep_alive(connection)
+            keep_alive(connection)
             task = asyncio.create_task(self._receive(connection, peer[0]), name="http arrival")
             self._arriving[task] = connection
             task.add_done_callback(self._arriving.pop)
@@ -119,9 +120,10 @@ class HttpListener:
             async with asyncio.timeout(_FIRST_BYTES_SECONDS):
                 begin = await _first_bytes(connection)
             handed_over = await self._hand_over(connection, begin, host)
-        except (OSError, TimeoutError) as exc:
-            if self._tls is not None and isinstance(exc, ssl.SSLError):
-                notice(host, "tls_handshake_failed", reason=str(exc))
+        except TimeoutError:
+            notice(host, "silent_connection", seconds=_FIRST_BYTES_SECONDS)
+        except OSError:
+            pass  # The client has gone.
         finally:
             if not handed_over:
                 connection.close()
@@ -130,42 +132,35 @@ class HttpListener:
         if not begin:
             return False
         speaks_tls = begin.startswith(_TLS_HANDSHAKE)
-        if self._tls is None and speaks_tls:
-            notice(
-                host,
-                "tls_on_a_plain_port",
-                remedy="The client must say --insecure, or this port needs certificates.",
-            )
+        is_grpc = begin.startswith(_HTTP2_PREFACE)
+        if self._tls is not None:
+            if speaks_tls:
+                return await self._shake_hands(connection, self._tls, host)
+            notice(host, "no_tls_on_a_tls_port", remedy=_SPEAK_TLS)
+            if not is_grpc:
+                await _end(connection, f"This port speaks TLS. {_SPEAK_TLS}")
             return False
-        loop = asyncio.get_running_loop()
-        if self._tls is None:
-            is_grpc = begin.startswith(_HTTP2_PREFACE)
-            factory = self._passages.new if is_grpc else self._connections.new
-            await loop.connect_accepted_socket(factory, connection)
-            return True
-        if not speaks_tls:
-            self._tell_of_tls(connection, begin, host)
+        if speaks_tls:
+            notice(host, "tls_on_a_plain_port", remedy=_SPEAK_PLAIN)
+            # Clients read no word of it, but say that this is no TLS.
+            await _end(connection, f"This port speaks no TLS. {_SPEAK_PLAIN}")
             return False
-        await loop.connect_accepted_socket(
-            lambda: _ByNegotiation(self._connections, self._passages),
-            connection,
-            ssl=self._tls,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
-        )
+        factory = self._passages.new if is_grpc else self._connections.new
+        await asyncio.get_running_loop().connect_accepted_socket(factory, connection)
         return True
 
-    def _tell_of_tls(self, connection: socket.socket, begin: bytes, host: str) -> None:
-        remedy = "The client must speak TLS: --root-certificates in the place of --insecure."
-        notice(host, "no_tls_on_a_tls_port", remedy=remedy)
-        if not begin.startswith(_HTTP2_PREFACE):
-            answer = errors.plain(400, f"This port speaks TLS. {remedy}")
-            head = (
-                "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(answer.body)}\r\nconnection: close\r\n\r\n"
+    async def _shake_hands(self, connection: socket.socket, tls: ssl.SSLContext, host: str) -> bool:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: _ByNegotiation(self._connections, self._passages),
+                connection,
+                ssl=tls,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
             )
-            with suppress(OSError):
-                connection.send(head.encode() + answer.body)
-                connection.recv(_AT_ONCE * 1024)
+        except OSError as exc:
+            notice(host, "tls_handshake_failed", reason=str(exc) or repr(exc))
+            return False
+        return True
 
 
 class _ByNegotiation(asyncio.Protocol):
@@ -177,33 +172,12 @@ class _ByNegotiation(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See what was agreed on."""
-        assert isinstance(transport, asyncio.Transport)
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
-        grpc = tls.selected_alpn_protocol() == "h2"
-        protocol = self._passages.new() if grpc else self._connections.new()
-        transport.set_protocol(protocol)
+        is_grpc = tls.selected_alpn_protocol() == "h2"
+        protocol = self._passages.new() if is_grpc else self._connections.new()
+        # uvloop's are not of this class.
+        cast(asyncio.Transport, transport).set_protocol(protocol)
         protocol.connection_made(transport)
-
-
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Replicas on one host may share a port.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            # As gRPC does: [::] is for IPv4 as well.
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listening.bind((host, int(port)))
-        listening.listen(_BACKLOG)
-        listening.setblocking(False)
-    except (OSError, ValueError) as exc:
-        listening.close()
-        raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
-    return listening
 
 
 def _server_context(tls: TlsFiles) -> ssl.SSLContext:
@@ -234,18 +208,13 @@ async def _readable(connection: socket.socket) -> None:
         loop.remove_reader(connection)
 
 
-def _keep_alive(connection: socket.socket) -> None:
-    """Have the system send empty packets on a quiet connection.
-
-    They keep a held call's connection in the tables of NAT routers, of which the most forgetful drop
-    what was quiet for some 15 s. They also find peers that vanished without a word.
-    """
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_SECONDS)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_SECONDS)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
-
-
-def _reset(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+async def _end(connection: socket.socket, reason: str) -> None:
+    """Say why nothing is served here, so that the client gets to read it, and hang up."""
+    loop, left = asyncio.get_running_loop(), _LONGEST_UNREAD
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            await loop.sock_sendall(connection, errors.plain(400, reason).last_words())
+            connection.shutdown(socket.SHUT_WR)
+            # What is unread would have the system cut the connection off before the client reads.
+            while left > 0 and (data := await loop.sock_recv(connection, _LONGEST_UNREAD)):
+                left -= len(data)

@@ -10,6 +10,8 @@ from uvicorn.server import ServerState
 
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.app import ABORT, HttpApp
+from flower_nats_gateway.transports.http.body import PAUSE
+from flower_nats_gateway.transports.http.sockets import reset
 from flower_nats_gateway.transports.notices import notice
 
 _HEAD_SECONDS = 20.0
@@ -25,6 +27,11 @@ balancers (60 s). The side that closes first must not be ours, or a call may be 
 _DISCARDED = 64 * 1024 * 1024
 """Bytes of a body that is not wanted any more. They are read all the same: a client that were cut off
 while it still sends would not see its answer. This bounds what a stranger can make us read."""
+
+
+_LAST_WORDS_SECONDS = 1.0
+"""Seconds that a client has to read why its connection ends. What it sends meanwhile is dropped: unread,
+it would have the system cut the connection off before the client has read anything."""
 
 
 # What it would say of strangers in lines of its own, `notice` says in ours.
@@ -76,9 +83,18 @@ class _Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._discarded = 0
         self._head_limit: asyncio.TimerHandle | None = None
+        self._reader_limit: asyncio.TimerHandle | None = None
+        self._is_over = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, on which something must come before long."""
+        super().connection_made(transport)
+        self._await_request()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
+        if self._is_over:
+            return
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -87,24 +103,38 @@ class _Connection(HttpToolsProtocol):
             if self._head_bytes > _LONGEST_HEAD:
                 self.send_400_response("The head of the request is too long.")
             elif self._head_limit is None:
-                self._head_limit = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+                self._head_limit = self.loop.call_later(_HEAD_SECONDS, self._give_head_up)
         elif self.timeout_keep_alive_task is None and _is_idle(self.cycle):
             # Blank lines between requests must not keep a connection for ever.
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._await_request()
+
+    def _await_request(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def _give_head_up(self) -> None:
+        notice(self._host, "http_head_too_slow", seconds=_HEAD_SECONDS)
+        self.transport.abort()
+
+    @property
+    def _host(self) -> str:
+        return self.client[0] if self.client else ""
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, and hang up."""
-        host = self.client[0] if self.client else ""
-        notice(host, "malformed_http_request", reason=msg)
-        answer = errors.plain(400, msg)
-        head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(answer.body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + answer.body)
-        self.transport.close()
+        notice(self._host, "malformed_http_request", reason=msg)
+        self._is_over = True
+        self._end_head_limit()
+        if not _is_idle(self.cycle):
+            if self.pipeline or self.cycle.response_started:
+                self.transport.abort()
+                return
+            # The call that came with it is served no further.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(errors.plain(400, msg).last_words())
+        self.loop.call_later(_LAST_WORDS_SECONDS, self.transport.close)
 
     def on_message_begin(self) -> None:
         """Note the begin of a request."""
@@ -112,7 +142,7 @@ class _Connection(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._discarded = 0
-        cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
+        cast(dict[str, Any], self.scope)[ABORT] = self._cut_off
 
     def on_headers_complete(self) -> None:
         """Note the end of a request's head."""
@@ -128,9 +158,36 @@ class _Connection(HttpToolsProtocol):
                 self.transport.abort()
         super().on_body(body)
 
+    def on_response_complete(self) -> None:
+        """Go on, once an answer has been given to the system or waits for its reader."""
+        super().on_response_complete()
+        if self._reader_limit is None and (unread := self.transport.get_write_buffer_size()):
+            self._await_reader(unread)
+
+    def _await_reader(self, unread: int) -> None:
+        # Neither a timer of uvicorn's nor the system ends a connection whose client takes nothing.
+        self._reader_limit = self.loop.call_later(PAUSE, self._give_reader_up, unread)
+
+    def _give_reader_up(self, unread: int) -> None:
+        self._reader_limit = None
+        still_unread = self.transport.get_write_buffer_size()
+        if still_unread >= unread:
+            self._cut_off()
+        elif still_unread:
+            self._await_reader(still_unread)
+
+    def _cut_off(self) -> None:
+        # Uvicorn would complain of a call that is not answered and whose client is still there.
+        self.cycle.disconnected = True
+        # What the system has of an answer that nobody reads goes at once.
+        reset(self.transport.get_extra_info("socket"))
+        self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the connection."""
         self._end_head_limit()
+        if self._reader_limit is not None:
+            self._reader_limit.cancel()
         super().connection_lost(exc)
 
     def _end_head_limit(self) -> None:
