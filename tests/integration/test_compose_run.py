@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.e2e.certificates import ServerCertificates
 from tests.e2e.federation import Federation
-from tests.e2e.servers import Addresses, ServerOptions, ServerUnderTest
+from tests.e2e.servers import ServerOptions, ServerUnderTest
+from tests.harness.flower import Addresses
 from tests.integration.composition import compose, read_env_file
 from tests.integration.containers import Stack
 
@@ -51,7 +52,7 @@ def federation_around(stack: Stack, folder: Path) -> Federation:
     (folder / "outside").mkdir()
     server = ServerUnderTest(folder / "outside", options)
     address = stack.one("balancer").address
-    server.addresses = Addresses(f"{address}:9091", f"{address}:9092", f"{address}:9093")
+    server.addresses = Addresses(*(f"{address}:{port}" for port in (9091, 9092, 9093, 8000)))
     return Federation(server, folder / "cli")
 
 
