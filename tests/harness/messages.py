@@ -1,6 +1,5 @@
 """Messages for tests, as flwr itself makes them."""
 
-import importlib.util
 import time
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
 
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.messages import Outgoing
@@ -46,18 +46,11 @@ def instruction(
     run_id: int, node_id: int, content: RecordDict | None = None, ttl: float = 3600.0
 ) -> Parcel:
     """An instruction from a ServerApp to a node."""
-    _be_serverapp(run_id)
+    # What flwr takes itself for when it makes a message.
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
     content = content or RecordDict({"config": ConfigRecord({"at": time.time_ns()})})
     message = Message(content, dst_node_id=node_id, message_type="train", ttl=ttl)
     return parcel(message, run_id, 1)
-
-
-def _be_serverapp(run_id: int) -> None:
-    """Say what this process is: without that, flwr 1.38 and newer make no instructions."""
-    if importlib.util.find_spec("flwr.supercore.task_identity") is not None:
-        from flwr.supercore.task_identity import TaskIdentity
-
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
 
 
 def reply(to: Parcel, content: RecordDict | None = None) -> Parcel:

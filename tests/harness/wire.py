@@ -10,39 +10,31 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.model.errors import Outcome
 from flower_nats.wire.methods import BY_NAME
 from tests.harness.balancer import Line
 from tests.harness.channels import CHANNELS, Channel, Metadata, Refused, WireName
+from tests.harness.flower_environments import LAST_OVER_GRPC, VERSIONS
 
 _LONGEST_DELAY = 20.0
 _UNAVAILABLE_DELAY = (1.0, 10.0)
 
 _COMPONENTS = {"Fleet": "SuperNode", "Runtime": "flwr-serverapp", "Control": "flwr CLI"}
 
-_HTTP_VERSION = "1.42.0"
-"""Of the flwr whose clients call over HTTP here."""
+_FLWR: Mapping[WireName, str] = {"grpc": LAST_OVER_GRPC, "http": VERSIONS[-1]}
+"""Of which flwr the clients are that call over a wire here."""
 
-VERSIONS: dict[str, Metadata] = {
-    service: RuntimeVersionMetadata.from_local_component(component).append_to_grpc_metadata(None)
-    for service, component in _COMPONENTS.items()
-}
-"""The metadata by which stock clients of each API say their version over gRPC."""
 
-_VERSIONS: Mapping[WireName, Mapping[str, Metadata]] = {
-    "grpc": VERSIONS,
-    "http": {
-        service: (
-            ("flwr-package-name", "flwr"),
-            ("flwr-package-version", _HTTP_VERSION),
-            ("flwr-component-name", component),
-        )
-        for service, component in _COMPONENTS.items()
-    },
-}
+def _version_metadata(wire: WireName, service: str) -> Metadata:
+    """Return the metadata by which stock clients of an API say their version."""
+    return (
+        ("flwr-package-name", "flwr"),
+        ("flwr-package-version", _FLWR[wire]),
+        ("flwr-component-name", _COMPONENTS[service]),
+    )
+
 
 _PASSING: Mapping[WireName, frozenset[Outcome | None]] = {
     "grpc": frozenset({Outcome.UNAVAILABLE}),
@@ -177,7 +169,7 @@ class Wire:
         timeout: float | None,
     ) -> Any:
         rpc = BY_NAME[(service, method)]
-        metadata = (*_VERSIONS[self.name][service], *metadata)
+        metadata = (*_version_metadata(self.name, service), *metadata)
         body = request.SerializeToString(deterministic=True)
         return rpc.response.FromString(await self._channel.unary(rpc, body, metadata, timeout))
 
@@ -189,7 +181,7 @@ class Wire:
         self, service: str, method: str, request: ProtoMessage, timeout: float
     ) -> AsyncGenerator[Any, None]:
         """Call a streaming RPC. Raises `Refused`; over HTTP there is no time limit."""
-        rpc, metadata = BY_NAME[(service, method)], _VERSIONS[self.name][service]
+        rpc, metadata = BY_NAME[(service, method)], _version_metadata(self.name, service)
         body = request.SerializeToString(deterministic=True)
         async with aclosing(self._channel.stream(rpc, body, metadata, timeout)) as answers:
             async for answer in answers:

@@ -34,15 +34,10 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.messages import object_ids
 from tests.harness.flower import GRPC, HTTP, Flower
 from tests.harness.flower_environments import FOLDER_VARIABLE, Environment
+from tests.harness.messages import instruction
 
 _SIZE = 12_000_000
 _OURS = FlowerNats.name
-
-
-def _instruction(node: int = 7) -> Message:
-    message = Message(instruction_content(1000), node, "train", group_id="1")
-    message.metadata.__dict__.update(_run_id=1, _src_node_id=1, _message_id="a" * 64)
-    return message
 
 
 def _asked(node: int = 7) -> common.Message:
@@ -158,7 +153,8 @@ def test_an_exchange_counts_only_if_every_node_sent_one_whole_reply() -> None:
 
 
 def test_a_reply_that_the_server_gave_up_on_is_lost() -> None:
-    gone = Message(Error(3, "node gone"), reply_to=_instruction(8))
+    asked = instruction(run_id=1, node_id=8, content=instruction_content(1000)).flwr
+    gone = Message(Error(3, "node gone"), reply_to=asked)
 
     assert check_replies([_reply(7), gone], [7, 8], 1000) == ["node gone"]
 
