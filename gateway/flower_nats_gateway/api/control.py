@@ -1,6 +1,7 @@
 """The Control API's streams: a run's log and its events."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from flower_nats.broker import subjects
 from flower_nats.broker.hints import Wakes
@@ -44,8 +45,13 @@ class ControlStreams:
         async for answer in self._log.follow(call):
             yield answer
 
-    async def stream_run_events(self, call: Call, _caller: Caller) -> AsyncGenerator[bytes, None]:
-        """Give the events of a run's tasks, until the run has finished."""
+    async def stream_run_events(self, call: Call, caller: Caller) -> AsyncGenerator[bytes, None]:
+        """Give the events of a run, until the run has finished.
+
+        From flwr 1.35 on they are those of its primary task alone; before, those of all its tasks.
+        """
+        caller = replace(caller, client_version=call.client_version)
+        primary_only = not caller.is_older_than(1, 35)
         request = call.parse(control.StreamRunEventsRequest)
         run_id, after = request.run_id, request.after_task_event_id
         if await self._directory.run(run_id) is None:
@@ -53,7 +59,9 @@ class ControlStreams:
         with self._wakes.on(subjects.event_run(run_id)) as wait:
             while True:
                 wait.take()
-                answer = await self._rpc.ask("TaskEvents", run_id=run_id, after=after)
+                answer = await self._rpc.ask(
+                    "TaskEvents", run_id=run_id, after=after, primary_only=primary_only
+                )
                 for event in answer["events"]:
                     response = control.StreamRunEventsResponse()
                     response.task_event.ParseFromString(event)

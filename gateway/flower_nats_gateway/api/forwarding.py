@@ -12,10 +12,6 @@ from flower_nats_gateway.runlog.pending import PendingLines
 
 log = get_logger(__name__)
 
-# By which stock clients say what they are (flwr 1.42 `supercore/constant.py`).
-_CLIENT_VERSION = "flwr-package-version"
-_CLIENT_NAME = "flwr-component-name"
-
 
 class Forwarder:
     """Serves an RPC by having a superlink serve it.
@@ -37,8 +33,8 @@ class Forwarder:
             caller,
             request_id=call.request_id,
             gateway=self._gateway,
-            client_version=call.text(_CLIENT_VERSION),
-            client_name=call.text(_CLIENT_NAME),
+            client_version=call.client_version,
+            client_name=call.client_name,
         )
         if not call.method.tried_once:
             return await self._ask(call, caller, PATIENCE)

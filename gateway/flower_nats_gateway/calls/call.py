@@ -21,6 +21,10 @@ _M = TypeVar("_M", bound=ProtoMessage)
 _PASSED_ON = frozenset({"forwarded", "x-forwarded-for", "via"})
 """Headers, any of which a balancer that speaks HTTP adds."""
 
+# By which stock clients say what they are (flwr 1.42 `supercore/constant.py`).
+_CLIENT_VERSION = "flwr-package-version"
+_CLIENT_NAME = "flwr-component-name"
+
 _LARGE = 64 * 1024
 """Bytes from which a body is dropped once it is parsed, so that it is not held twice."""
 
@@ -62,6 +66,16 @@ class Call:
         """
         is_direct = not self.balanced and _PASSED_ON.isdisjoint(self._metadata)
         return self.peer if is_direct and self.wire.keeps_connection else None
+
+    @property
+    def client_version(self) -> str:
+        """The version of flwr that the client says it is, empty if it says none."""
+        return self.text(_CLIENT_VERSION)
+
+    @property
+    def client_name(self) -> str:
+        """What the client says it is, such as `SuperExec`; empty if it does not say."""
+        return self.text(_CLIENT_NAME)
 
     @cached_property
     def request_id(self) -> str:
