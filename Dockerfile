@@ -36,6 +36,6 @@ RUN useradd --system --no-create-home --uid 10001 --user-group flower
 COPY --from=build /opt/flower-nats /opt/flower-nats
 ENV PATH=/opt/flower-nats/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
-# ServerAppIo, Fleet and Control of a gateway, and the health of both.
-EXPOSE 9091 9092 9093 8080
+# A gateway's APIs: all over HTTP; ServerAppIo, Fleet and Control over gRPC. The health of both.
+EXPOSE 8000 9091 9092 9093 8080
 ENTRYPOINT ["flower-nats"]

@@ -22,7 +22,7 @@ secret() {
 
 setting NATS_PASSWORD "$(random)"
 setting POSTGRES_PASSWORD "$(random)"
-# Where Fleet and Control are to be reached: 0.0.0.0 for other machines too, with TLS only.
+# Where clients reach the runtime: 0.0.0.0 for other machines too, with TLS only.
 setting PUBLISH_ADDRESS 127.0.0.1
 # Installs what an app depends on when it starts. Empty: everything is in the images already.
 setting SUPEREXEC_FLAGS --allow-runtime-dependency-installation

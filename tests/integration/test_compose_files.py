@@ -129,12 +129,12 @@ def test_state_lies_on_volumes_each_with_one_owner(stack: Composition) -> None:
     assert not any(service.replicas > 1 for service in map(stack.services.get, stateful) if service)
 
 
-def test_only_fleet_and_control_are_published_and_on_this_machine_alone(
+def test_what_clients_need_is_published_and_on_this_machine_alone(
     services: list[Service],
 ) -> None:
     published = [port for service in services for port in service.settings.get("ports", [])]
 
-    assert published == ["127.0.0.1:9092:9092", "127.0.0.1:9093:9093"]
+    assert published == [f"127.0.0.1:{port}:{port}" for port in (8000, 9092, 9093)]
 
 
 def test_apps_are_cut_off_from_nats_and_postgres(stack: Composition) -> None:
