@@ -139,6 +139,12 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
     return total
 
 
+def busy_seconds() -> float:
+    """CPU time that all processes of the machine have had so far, in seconds."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
+
+
 @dataclass(frozen=True)
 class Memory:
     """Memory of a group of processes, in bytes: resident (shared pages in each) and proportional.

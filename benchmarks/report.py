@@ -132,6 +132,7 @@ def details(what: str, cell: Cell) -> str:
         "server CPU": cell.server_cpu,
         "simulated nodes' CPU": cell.nodes_cpu,
         "ServerApp's CPU": cell.app_cpu,
+        "CPU of all else": cell.others_cpu,
     }
     parts = [f"{label} {_numbers(values)}" for label, values in series.items() if values]
     if len(cell.part_cpu) > 1:

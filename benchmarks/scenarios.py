@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import realrun
 from benchmarks.logreader import LogReader
-from benchmarks.processes import Memory, PeakMemory, memory
+from benchmarks.processes import Memory, PeakMemory, busy_seconds, memory
 from benchmarks.targets import Target
 from benchmarks.worker import TooSlow, Worker
 
@@ -71,6 +71,9 @@ class Cell:
 
     app_cpu: list[float] = field(default_factory=list)
     """CPU of the ServerApp's process, which shares them too."""
+
+    others_cpu: list[float] = field(default_factory=list)
+    """CPU of all else on the machine, which should have nothing to do."""
 
     memory: dict[str, Memory] = field(default_factory=dict)
     """Highest memory by part of the server."""
@@ -190,6 +193,7 @@ class Exchange(Scenario):
         self, target: Target, cell: Cell, fleet: Worker, server_app: Worker, nodes: list[int]
     ) -> None:
         server, clients = target.cpu_seconds(), (fleet.cpu_seconds(), server_app.cpu_seconds())
+        busy = busy_seconds()
         with _sampling(target, cell, self.edge_memory_limit is not None):
             answer = self._ask(server_app, nodes)
         if "seconds" in answer:
@@ -197,9 +201,12 @@ class Exchange(Scenario):
             cell.lost += answer["lost"]
         else:
             cell.unfinished, cell.why = answer["unfinished"], answer["why"]
+        busy = busy_seconds() - busy
         cell.add_cpu(server, target.cpu_seconds(), per=1)
         cell.nodes_cpu.append(fleet.cpu_seconds() - clients[0])
         cell.app_cpu.append(server_app.cpu_seconds() - clients[1])
+        ours = cell.server_cpu[-1] + cell.nodes_cpu[-1] + cell.app_cpu[-1]
+        cell.others_cpu.append(max(busy - ours, 0.0))
 
     def _ask(self, server_app: Worker, nodes: list[int]) -> dict[str, Any]:
         try:
