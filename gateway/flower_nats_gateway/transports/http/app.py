@@ -8,7 +8,7 @@ import asyncio
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
@@ -25,7 +25,6 @@ from flower_nats_gateway.transports.http.body import (
     Send,
     read,
     send_body,
-    until_gone,
 )
 from flower_nats_gateway.transports.http.headers import PROTOBUF, PROTOBUF_STREAM, metadata
 from flower_nats_gateway.transports.notices import notice
@@ -34,8 +33,27 @@ Scope = dict[str, Any]
 
 _T = TypeVar("_T")
 
-ABORT = "flower_nats.abort"
-"""Where the scope of a request has a function that breaks its connection."""
+CONNECTION = "flower_nats.connection"
+"""Where the scope of a request has its connection."""
+
+
+class Connection(Protocol):
+    """The connection of a request, as far as ASGI does not tell."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has closed it, or it broke."""
+
+    @property
+    def has_request(self) -> bool:
+        """Whether all of the request has come."""
+
+    def ends_with_client(self, task: asyncio.Task[Any] | None) -> None:
+        """Cancel a task when the client has gone; None: no more."""
+
+    def cut_off(self) -> None:
+        """End it at once."""
+
 
 _HEALTH = "/health"
 
@@ -99,7 +117,7 @@ class HttpApp:
             else:
                 await self._serve_unary(route, scope, receive, send)
         except ClientGone:
-            scope[ABORT]()
+            _connection(scope).cut_off()
 
     async def _refuse(self, scope: Scope, send: Send, answer: errors.Answer) -> None:
         host, _ = scope["client"] or ("", 0)
@@ -117,7 +135,7 @@ class HttpApp:
         service.in_hand.begin(call.peer)
         try:
             try:
-                body = await _answer(route, call, receive)
+                body = await _answer(route, call, _connection(scope), receive)
             except ClientGone:
                 raise
             except Exception as exc:
@@ -146,10 +164,11 @@ class HttpApp:
         answer = _StreamedAnswer(self._start, send, route.method)
         try:
             identify = await service.authenticate(call)
-            call.receive(await read(receive, service.longest_body))
+            connection = _connection(scope)
+            call.receive(await read(receive, service.longest_body, has_come=connection.has_request))
             caller = await identify(call)
             async with aclosing(service.streams[route.method.name](call, caller)) as messages:
-                await _unless_gone(receive, answer.give(messages))
+                await _unless_gone(connection, answer.give(messages))
             service.outcomes.served(route.method)
         except ClientGone:
             raise
@@ -218,6 +237,11 @@ class _StreamedAnswer:
             raise ClientGone from exc
 
 
+def _connection(scope: Scope) -> Connection:
+    connection: Connection = scope[CONNECTION]
+    return connection
+
+
 def _not_a_call(scope: Scope) -> errors.Answer | None:
     """Return the answer to a request that has the path of a method, and is no call of it."""
     if scope["method"] != "POST":
@@ -234,19 +258,20 @@ def _call(method: Method, scope: Scope) -> Call:
     return Call(method, metadata(scope["headers"]), f"{host}:{port}", HTTP, method.signed_path)
 
 
-async def _answer(route: _Route, call: Call, receive: Receive) -> bytes:
+async def _answer(route: _Route, call: Call, connection: Connection, receive: Receive) -> bytes:
     identify = await route.service.authenticate(call)
     longest = route.service.longest_body
     if route.method.bulk is Bulk.REQUEST:
         async with route.body_limit.place() as place:
-            call.receive(await place.transfer(read(receive, longest)))
+            body = read(receive, longest, has_come=connection.has_request)
+            call.receive(await place.transfer(body))
             if call.size <= SMALL:
                 place.leave()
             return await _within_time(route, call, await identify(call))
-    call.receive(await read(receive, longest))
+    call.receive(await read(receive, longest, has_come=connection.has_request))
     caller = await identify(call)
     if route.method.held:
-        return await _unless_gone(receive, _within_time(route, call, caller))
+        return await _unless_gone(connection, _within_time(route, call, caller))
     return await _within_time(route, call, caller)
 
 
@@ -259,15 +284,17 @@ async def _within_time(route: _Route, call: Call, caller: Caller) -> bytes:
         raise Unavailable(f"no answer within {call.wire.answer_within} s") from exc
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:
+async def _unless_gone(connection: Connection, work: Coroutine[Any, Any, _T]) -> _T:
     """Return what `work` returns; end it and raise `ClientGone` if the client goes before."""
-    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(until_gone(receive))
+    task = asyncio.current_task()
+    assert task is not None
+    connection.ends_with_client(task)
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone
+        return await work
+    except asyncio.CancelledError:
+        if not connection.is_gone:
+            raise
+        task.uncancel()
+        raise ClientGone from None
     finally:
-        working.cancel()
-        gone.cancel()
-        await asyncio.wait({working, gone})
+        connection.ends_with_client(None)

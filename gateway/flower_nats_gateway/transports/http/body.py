@@ -21,37 +21,37 @@ class ClientGone(Exception):
     """The client has closed its connection, or sends no more."""
 
 
-async def read(receive: Receive, longest: int) -> bytes:
-    """Return the whole body.
+async def read(receive: Receive, longest: int, *, has_come: bool) -> bytes:
+    """Return the whole body; `has_come` if that is there, which saves a timer.
 
     Raises `ClientGone`, or `ApiError` (BODY_TOO_LONG) if it has more than `longest` bytes.
     """
-    pieces: list[bytes] = []
-    size = 0
+    if has_come:
+        return await _read(receive, longest, lambda: None)
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(PAUSE) as patience:
-            while True:
-                event = await receive()
-                if event["type"] != "http.request":
-                    raise ClientGone
-                piece = event["body"]
-                size += len(piece)
-                if size > longest:
-                    text = f"The body has more than {longest} bytes."
-                    raise ApiError(ErrorCode.BODY_TOO_LONG, text, text)
-                pieces.append(piece)
-                if not event["more_body"]:
-                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                patience.reschedule(loop.time() + PAUSE)
+            return await _read(receive, longest, lambda: patience.reschedule(loop.time() + PAUSE))
     except TimeoutError as exc:
         raise ClientGone from exc
 
 
-async def until_gone(receive: Receive) -> None:
-    """Return when the client has gone. Its request must have been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _read(receive: Receive, longest: int, on_piece: Callable[[], None]) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ClientGone
+        piece = event["body"]
+        size += len(piece)
+        if size > longest:
+            text = f"The body has more than {longest} bytes."
+            raise ApiError(ErrorCode.BODY_TOO_LONG, text, text)
+        pieces.append(piece)
+        if not event["more_body"]:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        on_piece()
 
 
 async def send_body(send: Send, body: bytes) -> None:

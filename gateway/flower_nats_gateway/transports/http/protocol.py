@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from flower_nats_gateway.transports.http import errors
-from flower_nats_gateway.transports.http.app import ABORT, HttpApp
+from flower_nats_gateway.transports.http.app import CONNECTION, HttpApp
 from flower_nats_gateway.transports.http.body import PAUSE
 from flower_nats_gateway.transports.http.sockets import reset
 from flower_nats_gateway.transports.notices import notice
@@ -85,6 +85,8 @@ class _Connection(HttpToolsProtocol):
         self._head_limit: asyncio.TimerHandle | None = None
         self._reader_limit: asyncio.TimerHandle | None = None
         self._is_over = False
+        self._ends_with_client: asyncio.Task[Any] | None = None
+        self.is_gone = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, on which something must come before long."""
@@ -142,7 +144,7 @@ class _Connection(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._discarded = 0
-        cast(dict[str, Any], self.scope)[ABORT] = self._cut_off
+        cast(dict[str, Any], self.scope)[CONNECTION] = self
 
     def on_headers_complete(self) -> None:
         """Note the end of a request's head."""
@@ -172,19 +174,36 @@ class _Connection(HttpToolsProtocol):
         self._reader_limit = None
         still_unread = self.transport.get_write_buffer_size()
         if still_unread >= unread:
-            self._cut_off()
+            self.cut_off()
         elif still_unread:
             self._await_reader(still_unread)
 
-    def _cut_off(self) -> None:
+    @property
+    def has_request(self) -> bool:
+        """Whether all of the request has come; of requests in a row, all of the last one."""
+        return not self.cycle.more_body
+
+    def ends_with_client(self, task: asyncio.Task[Any] | None) -> None:
+        """Cancel a task when the client has gone; None: no more."""
+        self._ends_with_client = task
+        if task is not None and self.is_gone:
+            task.cancel()
+
+    def cut_off(self) -> None:
+        """End the connection at once."""
         # Uvicorn would complain of a call that is not answered and whose client is still there.
         self.cycle.disconnected = True
+        if self.is_gone:
+            return
         # What the system has of an answer that nobody reads goes at once.
         reset(self.transport.get_extra_info("socket"))
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the connection."""
+        """Let go of the connection, and end what is for its client alone."""
+        self.is_gone = True
+        if self._ends_with_client is not None:
+            self._ends_with_client.cancel()
         self._end_head_limit()
         if self._reader_limit is not None:
             self._reader_limit.cancel()
