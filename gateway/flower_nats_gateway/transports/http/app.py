@@ -8,7 +8,7 @@ import asyncio
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
@@ -26,34 +26,13 @@ from flower_nats_gateway.transports.http.body import (
     read,
     send_body,
 )
+from flower_nats_gateway.transports.http.connection import CONNECTION, Connection
 from flower_nats_gateway.transports.http.headers import PROTOBUF, PROTOBUF_STREAM, metadata
 from flower_nats_gateway.transports.notices import notice
 
 Scope = dict[str, Any]
 
 _T = TypeVar("_T")
-
-CONNECTION = "flower_nats.connection"
-"""Where the scope of a request has its connection."""
-
-
-class Connection(Protocol):
-    """The connection of a request, as far as ASGI does not tell."""
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the client has closed it, or it broke."""
-
-    @property
-    def has_request(self) -> bool:
-        """Whether all of the request has come."""
-
-    def ends_with_client(self, task: asyncio.Task[Any] | None) -> None:
-        """Cancel a task when the client has gone; None: no more."""
-
-    def cut_off(self) -> None:
-        """End it at once."""
-
 
 _HEALTH = "/health"
 
@@ -165,7 +144,7 @@ class HttpApp:
         try:
             identify = await service.authenticate(call)
             connection = _connection(scope)
-            call.receive(await read(receive, service.longest_body, has_come=connection.has_request))
+            call.receive(await read(receive, service.longest_body, connection))
             caller = await identify(call)
             async with aclosing(service.streams[route.method.name](call, caller)) as messages:
                 await _unless_gone(connection, answer.give(messages))
@@ -263,12 +242,12 @@ async def _answer(route: _Route, call: Call, connection: Connection, receive: Re
     longest = route.service.longest_body
     if route.method.bulk is Bulk.REQUEST:
         async with route.body_limit.place() as place:
-            body = read(receive, longest, has_come=connection.has_request)
+            body = read(receive, longest, connection)
             call.receive(await place.transfer(body))
             if call.size <= SMALL:
                 place.leave()
             return await _within_time(route, call, await identify(call))
-    call.receive(await read(receive, longest, has_come=connection.has_request))
+    call.receive(await read(receive, longest, connection))
     caller = await identify(call)
     if route.method.held:
         return await _unless_gone(connection, _within_time(route, call, caller))

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats_gateway.transports.http.connection import Connection
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -21,37 +22,47 @@ class ClientGone(Exception):
     """The client has closed its connection, or sends no more."""
 
 
-async def read(receive: Receive, longest: int, *, has_come: bool) -> bytes:
-    """Return the whole body; `has_come` if that is there, which saves a timer.
+async def read(receive: Receive, longest: int, connection: Connection) -> bytes:
+    """Return the whole body, also that of a client which has sent it and gone.
 
     Raises `ClientGone`, or `ApiError` (BODY_TOO_LONG) if it has more than `longest` bytes.
     """
-    if has_come:
-        return await _read(receive, longest, lambda: None)
+    if connection.has_request:  # Which saves a timer.
+        return await _read(receive, longest, connection, lambda: None)
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(PAUSE) as patience:
-            return await _read(receive, longest, lambda: patience.reschedule(loop.time() + PAUSE))
+            return await _read(
+                receive, longest, connection, lambda: patience.reschedule(loop.time() + PAUSE)
+            )
     except TimeoutError as exc:
         raise ClientGone from exc
 
 
-async def _read(receive: Receive, longest: int, on_piece: Callable[[], None]) -> bytes:
+async def _read(
+    receive: Receive, longest: int, connection: Connection, on_piece: Callable[[], None]
+) -> bytes:
     pieces: list[bytes] = []
     size = 0
     while True:
-        event = await receive()
-        if event["type"] != "http.request":
-            raise ClientGone
-        piece = event["body"]
+        piece, more = _piece(await receive(), connection)
         size += len(piece)
         if size > longest:
             text = f"The body has more than {longest} bytes."
             raise ApiError(ErrorCode.BODY_TOO_LONG, text, text)
         pieces.append(piece)
-        if not event["more_body"]:
+        if not more:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         on_piece()
+
+
+def _piece(event: Event, connection: Connection) -> tuple[bytes, bool]:
+    if event["type"] == "http.request":
+        return event["body"], event["more_body"]
+    rest = connection.unread()
+    if rest is None:
+        raise ClientGone
+    return rest, False
 
 
 async def send_body(send: Send, body: bytes) -> None:

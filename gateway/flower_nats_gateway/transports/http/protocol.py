@@ -9,8 +9,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from flower_nats_gateway.transports.http import errors
-from flower_nats_gateway.transports.http.app import CONNECTION, HttpApp
+from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.body import PAUSE
+from flower_nats_gateway.transports.http.connection import CONNECTION
 from flower_nats_gateway.transports.http.sockets import reset
 from flower_nats_gateway.transports.notices import notice
 
@@ -183,6 +184,10 @@ class _Connection(HttpToolsProtocol):
         """Whether all of the request has come; of requests in a row, all of the last one."""
         return not self.cycle.more_body
 
+    def unread(self) -> bytes | None:
+        """Return what is unread of the last request's body, if all of that has come."""
+        return bytes(self.cycle.body) if self.has_request else None
+
     def ends_with_client(self, task: asyncio.Task[Any] | None) -> None:
         """Cancel a task when the client has gone; None: no more."""
         self._ends_with_client = task
@@ -205,6 +210,7 @@ class _Connection(HttpToolsProtocol):
         if self._ends_with_client is not None:
             self._ends_with_client.cancel()
         self._end_head_limit()
+        self._unset_keepalive_if_required()
         if self._reader_limit is not None:
             self._reader_limit.cancel()
         super().connection_lost(exc)
