@@ -7,10 +7,12 @@ import re
 import psutil
 import pytest
 
-from tests.e2e.federation import APPS, Federation, SuperNode, run_id_in
+from tests.e2e.federation import APPS, BOTH, Federation, SuperNode, run_id_in
 from tests.harness.children import PATIENCE, wait_until
 
 DEFAULT_FEDERATION = "@none/default"
+
+over_each_wire = pytest.mark.parametrize("version", BOTH)
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +52,27 @@ def test_a_finished_run_accounts_for_its_time_and_traffic(
     assert 0 < compute["clientapp-seconds"] < 60
 
 
-def test_an_unknown_run_config_key_is_refused(federation: Federation) -> None:
-    before = len(federation.cli_json("list")["runs"])
+def test_an_unknown_run_config_key_is_refused(user: Federation) -> None:
+    before = len(user.cli_json("list")["runs"])
 
-    refusal = federation.refusal("run", APPS / "nothing", "--run-config", "nonsense=1")
+    refusal = user.refusal("run", APPS / "nothing", "--run-config", "nonsense=1")
 
     assert refusal.startswith("[code: 15] Invalid run configuration.")
-    assert len(federation.cli_json("list")["runs"]) == before
+    assert len(user.cli_json("list")["runs"]) == before
 
 
-def test_an_unknown_federation_is_refused(federation: Federation) -> None:
-    refusal = federation.refusal("run", APPS / "nothing", "--federation", "@none/unknown")
+def test_an_unknown_federation_is_refused(user: Federation) -> None:
+    refusal = user.refusal("run", APPS / "nothing", "--federation", "@none/unknown")
 
     assert refusal.startswith("[code: 2] Federation not found")
 
 
-def test_the_list_shows_runs_newest_first_for_people(
-    federation: Federation, finished_run: int
-) -> None:
-    listed = federation.cli("list").stdout
-    newest_first = federation.cli_json("list")["runs"]
-    detailed = federation.cli("list", "--run-id", str(finished_run)).stdout
-    limited = federation.cli_json("list", "--limit", "1")["runs"]
+@over_each_wire
+def test_the_list_shows_runs_newest_first_for_people(user: Federation, finished_run: int) -> None:
+    listed = user.cli("list").stdout
+    newest_first = user.cli_json("list")["runs"]
+    detailed = user.cli("list", "--run-id", str(finished_run)).stdout
+    limited = user.cli_json("list", "--limit", "1")["runs"]
 
     assert re.search(rf"{finished_run} +│ +{DEFAULT_FEDERATION} .*finished:completed", listed)
     assert newest_first == sorted(newest_first, key=lambda run: run["pending-at"], reverse=True)
@@ -79,9 +80,9 @@ def test_the_list_shows_runs_newest_first_for_people(
     assert [run["run-id"] for run in limited] == [newest_first[0]["run-id"]]
 
 
-def test_an_unknown_run_is_refused_by_every_command(federation: Federation) -> None:
+def test_an_unknown_run_is_refused_by_every_command(user: Federation) -> None:
     for command in (("list", "--run-id", "5"), ("stop", "5"), ("log", "5", "--stream")):
-        assert federation.refusal(*command) == "[code: 16] Run ID not found."
+        assert user.refusal(*command) == "[code: 16] Run ID not found."
 
 
 def test_a_serverapp_that_raises_fails_its_run_with_the_reason(federation: Federation) -> None:
@@ -117,14 +118,14 @@ def test_two_runs_share_the_supernodes_each_on_its_own_subset(
     assert not highest.took_part_in(on_lowest)
 
 
-def test_stop_ends_the_serverapp_process_and_the_run(federation: Federation) -> None:
-    started = federation.cli_json("run", APPS / "slow")
+def test_stop_ends_the_serverapp_process_and_the_run(user: Federation) -> None:
+    started = user.cli_json("run", APPS / "slow")
     run_id = int(started["run-id"])
-    stream = federation.start_cli("stopped-stream", "log", str(run_id), "--stream")
+    stream = user.start_cli("stopped-stream", "log", str(run_id), "--stream")
     process_id = int(stream.wait_for_match(re.compile(r"process (\d+)\n"))[1])
 
-    stopped = federation.cli_json("stop", str(run_id))
-    again = federation.cli_json("stop", str(run_id))
+    stopped = user.cli_json("stop", str(run_id))
+    again = user.cli_json("stop", str(run_id))
 
     assert started["success"] is True
     assert started["federation-id"] == DEFAULT_FEDERATION
@@ -132,10 +133,10 @@ def test_stop_ends_the_serverapp_process_and_the_run(federation: Federation) -> 
     assert stopped == {"success": True, "run-id": str(run_id)}
     assert again["success"] is False
     assert again["error-message"].endswith("[code: 18] Run is already finished.")
-    assert federation.status_of(run_id) == "finished:stopped"
+    assert user.status_of(run_id) == "finished:stopped"
     wait_until(lambda: has_ended(process_id), 40.0, "the ServerApp process to end")
     assert stream.wait(10.0) == 0
-    assert federation.refusal("stop", str(run_id)) == "[code: 18] Run is already finished."
+    assert user.refusal("stop", str(run_id)) == "[code: 18] Run is already finished."
 
 
 def test_a_reply_to_a_stopped_run_is_refused_and_the_supernode_goes_on(
@@ -156,11 +157,11 @@ def test_a_reply_to_a_stopped_run_is_refused_and_the_supernode_goes_on(
 
 
 def test_the_lists_of_federations_and_supernodes_speak_json(
-    federation: Federation, supernodes: list[SuperNode], finished_run: int
+    user: Federation, supernodes: list[SuperNode], finished_run: int
 ) -> None:
-    (listed,) = federation.cli_json("federation", "list")["federations"]
-    shown = federation.cli_json("federation", "list", "--federation", DEFAULT_FEDERATION)
-    nodes = federation.cli_json("supernode", "list")["nodes"]
+    (listed,) = user.cli_json("federation", "list")["federations"]
+    shown = user.cli_json("federation", "list", "--federation", DEFAULT_FEDERATION)
+    nodes = user.cli_json("supernode", "list")["nodes"]
     online = {str(node.node_id) for node in supernodes}
 
     assert (listed["id"], listed["archived"]) == (DEFAULT_FEDERATION, False)
@@ -172,12 +173,13 @@ def test_the_lists_of_federations_and_supernodes_speak_json(
     assert {node["owner-name"] for node in nodes} == {"none"}
 
 
+@over_each_wire
 def test_the_lists_of_federations_and_supernodes_read_well(
-    federation: Federation, supernodes: list[SuperNode]
+    user: Federation, supernodes: list[SuperNode]
 ) -> None:
-    federations = federation.cli("federation", "list").stdout
-    shown = federation.cli("federation", "list", "--federation", DEFAULT_FEDERATION).stdout
-    nodes = federation.cli("supernode", "list").stdout
+    federations = user.cli("federation", "list").stdout
+    shown = user.cli("federation", "list", "--federation", DEFAULT_FEDERATION).stdout
+    nodes = user.cli("supernode", "list").stdout
 
     assert re.search(rf"{DEFAULT_FEDERATION} .*│ deployment │ active", federations)
     for node in supernodes:

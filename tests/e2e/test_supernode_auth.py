@@ -46,29 +46,37 @@ def test_supernodes_with_a_registered_key_take_part(
 
 
 @pytest.mark.skipif(STOCK, reason="stock turns away a SuperNode that it still takes for online")
-@pytest.mark.parametrize("version", BOTH)
-def test_a_killed_supernode_that_comes_back_with_its_key_gets_its_instruction_again(
-    federation: Federation, version: str, supernodes: list[SuperNode], tmp_path: Path
+def test_killed_supernodes_that_come_back_with_their_keys_get_their_instructions_again(
+    federation: Federation, supernodes: list[SuperNode], tmp_path: Path
 ) -> None:
-    operator = federation.of(version)
-    key = create_node_key(tmp_path, "mortal")
-    victim = start_registered(operator, f"mortal-{version}", key)
-    config = f'nodes={len(supernodes) + 1} slow-nodes="{victim.name}"'
-    run_id = federation.run_app("patient", config)
-    victim.process.wait_for_output("taking my time")
+    keys = {version: create_node_key(tmp_path, version) for version in BOTH}
+    victims = [
+        start_registered(federation.of(version), f"mortal-{version}", key)
+        for version, key in keys.items()
+    ]
+    slow = " ".join(victim.name for victim in victims)
+    nodes = len(supernodes) + len(victims)
+    run_id = federation.run_app("patient", f'nodes={nodes} slow-nodes="{slow}"')
+    for victim in victims:
+        victim.process.wait_for_output("taking my time")
 
-    victim.process.kill_all()
-    # Under a name by which the app does not take its time.
-    name = f"reborn-{version}"
-    back = SuperNode(name, operator.start_supernode_process(name, key))
+    for victim in victims:
+        victim.process.kill_all()
+    # Under names by which the app does not take its time.
+    reborn = {
+        f"reborn-{version}": federation.of(version).start_supernode_process(
+            f"reborn-{version}", key
+        )
+        for version, key in keys.items()
+    }
+    back = [SuperNode(name, process) for name, process in reborn.items()]
     federation.wait_for_status(run_id, "finished:completed")
 
-    assert back.node_id == victim.node_id
-    assert back.took_part_in(run_id)
+    assert [one.node_id for one in back] == [victim.node_id for victim in victims]
+    assert [one.took_part_in(run_id) for one in back] == [True] * len(back)
     lines = federation.log_of(run_id).splitlines()
     answers = [line for line in lines if line.startswith("node ")]
-    assert sorted(answers) == sorted(f"node {one.node_id}: answer" for one in (*supernodes, back))
-    back.process.terminate()
+    assert sorted(answers) == sorted(f"node {one.node_id}: answer" for one in (*supernodes, *back))
 
 
 @pytest.mark.parametrize("version", BOTH)
