@@ -17,7 +17,7 @@ from flower_nats_cli.flower_version import (
     OLDEST,
     FlowerVersion,
 )
-from flower_nats_cli.runtime_access import runtime_access, serves_runtime
+from flower_nats_cli.runtime_access import certified_address, runtime_access, serves_runtime
 from flower_nats_cli.stack import StackSettings
 
 _NAMES = {"http": "HTTP", "serverappio": "ServerAppIo", "fleet": "Fleet", "control": "Control"}
@@ -43,9 +43,11 @@ class _Way:
 
 def ready_text(state: RunningState, settings: StackSettings) -> str:
     """Return what is served, and what to do with it: first for the flwr that is installed here."""
-    version = settings.flower or NEWEST
-    control = _ways(state.http_api_address, state.control_api_address, CONTROL_OVER_HTTP, version)
-    fleet = _ways(state.http_api_address, state.fleet_api_address, FLEET_OVER_HTTP, version)
+    version, tls = settings.flower or NEWEST, settings.gateway.tls
+    reached = {name: certified_address(one, tls) for name, one in state.addresses.items()}
+    http = reached.get("http", "")
+    control = _ways(http, reached.get("control", ""), CONTROL_OVER_HTTP, version)
+    fleet = _ways(http, reached.get("fleet", ""), FLEET_OVER_HTTP, version)
     served = ", ".join(f"{_NAMES[name]} {one}" for name, one in state.addresses.items())
     lines = [
         f"flower-nats is ready: {served}",

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from cryptography import x509
 
-from flower_nats.settings import GatewaySettings
+from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats_cli.addresses import LOOPBACK, join_address, reachable, split_address
 from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP, FlowerVersion
 
@@ -48,8 +48,9 @@ def runtime_access(gateway: GatewaySettings, version: FlowerVersion) -> tuple[st
     address = reachable(gateway.http_api_address)
     if gateway.tls is None:
         return address, None
-    host, port = split_address(address)
-    return join_address(_certified_host(gateway) or host, port), gateway.tls.ca_certificate
+    host, (_, port) = _certified_host(gateway), split_address(address)
+    found = join_address(host, port) if host else certified_address(address, gateway.tls)
+    return found, gateway.tls.ca_certificate
 
 
 def _certified_host(gateway: GatewaySettings) -> str | None:
@@ -61,14 +62,22 @@ def _certified_host(gateway: GatewaySettings) -> str | None:
     return next((name for name in candidates if name in names), None)
 
 
-def _names_in(certificate: Path) -> set[str]:
+def certified_address(address: str, tls: TlsFiles | None) -> str:
+    """Return an address with a host that the certificate is good for, if it has any for one host."""
+    host, port = split_address(address)
+    names = [host] if tls is None else _names_in(tls.certificate)
+    hosts = [name for name in names if not name.startswith("*")]
+    return address if host in hosts or not hosts else join_address(hosts[0], port)
+
+
+def _names_in(certificate: Path) -> list[str]:
     """Return the names and addresses that a certificate is good for."""
     first, *_ = x509.load_pem_x509_certificates(certificate.read_bytes())
     try:
         subjects = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return set()
-    return {
+        return []
+    return [
         *subjects.get_values_for_type(x509.DNSName),
         *(str(one) for one in subjects.get_values_for_type(x509.IPAddress)),
-    }
+    ]

@@ -191,7 +191,7 @@ def test_a_superexec_whose_wire_is_off_is_refused(
     assert "--isolation process" in refused.value.message
 
 
-def told(minor: int, **off: str) -> Sequence[str]:
+def told(minor: int, tls: TlsFiles | None = None, **off: str) -> Sequence[str]:
     """What `up` says where flwr 1.<minor> is installed, line by line."""
     addresses: dict[str, Any] = {
         "http_api_address": "127.0.0.1:8000",
@@ -202,7 +202,7 @@ def told(minor: int, **off: str) -> Sequence[str]:
     }
     state = RunningState(1, "now", [], http_health_addresses={}, **addresses)
     settings = StackSettings(
-        DataDir(Path("data")), GATEWAY, SUPEREXEC, flower=FlowerVersion(1, minor)
+        DataDir(Path("data")), replace(GATEWAY, tls=tls), SUPEREXEC, flower=FlowerVersion(1, minor)
     )
     return ready_text(state, settings).splitlines()
 
@@ -262,6 +262,30 @@ def test_where_the_wire_of_the_installed_version_is_off_it_is_said_for_which_the
     assert 'address = "127.0.0.1:8000"' in lines
     assert any(line.endswith(":8000    (flwr 1.40 and newer)") for line in lines)
     assert "Other versions" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("names", "host"),
+    [
+        (["runtime.example.org", "127.0.0.1"], "127.0.0.1"),
+        (["*.example.org", "runtime.example.org"], "runtime.example.org"),
+        (["*.example.org"], "127.0.0.1"),
+        ([], "127.0.0.1"),
+    ],
+)
+def test_with_tls_up_says_a_host_that_the_certificate_is_good_for(
+    tmp_path: Path, names: list[str], host: str
+) -> None:
+    tls = certificate_for(tmp_path, *names)
+
+    lines = told(42, tls)
+
+    assert lines[5:7] == [
+        f'address = "{host}:8000"',
+        f"root-certificates = '{tls.ca_certificate}'",
+    ]
+    assert lines[8].endswith(f" --superlink {host}:8000")
+    assert lines[-1].endswith(f" --superlink {host}:9092")
 
 
 def test_a_version_that_is_newer_than_all_that_were_tried_is_told() -> None:
