@@ -52,9 +52,12 @@ class Federation:
     They have the newest flwr, or that of which `of` is told.
     """
 
-    def __init__(self, server: ServerUnderTest, folder: Path) -> None:
+    def __init__(
+        self, server: ServerUnderTest, folder: Path, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.server = server
         self.folder = folder
+        self._variables = variables or {}
         self._children: list[Child] = []
         self._use(Flower(installed()))
 
@@ -183,7 +186,7 @@ class Federation:
         self._flower = flower
         home = self.folder / f"cli-home-{flower.version}"
         flower.write_config(home, self.server.addresses, self._ca_certificate)
-        self._cli_variables = flower.environment.variables(home)
+        self._cli_variables = {**flower.environment.variables(home), **self._variables}
 
     @property
     def _ca_certificate(self) -> Path | None:
@@ -206,7 +209,8 @@ class Federation:
         )
 
     def _start_with_home(self, name: str, command: Sequence[str]) -> Child:
-        return self._start(name, command, self._flower.environment.variables(self.folder / name))
+        own = self._flower.environment.variables(self.folder / name)
+        return self._start(name, command, {**own, **self._variables})
 
     def _start(self, name: str, command: Sequence[str], variables: Mapping[str, str]) -> Child:
         child = Child(command, log_file=self.folder / f"{name}.log", environment=variables)
