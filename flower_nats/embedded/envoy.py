@@ -122,10 +122,29 @@ def _listener(name: str, api: Api, clusters: Collection[str]) -> Json:
         "name": name,
         "address": _address(api.listen),
         "per_connection_buffer_limit_bytes": _ANSWER_BYTES,
-        # What HTTP/2 pings are for HTTP/1.1, whose calls are as quiet.
-        "tcp_keepalive": {"keepalive_time": 10, "keepalive_interval": 10, "keepalive_probes": 6},
+        "socket_options": _keep_alive(),
         "filter_chains": [chain],
     }
+
+
+def _keep_alive() -> list[Json]:
+    """Return what has the system send empty packets on quiet connections (numbers of Linux).
+
+    They are what HTTP/2 pings are for HTTP/1.1, whose held calls are as quiet: each 10 s, and a
+    client that has left six of them unanswered is gone.
+    """
+    sol_socket, so_keepalive = 1, 9
+    ipproto_tcp, tcp_keepidle, tcp_keepintvl, tcp_keepcnt = 6, 4, 5, 6
+    options = [
+        (sol_socket, so_keepalive, 1),
+        (ipproto_tcp, tcp_keepidle, 10),
+        (ipproto_tcp, tcp_keepintvl, 10),
+        (ipproto_tcp, tcp_keepcnt, 6),
+    ]
+    return [
+        {"level": level, "name": name, "int_value": value, "state": "STATE_PREBIND"}
+        for level, name, value in options
+    ]
 
 
 def _manager(api: Api, clusters: Collection[str]) -> Json:
