@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.faults.trial import Trial, Wires, fresh_trial
+from tests.faults.trial import BOTH, Trial, Wires, fresh_trial
 from tests.harness.balancer import Line, Moment
 from tests.harness.cluster import Cluster
 from tests.harness.processes import freeze, thaw
@@ -21,6 +21,9 @@ PER_MESSAGE = {
     "ConfirmMessageReceived": MOMENTS,
 }
 OF_A_SERVERAPP = {**PER_MESSAGE, "PushLogs": (Moment.REQUEST, Moment.ANSWER)}
+AMBIGUOUS = ("http", "PushLogs", Moment.ANSWER)
+"""Over HTTP nothing tells lines whose answer was lost from lines that are printed again: they may come
+twice."""
 
 
 async def cut_next(line: Line, method: str, moment: Moment) -> None:
@@ -41,15 +44,19 @@ async def test_a_supernode_is_cut_off(running: Trial, method: str) -> None:
     await running.end_unharmed()
 
 
+@BOTH
 @pytest.mark.parametrize("method", OF_A_SERVERAPP)
 async def test_a_serverapp_is_cut_off(running: Trial, method: str) -> None:
     for moment in OF_A_SERVERAPP[method]:
+        if (running.wires.app, method, moment) == AMBIGUOUS:
+            continue
         await cut_next(running.app.wire.line, method, moment)
         await running.app.more_rounds(1, within=60)
 
     await running.end_unharmed()
 
 
+@BOTH
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_serverapp_is_cut_off_when_it_starts(
     cluster: Cluster, wires: Wires, moment: Moment
@@ -63,6 +70,7 @@ async def test_a_serverapp_is_cut_off_when_it_starts(
         await trial.end_unharmed()
 
 
+@BOTH
 async def test_a_serverapp_is_cut_off_when_it_ends(running: Trial) -> None:
     cut = running.app.wire.line.cut_at(Moment.ANSWER, "PushTaskOutput")
 
@@ -72,6 +80,7 @@ async def test_a_serverapp_is_cut_off_when_it_ends(running: Trial) -> None:
     await assert_completed_all_the_same(running)
 
 
+@BOTH
 async def test_a_serverapp_is_cut_off_when_it_ends_and_nobody_can_store_it(
     cluster: Cluster, running: Trial
 ) -> None:

@@ -10,7 +10,7 @@ from flower_nats.broker.subjects import MESSAGES_STREAM
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from tests.faults.conftest import FULL
-from tests.faults.trial import Trial, Wires, fresh_trial
+from tests.faults.trial import BOTH, Trial, Wires, fresh_trial
 from tests.harness.cluster import Cluster, Front
 from tests.harness.nodes import StockNode
 from tests.harness.processes import freeze, kill, terminate, thaw
@@ -28,6 +28,7 @@ async def test_a_gateway_is_frozen(cluster: Cluster, running: Trial, first: int)
     await running.end_unharmed()
 
 
+@BOTH
 @pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
 async def test_a_gateway_is_frozen_when_a_run_ends(cluster: Cluster, running: Trial) -> None:
     """The balancer sends it calls for a second, and takes them away from it after seven."""
@@ -54,6 +55,7 @@ async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
     running.assert_log_unbroken()
 
 
+@BOTH
 @pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
 async def test_a_superlink_is_frozen_when_a_run_ends(cluster: Cluster, running: Trial) -> None:
     """Every second question meets it, and the gateways are new: they know nobody."""

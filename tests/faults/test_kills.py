@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from flower_nats.broker.subjects import LOGS_STREAM
-from tests.faults.trial import Trial
+from tests.faults.trial import BOTH, Trial
 from tests.harness.cluster import Cluster, Front
 from tests.harness.processes import Victim, kill
 
@@ -21,12 +21,14 @@ async def kill_each(victims: Sequence[Victim], running: Trial) -> None:
         await running.app.more_rounds(1, within=60)
 
 
+@BOTH
 async def test_a_gateway_is_killed(cluster: Cluster, running: Trial) -> None:
     await kill_each(cluster.gateways, running)
 
     await running.end_unharmed()
 
 
+@BOTH
 @pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
 async def test_a_gateway_is_killed_behind_our_balancer(cluster: Cluster, running: Trial) -> None:
     await kill_each(cluster.gateways, running)
@@ -49,6 +51,7 @@ async def test_a_nats_server_is_killed(cluster: Cluster, running: Trial) -> None
     running.assert_log_unbroken()
 
 
+@BOTH
 async def test_the_nats_server_that_leads_the_log_is_killed_when_a_run_ends(
     cluster: Cluster, running: Trial
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,16 +15,20 @@ from tests.faults import nat
 from tests.faults.conftest import FULL
 from tests.faults.trial import MIXED, Trial
 from tests.harness.balancer import Balancer, Line
+from tests.harness.channels import WireName
 from tests.harness.cluster import Cluster, Front
 from tests.harness.supernodes import StockSuperNode, fab
 
-SUPERNODES = 2
+WIRES: Sequence[WireName] = ("grpc", "http")
+"""Of each SuperNode."""
+
 IDLE_SECONDS = 120.0 if FULL else 40.0
 """Within which every node has paused between two heartbeats for longer than `FLOW_TIMEOUT`."""
 
 FLOW_TIMEOUT = 18
 """Seconds. Shorter than the hold of an empty PullMessages, and than that pause: the pings of gateways,
-or of the balancer before them, reach the nodes more often (each 10 s), also if they are late."""
+or of the balancer before them, reach the nodes more often (each 10 s), also if they are late. Over HTTP
+they are TCP's own."""
 
 RETRANSMISSIONS = 6 if FULL else 3
 """With which TCP gives up in half a minute, as `docs/network.md` advises, or for CI in 3 seconds."""
@@ -37,7 +41,7 @@ class Hospital:
     site: nat.Site
     cluster: Cluster
     balancer: Balancer
-    line: Line
+    lines: Mapping[WireName, Line]
     supernodes: list[StockSuperNode]
 
     @asynccontextmanager
@@ -62,22 +66,20 @@ async def hospital(
     try:
         with nat.site() as site:
             async with cluster.balancer(front) as balancer:
-                line = await balancer.line(
-                    "Fleet", listener=nat.listener(site.internet, nat.INTERNET)
-                )
-                supernodes = [
-                    StockSuperNode(
-                        number,
-                        line.wire,
-                        line.address,
-                        folder,
-                        partial(nat.in_namespace, site.hospital),
+                lines = {
+                    wire: await balancer.line(
+                        "Fleet", wire, nat.listener(site.internet, nat.INTERNET)
                     )
-                    for number in range(1, SUPERNODES + 1)
+                    for wire in WIRES
+                }
+                within = partial(nat.in_namespace, site.hospital)
+                supernodes = [
+                    StockSuperNode(number, wire, line.address, folder, within)
+                    for number, (wire, line) in enumerate(lines.items(), 1)
                 ]
                 try:
                     await asyncio.gather(*(one.until_online() for one in supernodes))
-                    yield Hospital(site, cluster, balancer, line, supernodes)
+                    yield Hospital(site, cluster, balancer, lines, supernodes)
                 finally:
                     await asyncio.gather(*(one.kill() for one in supernodes))
     except nat.NoNamespaces as exc:
@@ -93,19 +95,22 @@ async def test_nobody_gets_in_and_supernodes_do_not_need_it(hospital: Hospital) 
         assert not nat.can_connect(site.internet, site.address, port)
     async with hospital.run() as run:
         await run.end_unharmed()
-    assert set(hospital.line.callers) == {site.address}
+    for line in hospital.lines.values():
+        assert set(line.callers) == {site.address}
 
 
 async def test_the_router_forgets_idle_flows_but_ours_are_never_idle(hospital: Hospital) -> None:
     hospital.site.drop_unknown_flows()
     hospital.site.forget_idle_flows(after=FLOW_TIMEOUT)
-    connections = len(hospital.line.callers)
+    over_grpc = hospital.lines["grpc"]
+    connections = len(over_grpc.callers)
 
     await asyncio.sleep(IDLE_SECONDS)
     async with hospital.run() as run:
         await run.end_unharmed()
 
-    assert len(hospital.line.callers) == connections
+    # Over HTTP clients themselves drop what was idle for 5 s.
+    assert len(over_grpc.callers) == connections
 
 
 async def test_the_router_gets_another_address_and_old_flows_die_silently(
@@ -119,4 +124,5 @@ async def test_the_router_gets_another_address_and_old_flows_die_silently(
         await run.app.more_rounds(1, within=60)
         await run.end_unharmed()
 
-    assert hospital.line.callers[-1] == hospital.site.address
+    for line in hospital.lines.values():
+        assert line.callers[-1] == hospital.site.address

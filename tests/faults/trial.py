@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from flower_nats.broker import subjects
@@ -50,6 +51,9 @@ MIXED: Mapping[str, Wires] = {
 }
 """Federations whose clients call over both wires: what is over one in the first is over the other in the
 second."""
+
+BOTH = pytest.mark.parametrize("wires", sorted(MIXED), indirect=True)
+"""For a test that is about what a wire does: with the clients mixed one way, and the other way."""
 
 
 @dataclass

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Protocol
 
 from flower_nats.wire.methods import BY_NAME
+from flower_nats_gateway.transports.http.sockets import keep_alive
 from tests.harness.channels import WireName
 from tests.harness.frames import (
     DATA,
@@ -144,6 +145,9 @@ class Line:
         assert task is not None
         self._connections.add(task)
         self.callers.append(writer.get_extra_info("peername")[0])
+        if self.wire == "http":
+            # A gateway's own packets on a quiet connection end here; gRPC's pings are passed on.
+            keep_alive(writer.get_extra_info("socket"))
         try:
             await self._serve(reader, writer)
         except asyncio.CancelledError:
