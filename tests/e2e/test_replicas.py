@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")
 
 KINDS = {"gateway": 3, "superlink": 3, "nats": 3}
 LINE = re.compile(r"^line (\d+) printed", re.MULTILINE)
-UNHURRIED = "rounds=100 seconds=15.0"
+UNHURRIED = "rounds=100 seconds=10.0"
 """Messages are under way all the time, and few: for each a stock node starts a process."""
 
 
@@ -88,23 +88,38 @@ def serverapps(server: ServerUnderTest) -> list[psutil.Process]:
     ]
 
 
-def wait_for_more_rounds(stream: Child) -> None:
-    """Wait until two more rounds are in the log that is followed."""
-    before = stream.output().count("gathered 2 answers")
+def follow(federation: Federation, name: str, run_id: int) -> list[Child]:
+    """Follow the log of a run over each wire."""
+    return [
+        federation.of(version).start_cli(f"{name}-{version}", "log", str(run_id), "--stream")
+        for version in BOTH
+    ]
+
+
+def wait_for_more_rounds(streams: list[Child]) -> None:
+    """Wait until two more rounds are in the logs that are followed."""
+    before = max(len(rounds_in(stream)) for stream in streams)
     wait_until(
-        lambda: stream.output().count("gathered 2 answers") > before + 1, PATIENCE, "more rounds"
+        lambda: all(len(rounds_in(stream)) > before + 1 for stream in streams),
+        PATIENCE,
+        "more rounds",
     )
 
 
+def rounds_in(stream: Child) -> list[int]:
+    """The rounds that are in a log."""
+    return [int(number) for number in re.findall(r"round (\d+) gathered 2", stream.output())]
+
+
 def end_unharmed(
-    federation: Federation, run_id: int, stream: Child, supernodes: list[SuperNode]
+    federation: Federation, run_id: int, streams: list[Child], supernodes: list[SuperNode]
 ) -> None:
     """Stop a run; its log has to be whole and in order, and its nodes alive and online."""
     federation.cli("stop", str(run_id))
     federation.wait_for_status(run_id, "finished:stopped")
-    assert stream.wait(60.0) == 0
-    rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
-    assert rounds == list(range(1, len(rounds) + 1))
+    assert [stream.wait(60.0) for stream in streams] == [0] * len(streams)
+    for stream in streams:
+        assert rounds_in(stream) == list(range(1, len(rounds_in(stream)) + 1))
     assert [node.process.exit_code for node in supernodes] == [None, None]
     nodes = federation.nodes()
     assert [nodes[node.node_id] for node in supernodes] == ["online", "online"]
@@ -128,53 +143,57 @@ def test_a_run_and_its_log_outlive_every_gateway_every_superlink_and_every_nats_
     federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
 ) -> None:
     run_id = federation.run_app("nothing", UNHURRIED)
-    stream = federation.start_cli("outliving", "log", str(run_id), "--stream")
-    stream.wait_for_output("round 1 gathered")
+    streams = follow(federation, "outliving", run_id)
+    for stream in streams:
+        stream.wait_for_output("round 1 gathered")
 
     for number in (1, 2, 3):
         kill(federation_server, *(f"{kind}-{number}" for kind in KINDS))
-    wait_for_more_rounds(stream)
+    wait_for_more_rounds(streams)
 
-    end_unharmed(federation, run_id, stream, supernodes)
+    end_unharmed(federation, run_id, streams, supernodes)
 
 
 def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
     federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
 ) -> None:
     run_id = federation.run_app("nothing", UNHURRIED)
-    stream = federation.start_cli("outages", "log", str(run_id), "--stream")
-    stream.wait_for_output("round 1 gathered")
+    streams = follow(federation, "outages", run_id)
+    for stream in streams:
+        stream.wait_for_output("round 1 gathered")
 
     stopped = [pids(federation_server)[name] for name in ("gateway-1", "superlink-1")]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:
         kill(federation_server, "postgres")
-        wait_for_more_rounds(stream)
+        wait_for_more_rounds(streams)
     finally:
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
     running = pids(federation_server)
     for number in (1, 2, 3):
         os.kill(running[f"nats-{number}"], signal.SIGKILL)
-    wait_for_more_rounds(stream)
+    wait_for_more_rounds(streams)
 
-    end_unharmed(federation, run_id, stream, supernodes)
+    end_unharmed(federation, run_id, streams, supernodes)
 
 
 def test_a_run_completes_though_each_gateway_is_killed_when_it_is_about_to_end(
     federation: Federation, federation_server: ServerUnderTest
 ) -> None:
     run_id = federation.run_app("slow", "lines=20 interval-seconds=0.3")
-    stream = federation.start_cli("ending", "log", str(run_id), "--stream")
+    streams = follow(federation, "ending", run_id)
 
     for number in (1, 2, 3):
-        stream.wait_for_output(f"line {6 * number} printed")
+        for stream in streams:
+            stream.wait_for_output(f"line {6 * number} printed")
         kill(federation_server, f"gateway-{number}")
     federation.wait_for_status(run_id, "finished:completed")
 
-    assert stream.wait(60.0) == 0
-    assert [int(number) for number in LINE.findall(stream.output())] == list(range(1, 21))
+    assert [stream.wait(60.0) for stream in streams] == [0] * len(streams)
+    for stream in streams:
+        assert [int(number) for number in LINE.findall(stream.output())] == list(range(1, 21))
     wait_until(lambda: not serverapps(federation_server), 30.0, "the ServerApp's process to end")
 
 
@@ -182,7 +201,7 @@ def test_a_rolling_restart_is_not_noticed(
     federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
 ) -> None:
     run_id = federation.run_app("nothing", "rounds=2 seconds=15.0")
-    stream = federation.start_cli("rolling", "log", str(run_id), "--stream")
+    streams = follow(federation, "rolling", run_id)
     wait_until(lambda: supernodes[0].took_part_in(run_id), PATIENCE, "a node to be at work")
 
     for number in (1, 2, 3):
@@ -190,11 +209,11 @@ def test_a_rolling_restart_is_not_noticed(
         kill(federation_server, *members, number=signal.SIGTERM)
     federation.wait_for_status(run_id, "finished:completed", 120.0)
 
-    assert stream.wait(60.0) == 0
-    rounds = [int(number) for number in re.findall(r"round (\d+) gathered", stream.output())]
-    assert rounds == [1, 2]
-    for node in supernodes:
-        assert stream.output().count(f"node {node.node_id} answered") == 2
+    assert [stream.wait(60.0) for stream in streams] == [0] * len(streams)
+    for stream in streams:
+        assert rounds_in(stream) == [1, 2]
+        for node in supernodes:
+            assert stream.output().count(f"node {node.node_id} answered") == 2
     assert [node.process.exit_code for node in supernodes] == [None, None]
     # Their connections were refused, or broken, not once.
     assert not [node for node in supernodes if "attempt failed" in node.process.output()]
