@@ -11,6 +11,7 @@ demo: $(VENV)/.installed-demo
 # Four at once, also on two cores: many tests mostly wait. The order is that of tests/conftest.py.
 test: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
