@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.trial import Trial, Wires, fresh_trial
 from tests.harness.balancer import Moment
+from tests.harness.channels import WireName
 from tests.harness.cluster import Cluster
 from tests.harness.supernodes import StockSuperNode, fab
 
@@ -46,11 +47,17 @@ async def test_a_supernode_whose_first_answers_are_lost_comes_online(
         assert await trial.gone() == []
 
 
+@pytest.mark.parametrize("wire", ["grpc", "http"])
 @pytest.mark.parametrize(
     ("method", "is_given_up"), [("PullObject", True), ("ConfirmMessageReceived", False)]
 )
 async def test_a_stock_supernode_goes_on_when_a_run_is_stopped_while_it_receives(
-    cluster: Cluster, wires: Wires, tmp_path: Path, method: str, is_given_up: bool
+    cluster: Cluster,
+    wires: Wires,
+    tmp_path: Path,
+    wire: WireName,
+    method: str,
+    is_given_up: bool,
 ) -> None:
     """It gives the message up with its ClientApp, or takes it and gives up the reply.
 
@@ -58,8 +65,8 @@ async def test_a_stock_supernode_goes_on_when_a_run_is_stopped_while_it_receives
     its reply is sent in the place of the next.
     """
     async with fresh_trial(cluster, wires) as trial:
-        line = await trial.balancer.line("Fleet")
-        node = StockSuperNode(1, line.wire, line.address, tmp_path)
+        line = await trial.balancer.line("Fleet", wire)
+        node = StockSuperNode(1, wire, line.address, tmp_path)
         trial.processes = [node]
         try:
             await node.until_online()

@@ -27,11 +27,53 @@ from tests.harness.wire import ClientDied, Wire, beat_forever, in_parallel, when
 
 INCOMPLETE_SLEEP = 3.0
 _UNKNOWN_MESSAGE = 3
+_TASK_TYPE = "flwr-serverapp"
+_POLL_INTERVAL = 1.0
 _UPLOAD_INTERVAL = 0.2
 _FLUSH_SECONDS = 3.0
 _LAST_UPLOAD_SECONDS = 1.0
 _FORCE_EXIT_SECONDS = 5.0
 """After which a process is gone that has begun to exit (flwr 1.35 and newer)."""
+
+
+class SuperExec:
+    """Takes tasks as stock SuperExecs do, and starts the ServerApps of their runs."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._taken: dict[int, tuple[int, str]] = {}
+        """Task and token by run, of those whose ServerApp has not asked yet."""
+        self._turn = asyncio.Lock()
+
+    async def task_of(self, run_id: int) -> tuple[int, str]:
+        """Take tasks until there is one of this run; return its id and token."""
+        async with self._turn:
+            while run_id not in self._taken:
+                if self._wire.name == "http":
+                    await self._acquire()
+                else:
+                    await self._claim()
+        return self._taken.pop(run_id)
+
+    async def _acquire(self) -> None:
+        request = runtime.AcquireTaskRequest(supported_task_types=[_TASK_TYPE])
+        answer = await self._wire.call("Runtime", "AcquireTask", request)
+        if answer.HasField("task"):
+            self._taken[answer.task.run_id] = answer.task.task_id, answer.token
+        else:
+            await asyncio.sleep(_POLL_INTERVAL)
+
+    async def _claim(self) -> None:
+        pending = await self._wire.call(
+            "Runtime", "PullPendingTasks", runtime.PullPendingTasksRequest()
+        )
+        for task in pending.tasks[:1]:
+            request = runtime.ClaimTaskRequest(task_id=task.task_id)
+            claim = await self._wire.call("Runtime", "ClaimTask", request)
+            if claim.token:
+                self._taken[task.run_id] = task.task_id, claim.token
+                return
+        await asyncio.sleep(_POLL_INTERVAL)
 
 
 class StockApp:
@@ -43,7 +85,9 @@ class StockApp:
         wire: Wire,
         nodes: Sequence[Node],
         limit: int | None = None,
+        superexec: SuperExec | None = None,
     ) -> None:
+        """Without a SuperExec that starts other apps as well, it has one to itself."""
         self.wire = wire
         self.nodes = list(nodes)
         self.run_id = 0
@@ -71,6 +115,7 @@ class StockApp:
         self.before_exit: Callable[[], None] = lambda: None
         """Called when all is done but to push the output."""
         self._control = control_wire
+        self._superexec = superexec or SuperExec(wire)
         self._unsent: list[str] = []
         self._uploading: list[str] = []
         self._uploads = 0
@@ -88,8 +133,8 @@ class StockApp:
         self.run_id = answer.run_id
 
     async def start(self) -> None:
-        """Claim the run's task as a SuperExec does, take its input, and begin."""
-        task_id, token = await self._claim()
+        """Be started by a SuperExec, take the task's input, and begin."""
+        task_id, token = await self._superexec.task_of(self.run_id)
         # From here on it is the ServerApp's own process that calls.
         await self.wire.reconnect()
         self._served = ServerApp(self.wire, self.run_id, task_id, token)
@@ -153,19 +198,6 @@ class StockApp:
 
     def _is_over(self) -> bool:
         return self._main is not None and self._main.done()
-
-    async def _claim(self) -> tuple[int, str]:
-        while True:
-            pending = await self.wire.call(
-                "Runtime", "PullPendingTasks", runtime.PullPendingTasksRequest()
-            )
-            for task in pending.tasks:
-                if task.run_id == self.run_id:
-                    request = runtime.ClaimTaskRequest(task_id=task.task_id)
-                    claim = await self.wire.call("Runtime", "ClaimTask", request)
-                    if claim.token:
-                        return task.task_id, claim.token
-            await asyncio.sleep(1.0)
 
     async def _watch(self, work: Awaitable[None]) -> None:
         try:

@@ -136,14 +136,22 @@ class Gateway:
         """Start a run and take its ServerApp task, as SuperExec and ServerApp do."""
         fab = common.Fab(content=make_fab())
         run = await self.call("Control", "StartRun", control.StartRunRequest(fab=fab))
+        app = ServerApp(self, run.run_id, *await self._take_task(run.run_id))
+        await app.call("PullTaskInput", runtime.PullTaskInputRequest())
+        return app
+
+    async def _take_task(self, run_id: int) -> tuple[int, str]:
+        if self.wire == "http":
+            request = runtime.AcquireTaskRequest(supported_task_types=["flwr-serverapp"])
+            acquired = await self.call("Runtime", "AcquireTask", request)
+            assert acquired.task.run_id == run_id, "another run was waiting"
+            return acquired.task.task_id, acquired.token
         pending = await self.call("Runtime", "PullPendingTasks", runtime.PullPendingTasksRequest())
-        [task] = [one for one in pending.tasks if one.run_id == run.run_id]
+        [task] = [one for one in pending.tasks if one.run_id == run_id]
         claim = await self.call(
             "Runtime", "ClaimTask", runtime.ClaimTaskRequest(task_id=task.task_id)
         )
-        app = ServerApp(self, run.run_id, task.task_id, claim.token)
-        await app.call("PullTaskInput", runtime.PullTaskInputRequest())
-        return app
+        return task.task_id, claim.token
 
 
 @asynccontextmanager
