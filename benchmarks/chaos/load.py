@@ -1,4 +1,7 @@
-"""The load: SuperNodes, and runs over some of them, a few at a time, all calling as stock ones do."""
+"""The load: SuperNodes, and runs over some of them, a few at a time, all calling as stock ones do.
+
+Where the server has both wires, half of the nodes and half of the runs are on each.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from dataclasses import dataclass, field
 from benchmarks.chaos.plan import Plan
 from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
-from tests.harness.apps import StockApp
-from tests.harness.channels import Refused
+from tests.harness.apps import StockApp, SuperExec
+from tests.harness.channels import Refused, WireName
 from tests.harness.follower import LogFollower
 from tests.harness.nodes import Node, StockNode
 from tests.harness.wire import Made, Wire
@@ -25,6 +28,9 @@ class Run:
     """One run, from its submission to its last log line."""
 
     nodes: Sequence[Node]
+    wire: WireName
+    """Over which its ServerApp and the flwr command of who submits it call."""
+
     app: StockApp
     logs: list[LogFollower] = field(default_factory=list)
     """Who follows it from the start, and who reads its log when all is over."""
@@ -51,12 +57,18 @@ class Load:
         self._plan = plan
         self._fab = fab
         self._random = random.Random(plan.seed)
+        self._wires = wires(addresses)
+        self._superexec = SuperExec(*(self._wire("Runtime", one) for one in self._wires))
         count = plan.nodes - len(real)
-        self.nodes = [StockNode(number, self._wire("Fleet")) for number in range(1, count + 1)]
+        self.nodes = [
+            StockNode(number, self._wire("Fleet", self._wire_of(number)))
+            for number in range(1, count + 1)
+        ]
         self.everybody: list[Node] = [*self.nodes, *real]
         """Simulated and real."""
         self.runs = [
-            self._run(real if number < plan.real_runs else ()) for number in range(plan.runs)
+            self._run(real if number < plan.real_runs else (), self._wire_of(number))
+            for number in range(plan.runs)
         ]
 
     async def join(self) -> None:
@@ -83,7 +95,7 @@ class Load:
 
     async def look_back(self) -> None:
         """Ask, when all is over, what the server says of each run, and for its log."""
-        wire = self._wire("Control")
+        wire = self._wire("Control", self._wires[0])
         for run in self.runs:
             if run.app.run_id:
                 request = control.ListRunsRequest(run_id=run.app.run_id)
@@ -91,14 +103,14 @@ class Load:
                 status = answer.run_dict[run.app.run_id].status
                 run.status = f"{status.status}:{status.sub_status}"
                 if status.status == "finished":
-                    late = LogFollower(self._wire("Control"), run.app.run_id)
+                    late = LogFollower(self._wire("Control", run.wire), run.app.run_id)
                     run.logs.append(late)
                     await late.until_end(_LOG_SECONDS)
         await wire.close()
 
     async def nodes_gone(self) -> list[int]:
         """Return the numbers of nodes that were ever taken offline."""
-        wire = self._wire("Control")
+        wire = self._wire("Control", self._wires[0])
         answer = await wire.call("Control", "ListNodes", control.ListNodesRequest())
         await wire.close()
         ours = {node.node_id: node.number for node in self.everybody}
@@ -114,17 +126,22 @@ class Load:
             await run.app.kill()
             await asyncio.gather(*(log.close() for log in run.logs))
         await asyncio.gather(*(node.kill() for node in self.nodes))
+        await self._superexec.close()
 
-    def _run(self, real: Sequence[Node]) -> Run:
+    def _wire_of(self, number: int) -> WireName:
+        return self._wires[number % len(self._wires)]
+
+    def _run(self, real: Sequence[Node], wire: WireName) -> Run:
         simulated = self._random.sample(self.nodes, self._plan.nodes_per_run - len(real))
         nodes = [*simulated, *real]
         app = StockApp(
-            self._wire("Control"),
-            self._wire("Runtime"),
+            self._wire("Control", wire),
+            self._wire("Runtime", wire),
             nodes,
             limit=self._plan.rounds,
+            superexec=self._superexec,
         )
-        return Run(nodes, app)
+        return Run(nodes, wire, app)
 
     async def _do(self, run: Run) -> None:
         while not run.app.run_id:
@@ -136,18 +153,24 @@ class Load:
                 # The CLI does not try again; the person at it does.
                 run.refusals += 1
                 await asyncio.sleep(_PAUSE_AFTER_REFUSAL)
-        run.logs.append(LogFollower(self._wire("Control"), run.app.run_id))
+        run.logs.append(LogFollower(self._wire("Control", run.wire), run.app.run_id))
         await run.app.start()
         await run.app.until_end(self._plan.limit)
         if run.app.death is None:
             await run.logs[0].until_end(_LOG_SECONDS)
 
-    def _wire(self, service: str) -> Wire:
-        return Wire(self._addresses[service], self._note)
+    def _wire(self, service: str, name: WireName) -> Wire:
+        address = self._addresses["Http" if name == "http" else service]
+        return Wire(address, self._note, name)
 
     def _note(self, call: Made) -> None:
         if call.method not in _HELD:
             self.calls.append(call)
 
 
-_HELD = frozenset({"PullMessages", "PullPendingTasks"})
+_HELD = frozenset({"PullMessages", "PullPendingTasks", "AcquireTask"})
+
+
+def wires(addresses: Mapping[str, str]) -> Sequence[WireName]:
+    """Return the wires of a server, by its addresses."""
+    return ("grpc", "http") if "Http" in addresses else ("grpc",)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from benchmarks.chaos.load import wires
 from benchmarks.chaos.plan import Plan
 from tests.harness.supernodes import StockSuperNode
 
 
 @asynccontextmanager
-async def supernodes(fleet: str, plan: Plan, folder: Path) -> AsyncIterator[list[StockSuperNode]]:
+async def supernodes(
+    addresses: Mapping[str, str], plan: Plan, folder: Path
+) -> AsyncIterator[list[StockSuperNode]]:
     """Run the real nodes as long as the context; their numbers come after the simulated ones'."""
-    numbers = range(plan.nodes - plan.real_nodes + 1, plan.nodes + 1)
-    nodes = [StockSuperNode(number, "grpc", fleet, folder) for number in numbers]
+    nodes = []
+    for number in range(plan.nodes - plan.real_nodes + 1, plan.nodes + 1):
+        wire = wires(addresses)[number % len(wires(addresses))]
+        address = addresses["Http" if wire == "http" else "Fleet"]
+        nodes.append(StockSuperNode(number, wire, address, folder))
     try:
         await asyncio.gather(*(node.until_online() for node in nodes))
         yield nodes

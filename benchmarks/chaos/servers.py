@@ -33,7 +33,7 @@ class Servers:
 
     name: str
     addresses: Mapping[str, str]
-    """Where clients call, `host:port` by API."""
+    """Where clients call, `host:port`: by API over gRPC, and by `Http` for all of them over HTTP."""
 
     marks: Sequence[Mark]
 

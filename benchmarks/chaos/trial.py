@@ -26,9 +26,7 @@ async def endure(target: str, plan: Plan) -> Result:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         servers = await stack.enter_async_context(SERVERS[target](folder, plan))
-        nodes = await stack.enter_async_context(
-            real.supernodes(servers.addresses["Fleet"], plan, folder)
-        )
+        nodes = await stack.enter_async_context(real.supernodes(servers.addresses, plan, folder))
         load = Load(servers.addresses, plan, fab(), nodes)
         stack.push_async_callback(load.close)
         await load.join()

@@ -37,10 +37,14 @@ _FORCE_EXIT_SECONDS = 5.0
 
 
 class SuperExec:
-    """Takes tasks as stock SuperExecs do, and starts the ServerApps of their runs."""
+    """Takes tasks as stock SuperExecs do, and starts the ServerApps of their runs.
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    With several wires it is as many of them, which share the work.
+    """
+
+    def __init__(self, *wires: Wire) -> None:
+        self._all = wires
+        self._wires = itertools.cycle(wires)
         self._taken: dict[int, tuple[int, str]] = {}
         """Task and token by run, of those whose ServerApp has not asked yet."""
         self._turn = asyncio.Lock()
@@ -49,31 +53,33 @@ class SuperExec:
         """Take tasks until there is one of this run; return its id and token."""
         async with self._turn:
             while run_id not in self._taken:
-                if self._wire.name == "http":
-                    await self._acquire()
-                else:
-                    await self._claim()
+                wire = next(self._wires)
+                take = self._acquire if wire.name == "http" else self._claim
+                if not await take(wire):
+                    await asyncio.sleep(_POLL_INTERVAL)
         return self._taken.pop(run_id)
 
-    async def _acquire(self) -> None:
+    async def close(self) -> None:
+        """Hang up."""
+        await asyncio.gather(*(wire.close() for wire in self._all))
+
+    async def _acquire(self, wire: Wire) -> bool:
         request = runtime.AcquireTaskRequest(supported_task_types=[_TASK_TYPE])
-        answer = await self._wire.call("Runtime", "AcquireTask", request)
+        answer = await wire.call("Runtime", "AcquireTask", request)
         if answer.HasField("task"):
             self._taken[answer.task.run_id] = answer.task.task_id, answer.token
-        else:
-            await asyncio.sleep(_POLL_INTERVAL)
+        return bool(answer.HasField("task"))
 
-    async def _claim(self) -> None:
-        pending = await self._wire.call(
-            "Runtime", "PullPendingTasks", runtime.PullPendingTasksRequest()
-        )
+    async def _claim(self, wire: Wire) -> bool:
+        request = runtime.PullPendingTasksRequest()
+        pending = await wire.call("Runtime", "PullPendingTasks", request)
         for task in pending.tasks[:1]:
-            request = runtime.ClaimTaskRequest(task_id=task.task_id)
-            claim = await self._wire.call("Runtime", "ClaimTask", request)
-            if claim.token:
-                self._taken[task.run_id] = task.task_id, claim.token
-                return
-        await asyncio.sleep(_POLL_INTERVAL)
+            claimed = runtime.ClaimTaskRequest(task_id=task.task_id)
+            token = (await wire.call("Runtime", "ClaimTask", claimed)).token
+            if token:
+                self._taken[task.run_id] = task.task_id, token
+                return True
+        return False
 
 
 class StockApp:
