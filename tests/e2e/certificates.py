@@ -30,8 +30,11 @@ class NodeKey:
     public: Path
 
 
-def create_server_certificates(folder: Path) -> ServerCertificates:
-    """Create a certificate authority, and a certificate for localhost signed by it."""
+def create_server_certificates(folder: Path, name: str = "localhost") -> ServerCertificates:
+    """Create a certificate authority, and a certificate for a host name signed by it.
+
+    That for localhost is good for 127.0.0.1 as well.
+    """
     ca_key = ec.generate_private_key(ec.SECP384R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flower-nats tests")])
     ca = (
@@ -40,8 +43,10 @@ def create_server_certificates(folder: Path) -> ServerCertificates:
         .sign(ca_key, hashes.SHA256())
     )
     server_key = ec.generate_private_key(ec.SECP384R1())
-    server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    reachable_as = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    reachable_as: list[x509.GeneralName] = [x509.DNSName(name)]
+    if name == "localhost":
+        reachable_as.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
     server = (
         _certificate(server_name, ca_name, server_key.public_key())
         .add_extension(x509.SubjectAlternativeName(reachable_as), critical=False)

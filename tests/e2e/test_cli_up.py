@@ -11,12 +11,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.e2e.certificates import create_server_certificates
 from tests.e2e.federation import APPS, run_id_in
 from tests.harness.children import PATIENCE, Child, ended, wait_until
 from tests.harness.environment import SCRIPTS, clean_environment, free_port
@@ -167,6 +169,38 @@ def test_passwords_are_in_no_command_line(runtime: Runtime) -> None:
 
     assert len(passwords) == 2
     assert not [line for line in lines for password in passwords if password in line]
+
+
+@pytest.mark.parametrize("replicas", ["1", "2"])
+def test_a_superexec_needs_no_certificate_for_its_own_machine(
+    tmp_path: Path, replicas: str
+) -> None:
+    made = create_server_certificates(tmp_path, "runtime.example.org")
+    tls = [
+        *("--ssl-certfile", str(made.certificate), "--ssl-keyfile", str(made.key)),
+        *("--ssl-ca-certfile", str(made.ca_certificate), "--replicas", replicas),
+    ]
+    runtime = Runtime(tmp_path, *tls)
+    try:
+        runtime.wait_until_ready()
+        port = int(runtime.up.wait_for_match(re.compile(r'"runtime.example.org:(\d+)"'))[1])
+        superexec = psutil.Process(runtime.pid_of("superexec"))
+        connected = partial(connections_to_elsewhere, superexec, port)
+
+        # It waits for a task, for up to 20 s in one call.
+        wait_until(connected, PATIENCE, "the SuperExec to call")
+        log = (runtime.data_dir / "logs" / "superexec.log").read_text()
+        assert "Connection attempt failed" not in log
+    finally:
+        runtime.up.terminate()
+
+
+def connections_to_elsewhere(process: psutil.Process, port: int) -> bool:
+    """Whether a process is connected to another port of this machine than this one."""
+    peers = [
+        one.raddr for one in process.net_connections() if one.status == psutil.CONN_ESTABLISHED
+    ]
+    return any(peer.ip == "127.0.0.1" and peer.port != port for peer in peers if peer)
 
 
 def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
