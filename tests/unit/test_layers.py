@@ -1,92 +1,159 @@
-"""Imports go downwards only (docs/architecture.md, Rules)."""
+"""Imports go downwards, and each library is known in one place (docs/architecture.md, Rules)."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-RUNTIME = ROOT / "flower_nats"
-GATEWAY = ROOT / "gateway" / "flower_nats_gateway"
-CLI = ROOT / "cli" / "flower_nats_cli"
-
-GATEWAY_LAYERS = (
-    ("process",),
-    ("transports",),
-    ("api",),
-    ("delivery", "runlog", "auth"),
-    ("cluster",),
-    ("calls",),
-)
-"""The gateway's packages from the top down; those of one layer may know each other."""
-
-# Nobody else imports these: where each outside system and each wire is.
-ONLY_IN = {
-    "psycopg": ("flower_nats/store",),
-    "nats": ("flower_nats/broker",),
-    "grpc": (
-        "gateway/flower_nats_gateway/transports",
-        "gateway/flower_nats_gateway/process",
-        "flower_nats/grpc_health.py",
-    ),
-    "uvicorn": ("gateway/flower_nats_gateway/transports/http",),
-    "httptools": ("gateway/flower_nats_gateway/transports/http",),
-    "flwr": (),
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "flower_nats": ROOT / "flower_nats",
+    "flower_nats_gateway": ROOT / "gateway" / "flower_nats_gateway",
+    "flower_nats_cli": ROOT / "cli" / "flower_nats_cli",
 }
 
+Layers = Sequence[Sequence[str]]
+"""From the top down; what stands together may use each other."""
 
-def modules(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*.py")) if not path.name.endswith("_pb2.py")]
+ALL: Layers = [["flower_nats_cli"], ["flower_nats_gateway"], ["flower_nats"]]
+
+OF_GATEWAY: Layers = [
+    ["process"],
+    ["transports"],
+    ["api"],
+    ["auth", "delivery", "runlog"],
+    ["cluster"],
+    ["calls"],
+]
+
+OF_RUNTIME: Layers = [
+    ["superlink", "embedded"],
+    ["broker", "store"],
+    ["wire", "model"],
+]
+"""Beside them are single files that everybody uses: settings, logs, metrics, health, stopping."""
+
+LIBRARIES: Mapping[str, Sequence[str]] = {
+    "nats": ["flower_nats.broker"],
+    "psycopg": ["flower_nats.store"],
+    "grpc": [
+        "flower_nats.grpc_health",
+        "flower_nats_gateway.transports",
+        "flower_nats_gateway.process",
+    ],
+    "grpc_health": [
+        "flower_nats.grpc_health",
+        "flower_nats_gateway.transports",
+        "flower_nats_gateway.process",
+    ],
+    "uvicorn": ["flower_nats_gateway.transports.http"],
+    "httptools": ["flower_nats_gateway.transports.http"],
+    "awscrt": ["flower_nats_gateway.auth.signatures"],
+    "click": ["flower_nats_cli"],
+    "flwr": [],
+    "httpx": [],
+    "tests": [],
+    "benchmarks": [],
+}
+"""Where each is imported, and nowhere else."""
 
 
-def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for package, folder in PACKAGES.items():
+        for file in sorted(folder.rglob("*.py")):
+            if not file.stem.endswith("_pb2"):
+                parts = file.relative_to(folder).with_suffix("").parts
+                yield ".".join((package, *parts)), ast.parse(file.read_text())
 
 
-def layer_of(package: str) -> int:
-    [found] = [number for number, layer in enumerate(GATEWAY_LAYERS) if package in layer]
-    return found
+def imports() -> Iterator[tuple[str, str]]:
+    """Give who imports what, each by its full name."""
+    for name, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield name, alias.name
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name} imports relatively"
+                for alias in node.names:
+                    yield name, f"{node.module}.{alias.name}"
 
 
-@pytest.mark.parametrize("path", modules(RUNTIME), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_runtime_knows_neither_the_gateway_nor_the_command_line(path: Path) -> None:
-    assert not [
-        name
-        for name in imported(path)
-        if name.startswith(("flower_nats_gateway", "flower_nats_cli"))
+IMPORTS = list(imports())
+
+
+def upwards(layers: Layers, prefix: str = "") -> list[str]:
+    """Return the imports that go up, or to what they must not know."""
+    rank = {prefix + name: number for number, layer in enumerate(layers) for name in layer}
+
+    def layer_of(module: str) -> int | None:
+        found = [number for name, number in rank.items() if is_in(module, name)]
+        return found[0] if found else None
+
+    bad = []
+    for importer, imported in IMPORTS:
+        above, below = layer_of(importer), layer_of(imported)
+        if above is not None and below is not None and below < above:
+            bad.append(f"{importer} imports {imported}")
+    return bad
+
+
+def is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def test_the_runtime_knows_nothing_of_gateways_and_nothing_knows_the_command() -> None:
+    assert upwards(ALL) == []
+
+
+def test_a_gateways_imports_go_downwards() -> None:
+    assert upwards(OF_GATEWAY, "flower_nats_gateway.") == []
+
+
+def test_a_runtimes_imports_go_downwards() -> None:
+    assert upwards(OF_RUNTIME, "flower_nats.") == []
+
+
+def test_packages_that_stand_together_do_not_use_each_other_in_circles() -> None:
+    for layer in OF_GATEWAY:
+        names = [f"flower_nats_gateway.{name}" for name in layer]
+        pairs = {
+            (one, other)
+            for importer, imported in IMPORTS
+            for one in names
+            for other in names
+            if one != other and is_in(importer, one) and is_in(imported, other)
+        }
+        assert not {(one, other) for one, other in pairs if (other, one) in pairs}
+
+
+def test_brokers_and_stores_know_nothing_of_each_other() -> None:
+    crossing = [
+        f"{importer} imports {imported}"
+        for importer, imported in IMPORTS
+        for one, other in (("broker", "store"), ("store", "broker"))
+        if is_in(importer, f"flower_nats.{one}") and is_in(imported, f"flower_nats.{other}")
     ]
+    assert crossing == []
 
 
-@pytest.mark.parametrize("path", modules(GATEWAY), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_packages_of_the_gateway_import_downwards(path: Path) -> None:
-    names = [name.split(".") for name in imported(path)]
-    assert not [name for name in names if name[0] == "flower_nats_cli"]
-    if path.parent == GATEWAY:
-        return
-    own = layer_of(path.relative_to(GATEWAY).parts[0])
-    upwards = [
-        ".".join(name)
-        for name in names
-        if name[0] == "flower_nats_gateway" and len(name) > 1 and layer_of(name[1]) < own
+def test_each_library_is_known_in_one_place() -> None:
+    strays = [
+        f"{importer} imports {imported}"
+        for importer, imported in IMPORTS
+        for library, places in LIBRARIES.items()
+        if is_in(imported, library) and not any(is_in(importer, place) for place in places)
     ]
+    assert strays == []
 
-    assert not upwards
 
-
-@pytest.mark.parametrize("library", ONLY_IN)
-def test_a_library_is_imported_where_it_belongs(library: str) -> None:
-    users = {
-        str(path.relative_to(ROOT))
-        for folder in (RUNTIME, GATEWAY, CLI)
-        for path in modules(folder)
-        if any(name.split(".")[0] == library for name in imported(path))
-    }
-
-    assert not {user for user in users if not user.startswith(ONLY_IN[library])}
+def test_every_package_has_its_layer() -> None:
+    """A new one would otherwise be free to import what it likes."""
+    for package, layers in (("flower_nats_gateway", OF_GATEWAY), ("flower_nats", OF_RUNTIME)):
+        folders = {
+            folder.name
+            for folder in PACKAGES[package].iterdir()
+            if (folder / "__init__.py").exists()
+        }
+        assert folders == {name for layer in layers for name in layer}

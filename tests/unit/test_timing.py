@@ -1,108 +1,378 @@
-"""Times that rest on each other, in seconds. Each relation is here with its reason.
+"""Times that others rest on: each relation between two of them, with its reason.
 
-A time that is changed alone breaks what was built on it, and nothing shows that but a fault at night.
+A change that breaks one of these has to change the other time, too, or to show that the reason is gone.
+All times are in seconds.
 """
 
 from __future__ import annotations
 
-import pytest
+import inspect
+from collections.abc import Iterator
+from typing import Any
 
-from flower_nats.broker import core_connection, members, rpc, streams
-from flower_nats.model import states
-from flower_nats.store import nodes, replicas
-from flower_nats.superlink import housekeeping, message_housekeeping, worker
+import httpx
+import pytest
+from flwr.common import constant as flwr_common
+from flwr.supercore import constant as flwr_supercore
+from flwr.supercore.protobuf.client import ProtobufClient
+
+from flower_nats.broker import core_connection, members, rpc, runlog, streams
+from flower_nats.embedded import envoy
+from flower_nats.embedded.envoy_routes import routes
+from flower_nats.model import caller, states
+from flower_nats.store import connection as database
+from flower_nats.store import idempotency, nodes, replicas
+from flower_nats.superlink import housekeeping, message_housekeeping, wiring, worker
+from flower_nats.wire.methods import BY_NAME
+from flower_nats_cli import down, stack
 from flower_nats_gateway.api import runtime
 from flower_nats_gateway.calls.wire import GRPC, HTTP
-from flower_nats_gateway.cluster import liveness
+from flower_nats_gateway.cluster import expiring_cache, liveness, usage
 from flower_nats_gateway.delivery import objects, push_session
 from flower_nats_gateway.process import gateway
 from flower_nats_gateway.runlog import pending
-from flower_nats_gateway.transports.http import app, protocol
+from flower_nats_gateway.transports import log_relay
+from flower_nats_gateway.transports.grpc import listener as grpc_listener
+from flower_nats_gateway.transports.http import app, body, listener, protocol, sockets
 
-# Stock clients (flwr 1.42 `supercore/protobuf/client.py`, httpx; flwr 1.33 and 1.42 for the others).
-HTTP_READ_TIMEOUT = 30.0
-HTTPX_IDLE = 5.0
-HEARTBEAT_TIMEOUT = 5.0
-SERVERAPP_SLEEP = 3.0
-BETWEEN_LAST_LINES_AND_OUTPUT = 1.0
-
-# What is between clients and gateways.
-BALANCER_IDLE = 60.0
-FORGETFUL_NAT = 15.0
-LONGEST_STOP = 70.0
-"""For so long a replica may be stopped without losing a node (docs/guarantees.md)."""
-NODE_IS_HEARD_WITHIN = 90.0
-
-
-@pytest.mark.parametrize(
-    ("shorter", "longer", "reason"),
-    [
-        (HTTP.longest_hold, HTTP.answer_within, "a held call is answered before its time is over"),
-        (HTTP.answer_within, HTTP_READ_TIMEOUT, "a client that gives up takes us for broken"),
-        (runtime.HOLD, HTTP.longest_hold, "a ServerApp's pull is held over HTTP, too"),
-        (runtime.TASKS_HOLD, HTTP.longest_hold, "a SuperExec's call is held over HTTP, too"),
-        (objects.HOLD, HTTP.longest_hold, "a pull of an object is held over HTTP, too"),
-        (GRPC.longest_hold, BALANCER_IDLE, "balancers cut off calls that are quiet for longer"),
-        (runtime.SETTLE, SERVERAPP_SLEEP, "an early answer costs a ServerApp its sleep"),
-        (rpc._FIRST_TRY, HEARTBEAT_TIMEOUT, "a heartbeat finds a second superlink in its time"),
-        (app._SIGN_OF_LIFE, FORGETFUL_NAT, "a NAT router forgets a quiet stream"),
-        (HTTPX_IDLE, protocol._IDLE_SECONDS, "the client must be first to close a connection"),
-        (BALANCER_IDLE, protocol._IDLE_SECONDS, "the balancer must be first to close one"),
-        (
-            2 * liveness._PULSE,
-            liveness._SILENT_AFTER,
-            "one lost sign of life makes no gateway silent",
-        ),
-        (
-            liveness._SILENT_AFTER,
-            BETWEEN_LAST_LINES_AND_OUTPUT,
-            "a run must not end before its last lines are known to be missing",
-        ),
-        (pending._SAY_AFTER, BETWEEN_LAST_LINES_AND_OUTPUT, "the same, for lines that wait"),
-        (
-            pending._SAY_AGAIN,
-            pending._COUNTS_FOR[pending._WAITING],
-            "lines that wait are said to, without a gap",
-        ),
-        (liveness._CONNECTED_AGAIN, liveness._GONE_AFTER, "a gateway may find another NATS server"),
-        (members.PULSE, members._AWAKE, "a superlink that is awake is heard in that time"),
-        (members._AWAKE, members._SILENT_AFTER, "one late sign of life makes none silent"),
-        (members._SILENT_AFTER, members._GONE_AFTER, "the silent are passed over, not forgotten"),
-        (
-            2 * gateway._ANNOUNCE_INTERVAL,
-            gateway._LATELY,
-            "one lost announcement makes no gateway unready",
-        ),
-        (2 * worker._ANNOUNCE_EVERY, worker._LATELY, "the same, for superlinks"),
-        (2 * gateway._ANNOUNCE_INTERVAL, replicas._SEEN_WITHIN, "status shows who is there"),
-        (gateway._ANNOUNCE_INTERVAL, nodes.DEAF_AFTER, "a superlink is not deaf between two"),
-        (2 * streams._LOOK_EVERY, streams.STREAMS_LATELY, "one late look makes nobody unready"),
-        (LONGEST_STOP, nodes.ABSENCE, "a replica that is stopped for so long loses no node"),
-        (nodes.ABSENCE, NODE_IS_HEARD_WITHIN, "a node that is gone shows in the time promised"),
-        (
-            housekeeping._CLAIM_EVERY,
-            housekeeping.LEASE_SECONDS,
-            "who does a piece of housekeeping keeps it",
-        ),
-        (
-            push_session._FRESH,
-            message_housekeeping.SESSION_SECONDS,
-            "a push session that is believed to be there is there",
-        ),
-        (
-            core_connection.PATIENCE,
-            streams.DUPLICATE_WINDOW,
-            "a store that is tried again is known as the same",
-        ),
-        (states.CLAIM_SECONDS, states.TASK_SILENCE_SECONDS, "a claim is shorter than a silence"),
-        (
-            states.MIN_HEARTBEAT_INTERVAL,
-            states.MAX_HEARTBEAT_INTERVAL,
-            "nodes choose from a range",
-        ),
-        (gateway.GRACE, 10.0, "orchestrators kill ten seconds after they have asked"),
-        (worker._DRAIN_SECONDS + worker._LEAVE_SECONDS, 10.0, "the same, for superlinks"),
-    ],
+# What stock clients do, as the installed flwr says it.
+CLIENT_GIVES_UP = float(inspect.signature(ProtobufClient.__init__).parameters["timeout"].default)
+"""For a connection and its handshake, and for each read and write of a unary call over HTTP."""
+CLIENT_KEEPS_CONNECTION = float(httpx.Limits().keepalive_expiry or 0)
+CLIENT_RETRIES_WITHIN = float(flwr_common.MAX_RETRY_DELAY)
+HEARTBEAT_GIVES_UP = float(flwr_common.HEARTBEAT_CALL_TIMEOUT)
+HEARTBEAT_EVERY = float(flwr_common.HEARTBEAT_DEFAULT_INTERVAL)
+HEARTBEAT_PAUSE = (HEARTBEAT_EVERY - HEARTBEAT_GIVES_UP) * (
+    flwr_common.HEARTBEAT_BASE_MULTIPLIER + flwr_common.HEARTBEAT_RANDOM_RANGE[1]
 )
-def test_a_time_is_at_most_another(shorter: float, longer: float, reason: str) -> None:
-    assert shorter <= longer, reason
+FORCED_EXIT = float(flwr_supercore.FORCE_EXIT_TIMEOUT_SECONDS)
+
+# What they do by code that has no name for it.
+FLUSH_OF_LINES = 3.0
+"""A ServerApp waits so long for its last lines to be taken before its output (`common/logger.py`)."""
+LINES_EVERY = 0.2
+"""Between two uploads of lines (the same file)."""
+LINES_TO_OUTPUT = 1.0
+"""Between the last lines and the output (the same file)."""
+CLI_SHOW_GIVES_UP = 5.0
+"""`flwr log --show` over gRPC (flwr 1.33 `cli/log.py`)."""
+
+# What networks and operators do.
+NAT_FORGETS = 15.0
+"""The most forgetful routers; see docs/network.md."""
+BALANCER_GIVES_UP = 60.0
+"""What balancers allow a quiet call by default."""
+PAUSED_MACHINE = 70.0
+"""How long a stop of a replica lasts in the fault tests, in full."""
+LOST_RUN_ENDS = 90.0
+"""Within which the run of a lost ServerApp has failed; see docs/guarantees.md."""
+UP_ENDS = 10.0
+"""Within which `flower-nats up`, and each replica, has ended; see docs/guarantees.md."""
+
+
+def route_of(port: str, api: str, name: str) -> dict[str, Any]:
+    """Return how Envoy treats a method that comes to one of its ports."""
+    method = BY_NAME[(api, name)]
+    path = method.http_path if port == "http" else method.path
+    for route in routes(port, ["http", "serverappio", "fleet", "control"]):
+        match = route["match"]
+        if match.get("path") == path or path.startswith(match.get("prefix", "?")):
+            return dict(route["route"])
+    raise AssertionError(f"{path} has no route")
+
+
+def per_try(port: str, api: str, name: str) -> float:
+    """Return after which time Envoy asks another gateway."""
+    return number(route_of(port, api, name)["retry_policy"]["per_try_timeout"])
+
+
+def in_all(port: str, api: str, name: str) -> float:
+    """Return after which time Envoy gives up."""
+    return number(route_of(port, api, name)["timeout"])
+
+
+def number(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+def grpc_option(name: str) -> float:
+    return dict(grpc_listener._OPTIONS)[name] / 1000
+
+
+HTTP_LONGEST_HOLDS = max(HTTP.longest_hold, runtime.TASKS_HOLD, runtime.HOLD, objects.HOLD)
+ENVOY_KEEPS = number(
+    envoy._wire_to(over_http_1=True)["common_http_protocol_options"]["idle_timeout"]
+)
+ENVOY_PINGS = envoy._wire_to(over_http_1=False)["explicit_http_config"]["http2_protocol_options"]
+ENVOY_FINDS_FROZEN = sum(number(one) for one in ENVOY_PINGS["connection_keepalive"].values())
+
+Times = dict[str, float]
+
+RELATIONS: dict[str, Times] = {
+    # Held calls, and what is waited out
+    "what is held over HTTP is answered before Envoy asks another gateway, and before clients give up": {
+        "longest hold": HTTP_LONGEST_HOLDS,
+        "Envoy, a try": per_try("http", "Fleet", "PullMessages"),
+        "Envoy, in all": in_all("http", "Fleet", "PullMessages"),
+        "client": CLIENT_GIVES_UP,
+    },
+    "a gateway says 503 before an HTTP client gives up": {
+        "hold": HTTP.longest_hold,
+        "answer within": HTTP.answer_within or 0,
+        "Envoy, in all": in_all("http", "Runtime", "GetNodes"),
+        "client": CLIENT_GIVES_UP,
+    },
+    "a fault of the broker is waited out before a client over HTTP hears of it": {
+        "broker": core_connection.PATIENCE,
+        "answer within": HTTP.answer_within or 0,
+    },
+    "what is held over gRPC is answered before balancers take it for dead": {
+        "hold": GRPC.longest_hold,
+        "balancers": BALANCER_GIVES_UP,
+    },
+    "what is held over gRPC, and then waits for the broker, is not asked of another gateway": {
+        "hold and patience": GRPC.longest_hold + core_connection.PATIENCE,
+        "Envoy, a try": per_try("fleet", "Fleet", "PullMessages"),
+    },
+    "what is not held waits for the broker before another gateway is asked": {
+        "patience": core_connection.PATIENCE,
+        "Envoy, a try": per_try("fleet", "Fleet", "PushMessages"),
+    },
+    "a stream of an answer begins long before its client gives up": {
+        "first message": app._FIRST_MESSAGE,
+        "client": CLIENT_GIVES_UP,
+    },
+    "`flwr log --show` gets what is read": {
+        "a read": runlog._READ_SECONDS,
+        "client": CLI_SHOW_GIVES_UP,
+    },
+    "an answer that had its time is given before a heartbeat gives up": {
+        "wait for a fresh one": expiring_cache._GRACE,
+        "heartbeat": HEARTBEAT_GIVES_UP,
+    },
+    "a heartbeat finds a second superlink in its time": {
+        "second try": rpc._FIRST_TRY,
+        "heartbeat": HEARTBEAT_GIVES_UP,
+    },
+    "replies settle sooner than a ServerApp that got some of them would ask again": {
+        "settle": runtime.SETTLE,
+        "its sleep": 3.0,
+    },
+    # Connections
+    "the side that closes an idle connection is the one that calls over it": {
+        "clients": CLIENT_KEEPS_CONNECTION,
+        "Envoy": ENVOY_KEEPS,
+        "gateways": protocol._IDLE_SECONDS,
+    },
+    "a balancer that keeps idle connections for a minute closes them before we do": {
+        "balancers": BALANCER_GIVES_UP,
+        "gateways": protocol._IDLE_SECONDS,
+    },
+    "signs of life come before routers forget a quiet connection: in streams over HTTP": {
+        "sign of life": app._SIGN_OF_LIFE,
+        "routers": NAT_FORGETS,
+    },
+    "signs of life come before routers forget a quiet connection: TCP's": {
+        "probe": sockets._PROBE_SECONDS,
+        "routers": NAT_FORGETS,
+    },
+    "signs of life come before routers forget a quiet connection: gRPC's": {
+        "ping": grpc_option("grpc.keepalive_time_ms"),
+        "routers": NAT_FORGETS,
+    },
+    "a client ends its handshake before we do, which would end it for good": {
+        "client": CLIENT_GIVES_UP,
+        "handshake": listener._HANDSHAKE_SECONDS,
+    },
+    "a client that is cut off for its slowness has given up itself": {
+        "client": CLIENT_GIVES_UP,
+        "pause in a body": body.PAUSE,
+    },
+    # The end of a run
+    "lines that wait are said to wait before stock pushes its output": {
+        "said after": pending._SAY_AFTER,
+        "output": LINES_TO_OUTPUT,
+    },
+    "a gateway that has fallen silent is known before stock pushes its output": {
+        "two pulses": 2 * liveness._PULSE,
+        "silent after": liveness._SILENT_AFTER,
+        "output": LINES_TO_OUTPUT,
+    },
+    "two hints that lines wait may be lost": {
+        "three hints": 3 * pending._SAY_AGAIN,
+        "count for": pending._COUNTS_FOR[pending._WAITING],
+    },
+    "what a client has kept back while lines waited has come": {
+        "upload": LINES_EVERY,
+        "counts for": pending._COUNTS_FOR[pending._STORED],
+    },
+    "lines that were refused have been tried again": {
+        "retry": CLIENT_RETRIES_WITHIN,
+        "counts for": pending._COUNTS_FOR[pending._REFUSED],
+        "the end of a run waits": pending._LONGEST,
+    },
+    "the end of a run that waits for lines is not asked of another gateway over gRPC": {
+        "waits": pending._LONGEST,
+        "Envoy, a try": per_try("serverappio", "Runtime", "PushTaskOutput"),
+    },
+    "calls of a gateway that is frozen are in other hands before it counts as gone": {
+        "Envoy over gRPC": ENVOY_FINDS_FROZEN,
+        "gone after": liveness._GONE_AFTER,
+    },
+    "lines of a ServerApp over HTTP are in other hands before their gateway counts as gone": {
+        "Envoy": per_try("http", "Runtime", "PushLogs"),
+        "gone after": liveness._GONE_AFTER,
+    },
+    "the output of a process that is about to be gone is asked of another gateway in its time": {
+        "Envoy, a try": per_try("http", "Runtime", "PushTaskOutput"),
+        "left after its lines": FORCED_EXIT - FLUSH_OF_LINES,
+    },
+    "what is carried through is not given up before the balancer gives it up": {
+        "gateways ask": caller.ASKED_FOR,
+        "Envoy": in_all("serverappio", "Runtime", "PushTaskOutput"),
+    },
+    "who ends may be heard for longer than its last words are said again": {
+        "Envoy": in_all("serverappio", "Runtime", "PushTaskOutput"),
+        "farewell": states.FAREWELL_SECONDS,
+    },
+    "an answer is remembered for longer than it is asked for": {
+        "asked for": caller.ASKED_FOR,
+        "remembered": idempotency._KEEP_SECONDS,
+    },
+    "a body in transit is there for longer than it is asked for": {
+        "asked for": caller.ASKED_FOR,
+        "there": streams.BLOB_AGE,
+    },
+    # Who is there
+    "one pulse of a superlink may be late, and three lost": {
+        "pulse": members.PULSE,
+        "awake": members._AWAKE,
+        "three": 3 * members.PULSE,
+        "silent after": members._SILENT_AFTER,
+        "gone after": members._GONE_AFTER,
+    },
+    "a request that meets a stopped superlink goes to one that is known to be awake": {
+        "silent after": members._SILENT_AFTER,
+        "second try": rpc._FIRST_TRY,
+        "attempt": core_connection.ATTEMPT,
+    },
+    "a gateway that lost its NATS server has found another one before it counts as gone": {
+        "found": liveness._CONNECTED_AGAIN,
+        "gone after": liveness._GONE_AFTER,
+    },
+    "one announcement may be lost before a gateway counts as not ready": {
+        "two": 2 * gateway._ANNOUNCE_INTERVAL,
+        "lately": gateway._LATELY,
+    },
+    "one announcement may be lost before a superlink counts as not ready": {
+        "two": 2 * worker._ANNOUNCE_EVERY,
+        "lately": worker._LATELY,
+    },
+    "one look may fail before the streams count as away": {
+        "a look": streams._LOOK_EVERY + core_connection.ATTEMPT,
+        "lately": streams.STREAMS_LATELY,
+    },
+    "one announcement may be lost before a replica is not listed": {
+        "two": 2 * max(worker._ANNOUNCE_EVERY, gateway._ANNOUNCE_INTERVAL),
+        "listed": replicas._SEEN_WITHIN,
+    },
+    "silence proves nothing once an announcement is late": {
+        "announced": gateway._ANNOUNCE_INTERVAL,
+        "deaf after": nodes.DEAF_AFTER,
+        "two": 2 * gateway._ANNOUNCE_INTERVAL,
+    },
+    "a gateway that was paused excuses its nodes, and one that is lost does not keep its runs": {
+        "paused": PAUSED_MACHINE,
+        "absence": nodes.ABSENCE,
+        "lost": LOST_RUN_ENDS,
+    },
+    "the broker remembers a write for longer than a replica is paused in the middle of it": {
+        "paused": PAUSED_MACHINE,
+        "remembered": streams.DUPLICATE_WINDOW,
+    },
+    "the broker knows a store that is tried again": {
+        "patience": core_connection.PATIENCE,
+        "remembered": streams.DUPLICATE_WINDOW,
+    },
+    "a heartbeat from before a farewell has come": {
+        "collected": usage._INTERVAL,
+        "late": nodes._LATE_SECONDS,
+    },
+    "one heartbeat of a node may be lost, and its retry be as late as can be": {
+        "pause": HEARTBEAT_PAUSE,
+        "two calls and a retry": HEARTBEAT_PAUSE + 2 * HEARTBEAT_GIVES_UP + CLIENT_RETRIES_WITHIN,
+        "offline": states.HEARTBEAT_PATIENCE * HEARTBEAT_EVERY,
+    },
+    "the same of a task": {
+        "two calls and a retry": HEARTBEAT_PAUSE + 2 * HEARTBEAT_GIVES_UP + CLIENT_RETRIES_WITHIN,
+        "failed": states.TASK_SILENCE_SECONDS,
+    },
+    "a task whose claim had to wait for the broker is still its SuperExec's": {
+        "broker": core_connection.PATIENCE,
+        "claim": states.CLAIM_SECONDS,
+    },
+    "a database that is away is told of before a gateway gives its superlink up": {
+        "database": database.PATIENCE + database._CONNECT,
+        "a statement": database._ATTEMPT,
+        "gateway": core_connection.PATIENCE,
+    },
+    # Housekeeping
+    "an open session is left to its gateway for more than one pass": {
+        "pass": wiring._SWEEP_EVERY,
+        "young": message_housekeeping._YOUNG.total_seconds(),
+        "objects kept": message_housekeeping._KEPT.total_seconds(),
+        "straggler": message_housekeeping._STRAGGLER.total_seconds(),
+        "session": message_housekeeping.SESSION_SECONDS,
+    },
+    "a view of a push session is asked anew before the session is dropped": {
+        "view": push_session._FRESH,
+        "session": message_housekeeping.SESSION_SECONDS,
+    },
+    "a session outlives the pause of a client that was refused": {
+        "retry": CLIENT_RETRIES_WITHIN,
+        "session": message_housekeeping.SESSION_SECONDS,
+    },
+    "a claim on a piece of housekeeping is renewed before it ends": {
+        "renewed": housekeeping._CLAIM_EVERY,
+        "claim": housekeeping.LEASE_SECONDS,
+    },
+    "passes that come as they should are no outage": {
+        "two passes": 2 * wiring._SWEEP_EVERY,
+        "outage": message_housekeeping._OUTAGE,
+    },
+    # The end of processes
+    "a gateway ends in time": {
+        "all that it does": gateway.GRACE + gateway._SETTLE_SECONDS + 2 * gateway._LEAVE_SECONDS,
+        "promised": UP_ENDS,
+    },
+    "a superlink ends in time": {
+        "all that it does": worker._DRAIN_SECONDS + worker._LEAVE_SECONDS,
+        "promised": UP_ENDS,
+    },
+    "up ends in time, and down waits for it": {
+        "graces": stack._SUPEREXEC_GRACE
+        + stack._BALANCER_GRACE
+        + stack._GATEWAY_GRACE
+        + stack._SUPERLINK_GRACE
+        + stack._SERVER_GRACE,
+        "promised": UP_ENDS,
+        "down": down._LIMIT_SECONDS,
+    },
+    "the log relay calls again faster than `flwr log` would": {
+        "relay": log_relay._PAUSE,
+        "flwr log": 0.5,
+    },
+}
+
+
+def reasons() -> Iterator[Any]:
+    for reason, times in RELATIONS.items():
+        yield pytest.param(times, id=reason)
+
+
+@pytest.mark.parametrize("times", reasons())
+def test_each_of_these_times_is_shorter_than_the_next(times: Times) -> None:
+    values = list(times.values())
+
+    assert values == sorted(values), times
+    assert len(set(values)) == len(values), times
