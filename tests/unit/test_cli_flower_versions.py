@@ -23,10 +23,11 @@ from flower_nats.settings import GatewaySettings, SuperexecSettings, TlsFiles
 from flower_nats_cli import flower
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.flower import superexec_flags, supernode_flags
-from flower_nats_cli.flower_version import FlowerVersion, FlowerVersionError
+from flower_nats_cli.flower_version import NEWEST, OLDEST, FlowerVersion, FlowerVersionError
 from flower_nats_cli.ready_text import ready_text
 from flower_nats_cli.runtime_access import opened_for_superexec, runtime_access
 from flower_nats_cli.stack import StackSettings
+from tests.harness.flower_environments import VERSIONS
 
 GATEWAY = GatewaySettings(nats=(), http_api_address="127.0.0.1:8000")
 SUPEREXEC = SuperexecSettings("127.0.0.1:8000")
@@ -291,3 +292,11 @@ def test_with_tls_up_says_a_host_that_the_certificate_is_good_for(
 def test_a_version_that_is_newer_than_all_that_were_tried_is_told() -> None:
     assert told(43)[-1] == "flwr 1.43 is untried: 1.42 is the newest version that was tried."
     assert "untried" not in "\n".join(told(42))
+
+
+def test_the_versions_that_were_tried_are_those_that_users_are_told_of() -> None:
+    tried = [FlowerVersion.parse(one) for one in VERSIONS]
+
+    assert (tried[0], tried[-1]) == (OLDEST, NEWEST)
+    # `make demo`, and the clients of the tests.
+    assert version("flwr") == VERSIONS[-1]
