@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.federation import BOTH, Federation
 from tests.e2e.servers import ServerOptions
+from tests.harness.children import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_only_a_superexec_with_the_right_secret_gets_work(
     ]
 
     for superexec in without_work:
-        superexec.wait(30.0)
+        superexec.wait(PATIENCE)
     assert federation.status_of(run_id) == "pending"
 
     right = operator.start_superexec(f"superexec-{version}-right-secret", secret)
