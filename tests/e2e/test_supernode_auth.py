@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.certificates import NodeKey, create_node_key, create_server_certificates
 from tests.e2e.federation import BOTH, Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions
-from tests.harness.children import wait_until
+from tests.harness.children import PATIENCE, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_supernode_with_an_unknown_key_is_turned_away(user: Federation, tmp_pa
     stranger = create_node_key(tmp_path, "stranger")
     process = user.start_supernode_process("stranger", stranger)
 
-    process.wait(30.0)
+    process.wait(PATIENCE)
     assert "SuperNode ID" not in process.output()
 
 
@@ -92,7 +92,7 @@ def test_a_supernode_with_an_unknown_key_is_turned_away(user: Federation, tmp_pa
 def test_a_supernode_without_a_key_is_turned_away(user: Federation) -> None:
     process = user.start_supernode_process("keyless")
 
-    process.wait(30.0)
+    process.wait(PATIENCE)
     assert "SuperNode ID" not in process.output()
 
 

@@ -18,6 +18,10 @@ Result = TypeVar("Result")
 PATIENCE = 90.0
 """Seconds to wait for what takes a few on a machine that has nothing else to do."""
 
+_END_SECONDS = 45.0
+"""Seconds for a process to end. Those of flwr 1.35 and newer sleep for 6 s when they are turned away, and
+take seconds of CPU to start and to end."""
+
 
 class NotYetError(AssertionError):
     """What a test waited for did not come true in time."""
@@ -121,7 +125,7 @@ class Child:
         if self.exit_code is None:
             self._process.terminate()
 
-    def terminate(self, timeout: float = 15.0) -> int:
+    def terminate(self, timeout: float = _END_SECONDS) -> int:
         """End the process with SIGTERM, kill what it leaves behind, and return its exit code.
 
         Raises:
