@@ -19,8 +19,8 @@ PATIENCE = 90.0
 """Seconds to wait for what takes a few on a machine that has nothing else to do."""
 
 _END_SECONDS = 45.0
-"""Seconds for a process to end. Those of flwr 1.35 and newer sleep for 6 s when they are turned away, and
-take seconds of CPU to start and to end."""
+"""Seconds for a process to end. Those of flwr 1.35 and newer sleep for 6 s when they are turned away,
+and take seconds of CPU to start and to end."""
 
 
 class NotYetError(AssertionError):
