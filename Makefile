@@ -10,10 +10,12 @@ demo: $(VENV)/.installed-demo
 
 # Three at once, also on two cores: many tests mostly wait. The order is that of tests/conftest.py. With four,
 # stock processes of flwr 1.42, which take seconds of CPU to start, kept each other from ending in time.
+# The other flwr is installed before them: a test that waited for it would miss what it measures.
 test: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
+	$(BIN)/python -m harness.flower_environments
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # VERSIONS="1.33.0 1.43.0" tries these alone, and leaves the page of the others as it is.

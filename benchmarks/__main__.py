@@ -23,8 +23,8 @@ from benchmarks.plan import FULL, QUICK
 from benchmarks.processes import ChildFailed
 from benchmarks.scenarios import Cell, Scenario
 from benchmarks.targets import TARGETS, Target
-from tests.harness.flower import Flower
-from tests.harness.flower_environments import InstallError
+from harness.flower import Flower
+from harness.flower_environments import InstallError
 
 _LINES = list(dict.fromkeys(line.name for wire in WIRES for line in FULL[wire]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.harness.fabs import pack
+from harness.fabs import pack
 
 _PYPROJECT = """\
 [build-system]

@@ -17,7 +17,7 @@ from benchmarks.wire_http import HEADERS
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME, Method
-from tests.harness.flower import GRPC
+from harness.flower import GRPC
 
 _PATIENCE = 30.0
 _OK = 200

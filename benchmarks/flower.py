@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from packaging.version import Version
 
-from tests.harness.flower import GRPC, HTTP, Flower
-from tests.harness.flower_environments import VERSIONS as KNOWN
-from tests.harness.flower_environments import environment
+from harness.flower import GRPC, HTTP, Flower
+from harness.flower_environments import VERSIONS as KNOWN
+from harness.flower_environments import environment
 
 WIRES = (GRPC, HTTP)
 

@@ -23,7 +23,7 @@ from benchmarks.node import SimulatedNode
 from benchmarks.stock.pipes import reserve_stdout
 from benchmarks.wire_grpc import GrpcWire
 from benchmarks.wire_http import HttpWire
-from tests.harness.flower import GRPC
+from harness.flower import GRPC
 
 _JOINING_AT_ONCE = 32
 

@@ -16,7 +16,7 @@ from benchmarks.scenarios import (
     Scenario,
 )
 from benchmarks.targets import StockInMemory, StockSqlite
-from tests.harness.flower import GRPC, HTTP
+from harness.flower import GRPC, HTTP
 
 _IN_MEMORY = StockInMemory.name
 _SQLITE = StockSqlite.name

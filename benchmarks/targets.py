@@ -16,9 +16,9 @@ from benchmarks.control import Control
 from benchmarks.fleet import Refused
 from benchmarks.flower import wire_of
 from benchmarks.processes import Child, ChildFailed, cpu_seconds, executable
-from tests.e2e.certificates import create_server_certificates
-from tests.harness.environment import accepts_connections
-from tests.harness.flower import Addresses, Flower
+from harness.certificates import create_server_certificates
+from harness.environment import accepts_connections
+from harness.flower import Addresses, Flower
 
 _START_SECONDS = 90.0
 

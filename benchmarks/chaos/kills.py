@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.servers import Mark, StartError
-from tests.harness.processes import kill
+from harness.processes import kill
 
 
 @dataclass

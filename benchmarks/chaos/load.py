@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from benchmarks.chaos.plan import Plan
 from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
-from tests.harness.apps import StockApp, SuperExec
-from tests.harness.channels import Refused, WireName
-from tests.harness.follower import LogFollower
-from tests.harness.nodes import Node, StockNode
-from tests.harness.wire import Made, Wire
+from harness.apps import StockApp, SuperExec
+from harness.channels import Refused, WireName
+from harness.follower import LogFollower
+from harness.nodes import Node, StockNode
+from harness.wire import Made, Wire
 
 _LOG_SECONDS = 60.0
 _PAUSE_AFTER_REFUSAL = 1.0

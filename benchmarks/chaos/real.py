@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.chaos.load import wires
 from benchmarks.chaos.plan import Plan
-from tests.harness.supernodes import StockSuperNode
+from harness.supernodes import StockSuperNode
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from benchmarks.chaos.kills import Fault
-from tests.harness.wire import Made
+from harness.wire import Made
 
 WINDOW = 5.0
 """Seconds after a kill in which silence is looked for."""

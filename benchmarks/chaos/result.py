@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from benchmarks.chaos.kills import Fault
 from benchmarks.chaos.load import Load, Run
 from benchmarks.chaos.recovery import Recovery, longest_wait, recoveries
-from tests.harness import app
+from harness import app
 
 _COMPLETED = "finished:completed"
 

@@ -13,10 +13,10 @@ from benchmarks.flower import VERSIONS, flower
 from benchmarks.targets import StockSqlite
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
-from tests.harness.cluster import Cluster, Size
-from tests.harness.environment import accepts_connections, clean_environment
-from tests.harness.flower import GRPC
-from tests.harness.processes import START_SECONDS, Victim
+from harness.cluster import Cluster, Size
+from harness.environment import accepts_connections, clean_environment
+from harness.flower import GRPC
+from harness.processes import START_SECONDS, Victim
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from benchmarks.chaos.plan import Plan
 from benchmarks.chaos.report import faults
 from benchmarks.chaos.result import Result, result
 from benchmarks.chaos.servers import SERVERS, Servers
-from tests.harness.supernodes import fab
+from harness.supernodes import fab
 
 _LOOK_BACK_SECONDS = 120.0
 

@@ -10,13 +10,13 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.certificates import NodeKey
+from harness.certificates import NodeKey
+from harness.children import PATIENCE, Child, wait_until
+from harness.environment import clean_environment
+from harness.flower import GRPC, Flower, runtime_wire
+from harness.flower_environments import LAST_OVER_GRPC, environment, installed
 from tests.e2e.servers import STOCK, ServerUnderTest
 from tests.e2e.statuses import Statuses
-from tests.harness.children import PATIENCE, Child, wait_until
-from tests.harness.environment import clean_environment
-from tests.harness.flower import GRPC, Flower, runtime_wire
-from tests.harness.flower_environments import LAST_OVER_GRPC, environment, installed
 
 APPS = Path(__file__).parent / "apps"
 

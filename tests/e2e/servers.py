@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.certificates import ServerCertificates
-from tests.harness.children import Child, wait_until
-from tests.harness.environment import accepts_connections
-from tests.harness.flower import Addresses, Flower
-from tests.harness.flower_environments import installed
+from harness.certificates import ServerCertificates
+from harness.children import Child, wait_until
+from harness.environment import accepts_connections
+from harness.flower import Addresses, Flower
+from harness.flower_environments import installed
 
 STOCK = os.environ.get("FLOWER_NATS_E2E_STOCK") == "1"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.harness.environment import SCRIPTS, clean_environment
+from harness.environment import SCRIPTS, clean_environment
 
 
 def test_the_demo_trains_a_model_and_leaves_nothing_behind(tmp_path: Path) -> None:

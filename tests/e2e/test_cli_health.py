@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from flower_nats.embedded.ports import is_free
+from harness.children import wait_until
+from harness.environment import accepts_connections, free_port
 from tests.e2e.test_cli_up import Runtime
-from tests.harness.children import wait_until
-from tests.harness.environment import accepts_connections, free_port
 
 ORDER = ["superlink-1", "superlink-2", "gateway-1", "gateway-2"]
 

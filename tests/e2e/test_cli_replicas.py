@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.harness.children import PATIENCE, Child, wait_until
-from tests.harness.environment import SCRIPTS, accepts_connections, clean_environment, free_port
+from harness.children import PATIENCE, Child, wait_until
+from harness.environment import SCRIPTS, accepts_connections, clean_environment, free_port
 
 
 @contextmanager

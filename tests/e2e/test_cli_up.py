@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.e2e.certificates import create_server_certificates
+from harness.certificates import create_server_certificates
+from harness.children import PATIENCE, Child, ended, wait_until
+from harness.environment import SCRIPTS, clean_environment, free_port
 from tests.e2e.federation import APPS, run_id_in
-from tests.harness.children import PATIENCE, Child, ended, wait_until
-from tests.harness.environment import SCRIPTS, clean_environment, free_port
 
 START_TIMEOUT = 60.0
 

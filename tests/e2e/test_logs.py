@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.children import NotYetError
 from tests.e2e.federation import BOTH, Federation
 from tests.e2e.servers import ServerOptions
-from tests.harness.children import NotYetError
 
 LINE = re.compile(r"^line (\d+) printed at ([\d.]+)$", re.MULTILINE)
 LINES = 20

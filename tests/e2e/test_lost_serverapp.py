@@ -5,9 +5,9 @@ from __future__ import annotations
 import psutil
 import pytest
 
+from harness.children import PATIENCE, Child, wait_until
 from tests.e2e.federation import APPS, OVER_GRPC, Federation, SuperNode
 from tests.e2e.servers import ServerOptions
-from tests.harness.children import PATIENCE, Child, wait_until
 
 LOST_WITHIN = 90.0
 BUSY = "seconds=63.0"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from harness.children import PATIENCE, wait_until
 from tests.e2e.federation import OVER_GRPC, OVER_HTTP, Federation
-from tests.harness.children import PATIENCE, wait_until
 
 NODE_UNAVAILABLE = "error 5: "
 # A SuperNode that is silent for two heartbeat intervals of 30 s is offline.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.children import PATIENCE
 from tests.e2e.federation import BOTH, Federation
 from tests.e2e.servers import ServerOptions
-from tests.harness.children import PATIENCE
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.certificates import create_node_key
+from harness.certificates import create_node_key
+from harness.fabs import PROJECT, archive, pack
 from tests.e2e.federation import APPS, BOTH, Federation, refusal_in
 from tests.e2e.servers import STOCK, ServerOptions
-from tests.harness.fabs import PROJECT, archive, pack
 
 DEFAULT_FEDERATION = "@none/default"
 NO_FEDERATION_MANAGEMENT = "[code: 1] SuperLink does not support federation management."

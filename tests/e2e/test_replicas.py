@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 from flower_nats_cli.datadir import DataDir
-from tests.e2e.certificates import create_node_key, create_server_certificates
+from harness.certificates import create_node_key, create_server_certificates
+from harness.children import PATIENCE, Child, ended, wait_until
+from harness.environment import SCRIPTS
 from tests.e2e.federation import BOTH, Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest
-from tests.harness.children import PATIENCE, Child, ended, wait_until
-from tests.harness.environment import SCRIPTS
 
 pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")
 

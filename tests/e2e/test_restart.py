@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from harness.children import PATIENCE, wait_until
 from tests.e2e.federation import BOTH, Federation, SuperNode
 from tests.e2e.servers import ServerOptions, ServerUnderTest
-from tests.harness.children import PATIENCE, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import re
 import psutil
 import pytest
 
+from harness.children import PATIENCE, wait_until
 from tests.e2e.federation import APPS, BOTH, Federation, SuperNode, run_id_in
-from tests.harness.children import PATIENCE, wait_until
 
 DEFAULT_FEDERATION = "@none/default"
 

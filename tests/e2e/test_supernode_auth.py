@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.certificates import NodeKey, create_node_key, create_server_certificates
+from harness.certificates import NodeKey, create_node_key, create_server_certificates
+from harness.children import PATIENCE, wait_until
 from tests.e2e.federation import BOTH, Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions
-from tests.harness.children import PATIENCE, wait_until
 
 
 @pytest.fixture(scope="module")

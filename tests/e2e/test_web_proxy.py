@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.certificates import create_server_certificates
+from harness.certificates import create_server_certificates
+from harness.children import PATIENCE, Child, wait_until
+from harness.environment import accepts_connections, free_port
+from harness.flower import Addresses
 from tests.e2e.federation import BOTH, Federation, SuperNode
 from tests.e2e.servers import ServerOptions, ServerUnderTest
-from tests.harness.children import PATIENCE, Child, wait_until
-from tests.harness.environment import accepts_connections, free_port
-from tests.harness.flower import Addresses
 
 
 @pytest.fixture(scope="module")

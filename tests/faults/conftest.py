@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from harness.cluster import Cluster, Front, Size
 from tests.faults.trial import MIXED, Trial, Wires, running_trial
-from tests.harness.cluster import Cluster, Front, Size
 
 FULL = os.environ.get("FLOWER_NATS_FAULTS_FULL") == "1"
 """Whether faults last as long as they should, not as long as CI has time for."""

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from harness.balancer import Line, Moment
+from harness.cluster import Cluster
+from harness.processes import freeze, thaw
+from harness.wire import ClientDied
 from tests.faults.trial import BOTH, Trial, Wires, fresh_trial
-from tests.harness.balancer import Line, Moment
-from tests.harness.cluster import Cluster
-from tests.harness.processes import freeze, thaw
-from tests.harness.wire import ClientDied
 
 MOMENTS = (Moment.REQUEST, Moment.WORK, Moment.ANSWER)
 PER_MESSAGE = {

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from flower_nats.wire import runtime_pb2 as runtime
+from harness.cluster import Cluster
+from harness.processes import kill, terminate
 from tests.faults.trial import BOTH, Trial
-from tests.harness.cluster import Cluster
-from tests.harness.processes import kill, terminate
 
 CALLERS = 8
 

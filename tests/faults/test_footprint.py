@@ -6,8 +6,8 @@ import time
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from harness import app
 from tests.faults.trial import NODES, Trial
-from tests.harness import app
 
 LONG = 25.0
 """Seconds for which the run goes on."""

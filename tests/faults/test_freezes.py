@@ -9,11 +9,11 @@ import pytest
 from flower_nats.broker.subjects import MESSAGES_STREAM
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
+from harness.cluster import Cluster, Front
+from harness.nodes import StockNode
+from harness.processes import freeze, kill, terminate, thaw
 from tests.faults.conftest import FULL
 from tests.faults.trial import BOTH, Trial, Wires, fresh_trial
-from tests.harness.cluster import Cluster, Front
-from tests.harness.nodes import StockNode
-from tests.harness.processes import freeze, kill, terminate, thaw
 
 FREEZE_SECONDS = 70.0 if FULL else 12.0
 

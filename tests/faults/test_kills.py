@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from flower_nats.broker.subjects import LOGS_STREAM
+from harness.cluster import Cluster, Front
+from harness.processes import Victim, kill
 from tests.faults.trial import BOTH, Trial
-from tests.harness.cluster import Cluster, Front
-from tests.harness.processes import Victim, kill
 
 
 async def kill_each(victims: Sequence[Victim], running: Trial) -> None:

@@ -11,13 +11,13 @@ from functools import partial
 import pytest
 import pytest_asyncio
 
+from harness.balancer import Balancer, Line
+from harness.channels import WireName
+from harness.cluster import Cluster, Front
+from harness.supernodes import StockSuperNode, fab
 from tests.faults import nat
 from tests.faults.conftest import FULL
 from tests.faults.trial import MIXED, Trial
-from tests.harness.balancer import Balancer, Line
-from tests.harness.channels import WireName
-from tests.harness.cluster import Cluster, Front
-from tests.harness.supernodes import StockSuperNode, fab
 
 WIRES: Sequence[WireName] = ("grpc", "http")
 """Of each SuperNode."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from harness.cluster import Cluster
+from harness.processes import kill
 from tests.faults.conftest import FULL
 from tests.faults.trial import Trial
-from tests.harness.cluster import Cluster
-from tests.harness.processes import kill
 
 OUTAGE_SECONDS = 30.0 if FULL else 10.0
 

@@ -16,11 +16,11 @@ from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_server import find_nats_server
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.embedded.secret import secret_in
+from harness.cluster import Cluster, Size
+from harness.environment import free_port
+from harness.processes import Victim, freeze_all, kill_all
 from tests.faults.disk import Disk, NoDisk, disk
 from tests.faults.trial import Trial, Wires, running_trial
-from tests.harness.cluster import Cluster, Size
-from tests.harness.environment import free_port
-from tests.harness.processes import Victim, freeze_all, kill_all
 
 MESSAGES = 50
 

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from flower_nats.broker.rpc import RpcClient
+from harness.cluster import Cluster, Size
+from harness.postgres_pair import PostgresPair
+from harness.processes import kill_all
 from tests.faults.conftest import FULL
 from tests.faults.trial import Wires, running_trial
-from tests.harness.cluster import Cluster, Size
-from tests.harness.postgres_pair import PostgresPair
-from tests.harness.processes import kill_all
 
 NOTICE_SECONDS = 30.0 if FULL else 5.0
 """How long it takes an operator, or his tool, to see that the primary is gone."""

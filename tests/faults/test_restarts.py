@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from harness.cluster import Cluster
+from harness.processes import terminate
 from tests.faults.trial import Trial
-from tests.harness.cluster import Cluster
-from tests.harness.processes import terminate
 
 
 async def test_postgres_restarts(cluster: Cluster, running: Trial) -> None:

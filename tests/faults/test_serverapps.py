@@ -7,10 +7,10 @@ import time
 
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
+from harness.apps import StockApp
+from harness.cluster import Cluster
 from tests.faults.conftest import FULL
 from tests.faults.trial import NODES, Trial
-from tests.harness.apps import StockApp
-from tests.harness.cluster import Cluster
 
 LOST_WITHIN = 90.0
 _SPARED = 50.0

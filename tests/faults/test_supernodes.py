@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.balancer import Moment
+from harness.channels import WireName
+from harness.cluster import Cluster
+from harness.supernodes import StockSuperNode, fab
 from tests.faults.trial import Trial, Wires, fresh_trial
-from tests.harness.balancer import Moment
-from tests.harness.channels import WireName
-from tests.harness.cluster import Cluster
-from tests.harness.supernodes import StockSuperNode, fab
 
 
 async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(

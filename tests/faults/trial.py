@@ -13,15 +13,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.wire import control_pb2 as control
-from tests.harness import app
-from tests.harness.apps import StockApp
-from tests.harness.balancer import Balancer
-from tests.harness.channels import WireName
-from tests.harness.cluster import Cluster, Front
-from tests.harness.follower import LogFollower
-from tests.harness.nodes import Node, StockNode
-from tests.harness.supernodes import StockSuperNode
-from tests.harness.wire import Wire
+from harness import app
+from harness.apps import StockApp
+from harness.balancer import Balancer
+from harness.channels import WireName
+from harness.cluster import Cluster, Front
+from harness.follower import LogFollower
+from harness.nodes import Node, StockNode
+from harness.supernodes import StockSuperNode
+from harness.wire import Wire
 
 NODES = 3
 START_SECONDS = 90.0

@@ -10,7 +10,7 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.store.connection import Database
 from flower_nats.store.migrate import migrate
-from tests.harness.channels import WireName
+from harness.channels import WireName
 
 
 @pytest.fixture(params=["grpc", "http"])

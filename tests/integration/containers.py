@@ -26,8 +26,8 @@ from pathlib import Path
 
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import private_directory
-from tests.harness.children import Child, wait_until
-from tests.harness.environment import SCRIPTS, clean_environment
+from harness.children import Child, wait_until
+from harness.environment import SCRIPTS, clean_environment
 from tests.integration.composition import Composition, Service
 
 # What images start their command with, where it is not the command itself.

@@ -21,7 +21,7 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.process.gateway import serve
-from tests.harness.channels import (
+from harness.channels import (
     CHANNELS,
     Channel,
     GrpcChannel,
@@ -30,9 +30,9 @@ from tests.harness.channels import (
     Refused,
     WireName,
 )
-from tests.harness.clients import ServerApp, SuperNode
-from tests.harness.environment import accepts_connections
-from tests.harness.fabs import make_fab
+from harness.clients import ServerApp, SuperNode
+from harness.environment import accepts_connections
+from harness.fabs import make_fab
 from tests.integration.superlinks import Superlink, running_superlink
 
 _START_SECONDS = 20.0

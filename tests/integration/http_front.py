@@ -18,8 +18,8 @@ from flower_nats.embedded.envoy import Api
 from flower_nats.embedded.process import OwnedProcess
 from flower_nats.settings import TlsFiles
 from flower_nats.wire.methods import BY_NAME
-from tests.e2e.certificates import create_server_certificates
-from tests.harness.environment import accepts_connections
+from harness.certificates import create_server_certificates
+from harness.environment import accepts_connections
 from tests.integration.gateways import free_address
 from tests.integration.test_balancer import until, upstream
 

@@ -36,7 +36,7 @@ from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.calls.wire import GRPC
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
-from tests.harness.messages import Parcel, parcel
+from harness.messages import Parcel, parcel
 from tests.integration.crashing import Clock, SteppedConnection
 
 M = TypeVar("M", bound=ProtoMessage)

@@ -25,7 +25,7 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
-from tests.harness.fabs import make_fab
+from harness.fabs import make_fab
 
 M = TypeVar("M", bound=ProtoMessage)
 

@@ -23,9 +23,9 @@ from flower_nats.embedded.nats_server import ServerMissingError
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from flower_nats.settings import TlsFiles
 from flower_nats.wire.methods import BY_NAME
-from tests.e2e.certificates import create_server_certificates
-from tests.harness.environment import accepts_connections
-from tests.harness.frames import PREFACE, Frames
+from harness.certificates import create_server_certificates
+from harness.environment import accepts_connections
+from harness.frames import PREFACE, Frames
 from tests.integration.gateways import free_address
 
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

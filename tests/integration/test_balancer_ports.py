@@ -17,7 +17,7 @@ import pytest
 from flower_nats.embedded.balancer import Balancer
 from flower_nats.embedded.envoy import Api
 from flower_nats.wire.methods import BY_NAME
-from tests.harness.environment import accepts_connections
+from harness.environment import accepts_connections
 from tests.integration.gateways import free_address
 from tests.integration.http_front import (
     GET_NODES,

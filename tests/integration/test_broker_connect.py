@@ -17,7 +17,7 @@ from flower_nats.broker.rpc import RpcClient, RpcServer
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import Unavailable
-from tests.harness.environment import free_port
+from harness.environment import free_port
 
 
 async def test_connecting_gives_up_after_its_patience() -> None:

@@ -16,7 +16,7 @@ import grpc.aio
 
 from flower_nats.embedded.balancer import find_envoy
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
-from tests.harness.environment import accepts_connections, free_port
+from harness.environment import accepts_connections, free_port
 from tests.integration.gateways import free_address
 from tests.integration.test_balancer import kill, until
 

@@ -17,7 +17,7 @@ from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as sup
 from packaging.requirements import Requirement
 
 from flower_nats.embedded.balancer import find_envoy
-from tests.e2e.certificates import create_server_certificates
+from harness.certificates import create_server_certificates
 from tests.integration.composition import (
     Composition,
     Service,

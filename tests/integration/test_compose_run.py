@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.certificates import ServerCertificates
+from harness.certificates import ServerCertificates
+from harness.flower import Addresses
 from tests.e2e.federation import Federation
 from tests.e2e.servers import ServerOptions, ServerUnderTest
-from tests.harness.flower import Addresses
 from tests.integration.composition import compose, read_env_file
 from tests.integration.containers import Stack
 

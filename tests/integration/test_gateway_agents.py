@@ -10,10 +10,10 @@ from flower_nats.broker.connection import Connection
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
-from tests.harness.channels import WireName
-from tests.harness.clients import ServerApp
-from tests.harness.fabs import PROJECT, make_fab
-from tests.harness.messages import inflate, instruction, reply
+from harness.channels import WireName
+from harness.clients import ServerApp
+from harness.fabs import PROJECT, make_fab
+from harness.messages import inflate, instruction, reply
 from tests.integration.gateways import Gateway, running_stack
 
 AGENT = PROJECT.replace('serverapp = "app', 'agentapp = "app')

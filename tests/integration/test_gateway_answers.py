@@ -15,9 +15,9 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flower_nats_gateway.calls.body_limit import PLACES
-from tests.harness.channels import GrpcChannel, WireName
-from tests.harness.frames import Frames
-from tests.harness.messages import instruction
+from harness.channels import GrpcChannel, WireName
+from harness.frames import Frames
+from harness.messages import instruction
 from tests.integration.gateways import running_stack
 
 CALLS = 20

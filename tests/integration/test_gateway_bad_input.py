@@ -24,9 +24,9 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import Outgoing
 from flower_nats.wire.methods import CONTROL, FLEET, RUNTIME
-from tests.harness.clients import SuperNode
-from tests.harness.fabs import PROJECT, make_fab
-from tests.harness.messages import Parcel, instruction, parcel, reply
+from harness.clients import SuperNode
+from harness.fabs import PROJECT, make_fab
+from harness.messages import Parcel, instruction, parcel, reply
 from tests.integration import gateways
 from tests.integration.gateways import Gateway, running_stack
 

@@ -18,10 +18,10 @@ from flower_nats.model.errors import Outcome
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import FLEET, RUNTIME, Method
 from flower_nats_gateway.process import wiring
-from tests.harness.channels import Metadata, Refused, WireName
-from tests.harness.clients import SuperNode
-from tests.harness.messages import instruction, reply
-from tests.harness.raw_http import connect, head_of
+from harness.channels import Metadata, Refused, WireName
+from harness.clients import SuperNode
+from harness.messages import instruction, reply
+from harness.raw_http import connect, head_of
 from tests.integration.gateways import Gateway, refusal, running_stack
 
 LIMIT = 128 * 1024

@@ -6,9 +6,9 @@ import asyncio
 import time
 from dataclasses import replace
 
-from tests.harness.channels import WireName
-from tests.harness.clients import ServerApp, SuperNode
-from tests.harness.messages import Parcel, instruction, reply
+from harness.channels import WireName
+from harness.clients import ServerApp, SuperNode
+from harness.messages import Parcel, instruction, reply
 from tests.integration.gateways import Gateway, running_pair
 
 EXCHANGES = 30

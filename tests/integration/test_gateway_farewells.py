@@ -13,8 +13,8 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.request_id import REQUEST_ID, new_request_id
-from tests.harness.channels import WireName
-from tests.harness.clients import ServerApp, SuperNode
+from harness.channels import WireName
+from harness.clients import ServerApp, SuperNode
 from tests.integration.gateways import refusal, running_pair, running_stack
 
 OUTPUT = runtime.PushTaskOutputRequest(sub_status="completed")

@@ -13,10 +13,10 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
-from tests.harness.channels import Metadata, WireName
-from tests.harness.clients import ServerApp, SuperNode
-from tests.harness.frames import PREFACE, Frames
-from tests.harness.messages import instruction
+from harness.channels import Metadata, WireName
+from harness.clients import ServerApp, SuperNode
+from harness.frames import PREFACE, Frames
+from harness.messages import instruction
 from tests.integration.gateways import Gateway, running_stack
 
 HELD = 7

@@ -12,8 +12,8 @@ import grpc.aio
 from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
-from tests.harness.channels import Channel, Refused, WireName
-from tests.harness.raw_http import connect, head_of
+from harness.channels import Channel, Refused, WireName
+from harness.raw_http import connect, head_of
 from tests.integration.gateways import Gateway, running_stack
 
 CALLERS = 16

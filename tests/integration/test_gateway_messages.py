@@ -19,9 +19,9 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats_gateway.api import runtime as runtime_api
-from tests.harness.channels import WireName
-from tests.harness.fabs import make_fab
-from tests.harness.messages import inflate, instruction, reply
+from harness.channels import WireName
+from harness.fabs import make_fab
+from harness.messages import inflate, instruction, reply
 from tests.integration.gateways import Gateway, refusal, running_gateway, running_stack
 
 

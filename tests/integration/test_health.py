@@ -24,9 +24,9 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.health import CannotListen, HealthServer, Readiness
 from flower_nats.metrics import Metric, gauge
-from tests.harness.environment import free_port
-from tests.harness.nodes import StockNode
-from tests.harness.wire import Wire
+from harness.environment import free_port
+from harness.nodes import StockNode
+from harness.wire import Wire
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

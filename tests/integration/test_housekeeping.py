@@ -15,7 +15,7 @@ from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
 from flower_nats.superlink import housekeeping
 from flower_nats.superlink.housekeeping import Housekeeping, Piece
-from tests.harness.processes import Replica, kill
+from harness.processes import Replica, kill
 
 TAKEN_OVER_SECONDS = 20.0
 """What the documentation says, 15 s, and something for a busy machine."""

@@ -34,10 +34,10 @@ from flower_nats_gateway.process import wiring
 from flower_nats_gateway.transports import notices
 from flower_nats_gateway.transports.http import body as http_body
 from flower_nats_gateway.transports.http import listener, protocol
-from tests.e2e.certificates import create_server_certificates
-from tests.harness.channels import GrpcChannel, HttpChannel, Metadata, Refused
-from tests.harness.messages import instruction
-from tests.harness.raw_http import Answer, Connection, connect, head_of, header_lines
+from harness.certificates import create_server_certificates
+from harness.channels import GrpcChannel, HttpChannel, Metadata, Refused
+from harness.messages import instruction
+from harness.raw_http import Answer, Connection, connect, head_of, header_lines
 from tests.integration.gateways import Gateway, running_stack
 
 PATH = BY_NAME[("Control", "ListFederations")].http_path

@@ -17,10 +17,10 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.transports.http import app as http_app
-from tests.harness.channels import HttpChannel, Refused
-from tests.harness.clients import ServerApp
-from tests.harness.raw_http import Connection as RawConnection
-from tests.harness.raw_http import connect, head_of
+from harness.channels import HttpChannel, Refused
+from harness.clients import ServerApp
+from harness.raw_http import Connection as RawConnection
+from harness.raw_http import connect, head_of
 from tests.integration.gateways import (
     Gateway,
     refusal,

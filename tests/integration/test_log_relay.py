@@ -16,8 +16,8 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.transports.log_relay import LogRelay
-from tests.harness.channels import CHANNELS, Channel, GrpcChannel, Refused, WireName
-from tests.harness.clients import ServerApp
+from harness.channels import CHANNELS, Channel, GrpcChannel, Refused, WireName
+from harness.clients import ServerApp
 from tests.integration.gateways import Gateway, free_address, running_pair
 
 STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]

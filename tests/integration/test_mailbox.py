@@ -7,7 +7,7 @@ import pytest
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
-from tests.harness.messages import Parcel, instruction, reply
+from harness.messages import Parcel, instruction, reply
 
 RUN, NODE = 2**63 + 5, 2**64 - 7
 

@@ -31,7 +31,7 @@ from flower_nats.broker import subjects
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.wire import common_pb2 as common
-from tests.harness.messages import Parcel
+from harness.messages import Parcel
 from tests.integration.stage import TROUBLES, Cluster, Plan, Running, Stage, own_time
 from tests.integration.stepped_federation import (
     LONG,

@@ -15,7 +15,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.wire import common_pb2 as common
-from tests.harness.messages import Parcel, instruction, reply
+from harness.messages import Parcel, instruction, reply
 from tests.integration.stage import Cluster, Plan, Running, Stage, own_time
 from tests.integration.stepped_federation import (
     LONG,

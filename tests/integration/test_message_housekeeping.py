@@ -14,7 +14,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.superlink import message_housekeeping
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
-from tests.harness.messages import Parcel, inflate, instruction, reply
+from harness.messages import Parcel, inflate, instruction, reply
 
 RUN, NODE = 77, 2**64 - 9
 

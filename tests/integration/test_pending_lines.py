@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.wire import runtime_pb2 as runtime
-from tests.harness.channels import WireName
+from harness.channels import WireName
 from tests.integration.gateways import running_pair
 from tests.integration.superlinks import silent_superlinks
 

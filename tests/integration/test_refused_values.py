@@ -26,8 +26,8 @@ from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.api import forwarding
 from flower_nats_gateway.calls import outcomes
-from tests.harness.channels import Refused
-from tests.harness.fabs import PROJECT, make_fab
+from harness.channels import Refused
+from harness.fabs import PROJECT, make_fab
 from tests.integration.gateways import running_stack
 from tests.integration.superlinks import Node, Superlink, Task, refused, running_superlink
 from tests.integration.test_superlink_worker import SERVED_BY_GATEWAYS

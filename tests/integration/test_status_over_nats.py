@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from flower_nats.broker.urls import without_login
-from tests.harness.environment import SCRIPTS, clean_environment, free_port
+from harness.environment import SCRIPTS, clean_environment, free_port
 from tests.integration.superlinks import Superlink, running_superlink
 
 

@@ -16,7 +16,7 @@ from flower_nats.model.errors import Unavailable
 from flower_nats.store import connection
 from flower_nats.store.connection import Database, StoreError, Transaction
 from flower_nats.store.durability import durability
-from tests.harness.postgres_pair import PostgresPair
+from harness.postgres_pair import PostgresPair
 
 BACKENDS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity

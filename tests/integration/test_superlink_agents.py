@@ -13,8 +13,8 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
-from tests.harness.fabs import PROJECT, make_fab
-from tests.harness.messages import inflate
+from harness.fabs import PROJECT, make_fab
+from harness.messages import inflate
 from tests.integration.superlinks import Superlink, Task, refused, running_superlink
 
 AGENT = """

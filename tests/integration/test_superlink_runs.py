@@ -11,7 +11,7 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
-from tests.harness.fabs import PROJECT, make_fab
+from harness.fabs import PROJECT, make_fab
 from tests.integration.superlinks import Superlink, refused, running_superlink
 
 RunList = control.ListRunsResponse

@@ -12,8 +12,8 @@ from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import FLEET
-from tests.harness.channels import WireName
-from tests.harness.clients import SuperNode
+from harness.channels import WireName
+from harness.clients import SuperNode
 from tests.integration.gateways import Gateway, refusal, running_stack
 
 SIDES: dict[str, dict[str, Any]] = {

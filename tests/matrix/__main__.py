@@ -12,8 +12,8 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from tests.harness.flower import Flower
-from tests.harness.flower_environments import FOLDER_VARIABLE, VERSIONS, environment
+from harness.flower import Flower
+from harness.flower_environments import FOLDER_VARIABLE, VERSIONS, environment
 from tests.matrix.line import Cast, play
 from tests.matrix.servers import Server, flower_nats, stock
 from tests.matrix.table import Result, table, write

@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 
-from tests.harness.children import PATIENCE, Child, ended, wait_until
-from tests.harness.environment import clean_environment
-from tests.harness.flower import CONNECTION, Addresses, Flower
-from tests.harness.flower_environments import environment
+from harness.children import PATIENCE, Child, ended, wait_until
+from harness.environment import clean_environment
+from harness.flower import CONNECTION, Addresses, Flower
+from harness.flower_environments import environment
 
 APP = Path(__file__).parent / "app"
 ROUNDS = 2

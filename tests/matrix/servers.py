@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.harness.children import Child, wait_until
-from tests.harness.environment import accepts_connections
-from tests.harness.flower import Addresses, Flower
+from harness.children import Child, wait_until
+from harness.environment import accepts_connections
+from harness.flower import Addresses, Flower
 
 _START_SECONDS = 90.0
 

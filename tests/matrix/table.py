@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from tests.harness.flower import GRPC, HTTP, control_wire, fleet_wire, runtime_wire
+from harness.flower import GRPC, HTTP, control_wire, fleet_wire, runtime_wire
 from tests.matrix.line import Cast
 
 BEGIN, END = "<!-- matrix -->", "<!-- end of matrix -->"

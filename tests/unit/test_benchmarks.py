@@ -32,9 +32,9 @@ from benchmarks.wire_grpc import GrpcWire
 from benchmarks.worker import TooSlow, Worker
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.messages import object_ids
-from tests.harness.flower import GRPC, HTTP, Flower
-from tests.harness.flower_environments import FOLDER_VARIABLE, Environment
-from tests.harness.messages import instruction
+from harness.flower import GRPC, HTTP, Flower
+from harness.flower_environments import FOLDER_VARIABLE, Environment
+from harness.messages import instruction
 
 _SIZE = 12_000_000
 _OURS = FlowerNats.name

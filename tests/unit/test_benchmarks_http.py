@@ -18,7 +18,7 @@ from benchmarks.http_client import Connection, HttpClient, TransportError, parse
 from benchmarks.wire_http import HttpWire
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import BY_NAME
-from tests.e2e.certificates import create_server_certificates
+from harness.certificates import create_server_certificates
 
 _HEAD = b"POST /call HTTP/1.1\r\n\r\n"
 _SOON = 5.0

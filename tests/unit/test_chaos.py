@@ -7,7 +7,7 @@ import pytest
 from benchmarks.chaos.__main__ import parse, plans
 from benchmarks.chaos.kills import Fault
 from benchmarks.chaos.recovery import Spread, longest_wait, recoveries
-from tests.harness.wire import Made
+from harness.wire import Made
 
 
 def fault(at: float, kind: str = "gateway") -> Fault:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from flower_nats_cli.main import main
-from tests.harness.commands import commands
+from harness.commands import commands
 
 REQUIRED = {
     "gateway": {"nats": "nats://here:4222"},

@@ -27,7 +27,7 @@ from flower_nats_cli.flower_version import NEWEST, OLDEST, FlowerVersion, Flower
 from flower_nats_cli.ready_text import ready_text
 from flower_nats_cli.runtime_access import opened_for_superexec, runtime_access
 from flower_nats_cli.stack import StackSettings
-from tests.harness.flower_environments import VERSIONS
+from harness.flower_environments import VERSIONS
 
 GATEWAY = GatewaySettings(nats=(), http_api_address="127.0.0.1:8000")
 SUPEREXEC = SuperexecSettings("127.0.0.1:8000")

@@ -20,8 +20,8 @@ from flower_nats_cli.main import main
 from flower_nats_cli.stack import StackSettings
 from flower_nats_cli.superlink import superlink_settings
 from flower_nats_cli.up import stack_settings
-from tests.e2e.certificates import create_server_certificates
-from tests.harness.commands import commands
+from harness.certificates import create_server_certificates
+from harness.commands import commands
 
 _BUILDERS: dict[str, Callable[[Any], Any]] = {
     "gateway": gateway_settings,

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 
 from flower_nats.store.dsn import check_dsn
 from flower_nats_cli.main import main
-from tests.e2e.certificates import create_server_certificates
+from harness.certificates import create_server_certificates
 
 NATS = ["--nats", "nats://127.0.0.1:1"]
 DATABASE = ["--database", "postgresql://127.0.0.1:1/x"]

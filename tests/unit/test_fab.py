@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flower_nats.model.fab import MAX_FAB_BYTES, InvalidFab, read_fab
 from flower_nats.model.task import TaskType
-from tests.harness.fabs import pack
+from harness.fabs import pack
 
 PROJECT = """
 [project]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from flower_nats.model.fab import InvalidFab, read_fab
 from flower_nats.model.fab_archive import MAX_UNPACKED_BYTES
-from tests.harness.fabs import PROJECT, archive, list_of, make_fab, pack
+from harness.fabs import PROJECT, archive, list_of, make_fab, pack
 
 LIST = ".info/CONTENT"
 FILES = {"pyproject.toml": PROJECT.encode(), "app/server.py": b"app = None\n"}

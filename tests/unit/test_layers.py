@@ -53,23 +53,31 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "click": ["flower_nats_cli"],
     "flwr": [],
     "httpx": [],
+    "harness": [],
     "tests": [],
     "benchmarks": [],
 }
 """Where each is imported, and nowhere else."""
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for package, folder in PACKAGES.items():
+BESIDE: Mapping[str, Sequence[str]] = {
+    "benchmarks": ["tests"],
+    "harness": ["tests", "benchmarks"],
+}
+"""What stands beside the packages, and what it must not import: tests use benchmarks and harness."""
+
+
+def modules(packages: Mapping[str, Path]) -> Iterator[tuple[str, ast.Module]]:
+    for package, folder in packages.items():
         for file in sorted(folder.rglob("*.py")):
             if not file.stem.endswith("_pb2"):
                 parts = file.relative_to(folder).with_suffix("").parts
                 yield ".".join((package, *parts)), ast.parse(file.read_text())
 
 
-def imports() -> Iterator[tuple[str, str]]:
+def imports(packages: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
     """Give who imports what, each by its full name."""
-    for name, tree in modules():
+    for name, tree in modules(packages):
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -80,7 +88,7 @@ def imports() -> Iterator[tuple[str, str]]:
                     yield name, f"{node.module}.{alias.name}"
 
 
-IMPORTS = list(imports())
+IMPORTS = list(imports(PACKAGES))
 
 
 def upwards(layers: Layers, prefix: str = "") -> list[str]:
@@ -146,6 +154,16 @@ def test_each_library_is_known_in_one_place() -> None:
         if is_in(imported, library) and not any(is_in(importer, place) for place in places)
     ]
     assert strays == []
+
+
+def test_what_stands_beside_the_packages_imports_downwards_too() -> None:
+    crossing = [
+        f"{importer} imports {imported}"
+        for importer, imported in imports({name: ROOT / name for name in BESIDE})
+        for other in BESIDE[importer.partition(".")[0]]
+        if is_in(imported, other)
+    ]
+    assert crossing == []
 
 
 def test_every_package_has_its_layer() -> None:

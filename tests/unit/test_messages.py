@@ -24,7 +24,7 @@ from flower_nats.wire.messages import (
     object_ids,
 )
 from flower_nats.wire.prompt import prompt_message
-from tests.harness.messages import inflate, instruction, parcel, reply
+from harness.messages import inflate, instruction, parcel, reply
 
 ids = st.integers(0, 2**64 - 1)
 hex_ids = st.binary(min_size=32, max_size=32).map(bytes.hex)

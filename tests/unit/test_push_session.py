@@ -5,7 +5,7 @@ from __future__ import annotations
 from flwr.app import ConfigRecord, RecordDict
 
 from flower_nats_gateway.delivery.push_session import PushSession
-from tests.harness.messages import Parcel, instruction
+from harness.messages import Parcel, instruction
 
 RUN = 7
 

@@ -1,4 +1,7 @@
-"""Where the programs of each flwr are: beside us, or in a virtual environment made once and kept."""
+"""Where the programs of each flwr are: beside us, or in a virtual environment made once and kept.
+
+``python -m harness.flower_environments`` makes the one that the tests need.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from tests.harness.environment import SCRIPTS, clean_environment
+from harness.environment import SCRIPTS, clean_environment
 
 VERSIONS = (
     *("1.30.0", "1.31.0", "1.32.1", "1.33.0", "1.34.0", "1.35.0", "1.36.0"),
@@ -27,7 +30,7 @@ LAST_OVER_GRPC = "1.33.0"
 """The last one whose programs all call over gRPC."""
 
 FOLDER_VARIABLE = "FLOWER_NATS_MATRIX_DIR"
-_DEFAULT_FOLDER = Path(__file__).parents[2] / ".matrix"
+_DEFAULT_FOLDER = Path(__file__).parents[1] / ".matrix"
 _COMPLETE = "complete"
 """File in an environment that has all that it needs."""
 
@@ -111,3 +114,7 @@ def _run(*command: str) -> str:
     if done.returncode != 0:
         raise InstallError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+if __name__ == "__main__":
+    environment(LAST_OVER_GRPC)

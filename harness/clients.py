@@ -16,7 +16,7 @@ from google.protobuf.message import Message as ProtoMessage
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
-from tests.harness.messages import Parcel
+from harness.messages import Parcel
 
 Metadata = Sequence[tuple[str, str | bytes]]
 

@@ -6,8 +6,8 @@ import asyncio
 
 from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
-from tests.harness.channels import Refused
-from tests.harness.wire import Wire
+from harness.channels import Refused
+from harness.wire import Wire
 
 _REFRESH = 60.0
 _RECONNECT = 0.5

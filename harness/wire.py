@@ -14,9 +14,9 @@ from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.model.errors import Outcome
 from flower_nats.wire.methods import BY_NAME
-from tests.harness.balancer import Line
-from tests.harness.channels import CHANNELS, Channel, Metadata, Refused, WireName
-from tests.harness.flower_environments import LAST_OVER_GRPC, VERSIONS
+from harness.balancer import Line
+from harness.channels import CHANNELS, Channel, Metadata, Refused, WireName
+from harness.flower_environments import LAST_OVER_GRPC, VERSIONS
 
 _LONGEST_DELAY = 20.0
 _UNAVAILABLE_DELAY = (1.0, 10.0)

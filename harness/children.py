@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import psutil
 
-from tests.harness.environment import SCRIPTS, clean_environment
+from harness.environment import SCRIPTS, clean_environment
 
 Result = TypeVar("Result")
 

@@ -1,10 +1,10 @@
-"""A ClientApp that answers as `tests.harness.app` says, in a stock SuperNode."""
+"""A ClientApp that answers as `harness.app` says, in a stock SuperNode."""
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from tests.harness import app
+from harness import app
 
 client = ClientApp()
 server = ServerApp()

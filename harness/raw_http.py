@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from flower_nats.wire.methods import BY_NAME
-from tests.harness.channels import Metadata
+from harness.channels import Metadata
 
 _END_OF_HEAD = b"\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)

@@ -17,7 +17,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
-from tests.harness.environment import clean_environment
+from harness.environment import clean_environment
 
 START_SECONDS = 60.0
 """Within which a replica must serve, on a machine that has other things to do."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from tests.harness.environment import free_port
-from tests.harness.flower_environments import Environment
+from harness.environment import free_port
+from harness.flower_environments import Environment
 
 CONNECTION = "under-test"
 GRPC, HTTP = "gRPC", "HTTP"

@@ -18,10 +18,10 @@ from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.store.connection import Database
 from flower_nats_gateway.transports.log_relay import LogRelay
-from tests.harness.balancer import Balancer, Target
-from tests.harness.environment import free_port
-from tests.harness.postgres_pair import PostgresPair
-from tests.harness.processes import Gateway, Replica, Victim, thaw
+from harness.balancer import Balancer, Target
+from harness.environment import free_port
+from harness.postgres_pair import PostgresPair
+from harness.processes import Gateway, Replica, Victim, thaw
 
 HEAL_SECONDS = 60.0
 

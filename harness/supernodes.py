@@ -10,10 +10,10 @@ from pathlib import Path
 
 from flwr.cli.build import build_fab_from_disk
 
-from tests.harness.channels import WireName
-from tests.harness.children import Child
-from tests.harness.flower import Flower
-from tests.harness.flower_environments import LAST_OVER_GRPC, Environment, environment, installed
+from harness.channels import WireName
+from harness.children import Child
+from harness.flower import Flower
+from harness.flower_environments import LAST_OVER_GRPC, Environment, environment, installed
 
 _LOSS = re.compile(r".*ERROR.*")
 _HERE = Path(__file__).parent
@@ -55,7 +55,7 @@ class StockSuperNode:
         self._process = Child(
             within(*command),
             log_file=home / f"supernode-{number}.log",
-            environment={**variables, "PYTHONPATH": str(_HERE.parents[1])},
+            environment={**variables, "PYTHONPATH": str(_HERE.parent)},
         )
 
     async def until_online(self) -> None:

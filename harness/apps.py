@@ -17,13 +17,13 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import object_ids
-from tests.harness import app
-from tests.harness.channels import Refused
-from tests.harness.clients import ServerApp
-from tests.harness.fabs import make_fab
-from tests.harness.messages import Parcel, inflate, instruction
-from tests.harness.nodes import Node
-from tests.harness.wire import ClientDied, Wire, beat_forever, in_parallel, when_available
+from harness import app
+from harness.channels import Refused
+from harness.clients import ServerApp
+from harness.fabs import make_fab
+from harness.messages import Parcel, inflate, instruction
+from harness.nodes import Node
+from harness.wire import ClientDied, Wire, beat_forever, in_parallel, when_available
 
 INCOMPLETE_SLEEP = 3.0
 _UNKNOWN_MESSAGE = 3

@@ -13,10 +13,10 @@ from flwr.app import Message
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.messages import object_ids
-from tests.harness import app
-from tests.harness.clients import SuperNode
-from tests.harness.messages import inflate, parcel
-from tests.harness.wire import (
+from harness import app
+from harness.clients import SuperNode
+from harness.messages import inflate, parcel
+from harness.wire import (
     ClientDied,
     RunNotRunning,
     Wire,

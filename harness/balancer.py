@@ -21,8 +21,8 @@ from typing import Protocol
 
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.transports.http.sockets import keep_alive
-from tests.harness.channels import WireName
-from tests.harness.frames import (
+from harness.channels import WireName
+from harness.frames import (
     DATA,
     HEADERS,
     PREFACE,
