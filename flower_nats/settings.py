@@ -84,6 +84,10 @@ class SuperlinkSettings:
     database: str = field(repr=False)
     """Connection string of PostgreSQL (`postgresql://…`). Hidden: it may carry a password."""
 
+    nats_ca_certificate: Path | None = None
+    """CA certificate (PEM) that NATS servers with `tls://` URLs are verified with; None: the authorities
+    that the system trusts."""
+
     superexec: SuperexecSettings | None = None
     """The SuperExec that runs beside this worker, None in `process` isolation."""
 
@@ -113,6 +117,10 @@ class GatewaySettings:
 
     nats: tuple[str, ...] = field(repr=False)
     """URLs of the NATS servers of one cluster. Hidden: a URL may carry a token."""
+
+    nats_ca_certificate: Path | None = None
+    """CA certificate (PEM) that NATS servers with `tls://` URLs are verified with; None: the authorities
+    that the system trusts."""
 
     http_api_address: str = "0.0.0.0:8000"
     """`host:port` that all three APIs listen on over HTTP (flwr 1.35 and newer); empty: not at all."""

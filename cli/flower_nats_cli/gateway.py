@@ -13,7 +13,7 @@ from flower_nats_cli.addresses import EVERYWHERE, loopback_argument
 
 
 @click.command()
-@opts.nats_option
+@opts.nats_options
 @opts.api_address_options
 @opts.tls_options
 @opts.tls_terminated_option
@@ -53,8 +53,10 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
             "TLS certificates are required: give --ssl-certfile, --ssl-keyfile and "
             "--ssl-ca-certfile. To serve unencrypted, say --insecure."
         )
+    nats = read.nats_servers(options)
     settings = GatewaySettings(
-        nats=options["nats"],
+        nats=nats,
+        nats_ca_certificate=read.nats_ca_certificate(options, nats),
         http_api_address=read.http_api_address(options, EVERYWHERE),
         serverappio_api_address=read.api_address(options, "serverappio", EVERYWHERE, 9091),
         fleet_api_address=read.api_address(options, "fleet", EVERYWHERE, 9092),

@@ -22,7 +22,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def _urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
+def nats_urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the URLs in what --nats says; raises BadParameter."""
     # Click converts a default that is a tuple already once more.
     urls = value if isinstance(value, tuple) else tuple(url.strip() for url in value.split(","))
     for number, url in enumerate(urls, 1):
@@ -45,22 +46,42 @@ def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Com
     return decorate
 
 
-nats_option = click.option(
-    "--nats",
-    type=_urls,
-    metavar="URL[,URL...]",
-    required=True,
-    help="URLs of the servers of one NATS cluster. A URL may hold a user and a password; "
-    "an environment variable keeps them out of the process list.",
+_nats_file_options = _together(
+    click.option(
+        "--nats-file",
+        type=FILE,
+        help="File with what --nats says, in its place: for URLs with a password in them.",
+    ),
+    click.option(
+        "--nats-ca-certfile",
+        type=FILE,
+        help="CA certificate to verify NATS servers with, for tls:// URLs. Default: the authorities "
+        "that this system trusts.",
+    ),
 )
 
-status_nats_option = click.option(
-    "--nats",
-    type=_urls,
-    metavar="URL[,URL...]",
-    help="Ask the superlinks on these NATS servers, whoever has started them, instead of the runtime "
-    "of a data directory. A URL may hold a user and a password; an environment variable keeps them "
-    "out of the process list.",
+nats_options = _together(
+    click.option(
+        "--nats",
+        type=nats_urls,
+        metavar="URL[,URL...]",
+        help="URLs of the servers of one NATS cluster, with nats:// or, for TLS, tls://. A URL may hold "
+        "a user and a password; --nats-file or an environment variable keeps them out of the process "
+        "list.",
+    ),
+    _nats_file_options,
+)
+
+status_nats_options = _together(
+    click.option(
+        "--nats",
+        type=nats_urls,
+        metavar="URL[,URL...]",
+        help="Ask the superlinks on these NATS servers, whoever has started them, instead of the "
+        "runtime of a data directory. A URL may hold a user and a password; --nats-file or an "
+        "environment variable keeps them out of the process list.",
+    ),
+    _nats_file_options,
 )
 
 data_dir_option = click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from flower_nats.broker.connection import Connection
@@ -30,11 +31,15 @@ class StatusClient:
 
 
 @asynccontextmanager
-async def status_client(nats: Sequence[str]) -> AsyncIterator[StatusClient]:
+async def status_client(
+    nats: Sequence[str], ca_certificate: Path | None = None
+) -> AsyncIterator[StatusClient]:
     """Connect for the time of a `with` block; raises Unavailable when no broker answers."""
     # Nobody needs to read of each attempt: who asks says what came of it.
     logging.getLogger("flower_nats.broker").setLevel(logging.ERROR)
-    connection = await Connection.connect(nats, name="flower-nats", patience=_CONNECT_SECONDS)
+    connection = await Connection.connect(
+        nats, "flower-nats", patience=_CONNECT_SECONDS, ca_certificate=ca_certificate
+    )
     try:
         yield StatusClient(connection)
     finally:

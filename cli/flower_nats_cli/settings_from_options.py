@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -17,9 +17,55 @@ from flower_nats.settings import (
     TlsFiles,
 )
 from flower_nats_cli.addresses import check_distinct, join_address
-from flower_nats_cli.certificates import check_files
+from flower_nats_cli.certificates import check_certificate, check_files
+from flower_nats_cli.options import nats_urls
 
 Options = Mapping[str, Any]
+T = TypeVar("T")
+
+
+def nats_servers(options: Options) -> tuple[str, ...]:
+    """Read `--nats` or `--nats-file`; raises UsageError."""
+    return value_or_file(options, "nats", nats_urls)
+
+
+def nats_ca_certificate(options: Options, urls: Sequence[str]) -> Path | None:
+    """Read `--nats-ca-certfile`, which is for servers that speak TLS; raises UsageError."""
+    path: Path | None = options["nats_ca_certfile"]
+    if path is None:
+        return None
+    check_certificate(path, "--nats-ca-certfile")
+    if not all(url.startswith("tls://") for url in urls):
+        raise click.UsageError(
+            "--nats-ca-certfile is for NATS servers that speak TLS: write tls:// in the place of "
+            "nats:// in every URL, or leave it out."
+        )
+    return path.resolve()
+
+
+def value_or_file(options: Options, name: str, parse: Callable[[str], T]) -> T:
+    """Read an option that may be given by a file: `--<name>`, or `--<name>-file` that holds its value.
+
+    Raises UsageError if neither is given, or both are, and for what `parse` refuses.
+    """
+    flag, file_flag = f"--{name}", f"--{name}-file"
+    given: T | None = options[name]
+    path: Path | None = options[f"{name}_file"]
+    if given is not None and path is not None:
+        raise click.UsageError(
+            f"{flag} and {file_flag} say the same. Remedy: leave out one of them; it may also be given "
+            "by its environment variable or the --config file."
+        )
+    if given is not None:
+        return given
+    if path is None:
+        raise click.UsageError(f"Missing option '{flag}', or '{file_flag}'.")
+    try:
+        return parse(path.read_text(encoding="utf-8").strip())
+    except UnicodeDecodeError as exc:
+        raise click.BadParameter(f"{path} is not text in UTF-8.", param_hint=file_flag) from exc
+    except click.BadParameter as exc:
+        raise click.BadParameter(f"{path}: {exc.message}", param_hint=file_flag) from exc
 
 
 def drain_delay(options: Options) -> float:

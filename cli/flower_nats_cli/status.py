@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from flower_nats.logs import configure_logs
 from flower_nats.model.errors import ApiError
 from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
+from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.datadir import DataDir, RunningState, never_started
 from flower_nats_cli.runtime_status import status_client
 
@@ -23,7 +25,7 @@ _PATIENCE_SECONDS = 5.0
 
 @click.command()
 @opts.data_dir_option
-@opts.status_nats_option
+@opts.status_nats_options
 @opts.format_option
 @click.pass_context
 def status(context: click.Context, /, **options: Any) -> None:
@@ -32,11 +34,11 @@ def status(context: click.Context, /, **options: Any) -> None:
     Of the runtime that `flower-nats up` has started on --data-dir, or of the one behind the NATS
     servers of --nats. Exit code 0 means that it is up and healthy.
     """
-    _check_one_runtime(context)
+    nats = _servers(options)
+    _check_one_runtime(context, elsewhere=nats is not None)
     # What the client logs about a broker that is gone is said better in the answer.
     configure_logs(LogSettings(level="error"))
-    nats = options["nats"]
-    report = asyncio.run(_report_behind(nats) if nats else _report(DataDir(options["data_dir"])))
+    report = asyncio.run(_report_behind(*nats) if nats else _report(DataDir(options["data_dir"])))
     if options["format"] == "json":
         click.echo(json.dumps(report, indent=2, default=str))
     else:
@@ -45,20 +47,31 @@ def status(context: click.Context, /, **options: Any) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _check_one_runtime(context: click.Context) -> None:
-    sources = (context.get_parameter_source(name) for name in ("nats", "data_dir"))
-    if ParameterSource.DEFAULT not in sources:
+def _servers(options: read.Options) -> tuple[Sequence[str], Path | None] | None:
+    """Return the NATS servers to ask, with the authority behind them; None for a data directory."""
+    if options["nats"] is None and options["nats_file"] is None:
+        if options["nats_ca_certfile"] is not None:
+            raise click.UsageError("--nats-ca-certfile is for --nats or --nats-file.")
+        return None
+    nats = read.nats_servers(options)
+    return nats, read.nats_ca_certificate(options, nats)
+
+
+def _check_one_runtime(context: click.Context, *, elsewhere: bool) -> None:
+    if elsewhere and context.get_parameter_source("data_dir") is not ParameterSource.DEFAULT:
         raise click.UsageError(
             "--nats and --data-dir may name two runtimes. Remedy: leave out one of them; it may also "
             "be given by its environment variable or the --config file."
         )
 
 
-async def _report_behind(nats: Sequence[str]) -> dict[str, Any]:
+async def _report_behind(nats: Sequence[str], ca_certificate: Path | None) -> dict[str, Any]:
     servers = [without_login(url) for url in nats]
     unheard = {"healthy": False}
     report = await _ask(
-        nats, {"healthy": False, "nats": servers, "broker": unheard, "database": unheard}
+        nats,
+        {"healthy": False, "nats": servers, "broker": unheard, "database": unheard},
+        ca_certificate,
     )
     if report["healthy"]:
         return report
@@ -87,10 +100,12 @@ async def _report(data: DataDir) -> dict[str, Any]:
     return await _ask(state.nats, _describe(data, state))
 
 
-async def _ask(nats: Sequence[str], report: dict[str, Any]) -> dict[str, Any]:
+async def _ask(
+    nats: Sequence[str], report: dict[str, Any], ca_certificate: Path | None = None
+) -> dict[str, Any]:
     """Return `report` with what a superlink answers, or with the reason why none does."""
     try:
-        async with status_client(nats) as client:
+        async with status_client(nats, ca_certificate) as client:
             report["broker"] = {"healthy": True, "version": client.broker_version()}
             answer = await client.ask(_PATIENCE_SECONDS)
     except ApiError as exc:

@@ -40,14 +40,18 @@ def _database_argument(value: str) -> str:
 
 
 @click.command()
-@opts.nats_option
+@opts.nats_options
 @click.option(
     "--database",
     type=_database_argument,
     metavar="URL",
-    required=True,
     help="PostgreSQL, as postgresql://USER:PASSWORD@HOST/DATABASE; "
-    "an environment variable keeps the password out of the process list.",
+    "--database-file or an environment variable keeps the password out of the process list.",
+)
+@click.option(
+    "--database-file",
+    type=opts.FILE,
+    help="File with what --database says, in its place.",
 )
 @opts.isolation_option
 @click.option(
@@ -89,9 +93,11 @@ def superlink(**options: Any) -> None:
 def superlink_settings(options: read.Options) -> SuperlinkSettings:
     """Turn the command's options into settings; raises UsageError."""
     elsewhere = options["isolation"] == Isolation.PROCESS
+    nats = read.nats_servers(options)
     return SuperlinkSettings(
-        nats=options["nats"],
-        database=options["database"],
+        nats=nats,
+        nats_ca_certificate=read.nats_ca_certificate(options, nats),
+        database=read.value_or_file(options, "database", _database_argument),
         superexec=None if elsewhere else _superexec_settings(options),
         enable_supernode_auth=options["enable_supernode_auth"],
         log_retention=options["log_retention"],

@@ -1,9 +1,11 @@
 """The connection to NATS: core messages, requests and hints; `connection` adds the streams."""
 
 import asyncio
+import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from nats.aio.client import Client
@@ -57,6 +59,19 @@ class NobodyListens(Unavailable):
     """There is no subscription to what was asked."""
 
 
+class _Client(Client):
+    """The driver's client, which does not log in in clear text where a URL says tls."""
+
+    def _connect_command(self) -> bytes:
+        # What comes first from a server is in clear text, and says whether TLS follows. The driver would
+        # believe whoever stands in between that it does not.
+        assert self._current_server is not None
+        if self._current_server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
+            raise NatsError("the URL says tls://, and the server speaks no TLS")
+        command: bytes = super()._connect_command()
+        return command
+
+
 class CoreConnection:
     """A connection to the broker that reconnects for ever."""
 
@@ -72,12 +87,19 @@ class CoreConnection:
         """Requests to the broker's streams that were made again after a fault that passes."""
 
     @classmethod
-    async def connect(cls, urls: Sequence[str], name: str, patience: float = PATIENCE) -> Self:
+    async def connect(
+        cls,
+        urls: Sequence[str],
+        name: str,
+        patience: float = PATIENCE,
+        ca_certificate: Path | None = None,
+    ) -> Self:
         """Connect to the first of `urls` that answers.
 
-        Raises `Unavailable` if none does within `patience` seconds.
+        `ca_certificate` is the authority behind servers that speak TLS; None: those that the system
+        trusts. Raises `Unavailable` if none answers within `patience` seconds.
         """
-        client = Client()
+        client = _Client()
         connection = cls(client)
         try:
             # The driver itself would go on for ever, at the start too.
@@ -85,6 +107,7 @@ class CoreConnection:
                 await client.connect(
                     servers=[without_login(url) for url in urls],
                     **login(urls),
+                    tls=None if ca_certificate is None else _trusting(ca_certificate),
                     name=name,
                     max_reconnect_attempts=-1,
                     # What this process publishes it does not need to hear: see `on_hint`.
@@ -236,6 +259,10 @@ class CoreConnection:
         for given_at, subject, payload in list(self._hints):
             if given_at > since:
                 await self._publish_hint(subject, payload)
+
+
+def _trusting(ca_certificate: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca_certificate)
 
 
 async def _on_error(error: Exception) -> None:

@@ -212,7 +212,9 @@ async def _database(settings: SuperlinkSettings) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def _connection(settings: SuperlinkSettings, replica_id: str) -> AsyncIterator[Connection]:
-    connection = await Connection.connect(settings.nats, f"superlink {replica_id}")
+    connection = await Connection.connect(
+        settings.nats, f"superlink {replica_id}", ca_certificate=settings.nats_ca_certificate
+    )
     try:
         yield connection
     finally:

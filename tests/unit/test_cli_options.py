@@ -118,6 +118,37 @@ def test_how_long_logs_are_kept_can_be_said_in_days(cli: Cli) -> None:
     assert cli.run("up", "--log-retention", "-1").exit_code == 2
 
 
+def test_urls_with_passwords_can_be_read_from_files(cli: Cli, tmp_path: Path) -> None:
+    nats, database = tmp_path / "nats", tmp_path / "database"
+    nats.write_text("nats://u:hush@a:4222,nats://u:hush@b:4222\n")
+    database.write_text("postgresql://u:hush@c/d\n")
+    environment = {
+        "FLOWER_NATS_SUPERLINK_NATS_FILE": str(nats),
+        "FLOWER_NATS_SUPERLINK_DATABASE_FILE": str(database),
+    }
+    file = tmp_path / "flower-nats.toml"
+    file.write_text(f'[gateway]\nnats-file = "{nats}"')
+    urls = ("nats://u:hush@a:4222", "nats://u:hush@b:4222")
+
+    superlink = cli.superlink(**environment)
+
+    assert superlink.nats == urls
+    assert superlink.database == "postgresql://u:hush@c/d"
+    assert cli.gateway("--insecure", "--nats-file", str(nats)).nats == urls
+    assert cli.gateway("--config", str(file), "--insecure").nats == urls
+
+
+def test_an_authority_for_nats_goes_with_urls_for_tls(cli: Cli, certificates: list[str]) -> None:
+    flags = ["--insecure", "--nats-ca-certfile", certificates[-1]]
+
+    settings = cli.gateway("--nats", "tls://a,tls://b", *flags)
+    refused = cli.run("gateway", "--nats", "tls://a,nats://b", *flags)
+
+    assert settings.nats_ca_certificate == Path(certificates[-1])
+    assert refused.exit_code == 2
+    assert "tls:// in the place of nats://" in refused.output
+
+
 def test_several_nats_servers_are_separated_by_commas(cli: Cli) -> None:
     settings = cli.gateway("--insecure", "--nats", "nats://a:4222, nats://b:4222")
 

@@ -368,3 +368,32 @@ def test_a_state_that_another_version_has_left_is_named(folder: Path) -> None:
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     assert "up.json" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ([*GATEWAY, "--nats-file", "url"], "--nats and --nats-file say the same"),
+        ([*SUPERLINK, "--nats-file", "url"], "--nats and --nats-file say the same"),
+        ([*SUPERLINK, "--database-file", "url"], "--database and --database-file say the same"),
+        (["gateway", "--insecure"], "Missing option '--nats', or '--nats-file'"),
+        (["superlink", *NATS], "Missing option '--database', or '--database-file'"),
+        (["gateway", "--insecure", "--nats-file", "none"], "'none' does not exist"),
+        (["gateway", "--insecure", "--nats-file", "empty"], "empty: URL 1 of 1"),
+        (["gateway", "--insecure", "--nats-file", "url"], "url: URL 2 of 2"),
+        (["status", "--nats-file", "url"], "url: URL 2 of 2"),
+        (["gateway", "--insecure", "--nats-file", "binary"], "binary is not text in UTF-8"),
+        (["superlink", "--isolation", "process", *NATS, "--database-file", "url"], "url: It is"),
+        (["status", "--nats-ca-certfile", "ca.crt"], "--nats-ca-certfile is for --nats"),
+        ([*GATEWAY, "--nats-ca-certfile", "file"], "file holds no certificate"),
+    ],
+)
+def test_urls_from_files_that_cannot_be_right(command: list[str], named: str, folder: Path) -> None:
+    (folder / "url").write_text("nats://u:hush@a,http://u:hush@b")
+    if command[0] == "superlink" and "process" not in command:
+        command = [*command, "--isolation", "process"]
+
+    line = refusal(*command)
+
+    assert named in line
+    assert "hush" not in line

@@ -241,7 +241,10 @@ async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) ->
     allow_many_connections()
     set_up_allocator()
     collect_seldom()
-    connection = await until(stop, Connection.connect(settings.nats, "gateway"))
+    connecting = Connection.connect(
+        settings.nats, "gateway", ca_certificate=settings.nats_ca_certificate
+    )
+    connection = await until(stop, connecting)
     if connection is None:
         return
     gateway = Gateway(settings, connection)
