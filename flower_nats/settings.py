@@ -14,6 +14,12 @@ from pathlib import Path
 DEFAULT_LOG_RETENTION = 90
 """Days for which the log of a run is kept."""
 
+DEFAULT_CALLS_PER_ADDRESS = 4_096
+"""Calls that one address may have in hand: a thousand SuperNodes behind one NAT, each with four."""
+
+DEFAULT_CONNECTIONS_PER_ADDRESS = 2_048
+"""Connections that one address may have: a thousand SuperNodes behind one NAT, each with two."""
+
 
 class Isolation(StrEnum):
     """Who starts the processes that run ServerApps."""
@@ -150,6 +156,12 @@ class GatewaySettings:
     enable_supernode_auth: bool = False
     """Whether only SuperNodes whose key was registered over the Control API are let in. Gateways and
     superlinks each refuse if they themselves, or the other of a call, are told so."""
+
+    max_calls_per_address: int = DEFAULT_CALLS_PER_ADDRESS
+    """Calls that one address may have in hand, 0 for any number. Loopback has no such limit."""
+
+    max_connections_per_address: int = DEFAULT_CONNECTIONS_PER_ADDRESS
+    """Connections that one address may have, 0 for any number. Loopback has no such limit."""
 
     health_server_address: str | None = None
     """`host:port` of a gRPC health server without TLS, None for none."""

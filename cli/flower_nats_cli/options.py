@@ -14,7 +14,12 @@ from typing import Any, TypeVar
 import click
 
 from flower_nats.broker.urls import check_url
-from flower_nats.settings import DEFAULT_LOG_RETENTION, Isolation
+from flower_nats.settings import (
+    DEFAULT_CALLS_PER_ADDRESS,
+    DEFAULT_CONNECTIONS_PER_ADDRESS,
+    DEFAULT_LOG_RETENTION,
+    Isolation,
+)
 from flower_nats_cli.addresses import address_argument, api_address_argument
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -200,6 +205,24 @@ log_retention_option = click.option(
     default=DEFAULT_LOG_RETENTION,
     show_default=True,
     help="Days after the end of a run for which its log, which `flwr log` shows, is kept; 0: for ever.",
+)
+
+peer_limit_options = _together(
+    click.option(
+        "--max-calls-per-address",
+        type=click.IntRange(0),
+        default=DEFAULT_CALLS_PER_ADDRESS,
+        show_default=True,
+        help="Calls that one client address may have in hand; 0: any number. All SuperNodes behind one "
+        "NAT have one address. Say 0 behind a balancer on another host.",
+    ),
+    click.option(
+        "--max-connections-per-address",
+        type=click.IntRange(0),
+        default=DEFAULT_CONNECTIONS_PER_ADDRESS,
+        show_default=True,
+        help="Connections that one client address may have; 0: any number, as for calls.",
+    ),
 )
 
 health_option = click.option(

@@ -38,7 +38,8 @@ class Hints:
 class Wait:
     """One call's wait for hints on one subject: set it up before looking, then look, then wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, wakes: "Wakes") -> None:
+        self._wakes = wakes
         self._event = asyncio.Event()
         self._payloads: list[bytes] = []
         self.lost = False
@@ -56,11 +57,14 @@ class Wait:
 
     async def wait(self, timeout: float) -> bool:
         """Wait for a hint for at most `timeout` seconds; return whether there is reason to look."""
+        self._wakes.waiting += 1
         try:
             async with asyncio.timeout(max(0.0, timeout)):
                 await self._event.wait()
         except TimeoutError:
             return False
+        finally:
+            self._wakes.waiting -= 1
         return True
 
     def take(self) -> list[bytes]:
@@ -79,6 +83,8 @@ class Wakes:
         self._waits: defaultdict[str, set[Wait]] = defaultdict(set)
         self._listeners: list[tuple[str, Callable[[str, bytes], None]]] = []
         self._loss_listeners: list[Callable[[], None]] = []
+        self.waiting = 0
+        """How many calls wait for hints."""
 
     async def start(self) -> None:
         """Begin to listen."""
@@ -135,7 +141,7 @@ class Wakes:
     @contextmanager
     def on(self, *hint_subjects: str) -> Iterator[Wait]:
         """Collect the hints on these subjects from here on."""
-        wait = Wait()
+        wait = Wait(self)
         for subject in hint_subjects:
             self._waits[subject].add(wait)
         try:
@@ -145,11 +151,6 @@ class Wakes:
                 self._waits[subject].discard(wait)
                 if not self._waits[subject]:
                     del self._waits[subject]
-
-    @property
-    def waiting(self) -> int:
-        """How many calls wait for hints."""
-        return len(set().union(*self._waits.values()))
 
     def disturb_all(self) -> None:
         """Make every waiting call look again."""

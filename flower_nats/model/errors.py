@@ -122,6 +122,7 @@ class ErrorCode(IntEnum):
     MALFORMED_REQUEST = 10_002
     STREAM_ENDS = 10_004
     BODY_TOO_LONG = 10_005
+    OVERLOADED = 10_006
     MISSING_AUTH_METADATA = 10_010
     INVALID_SIGNATURE = 10_011
     INVALID_TIMESTAMP = 10_012
@@ -382,6 +383,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         _O.DEADLINE_EXCEEDED, "The stream ends here, the run goes on. Call again from where it was."
     ),
     ErrorCode.BODY_TOO_LONG: ErrorSpec(_O.RESOURCE_EXHAUSTED, "The request is too long."),
+    ErrorCode.OVERLOADED: ErrorSpec(
+        _O.UNAVAILABLE,
+        "The SuperLink has as much in hand as it can hold. Try again.",
+        "If that does not pass: more gateways hold more, and their log says which limit was reached.",
+    ),
     ErrorCode.MISSING_AUTH_METADATA: ErrorSpec(
         _O.UNAUTHENTICATED, "Missing authentication metadata"
     ),

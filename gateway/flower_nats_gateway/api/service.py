@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flower_nats.model.caller import Caller
 from flower_nats.wire.methods import Method
 from flower_nats_gateway.auth.identify import Authenticator
+from flower_nats_gateway.calls.admission import Admission
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
@@ -28,6 +29,7 @@ class Service:
     forward: Endpoint
     streams: Mapping[str, Stream]
     in_hand: CallsInHand
+    admission: Admission
     outcomes: Outcomes
     longest_body: int
     """Bytes of a request that is taken."""

@@ -3,35 +3,45 @@
 import time
 from collections import Counter
 
+from flower_nats_gateway.calls.peers import host_of, port_of
+
 _FLUSH_SECONDS = 0.05
 """How long a transport may need, once a call is served, to hand the answer to the system."""
 
 
 class CallsInHand:
-    """The calls that are being served, by the port that their callers call from."""
+    """The calls that are being served, by the port and by the address that their callers call from."""
 
     def __init__(self) -> None:
         self._calls: Counter[str] = Counter()
+        self._by_host: Counter[str] = Counter()
         self._served: dict[str, float] = {}
+        self.count = 0
+        """How many there are."""
 
     def begin(self, peer: str) -> None:
-        """Count a call of a caller, which is named as gRPC does."""
-        self._calls[_port_of(peer)] += 1
+        """Count a call of a caller, which is named as its transport does."""
+        self.count += 1
+        self._calls[port_of(peer)] += 1
+        self._by_host[host_of(peer)] += 1
 
     def end(self, peer: str) -> None:
         """Note that a call that was counted is served."""
-        port = _port_of(peer)
+        self.count -= 1
+        port, host = port_of(peer), host_of(peer)
         self._calls[port] -= 1
         if not self._calls[port]:
             del self._calls[port]
+        self._by_host[host] -= 1
+        if not self._by_host[host]:
+            del self._by_host[host]
         self._served[port] = time.monotonic()
         if len(self._served) > 2 * len(self._calls) + 1000:
             self._forget()
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return self._calls.total()
+    def count_of(self, host: str) -> int:
+        """Return how many an address has."""
+        return self._by_host[host]
 
     def are_done(self, port: int) -> bool:
         """Whether a caller has no call in hand, and has its answers."""
@@ -41,7 +51,3 @@ class CallsInHand:
     def _forget(self) -> None:
         since = time.monotonic() - _FLUSH_SECONDS
         self._served = {port: at for port, at in self._served.items() if at > since}
-
-
-def _port_of(peer: str) -> str:
-    return peer.rpartition(":")[2]

@@ -98,6 +98,7 @@ class Gateway:
                 {"broker": self._connection.retries, "superlink": parts.rpc.retries},
             ),
             *parts.outcomes.metrics(),
+            *parts.admission.metrics(),
         ]
 
     async def start(self) -> None:

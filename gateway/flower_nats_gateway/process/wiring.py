@@ -20,6 +20,7 @@ from flower_nats_gateway.auth.accounts import authenticate_nobody
 from flower_nats_gateway.auth.nodes import FleetAuthenticator
 from flower_nats_gateway.auth.signatures import Verifier
 from flower_nats_gateway.auth.tasks import RuntimeAuthenticator
+from flower_nats_gateway.calls.admission import Admission
 from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
@@ -61,6 +62,7 @@ class Parts:
     forward: Forwarder
     runtime_api: RuntimeService
     in_hand: CallsInHand
+    admission: Admission
     outcomes: Outcomes
     drain: Drain
 
@@ -75,6 +77,9 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     drain, in_hand, outcomes = Drain(), CallsInHand(), Outcomes()
     wakes, rpc = Wakes(connection), RpcClient(connection)
     mailbox, objects, logs = Mailbox(connection), Objects(connection), RunLogs(connection)
+    admission = Admission(
+        in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address
+    )
     usage, liveness = Usage(rpc, gateway_id), GatewayLiveness(connection, gateway_id)
     verifier, answered = Verifier(), Answered()
     supernode_auth = settings.enable_supernode_auth
@@ -130,6 +135,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             forward=forward,
             streams={},
             in_hand=in_hand,
+            admission=admission,
             outcomes=outcomes,
             longest_body=LONGEST_FLEET_BODY,
         ),
@@ -142,6 +148,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             forward=forward,
             streams={},
             in_hand=in_hand,
+            admission=admission,
             outcomes=outcomes,
             longest_body=LONGEST_RUNTIME_BODY,
         ),
@@ -152,6 +159,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             forward=forward,
             streams=streams.endpoints(),
             in_hand=in_hand,
+            admission=admission,
             outcomes=outcomes,
             longest_body=LONGEST_CONTROL_BODY,
         ),
@@ -163,6 +171,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         forward=forward,
         runtime_api=runtime_api,
         in_hand=in_hand,
+        admission=admission,
         outcomes=outcomes,
         drain=drain,
     )

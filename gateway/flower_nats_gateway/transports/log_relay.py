@@ -22,6 +22,7 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.auth.accounts import authenticate_nobody
+from flower_nats_gateway.calls.admission import Admission
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
@@ -65,13 +66,16 @@ class LogRelay:
         """Listen. Raises `CannotListen`."""
         self._channel = grpc.aio.insecure_channel(self._gateways, options=_OPTIONS)
         self._stream: Any = self._channel.unary_stream(_STREAM_LOGS.path)
+        in_hand = CallsInHand()
         service = Service(
             methods=[_STREAM_LOGS],
             authenticate=authenticate_nobody(),
             endpoints={},
             forward=_nothing_else,
             streams={_STREAM_LOGS.name: self.follow},
-            in_hand=CallsInHand(),
+            in_hand=in_hand,
+            # Its calls are streams, which wait for as long as a run goes on.
+            admission=Admission(in_hand, lambda: in_hand.count),
             outcomes=Outcomes(),
             longest_body=_LONGEST_REQUEST,
         )

@@ -6,6 +6,7 @@ from typing import Any, NoReturn, Self
 import grpc
 import grpc.aio
 
+from flower_nats.model.errors import ApiError
 from flower_nats.wire.messages import malformed
 from flower_nats.wire.methods import Bulk, Method
 from flower_nats_gateway.api.service import Service
@@ -141,7 +142,15 @@ class _Serving:
 
     async def __aenter__(self) -> Self:
         # Among those in hand, which a gateway that drains lets finish, from its first byte.
-        self._route.service.in_hand.begin(self._peer)
+        service = self._route.service
+        service.in_hand.begin(self._peer)
+        try:
+            service.admission.check(self._route.method, self._peer)
+        except ApiError as exc:
+            try:
+                await self._abort(exc)
+            finally:
+                service.in_hand.end(self._peer)
         return self
 
     async def __aexit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:

@@ -12,6 +12,14 @@ from grpc_health.v1 import health, health_pb2_grpc
 from flower_nats.health import CannotListen
 from flower_nats.settings import TlsFiles
 
+CONNECTIONS = 16_384
+"""Connections to one port at once."""
+
+_STREAMS = 256
+"""Calls on one connection at once."""
+
+_ANY_NUMBER = 2**31 - 1
+
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", 2**31 - 1),
     # Keeps a held call's connection in the tables of NAT routers, of which the most forgetful drop what
@@ -26,6 +34,15 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.bdp_probe", 0),
     # Replicas on one host may share a port.
     ("grpc.so_reuseport", 1),
+    # Calls wait in gRPC until they are taken. By default it answers some of them with CANCELLED, by
+    # which stock clients end, from the 1,001st on, and all that have waited for 30 s. Here each is
+    # taken, and `Admission` answers those that are too many with UNAVAILABLE.
+    ("grpc.server.max_pending_requests", _ANY_NUMBER),
+    ("grpc.server.max_pending_requests_hard_limit", _ANY_NUMBER),
+    ("grpc.server_max_unrequested_time_in_server", 3600),
+    # Clients and balancers let further calls wait, or open a connection more.
+    ("grpc.max_concurrent_streams", _STREAMS),
+    ("grpc.max_allowed_incoming_connections", CONNECTIONS),
 ]
 
 

@@ -114,6 +114,7 @@ class HttpApp:
         service.in_hand.begin(call.peer)
         try:
             try:
+                service.admission.check(route.method, call.peer)
                 body = await _answer(route, call, _connection(scope), receive)
             except ClientGone:
                 raise
@@ -142,6 +143,7 @@ class HttpApp:
         service.in_hand.begin(call.peer)
         answer = _StreamedAnswer(self._start, send, route.method)
         try:
+            service.admission.check(route.method, call.peer)
             identify = await service.authenticate(call)
             connection = _connection(scope)
             call.receive(await read(receive, service.longest_body, connection))

@@ -1,0 +1,27 @@
+"""The other end of a connection, as transports name it."""
+
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import unquote
+
+
+def port_of(peer: str) -> str:
+    """Return the port that a peer calls from."""
+    return peer.rpartition(":")[2]
+
+
+@lru_cache(maxsize=16_384)
+def host_of(peer: str) -> str:
+    """Return the address of a peer, the same for both wires; empty for a peer on this machine.
+
+    What is on this machine is a balancer, a tunnel or a SuperExec, which calls for many.
+    gRPC writes `ipv4:10.0.0.1:2000` and `ipv6:%5B::1%5D:2000`, HTTP `10.0.0.1:2000` and `::1:2000`.
+    """
+    host = unquote(peer).rpartition(":")[0].removeprefix("ipv4:").removeprefix("ipv6:").strip("[]")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return "" if address.is_loopback else str(address)

@@ -1,0 +1,101 @@
+"""gRPC by hand, for what no library would send."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Iterable
+from types import TracebackType
+
+from flower_nats.wire.methods import BY_NAME
+from harness.channels import Metadata
+from harness.frames import DATA, END_STREAM, HEADERS, PREFACE
+
+_RST_STREAM, _SETTINGS = 3, 4
+_END_HEADERS = 4
+_INITIAL_WINDOW_SIZE = 4
+_CANCEL = 8
+
+
+def frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    """Return one HTTP/2 frame."""
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + struct.pack(">I", stream) + body
+
+
+def head_of(stream: int, api: str, method: str, metadata: Metadata = ()) -> bytes:
+    """Return the head of a call."""
+    fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", BY_NAME[(api, method)].path),
+        (":authority", "gateway"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *metadata,
+    ]
+    return frame(HEADERS, _END_HEADERS, stream, b"".join(map(_field, *zip(*fields, strict=True))))
+
+
+def message(stream: int, body: bytes, *, announced: int | None = None, end: bool = True) -> bytes:
+    """Return the frame of a message, or the first of one that is announced to be longer."""
+    size = len(body) if announced is None else announced
+    return frame(DATA, END_STREAM if end else 0, stream, struct.pack(">BI", 0, size) + body)
+
+
+def reset(stream: int) -> bytes:
+    """Return what ends a call from the client's side."""
+    return frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
+
+
+def _field(name: str, value: str | bytes) -> bytes:
+    """Return a header in HPACK: a literal that is not indexed (RFC 7541, 6.2.2)."""
+    text = value if isinstance(value, bytes) else value.encode()
+    return b"\x00" + _text(name.encode()) + _text(text)
+
+
+def _text(text: bytes) -> bytes:
+    if len(text) < 127:
+        return bytes([len(text)]) + text
+    rest, length = len(text) - 127, [127]
+    while rest >= 128:
+        length.append(rest % 128 + 128)
+        rest //= 128
+    return bytes([*length, rest]) + text
+
+
+class Connection:
+    """A client's connection, on which it may send anything."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _exc: BaseException | None,
+        _tb: TracebackType | None,
+    ) -> None:
+        self.writer.transport.abort()
+
+    async def send(self, *parts: bytes) -> None:
+        """Send, and wait until the system has taken it."""
+        self.writer.write(b"".join(parts))
+        await self.writer.drain()
+
+
+async def connect(address: str, *, window: int = 65_535) -> Connection:
+    """Connect to `host:port`; the server may send `window` bytes of each answer."""
+    host, _, port = address.rpartition(":")
+    connection = Connection(*await asyncio.open_connection(host, int(port)))
+    setting = struct.pack(">HI", _INITIAL_WINDOW_SIZE, window)
+    await connection.send(PREFACE, frame(_SETTINGS, 0, 0, setting))
+    return connection
+
+
+def stream_ids() -> Iterable[int]:
+    """Return the numbers of a client's streams, in their order."""
+    return range(1, 2**31, 2)

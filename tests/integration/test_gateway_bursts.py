@@ -1,0 +1,98 @@
+"""More calls at once than a gateway can hold: clients are served, or told to come again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from itertools import islice
+
+import pytest
+
+from flower_nats.model.errors import Outcome
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire.methods import BY_NAME
+from flower_nats_gateway.calls import admission
+from harness import raw_grpc
+from harness.channels import Refused, WireName
+from harness.clients import SuperNode
+from tests.integration.gateways import Gateway, refusal, running_stack
+
+CLIENTS = 40
+CALLS = 100
+"""Of each client at once: in all, more than gRPC lets wait by default."""
+
+RESETS = 20_000
+
+
+@pytest.fixture
+async def gateway(nats_url: str, pg_dsn: str, wire: WireName) -> AsyncIterator[Gateway]:
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
+        yield gateway
+
+
+async def heartbeat(node: SuperNode) -> bool:
+    request = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
+    return bool((await node.call("SendNodeHeartbeat", request)).success)
+
+
+async def outcome_of(call: asyncio.Future[bytes]) -> str:
+    try:
+        await call
+    except Refused as exc:
+        return exc.outcome.name if exc.outcome else exc.text
+    return "OK"
+
+
+@pytest.mark.parametrize("wire", ["grpc"], indirect=True)
+async def test_a_burst_is_answered_call_by_call(gateway: Gateway) -> None:
+    method = BY_NAME[("Runtime", "GetNodes")]
+    channels = [gateway.channel("Runtime") for _ in range(CLIENTS)]
+    heard = await asyncio.gather(
+        *(
+            outcome_of(asyncio.ensure_future(one.unary(method, b"")))
+            for one in channels
+            for _ in range(CALLS)
+        )
+    )
+    assert Counter(heard) == {"UNAUTHENTICATED": CLIENTS * CALLS}
+    await asyncio.gather(*(one.close() for one in channels))
+
+
+async def test_calls_that_cannot_be_held_are_told_to_come_again(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await gateway.node(), await gateway.node()
+    monkeypatch.setattr(admission, "HELD", 1)
+    held = asyncio.create_task(one.pull())
+    await gateway.until_in_hand(1)
+
+    refused = await refusal(other.call("PullMessages", fleet.PullMessagesRequest(node=other.node)))
+
+    assert refused.outcome is Outcome.UNAVAILABLE
+    assert "more gateways" in refused.text
+    assert await heartbeat(other)
+    monkeypatch.setattr(admission, "WORKING", 0)
+    assert (await refusal(heartbeat(other))).outcome is Outcome.UNAVAILABLE
+    monkeypatch.undo()
+    assert await heartbeat(other)
+    held.cancel()
+
+
+@pytest.mark.parametrize("wire", ["grpc"], indirect=True)
+async def test_calls_that_are_reset_at_once_harm_nobody_else(gateway: Gateway) -> None:
+    node = await gateway.node()
+    async with await raw_grpc.connect(gateway.address("Fleet")) as stranger:
+
+        async def make_and_reset() -> None:
+            for stream in islice(raw_grpc.stream_ids(), RESETS):
+                head = raw_grpc.head_of(stream, "Fleet", "PullMessages")
+                await stranger.send(head, raw_grpc.reset(stream))
+
+        attack = asyncio.create_task(make_and_reset())
+        for _ in range(20):
+            assert await heartbeat(node)
+        await asyncio.wait({attack}, timeout=10)
+        attack.cancel()
+    await gateway.until_in_hand(0)
+    assert await heartbeat(node)
