@@ -31,9 +31,7 @@ _SAY_EVERY = 60.0
 class Admission:
     """Says of each call whether it is taken."""
 
-    def __init__(
-        self, in_hand: CallsInHand, held: Callable[[], int], *, per_host: int = 0
-    ) -> None:
+    def __init__(self, in_hand: CallsInHand, held: Callable[[], int], *, per_host: int = 0) -> None:
         """`held` tells how many calls wait; `per_host` is how many one address may have, 0: any."""
         self._in_hand = in_hand
         self._held = held

@@ -9,9 +9,7 @@ from flower_nats.wire.methods import Method
 
 log = get_logger(__name__)
 
-_EXPECTED = frozenset(
-    {ErrorCode.UNAVAILABLE, ErrorCode.STREAM_ENDS, ErrorCode.OVERLOADED}
-)
+_EXPECTED = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.STREAM_ENDS, ErrorCode.OVERLOADED})
 
 _OK = "OK"
 

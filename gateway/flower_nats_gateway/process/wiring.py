@@ -77,9 +77,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     drain, in_hand, outcomes = Drain(), CallsInHand(), Outcomes()
     wakes, rpc = Wakes(connection), RpcClient(connection)
     mailbox, objects, logs = Mailbox(connection), Objects(connection), RunLogs(connection)
-    admission = Admission(
-        in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address
-    )
+    admission = Admission(in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address)
     usage, liveness = Usage(rpc, gateway_id), GatewayLiveness(connection, gateway_id)
     verifier, answered = Verifier(), Answered()
     supernode_auth = settings.enable_supernode_auth
