@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from itertools import islice
 
 import pytest
@@ -13,6 +14,8 @@ from flower_nats.model.errors import Outcome
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.calls import admission
+from flower_nats_gateway.transports import address_limit
+from flower_nats_gateway.transports.open_sockets import open_sockets, peer_of
 from harness import raw_grpc
 from harness.channels import Refused, WireName
 from harness.clients import SuperNode
@@ -96,3 +99,43 @@ async def test_calls_that_are_reset_at_once_harm_nobody_else(gateway: Gateway) -
         attack.cancel()
     await gateway.until_in_hand(0)
     assert await heartbeat(node)
+
+
+@pytest.mark.parametrize("wire", ["grpc"], indirect=True)
+async def test_one_address_has_so_many_connections(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loopback has no limit of its own: the test takes it for an address like others."""
+    node = await gateway.node()
+    monkeypatch.setattr(address_limit, "host_of", lambda _peer: "10.0.0.1")
+    limit = address_limit.AddressLimit(3)
+    port = int(gateway.address("Fleet").rpartition(":")[2])
+    # The newest are cut off, whatever their number.
+    await asyncio.to_thread(limit.count, {port})
+    strangers = [await raw_grpc.connect(gateway.address("Fleet")) for _ in range(6)]
+    ours = 1
+    await until_accepted(port, ours + len(strangers))
+
+    await asyncio.to_thread(limit.count, {port})
+
+    ends = {asyncio.create_task(end_of(one)) for one in strangers}
+    async with asyncio.timeout(10):
+        while sum(one.done() for one in ends) < ours + len(strangers) - 3:
+            await asyncio.sleep(0.02)
+    assert await heartbeat(node)
+    assert not limit.takes("127.0.0.1")
+    for one in strangers:
+        one.writer.transport.abort()
+    await asyncio.gather(*ends)
+
+
+async def until_accepted(port: int, connections: int) -> None:
+    async with asyncio.timeout(10):
+        while len([one for one in open_sockets({port}) if peer_of(one)[1]]) < connections:
+            await asyncio.sleep(0.02)
+
+
+async def end_of(connection: raw_grpc.Connection) -> None:
+    with suppress(ConnectionError):
+        while await connection.reader.read(64 * 1024):
+            pass

@@ -26,6 +26,7 @@ from flower_nats_gateway.process.allocator import (
     return_freed_memory_forever,
     set_up_allocator,
 )
+from flower_nats_gateway.transports.address_limit import AddressLimit
 from flower_nats_gateway.transports.grpc.edge import ServiceHandler
 from flower_nats_gateway.transports.grpc.hang_up import hang_up
 from flower_nats_gateway.transports.grpc.listener import (
@@ -63,6 +64,8 @@ class Gateway:
         self._parts = wiring.wire(settings, connection, self.id)
         self._listeners: list[Listener] = []
         self._http: list[HttpListener] = []
+        self._address_limit = AddressLimit(settings.max_connections_per_address)
+        self._public_ports: set[int] = set()
         self._listens = False
         self._health = health.aio.HealthServicer()
         self._heard = Heard(_LATELY)
@@ -121,6 +124,7 @@ class Gateway:
                     address, handlers, self._health, tls, longest_body=service.longest_body
                 )
                 self._listeners.append(listener)
+                self._public_ports.add(listener.port)
         if settings.health_server_address:
             # Never TLS, as stock's.
             address = settings.health_server_address
@@ -159,8 +163,8 @@ class Gateway:
             (settings.http_loopback_address, None),
         ):
             if address:
-                http = HttpListener(app, listener.port, tls)
-                http.start(address)
+                http = HttpListener(app, listener.port, tls, self._address_limit)
+                self._public_ports.add(http.start(address))
                 self._http.append(http)
 
     def side_tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
@@ -170,6 +174,7 @@ class Gateway:
             "announce": self._announce_forever(),
             "streams": watch_streams(self._connection, self._led.note),
             "health": self._tell_health_forever(),
+            "connections": self._address_limit.watch(self._public_ports),
             "connection": self._connection.until_ended(),
             "memory": return_freed_memory_forever(),
         }

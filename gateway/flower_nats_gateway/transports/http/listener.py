@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import cast
 
 from flower_nats.settings import TlsFiles
+from flower_nats_gateway.transports.address_limit import AddressLimit
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.passage import Passages
 from flower_nats_gateway.transports.http.protocol import Connections
 from flower_nats_gateway.transports.http.sockets import keep_alive, listen, reset
 from flower_nats_gateway.transports.notices import notice
+
+CONNECTIONS = 16_384
+"""Connections at once."""
 
 _AT_ONCE = 64
 """Connections that are accepted in one turn of the event loop."""
@@ -47,8 +51,15 @@ _LOOK_SECONDS = 0.02
 class HttpListener:
     """Listens on one port for all APIs."""
 
-    def __init__(self, app: HttpApp, grpc_port: int | None, tls: TlsFiles | None) -> None:
+    def __init__(
+        self,
+        app: HttpApp,
+        grpc_port: int | None,
+        tls: TlsFiles | None,
+        address_limit: AddressLimit | None = None,
+    ) -> None:
         """`grpc_port` is where this process serves gRPC to itself, None if it does not."""
+        self._address_limit = address_limit or AddressLimit(0)
         self._connections = Connections(app)
         self._passages = Passages(grpc_port)
         self._tls = None if tls is None else _server_context(tls)
@@ -96,11 +107,22 @@ class HttpListener:
             except OSError as exc:
                 self._pause(exc)
                 return
+            if self._is_full or not self._address_limit.takes(peer[0]):
+                reset(connection)
+                connection.close()
+                continue
             connection.setblocking(False)
             keep_alive(connection)
             task = asyncio.create_task(self._receive(connection, peer[0]), name="http arrival")
             self._arriving[task] = connection
             task.add_done_callback(self._arriving.pop)
+
+    @property
+    def _is_full(self) -> bool:
+        count = len(self._connections) + len(self._passages) + len(self._arriving)
+        if count >= CONNECTIONS:
+            notice("", "connections_refused", limit=CONNECTIONS)
+        return count >= CONNECTIONS
 
     def _pause(self, reason: OSError) -> None:
         notice("", "connections_not_accepted", reason=str(reason))

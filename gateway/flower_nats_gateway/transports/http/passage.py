@@ -15,6 +15,9 @@ class Passages:
         self._open: set[_End] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def __len__(self) -> int:
+        return len(self._open) // 2
+
     def new(self) -> asyncio.Protocol:
         """Return the protocol of a connection that has just come."""
         outer = _End(self._open)

@@ -1,0 +1,68 @@
+"""How many connections one client address may have.
+
+gRPC takes connections by itself. So all of them are counted now and then, and the newest that are too
+many are cut off. A stock client connects again after a pause.
+"""
+
+import asyncio
+import socket
+from collections import Counter, defaultdict
+from collections.abc import Collection
+from contextlib import suppress
+
+from flower_nats_gateway.calls.peers import host_of
+from flower_nats_gateway.transports.notices import notice
+from flower_nats_gateway.transports.open_sockets import is_listening, open_sockets, peer_of
+
+_EVERY = 2.0
+"""Seconds between two counts: a thousand connections are counted in some 10 ms, beside the calls."""
+
+
+class AddressLimit:
+    """Counts the connections of each address. Loopback has no limit: a balancer calls for many."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit` is how many one address may have, 0 for any number."""
+        self._limit = limit
+        self._counted: Counter[str] = Counter()
+        self._known: set[tuple[str, int]] = set()
+
+    def takes(self, host: str) -> bool:
+        """Whether one more connection of an address is taken; it counts as one that is."""
+        name = host_of(f"{host}:0")
+        if not (self._limit and name):
+            return True
+        if self._counted[name] >= self._limit:
+            notice(name, "connections_refused", limit=self._limit)
+            return False
+        self._counted[name] += 1
+        return True
+
+    async def watch(self, ports: Collection[int]) -> None:
+        """Count the connections of these ports, and cut off what is too many, until cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            if self._limit:
+                await asyncio.to_thread(self.count, ports)
+
+    def count(self, ports: Collection[int]) -> None:
+        """Count once."""
+        found: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+        for one in open_sockets(ports):
+            peer = peer_of(one)
+            name = host_of(f"{peer[0]}:0")
+            if name and not is_listening(one):
+                found[name].append(peer)
+        surplus: set[tuple[str, int]] = set()
+        for name, peers in found.items():
+            if len(peers) > self._limit:
+                notice(name, "connections_refused", limit=self._limit, connections=len(peers))
+                peers.sort(key=lambda peer: peer not in self._known)
+                surplus.update(peers[self._limit :])
+        self._known = {peer for peers in found.values() for peer in peers} - surplus
+        self._counted = Counter({name: len(peers) for name, peers in found.items()})
+        if surplus:
+            for one in open_sockets(ports):
+                if peer_of(one) in surplus:
+                    with suppress(OSError):
+                        one.shutdown(socket.SHUT_RDWR)
