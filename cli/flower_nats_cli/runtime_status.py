@@ -25,6 +25,14 @@ class StatusClient:
         """Return a superlink's answer; raises Unavailable when none comes in `patience` seconds."""
         return await self._client.ask("Status", patience=patience)
 
+    async def ask_about_run(self, run_id: int, patience: float) -> dict[str, Any]:
+        """Return how far a run has come.
+
+        Raises `ApiError` (RUN_ID_NOT_FOUND), and `Unavailable` when no answer comes in `patience`
+        seconds.
+        """
+        return await self._client.ask("RunReport", patience=patience, run_id=run_id)
+
     def broker_version(self) -> str:
         """Return the version of the server that this is connected to."""
         return str(self._connection.server_info.get("version", "unknown"))

@@ -18,6 +18,7 @@ from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.datadir import DataDir, RunningState, never_started
+from flower_nats_cli.run_status import run_lines
 from flower_nats_cli.runtime_status import status_client
 
 _PATIENCE_SECONDS = 5.0
@@ -26,18 +27,28 @@ _PATIENCE_SECONDS = 5.0
 @click.command()
 @opts.data_dir_option
 @opts.status_nats_options
+@click.option(
+    "--run",
+    "run_id",
+    type=click.IntRange(0, 2**64 - 1),
+    metavar="RUN_ID",
+    help="Show how far this run has come: which nodes have its messages, and what it waits for.",
+)
 @opts.format_option
 @click.pass_context
 def status(context: click.Context, /, **options: Any) -> None:
     """Show runs, nodes, replicas, the health of broker and database, and what is durable.
 
     Of the runtime that `flower-nats up` has started on --data-dir, or of the one behind the NATS
-    servers of --nats. Exit code 0 means that it is up and healthy.
+    servers of --nats. Exit code 0 means that it is up and healthy; with --run, that there is an answer.
     """
     nats = _servers(options)
     _check_one_runtime(context, elsewhere=nats is not None)
     # What the client logs about a broker that is gone is said better in the answer.
     configure_logs(LogSettings(level="error"))
+    if options["run_id"] is not None:
+        _show_run(options, nats)
+        return
     report = asyncio.run(_report_behind(*nats) if nats else _report(DataDir(options["data_dir"])))
     if options["format"] == "json":
         click.echo(json.dumps(report, indent=2, default=str))
@@ -45,6 +56,32 @@ def status(context: click.Context, /, **options: Any) -> None:
         click.echo("\n".join(_lines(report)))
     if not report["healthy"]:
         raise click.exceptions.Exit(1)
+
+
+def _show_run(options: read.Options, nats: tuple[Sequence[str], Path | None] | None) -> None:
+    if nats is None:
+        state = DataDir(options["data_dir"]).state()
+        if state is None:
+            raise click.ClickException(
+                f"no runtime runs on {options['data_dir']}. Remedy: the --data-dir that was given to "
+                f"`flower-nats up`, or --nats with the servers of a runtime that was started otherwise."
+            )
+        nats = state.nats, None
+    try:
+        report = asyncio.run(_ask_about_run(*nats, options["run_id"]))
+    except ApiError as exc:
+        raise click.ClickException(exc.detail) from exc
+    if options["format"] == "json":
+        click.echo(json.dumps(report, indent=2))
+    else:
+        click.echo("\n".join(run_lines(report)))
+
+
+async def _ask_about_run(
+    nats: Sequence[str], ca_certificate: Path | None, run_id: int
+) -> dict[str, Any]:
+    async with status_client(nats, ca_certificate) as client:
+        return await client.ask_about_run(run_id, _PATIENCE_SECONDS)
 
 
 def _servers(options: read.Options) -> tuple[Sequence[str], Path | None] | None:

@@ -145,6 +145,16 @@ class Mailbox:
         )
         return _instruction(record) if record else None
 
+    async def written(self, key: InstructionKey) -> tuple[Instruction, str] | None:
+        """Return an instruction, and when (RFC 3339) it was put out, or confirmed if it is taken."""
+        record = await self._connection.last(_STREAM, key.subject)
+        return (_instruction(record), record.time) if record else None
+
+    async def answered_at(self, key: ReplyKey) -> str:
+        """Return when (RFC 3339) a reply was accepted; empty if it has been confirmed meanwhile."""
+        record = await self._connection.last(_STREAM, key.subject)
+        return record.time if record else ""
+
     async def recall_instruction(
         self, run_id: int, node_id: int, message_id: str
     ) -> Instruction | None:

@@ -255,6 +255,11 @@ class InstructionKey:
     session_id: str
     message_id: str
 
+    @property
+    def subject(self) -> str:
+        """The subject it was read from."""
+        return instruction(self.run_id, self.node_id, self.session_id, self.message_id)
+
 
 @dataclass(frozen=True)
 class ReplyKey:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from flower_nats.model.ids import new_id
 from flower_nats.model.node import Node
@@ -36,6 +37,18 @@ class Resolved:
     """Whether an account has registered the key; else the node has, itself."""
     has_left: bool
     """It was unregistered, within the last `FAREWELL_SECONDS`."""
+
+
+@dataclass(frozen=True)
+class NodeSign:
+    """A node, and its last sign of life."""
+
+    node_id: int
+    status: str
+    name: str | None
+    location: str | None
+    heard_at: datetime | None
+    """When its last heartbeat was heard; None if it has said farewell, or was never online."""
 
 
 class Nodes:
@@ -137,6 +150,13 @@ class Nodes:
         """Return the status of each of these nodes that exists."""
         rows = await self._session.fetch_all(_SQL["statuses"], node_ids=list(node_ids))
         return {row["node_id"]: row["status"] for row in rows}
+
+    async def last_heard(self, node_ids: Sequence[int]) -> list[NodeSign]:
+        """Return of each of these nodes that exists how it is and when it was heard last."""
+        rows = await self._session.fetch_all(
+            _SQL["last_heard"], node_ids=list(node_ids), patience=HEARTBEAT_PATIENCE
+        )
+        return [NodeSign(**row) for row in rows]
 
     async def online(self) -> list[Node]:
         """Return the nodes that are online."""

@@ -1,6 +1,7 @@
 """Tasks in the database: their life is here, each step of it one statement."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from flower_nats.model.ids import new_id, token_for, token_for_any, token_hash
 from flower_nats.model.states import (
@@ -88,6 +89,13 @@ class Tasks:
             _SQL["by_token"], token_hash=token_hash(token), farewell=FAREWELL_SECONDS
         )
         return None if row is None else _task(row)
+
+    async def last_heard(self, task_id: int) -> datetime | None:
+        """Return when the process of a task was heard last; None if no process has the task."""
+        row = await self._session.fetch_one(
+            _SQL["last_heard"], task_id=task_id, claim=CLAIM_SECONDS, silence=TASK_SILENCE_SECONDS
+        )
+        return None if row is None else row["heard_at"]
 
     async def activate(self, task_id: int, token: str, gateway: str | None = None) -> Task | None:
         """Start a claimed task, or find it running under the same token; None otherwise."""

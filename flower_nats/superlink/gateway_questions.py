@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.progress import Progress
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
@@ -21,6 +23,7 @@ from flower_nats.store.task_events import Events
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import InternalHandler
 from flower_nats.superlink.convert import event_to_wire
+from flower_nats.superlink.run_report import RunReport
 from flower_nats.superlink.status_report import StatusReport
 
 log = get_logger(__name__)
@@ -33,10 +36,18 @@ _EVENTS_AT_ONCE = 500
 class GatewayQuestions:
     """Serves gateways and `flower-nats status`."""
 
-    def __init__(self, database: Database, connection: Connection, *, supernode_auth: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        connection: Connection,
+        mailbox: Mailbox,
+        *,
+        supernode_auth: bool,
+    ) -> None:
         self._database = database
         self._supernode_auth = supernode_auth
         self._overview = StatusReport(database, connection)
+        self._run_report = RunReport(database, Progress(mailbox))
         self._nodes = Nodes(database)
         self._runs = Runs(database)
         self._tasks = Tasks(database)
@@ -58,6 +69,7 @@ class GatewayQuestions:
             "Announce": self.announce,
             "Leave": self.leave,
             "Status": self.status,
+            "RunReport": self.run_report,
         }
 
     async def resolve_node(self, question: Map, caller: Caller) -> Map:
@@ -182,3 +194,7 @@ class GatewayQuestions:
     async def status(self, question: Map, caller: Caller) -> Map:
         """{} -> {runs, nodes, replicas, durability}: for `flower-nats status`."""
         return await self._overview.report()
+
+    async def run_report(self, question: Map, caller: Caller) -> Map:
+        """{run_id} -> {now, run, task, exchanges}: for `flower-nats status --run`."""
+        return await self._run_report.report(question["run_id"])

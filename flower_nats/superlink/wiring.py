@@ -66,7 +66,7 @@ def handlers(
         },
     }
     internal = GatewayQuestions(
-        database, connection, supernode_auth=settings.enable_supernode_auth
+        database, connection, mailbox, supernode_auth=settings.enable_supernode_auth
     ).handlers()
     return {
         **{

@@ -93,3 +93,22 @@ async def test_a_nats_without_a_superlink_is_told_with_a_remedy(nats_url: str) -
     assert "database     not heard of" in done.stdout
     assert "no superlink answers" in done.stdout
     assert "Remedy: " in done.stdout
+
+
+async def test_a_run_that_nobody_takes_waits_for_a_superexec(
+    superlink: Superlink, nats_url: str
+) -> None:
+    run = await superlink.start_run()
+
+    done = await status("--nats", nats_url, "--run", str(run.run_id))
+
+    assert done.returncode == 0
+    assert "is pending, for " in done.stdout
+    assert "It waits for a SuperExec" in done.stdout
+
+
+async def test_an_unknown_run_is_an_error(superlink: Superlink, nats_url: str) -> None:
+    done = await status("--nats", nats_url, "--run", "12345")
+
+    assert done.returncode == 1
+    assert "there is no run 12345" in done.stderr

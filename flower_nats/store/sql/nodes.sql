@@ -102,6 +102,15 @@ RETURNING node_id;
 -- statuses: The status of each of these nodes that exists.
 SELECT node_id, status FROM node WHERE node_id = ANY (%(node_ids)s::bigint[]);
 
+-- last_heard: These nodes, and when each was heard last. A farewell leaves no time of that.
+SELECT
+    node_id,
+    status,
+    name,
+    location,
+    online_until - make_interval(secs => %(patience)s * heartbeat_interval) AS heard_at
+FROM node WHERE node_id = ANY (%(node_ids)s::bigint[]);
+
 -- online: The nodes that are online.
 SELECT * FROM node WHERE status = 'online' ORDER BY node_id;
 

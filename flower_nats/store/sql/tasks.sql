@@ -51,6 +51,13 @@ WHERE token_hash = %(token_hash)s
         OR finished_at > now() - make_interval(secs => %(farewell)s)
     );
 
+-- last_heard: When the process of an unfinished task was heard last.
+SELECT
+    active_until - make_interval(
+        secs => CASE status WHEN 'starting' THEN %(claim)s ELSE %(silence)s END
+    ) AS heard_at
+FROM task WHERE task_id = %(task_id)s;
+
 -- activate: Start a claimed task; asking again with the same token changes nothing more.
 UPDATE task
 SET

@@ -1,0 +1,112 @@
+"""What `flower-nats status --run` prints: how far a run has come, and what it waits for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from flower_nats.broker.progress import Step
+
+_SHOWN = 50
+"""Nodes of one exchange that are shown; `--format json` has all."""
+
+_ORDER = list(Step)
+
+_WAITS_FOR_NODE = {Step.PUT_OUT, Step.TAKEN, Step.ANSWERING}
+
+_MEANING = {
+    Step.ARRIVING: "the ServerApp still sends its message",
+    Step.PUT_OUT: "the message is ready; the node has not fetched it",
+    Step.TAKEN: "the node has the message, and works",
+    Step.ANSWERING: "the node sends its reply",
+    Step.ANSWERED: "the reply is here; the ServerApp has not fetched it",
+    Step.COLLECTED: "the ServerApp has the reply, or the message has expired",
+}
+
+Map = Mapping[str, Any]
+
+
+def run_lines(report: Map) -> Iterator[str]:
+    """Describe the answer of a superlink to `RunReport`."""
+    run = report["run"]
+    yield f"Run {run['run_id']} ({run['app']}, federation {run['federation']}) is {_state(report)}."
+    if run["status"] == "pending":
+        yield "It waits for a SuperExec to start its ServerApp. If none does, see that a SuperExec runs;"
+        yield "its log says why it does not start the app."
+    elif run["status"] == "starting":
+        yield "A SuperExec has taken it, and starts the process of its ServerApp."
+    elif run["status"] == "running":
+        yield f"The process of its ServerApp was last heard {_ago(report, report['task']['heard_at'])}."
+        yield from _exchange_lines(report)
+
+
+def _state(report: Map) -> str:
+    run = report["run"]
+    if run["status"] == "finished":
+        why = f" ({run['details']})" if run["details"] else ""
+        return f"finished:{run['sub_status']}, {_ago(report, run['finished_at'])}{why}"
+    since = run[f"{run['status']}_at"]
+    return f"{run['status']}, for {_age(report, since)}"
+
+
+def _exchange_lines(report: Map) -> Iterator[str]:
+    if not report["exchanges"]:
+        yield "No message is under way: the ServerApp computes, or waits for SuperNodes to come online."
+    for exchange in report["exchanges"]:
+        yield ""
+        yield from _one_exchange(report, exchange)
+
+
+def _one_exchange(report: Map, exchange: Map) -> Iterator[str]:
+    messages: Sequence[Map] = exchange["messages"]
+    steps = Counter(Step(one["step"]) for one in messages)
+    waiting = sum(steps[step] for step in _WAITS_FOR_NODE)
+    group = f", group {exchange['group']}" if exchange["group"] else ""
+    counts = ", ".join(f"{steps[step]} {step}" for step in _ORDER if steps[step])
+    yield (
+        f"{exchange['message_type']}{group}, sent {_ago(report, exchange['opened_at'])}: "
+        f"waits for {waiting} of {len(messages)} nodes ({counts})"
+    )
+    shown = sorted(messages, key=lambda one: (_ORDER.index(Step(one["step"])), one["since"]))
+    rows = [_row(report, one) for one in shown[:_SHOWN]]
+    yield from _table(["NODE", "NAME", "MESSAGE IS", "FOR", "NODE IS"], rows)
+    if len(shown) > _SHOWN:
+        yield f"  and {len(shown) - _SHOWN} more; --format json shows all"
+    for step in _ORDER:
+        if steps[step]:
+            yield f"  {step}: {_MEANING[step]}"
+
+
+def _row(report: Map, message: Map) -> list[str]:
+    heard = message["node_heard_at"]
+    node = message["node_status"] + (f", heard {_ago(report, heard)}" if heard else "")
+    return [
+        message["node_id"],
+        message["name"] or "-",
+        message["step"],
+        _age(report, message["since"]) if message["since"] else "-",
+        node,
+    ]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"  {'  '.join(cells)}".rstrip()
+
+
+def _ago(report: Map, moment: str) -> str:
+    return f"{_age(report, moment)} ago" if moment else "at a time that is not known"
+
+
+def _age(report: Map, moment: str) -> str:
+    """Say how long ago a moment was when the superlink answered."""
+    now, then = datetime.fromisoformat(report["now"]), datetime.fromisoformat(moment)
+    seconds = max(0, round((now - then).total_seconds()))
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes, hours = seconds // 60, seconds // 3600
+    return f"{minutes} min" if minutes < 120 else f"{hours} h"

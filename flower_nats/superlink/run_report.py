@@ -1,0 +1,83 @@
+"""What a run waits for, as the broker and the database know it: for `flower-nats status --run`."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from flower_nats.broker.progress import Delivery, Exchange, Progress
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.run import Run
+from flower_nats.store.connection import Database
+from flower_nats.store.nodes import Nodes, NodeSign
+from flower_nats.store.runs import Runs
+from flower_nats.store.tasks import Tasks
+from flower_nats.superlink.convert import iso
+
+
+class RunReport:
+    """Reads how far a run has come, each time anew."""
+
+    def __init__(self, database: Database, progress: Progress) -> None:
+        self._runs = Runs(database)
+        self._tasks = Tasks(database)
+        self._nodes = Nodes(database)
+        self._progress = progress
+
+    async def report(self, run_id: int) -> dict[str, Any]:
+        """Return {now, run, task, exchanges}; all times are ISO 8601, empty where there is none.
+
+        Raises `ApiError` (RUN_ID_NOT_FOUND), and `Unavailable` if broker or database is away.
+        """
+        run = await self._runs.get(run_id)
+        if run is None:
+            raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"there is no run {run_id}")
+        exchanges = await self._progress.of_run(run_id)
+        node_ids = {one.node_id for exchange in exchanges for one in exchange.deliveries}
+        signs = await self._nodes.last_heard(sorted(node_ids)) if node_ids else []
+        return {
+            "now": iso(datetime.now(UTC)),
+            "run": _run(run),
+            "task": {
+                "type": run.primary_task_type,
+                "heard_at": iso(await self._tasks.last_heard(run.primary_task_id)),
+            },
+            "exchanges": [_exchange(exchange, signs) for exchange in exchanges],
+        }
+
+
+def _run(run: Run) -> Mapping[str, str]:
+    return {
+        "run_id": str(run.run_id),
+        "app": f"{run.fab_id} {run.fab_version}",
+        "federation": run.federation,
+        "status": str(run.status),
+        "sub_status": run.sub_status,
+        "details": run.details,
+        "pending_at": iso(run.pending_at),
+        "starting_at": iso(run.starting_at),
+        "running_at": iso(run.running_at),
+        "finished_at": iso(run.finished_at),
+    }
+
+
+def _exchange(exchange: Exchange, signs: Iterable[NodeSign]) -> Mapping[str, Any]:
+    by_id = {sign.node_id: sign for sign in signs}
+    return {
+        "message_type": exchange.message_type,
+        "group": exchange.group,
+        "opened_at": exchange.opened_at,
+        "messages": [_message(one, by_id.get(one.node_id)) for one in exchange.deliveries],
+    }
+
+
+def _message(delivery: Delivery, sign: NodeSign | None) -> Mapping[str, str]:
+    return {
+        "message_id": delivery.message_id,
+        "node_id": str(delivery.node_id),
+        "name": (sign.name or "") if sign else "",
+        "location": (sign.location or "") if sign else "",
+        "step": str(delivery.step),
+        "since": delivery.since,
+        "node_status": sign.status if sign else "unknown",
+        "node_heard_at": iso(sign.heard_at) if sign else "",
+    }
