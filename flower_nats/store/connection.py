@@ -24,10 +24,10 @@ from psycopg.pq import Format
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.array import ListBinaryDumper
 from psycopg.types.json import Jsonb
-from psycopg_pool import AsyncConnectionPool
 
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, ErrorCode, FlowerNatsError, Unavailable
+from flower_nats.store.pool import CONNECT, Pool
 from flower_nats.store.queries import load
 
 log = get_logger(__name__)
@@ -37,9 +37,6 @@ PATIENCE = 5.0
 
 _ATTEMPT = 12.0
 """Seconds for one attempt: a little more than the database's own limit for a statement."""
-
-_CONNECT = 3.0
-"""Seconds within which a connection must stand or be had from the pool."""
 
 # Keepalives find a primary that vanished without a word within about ten seconds.
 _CONNECTION_PARAMETERS = {
@@ -133,16 +130,12 @@ class Database:
 
     def __init__(self, dsn: str, max_connections: int = 10, patience: float = PATIENCE) -> None:
         self._patience = patience
-        self._pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+        self._answered_at = float("-inf")
+        self._pool = Pool(
             dsn,
-            min_size=1,
-            max_size=max_connections,
-            open=False,
-            timeout=_CONNECT,
-            # Short, so that the pool's own back-off never outlasts a failover: we retry anyway.
-            reconnect_timeout=1.0,
-            configure=_configure,
-            kwargs={
+            max_connections,
+            _configure,
+            {
                 **_CONNECTION_PARAMETERS,
                 "application_name": "flower-nats",
                 "autocommit": True,
@@ -157,8 +150,7 @@ class Database:
         deadline = time.monotonic() + patience
         while True:
             try:
-                # Not `wait`, which closes the pool for good when its time is over.
-                async with self._pool.connection(timeout=_CONNECT):
+                async with self._pool.connection(CONNECT):
                     return
             except psycopg.OperationalError as exc:
                 if time.monotonic() > deadline:
@@ -168,6 +160,14 @@ class Database:
     async def close(self) -> None:
         """Give all connections back to the database."""
         await self._pool.close()
+
+    def has_answered(self, lately: float) -> bool:
+        """Return whether the database has done what it was asked within the last `lately` seconds."""
+        return time.monotonic() - self._answered_at < lately
+
+    async def until_lost(self) -> None:
+        """See `Pool.until_lost`."""
+        await self._pool.until_lost()
 
     async def fetch_one(self, query: str, **parameters: object) -> Row | None:
         """See `Session`."""
@@ -201,8 +201,12 @@ class Database:
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                async with asyncio.timeout(timeout), self._pool.connection() as connection:
-                    return await _work(work, connection)
+                left = max(0.0, deadline - time.monotonic())
+                async with self._pool.connection(left) as connection:
+                    async with asyncio.timeout(timeout):
+                        answer = await _work(work, connection)
+                self._answered_at = time.monotonic()
+                return answer
             except _UNSTORABLE as exc:
                 raise ApiError(
                     ErrorCode.MALFORMED_REQUEST, f"the database refused: {exc}", _UNSTORABLE_TEXT

@@ -82,13 +82,12 @@ class _Worker:
         self._connection = connection
         self._server = RpcServer(connection, handlers(settings, database, connection))
         self._overview = StatusReport(database, connection)
-        self._heard = Heard(_LATELY)
         self._led = Heard(STREAMS_LATELY)
         self._readiness = Readiness(
             {
                 "broker": lambda: connection.is_connected,
                 "streams": self._led,
-                "database": self._heard,
+                "database": lambda: database.has_answered(_LATELY),
             }
         )
         self._health_servers = AsyncExitStack()
@@ -116,6 +115,8 @@ class _Worker:
                     "announce": self._announce(),
                     "streams": watch_streams(self._connection, self._led.note),
                     "connection": self._connection.until_ended(),
+                    # Another one, with a pool of its own, is started in our place.
+                    "database": self._database.until_lost(),
                 },
             )
         finally:
@@ -145,7 +146,6 @@ class _Worker:
         while True:
             try:
                 await replicas.announce("superlink", self._id, since)
-                self._heard.note()
             except Unavailable as exc:
                 log.warning("announcement_postponed", reason=exc.detail)
             await asyncio.sleep(_ANNOUNCE_EVERY)

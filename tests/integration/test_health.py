@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from psycopg_pool import AsyncConnectionPool
 
 from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer, find_nats_server
@@ -24,6 +25,9 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.health import CannotListen, HealthServer, Readiness
 from flower_nats.metrics import Metric, gauge
+from flower_nats.settings import SuperlinkSettings
+from flower_nats.store import pool
+from flower_nats.superlink import worker
 from harness.environment import free_port
 from harness.nodes import StockNode
 from harness.wire import Wire
@@ -95,6 +99,34 @@ def make_gateway(folder: Path, nats_url: str, *flags: str) -> Replica:
     more += ["--serverappio-api-address", serverappio, "--control-api-address", control, *flags]
     process = _process("gateway", folder, *more, FLOWER_NATS_GATEWAY_NATS=nats_url)
     return Replica(process, health, fleet)
+
+
+async def test_a_superlink_whose_connections_are_lost_is_unready_and_then_ends(
+    nats_url: str, pg_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, seconds in (
+        (pool, "CONNECT", 0.2),
+        (pool, "_LOOK_EVERY", 0.1),
+        (pool, "_LOST_AFTER", 3.0),
+        (worker, "_LATELY", 1.0),
+        (worker, "_ANNOUNCE_EVERY", 0.1),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+    health = f"127.0.0.1:{free_port()}"
+    settings = SuperlinkSettings(nats=(nats_url,), database=pg_dsn, http_health_address=health)
+    running = asyncio.create_task(worker.serve(settings, asyncio.Event()))
+    await until(lambda: get(health, "/readyz") == (200, "ok"))
+
+    # Given a fault, of whatever kind: what is lent never comes back, and the database is well.
+    async def lose(_pool: object, _connection: object) -> None:
+        pass
+
+    monkeypatch.setattr(AsyncConnectionPool, "putconn", lose)
+
+    await until(lambda: get(health, "/readyz") == (503, "lacks database"))
+    # Then whoever supervises it has an end to see, and starts it again.
+    with pytest.raises(pool.PoolLost):
+        await running
 
 
 async def test_both_are_ready_when_what_they_need_answers_and_not_before(

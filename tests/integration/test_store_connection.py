@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.model.errors import Unavailable
-from flower_nats.store import connection
+from flower_nats.store import pool
 from flower_nats.store.connection import Database, StoreError, Transaction
 from flower_nats.store.durability import durability
 from harness.postgres_pair import PostgresPair
@@ -147,7 +148,7 @@ async def test_a_database_that_is_not_there_is_unavailable() -> None:
 async def test_a_server_that_is_away_when_we_start_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_CONNECT", 0.1)
+    monkeypatch.setattr(pool, "CONNECT", 0.1)
     server = PostgresServer(tmp_path)
     await server.start()
     database = Database(server.dsn)
@@ -191,8 +192,8 @@ async def test_what_the_server_promises_can_be_read(database: Database) -> None:
 
 
 @asynccontextmanager
-async def opened(dsn: str) -> AsyncIterator[Database]:
-    database = Database(dsn, max_connections=1)
+async def opened(dsn: str, max_connections: int = 1) -> AsyncIterator[Database]:
+    database = Database(dsn, max_connections)
     await database.open()
     try:
         yield database
@@ -257,6 +258,50 @@ async def test_who_may_not_see_what_standbys_are_says_so(pair_dsn: str) -> None:
 
     assert (unseen["standbys"], unseen["synchronous_standbys"]) == (1, None)
     assert (seen["standbys"], seen["synchronous_standbys"]) == (1, 1)
+
+
+BURST = 3_000
+"""Callers at once: what waits for a database that is slow for a few seconds."""
+
+
+async def all_connections_serve(database: Database, number: int) -> None:
+    """Return once so many transactions have been open at the same time."""
+    all_there = asyncio.Barrier(number)
+
+    async def wait(_: Transaction) -> None:
+        await all_there.wait()
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(database.transaction(wait) for _ in range(number)))
+
+
+async def test_callers_that_give_up_take_no_connection_with_them(pg_dsn: str) -> None:
+    async with opened(pg_dsn, max_connections=4) as database:
+
+        async def give_up_soon() -> None:
+            # Just when the patience of others is over as well.
+            async with asyncio.timeout(random.uniform(2.9, 3.6)):
+                await database.fetch_one("SELECT pg_sleep(0.05)")
+
+        burst = (give_up_soon() for _ in range(BURST))
+        outcomes = await asyncio.gather(*burst, return_exceptions=True)
+
+        assert {type(one) for one in outcomes} <= {type(None), TimeoutError, Unavailable}
+        await all_connections_serve(database, 4)
+
+
+async def test_who_comes_when_too_many_wait_hears_so_at_once(pg_dsn: str) -> None:
+    held = 4 + pool.MOST_WAITING
+    async with opened(pg_dsn, max_connections=4) as database:
+        asked = [asyncio.create_task(database.fetch_one("SELECT 1 AS one")) for _ in range(BURST)]
+        first, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
+
+        refused = [one.exception() for one in first if one.exception()]
+        assert len(refused) == BURST - held
+        assert all(isinstance(one, Unavailable) for one in refused)
+        # The others are served, in their turn.
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert answers.count({"one": 1}) == held
 
 
 async def test_a_password_shows_in_no_error() -> None:

@@ -21,7 +21,7 @@ from flower_nats.embedded import envoy
 from flower_nats.embedded.envoy_routes import routes
 from flower_nats.model import caller, states
 from flower_nats.store import connection as database
-from flower_nats.store import idempotency, nodes, replicas
+from flower_nats.store import idempotency, nodes, pool, replicas
 from flower_nats.superlink import housekeeping, message_housekeeping, wiring, worker
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_cli import down, stack
@@ -312,9 +312,22 @@ RELATIONS: dict[str, Times] = {
         "claim": states.CLAIM_SECONDS,
     },
     "a database that is away is told of before a gateway gives its superlink up": {
-        "database": database.PATIENCE + database._CONNECT,
+        "database": database.PATIENCE + pool.CONNECT,
         "a statement": database._ATTEMPT,
         "gateway": core_connection.PATIENCE,
+    },
+    "a database that is only slow does not look as if its connections were lost": {
+        # The driver waits five seconds for a cancel to be taken, and five for its effect.
+        "statement": database._ATTEMPT + 10,
+        "lost after": 2 * pool._LOOK_EVERY + pool._LOST_AFTER,
+    },
+    "a superlink without connections is unready before it ends": {
+        "lately": worker._LATELY,
+        "lost after": 2 * pool._LOOK_EVERY + pool._LOST_AFTER,
+    },
+    "connections are asked for between two looks at whether any can be had": {
+        "announcements": worker._ANNOUNCE_EVERY,
+        "looks": 2 * pool._LOOK_EVERY,
     },
     # Housekeeping
     "an open session is left to its gateway for more than one pass": {
