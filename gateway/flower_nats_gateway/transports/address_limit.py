@@ -12,10 +12,13 @@ from contextlib import suppress
 
 from flower_nats_gateway.calls.peers import host_of
 from flower_nats_gateway.transports.notices import notice
-from flower_nats_gateway.transports.open_sockets import is_listening, open_sockets, peer_of
+from flower_nats_gateway.transports.open_sockets import established, open_sockets, peer_of
 
 _EVERY = 2.0
-"""Seconds between two counts: a thousand connections are counted in some 10 ms, beside the calls."""
+"""Seconds between two counts, beside the calls. A count of 10,000 connections takes some 30 ms."""
+
+_MAPPED = "::ffff:"
+"""What is before an IPv4 address in a socket that takes both."""
 
 
 class AddressLimit:
@@ -48,21 +51,25 @@ class AddressLimit:
     def count(self, ports: Collection[int]) -> None:
         """Count once."""
         found: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
-        for one in open_sockets(ports):
-            peer = peer_of(one)
-            name = host_of(f"{peer[0]}:0")
-            if name and not is_listening(one):
-                found[name].append(peer)
-        surplus: set[tuple[str, int]] = set()
-        for name, peers in found.items():
-            if len(peers) > self._limit:
+        for host, port in established(ports):
+            found[host].append((host, port))
+        counted, surplus = Counter[str](), set[tuple[str, int]]()
+        for host, peers in found.items():
+            name = host_of(f"{host}:0")
+            counted[name] = len(peers)
+            if name and len(peers) > self._limit:
                 notice(name, "connections_refused", limit=self._limit, connections=len(peers))
                 peers.sort(key=lambda peer: peer not in self._known)
                 surplus.update(peers[self._limit :])
         self._known = {peer for peers in found.values() for peer in peers} - surplus
-        self._counted = Counter({name: len(peers) for name, peers in found.items()})
+        self._counted = counted
         if surplus:
-            for one in open_sockets(ports):
-                if peer_of(one) in surplus:
-                    with suppress(OSError):
-                        one.shutdown(socket.SHUT_RDWR)
+            _cut_off(surplus, ports)
+
+
+def _cut_off(peers: Collection[tuple[str, int]], ports: Collection[int]) -> None:
+    for one in open_sockets(ports):
+        host, port = peer_of(one)
+        if (host.removeprefix(_MAPPED), port) in peers:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)

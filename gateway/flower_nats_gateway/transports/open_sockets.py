@@ -1,10 +1,16 @@
-"""The sockets of this process, which gRPC does not give us."""
+"""Sockets as the system has them: gRPC does not give us its own."""
 
 import os
 import socket
 import stat
+import struct
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_ESTABLISHED = "01"
 
 
 def open_sockets(ports: Collection[int]) -> Iterator[socket.socket]:
@@ -16,6 +22,37 @@ def open_sockets(ports: Collection[int]) -> Iterator[socket.socket]:
             with socket.socket(fileno=os.dup(int(name))) as one:
                 if one.family in (socket.AF_INET, socket.AF_INET6) and _port(one) in ports:
                     yield one
+
+
+def established(ports: Collection[int]) -> Iterator[tuple[str, int]]:
+    """Go through the peers that are connected to these ports of this machine, or of its container.
+
+    By the system's own table: to ask each socket would take ten times as long.
+    """
+    endings = tuple(f":{port:04X}" for port in ports)
+    names: dict[str, str] = {}
+    for table in _TABLES:
+        try:
+            lines = table.read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            _, local, remote, state, _ = line.split(maxsplit=4)
+            if state == _ESTABLISHED and local.endswith(endings):
+                address, _, port = remote.partition(":")
+                if address not in names:
+                    names[address] = _name_of(address)
+                yield names[address], int(port, 16)
+
+
+def _name_of(address: str) -> str:
+    """Read an address of the table: words of four bytes, as the processor has them."""
+    words = struct.unpack(f"={len(address) // 8}I", bytes.fromhex(address))
+    raw = struct.pack(f">{len(words)}I", *words)
+    if len(raw) == 4:
+        return str(IPv4Address(raw))
+    six = IPv6Address(raw)
+    return str(six.ipv4_mapped or six)
 
 
 def is_listening(one: socket.socket) -> bool:
