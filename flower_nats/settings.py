@@ -150,8 +150,8 @@ class GatewaySettings:
     appio_tls: TlsFiles | None = None
     """TLS of the ServerAppIo API, None to serve it in the clear."""
 
-    superexec_auth_secret: bytes | None = field(default=None, repr=False)
-    """Shared secret that a SuperExec must prove to know, None when it need not."""
+    superexec_auth_secret_file: Path | None = None
+    """File with the shared secret, or two, that a SuperExec must prove to know; None: it need not."""
 
     enable_supernode_auth: bool = False
     """Whether only SuperNodes whose key was registered over the Control API are let in. Gateways and

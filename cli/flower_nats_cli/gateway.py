@@ -65,7 +65,7 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         http_loopback_address=options["http_loopback_address"] or "",
         tls=tls,
         appio_tls=read.tls_files(options, "appio_"),
-        superexec_auth_secret=read.superexec_secret(options),
+        superexec_auth_secret_file=read.superexec_secret_file(options),
         enable_supernode_auth=read.check_supernode_auth(options, encrypted=bool(tls or terminated)),
         max_calls_per_address=options["max_calls_per_address"],
         max_connections_per_address=options["max_connections_per_address"],

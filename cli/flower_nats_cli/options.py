@@ -161,7 +161,10 @@ tls_terminated_option = click.option(
 tls_options = _together(
     insecure_option,
     click.option(
-        "--ssl-certfile", type=FILE, help="Certificate of the HTTP port, and of Fleet and Control."
+        "--ssl-certfile",
+        type=FILE,
+        help="Certificate of the HTTP port, and of Fleet and Control. It is read again, with its key, "
+        "when it has changed.",
     ),
     click.option("--ssl-keyfile", type=FILE, help="Private key of that certificate."),
     click.option("--ssl-ca-certfile", type=FILE, help="CA certificate to verify it with."),
@@ -187,7 +190,8 @@ supernode_auth_option = click.option(
 superexec_secret_option = click.option(
     "--superexec-auth-secret-file",
     type=FILE,
-    help="File with the secret that a SuperExec must share; read as raw bytes.",
+    help="File with the secret that a SuperExec must share; read as raw bytes. Of two lines, each is a "
+    "secret of its own. It is read again when it has changed.",
 )
 
 dependency_option = click.option(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from flower_nats.logs import configure_logs
+from flower_nats.model.superexec_secret import read_superexec_secrets
 from flower_nats.settings import (
     GatewaySettings,
     LogSettings,
@@ -40,7 +41,7 @@ def nats_ca_certificate(options: Options, urls: Sequence[str]) -> Path | None:
             "--nats-ca-certfile is for NATS servers that speak TLS: write tls:// in the place of "
             "nats:// in every URL, or leave it out."
         )
-    return path.resolve()
+    return path.absolute()
 
 
 def value_or_file(options: Options, name: str, parse: Callable[[str], T]) -> T:
@@ -108,7 +109,8 @@ def tls_files(options: Options, prefix: str = "") -> TlsFiles | None:
     names = [f"{prefix}ssl_{kind}" for kind in ("certfile", "keyfile", "ca_certfile")]
     certificate, key, ca_certificate = (options[name] for name in names)
     if certificate and key and ca_certificate:
-        files = TlsFiles(certificate.resolve(), key.resolve(), ca_certificate.resolve())
+        # Not `resolve`: who renews certificates may do so by another target of a symbolic link.
+        files = TlsFiles(certificate.absolute(), key.absolute(), ca_certificate.absolute())
         check_files(files, f"{prefix}ssl".replace("_", "-"))
         return files
     if certificate or key or ca_certificate:
@@ -182,26 +184,27 @@ def check_superlink_addresses(settings: SuperlinkSettings) -> None:
     )
 
 
-def superexec_secret(options: Options) -> bytes | None:
-    """Read the file of `superexec_secret_option`; raises UsageError if it is empty."""
-    path = options["superexec_auth_secret_file"]
+def superexec_secret_file(options: Options) -> Path | None:
+    """Return the file of `superexec_secret_option`; raises UsageError if it is empty."""
+    path: Path | None = options["superexec_auth_secret_file"]
     if path is None:
         return None
-    secret: bytes = path.read_bytes()
-    if not secret:
-        raise click.UsageError(f"The SuperExec secret in {path} is empty.")
-    return secret
+    try:
+        read_superexec_secrets(path)
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
+    return path.absolute()
 
 
 def superexec_settings(
     options: Options, address: str, ca_certificate: Path | None
 ) -> SuperexecSettings:
     """Read what a SuperExec of ours needs. Raises UsageError."""
-    # It would only be started again and again.
-    superexec_secret(options)
+    # With one that it cannot use, it would only be started again and again.
+    secret_file = superexec_secret_file(options)
     return SuperexecSettings(
         runtime_api_address=address,
         ca_certificate=ca_certificate,
-        auth_secret_file=options["superexec_auth_secret_file"],
+        auth_secret_file=secret_file,
         runtime_dependency_installation=not options["disable_runtime_dependency_installation"],
     )

@@ -113,7 +113,7 @@ def _gateway_settings(options: read.Options) -> GatewaySettings:
         control_api_address=read.api_address(options, "control", host, 9093),
         tls=tls,
         appio_tls=appio_tls,
-        superexec_auth_secret=read.superexec_secret(options),
+        superexec_auth_secret_file=read.superexec_secret_file(options),
         enable_supernode_auth=read.check_supernode_auth(options, encrypted=tls is not None),
         health_server_address=options["health_server_address"],
         log=LogSettings(level=options["log_level"]),

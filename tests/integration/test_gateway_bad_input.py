@@ -6,13 +6,12 @@ import asyncio
 import hashlib
 import secrets
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.supercore.auth import compute_superexec_signature, derive_auth_secret
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
@@ -23,10 +22,11 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import Outgoing
-from flower_nats.wire.methods import CONTROL, FLEET, RUNTIME
+from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME
 from harness.clients import SuperNode
 from harness.fabs import PROJECT, make_fab
 from harness.messages import Parcel, instruction, parcel, reply
+from harness.superexec import superexec_proof
 from tests.integration import gateways
 from tests.integration.gateways import Gateway, running_stack
 
@@ -337,30 +337,15 @@ async def test_a_message_larger_than_the_broker_takes_is_refused(gateway: Gatewa
 
 
 async def test_superexec_calls_need_the_secret_and_cannot_be_replayed(
-    nats_url: str, pg_dsn: str
+    nats_url: str, pg_dsn: str, tmp_path: Path
 ) -> None:
     secret = secrets.token_bytes(32)
-    path = "/flwr.proto.ServerAppIo/PullPendingTasks"
-
-    def sign(with_secret: bytes, offset: int = 0) -> list[tuple[str, str]]:
-        timestamp, nonce = int(time.time()) + offset, secrets.token_hex(16)
-        body = hashlib.sha256(b"").hexdigest()
-        signature = compute_superexec_signature(
-            auth_secret=derive_auth_secret(with_secret),
-            method=path,
-            timestamp=timestamp,
-            nonce=nonce,
-            body_sha256=body,
-        )
-        return [
-            ("flwr-superexec-ts", str(timestamp)),
-            ("flwr-superexec-nonce", nonce),
-            ("flwr-superexec-body-sha256", body),
-            ("flwr-superexec-signature", signature),
-        ]
-
+    (tmp_path / "secret").write_bytes(secret)
+    method = BY_NAME[("Runtime", "PullPendingTasks")]
     denied = (Outcome.UNAUTHENTICATED, "Authentication failed.")
-    async with running_stack(nats_url, pg_dsn, superexec_auth_secret=secret) as gateway:
+    async with running_stack(
+        nats_url, pg_dsn, superexec_auth_secret_file=tmp_path / "secret"
+    ) as gateway:
         await gateway.call(
             "Control", "StartRun", control.StartRunRequest(fab=common.Fab(content=make_fab()))
         )
@@ -369,12 +354,13 @@ async def test_superexec_calls_need_the_secret_and_cannot_be_replayed(
             request = runtime.PullPendingTasksRequest()
             return gateway.call("Runtime", "PullPendingTasks", request, metadata)
 
-        good = sign(secret)
+        good = superexec_proof(secret, method, "grpc")
         assert len((await pull(good)).tasks) == 1
         assert await refusal(pull(good)) == denied
         assert await refusal(pull([])) == denied
-        assert await refusal(pull(sign(b"another"))) == denied
-        assert await refusal(pull(sign(secret, -400))) == denied
+        assert await refusal(pull(superexec_proof(b"another", method, "grpc"))) == denied
+        old = superexec_proof(secret, method, "grpc", offset=-400)
+        assert await refusal(pull(old)) == denied
 
 
 SILENT = 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -35,10 +36,13 @@ async def gateway(
     pg_dsn: str,
     wire: WireName,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> AsyncIterator[Gateway]:
     for api in ("FLEET", "CONTROL"):
         monkeypatch.setattr(wiring, f"LONGEST_{api}_BODY", LIMIT)
-    async with running_stack(nats_url, pg_dsn, wire, superexec_auth_secret=b"secret") as gateway:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    async with running_stack(nats_url, pg_dsn, wire, superexec_auth_secret_file=secret) as gateway:
         yield gateway
 
 

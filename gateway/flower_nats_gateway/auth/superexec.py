@@ -2,10 +2,13 @@
 
 import hashlib
 import hmac
+from pathlib import Path
 
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.superexec_secret import read_superexec_secrets
+from flower_nats.renewable import Renewable
 from flower_nats_gateway.auth.identify import Identify
 from flower_nats_gateway.auth.timestamps import OLDEST, check_age
 from flower_nats_gateway.calls.call import Call
@@ -22,10 +25,9 @@ _LONGEST_NONCE = 256
 class SuperexecProof:
     """Checks that a caller knows the secret, and makes no call of another one again."""
 
-    def __init__(self, rpc: RpcClient, secret: bytes) -> None:
+    def __init__(self, rpc: RpcClient, secret_file: Path) -> None:
         self._rpc = rpc
-        # flwr 1.33 `supercore/auth/superexec.py`: the key is derived from the secret.
-        self._key = hmac.digest(secret, b"superexec-auth-v1", "sha256")
+        self._keys = Renewable([secret_file], lambda: _keys(secret_file))
 
     def check(self, call: Call) -> Identify:
         """Check the signature. Raises `ApiError` (AUTHENTICATION_FAILED)."""
@@ -38,8 +40,8 @@ class SuperexecProof:
             raise failed(exc.detail) from exc
         body = call.text(_BODY)
         text = f"method={call.signed_path}\nts={timestamp}\nnonce={nonce}\nbody_sha256={body}"
-        expected = hmac.new(self._key, text.encode(), "sha256").hexdigest()
-        if not hmac.compare_digest(expected.encode(), call.text(_SIGNATURE).encode()):
+        signature = call.text(_SIGNATURE).encode()
+        if not any([_is_signed(text, signature, key) for key in self._keys.value]):
             raise failed("the SuperExec does not know the secret")
         return self._identify
 
@@ -57,6 +59,17 @@ class SuperexecProof:
         if not answer["reserved"]:
             raise failed("this SuperExec call was made before")
         return Caller()
+
+
+def _keys(secret_file: Path) -> list[bytes]:
+    # flwr 1.33 `supercore/auth/superexec.py`: the key is derived from the secret.
+    secrets = read_superexec_secrets(secret_file)
+    return [hmac.digest(secret, b"superexec-auth-v1", "sha256") for secret in secrets]
+
+
+def _is_signed(text: str, signature: bytes, key: bytes) -> bool:
+    expected = hmac.new(key, text.encode(), "sha256").hexdigest()
+    return hmac.compare_digest(expected.encode(), signature)
 
 
 def failed(reason: str) -> ApiError:

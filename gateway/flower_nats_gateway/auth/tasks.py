@@ -1,5 +1,7 @@
 """Tasks, by their token; and SuperExecs, by the secret that they share with gateways."""
 
+from pathlib import Path
+
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
 from flower_nats.wire.methods import CallerKind
@@ -20,11 +22,11 @@ class RuntimeAuthenticator:
         directory: Directory,
         pending_lines: PendingLines,
         rpc: RpcClient,
-        secret: bytes | None,
+        secret_file: Path | None,
     ) -> None:
         self._directory = directory
         self._pending_lines = pending_lines
-        self._superexec = SuperexecProof(rpc, secret) if secret else None
+        self._superexec = SuperexecProof(rpc, secret_file) if secret_file else None
 
     async def __call__(self, call: Call) -> Identify:
         """Check which task, or that a nameless SuperExec, makes this call."""

@@ -140,7 +140,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         runtime=Service(
             methods=RUNTIME,
             authenticate=RuntimeAuthenticator(
-                directory, pending_lines, rpc, settings.superexec_auth_secret
+                directory, pending_lines, rpc, settings.superexec_auth_secret_file
             ),
             endpoints=runtime_api.endpoints(),
             forward=forward,

@@ -3,7 +3,7 @@
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from flower_nats.health import CannotListen
 from flower_nats.settings import TlsFiles
+from flower_nats.tls import renewable
 
 CONNECTIONS = 16_384
 """Connections to one port at once."""
@@ -88,5 +89,19 @@ async def listen(
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    pair = (Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes())
-    return grpc.ssl_server_credentials([pair], Path(tls.ca_certificate).read_bytes(), False)
+    """Return credentials that are those of the files as they are at each handshake."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+        return grpc.ssl_server_certificate_configuration([pair], tls.ca_certificate.read_bytes())
+
+    # gRPC itself would take half of a pair, and refuse handshakes from then on.
+    files = renewable(tls, configuration)
+    first = files.value
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        """Return what has been renewed, None for what gRPC has already."""
+        return files.value if files.renew() else None
+
+    # Its types have no None, its documentation has.
+    return grpc.dynamic_ssl_server_credentials(first, cast(Any, fetch), False)

@@ -9,10 +9,10 @@ import asyncio
 import socket
 import ssl
 from contextlib import suppress
-from pathlib import Path
 from typing import cast
 
 from flower_nats.settings import TlsFiles
+from flower_nats.tls import renewable, server_context
 from flower_nats_gateway.transports.address_limit import AddressLimit
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.app import HttpApp
@@ -62,7 +62,7 @@ class HttpListener:
         self._address_limit = address_limit or AddressLimit(0)
         self._connections = Connections(app)
         self._passages = Passages(grpc_port)
-        self._tls = None if tls is None else _server_context(tls)
+        self._tls = None if tls is None else renewable(tls, lambda: _server_context(tls))
         self._socket: socket.socket | None = None
         self._arriving: dict[asyncio.Task[None], socket.socket] = {}
         """Connections that have not shown yet what they are."""
@@ -157,7 +157,7 @@ class HttpListener:
         is_grpc = begin.startswith(_HTTP2_PREFACE)
         if self._tls is not None:
             if speaks_tls:
-                return await self._shake_hands(connection, self._tls, host)
+                return await self._shake_hands(connection, self._tls.value, host)
             notice(host, "no_tls_on_a_tls_port", remedy=_SPEAK_TLS)
             if not is_grpc:
                 await _end(connection, f"This port speaks TLS. {_SPEAK_TLS}")
@@ -203,9 +203,7 @@ class _ByNegotiation(asyncio.Protocol):
 
 
 def _server_context(tls: TlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(Path(tls.certificate), Path(tls.key))
+    context = server_context(tls)
     # In the order in which we choose: whoever can speak both, as browsers and curl, gets HTTP/1.1.
     context.set_alpn_protocols(["http/1.1", "h2"])
     return context

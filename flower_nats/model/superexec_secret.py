@@ -1,0 +1,25 @@
+"""The secret that SuperExecs share with gateways, as a file holds it."""
+
+from pathlib import Path
+
+_SHORTEST_LINE = 16
+"""Bytes that a line must have to be a secret of its own. Random bytes may hold an end of a line, and
+what is left of it must not be easy to guess."""
+
+
+def read_superexec_secrets(path: Path) -> list[bytes]:
+    """Return every secret that a file lets SuperExecs prove, each as bytes.
+
+    The whole file is one, byte by byte, as a SuperExec reads its own (flwr 1.33
+    `supercore/auth/superexec_secret.py`). Two lines of at least 16 bytes are a secret each, so that one
+    can take the place of the other while both are in use; so is one line without the end of it. Raises
+    ValueError for an empty file, and OSError.
+    """
+    content = path.read_bytes()
+    if not content:
+        raise ValueError(f"The SuperExec secret in {path} is empty.")
+    lines = content.removesuffix(b"\n").split(b"\n")
+    if len(lines) > 2 or any(len(line) < _SHORTEST_LINE for line in lines):
+        return [content]
+    # A SuperExec's own file may end its line, or not.
+    return list(dict.fromkeys([content, *lines, *(line + b"\n" for line in lines)]))
