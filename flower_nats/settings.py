@@ -101,6 +101,9 @@ class SuperlinkSettings:
     """Whether only SuperNodes whose key was registered over the Control API are let in. Gateways and
     superlinks each refuse if they themselves, or the other of a call, are told so."""
 
+    simulation: bool = False
+    """Whether runs in the federation of everything that connects are simulations."""
+
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""
 

@@ -181,6 +181,13 @@ isolation_option = click.option(
     help="subprocess: run a flower-superexec here for ServerApps. process: you run it elsewhere.",
 )
 
+simulation_option = click.option(
+    "--simulation",
+    is_flag=True,
+    help="Simulate the SuperNodes of runs that name no federation. Every superlink of a runtime is told "
+    "the same.",
+)
+
 supernode_auth_option = click.option(
     "--enable-supernode-auth",
     is_flag=True,

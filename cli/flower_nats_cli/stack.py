@@ -70,6 +70,9 @@ class StackSettings:
     replicas: int = 1
     """Members, and gateways, that are started."""
 
+    simulation: bool = False
+    """Whether runs that name no federation are simulations."""
+
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""
 
@@ -128,6 +131,8 @@ class Stack:
         }
         # In process isolation each: the one SuperExec here is the supervisor's.
         flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]
+        if self.settings.simulation:
+            flags += ["--simulation"]
         if self.settings.gateway.enable_supernode_auth:
             flags += ["--enable-supernode-auth"]
         # No balancer goes by their health: nobody has to be waited for.

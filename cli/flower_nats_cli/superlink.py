@@ -71,6 +71,7 @@ def _database_argument(value: str) -> str:
     type=opts.FILE,
     help="CA certificate that its SuperExec verifies the gateway with.",
 )
+@opts.simulation_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.dependency_option
@@ -100,6 +101,7 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         database=read.value_or_file(options, "database", _database_argument),
         superexec=None if elsewhere else _superexec_settings(options),
         enable_supernode_auth=options["enable_supernode_auth"],
+        simulation=options["simulation"],
         log_retention=options["log_retention"],
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],

@@ -43,6 +43,7 @@ log = get_logger(__name__)
 @opts.isolation_option
 @opts.api_address_options
 @opts.tls_options
+@opts.simulation_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.dependency_option
@@ -81,6 +82,7 @@ def stack_settings(options: read.Options) -> StackSettings:
         superexec=None,
         superexec_auth_secret_file=secret_file,
         replicas=options["replicas"],
+        simulation=options["simulation"],
         log_retention=options["log_retention"],
         http_health_addresses=health,
     )

@@ -57,6 +57,8 @@ class NewRun:
     series_description: str = ""
     user_prompt: str = ""
     """What an agent is asked."""
+    simulation_config: bytes | None = None
+    """How it is simulated (a `SimulationConfig` of the wire), None if it is not."""
 
 
 @dataclass(frozen=True)

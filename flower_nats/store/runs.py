@@ -50,6 +50,7 @@ class Runs:
             account_id=new.account_id,
             primary_task_type=new.primary_task_type,
             user_prompt=storable(new.user_prompt),
+            simulation_config=new.simulation_config,
         )
 
     async def get(self, run_id: int) -> Run | None:
@@ -75,6 +76,17 @@ class Runs:
         """Return what an agent that leads its run was asked, and when it began (seconds since 1970)."""
         row = await self._session.fetch_one(_SQL["prompt"], task_id=task_id)
         return None if row is None else (row["user_prompt"], row["began_at"])
+
+    async def simulation_config(self, run_id: int) -> bytes | None:
+        """Return how a run is simulated, as it was stored; None if it is not."""
+        row = await self._session.fetch_one(_SQL["simulation_config"], run_id=run_id)
+        found = None if row is None else row["simulation_config"]
+        return None if found is None else bytes(found)
+
+    async def unfinished_in(self, federation: str) -> list[Run]:
+        """Return the runs of a federation that have not finished."""
+        rows = await self._session.fetch_all(_SQL["unfinished_in"], federation=federation)
+        return [_run(row) for row in rows]
 
     async def statuses(self, run_ids: Sequence[int]) -> dict[int, str]:
         """Return the status of each of these runs that exists."""

@@ -24,6 +24,18 @@ CREATE TABLE node (
 -- on that would be rewritten with every heartbeat.
 CREATE INDEX node_online ON node (node_id) WHERE status = 'online';
 
+-- Federations: that of everything that connects, and those that users have created for simulations.
+CREATE TABLE federation (
+    name text PRIMARY KEY,
+    description text NOT NULL,
+    simulation_config bytea NOT NULL DEFAULT '',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    archived_at timestamptz
+);
+
+INSERT INTO federation (name, description)
+VALUES ('@none/default', 'The federation of everything that connects to this SuperLink.');
+
 CREATE TABLE fab (
     fab_hash text PRIMARY KEY,
     content bytea NOT NULL,
@@ -83,7 +95,8 @@ CREATE TABLE run (
     created_at timestamptz NOT NULL DEFAULT now(),
     cleaned_at timestamptz,
     log_removed_at timestamptz,
-    user_prompt text NOT NULL DEFAULT ''
+    user_prompt text NOT NULL DEFAULT '',
+    simulation_config bytea
 );
 
 CREATE INDEX run_of_series ON run (series_id, created_at);

@@ -15,8 +15,8 @@ from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
 from flower_nats.superlink.codecs import ProtoHandler, refuse
-from flower_nats.superlink.control_federations import check_membership
 from flower_nats.superlink.convert import node_to_wire, now_iso
+from flower_nats.superlink.federations import KnownFederations
 from flower_nats.wire import control_pb2 as control
 
 log = get_logger(__name__)
@@ -43,8 +43,9 @@ _REFUSALS: Mapping[str, ProtoHandler] = {
 class ControlApi:
     """Serves the CLI's commands about nodes."""
 
-    def __init__(self, database: Database, hints: Hints) -> None:
+    def __init__(self, database: Database, hints: Hints, federations: KnownFederations) -> None:
         self._database = database
+        self._federations = federations
         self._hints = hints
         self._nodes = Nodes(database)
 
@@ -125,7 +126,7 @@ class ControlApi:
     ) -> control.ListAutomationsResponse:
         """There are none."""
         if request.federation:
-            check_membership(request.federation)
+            await self._federations.check_membership(request.federation)
         return control.ListAutomationsResponse()
 
     async def stop_automation(
@@ -139,7 +140,7 @@ class ControlApi:
     ) -> control.ListConnectorsResponse:
         """There are none."""
         if request.federation:
-            check_membership(request.federation)
+            await self._federations.check_membership(request.federation)
         return control.ListConnectorsResponse()
 
 

@@ -8,8 +8,8 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.store.apps import Apps
 from flower_nats.store.connection import Database
 from flower_nats.superlink.codecs import ProtoHandler
-from flower_nats.superlink.control_federations import check_membership
 from flower_nats.superlink.convert import app_to_wire
+from flower_nats.superlink.federations import KnownFederations
 from flower_nats.wire import control_pb2 as control
 
 _APP_SPEC = re.compile(r"(?P<app_id>@[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(==\d+\.\d+\.\d+)?")
@@ -20,7 +20,8 @@ _MOST = 2**31 - 1
 class AppsApi:
     """Serves `flwr chat`, which offers the agents of a federation."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, federations: KnownFederations) -> None:
+        self._federations = federations
         self._apps = Apps(database)
 
     def handlers(self) -> Mapping[str, ProtoHandler]:
@@ -36,7 +37,7 @@ class AppsApi:
         self, request: control.ListAppsRequest, caller: Caller
     ) -> control.ListAppsResponse:
         """Return the apps of the federation, newest first."""
-        check_membership(request.federation_id)
+        await self._federations.check_membership(request.federation_id)
         limit = min(request.limit, _MOST) if request.HasField("limit") else None
         apps = await self._apps.of(request.federation_id, limit)
         return control.ListAppsResponse(apps=[app_to_wire(app) for app in apps])
@@ -53,7 +54,7 @@ class AppsApi:
         self, request: control.AddAppRequest, caller: Caller
     ) -> control.AddAppResponse:
         """Refuse to fetch an app from Flower Hub."""
-        check_membership(request.federation_id)
+        await self._federations.check_membership(request.federation_id)
         app_id_of(request.app_id)
         raise ApiError(ErrorCode.UNSUPPORTED_FAB_HUB_TRANSPORT, request.app_id)
 
@@ -61,7 +62,7 @@ class AppsApi:
         self, request: control.RemoveAppRequest, caller: Caller
     ) -> control.RemoveAppResponse:
         """Take an app out of the federation."""
-        check_membership(request.federation_id)
+        await self._federations.check_membership(request.federation_id)
         await self._apps.remove(request.federation_id, request.app_id)
         return control.RemoveAppResponse()
 

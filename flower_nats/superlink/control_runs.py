@@ -8,7 +8,7 @@ from flower_nats.model.caller import Caller
 from flower_nats.model.config import Config, InvalidConfig, check_overrides
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.fab import FabInfo, InvalidFab, read_fab
-from flower_nats.model.federation import DEFAULT_FEDERATION
+from flower_nats.model.federation import Federation
 from flower_nats.model.ids import new_id
 from flower_nats.model.run import DESCRIPTION_LENGTH, NewRun, Run
 from flower_nats.model.states import SubStatus
@@ -20,9 +20,9 @@ from flower_nats.store.idempotency import once
 from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
+from flower_nats.superlink import simulation
 from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.superlink.control_apps import app_id_of
-from flower_nats.superlink.control_federations import check_known
 from flower_nats.superlink.convert import (
     config_from_wire,
     config_to_bytes,
@@ -30,6 +30,7 @@ from flower_nats.superlink.convert import (
     now_iso,
     run_to_wire,
 )
+from flower_nats.superlink.federations import KnownFederations
 from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.wire import control_pb2 as control
 
@@ -47,8 +48,11 @@ _LISTED = 20
 class ControlRunsApi:
     """Serves the CLI's commands about runs."""
 
-    def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, database: Database, lifecycle: Lifecycle, federations: KnownFederations
+    ) -> None:
         self._database = database
+        self._federations = federations
         self._lifecycle = lifecycle
         self._runs = Runs(database)
         self._fabs = Fabs(database)
@@ -65,29 +69,30 @@ class ControlRunsApi:
         self, request: control.StartRunRequest, caller: Caller
     ) -> control.StartRunResponse:
         """Create a run of an app; once for each call of the CLI, however often we have to ask."""
-        if request.federation:
-            check_known(request.federation)
+        federation = await self._federations.open(request.federation)
         content = await self._fab_content(request)
         if request.connector_refs or request.connector_ids:
             raise ApiError(ErrorCode.CONNECTOR_NOT_FOUND, "connectors are not supported")
         info, config = await asyncio.to_thread(_check_app, content, request)
         prompt = _prompt(request, info, config, caller)
+        simulated = self._simulation_of(federation, info, request)
         new = NewRun(
             fab_id=info.fab_id,
             fab_version=info.version,
             fab_hash=info.fab_hash,
             override_config=config_to_bytes(request.override_config),
-            federation=DEFAULT_FEDERATION,
+            federation=federation.name,
             account_id=caller.account_id,
-            primary_task_type=info.task_type,
+            primary_task_type=info.task_type if simulated is None else TaskType.SIMULATION,
             series_id=request.series_id if request.HasField("series_id") else None,
             series_description=_cut(" ".join(prompt.split()), DESCRIPTION_LENGTH),
             user_prompt=prompt,
+            simulation_config=simulated,
         )
 
         async def create(transaction: Transaction) -> bytes:
             await Fabs(transaction).put(info.fab_hash, content)
-            await Apps(transaction).put(DEFAULT_FEDERATION, info)
+            await Apps(transaction).put(federation.name, info)
             response = await _create_run(transaction, new)
             return response.SerializeToString()
 
@@ -130,6 +135,17 @@ class ControlRunsApi:
             run_dict={run.run_id: run_to_wire(run, caller.account_name) for run in runs},
             now=now_iso(),
         )
+
+    def _simulation_of(
+        self, federation: Federation, info: FabInfo, request: control.StartRunRequest
+    ) -> bytes | None:
+        """Return how a run is simulated, None if it is not; agents have no SuperNodes to simulate."""
+        override = request.override_federation_config
+        simulation.check(override)
+        if not self._federations.is_simulation(federation) or info.task_type is TaskType.AGENT_APP:
+            return None
+        config = simulation.merged(simulation.DEFAULTS, federation.simulation_config, override)
+        return config.SerializeToString(deterministic=True)
 
     async def _run(self, run_id: int) -> Run:
         run = await self._runs.get(run_id)

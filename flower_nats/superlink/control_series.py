@@ -5,22 +5,22 @@ from datetime import datetime
 
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.model.federation import DEFAULT_FEDERATION
 from flower_nats.model.run import DESCRIPTION_LENGTH, Series
 from flower_nats.store.connection import Database
 from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.task_events import Events
 from flower_nats.superlink.codecs import ProtoHandler
-from flower_nats.superlink.control_federations import check_membership
 from flower_nats.superlink.convert import event_to_wire, run_to_wire, series_to_wire
+from flower_nats.superlink.federations import KnownFederations
 from flower_nats.wire import control_pb2 as control
 
 
 class SeriesApi:
     """Serves the CLI's commands about series."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, federations: KnownFederations) -> None:
+        self._federations = federations
         self._series = SeriesStore(database)
         self._runs = Runs(database)
         self._events = Events(database)
@@ -39,9 +39,9 @@ class SeriesApi:
     ) -> control.ListRunSeriesResponse:
         """Return series of runs, last updated first."""
         if request.HasField("federation_id"):
-            check_membership(request.federation_id)
+            await self._federations.check_membership(request.federation_id)
         found = await self._series.find(
-            federation=DEFAULT_FEDERATION,
+            federation=request.federation_id if request.HasField("federation_id") else None,
             is_agent=request.is_agent if request.HasField("is_agent") else None,
             updated_before=_moment(request),
             limit=request.limit if request.HasField("limit") else None,

@@ -135,8 +135,13 @@ class RuntimeApi:
             context=await self._series.context(run.series_id),
             run=run_to_wire(run),
             fab=fab_to_wire(fab),
+            federation_config=await self._simulation_config(run.run_id),
             task_id=task_id,
         )
+
+    async def _simulation_config(self, run_id: int) -> common.SimulationConfig | None:
+        config = await self._runs.simulation_config(run_id)
+        return None if config is None else common.SimulationConfig.FromString(config)
 
     async def push_task_output(
         self, request: runtime.PushTaskOutputRequest, caller: Caller

@@ -19,6 +19,7 @@ from flower_nats.superlink.control_apps import AppsApi
 from flower_nats.superlink.control_federations import FederationsApi
 from flower_nats.superlink.control_runs import ControlRunsApi
 from flower_nats.superlink.control_series import SeriesApi
+from flower_nats.superlink.federations import KnownFederations
 from flower_nats.superlink.fleet import FleetApi
 from flower_nats.superlink.gateway_questions import GatewayQuestions
 from flower_nats.superlink.housekeeping import MetadataHousekeeping, Piece
@@ -42,6 +43,7 @@ def handlers(
     """Return the handler of every RPC that superlinks serve."""
     hints, mailbox = Hints(connection), Mailbox(connection)
     lifecycle = Lifecycle(hints, mailbox)
+    federations = KnownFederations(database, simulation=settings.simulation)
     fleet = FleetApi(
         Nodes(database),
         Runs(database),
@@ -58,11 +60,11 @@ def handlers(
             **AgentsApi(database, Objects(connection)).handlers(),
         },
         "Control": {
-            **ControlApi(database, hints).handlers(),
-            **ControlRunsApi(database, lifecycle).handlers(),
-            **SeriesApi(database).handlers(),
-            **AppsApi(database).handlers(),
-            **FederationsApi(database).handlers(),
+            **ControlApi(database, hints, federations).handlers(),
+            **ControlRunsApi(database, lifecycle, federations).handlers(),
+            **SeriesApi(database, federations).handlers(),
+            **AppsApi(database, federations).handlers(),
+            **FederationsApi(database, lifecycle, federations).handlers(),
         },
     }
     internal = GatewayQuestions(

@@ -2,11 +2,12 @@
 WITH created AS (
     INSERT INTO run (
         run_id, series_id, primary_task_id, fab_id, fab_version, fab_hash, override_config,
-        federation, account_id, user_prompt
+        federation, account_id, user_prompt, simulation_config
     )
     VALUES (
         %(run_id)s, %(series_id)s, %(task_id)s, %(fab_id)s, %(fab_version)s, %(fab_hash)s,
-        %(override_config)s, %(federation)s, %(account_id)s, %(user_prompt)s
+        %(override_config)s, %(federation)s, %(account_id)s, %(user_prompt)s,
+        %(simulation_config)s
     )
     RETURNING run_id
 )
@@ -32,6 +33,12 @@ SELECT
     extract(epoch FROM coalesce(task.running_at, run.created_at))::double precision AS began_at
 FROM run JOIN task ON task.task_id = run.primary_task_id
 WHERE task.task_id = %(task_id)s AND run.user_prompt <> '';
+
+-- simulation_config: How a run is simulated.
+SELECT simulation_config FROM run WHERE run_id = %(run_id)s;
+
+-- unfinished_in: The runs of a federation that have not finished.
+SELECT * FROM run_state WHERE federation = %(federation)s AND status <> 'finished';
 
 -- statuses: The status of each of these runs that exists.
 SELECT run_id, status FROM run_state WHERE run_id = ANY (%(run_ids)s::bigint[]);

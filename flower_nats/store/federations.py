@@ -1,0 +1,55 @@
+"""Federations in the database."""
+
+from flower_nats.model.federation import Federation
+from flower_nats.store.connection import Row, Session, storable
+from flower_nats.store.queries import load
+
+_SQL = load("federations")
+
+
+class Federations:
+    """The federations of this runtime."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def get(self, name: str) -> Federation | None:
+        """Return a federation, None if there is none."""
+        return _federation(await self._session.fetch_one(_SQL["get"], name=storable(name)))
+
+    async def lock(self, name: str) -> Federation | None:
+        """Return a federation that nobody else changes until the transaction ends."""
+        return _federation(await self._session.fetch_one(_SQL["lock"], name=storable(name)))
+
+    async def all(self) -> list[Federation]:
+        """Return all federations, oldest first."""
+        rows = await self._session.fetch_all(_SQL["list"])
+        return [found for row in rows if (found := _federation(row)) is not None]
+
+    async def create(self, name: str, description: str) -> Federation | None:
+        """Store a federation; None if its name was ever used."""
+        row = await self._session.fetch_one(
+            _SQL["create"], name=name, description=storable(description)
+        )
+        return _federation(row)
+
+    async def configure(self, name: str, simulation_config: bytes) -> None:
+        """Keep how a federation simulates."""
+        await self._session.execute(
+            _SQL["configure"], name=name, simulation_config=simulation_config
+        )
+
+    async def archive(self, name: str) -> Federation | None:
+        """Have a federation take no more runs; None if there is none that does."""
+        return _federation(await self._session.fetch_one(_SQL["archive"], name=storable(name)))
+
+
+def _federation(row: Row | None) -> Federation | None:
+    if row is None:
+        return None
+    return Federation(
+        name=row["name"],
+        description=row["description"],
+        simulation_config=bytes(row["simulation_config"]),
+        archived=row["archived_at"] is not None,
+    )

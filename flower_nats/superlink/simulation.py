@@ -1,0 +1,59 @@
+"""How a federation is simulated: what is said about it, and what cannot be."""
+
+import logging
+import math
+
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.wire import common_pb2 as common
+
+BACKEND = "ray"
+"""The one backend that `flwr-simulation` has (flwr 1.42 `server/superlink/fleet/vce/backend`)."""
+
+DEFAULTS = common.SimulationConfig(
+    num_supernodes=2,
+    client_resources_num_cpus=2,
+    client_resources_num_gpus=0.0,
+    backend=BACKEND,
+    verbose=False,
+    init_args_logging_level="WARNING",
+    init_args_log_to_driver=True,
+)
+"""What counts where nothing else was said (flwr 1.42 `supercore/constant.py`)."""
+
+_AT_LEAST_ONE = ("num_supernodes", "client_resources_num_cpus", "init_args_num_cpus")
+
+
+def merged(*configs: common.SimulationConfig | bytes) -> common.SimulationConfig:
+    """Return what several configurations say together; each passes over those before it."""
+    result = common.SimulationConfig()
+    for config in configs:
+        result.MergeFrom(
+            common.SimulationConfig.FromString(config) if isinstance(config, bytes) else config
+        )
+    return result
+
+
+def check(config: common.SimulationConfig) -> None:
+    """Check what somebody has said. Raises `ApiError` (INVALID_RUN_CONFIG) that names what is wrong."""
+    problem = next(
+        (
+            f"{name.replace('_', '-')} must be at least 1."
+            for name in _AT_LEAST_ONE
+            if config.HasField(name) and getattr(config, name) < 1  # type: ignore[arg-type]
+        ),
+        "",
+    )
+    gpus = config.client_resources_num_gpus
+    if not (math.isfinite(gpus) and gpus >= 0):
+        problem = "client-resources-num-gpus must be a number from 0 on."
+    if config.HasField("backend") and config.backend != BACKEND:
+        problem = (
+            f"There is no simulation backend {config.backend[:80]!r}: the only one is {BACKEND!r}."
+        )
+    level = config.init_args_logging_level
+    if config.HasField("init_args_logging_level") and level not in logging.getLevelNamesMapping():
+        problem = (
+            f"init-args-logging-level must be one such as WARNING or DEBUG, not {level[:80]!r}."
+        )
+    if problem:
+        raise ApiError(ErrorCode.INVALID_RUN_CONFIG, problem, problem)
