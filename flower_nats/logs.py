@@ -50,6 +50,8 @@ def configure_logs(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = _handlers(settings)
     root.setLevel(settings.level.upper())
+    # Its debug lines, several for each call, would hide ours.
+    logging.getLogger("grpc").setLevel(logging.WARNING)
 
 
 def _handlers(settings: LogSettings) -> list[logging.Handler]:

@@ -18,6 +18,7 @@ from flower_nats.broker.requests import Enough, Requests
 from flower_nats.broker.urls import login, without_login
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError, Unavailable
+from flower_nats.outage import Outage
 
 log = get_logger(__name__)
 
@@ -81,6 +82,7 @@ class CoreConnection:
         self._reconnected: list[Callable[[], None]] = []
         self._hinted: list[Callable[[str, bytes], None]] = []
         self._hints: deque[tuple[float, str, bytes]] = deque(maxlen=_HINTS)
+        self._outage = Outage(log, "broker")
         self._closing = False
         self._closed = asyncio.Event()
         self.retries = 0
@@ -121,7 +123,7 @@ class CoreConnection:
                     reconnected_cb=connection._on_reconnect,
                     disconnected_cb=connection._on_disconnect,
                     closed_cb=connection._on_close,
-                    error_cb=_on_error,
+                    error_cb=connection._on_error,
                     # They are ours, made in `subjects`.
                     skip_subject_validation=True,
                 )
@@ -241,6 +243,12 @@ class CoreConnection:
         """What the connected server said of itself on connecting."""
         return dict(self._client._server_info)
 
+    async def _on_error(self, error: Exception) -> None:
+        if self._client.is_connected:
+            log.warning("broker_error", reason=repr(error))
+        else:
+            self._outage.failed(repr(error))
+
     async def _on_disconnect(self) -> None:
         self._requests.pause()
         if not self._closing:
@@ -251,6 +259,7 @@ class CoreConnection:
 
     async def _on_reconnect(self) -> None:
         self._requests.go_on()
+        self._outage.worked()
         url = self._client.connected_url
         log.info("broker_reconnected", server=url.netloc if url else "")
         for callback in self._reconnected:
@@ -263,7 +272,3 @@ class CoreConnection:
 
 def _trusting(ca_certificate: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_certificate)
-
-
-async def _on_error(error: Exception) -> None:
-    log.warning("broker_error", reason=repr(error))

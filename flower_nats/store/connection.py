@@ -27,6 +27,7 @@ from psycopg.types.json import Jsonb
 
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, ErrorCode, FlowerNatsError, Unavailable
+from flower_nats.outage import Outage
 from flower_nats.store.pool import CONNECT, Pool
 from flower_nats.store.queries import load
 
@@ -59,6 +60,9 @@ _TRANSIENT = (
 _STALE = psycopg.errors.FeatureNotSupported
 """What a connection answers that has a plan of a query whose tables have got another column since: a
 newer replica has migrated the database."""
+
+_NO_OUTAGE = (psycopg.errors.TransactionRollback, _STALE)
+"""Faults of a database that is there, such as deadlocks."""
 
 _UNSTORABLE = (
     # A NUL in a text, a moment beyond all calendars.
@@ -131,6 +135,7 @@ class Database:
     def __init__(self, dsn: str, max_connections: int = 10, patience: float = PATIENCE) -> None:
         self._patience = patience
         self._answered_at = float("-inf")
+        self._outage = Outage(log, "database")
         self._pool = Pool(
             dsn,
             max_connections,
@@ -206,15 +211,17 @@ class Database:
                     async with asyncio.timeout(timeout):
                         answer = await _work(work, connection)
                 self._answered_at = time.monotonic()
+                self._outage.worked()
                 return answer
             except _UNSTORABLE as exc:
                 raise ApiError(
                     ErrorCode.MALFORMED_REQUEST, f"the database refused: {exc}", _UNSTORABLE_TEXT
                 ) from exc
             except (*_TRANSIENT, _STALE) as exc:
+                if not isinstance(exc, _NO_OUTAGE):
+                    self._outage.failed(str(exc))
                 if time.monotonic() > deadline:
                     raise Unavailable(f"the database cannot answer: {exc}") from exc
-                log.debug("database_retry", reason=str(exc))
             except psycopg.Error as exc:
                 raise StoreError(f"the database refused: {exc}") from exc
             # Spread out, so that replicas in a deadlock do not meet again.

@@ -6,6 +6,7 @@ in the driver's pool, which keeps those that gave up in its queue.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +21,9 @@ from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 log = get_logger(__name__)
+
+# What the driver's pool says of each attempt is said once a minute, by `Database`.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 CONNECT = 3.0
 """Seconds within which a connection must stand or be had from the pool."""

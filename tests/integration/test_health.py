@@ -213,7 +213,7 @@ async def test_it_ends_at_once_when_told_to_while_the_broker_is_away(
         replica = make_gateway(tmp_path, nowhere)
     await replica.process.start()
     log = tmp_path / f"{kind}.log"
-    await until(lambda: "broker_error" in log.read_text())
+    await until(lambda: "broker_away" in log.read_text())
 
     os.kill(replica.process.pid, signal.SIGTERM)
 
