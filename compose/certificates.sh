@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes a certificate authority, and a server certificate signed by it, in secrets/.
+# Makes a certificate authority, in secrets/, and a server certificate signed by it, in secrets/tls/.
 #   ./certificates.sh [NAME...]
 # NAME: names and addresses under which other machines reach this one. The authority is kept when
 # this is run again; ca.crt is what SuperNodes and the flwr command need.
 set -eu
 cd "$(dirname "$0")"
 umask 077
-mkdir -p secrets
+mkdir -p secrets/tls
 cd secrets
 
 alternatives=DNS:localhost,IP:127.0.0.1,DNS:balancer,DNS:gateway
@@ -29,15 +29,18 @@ if [ ! -e ca.key ]; then
         -addext keyUsage=critical,keyCertSign,cRLSign -out ca.crt
 fi
 
-rm -f server.pem server.pem.key
-key server.pem.key
-openssl req -new -key server.pem.key -subj "/CN=flower-nats" -out server.csr
+new=$(mktemp -d new.XXXXXX)
+trap 'rm -rf "$new"' EXIT
+key "$new/server.pem.key"
+openssl req -new -key "$new/server.pem.key" -subj "/CN=flower-nats" -out "$new/server.csr"
 printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\nbasicConstraints=critical,CA:FALSE\n' \
-    "$alternatives" >server.ext
-openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -sha256 -days 365 \
-    -extfile server.ext -out server.pem 2>/dev/null
-rm -f server.csr server.ext
+    "$alternatives" >"$new/server.ext"
+openssl x509 -req -in "$new/server.csr" -CA ca.crt -CAkey ca.key -sha256 -days 365 \
+    -extfile "$new/server.ext" -out "$new/server.pem" 2>/dev/null
 
-# Containers run as users of their own, so what they read is readable; the directory is not.
-chmod 0444 ca.crt server.pem server.pem.key
-echo "secrets/server.pem is good for a year, for $alternatives"
+# Containers run as users of their own, so what they read is readable; the directory above is not.
+chmod 0755 tls
+chmod 0444 ca.crt "$new/server.pem" "$new/server.pem.key"
+# Each takes the place of the former in one step: balancer and gateways, if they run, read them then.
+mv -f "$new/server.pem.key" "$new/server.pem" tls/
+echo "secrets/tls/server.pem is good for a year, for $alternatives"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +60,26 @@ def create_server_certificates(folder: Path, name: str = "localhost") -> ServerC
     files.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
     files.key.write_bytes(_private_bytes(server_key, serialization.PrivateFormat.PKCS8))
     return files
+
+
+def shown_at(address: str, protocol: str = "h2") -> bytes:
+    """Shake hands, and return the certificate that the server shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([protocol])
+    host, _, port = address.partition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as connection,
+        context.wrap_socket(connection) as secured,
+    ):
+        shown = secured.getpeercert(binary_form=True)
+    assert shown is not None
+    return shown
+
+
+def in_file(certificate: Path) -> bytes:
+    """Return a certificate as servers show it."""
+    return ssl.PEM_cert_to_DER_cert(certificate.read_text())
 
 
 def create_node_key(folder: Path, name: str) -> NodeKey:

@@ -5,16 +5,24 @@ results are committed, so that a stack needs no Python on its host. A test compa
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from flower_nats.embedded.envoy import Api, envoy_config
+from flower_nats.embedded.envoy import (
+    Api,
+    certificate_files,
+    certificate_resource,
+    envoy_config,
+)
 from flower_nats.settings import TlsFiles
 
 PORTS = {"http": 8000, "serverappio": 9091, "fleet": 9092, "control": 9093}
-SECRETS = Path("/run/secrets")
-AUTHORITY = SECRETS / "ca.crt"
-CERTIFICATE = TlsFiles(SECRETS / "server.pem", SECRETS / "server.pem.key", AUTHORITY)
+AUTHORITY = Path("/run/secrets/ca.crt")
+TLS = Path("/run/tls")
+CERTIFICATE = TlsFiles(TLS / "server.pem", TLS / "server.pem.key", AUTHORITY)
+MOUNTED = Path("/etc/envoy")
+"""Where the balancer has this folder."""
 
 
 def apis(tls: TlsFiles | None, gateways_ca: Path | None) -> Sequence[Api]:
@@ -25,11 +33,23 @@ def apis(tls: TlsFiles | None, gateways_ca: Path | None) -> Sequence[Api]:
     ]
 
 
+def certificate() -> Mapping[str, Any]:
+    """Return what names the files of a certificate, which Envoy reads again when they are replaced."""
+    chain, key = ({"filename": str(file)} for file in (CERTIFICATE.certificate, CERTIFICATE.key))
+    return certificate_resource(chain, key, watched_directory={"path": str(TLS)})
+
+
 def main() -> None:
-    """Write both files."""
-    variants = {"envoy.json": apis(None, None), "envoy.tls.json": apis(CERTIFICATE, AUTHORITY)}
-    for name, variant in variants.items():
-        text = json.dumps(envoy_config(variant), indent=2) + "\n"
+    """Write all files."""
+    plain, encrypted = apis(None, None), apis(CERTIFICATE, AUTHORITY)
+    (certificate_file,) = certificate_files(encrypted, MOUNTED).values()
+    contents = {
+        "envoy.json": envoy_config(plain, MOUNTED),
+        "envoy.tls.json": envoy_config(encrypted, MOUNTED),
+        certificate_file.name: certificate(),
+    }
+    for name, content in contents.items():
+        text = json.dumps(content, indent=2) + "\n"
         Path(__file__).with_name(name).write_text(text, encoding="utf-8")
 
 

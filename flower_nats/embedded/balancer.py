@@ -13,7 +13,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from flower_nats.embedded.envoy import Api, envoy_config
+from flower_nats.embedded.envoy import (
+    Api,
+    certificate_files,
+    certificate_resource,
+    envoy_config,
+)
 from flower_nats.embedded.nats_server import ServerMissingError
 from flower_nats.embedded.ports import is_free
 from flower_nats.embedded.process import (
@@ -23,10 +28,15 @@ from flower_nats.embedded.process import (
     private_directory,
     private_file,
 )
+from flower_nats.settings import TlsFiles
+from flower_nats.tls import renewable
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _THREADS = 2
+
+_RENEWAL_SECONDS = 1.0
+"""Seconds between two looks at the files of certificates."""
 
 _FROZEN_SECONDS = 0.5
 """More than the round trip that a TLS handshake waits for."""
@@ -36,8 +46,10 @@ class Balancer:
     """An Envoy that keeps nothing but its configuration in `directory`."""
 
     def __init__(self, directory: Path, apis: Sequence[Api], log: Path | None = None) -> None:
-        self._config = directory.resolve() / "envoy.json"
+        self._directory = directory.resolve()
+        self._config = self._directory / "envoy.json"
         self._apis = apis
+        self._certificates: list[_Certificate] = []
         self._process = OwnedProcess(
             ProcessSpec(
                 name="balancer",
@@ -68,9 +80,14 @@ class Balancer:
 
         Raises ProcessFailedError with the end of its log when it does not come up.
         """
-        private_directory(self._config.parent)
+        private_directory(self._directory)
         self._check_ports()
-        private_file(self._config, json.dumps(envoy_config(self._apis), indent=2))
+        files = certificate_files(self._apis, self._directory)
+        self._certificates = [_Certificate(tls, file) for tls, file in files.items()]
+        for certificate in self._certificates:
+            certificate.write()
+        config = envoy_config(self._apis, self._directory)
+        private_file(self._config, json.dumps(config, indent=2))
         await self._process.start()
         self._allow_many_connections()
         deadline = time.monotonic() + _START_SECONDS
@@ -87,8 +104,12 @@ class Balancer:
         return self._process.exit_code()
 
     async def wait(self) -> int:
-        """Wait for its end and return its exit code."""
-        return await self._process.wait()
+        """Wait for its end and return its exit code; meanwhile give it certificates that are renewed."""
+        renewing = asyncio.create_task(self._renew_certificates_forever(), name="certificates")
+        try:
+            return await self._process.wait()
+        finally:
+            renewing.cancel()
 
     async def stop(self, grace: float = 2.0) -> None:
         """End it.
@@ -106,6 +127,12 @@ class Balancer:
         """Describe how it ended."""
         return self._process.failure()
 
+    async def _renew_certificates_forever(self) -> None:
+        while True:
+            for certificate in self._certificates:
+                certificate.renew()
+            await asyncio.sleep(_RENEWAL_SECONDS)
+
     def _allow_many_connections(self) -> None:
         """Raise its limit of open files: a call over HTTP needs two."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -120,6 +147,27 @@ class Balancer:
 
     async def _takes_connections(self) -> bool:
         return all([await _accepts(api.listen) for api in self._apis])
+
+
+class _Certificate:
+    """A certificate and its key, in a file that Envoy reads again when another takes its place.
+
+    Of the operator's own files Envoy would take no notice that are written over, and half of a pair.
+    """
+
+    def __init__(self, tls: TlsFiles, file: Path) -> None:
+        self._file = file
+        self._pair = renewable(tls, lambda: (tls.certificate.read_text(), tls.key.read_text()))
+
+    def write(self) -> None:
+        """Give it to Envoy."""
+        chain, key = ({"inline_string": text} for text in self._pair.value)
+        private_file(self._file, json.dumps(certificate_resource(chain, key)))
+
+    def renew(self) -> None:
+        """Give it to Envoy if it has been renewed."""
+        if self._pair.renew():
+            self.write()
 
 
 async def _accepts(address: str) -> bool:

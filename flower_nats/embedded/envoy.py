@@ -28,6 +28,7 @@ _LUA_FILTER = f"{_EXTENSIONS}.filters.http.lua.v3.Lua"
 _ROUTER = f"{_EXTENSIONS}.filters.http.router.v3.Router"
 _DNS = f"{_EXTENSIONS}.clusters.dns.v3.DnsCluster"
 _DOWNSTREAM_TLS = f"{_EXTENSIONS}.transport_sockets.tls.v3.DownstreamTlsContext"
+_SECRET = f"{_EXTENSIONS}.transport_sockets.tls.v3.Secret"
 _UPSTREAM_TLS = f"{_EXTENSIONS}.transport_sockets.tls.v3.UpstreamTlsContext"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -36,6 +37,9 @@ _REQUEST_BYTES = 64 * 1024 * 1024
 
 _ANSWER_BYTES = 2**31 - 1
 """No message of Flower's is longer."""
+
+_CERTIFICATE = "certificate"
+"""What a certificate is called in the file that holds it."""
 
 _MANY = 1_000_000
 
@@ -91,31 +95,56 @@ class Api:
         return [replace(self, log_relay=relay), inner]
 
 
-def envoy_config(apis: Sequence[Api]) -> Json:
-    """Return the configuration of an Envoy that serves these APIs."""
+def certificate_files(apis: Sequence[Api], directory: Path) -> dict[TlsFiles, Path]:
+    """Return Envoy's file in `directory` for each certificate of these APIs.
+
+    Each holds a `certificate_resource`, which Envoy reads again when another file takes its place.
+    """
+    found = dict.fromkeys(api.tls for api in apis if api.tls is not None)
+    return {tls: directory / f"certificate-{number}.json" for number, tls in enumerate(found, 1)}
+
+
+def certificate_resource(chain: Json, key: Json, **more: Any) -> Json:
+    """Return what such a file holds: a certificate and its key, each as Envoy's `DataSource`."""
+    pair = {"certificate_chain": chain, "private_key": key, **more}
+    return {"resources": [{"@type": _SECRET, "name": _CERTIFICATE, "tls_certificate": pair}]}
+
+
+def envoy_config(apis: Sequence[Api], directory: Path) -> Json:
+    """Return the configuration of an Envoy that serves these APIs.
+
+    It finds certificates in `directory`, in the `certificate_files`.
+    """
+    certificates = certificate_files(apis, directory)
     clusters = [
         *(_cluster(api.name, api.gateways, api.gateways_ca) for api in apis),
         *(_cluster(_relay_of(api), [api.log_relay]) for api in apis if api.log_relay),
     ]
     names = {str(one["name"]) for one in clusters}
-    listeners = [_listener(api.name, api, names) for api in apis]
+    listeners = [
+        _listener(api.name, api, names, certificates[api.tls] if api.tls else None) for api in apis
+    ]
     listeners += [
-        _listener(f"{api.name}-loopback", replace(api, listen=api.loopback, tls=None), names)
+        _listener(f"{api.name}-loopback", replace(api, listen=api.loopback), names, None)
         for api in apis
         if api.loopback
     ]
-    return {"static_resources": {"listeners": listeners, "clusters": clusters}}
+    return {
+        # Envoy reads no files of certificates without.
+        "node": {"id": "balancer", "cluster": "flower-nats"},
+        "static_resources": {"listeners": listeners, "clusters": clusters},
+    }
 
 
 def _relay_of(api: Api) -> str:
     return HTTP_LOG_RELAY if api.name == "http" else LOG_RELAY
 
 
-def _listener(name: str, api: Api, clusters: Collection[str]) -> Json:
+def _listener(name: str, api: Api, clusters: Collection[str], certificate: Path | None) -> Json:
     manager = _typed("http_connection_manager", _MANAGER, **_manager(api, clusters))
     chain: Json = {"filters": [manager]}
-    if api.tls is not None:
-        chain["transport_socket"] = _typed("tls", _DOWNSTREAM_TLS, **_certificates(api.tls))
+    if certificate is not None:
+        chain["transport_socket"] = _typed("tls", _DOWNSTREAM_TLS, **_server_tls(certificate))
         # Longer than clients wait for a handshake: one that we end would end them for good.
         chain["transport_socket_connect_timeout"] = "60s"
     return {
@@ -311,11 +340,16 @@ def _address(address: str) -> Json:
     return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
 
 
-def _certificates(tls: TlsFiles) -> Json:
-    pair = {"certificate_chain": _file(tls.certificate), "private_key": _file(tls.key)}
-    # In the order in which Envoy chooses: whoever can speak both, as browsers and curl, gets HTTP/1.1.
-    protocols = ["http/1.1", "h2"]
-    return {"common_tls_context": {"alpn_protocols": protocols, "tls_certificates": [pair]}}
+def _server_tls(certificate: Path) -> Json:
+    source = {"path_config_source": {"path": str(certificate)}, "resource_api_version": "V3"}
+    return {
+        "common_tls_context": {
+            # In the order in which Envoy chooses: whoever can speak both, as browsers and curl, gets
+            # HTTP/1.1.
+            "alpn_protocols": ["http/1.1", "h2"],
+            "tls_certificate_sds_secret_configs": [{"name": _CERTIFICATE, "sds_config": source}],
+        }
+    }
 
 
 def _pings(every: float, patience: float) -> Json:

@@ -126,6 +126,14 @@ class Stack:
                 well = partial(self._is_well, container)
                 wait_until(well, _HEALTHY_SECONDS, f"{container.folder.name} to be healthy")
 
+    def mount_again(self, container: Container, path: str) -> None:
+        """Show a container what has become of a folder of the host: each file replaces the former."""
+        source, place = container.service.mounts[path], _place(container, path)
+        for file in (self.compose_folder / source).iterdir():
+            draft = place.with_name(f"{file.name}.new")
+            shutil.copyfile(file, draft)
+            draft.rename(place / file.name)
+
     def run_in(self, container: Container, *command: str) -> subprocess.CompletedProcess[str]:
         """Run one more command in a container, as `docker compose exec` does."""
         program, *arguments = command
@@ -177,7 +185,7 @@ class Stack:
     def _resolved(self, envoy_config: str) -> str:
         """Replace endpoints that are services by all of their containers."""
         config = json.loads(envoy_config)
-        for cluster in config["static_resources"]["clusters"]:
+        for cluster in config.get("static_resources", {}).get("clusters", []):
             (locality,) = cluster["load_assignment"]["endpoints"]
             given = [
                 one["endpoint"]["address"]["socket_address"] for one in locality["lb_endpoints"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import ssl
 from collections import Counter
 from contextlib import suppress
@@ -17,6 +18,7 @@ import pytest
 from flower_nats.embedded.balancer import Balancer
 from flower_nats.embedded.envoy import Api
 from flower_nats.wire.methods import BY_NAME
+from harness.certificates import in_file, shown_at
 from harness.environment import accepts_connections
 from tests.integration.gateways import free_address
 from tests.integration.http_front import (
@@ -118,3 +120,26 @@ async def test_its_end_resets_a_tls_handshake_so_that_the_client_tries_again(
         with pytest.raises(ConnectionResetError):
             await reader.read(65536)
         await stopping
+
+
+async def test_a_certificate_that_is_renewed_is_shown_from_then_on(tmp_path: Path) -> None:
+    tls = certificates(tmp_path)
+    (tmp_path / "renewed").mkdir()
+    renewed = certificates(tmp_path / "renewed")
+    async with front(tmp_path, tls, gateways=1) as there:
+        running = asyncio.create_task(there.balancer.wait())
+
+        async def shown(*, protocol: str) -> set[bytes]:
+            ports = there.addresses.values()
+            return {await asyncio.to_thread(shown_at, address, protocol) for address in ports}
+
+        assert await shown(protocol="h2") == {in_file(tls.certificate)}
+        shutil.copy(renewed.certificate, tls.certificate)
+        shutil.copy(renewed.key, tls.key)
+
+        async with asyncio.timeout(20.0):
+            while await shown(protocol="h2") != {in_file(renewed.certificate)}:
+                await asyncio.sleep(0.05)
+        assert await shown(protocol="http/1.1") == {in_file(renewed.certificate)}
+        assert not running.done()
+        running.cancel()

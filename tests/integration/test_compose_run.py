@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.certificates import ServerCertificates
+from harness.certificates import ServerCertificates, in_file, shown_at
+from harness.children import wait_until
 from harness.flower import Addresses
 from tests.e2e.federation import Federation
 from tests.e2e.servers import ServerOptions, ServerUnderTest
@@ -46,7 +47,7 @@ def federation_around(stack: Stack, folder: Path) -> Federation:
     """Return what uses a stack from the outside: the flwr command, on the published ports."""
     secrets = stack.compose_folder / "secrets"
     certificates = ServerCertificates(
-        secrets / "ca.crt", secrets / "server.pem", secrets / "server.pem.key"
+        secrets / "ca.crt", secrets / "tls/server.pem", secrets / "tls/server.pem.key"
     )
     options = ServerOptions(certificates if certificates.ca_certificate.exists() else None)
     (folder / "outside").mkdir()
@@ -90,3 +91,22 @@ def test_the_stack_for_high_availability_goes_on_without_one_of_each(tmp_path: P
         assert "round 1  accuracy" in federation.log_of(run_id)
         assert federation.status_of(run_id) == "finished:completed"
         assert sorted(federation.nodes().values()) == ["online", "online"]
+        assert_renewed(stack)
+
+
+def assert_renewed(stack: Stack) -> None:
+    """Make a certificate as docs/compose.md says: what serves with it shows it soon."""
+    balancer, gateway = stack.one("balancer"), stack.of("gateway")[1]
+    renewed = stack.compose_folder / "secrets/tls/server.pem"
+    former = in_file(renewed)
+    servers = [f"{balancer.address}:{port}" for port in (8000, 9092, 9093)]
+    servers += [f"{gateway.address}:{port}" for port in (8000, 9091, 9092, 9093)]
+    assert {shown_at(address) for address in servers} == {former}
+
+    subprocess.run([stack.compose_folder / "certificates.sh", balancer.address], check=True)
+    for container in (balancer, gateway):
+        stack.mount_again(container, "/run/tls")
+
+    shown = {in_file(renewed)}
+    assert shown != {former}
+    wait_until(lambda: {shown_at(one) for one in servers} == shown, 20.0, "the new certificate")

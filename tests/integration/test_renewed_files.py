@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from flower_nats.broker.connection import Connection
 from flower_nats.model.errors import Outcome
 from flower_nats.settings import TlsFiles
 from flower_nats.wire.methods import BY_NAME
-from harness.certificates import create_server_certificates
+from harness.certificates import create_server_certificates, in_file, shown_at
 from harness.channels import HttpChannel, Refused, WireName
 from harness.superexec import superexec_proof
 from tests.integration.gateways import Gateway, running_stack
@@ -30,25 +29,6 @@ def certificates(folder: Path) -> TlsFiles:
     folder.mkdir()
     made = create_server_certificates(folder)
     return TlsFiles(made.certificate, made.key, made.ca_certificate)
-
-
-def shown_at(address: str, protocol: str = "h2") -> bytes:
-    """Shake hands, and return the certificate that the server shows."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols([protocol])
-    host, _, port = address.partition(":")
-    with (
-        socket.create_connection((host, int(port)), timeout=10) as connection,
-        context.wrap_socket(connection) as secured,
-    ):
-        shown = secured.getpeercert(binary_form=True)
-    assert shown is not None
-    return shown
-
-
-def in_file(certificate: Path) -> bytes:
-    return ssl.PEM_cert_to_DER_cert(certificate.read_text())
 
 
 class Ports:
