@@ -3,29 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
+import sys
 import time
+import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
 from flower_nats.embedded.identity import ProcessIdentity
+from flower_nats.logs import configure_logs
+from flower_nats.model.errors import ApiError, Unavailable
+from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli.datadir import DataDir, never_started
+from flower_nats_cli.runtime_client import RuntimeClient, runtime_client
 
 _LIMIT_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 
+_PATIENCE_SECONDS = 5.0
+"""Seconds for a superlink to say which runs there are."""
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the runs that are waited for."""
+
 
 @click.command()
 @opts.data_dir_option
-def down(data_dir: Path) -> None:
-    """End a `flower-nats up` and everything it started, in good order."""
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="End it though runs are under way: they end as failed, with the reason.",
+)
+@click.option(
+    "--wait",
+    is_flag=False,
+    flag_value=math.inf,
+    type=click.FloatRange(min=0),
+    metavar="[SECONDS]",
+    help="Let runs that are under way end first, for so many seconds at most; meanwhile no run is "
+    "taken in. Default: as long as they take.",
+)
+def down(data_dir: Path, yes: bool, wait: float | None) -> None:
+    """End a `flower-nats up` and everything it started, in good order.
+
+    With runs under way it asks first.
+    """
     data = DataDir(data_dir)
     owner = data.owner()
     if owner is not None:
+        _see_to_runs(data, yes=yes, wait=wait)
         _end(data, owner)
         click.echo(f"flower-nats (pid {owner}) has ended.")
         return
@@ -36,6 +69,71 @@ def down(data_dir: Path) -> None:
         click.echo(f"Nothing runs on {data.path}.")
     else:
         click.echo(never_started(data.path))
+
+
+def _see_to_runs(data: DataDir, *, yes: bool, wait: float | None) -> None:
+    """Let runs end, or have the user say that they may be ended; raises ClickException if not."""
+    state = data.state()
+    if state is None:
+        return
+    configure_logs(LogSettings(level="error"))
+    try:
+        runs = asyncio.run(_wait(state.nats, wait) if wait is not None else _runs(state.nats))
+    except Unavailable:
+        # A runtime that cannot answer is ended all the same: that may be why it is to end.
+        click.echo("The runtime does not say whether runs are under way.", err=True)
+        return
+    if runs and not yes:
+        _ask(runs, waited=wait is not None)
+
+
+def _ask(runs: Sequence[Mapping[str, str]], *, waited: bool) -> None:
+    click.echo(f"{len(runs)} runs are under way:" if len(runs) > 1 else "A run is under way:")
+    for run in runs:
+        click.echo(f"  {run['run_id']}  {run['app']}  {run['status']} since {run['since']}")
+    remedy = (
+        "Those that run end as failed; those that are pending are kept, and start when the runtime is "
+        "back."
+    )
+    if not sys.stdin.isatty():
+        how = "" if waited else "--wait to let them end first, or "
+        raise click.ClickException(f"nothing was ended. Remedy: {how}--yes to end them. {remedy}")
+    click.echo(remedy)
+    if not click.confirm("End the runtime?"):
+        raise click.Abort
+
+
+async def _runs(nats: Sequence[str]) -> list[dict[str, str]]:
+    async with runtime_client(nats) as client:
+        return await _unfinished(client)
+
+
+async def _wait(nats: Sequence[str], seconds: float) -> list[dict[str, str]]:
+    """Take in no more runs, and return those that have not ended after so many seconds."""
+    deadline = time.monotonic() + seconds
+    holder = uuid.uuid4().hex
+    async with runtime_client(nats) as client:
+        while True:
+            await _patiently(client, "CloseToRuns", holder=holder)
+            runs = await _unfinished(client)
+            left = deadline - time.monotonic()
+            if not runs or left <= 0:
+                return runs
+            await asyncio.sleep(min(_LOOK_EVERY, left))
+
+
+async def _unfinished(client: RuntimeClient) -> list[dict[str, str]]:
+    runs: list[dict[str, str]] = (await _patiently(client, "UnfinishedRuns"))["runs"]
+    return runs
+
+
+async def _patiently(client: RuntimeClient, question: str, **parameters: Any) -> dict[str, Any]:
+    try:
+        return await client.ask(question, _PATIENCE_SECONDS, **parameters)
+    except Unavailable:
+        raise
+    except ApiError as exc:
+        raise click.ClickException(exc.detail) from exc
 
 
 def _end(data: DataDir, owner: int) -> None:

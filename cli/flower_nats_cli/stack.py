@@ -19,7 +19,7 @@ from flower_nats.embedded.balancer import Balancer, find_envoy
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from flower_nats.logs import get_logger
-from flower_nats.model.errors import Unavailable
+from flower_nats.model.errors import ApiError, Unavailable
 from flower_nats.settings import DEFAULT_LOG_RETENTION, GatewaySettings, SuperexecSettings
 from flower_nats_cli.addresses import accepts_connections, claim_addresses, reachable
 from flower_nats_cli.datadir import DataDir, RunningState
@@ -29,7 +29,7 @@ from flower_nats_cli.flower_version import FlowerVersion
 from flower_nats_cli.nats_servers import Broker
 from flower_nats_cli.placement import API_ADDRESSES, edges, gateway_flags
 from flower_nats_cli.runtime_access import runtime_access
-from flower_nats_cli.runtime_status import status_client
+from flower_nats_cli.runtime_client import runtime_client
 from flower_nats_cli.supervisor import Supervisor
 
 _READY_SECONDS = 120.0
@@ -42,6 +42,11 @@ _BALANCER_GRACE = 1.0
 _GATEWAY_GRACE = 2.5
 _SUPERLINK_GRACE = 2.0
 _SERVER_GRACE = 1.5
+
+_END_RUNS_SECONDS = 0.5
+"""Seconds for runs to be told of the end: of a runtime that is in order it takes much less."""
+
+_ENDED = "The runtime was told to end while the run was under way."
 
 log = get_logger(__name__)
 
@@ -120,9 +125,17 @@ class Stack:
     async def stop(self) -> None:
         """End everything in order, within 10 seconds."""
         self.settings.data.withdraw()
+        if self.settings.superexec is not None:
+            await self._end_runs()
         await self.supervisor.stop()
         if self._edges.log_relay is not None:
             await self._edges.log_relay.stop()
+
+    async def _end_runs(self) -> None:
+        """Let the runs whose ServerApps end with us end with the reason, not for want of heartbeats."""
+        with suppress(ApiError):
+            async with runtime_client(self._broker.urls) as client:
+                await client.ask("EndRuns", _END_RUNS_SECONDS, reason=_ENDED)
 
     def _superlinks(self) -> list[OwnedProcess]:
         secrets = {
@@ -200,12 +213,12 @@ class Stack:
         once and not started again.
         """
         deadline = time.monotonic() + _READY_SECONDS
-        async with status_client(self._broker.urls) as client:
+        async with runtime_client(self._broker.urls) as client:
             while time.monotonic() < deadline:
                 self.supervisor.check()
                 if self._accept_connections():
                     with suppress(Unavailable):
-                        if self._all_serve(await client.ask(patience=1.0), began):
+                        if self._all_serve(await client.ask("Status", 1.0), began):
                             return
                 await asyncio.sleep(_POLL_SECONDS)
         logs = self.settings.data.log_of("*").parent

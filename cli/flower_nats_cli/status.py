@@ -19,7 +19,7 @@ from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.datadir import DataDir, RunningState, never_started
 from flower_nats_cli.run_status import run_lines
-from flower_nats_cli.runtime_status import status_client
+from flower_nats_cli.runtime_client import runtime_client
 
 _PATIENCE_SECONDS = 5.0
 
@@ -80,8 +80,8 @@ def _show_run(options: read.Options, nats: tuple[Sequence[str], Path | None] | N
 async def _ask_about_run(
     nats: Sequence[str], ca_certificate: Path | None, run_id: int
 ) -> dict[str, Any]:
-    async with status_client(nats, ca_certificate) as client:
-        return await client.ask_about_run(run_id, _PATIENCE_SECONDS)
+    async with runtime_client(nats, ca_certificate) as client:
+        return await client.ask("RunReport", _PATIENCE_SECONDS, run_id=run_id)
 
 
 def _servers(options: read.Options) -> tuple[Sequence[str], Path | None] | None:
@@ -142,9 +142,9 @@ async def _ask(
 ) -> dict[str, Any]:
     """Return `report` with what a superlink answers, or with the reason why none does."""
     try:
-        async with status_client(nats, ca_certificate) as client:
+        async with runtime_client(nats, ca_certificate) as client:
             report["broker"] = {"healthy": True, "version": client.broker_version()}
-            answer = await client.ask(_PATIENCE_SECONDS)
+            answer = await client.ask("Status", _PATIENCE_SECONDS)
     except ApiError as exc:
         return {**report, "reason": exc.detail}
     return {**report, "healthy": True, "database": {"healthy": True}, **answer}

@@ -19,6 +19,10 @@ class Leases:
         )
         return row is not None
 
+    async def is_held(self, name: str) -> bool:
+        """Return whether somebody has a lease."""
+        return await self._session.fetch_one(_SQL["is_held"], name=name) is not None
+
     async def release(self, holder: str) -> None:
         """Give all leases of a holder back, so that others need not wait for their end."""
         await self._session.execute(_SQL["release"], holder=holder)

@@ -88,6 +88,10 @@ class Runs:
         rows = await self._session.fetch_all(_SQL["unfinished_in"], federation=federation)
         return [_run(row) for row in rows]
 
+    async def unfinished(self) -> list[Run]:
+        """Return the runs that have not finished, the oldest first."""
+        return [_run(row) for row in await self._session.fetch_all(_SQL["unfinished"])]
+
     async def statuses(self, run_ids: Sequence[int]) -> dict[int, str]:
         """Return the status of each of these runs that exists."""
         rows = await self._session.fetch_all(_SQL["statuses"], run_ids=list(run_ids))

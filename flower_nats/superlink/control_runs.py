@@ -32,6 +32,7 @@ from flower_nats.superlink.convert import (
 )
 from flower_nats.superlink.federations import KnownFederations
 from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.shutdown import check_open
 from flower_nats.wire import control_pb2 as control
 
 log = get_logger(__name__)
@@ -69,6 +70,7 @@ class ControlRunsApi:
         self, request: control.StartRunRequest, caller: Caller
     ) -> control.StartRunResponse:
         """Create a run of an app; once for each call of the CLI, however often we have to ask."""
+        await check_open(self._database)
         federation = await self._federations.open(request.federation)
         content = await self._fab_content(request)
         if request.connector_refs or request.connector_ids:

@@ -29,6 +29,7 @@ from flower_nats.superlink.message_housekeeping import MessageHousekeeping
 from flower_nats.superlink.runtime import RuntimeApi
 from flower_nats.superlink.runtime_agents import AgentsApi
 from flower_nats.superlink.runtime_tasks import TaskWorkApi
+from flower_nats.superlink.shutdown import ShutdownApi
 
 _SWEEP_EVERY = 2.0
 """Seconds between two looks at what is in flight."""
@@ -67,9 +68,10 @@ def handlers(
             **FederationsApi(database, lifecycle, federations).handlers(),
         },
     }
-    internal = GatewayQuestions(
+    questions = GatewayQuestions(
         database, connection, mailbox, supernode_auth=settings.enable_supernode_auth
-    ).handlers()
+    )
+    internal = {**questions.handlers(), **ShutdownApi(database, lifecycle).handlers()}
     return {
         **{
             (service, name): serve_protobuf(service, name, handler)

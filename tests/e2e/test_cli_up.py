@@ -77,6 +77,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(SCRIPTS / command[0]), *command[1:]],
         env=clean_environment(environment),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -94,6 +95,12 @@ def write_config(runtime: Runtime, home: Path) -> None:
 
 def log_of(run_id: int, home: dict[str, str]) -> str:
     return run("flwr", "log", str(run_id), "flower-nats", "--show", **home).stdout
+
+
+def statuses(home: dict[str, str]) -> list[str]:
+    """Return the status of each run, the newest first."""
+    listed = json.loads(run("flwr", "list", "flower-nats", "--format", "json", **home).stdout)
+    return [one["status"] for one in listed["runs"]]
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +235,7 @@ def runtime_of_apps(tmp_path: Path) -> Iterator[Runtime]:
     running.up.terminate()
 
 
-def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(
+def test_a_run_that_is_under_way_ends_with_its_log_and_the_reason_or_is_waited_for(
     runtime_of_apps: Runtime, tmp_path: Path
 ) -> None:
     runtime = runtime_of_apps
@@ -247,13 +254,27 @@ def test_what_a_running_app_has_logged_is_there_after_an_ordered_end(
         stream.terminate()
     family = runtime.family()
 
-    assert runtime.flower_nats("down").returncode == 0
+    refused = runtime.flower_nats("down")
+    assert refused.returncode == 1
+    assert f"{run_id}  flower-nats/slow 1.0.0  running" in refused.stdout
+    assert "--wait to let them end first, or --yes to end them" in refused.stderr
+    assert runtime.flower_nats("down", "--yes").returncode == 0
     assert ended(family)
     runtime.up = runtime.start_up("again")
     runtime.wait_until_ready()
     write_config(runtime, tmp_path / "flwr-home")
 
     assert "line 2" in log_of(run_id, home)
+    told = runtime.flower_nats("status", "--run", str(run_id)).stdout
+    assert "was told to end while the run was under way" in told
+
+    run("flwr", "run", str(APPS / "slow"), "flower-nats", "--run-config", "lines=3", **home)
+    waited = runtime.flower_nats("down", "--wait")
+    assert waited.returncode == 0, waited.stderr
+    runtime.up = runtime.start_up("once-more")
+    runtime.wait_until_ready()
+    write_config(runtime, tmp_path / "flwr-home")
+    assert statuses(home) == ["finished:completed", "finished:failed"]
 
 
 def test_ctrl_c_ends_everything_within_ten_seconds(own_runtime: Runtime) -> None:

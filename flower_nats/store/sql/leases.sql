@@ -6,5 +6,8 @@ SET holder = excluded.holder, expires_at = excluded.expires_at
 WHERE lease.holder = excluded.holder OR lease.expires_at < now()
 RETURNING name;
 
+-- is_held: A lease that somebody holds.
+SELECT name FROM lease WHERE name = %(name)s AND expires_at >= now();
+
 -- release: Give all leases of a holder back.
 DELETE FROM lease WHERE holder = %(holder)s;

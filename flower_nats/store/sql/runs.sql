@@ -40,6 +40,9 @@ SELECT simulation_config FROM run WHERE run_id = %(run_id)s;
 -- unfinished_in: The runs of a federation that have not finished.
 SELECT * FROM run_state WHERE federation = %(federation)s AND status <> 'finished';
 
+-- unfinished: The runs that have not finished, the oldest first.
+SELECT * FROM run_state WHERE status <> 'finished' ORDER BY created_at, run_id;
+
 -- statuses: The status of each of these runs that exists.
 SELECT run_id, status FROM run_state WHERE run_id = ANY (%(run_ids)s::bigint[]);
 

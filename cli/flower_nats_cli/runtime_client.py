@@ -1,4 +1,4 @@
-"""What a running runtime says of itself, asked over NATS."""
+"""Questions to a running runtime, over NATS."""
 
 from __future__ import annotations
 
@@ -14,24 +14,19 @@ from flower_nats.broker.rpc import RpcClient
 _CONNECT_SECONDS = 3.0
 
 
-class StatusClient:
-    """Asks superlinks how things are."""
+class RuntimeClient:
+    """Asks superlinks."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._client = RpcClient(connection)
 
-    async def ask(self, patience: float) -> dict[str, Any]:
-        """Return a superlink's answer; raises Unavailable when none comes in `patience` seconds."""
-        return await self._client.ask("Status", patience=patience)
+    async def ask(self, question: str, patience: float, **parameters: Any) -> dict[str, Any]:
+        """Return a superlink's answer to an internal question, such as `Status`.
 
-    async def ask_about_run(self, run_id: int, patience: float) -> dict[str, Any]:
-        """Return how far a run has come.
-
-        Raises `ApiError` (RUN_ID_NOT_FOUND), and `Unavailable` when no answer comes in `patience`
-        seconds.
+        Raises `ApiError` if it is refused, and `Unavailable` when no answer comes in `patience` seconds.
         """
-        return await self._client.ask("RunReport", patience=patience, run_id=run_id)
+        return await self._client.ask(question, patience=patience, **parameters)
 
     def broker_version(self) -> str:
         """Return the version of the server that this is connected to."""
@@ -39,9 +34,9 @@ class StatusClient:
 
 
 @asynccontextmanager
-async def status_client(
+async def runtime_client(
     nats: Sequence[str], ca_certificate: Path | None = None
-) -> AsyncIterator[StatusClient]:
+) -> AsyncIterator[RuntimeClient]:
     """Connect for the time of a `with` block; raises Unavailable when no broker answers."""
     # Nobody needs to read of each attempt: who asks says what came of it.
     logging.getLogger("flower_nats.broker").setLevel(logging.ERROR)
@@ -49,6 +44,6 @@ async def status_client(
         nats, "flower-nats", patience=_CONNECT_SECONDS, ca_certificate=ca_certificate
     )
     try:
-        yield StatusClient(connection)
+        yield RuntimeClient(connection)
     finally:
         await connection.close()

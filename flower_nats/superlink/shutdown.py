@@ -1,0 +1,90 @@
+"""What `flower-nats down` and the end of `flower-nats up` ask: nothing ends without a word."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.states import Status, SubStatus
+from flower_nats.store.connection import Database
+from flower_nats.store.leases import Leases
+from flower_nats.store.runs import Runs
+from flower_nats.store.tasks import Tasks
+from flower_nats.superlink.codecs import InternalHandler
+from flower_nats.superlink.convert import iso
+from flower_nats.superlink.lifecycle import Lifecycle
+
+log = get_logger(__name__)
+
+Map = Mapping[str, Any]
+
+_CLOSED = "closed to new runs"
+"""The lease that whoever waits for the end of all runs holds."""
+
+_CLOSED_SECONDS = 15.0
+"""Seconds for which no run is taken in, unless it is said again: a `down` that was killed opens the
+runtime again."""
+
+_REFUSED = (
+    "This runtime is about to end: `flower-nats down --wait` lets its runs finish, and takes in no new "
+    "one. Start the run again when the runtime is back."
+)
+
+
+class ShutdownApi:
+    """Serves whoever ends the runtime."""
+
+    def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
+        self._runs = Runs(database)
+        self._tasks = Tasks(database)
+        self._leases = Leases(database)
+        self._lifecycle = lifecycle
+
+    def handlers(self) -> Mapping[str, InternalHandler]:
+        """Return the handler of each internal RPC."""
+        return {
+            "UnfinishedRuns": self.unfinished_runs,
+            "EndRuns": self.end_runs,
+            "CloseToRuns": self.close_to_runs,
+        }
+
+    async def unfinished_runs(self, question: Map, caller: Caller) -> Map:
+        """{} -> {runs: [{run_id, app, status, since}, …]}, the oldest first."""
+        return {
+            "runs": [
+                {
+                    "run_id": str(run.run_id),
+                    "app": f"{run.fab_id} {run.fab_version}",
+                    "status": str(run.status),
+                    "since": iso(run.pending_at),
+                }
+                for run in await self._runs.unfinished()
+            ]
+        }
+
+    async def end_runs(self, question: Map, caller: Caller) -> Map:
+        """{reason} -> {ended: [run_id, …]}: fail the runs whose ServerApp runs; keep all others."""
+        ended = []
+        for run in await self._runs.unfinished():
+            if run.status is not Status.RUNNING:
+                continue
+            finished = await self._tasks.finish(
+                run.primary_task_id, SubStatus.FAILED, question["reason"]
+            )
+            if finished is not None:
+                log.warning("run_ended_with_runtime", run_id=run.run_id)
+                await self._lifecycle.task_finished(finished)
+                ended.append(str(run.run_id))
+        return {"ended": ended}
+
+    async def close_to_runs(self, question: Map, caller: Caller) -> Map:
+        """{holder} -> {}: take in no new run for the next seconds; to be asked again and again."""
+        await self._leases.try_lease(_CLOSED, question["holder"], _CLOSED_SECONDS)
+        return {}
+
+
+async def check_open(database: Database) -> None:
+    """Raise `ApiError` (FORBIDDEN_ACTION) while the runtime waits for its runs to end."""
+    if await Leases(database).is_held(_CLOSED):
+        raise ApiError(ErrorCode.FORBIDDEN_ACTION, "closed to new runs", _REFUSED)
