@@ -134,6 +134,10 @@ class Wakes:
         """Call `callback(superlink_id, payload)` for each sign of life of a superlink."""
         self._listen(subjects.EVENT_SUPERLINK, callback)
 
+    def on_signatures(self, callback: Callable[[bytes], None]) -> None:
+        """Call `callback(payload)` when signatures of SuperNodes were used at a gateway."""
+        self._listen(subjects.EVENT_SIGNATURES, lambda _, payload: callback(payload))
+
     def on_loss(self, callback: Callable[[], None]) -> None:
         """Call `callback()` whenever hints may have been missed."""
         self._loss_listeners.append(callback)

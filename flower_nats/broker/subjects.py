@@ -223,6 +223,10 @@ def event_superlink(superlink: str) -> str:
     return f"{EVENT_SUPERLINK}{superlink}"
 
 
+EVENT_SIGNATURES = "fn.event.signatures"
+"""Hint: signatures of SuperNodes were used at a gateway; the payload says which, and for what."""
+
+
 EVENT_LINES = "fn.event.lines."
 """What every `event_lines` begins with."""
 

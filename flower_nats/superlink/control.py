@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from flower_nats.broker.hints import Hints
@@ -11,6 +10,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.location import check_location
+from flower_nats.model.node_key import is_node_key
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
@@ -26,8 +26,6 @@ _DEFAULT_HEARTBEAT_INTERVAL = 30.0
 
 _NO_LOGIN = "noop"
 """The authentication type that stock clients know as none (flwr 1.42 `common/constant.py` AuthnType)."""
-
-_NIST_CURVES = (ec.SECP192R1, ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 _REFUSALS: Mapping[str, ProtoHandler] = {
     "GetAuthTokens": refuse(ErrorCode.NO_ACCOUNT_AUTH),
@@ -146,12 +144,13 @@ class ControlApi:
 
 def _check_key(pem: bytes) -> None:
     """Check that a key is one that SuperNodes can sign with."""
+    if not is_node_key(pem):
+        text = "It must be on P-256, P-384 or P-521, and spelled as `flwr supernode register` does."
+        raise ApiError(ErrorCode.PUBLIC_KEY_NOT_VALID, "not spelled as stock does", text)
     try:
-        key = load_pem_public_key(pem)
+        load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise ApiError(ErrorCode.PUBLIC_KEY_NOT_VALID, str(exc)) from exc
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _NIST_CURVES):
-        raise ApiError(ErrorCode.PUBLIC_KEY_NOT_VALID, "not on a NIST curve")
 
 
 def _check_location(location: str) -> None:

@@ -4,14 +4,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
-from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire.methods import CallerKind
 from flower_nats_gateway.auth.identify import Identify
 from flower_nats_gateway.auth.signatures import Verifier
 from flower_nats_gateway.auth.timestamps import check_age, parse_iso
+from flower_nats_gateway.auth.used_signatures import UsedSignatures
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.cluster.directory import Directory
+
+log = get_logger(__name__)
 
 # flwr 1.33 `supercore/constant.py`; over HTTP they travel in base64 (`transports/http/headers.py`).
 PUBLIC_KEY = "flwr-public-key-bin"
@@ -22,9 +26,17 @@ TIMESTAMP = "flwr-timestamp"
 class FleetAuthenticator:
     """SuperNodes sign the time of each call with their key, and must claim the id that is the key's."""
 
-    def __init__(self, directory: Directory, verifier: Verifier, *, supernode_auth: bool) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        verifier: Verifier,
+        used_signatures: UsedSignatures,
+        *,
+        supernode_auth: bool,
+    ) -> None:
         self._directory = directory
         self._verifier = verifier
+        self._used_signatures = used_signatures
         self._supernode_auth = supernode_auth
 
     async def __call__(self, call: Call) -> Identify:
@@ -41,23 +53,29 @@ class FleetAuthenticator:
             public_key=public_key, signed_at=signed_at, supernode_auth=self._supernode_auth
         )
         if call.method.caller is CallerKind.KEY:
-            return partial(_signed_by_its_key, caller)
+            return partial(self._identify_key, caller, signature)
         node = await self._directory.node(public_key)
         if node is None or (node.has_left and not call.method.farewell):
             raise ApiError(ErrorCode.INVALID_NODE_ID, "no node that is let in owns this key")
-        return partial(_signed_by_its_node, replace(caller, node_id=node.node_id))
+        return partial(self._identify_node, replace(caller, node_id=node.node_id), signature)
 
+    async def _identify_key(self, caller: Caller, signature: bytes, call: Call) -> Caller:
+        request: Any = call.parse(call.method.request)
+        if request.public_key != caller.public_key:
+            raise ApiError(ErrorCode.INVALID_SIGNATURE, "the key is not the one that signed")
+        self._use(caller, signature, call)
+        return caller
 
-async def _signed_by_its_key(caller: Caller, call: Call) -> Caller:
-    request: Any = call.parse(call.method.request)
-    if request.public_key != caller.public_key:
-        raise ApiError(ErrorCode.INVALID_SIGNATURE, "the key is not the one that signed")
-    return caller
+    async def _identify_node(self, caller: Caller, signature: bytes, call: Call) -> Caller:
+        request: Any = call.parse(call.method.request)
+        claimed = getattr(request, "node", request).node_id
+        if caller.node_id != claimed:
+            raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {claimed} does not own this key")
+        self._use(caller, signature, call)
+        return caller
 
-
-async def _signed_by_its_node(caller: Caller, call: Call) -> Caller:
-    request: Any = call.parse(call.method.request)
-    claimed = getattr(request, "node", request).node_id
-    if caller.node_id != claimed:
-        raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {claimed} does not own this key")
-    return caller
+    def _use(self, caller: Caller, signature: bytes, call: Call) -> None:
+        if not self._used_signatures.use(caller.public_key or b"", signature, call):
+            log.warning("signature_used_again", node_id=caller.node_id, method=call.method.name)
+            # Should another have been quicker than the node, this has the node sign anew.
+            raise Unavailable("the signature was used for another call before")

@@ -28,13 +28,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from flower_nats.model.errors import Unavailable
+from flower_nats.model.node_key import is_node_key
 
 _HEAD = struct.Struct("<QHHH")
 _VERDICT = struct.Struct("<Q?")
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 _KEYS = 20_000
 _READ = 1024 * 1024
-_LONGEST = 0xFFFF
+_LONGEST = 256
+"""Bytes of a signature and of what it signs, which is a time; a P-521 signature has 139 at most."""
 
 
 class _Child(asyncio.Protocol):
@@ -122,9 +124,9 @@ class Verifier:
     async def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         """Return whether `signature` is `message` signed (ECDSA, SHA-256) by this PEM key's owner.
 
-        False too if the key is no elliptic-curve key. Raises `Unavailable` if the child died.
+        False too if the key is not one that SuperNodes may have. Raises `Unavailable` if the child died.
         """
-        if max(len(public_key), len(message), len(signature)) > _LONGEST:
+        if not is_node_key(public_key) or max(len(message), len(signature)) > _LONGEST:
             return False
         if self._child is None or not self._child.is_there:
             await self.start()
@@ -156,7 +158,7 @@ def _spawn(line: socket.socket) -> "subprocess.Popen[bytes]":
 
 @lru_cache(maxsize=_KEYS)
 def _load(public_key: bytes) -> Callable[[bytes, bytes], bool] | None:
-    """Return what verifies a message and its signature with this key."""
+    """Return what verifies a message and its signature with this key, None if it is on no curve."""
     try:
         key = load_pem_public_key(public_key)
     except (ValueError, UnsupportedAlgorithm):

@@ -20,6 +20,7 @@ from flower_nats_gateway.auth.accounts import authenticate_nobody
 from flower_nats_gateway.auth.nodes import FleetAuthenticator
 from flower_nats_gateway.auth.signatures import Verifier
 from flower_nats_gateway.auth.tasks import RuntimeAuthenticator
+from flower_nats_gateway.auth.used_signatures import UsedSignatures
 from flower_nats_gateway.calls.admission import Admission
 from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.calls.in_hand import CallsInHand
@@ -80,6 +81,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     admission = Admission(in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address)
     usage, liveness = Usage(rpc, gateway_id), GatewayLiveness(connection, gateway_id)
     verifier, answered = Verifier(), Answered()
+    used_signatures = UsedSignatures(connection)
     supernode_auth = settings.enable_supernode_auth
     directory = Directory(rpc, supernode_auth=supernode_auth)
     push_sessions = PushSessions(mailbox, objects)
@@ -96,6 +98,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     wakes.on_object(push_sessions.note_object)
     wakes.on_session(push_sessions.note_out)
     wakes.on_log(answered.note_stored)
+    wakes.on_signatures(used_signatures.note)
     wakes.on_lines(pending_lines.note)
     wakes.on_loss(directory.doubt_all)
     wakes.on_loss(liveness.note_loss)
@@ -128,7 +131,9 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     return Parts(
         fleet=Service(
             methods=FLEET,
-            authenticate=FleetAuthenticator(directory, verifier, supernode_auth=supernode_auth),
+            authenticate=FleetAuthenticator(
+                directory, verifier, used_signatures, supernode_auth=supernode_auth
+            ),
             endpoints=fleet_api.endpoints(),
             forward=forward,
             streams={},
