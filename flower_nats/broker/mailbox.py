@@ -123,18 +123,12 @@ class Mailbox:
 
     async def next_instruction(self, node_id: int) -> Instruction | None:
         """Return the oldest instruction that this node has not confirmed and that has not expired."""
-        after = 0
-        while True:
-            record = await self._connection.next(
-                _STREAM, subjects.instruction(ANY, node_id, ANY, ANY), after
-            )
-            if record is None:
-                return None
-            found = _instruction(record)
-            if not found.taken and not expired(found.outgoing.metadata):
-                self._seen.note_instruction(found)
-                return found
-            after = record.sequence
+        found = await self.instruction_after(0, ANY, node_id)
+        while found is not None and (found.taken or expired(found.outgoing.metadata)):
+            found = await self.instruction_after(found.sequence, ANY, node_id)
+        if found is not None:
+            self._seen.note_instruction(found)
+        return found
 
     async def find_instruction(
         self, run_id: int, node_id: int | str, message_id: str
@@ -154,6 +148,22 @@ class Mailbox:
         """Return when (RFC 3339) a reply was accepted; empty if it has been confirmed meanwhile."""
         record = await self._connection.last(_STREAM, key.subject)
         return record.time if record else ""
+
+    async def instruction_after(
+        self, sequence: int, run_id: int | str, node_id: int
+    ) -> Instruction | None:
+        """Return the first in a node's mailbox that is newer than `sequence`, of a run or of `ANY`."""
+        record = await self._connection.next(
+            _STREAM, subjects.instruction(run_id, node_id, ANY, ANY), sequence
+        )
+        return _instruction(record) if record else None
+
+    async def owes_reply(self, run_id: int, node_id: int) -> bool:
+        """Return whether a node has confirmed an instruction of this run, and not answered it."""
+        found = await self.instruction_after(0, run_id, node_id)
+        while found is not None and not found.taken:
+            found = await self.instruction_after(found.sequence, run_id, node_id)
+        return found is not None
 
     async def recall_instruction(
         self, run_id: int, node_id: int, message_id: str
@@ -187,17 +197,11 @@ class Mailbox:
         sent before it died, and that is still on its way in some gateway, then comes too late.
         """
         again: list[Instruction] = []
-        after = 0
-        while True:
-            record = await self._connection.next(
-                _STREAM, subjects.instruction(ANY, node_id, ANY, ANY), after
-            )
-            if record is None:
-                break
-            after = record.sequence
-            found = _instruction(record)
-            if found.said_at <= said_at:
-                again.append(found)
+        next_one = await self.instruction_after(0, ANY, node_id)
+        while next_one is not None:
+            if next_one.said_at <= said_at:
+                again.append(next_one)
+            next_one = await self.instruction_after(next_one.sequence, ANY, node_id)
         for found in again:
             await self._offer(found, said_at)
         if again:

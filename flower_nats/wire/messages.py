@@ -148,12 +148,17 @@ def _reply_rule(is_reply: bool) -> str:
     return f"`reply_to_message_id` must {'' if is_reply else 'not '}be set"
 
 
+def is_object_id(value: str) -> bool:
+    """Return whether a value is an object id: a SHA-256 in 64 hex digits."""
+    return _OBJECT_ID.match(value) is not None
+
+
 def check_message_id(value: str) -> None:
     """Check that a value is a message or object id, for it becomes part of a subject.
 
     Raises `ApiError` (MALFORMED_REQUEST).
     """
-    if not _OBJECT_ID.match(value):
+    if not is_object_id(value):
         raise malformed("a message id has 64 hex digits")
 
 

@@ -34,6 +34,7 @@ from flower_nats_gateway.api.fleet import FleetService
 from flower_nats_gateway.api.runtime import RuntimeService
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.calls.wire import GRPC
+from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
 from harness.messages import Parcel, parcel
@@ -145,6 +146,7 @@ class Replica:
             mailbox=self.mailbox,
             push_sessions=push_sessions,
             objects=self._objects,
+            named_objects=NamedObjects(self.mailbox),
             directory=known,
             wakes=self.wakes,
             usage=known,

@@ -19,7 +19,7 @@ from harness.frames import PREFACE, Frames
 from harness.messages import instruction
 from tests.integration.gateways import Gateway, running_stack
 
-HELD = 7
+HELD = 6
 """Calls of `wait_for_everything`."""
 
 
@@ -76,10 +76,9 @@ async def wait_for_everything(gateway: Gateway, client: Client) -> None:
     message_id, object_id = await announced_object(app, node)
     token = [("flwr-task-token", app.token)]
     follow = control.StreamLogsRequest(run_id=app.run_id)
-    wanted = common.PullObjectRequest(node=node.node, run_id=app.run_id, object_id=object_id)
+    server = common.Node(node_id=1)
+    wanted = common.PullObjectRequest(node=server, run_id=app.run_id, object_id=object_id)
     client.call("Fleet.PullMessages", fleet.PullMessagesRequest(node=node.node), node.metadata())
-    client.call("Fleet.PullObject", wanted, node.metadata())
-    wanted.node.node_id = 1
     client.call("Runtime.PullObject", wanted, token)
     replies = runtime.PullAppMessagesRequest(message_ids=[message_id])
     client.call("Runtime.PullMessages", replies, token)

@@ -123,7 +123,7 @@ async def test_nothing_is_visible_before_it_is_whole(gateway: Gateway) -> None:
     *first, last = pushed.objects_to_push
     for object_id in first:
         assert await app.push_object(pushed.session_id, object_id, question.objects[object_id])
-    early = asyncio.create_task(node.pull_object(app.run_id, last))
+    early = asyncio.create_task(app.pull_object(last))
     await asyncio.sleep(0.3)
     assert not waiting.done()
     assert not early.done()

@@ -18,13 +18,15 @@ from flower_nats.wire.messages import (
     check_message,
     check_message_id,
     expires_at,
+    is_object_id,
     malformed,
 )
 from flower_nats_gateway.api.service import Endpoint
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.cluster.usage import Usage
-from flower_nats_gateway.delivery.objects import ObjectService
+from flower_nats_gateway.delivery.named_objects import NamedObjects
+from flower_nats_gateway.delivery.objects import NOT_FOUND, ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
 
 log = get_logger(__name__)
@@ -39,6 +41,7 @@ class FleetService:
         mailbox: Mailbox,
         push_sessions: PushSessions,
         objects: ObjectService,
+        named_objects: NamedObjects,
         directory: Directory,
         wakes: Wakes,
         usage: Usage,
@@ -47,6 +50,7 @@ class FleetService:
         self._mailbox = mailbox
         self._push_sessions = push_sessions
         self._objects = objects
+        self._named_objects = named_objects
         self._directory = directory
         self._wakes = wakes
         self._usage = usage
@@ -78,6 +82,7 @@ class FleetService:
         response = fleet.PullMessagesResponse()
         if instruction is None:
             return response.SerializeToString()
+        self._named_objects.note(instruction)
         outgoing = instruction.outgoing
         response.messages_list.add().ParseFromString(outgoing.message)
         response.message_object_trees.append(outgoing.tree)
@@ -138,10 +143,14 @@ class FleetService:
             return "the reply would outlive its instruction"
         return ""
 
-    async def pull_object(self, call: Call, _caller: Caller) -> bytes:
-        """Return an object of a running run."""
+    async def pull_object(self, call: Call, caller: Caller) -> bytes:
+        """Return an object of an instruction to this node; any other is as if it were not there."""
         request = call.parse(common.PullObjectRequest)
         await self._directory.require_running(request.run_id, ErrorCode.INSTRUCTION_WITHDRAWN)
+        if not is_object_id(request.object_id) or not await self._named_objects.names(
+            request.run_id, _node(caller), request.object_id
+        ):
+            return NOT_FOUND
         body = await self._objects.pull(request.run_id, request.object_id, broadcast=True)
         self._usage.traffic(request.run_id, sent=len(body))
         return body
@@ -157,13 +166,18 @@ class FleetService:
 
     async def _store(self, request: common.PushObjectRequest, call: Call, caller: Caller) -> bool:
         try:
-            return await self._objects.push(request, call.content, broadcast=False)
+            stored = await self._objects.push(request, call.content, sender=_node(caller))
         except ApiError as exc:
             if exc.code is not ErrorCode.MALFORMED_REQUEST:
                 raise
             # The answer stock gives; the SuperNode then drops the reply.
             log.warning("object_refused", node_id=caller.node_id, reason=exc.detail)
             return False
+        if stored is not None:
+            return stored
+        # A late second try, if the first has completed the session and that is over: then the node owes
+        # no reply. What else is stored is not for a node to know.
+        return not await self._mailbox.owes_reply(request.run_id, _node(caller))
 
     async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
         """Note that the node has the instruction and all its objects.

@@ -7,9 +7,10 @@ from collections import OrderedDict
 from flower_nats.broker import subjects
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.objects import Objects
+from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.bulk import write_pull_object_response
-from flower_nats.wire.messages import check_object
+from flower_nats.wire.messages import check_object, is_object_id
 from flower_nats_gateway.calls.body_limit import SMALL
 from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.delivery.push_sessions import PushSessions
@@ -70,32 +71,38 @@ class ObjectService:
         self._reading: dict[tuple[int, str], asyncio.Future[bytes | None]] = {}
 
     async def push(
-        self, request: common.PushObjectRequest, content: memoryview, *, broadcast: bool
-    ) -> bool:
+        self, request: common.PushObjectRequest, content: memoryview, *, sender: int
+    ) -> bool | None:
         """Store an object of a push session; return False if the session does not want it.
 
-        `broadcast` says that many will read it. Raises `ApiError` if the object is malformed, or
-        `Unavailable`: the caller tries again, and an object that is held already is accepted again.
+        `sender` is the node that pushes; the SuperLink's own is the ServerApp. None: it has no such
+        session, or none any more. Raises `ApiError` if the object is malformed, or `Unavailable`: the
+        caller tries again, and an object that is held already is accepted again.
         """
         run_id, object_id = request.run_id, request.object_id
         if request.session_id:
             view = await self._push_sessions.find(run_id, request.session_id)
         else:
-            view = await self._push_sessions.waiting_for(run_id, object_id)
-        if view is None:
-            # A late second try: the first may have completed the session.
-            return len(object_id) == 64 and await self._objects.exists(run_id, object_id)
-        if not view.wants(object_id):
+            view = await self._push_sessions.waiting_for(run_id, object_id, sender)
+        if view is not None and view.sender != sender:
+            view = None
+        if view is not None and not view.wants(object_id):
             return False
         if len(content) > SMALL:
             await asyncio.to_thread(check_object, object_id, content)
         else:
             check_object(object_id, content)
+        if view is None:
+            return None
         await self._objects.store(run_id, object_id, content)
-        if broadcast or len(content) <= SMALL:
+        if sender == SUPERLINK_NODE_ID or len(content) <= SMALL:
             self._cache.put((run_id, object_id), write_pull_object_response([content]))
         await self._push_sessions.arrived(view, object_id)
         return True
+
+    async def is_stored(self, run_id: int, object_id: str) -> bool:
+        """Return whether an object is there."""
+        return is_object_id(object_id) and await self._objects.exists(run_id, object_id)
 
     async def pull(self, run_id: int, object_id: str, *, broadcast: bool) -> bytes:
         """Return the serialized PullObjectResponse for an object.
@@ -104,7 +111,7 @@ class ObjectService:
 
         An object that is announced and not there yet is waited for, for up to `HOLD` seconds.
         """
-        if len(object_id) != 64 or not object_id.isalnum():
+        if not is_object_id(object_id):
             return NOT_FOUND
         with self._wakes.on(subjects.wake_object(run_id, object_id)) as wait:
             deadline = time.monotonic() + HOLD

@@ -48,6 +48,11 @@ class PushSession:
         return not self.messages[0].metadata.reply_to_message_id
 
     @property
+    def sender(self) -> int:
+        """The node whose messages these are."""
+        return self.messages[0].metadata.src_node_id
+
+    @property
     def object_ids(self) -> list[str]:
         """The objects that have not arrived, each once, children before parents."""
         return list(self._waiting)

@@ -71,19 +71,19 @@ class PushSessions:
         if due:
             await self._put_all_out(view, due)
 
-    async def waiting_for(self, run_id: int, object_id: str) -> PushSession | None:
-        """Return a push session of the run that waits for this object, or None.
+    async def waiting_for(self, run_id: int, object_id: str, sender: int) -> PushSession | None:
+        """Return a push session of this node in the run that waits for this object, or None.
 
         Clients of flwr 1.30 to 1.32 do not say which session an object belongs to. An object is stored
         once per run, so any that waits for it will do.
         """
         for (view_run, _), view in self._views.items():
-            if view_run == run_id and view.waits_for(object_id):
+            if view_run == run_id and view.sender == sender and view.waits_for(object_id):
                 return view
         flight = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
         for session_id in flight.unfinished_sessions:
             found = await self.find(run_id, session_id)
-            if found is not None and found.waits_for(object_id):
+            if found is not None and found.sender == sender and found.waits_for(object_id):
                 return found
         return None
 

@@ -28,6 +28,7 @@ from flower_nats_gateway.calls.outcomes import Outcomes
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.cluster.liveness import GatewayLiveness
 from flower_nats_gateway.cluster.usage import Usage
+from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
 from flower_nats_gateway.runlog.follow import LogFollower
@@ -107,6 +108,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         mailbox=mailbox,
         push_sessions=push_sessions,
         objects=object_service,
+        named_objects=NamedObjects(mailbox),
         directory=directory,
         wakes=wakes,
         usage=usage,

@@ -1,0 +1,70 @@
+"""Which objects a node may have: those that an instruction in its own mailbox names."""
+
+import re
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict
+
+from flower_nats.broker.in_flight import Instruction
+from flower_nats.broker.mailbox import Mailbox
+
+_REMEMBERED_BYTES = 32 * 1024 * 1024
+"""Bytes of ids that a gateway remembers, 8 for each; what it has forgotten is read from the broker."""
+
+_OBJECT_ID = re.compile(rb"[0-9a-f]{64}")
+
+
+class NamedObjects:
+    """Remembers what instructions name, for the nodes that were given them or asked for an object."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+        self._size = 0
+        self._ids: OrderedDict[tuple[int, int], array[int]] = OrderedDict()
+
+    def note(self, instruction: Instruction) -> None:
+        """Remember an instruction that its node is given: about it the node asks next."""
+        key = (instruction.key.run_id, instruction.key.node_id)
+        self._forget(key)
+        ids = self._ids[key] = _ids(instruction.outgoing.tree)
+        self._size += len(ids) * ids.itemsize
+        while self._size > _REMEMBERED_BYTES and len(self._ids) > 1:
+            self._forget(next(iter(self._ids)))
+
+    async def names(self, run_id: int, node_id: int, object_id: str) -> bool:
+        """Return whether an instruction of this run, in flight to this node, names an object.
+
+        That it does may be remembered for a while after its end; that it does not, the broker says.
+        """
+        key, wanted = (run_id, node_id), _short(object_id.encode())
+        known = self._ids.get(key)
+        if known is not None and _holds(known, wanted):
+            self._ids.move_to_end(key)
+            return True
+        found = await self._mailbox.instruction_after(0, run_id, node_id)
+        while found is not None:
+            if _holds(_ids(found.outgoing.tree), wanted):
+                self.note(found)
+                return True
+            found = await self._mailbox.instruction_after(found.sequence, run_id, node_id)
+        return False
+
+    def _forget(self, key: tuple[int, int]) -> None:
+        gone = self._ids.pop(key, None)
+        if gone is not None:
+            self._size -= len(gone) * gone.itemsize
+
+
+def _ids(tree: bytes) -> "array[int]":
+    """Return the ids in an object tree, in short and in order."""
+    # An id is between bytes that are no hex digits, whatever else is in a tree.
+    return array("Q", sorted(_short(found) for found in _OBJECT_ID.findall(tree)))
+
+
+def _short(object_id: bytes) -> int:
+    return int(object_id[:16], 16)
+
+
+def _holds(ids: "array[int]", wanted: int) -> bool:
+    at = bisect_left(ids, wanted)
+    return at < len(ids) and ids[at] == wanted
