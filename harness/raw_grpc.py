@@ -9,9 +9,11 @@ from types import TracebackType
 
 from flower_nats.wire.methods import BY_NAME
 from harness.channels import Metadata
-from harness.frames import DATA, END_STREAM, HEADERS, PREFACE
+from harness.frames import DATA, END_STREAM, HEADERS, PREFACE, Frame, Frames
 
-_RST_STREAM, _SETTINGS = 3, 4
+_RST_STREAM, _SETTINGS, _WINDOW_UPDATE = 3, 4, 8
+_WINDOW = 65_535
+_LONGEST_FRAME = 16_384
 _END_HEADERS = 4
 _INITIAL_WINDOW_SIZE = 4
 _CANCEL = 8
@@ -36,10 +38,14 @@ def head_of(stream: int, api: str, method: str, metadata: Metadata = ()) -> byte
     return frame(HEADERS, _END_HEADERS, stream, b"".join(map(_field, *zip(*fields, strict=True))))
 
 
-def message(stream: int, body: bytes, *, announced: int | None = None, end: bool = True) -> bytes:
-    """Return the frame of a message, or the first of one that is announced to be longer."""
-    size = len(body) if announced is None else announced
-    return frame(DATA, END_STREAM if end else 0, stream, struct.pack(">BI", 0, size) + body)
+def prefix(size: int) -> bytes:
+    """Return what is before a message of this size in the body of a call."""
+    return struct.pack(">BI", 0, size)
+
+
+def message(stream: int, body: bytes) -> bytes:
+    """Return the frame of a message that is short, and the end of the call's body."""
+    return frame(DATA, END_STREAM, stream, prefix(len(body)) + body)
 
 
 def reset(stream: int) -> bytes:
@@ -69,6 +75,8 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._frames = Frames().of(reader)
+        self._windows = {0: _WINDOW}
 
     async def __aenter__(self) -> Connection:
         return self
@@ -81,13 +89,30 @@ class Connection:
     ) -> None:
         self.writer.transport.abort()
 
+    async def send_data(self, stream: int, data: bytes, *, end: bool = False) -> None:
+        """Send more of a call's body, as fast as the server lets us; `message` begins one."""
+        self._windows.setdefault(stream, _WINDOW)
+        while data:
+            window = min(self._windows[0], self._windows[stream], _LONGEST_FRAME)
+            if window <= 0:
+                self._note(await anext(self._frames))
+                continue
+            piece, data = data[:window], data[window:]
+            for number in (0, stream):
+                self._windows[number] -= len(piece)
+            await self.send(frame(DATA, END_STREAM if end and not data else 0, stream, piece))
+
+    def _note(self, one: Frame) -> None:
+        if one.kind == _WINDOW_UPDATE and one.stream in self._windows:
+            self._windows[one.stream] += int.from_bytes(one.data[-4:], "big")
+
     async def send(self, *parts: bytes) -> None:
         """Send, and wait until the system has taken it."""
         self.writer.write(b"".join(parts))
         await self.writer.drain()
 
 
-async def connect(address: str, *, window: int = 65_535) -> Connection:
+async def connect(address: str, *, window: int = _WINDOW) -> Connection:
     """Connect to `host:port`; the server may send `window` bytes of each answer."""
     host, _, port = address.rpartition(":")
     connection = Connection(*await asyncio.open_connection(host, int(port)))

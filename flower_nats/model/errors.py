@@ -123,6 +123,7 @@ class ErrorCode(IntEnum):
     STREAM_ENDS = 10_004
     BODY_TOO_LONG = 10_005
     OVERLOADED = 10_006
+    BODY_TOO_SLOW = 10_007
     MISSING_AUTH_METADATA = 10_010
     INVALID_SIGNATURE = 10_011
     INVALID_TIMESTAMP = 10_012
@@ -383,6 +384,9 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         _O.DEADLINE_EXCEEDED, "The stream ends here, the run goes on. Call again from where it was."
     ),
     ErrorCode.BODY_TOO_LONG: ErrorSpec(_O.RESOURCE_EXHAUSTED, "The request is too long."),
+    ErrorCode.BODY_TOO_SLOW: ErrorSpec(
+        _O.UNAVAILABLE, "The request has stopped before it was whole. Try again."
+    ),
     ErrorCode.OVERLOADED: ErrorSpec(
         _O.UNAVAILABLE,
         "The SuperLink has as much in hand as it can hold. Try again.",

@@ -15,6 +15,11 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 
+_KIB, _MIB = 1024, 1024 * 1024
+
+LONGEST_MESSAGE = 2**31 - 1
+"""Bytes; what stock sets on both sides (flwr 1.33 `supercore/grpc.py`)."""
+
 
 class CallerKind(Enum):
     """What proves who makes a call."""
@@ -70,6 +75,9 @@ class Method:
 
     bulk: Bulk = Bulk.NEITHER
     """What passes a gateway only a few at a time, so that its memory is bounded."""
+
+    longest_request: int = 64 * _KIB
+    """Bytes that a request may have. Ids, keys and numbers need no more than this."""
 
     farewell: bool = False
     """Whether a node that was unregistered, or a task that has finished itself, may still make this
@@ -162,7 +170,10 @@ FLEET = _methods(
     ActivateNode={"caller": CallerKind.KEY},
     UnregisterNode={"farewell": True},
     PullMessages={"held": True},
-    PushObject={"bulk": Bulk.REQUEST},
+    # The tree of a reply's objects: 70 bytes for each.
+    PushMessages={"longest_request": 64 * _MIB},
+    # Stock cuts arrays into objects of 20 MB at most, other records not.
+    PushObject={"bulk": Bulk.REQUEST, "longest_request": 256 * _MIB},
     PullObject={"bulk": Bulk.RESPONSE, "held": True},
 )
 
@@ -218,12 +229,18 @@ RUNTIME = _methods(
     GetRun={"caller": CallerKind.SUPEREXEC},
     GetRunSeriesEvents=_SINCE_RUNTIME,
     GetCompactedContexts=_SINCE_RUNTIME,
-    PutCompactedContext=_SINCE_RUNTIME,
+    PutCompactedContext={"longest_request": 16 * _MIB, **_SINCE_RUNTIME},
     SendTaskHeartbeat={"farewell": True},
-    PushLogs={"farewell": True},
-    PushTaskOutput={"farewell": True, "tried_once": True},
-    PullMessages={"held": True},
-    PushObject={"bulk": Bulk.REQUEST},
+    PushLogs={"farewell": True, "longest_request": 64 * _MIB},
+    # A context holds what an app puts into it.
+    PushTaskOutput={"farewell": True, "tried_once": True, "longest_request": LONGEST_MESSAGE},
+    PushTaskMessage={"longest_request": 16 * _MIB},
+    PushTaskEvents={"longest_request": 16 * _MIB},
+    StartAutomation={"longest_request": 11 * _MIB},
+    # A whole round at once: the trees of its instructions, and then the ids of all of them.
+    PushMessages={"longest_request": 256 * _MIB},
+    PullMessages={"held": True, "longest_request": 16 * _MIB},
+    PushObject={"bulk": Bulk.REQUEST, "longest_request": LONGEST_MESSAGE},
     PullObject={"bulk": Bulk.RESPONSE, "held": True},
 )
 
@@ -249,6 +266,9 @@ CONTROL = _methods(
         for name in _CONTROL_NAMES
     ),
     StreamLogs={"overlooks_empty": True},
+    # A FAB, of 10 MiB at most, and the options of a run.
+    StartRun={"longest_request": 11 * _MIB},
+    StartAutomation={"longest_request": 11 * _MIB},
 )
 
 BY_NAME: dict[tuple[str, str], Method] = {

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +20,22 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.model.errors import Outcome
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
-from flower_nats.wire.methods import FLEET, RUNTIME, Method
+from flower_nats.wire.methods import BY_NAME, FLEET, RUNTIME, Method
+from flower_nats_gateway.calls import bodies
 from flower_nats_gateway.process import wiring
+from harness import raw_grpc
 from harness.channels import Metadata, Refused, WireName
 from harness.clients import SuperNode
+from harness.fabs import make_fab
 from harness.messages import instruction, reply
 from harness.raw_http import connect, head_of
 from tests.integration.gateways import Gateway, refusal, running_stack
 
 LIMIT = 128 * 1024
-"""Bytes; the real limits would only make the test slow."""
+"""Bytes; the real limit of an object would only make the test slow."""
 
 
 @pytest.fixture
@@ -35,11 +44,8 @@ async def gateway(
     nats_url: str,
     pg_dsn: str,
     wire: WireName,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> AsyncIterator[Gateway]:
-    for api in ("FLEET", "CONTROL"):
-        monkeypatch.setattr(wiring, f"LONGEST_{api}_BODY", LIMIT)
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     async with running_stack(nats_url, pg_dsn, wire, superexec_auth_secret_file=secret) as gateway:
@@ -96,7 +102,10 @@ async def test_an_object_over_the_limit_is_refused_and_leaves_nothing(
     wire: WireName,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(wiring, "LONGEST_FLEET_BODY", LIMIT)
+    limited = [
+        replace(one, longest_request=LIMIT) if one.name == "PushObject" else one for one in FLEET
+    ]
+    monkeypatch.setattr(wiring, "FLEET", limited)
     async with running_stack(nats_url, pg_dsn, wire) as gateway:
         node, app = await gateway.node(), await gateway.server_app()
         question = instruction(app.run_id, node.node_id)
@@ -127,11 +136,119 @@ async def test_an_object_over_the_limit_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("service", "method"), [("Fleet", "RegisterNode"), ("Control", "StartRun")]
+    ("service", "method"),
+    [("Fleet", "RegisterNode"), ("Control", "StartRun"), ("Control", "ListRuns")],
 )
-async def test_calls_of_the_outer_apis_have_a_limit(
+async def test_a_method_takes_no_more_than_it_needs(
     gateway: Gateway, service: str, method: str
 ) -> None:
-    body, metadata = b"x" * (LIMIT + 1), SuperNode(gateway).metadata()
+    longest = BY_NAME[(service, method)].longest_request
+    body, metadata = b"x" * (longest + 1), SuperNode(gateway).metadata()
     refused = await refusal(gateway.call_bytes(service, method, body, metadata))
     assert refused.outcome is Outcome.RESOURCE_EXHAUSTED
+    # gRPC itself says so of what is longer than all methods of its port allow.
+    assert str(longest) in refused.text or service == "Control"
+
+
+class Upload:
+    """A body that its caller sends as slowly as it likes."""
+
+    def __init__(self, gateway: Gateway, connection: Any, api: str, name: str) -> None:
+        self._gateway = gateway
+        self._connection = connection
+        self._call = api, name
+
+    @classmethod
+    async def begin(cls, gateway: Gateway, api: str, name: str) -> Upload:
+        address = gateway.address(api)
+        way = raw_grpc.connect if gateway.wire == "grpc" else connect
+        return cls(gateway, await way(address), api, name)
+
+    async def announce(self, length: int, body: bytes) -> None:
+        """Send the head of the call, the length of its body, and the begin of that."""
+        if self._gateway.wire == "http":
+            await self._connection.send(head_of(*self._call, (), length), body)
+        else:
+            await self._connection.send(raw_grpc.head_of(1, *self._call))
+            await self.more(raw_grpc.prefix(length) + body)
+
+    async def more(self, body: bytes, *, end: bool = False) -> None:
+        """Send more of the body."""
+        if self._gateway.wire == "http":
+            await self._connection.send(body)
+        else:
+            await self._connection.send_data(1, body, end=end)
+
+    async def heard(self, within: float = 10.0) -> bytes:
+        """What comes first of an answer that is one; nothing if the connection ends."""
+        reader: asyncio.StreamReader = self._connection.reader
+        mark = b"grpc-status" if self._gateway.wire == "grpc" else b"\r\n\r\n"
+        text = b""
+        async with asyncio.timeout(within):
+            with suppress(ConnectionError):
+                while mark not in text and (data := await reader.read(64 * 1024)):
+                    text += data
+        return text
+
+    def end(self) -> None:
+        self._connection.writer.transport.abort()
+
+
+_MIB = 1024 * 1024
+
+
+async def body_bytes(gateway: Gateway) -> int:
+    url = f"http://{gateway.settings.http_health_address}/metrics"
+    with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
+        [found] = re.findall(
+            r"^flower_nats_request_body_bytes (\d+)$", answer.read().decode(), re.M
+        )
+    return int(found)
+
+
+async def test_bodies_that_hold_back_their_end_are_bounded(
+    nats_url: str, pg_dsn: str, wire: WireName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = 8 * _MIB
+    monkeypatch.setattr(bodies, "STRANGERS_POOL", pool)
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
+        uploads = [await Upload.begin(gateway, "Control", "StartRun") for _ in range(8)]
+        held = 0
+        for one in uploads:
+            sending = asyncio.create_task(one.announce(9 * _MIB, bytes(3 * _MIB)))
+            await asyncio.wait({sending}, timeout=0.5)
+            sending.cancel()
+            held = max(held, await body_bytes(gateway))
+        assert 3 * _MIB <= held <= pool + 4 * _MIB
+
+        # Who comes then is served: what has stopped coming makes room.
+        monkeypatch.setattr(bodies, "_LATELY", 0.2)
+        fab = common.Fab(content=make_fab())
+        padding = control.StartRunRequest(fab=fab).SerializeToString()
+        padding += b"\xfa\x3e\x80\x80\x80\x01" + bytes(2 * _MIB)
+        answer = await gateway.call_bytes("Control", "StartRun", padding)
+        assert control.StartRunResponse.FromString(answer).run_id
+        for one in uploads:
+            one.end()
+        await gateway.until_in_hand(0)
+        assert await body_bytes(gateway) == 0
+
+
+async def test_a_body_that_stops_is_ended_and_one_that_moves_is_not(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "PAUSE", 0.8)
+    request = control.StartRunRequest(fab=common.Fab(content=make_fab())).SerializeToString()
+    request += b"\xfa\x3e\x80\x80\x40" + bytes(_MIB)
+    piece = len(request) // 10 + 1
+    stopped, slow = [await Upload.begin(gateway, "Control", "StartRun") for _ in range(2)]
+    await stopped.announce(len(request), request[:piece])
+    await slow.announce(len(request), request[:piece])
+    for at in range(piece, len(request), piece):
+        await asyncio.sleep(0.25)
+        await slow.more(request[at : at + piece], end=at + piece >= len(request))
+
+    answer, end = await slow.heard(), await stopped.heard()
+
+    assert (b"grpc-status\x010" in answer) or b"200 OK" in answer
+    assert b"grpc-status\x0214" in end or end == b""

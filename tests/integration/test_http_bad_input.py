@@ -30,7 +30,7 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME
-from flower_nats_gateway.process import wiring
+from flower_nats_gateway.calls import bodies
 from flower_nats_gateway.transports import notices
 from flower_nats_gateway.transports.http import body as http_body
 from flower_nats_gateway.transports.http import listener, protocol
@@ -431,10 +431,9 @@ async def test_a_body_that_is_not_the_message_is_400(gateway: Gateway) -> None:
 
 
 async def test_a_body_over_the_limit_is_413_and_the_connection_goes_on(
-    nats_url: str, pg_dsn: str, monkeypatch: pytest.MonkeyPatch
+    nats_url: str, pg_dsn: str
 ) -> None:
-    limit = 1_000_000
-    monkeypatch.setattr(wiring, "LONGEST_CONTROL_BODY", limit)
+    limit = BY_NAME[("Control", "ListRuns")].longest_request
     async with (
         running_stack(nats_url, pg_dsn, "http") as gateway,
         await connect(gateway.address("Control")) as one,
@@ -454,7 +453,6 @@ async def test_an_endless_body_is_the_end(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "_DISCARDED", 1_000_000)
-    monkeypatch.setattr(wiring, "LONGEST_CONTROL_BODY", 100_000)
     head = head_of("Fleet", "PushObject", (), None, "transfer-encoding: chunked")
     chunk = b"%x\r\n" % 100_000 + bytes(100_000) + b"\r\n"
     async with await connect(gateway.address("Fleet")) as one:
@@ -469,7 +467,7 @@ async def test_an_endless_body_is_the_end(
 async def test_a_body_that_stops_is_the_end(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_body, "PAUSE", SOON)
+    monkeypatch.setattr(bodies, "PAUSE", SOON)
     async with await connect(gateway.address("Control")) as one:
         await one.send(head_of("Control", "StartRun", (), 1000), b"half")
         await one.until_closed()

@@ -26,6 +26,7 @@ from flower_nats.superlink import housekeeping, message_housekeeping, wiring, wo
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_cli import down, stack
 from flower_nats_gateway.api import runtime
+from flower_nats_gateway.calls import bodies
 from flower_nats_gateway.calls.wire import GRPC, HTTP
 from flower_nats_gateway.cluster import expiring_cache, liveness, usage
 from flower_nats_gateway.delivery import objects, push_session
@@ -33,7 +34,7 @@ from flower_nats_gateway.process import gateway
 from flower_nats_gateway.runlog import pending
 from flower_nats_gateway.transports import log_relay
 from flower_nats_gateway.transports.grpc import listener as grpc_listener
-from flower_nats_gateway.transports.http import app, body, listener, protocol, sockets
+from flower_nats_gateway.transports.http import app, listener, protocol, sockets
 
 # What stock clients do, as the installed flwr says it.
 CLIENT_GIVES_UP = float(inspect.signature(ProtobufClient.__init__).parameters["timeout"].default)
@@ -186,7 +187,7 @@ RELATIONS: dict[str, Times] = {
     },
     "a client that is cut off for its slowness has given up itself": {
         "client": CLIENT_GIVES_UP,
-        "pause in a body": body.PAUSE,
+        "pause in a body": bodies.PAUSE,
     },
     # The end of a run
     "lines that wait are said to wait before stock pushes its output": {

@@ -7,6 +7,7 @@ from flower_nats.model.caller import Caller
 from flower_nats.wire.methods import Method
 from flower_nats_gateway.auth.identify import Authenticator
 from flower_nats_gateway.calls.admission import Admission
+from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
@@ -31,8 +32,12 @@ class Service:
     in_hand: CallsInHand
     admission: Admission
     outcomes: Outcomes
-    longest_body: int
-    """Bytes of a request that is taken."""
+    bodies: Bodies
+
+    @property
+    def longest_body(self) -> int:
+        """Bytes of the longest request that any of its methods takes."""
+        return max(method.longest_request for method in self.methods)
 
     def endpoint(self, method: Method) -> Endpoint:
         """Return what serves a unary method."""

@@ -13,7 +13,6 @@ from flower_nats.metrics import Metric, by_label
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire.methods import Method
 from flower_nats_gateway.calls.in_hand import CallsInHand
-from flower_nats_gateway.calls.peers import host_of
 
 log = get_logger(__name__)
 
@@ -39,7 +38,7 @@ class Admission:
         self._turned_away = {"working": 0, "held": 0, "peer": 0}
         self._said = float("-inf")
 
-    def check(self, method: Method, peer: str) -> None:
+    def check(self, method: Method, host: str) -> None:
         """Raise `ApiError` (OVERLOADED) if there is no room for a call that is counted already."""
         held = self._held()
         if self._in_hand.count - held > WORKING:
@@ -47,7 +46,6 @@ class Admission:
         # Without room for those that wait, the short ones are still served: nodes stay online by them.
         if held >= HELD and (method.held or method.streams):
             self._turn_away("held", f"{HELD} calls wait")
-        host = host_of(peer)
         if host and self._per_host and self._in_hand.count_of(host) > self._per_host:
             self._turn_away("peer", f"{self._per_host} calls of {host} are in hand")
 

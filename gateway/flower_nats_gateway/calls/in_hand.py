@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 
-from flower_nats_gateway.calls.peers import host_of, port_of
+from flower_nats_gateway.calls.peers import port_of
 
 _FLUSH_SECONDS = 0.05
 """How long a transport may need, once a call is served, to hand the answer to the system."""
@@ -19,16 +19,16 @@ class CallsInHand:
         self.count = 0
         """How many there are."""
 
-    def begin(self, peer: str) -> None:
-        """Count a call of a caller, which is named as its transport does."""
+    def begin(self, peer: str, host: str) -> None:
+        """Count a call: `peer` is the other end of its connection, `host` the caller's address."""
         self.count += 1
         self._calls[port_of(peer)] += 1
-        self._by_host[host_of(peer)] += 1
+        self._by_host[host] += 1
 
-    def end(self, peer: str) -> None:
+    def end(self, peer: str, host: str) -> None:
         """Note that a call that was counted is served."""
         self.count -= 1
-        port, host = port_of(peer), host_of(peer)
+        port = port_of(peer)
         self._calls[port] -= 1
         if not self._calls[port]:
             del self._calls[port]

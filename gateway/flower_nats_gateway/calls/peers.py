@@ -25,3 +25,22 @@ def host_of(peer: str) -> str:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return "" if address.is_loopback else str(address)
+
+
+class Origins:
+    """Where connections come from that this process makes to itself for somebody else."""
+
+    def __init__(self) -> None:
+        self._by_port: dict[str, str] = {}
+
+    def note(self, port: int, peer: str) -> None:
+        """Note for whom the connection is that comes from a port of ours."""
+        self._by_port[str(port)] = peer
+
+    def forget(self, port: int) -> None:
+        """Note that the connection has ended."""
+        self._by_port.pop(str(port), None)
+
+    def of(self, peer: str) -> str:
+        """Return the peer behind a peer, which may be itself."""
+        return self._by_port.get(port_of(peer), peer)

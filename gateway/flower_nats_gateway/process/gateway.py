@@ -20,6 +20,7 @@ from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import GatewaySettings
 from flower_nats.stopping import keep_running, until
+from flower_nats_gateway.calls.peers import Origins
 from flower_nats_gateway.process import wiring
 from flower_nats_gateway.process.allocator import (
     collect_seldom,
@@ -27,7 +28,6 @@ from flower_nats_gateway.process.allocator import (
     set_up_allocator,
 )
 from flower_nats_gateway.transports.address_limit import AddressLimit
-from flower_nats_gateway.transports.grpc.edge import ServiceHandler
 from flower_nats_gateway.transports.grpc.hang_up import hang_up
 from flower_nats_gateway.transports.grpc.listener import (
     Listener,
@@ -41,8 +41,6 @@ log = get_logger(__name__)
 
 GRACE = 6.0
 """Seconds that calls in hand have to finish once the gateway drains."""
-
-_LONGEST_HEALTH_BODY = 64 * 1024
 
 _ANNOUNCE_INTERVAL = 5.0
 
@@ -102,6 +100,7 @@ class Gateway:
             ),
             *parts.outcomes.metrics(),
             *parts.admission.metrics(),
+            *parts.bodies.metrics(),
         ]
 
     async def start(self) -> None:
@@ -119,16 +118,12 @@ class Gateway:
             (settings.control_api_address, parts.control, settings.tls),
         ):
             if address:
-                handlers = [ServiceHandler(service)]
-                listener = await listen(
-                    address, handlers, self._health, tls, longest_body=service.longest_body
-                )
+                listener = await listen(address, [service], self._health, tls)
                 self._listeners.append(listener)
                 self._public_ports.add(listener.port)
         if settings.health_server_address:
             # Never TLS, as stock's.
-            address = settings.health_server_address
-            listener = await listen(address, [], self._health, longest_body=_LONGEST_HEALTH_BODY)
+            listener = await listen(settings.health_server_address, [], self._health)
             self._listeners.append(listener)
         if settings.http_api_address:
             await self._start_http(settings)
@@ -143,14 +138,15 @@ class Gateway:
         )
 
     async def _start_http(self, settings: GatewaySettings) -> None:
-        parts = self._parts
+        parts, origins = self._parts, Origins()
         # For gRPC that comes to the HTTP port. Each such connection has one of its own here, by which it
         # is told from others.
         listener = await listen(
             "127.0.0.1:0",
-            [ServiceHandler(service) for service in parts.services],
+            parts.services,
             self._health,
-            longest_body=wiring.LONGEST_FLEET_BODY,
+            longest_body=parts.fleet.longest_body,
+            origins=origins,
         )
         self._listeners.append(listener)
         app = HttpApp(
@@ -163,7 +159,7 @@ class Gateway:
             (settings.http_loopback_address, None),
         ):
             if address:
-                http = HttpListener(app, listener.port, tls, self._address_limit)
+                http = HttpListener(app, listener.port, tls, self._address_limit, origins)
                 self._public_ports.add(http.start(address))
                 self._http.append(http)
 

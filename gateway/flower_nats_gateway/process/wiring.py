@@ -22,6 +22,7 @@ from flower_nats_gateway.auth.signatures import Verifier
 from flower_nats_gateway.auth.tasks import RuntimeAuthenticator
 from flower_nats_gateway.auth.used_signatures import UsedSignatures
 from flower_nats_gateway.calls.admission import Admission
+from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
@@ -34,19 +35,6 @@ from flower_nats_gateway.delivery.push_sessions import PushSessions
 from flower_nats_gateway.runlog.follow import LogFollower
 from flower_nats_gateway.runlog.intake import Answered, LogIntake
 from flower_nats_gateway.runlog.pending import PendingLines
-
-LONGEST_MESSAGE = 2**31 - 1
-"""Bytes; what stock sets on both sides (flwr 1.33 `supercore/grpc.py`)."""
-
-LONGEST_FLEET_BODY = 256 * 1024 * 1024
-"""Bytes of a request to the Fleet API: stock cuts arrays into objects of 20 MB, other records not."""
-
-LONGEST_CONTROL_BODY = 64 * 1024 * 1024
-"""Bytes of a request to the Control API, of which anybody may make one: the largest holds a FAB, of
-10 MiB at most."""
-
-LONGEST_RUNTIME_BODY = LONGEST_MESSAGE
-"""Bytes of a request to the Runtime API: stock pushes a whole round's object trees at once."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +53,7 @@ class Parts:
     runtime_api: RuntimeService
     in_hand: CallsInHand
     admission: Admission
+    bodies: Bodies
     outcomes: Outcomes
     drain: Drain
 
@@ -76,7 +65,7 @@ class Parts:
 
 def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> Parts:
     """Make all parts of a gateway."""
-    drain, in_hand, outcomes = Drain(), CallsInHand(), Outcomes()
+    drain, in_hand, outcomes, bodies = Drain(), CallsInHand(), Outcomes(), Bodies()
     wakes, rpc = Wakes(connection), RpcClient(connection)
     mailbox, objects, logs = Mailbox(connection), Objects(connection), RunLogs(connection)
     admission = Admission(in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address)
@@ -142,7 +131,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             in_hand=in_hand,
             admission=admission,
             outcomes=outcomes,
-            longest_body=LONGEST_FLEET_BODY,
+            bodies=bodies,
         ),
         runtime=Service(
             methods=RUNTIME,
@@ -155,7 +144,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             in_hand=in_hand,
             admission=admission,
             outcomes=outcomes,
-            longest_body=LONGEST_RUNTIME_BODY,
+            bodies=bodies,
         ),
         control=Service(
             methods=CONTROL,
@@ -166,7 +155,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             in_hand=in_hand,
             admission=admission,
             outcomes=outcomes,
-            longest_body=LONGEST_CONTROL_BODY,
+            bodies=bodies,
         ),
         wakes=wakes,
         verifier=verifier,
@@ -177,6 +166,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         runtime_api=runtime_api,
         in_hand=in_hand,
         admission=admission,
+        bodies=bodies,
         outcomes=outcomes,
         drain=drain,
     )

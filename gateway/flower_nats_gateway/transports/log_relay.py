@@ -23,10 +23,10 @@ from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.auth.accounts import authenticate_nobody
 from flower_nats_gateway.calls.admission import Admission
+from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
-from flower_nats_gateway.transports.grpc.edge import ServiceHandler
 from flower_nats_gateway.transports.grpc.listener import Listener, listen
 from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.listener import HttpListener
@@ -35,8 +35,6 @@ _STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
 
 _PAUSE = 0.1
 """Seconds before it calls again after a stream that gave nothing, as those of a gateway that drains."""
-
-_LONGEST_REQUEST = 64 * 1024
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -77,12 +75,10 @@ class LogRelay:
             # Its calls are streams, which wait for as long as a run goes on.
             admission=Admission(in_hand, lambda: in_hand.count),
             outcomes=Outcomes(),
-            longest_body=_LONGEST_REQUEST,
+            bodies=Bodies(),
         )
         always = health.aio.HealthServicer()
-        self._listener = await listen(
-            self._address, [ServiceHandler(service)], always, longest_body=_LONGEST_REQUEST
-        )
+        self._listener = await listen(self._address, [service], always)
         if self._http_address:
             app = HttpApp([service], is_ready=lambda: True, is_leaving=lambda: False)
             self._http = HttpListener(app, None, None)

@@ -1,28 +1,32 @@
 """The gRPC edge: decodes, calls, encodes, and says errors in gRPC's words. No rule lives here."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from contextlib import aclosing
 from typing import Any, NoReturn, Self
 
 import grpc
 import grpc.aio
 
-from flower_nats.model.errors import ApiError
+from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire.messages import malformed
 from flower_nats.wire.methods import Bulk, Method
 from flower_nats_gateway.api.service import Service
+from flower_nats_gateway.calls.bodies import PAUSE, Body
 from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
 from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.calls.peers import Origins, host_of
 from flower_nats_gateway.calls.wire import GRPC
 from flower_nats_gateway.transports.grpc import errors
+from flower_nats_gateway.transports.grpc.meter import Meter
 
 
 class ServiceHandler(grpc.GenericRpcHandler):
     """Routes the calls of one API by their path."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, meter: Meter, origins: Origins) -> None:
         arriving, leaving = BodyLimit(), BodyLimit()
         self._handlers = {
-            path: _handler(_Route(method, path, service), arriving, leaving)
+            path: _handler(_Route(method, path, service, meter, origins), arriving, leaving)
             for method in service.methods
             for path in method.grpc_paths
         }
@@ -35,10 +39,14 @@ class ServiceHandler(grpc.GenericRpcHandler):
 class _Route:
     """A method under one of its paths."""
 
-    def __init__(self, method: Method, path: str, service: Service) -> None:
+    def __init__(
+        self, method: Method, path: str, service: Service, meter: Meter, origins: Origins
+    ) -> None:
         self.method = method
         self.path = path
         self.service = service
+        self.meter = meter
+        self.origins = origins
 
 
 def _handler(route: _Route, arriving: BodyLimit, leaving: BodyLimit) -> Any:
@@ -57,7 +65,7 @@ def _unary_handler(route: _Route) -> Any:
     async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(route, context) as serving:
             identify = await service.authenticate(serving.call)
-            serving.receive(await context.read())
+            await serving.receive()
             return await endpoint(serving.call, await identify(serving.call))
 
     return _reads_when_it_wants(handle)
@@ -78,7 +86,7 @@ def _bulky_request_handler(route: _Route, body_limit: BodyLimit) -> Any:
         async with _Serving(route, context) as serving:
             identify = await service.authenticate(serving.call)
             async with body_limit.place() as place:
-                serving.receive(await place.transfer(context.read()))
+                await place.transfer(serving.receive())
                 if serving.call.size <= SMALL:
                     place.leave()
                 return await endpoint(serving.call, await identify(serving.call))
@@ -92,7 +100,7 @@ def _bulky_response_handler(route: _Route, body_limit: BodyLimit) -> Any:
     async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(route, context) as serving:
             identify = await service.authenticate(serving.call)
-            serving.receive(await context.read())
+            await serving.receive()
             response = await endpoint(serving.call, await identify(serving.call))
             if len(response) > SMALL:
                 place = await body_limit.enter()
@@ -109,14 +117,26 @@ def _stream_handler(route: _Route) -> Any:
     service = route.service
     stream = service.streams[route.method.name]
 
-    async def handle(body: bytes, context: Any) -> AsyncIterator[bytes]:
+    async def handle(_requests: Any, context: Any) -> None:
         async with _Serving(route, context) as serving:
-            serving.receive(body)
             identify = await service.authenticate(serving.call)
-            async for response in stream(serving.call, await identify(serving.call)):
-                yield response
+            await serving.receive()
+            caller = await identify(serving.call)
+            async with aclosing(stream(serving.call, caller)) as responses:
+                async for response in responses:
+                    await _give(context, response)
 
-    return grpc.unary_stream_rpc_method_handler(handle)
+    return grpc.stream_stream_rpc_method_handler(handle)
+
+
+async def _give(context: Any, response: bytes) -> None:
+    """Send a message of a stream, and wait until its client has taken it."""
+    try:
+        async with asyncio.timeout(PAUSE):
+            await context.write(response)
+    except TimeoutError:
+        reason = f"the client has not taken a message for {PAUSE:g} s"
+        raise ApiError(ErrorCode.STREAM_ENDS, reason) from None
 
 
 class _Serving:
@@ -125,44 +145,57 @@ class _Serving:
     def __init__(self, route: _Route, context: Any) -> None:
         self._route = route
         self._context = context
-        self._peer: str = context.peer()
+        self._connection: str = context.peer()
+        peer = route.origins.of(self._connection)
+        self._host = host_of(peer)
+        self._body: Body | None = None
         metadata = {key: value for key, value in context.invocation_metadata() or ()}
-        self.call = Call(route.method, metadata, self._peer, GRPC, route.path)
+        self.call = Call(route.method, metadata, peer, GRPC, route.path)
 
-    def receive(self, body: Any) -> None:
-        """Note what was read of the call's body: bytes, or that there is nothing to read.
+    async def receive(self) -> None:
+        """Read the call's body, as far as there is room for it.
 
-        So it is with a body that gRPC has refused for its length, by itself, with RESOURCE_EXHAUSTED
-        and its own text. This raises `ApiError`, of which only our log hears.
+        Of a body that gRPC has refused for its length, by itself, with RESOURCE_EXHAUSTED and its own
+        text, nothing comes. This raises `ApiError` then, of which only our log hears.
         """
-        if body is grpc.aio.EOF:
+        method, meter = self._route.method, self._route.meter
+        body = self._body = await self._route.service.bodies.begin(method, self._host)
+        meter.begin(body, self._connection)
+        message: Any = b""
+        try:
+            message = await body.receive(self._context.read())
+        finally:
+            size = body.size if message is grpc.aio.EOF else len(message)
+            meter.end(body, self._connection, size)
+        if message is grpc.aio.EOF:
             longest = self._route.service.longest_body
             raise malformed(f"no body came, or one of more than {longest} bytes")
-        self.call.receive(body)
+        self.call.receive(message)
 
     async def __aenter__(self) -> Self:
         # Among those in hand, which a gateway that drains lets finish, from its first byte.
         service = self._route.service
-        service.in_hand.begin(self._peer)
+        service.in_hand.begin(self._connection, self._host)
+        # Until its client has all of the answer.
+        self._context.add_done_callback(self._end)
         try:
-            service.admission.check(self._route.method, self._peer)
+            service.admission.check(self._route.method, self._host)
         except ApiError as exc:
-            try:
-                await self._abort(exc)
-            finally:
-                service.in_hand.end(self._peer)
+            await self._abort(exc)
         return self
 
     async def __aexit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
-        try:
-            if exc is None:
-                self._route.service.outcomes.served(self._route.method)
-            elif isinstance(exc, Exception):
-                await self._abort(exc)
-        finally:
-            self._route.service.in_hand.end(self._peer)
+        if self._body is not None:
+            self._body.close()
+        if exc is None:
+            self._route.service.outcomes.served(self._route.method)
+        elif isinstance(exc, Exception):
+            await self._abort(exc)
+
+    def _end(self, _context: Any) -> None:
+        self._route.service.in_hand.end(self._connection, self._host)
 
     async def _abort(self, exc: Exception) -> NoReturn:
-        error = self._route.service.outcomes.refusal(self._route.method, exc, self._peer)
+        error = self._route.service.outcomes.refusal(self._route.method, exc, self.call.peer)
         await self._context.abort(errors.status(error), errors.details(self._route.path, error))
         raise AssertionError("abort does not return")

@@ -12,6 +12,13 @@ from grpc_health.v1 import health, health_pb2_grpc
 from flower_nats.health import CannotListen
 from flower_nats.settings import TlsFiles
 from flower_nats.tls import renewable
+from flower_nats.wire.methods import LONGEST_MESSAGE
+from flower_nats_gateway.api.service import Service
+from flower_nats_gateway.calls.peers import Origins
+from flower_nats_gateway.transports.grpc.edge import ServiceHandler
+from flower_nats_gateway.transports.grpc.meter import Meter
+
+_LONGEST_HEALTH_BODY = 64 * 1024
 
 CONNECTIONS = 16_384
 """Connections to one port at once."""
@@ -63,19 +70,25 @@ class Listener:
 
 async def listen(
     address: str,
-    handlers: Sequence[grpc.GenericRpcHandler],
+    services: Sequence[Service],
     health_servicer: health.aio.HealthServicer,
     tls: TlsFiles | None = None,
     *,
-    longest_body: int,
+    longest_body: int = LONGEST_MESSAGE,
+    origins: Origins | None = None,
 ) -> Listener:
-    """Start a gRPC server on `host:port`, which also tells its health.
+    """Start a gRPC server for these APIs on `host:port`, which also tells its health.
 
-    It refuses requests of more than `longest_body` bytes before it has read them. Raises `CannotListen`.
+    It refuses requests that are longer than those of all its methods, or than `longest_body`, before
+    it has read them. `origins` tells who is behind connections of this process itself. Raises
+    `CannotListen`.
     """
-    length = ("grpc.max_receive_message_length", longest_body)
+    longest = max((one.longest_body for one in services), default=_LONGEST_HEALTH_BODY)
+    length = ("grpc.max_receive_message_length", min(longest, longest_body))
     server = grpc.aio.server(options=[*_OPTIONS, length])
-    server.add_generic_rpc_handlers(tuple(handlers))
+    meter, origins = Meter(), origins or Origins()
+    handlers = tuple(ServiceHandler(one, meter, origins) for one in services)
+    server.add_generic_rpc_handlers(handlers)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     try:
         if tls is None:
@@ -84,6 +97,7 @@ async def listen(
             port = server.add_secure_port(address, _credentials(tls))
     except RuntimeError as exc:
         raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
+    meter.port = port
     await server.start()
     return Listener(server, port)
 

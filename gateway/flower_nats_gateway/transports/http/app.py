@@ -6,20 +6,21 @@ It is an ASGI application. One call is one POST of a protobuf message; the path 
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire.methods import Bulk, Method
 from flower_nats_gateway.api.service import Service
+from flower_nats_gateway.calls.bodies import PAUSE, Body
 from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
 from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.calls.peers import host_of
 from flower_nats_gateway.calls.wire import HTTP
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.body import (
-    PAUSE,
     ClientGone,
     Receive,
     Send,
@@ -111,21 +112,24 @@ class HttpApp:
 
     async def _serve_unary(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> None:
         service, call = route.service, _call(route.method, scope)
-        service.in_hand.begin(call.peer)
+        host = host_of(call.peer)
+        service.in_hand.begin(call.peer, host)
         try:
             try:
-                service.admission.check(route.method, call.peer)
-                body = await _answer(route, call, _connection(scope), receive)
+                service.admission.check(route.method, host)
+                body = await _answer(route, call, scope, receive)
             except ClientGone:
                 raise
             except Exception as exc:
                 error = service.outcomes.refusal(route.method, exc, call.peer)
+                if error.code is ErrorCode.BODY_TOO_SLOW:
+                    raise ClientGone from exc
                 await self._send(send, errors.refusal(error))
             else:
                 service.outcomes.served(route.method)
                 await self._send_message(route, send, body)
         finally:
-            service.in_hand.end(call.peer)
+            service.in_hand.end(call.peer, host)
 
     async def _send_message(self, route: _Route, send: Send, body: bytes) -> None:
         if route.method.bulk is not Bulk.RESPONSE or len(body) <= SMALL:
@@ -140,13 +144,15 @@ class HttpApp:
         self, route: _Route, scope: Scope, receive: Receive, send: Send
     ) -> None:
         service, call = route.service, _call(route.method, scope)
-        service.in_hand.begin(call.peer)
+        host = host_of(call.peer)
+        service.in_hand.begin(call.peer, host)
         answer = _StreamedAnswer(self._start, send, route.method)
         try:
-            service.admission.check(route.method, call.peer)
+            service.admission.check(route.method, host)
             identify = await service.authenticate(call)
             connection = _connection(scope)
-            call.receive(await read(receive, service.longest_body, connection))
+            async with _arriving(route, call, scope) as body:
+                call.receive(await read(receive, body, connection))
             caller = await identify(call)
             async with aclosing(service.streams[route.method.name](call, caller)) as messages:
                 await _unless_gone(connection, answer.give(messages))
@@ -160,7 +166,7 @@ class HttpApp:
                 raise ClientGone from exc
             await self._send(send, errors.refusal(error))
         finally:
-            service.in_hand.end(call.peer)
+            service.in_hand.end(call.peer, host)
 
     async def _send(self, send: Send, answer: errors.Answer) -> None:
         await self._start(send, answer.status, errors.JSON, len(answer.body), *answer.headers)
@@ -239,21 +245,38 @@ def _call(method: Method, scope: Scope) -> Call:
     return Call(method, metadata(scope["headers"]), f"{host}:{port}", HTTP, method.signed_path)
 
 
-async def _answer(route: _Route, call: Call, connection: Connection, receive: Receive) -> bytes:
-    identify = await route.service.authenticate(call)
-    longest = route.service.longest_body
+def _announced(scope: Scope) -> int | None:
+    """Return how many bytes the body of a request will have, None if it does not say."""
+    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+    return int(lengths[0]) if lengths and lengths[0].isdigit() else None
+
+
+async def _answer(route: _Route, call: Call, scope: Scope, receive: Receive) -> bytes:
+    service, connection = route.service, _connection(scope)
+    identify = await service.authenticate(call)
     if route.method.bulk is Bulk.REQUEST:
-        async with route.body_limit.place() as place:
-            body = read(receive, longest, connection)
-            call.receive(await place.transfer(body))
+        async with route.body_limit.place() as place, _arriving(route, call, scope) as body:
+            call.receive(await place.transfer(read(receive, body, connection)))
             if call.size <= SMALL:
                 place.leave()
             return await _within_time(route, call, await identify(call))
-    call.receive(await read(receive, longest, connection))
-    caller = await identify(call)
-    if route.method.held:
-        return await _unless_gone(connection, _within_time(route, call, caller))
-    return await _within_time(route, call, caller)
+    async with _arriving(route, call, scope) as body:
+        call.receive(await read(receive, body, connection))
+        caller = await identify(call)
+        if route.method.held:
+            return await _unless_gone(connection, _within_time(route, call, caller))
+        return await _within_time(route, call, caller)
+
+
+@asynccontextmanager
+async def _arriving(route: _Route, call: Call, scope: Scope) -> AsyncIterator[Body]:
+    """Hold what comes of a call's body, to the end of the context."""
+    host = host_of(call.peer)
+    body = await route.service.bodies.begin(route.method, host, _announced(scope))
+    try:
+        yield body
+    finally:
+        body.close()
 
 
 async def _within_time(route: _Route, call: Call, caller: Caller) -> bytes:

@@ -4,15 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats_gateway.calls.bodies import PAUSE, Body
 from flower_nats_gateway.transports.http.connection import Connection
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
-
-PAUSE = 60.0
-"""Seconds without a byte of a body after which its connection counts as dead."""
 
 _PIECE = 256 * 1024
 """Bytes that are handed to a connection at once, so that a slow reader does not fill our memory."""
@@ -22,38 +19,24 @@ class ClientGone(Exception):
     """The client has closed its connection, or sends no more."""
 
 
-async def read(receive: Receive, longest: int, connection: Connection) -> bytes:
-    """Return the whole body, also that of a client which has sent it and gone.
+async def read(receive: Receive, body: Body, connection: Connection) -> bytes:
+    """Return the whole of a body, also that of a client which has sent it and gone.
 
-    Raises `ClientGone`, or `ApiError` (BODY_TOO_LONG) if it has more than `longest` bytes.
+    Raises `ClientGone`, or `ApiError` if it is ended before, or longer than it may be.
     """
     if connection.has_request:  # Which saves a timer.
-        return await _read(receive, longest, connection, lambda: None)
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(PAUSE) as patience:
-            return await _read(
-                receive, longest, connection, lambda: patience.reschedule(loop.time() + PAUSE)
-            )
-    except TimeoutError as exc:
-        raise ClientGone from exc
+        return await _read(receive, body, connection)
+    return await body.receive(_read(receive, body, connection))
 
 
-async def _read(
-    receive: Receive, longest: int, connection: Connection, on_piece: Callable[[], None]
-) -> bytes:
+async def _read(receive: Receive, body: Body, connection: Connection) -> bytes:
     pieces: list[bytes] = []
-    size = 0
     while True:
         piece, more = _piece(await receive(), connection)
-        size += len(piece)
-        if size > longest:
-            text = f"The body has more than {longest} bytes."
-            raise ApiError(ErrorCode.BODY_TOO_LONG, text, text)
+        body.grow(len(piece))
         pieces.append(piece)
         if not more:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        on_piece()
 
 
 def _piece(event: Event, connection: Connection) -> tuple[bytes, bool]:

@@ -13,6 +13,7 @@ from typing import cast
 
 from flower_nats.settings import TlsFiles
 from flower_nats.tls import renewable, server_context
+from flower_nats_gateway.calls.peers import Origins
 from flower_nats_gateway.transports.address_limit import AddressLimit
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.app import HttpApp
@@ -57,11 +58,12 @@ class HttpListener:
         grpc_port: int | None,
         tls: TlsFiles | None,
         address_limit: AddressLimit | None = None,
+        origins: Origins | None = None,
     ) -> None:
         """`grpc_port` is where this process serves gRPC to itself, None if it does not."""
         self._address_limit = address_limit or AddressLimit(0)
         self._connections = Connections(app)
-        self._passages = Passages(grpc_port)
+        self._passages = Passages(grpc_port, origins or Origins())
         self._tls = None if tls is None else renewable(tls, lambda: _server_context(tls))
         self._socket: socket.socket | None = None
         self._arriving: dict[asyncio.Task[None], socket.socket] = {}

@@ -1,7 +1,10 @@
 """Connections of gRPC clients that came to the HTTP port: our gRPC server gets them, byte by byte."""
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
+
+from flower_nats_gateway.calls.peers import Origins
 
 _WAITING = 1024 * 1024
 """Bytes of a client that wait for the connection to our server, at most: reading stops meanwhile."""
@@ -10,7 +13,9 @@ _WAITING = 1024 * 1024
 class Passages:
     """All such connections of one listener."""
 
-    def __init__(self, grpc_port: int | None) -> None:
+    def __init__(self, grpc_port: int | None, origins: Origins) -> None:
+        """`origins` is told who comes by the connections to our server."""
+        self._origins = origins
         self._grpc_port = grpc_port
         self._open: set[_End] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -41,6 +46,8 @@ class Passages:
         except OSError:
             outer.close()
         else:
+            self._origins.note(inner.own_port, outer.peer)
+            inner.on_end = self._origins.forget
             outer.join(inner)
             inner.join(outer)
 
@@ -54,6 +61,12 @@ class _End(asyncio.Protocol):
         self._other: _End | None = None
         self._unsent = bytearray()
         self._is_closed = False
+        self.own_port = 0
+        """The port at this side of it."""
+        self.peer = ""
+        """The other side of it."""
+        self.on_end: Callable[[int], None] = lambda _port: None
+        """Told `own_port` when it has ended."""
 
     def join(self, other: "_End") -> None:
         """Name the other end, and pass on what has come meanwhile."""
@@ -79,6 +92,9 @@ class _End(asyncio.Protocol):
         """Take the connection."""
         self._transport = cast(asyncio.Transport, transport)
         self._all_open.add(self)
+        self.own_port = transport.get_extra_info("sockname")[1]
+        host, port = transport.get_extra_info("peername")[:2]
+        self.peer = f"{host}:{port}"
 
     def data_received(self, data: bytes) -> None:
         """Pass on what comes in."""
@@ -103,5 +119,6 @@ class _End(asyncio.Protocol):
         """Hang up at the other end, too."""
         self._is_closed = True
         self._all_open.discard(self)
+        self.on_end(self.own_port)
         if self._other is not None:
             self._other.close()

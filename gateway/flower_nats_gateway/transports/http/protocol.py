@@ -8,9 +8,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from flower_nats_gateway.calls.bodies import PAUSE
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.app import HttpApp
-from flower_nats_gateway.transports.http.body import PAUSE
 from flower_nats_gateway.transports.http.connection import CONNECTION
 from flower_nats_gateway.transports.http.sockets import reset
 from flower_nats_gateway.transports.notices import notice

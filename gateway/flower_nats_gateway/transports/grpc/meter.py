@@ -1,0 +1,160 @@
+"""How much of each body has come over gRPC, which tells nothing of a message until it is whole.
+
+What tells is the connection: the system counts the bytes that it has received. All that came since is
+of the bodies that are under way on it. Where the system does not say, a body counts when it is whole.
+"""
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from functools import lru_cache
+from ipaddress import ip_address
+from itertools import count
+from urllib.parse import unquote
+
+from flower_nats.model.errors import ApiError
+from flower_nats_gateway.calls.bodies import Body
+
+_LOOK_SECONDS = 0.1
+
+_SLACK = 256 * 1024
+"""Bytes that may have come over a connection besides the bodies that are under way: heads, and calls
+that nobody reads."""
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_INET_DIAG_INFO = 2
+_ANY_STATE = _NO_COOKIE = 0xFFFFFFFF
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_MESSAGE_BYTES = 72
+"""Of `inet_diag_msg`, which is before the attributes."""
+_BYTES_RECEIVED = struct.Struct("=Q")
+_numbers = count(1)
+
+_AT = 128
+"""Where `tcp_info` has `tcpi_bytes_received`."""
+
+
+class Meter:
+    """Measures the bodies that come to one port."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        """The port, as soon as it is known."""
+        self._connections: dict[str, _Connection] = {}
+        self._look_again: asyncio.TimerHandle | None = None
+
+    def begin(self, body: Body, peer: str) -> None:
+        """Measure a body that comes from a peer, which is named as gRPC does."""
+        connection = self._connections.get(peer)
+        if connection is None:
+            connection = self._connections[peer] = _Connection(peer, self.port)
+        connection.bodies.append(body)
+        if self._look_again is None:
+            self._look_later()
+
+    def end(self, body: Body, peer: str, size: int) -> None:
+        """Note that a body is whole, or that it comes no more. Raises `ApiError` (BODY_TOO_LONG)."""
+        connection = self._connections[peer]
+        connection.bodies.remove(body)
+        # What is whole has been counted in part by now, and no other body has come in its place.
+        connection.received += max(0, size - body.size)
+        if not connection.bodies:
+            del self._connections[peer]
+        body.grow(size - body.size)
+
+    def _look_later(self) -> None:
+        self._look_again = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._look_again = None
+        for connection in list(self._connections.values()):
+            connection.look(self.port)
+        if self._connections:
+            self._look_later()
+
+
+class _Connection:
+    def __init__(self, peer: str, port: int) -> None:
+        self.bodies: list[Body] = []
+        self._peer = peer
+        self.received = bytes_received(peer, port) or 0
+        """Bytes that had come over it, as far as they are counted."""
+
+    def look(self, port: int) -> None:
+        """Count what has come as of the body that has the most to come."""
+        received = bytes_received(self._peer, port)
+        arriving = [one for one in self.bodies if one.is_arriving]
+        if received is None or received <= self.received or not arriving:
+            return
+        more, self.received = received - self.received, received
+        body = max(arriving, key=lambda one: one.longest - one.size)
+        if body.size + more > body.longest + _SLACK:
+            body.end(body.too_long())
+        with suppress(ApiError):
+            body.grow(more)
+
+
+def bytes_received(peer: str, port: int) -> int | None:
+    """Return how many bytes a peer has sent to a port of ours over its connection, None if unknown."""
+    netlink = _netlink()
+    host, _, peer_port = unquote(peer).rpartition(":")
+    host = host.removeprefix("ipv4:").removeprefix("ipv6:").strip("[]")
+    if netlink is None or not peer_port.isdecimal():
+        return None
+    try:
+        local, remote = _local_address(host), ip_address(host).packed
+        family = socket.AF_INET if len(remote) == 4 else socket.AF_INET6
+        ends = struct.pack("!HH16s16s", port, int(peer_port), local, remote)
+        request = (
+            struct.pack(
+                "=BBBBI", family, socket.IPPROTO_TCP, 1 << (_INET_DIAG_INFO - 1), 0, _ANY_STATE
+            )
+            + ends
+            + struct.pack("=III", 0, _NO_COOKIE, _NO_COOKIE)
+        )
+        size = _HEADER.size + len(request)
+        number = next(_numbers) & _ANY_STATE
+        netlink.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, 0) + request)
+        # What came too late for an earlier question is skipped.
+        while _HEADER.unpack_from(answer := netlink.recv(4096))[3] != number:
+            pass
+        return _read(answer)
+    except (OSError, ValueError):
+        return None
+
+
+def _read(answer: bytes) -> int | None:
+    _, kind, _, _, _ = _HEADER.unpack_from(answer)
+    if kind != _SOCK_DIAG_BY_FAMILY:
+        return None
+    at = _HEADER.size + _MESSAGE_BYTES
+    while at + _ATTRIBUTE.size <= len(answer):
+        length, name = _ATTRIBUTE.unpack_from(answer, at)
+        if name == _INET_DIAG_INFO and length >= _ATTRIBUTE.size + _AT + _BYTES_RECEIVED.size:
+            received: int = _BYTES_RECEIVED.unpack_from(answer, at + _ATTRIBUTE.size + _AT)[0]
+            return received
+        at += max(_ATTRIBUTE.size, (length + 3) & ~3)
+    return None
+
+
+@lru_cache(maxsize=1)
+def _netlink() -> socket.socket | None:
+    try:
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+        netlink.settimeout(0.0)
+    except (OSError, AttributeError):
+        return None
+    return netlink
+
+
+@lru_cache(maxsize=4096)
+def _local_address(host: str) -> bytes:
+    """Return the address of ours from which the system sends to a host."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))
+        return ip_address(probe.getsockname()[0]).packed
