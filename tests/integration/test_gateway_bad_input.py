@@ -94,7 +94,7 @@ async def test_fields_we_do_not_know_are_passed_on(gateway: Gateway) -> None:
 
 async def test_a_request_stuffed_with_what_nobody_knows_is_served(gateway: Gateway) -> None:
     node, app = await gateway.node(), await gateway.server_app()
-    stuffing = b"\xfa\x3e\x80\x80\x08" + bytes(128 * 1024)
+    stuffing = b"\xfa\x3e\x80\x80\x02" + bytes(32 * 1024)
     request = common.GetRunRequest(run_id=app.run_id, node=common.Node(node_id=node.node_id))
     body = request.SerializeToString() + stuffing
 
