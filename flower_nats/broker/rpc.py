@@ -2,13 +2,17 @@
 
 The body is the protobuf (or, for the `Internal` service, msgpack) as it is; who calls and how it went
 travel in headers. A body above `INLINE` bytes is deposited in JetStream and only its ticket sent.
+
+A superlink that needs long for a call says every second that it has it in hand, to gateways that have
+told how long they wait. As long as they hear that, they ask nobody else.
 """
 
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import msgpack
@@ -22,6 +26,7 @@ from flower_nats.broker.members import FAREWELL, PULSE, Members
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats.wire.methods import BY_NAME
 
 log = get_logger(__name__)
 
@@ -30,6 +35,15 @@ Handler = Callable[[bytes, Caller], Awaitable[bytes]]
 _CALLER = "Fn-Caller"
 _TICKET = "Fn-Ticket"
 _ERROR = "Fn-Error"
+
+_PATIENCE = "Fn-Patience"
+"""Of a request: seconds for which an answer is waited for. Who says so knows `_IN_HAND`."""
+
+_IN_HAND = "Fn-In-Hand"
+"""Of an answer that is none yet: whoever was asked is at it."""
+
+_SIGN_EVERY = 1.0
+"""Seconds between two signs that a call is in hand. Two of them may be lost."""
 
 _FIRST_TRY = 3.0
 """Seconds after which an answer is no longer expected and the request goes to another replica."""
@@ -72,11 +86,14 @@ class RpcClient:
         """
         headers = {_CALLER: _encode_caller(caller)}
         ticket = ""
+        takes_long = _takes_long(service, method)
         if len(body) > INLINE:
             ticket = headers[_TICKET] = await self._blobs.put(body)
             body = b""
         try:
-            return await self._answer(service, method, body, headers, patience, _FIRST_TRY)
+            return await self._answer(
+                service, method, body, headers, patience, _FIRST_TRY, takes_long=takes_long
+            )
         finally:
             if ticket:
                 self._blobs.drop(ticket)
@@ -119,6 +136,8 @@ class RpcClient:
         headers: Mapping[str, str],
         patience: float,
         timeout: float,
+        *,
+        takes_long: bool = False,
     ) -> bytes:
         """Ask one superlink after the other; wait for the first one for `timeout` seconds."""
         deadline = time.monotonic() + patience
@@ -129,8 +148,12 @@ class RpcClient:
             else:
                 subject = subjects.one(superlink, service, method)
             try:
-                timeout = min(timeout, max(0.5, deadline - time.monotonic()))
-                message = await self._connection.ask(subject, body, headers, timeout)
+                left = max(0.5, deadline - time.monotonic())
+                timeout = min(timeout, left)
+                if takes_long:
+                    message = await self._ask_at_length(subject, body, headers, timeout, left)
+                else:
+                    message = await self._connection.ask(subject, body, headers, timeout)
                 return await self._read(message)
             except Unavailable as exc:
                 if time.monotonic() >= deadline:
@@ -141,6 +164,28 @@ class RpcClient:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             superlink = self._superlinks.to_ask_again()
+
+    async def _ask_at_length(
+        self, subject: str, body: bytes, headers: Mapping[str, str], timeout: float, left: float
+    ) -> Msg:
+        """Ask one superlink, and go on waiting while it says that it has the call in hand.
+
+        Raises `Unavailable` if it says nothing for `timeout` seconds, or has no answer after `left`.
+        """
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(timeout) as silence:
+
+                def is_answer(message: Msg) -> bool:
+                    if _IN_HAND not in (message.headers or {}):
+                        return True
+                    silence.reschedule(clock() + timeout)
+                    return False
+
+                headers = {**headers, _PATIENCE: f"{left:.1f}"}
+                return await self._connection.ask(subject, body, headers, left, is_answer)
+        except TimeoutError as exc:
+            raise Unavailable(f"no answer on {subject}, and no sign of work") from exc
 
     async def _read(self, message: Msg) -> bytes:
         headers = message.headers or {}
@@ -238,7 +283,8 @@ class RpcServer:
         service, _, method = name.partition(".")
         headers: dict[str, str] = {}
         try:
-            body = await self._handle(service, method, message)
+            async with self._in_hand(message):
+                body = await self._handle(service, method, message)
             if len(body) > INLINE:
                 headers[_TICKET] = await self._blobs.put(body)
                 body = b""
@@ -252,13 +298,37 @@ class RpcServer:
             body = bytes(msgpack.packb((repr(exc), None)))
         await self._connection.answer(message, body, headers)
 
+    @asynccontextmanager
+    async def _in_hand(self, message: Msg) -> AsyncIterator[None]:
+        """Say in the meantime that a call is in hand, to who knows what that means."""
+        if _PATIENCE not in (message.headers or {}):
+            yield
+            return
+        saying = asyncio.create_task(self._say_in_hand(message), name="rpc in hand")
+        try:
+            yield
+        finally:
+            saying.cancel()
+
+    async def _say_in_hand(self, message: Msg) -> None:
+        while True:
+            await asyncio.sleep(_SIGN_EVERY)
+            await self._connection.answer(message, b"", {_IN_HAND: "1"})
+
     async def _handle(self, service: str, method: str, message: Msg) -> bytes:
         headers = message.headers or {}
+        answer_by = time.monotonic() + float(headers.get(_PATIENCE, PATIENCE))
         body = message.data
         if ticket := headers.get(_TICKET):
             body = await self._blobs.get(ticket)
         handler = self._handlers[(service, method)]
-        return await handler(body, _decode_caller(headers.get(_CALLER, "")))
+        caller = _decode_caller(headers.get(_CALLER, ""))
+        return await handler(body, replace(caller, answer_by=answer_by))
+
+
+def _takes_long(service: str, method: str) -> bool:
+    public = BY_NAME.get((service, method))
+    return public is not None and public.takes_long
 
 
 def _unpack(answer: bytes) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Caller:
 
     request_id: str = ""
     """Unique per client call and the same over our own retries: makes StartRun run once."""
+    answer_by: float = 0.0
+    """Until when that gateway waits for the answer: a moment of the superlink's monotonic clock."""
     gateway: str | None = None
     """Id of the gateway that has heard the caller."""
     supernode_auth: bool = False

@@ -21,7 +21,7 @@ from flower_nats.model.task import TaskType
 MAX_FAB_BYTES = 10 * 1024 * 1024
 """The largest FAB that stock SuperNodes and ServerApps are built for (flwr 1.33 FAB_MAX_SIZE)."""
 
-_MAX_PROJECT_BYTES = 1024 * 1024
+_MAX_PROJECT_BYTES = 256 * 1024
 """A larger `pyproject.toml` is not read: a zip archive may hold more than fits into memory."""
 
 _PROJECT_FILE = "pyproject.toml"
@@ -55,14 +55,9 @@ class FabInfo:
 def read_fab(content: bytes) -> FabInfo:
     """Check a FAB and return what it says of itself; raises `InvalidFab`.
 
-    It unpacks the whole FAB, so that an event loop leaves this to a thread.
+    It unpacks the whole FAB. What a stranger has submitted is better read in a process of its own.
     """
-    if len(content) > MAX_FAB_BYTES:
-        raise InvalidFab(
-            f"The app's FAB has {len(content):,} bytes, and at most {MAX_FAB_BYTES:,} "
-            "(10 MiB) are accepted. Exclude data and models from it with "
-            '"fab-exclude" in pyproject.toml.'
-        )
+    check_size(content)
     try:
         archive = FabArchive(content)
         project = _parse_project(_read_project(archive))
@@ -86,6 +81,16 @@ def read_fab(content: bytes) -> FabInfo:
         description=_text(project["project"], "description"),
         color=_text(app, "color"),
     )
+
+
+def check_size(content: bytes) -> None:
+    """Check that a FAB is not too large to be read; raises `InvalidFab`."""
+    if len(content) > MAX_FAB_BYTES:
+        raise InvalidFab(
+            f"The app's FAB has {len(content):,} bytes, and at most {MAX_FAB_BYTES:,} "
+            "(10 MiB) are accepted. Exclude data and models from it with "
+            '"fab-exclude" in pyproject.toml.'
+        )
 
 
 def _read_project(archive: FabArchive) -> str:

@@ -12,13 +12,23 @@ import zipfile
 from collections.abc import Iterator
 
 from flower_nats.model.fab_layout import REMEDY, Layout, quote
-from flower_nats.model.unzip import unpack
 
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
 """Fifty times the largest FAB, and more than code and text unpack to; it takes seconds at most.
 
 Without a bound, 10 MiB could unpack to terabytes.
 """
+
+MAX_FILES = 10_000
+"""Files and folders of one app. Each costs whoever installs it some time, however small it is."""
+
+MAX_NAME = 1_024
+"""Characters of a file's path in its app; on most systems four times that open no file any more."""
+
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How stock packs files, and what else is quick to unpack."""
+
+_PIECE = 64 * 1024
 
 _MAX_LIST_BYTES = 10 * 1024 * 1024
 """As the FAB itself: a file takes more of it (twice its name and 76 bytes) than of the list."""
@@ -33,12 +43,12 @@ class FabArchive:
     """
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         # A damaged archive makes zipfile and its decompressors raise nearly anything.
         except Exception as exc:
             raise ValueError(f"The app's FAB is not a readable zip archive ({exc}).") from exc
+        self._check_members()
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a member, which must be there and have at most `limit` bytes."""
@@ -62,6 +72,26 @@ class FabArchive:
                 raise ValueError(
                     f"The file {quote(path)} in the app's FAB does not have the SHA-256 that "
                     f"{_LIST} says. {REMEDY}"
+                )
+
+    def _check_members(self) -> None:
+        members = self._zip.infolist()
+        if len(members) > MAX_FILES:
+            raise ValueError(
+                f"The app's FAB holds {len(members):,} files, and at most {MAX_FILES:,} are accepted. "
+                'Exclude data from it with "fab-exclude" in pyproject.toml.'
+            )
+        for member in members:
+            name = member.filename
+            if len(name) > MAX_NAME:
+                raise ValueError(
+                    f"The path {quote(name)} in the app's FAB has {len(name):,} characters, and at "
+                    f"most {MAX_NAME:,} are accepted. Move the file to a folder with a shorter name."
+                )
+            if member.compress_type not in _METHODS:
+                raise ValueError(
+                    f"{quote(name)} in the app's FAB is packed by another method than deflate, the "
+                    f"one that is accepted. {REMEDY}"
                 )
 
     def _names(self) -> set[str]:
@@ -113,7 +143,9 @@ class FabArchive:
 
     def _pieces(self, member: zipfile.ZipInfo) -> Iterator[bytes]:
         try:
-            yield from unpack(self._content, self._zip, member)
+            with self._zip.open(member) as file:
+                while piece := file.read(_PIECE):
+                    yield piece
         # As above.
         except Exception as exc:
             raise ValueError(

@@ -10,6 +10,12 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
+_MAX_DEPENDENCIES = 200
+"""Dependencies of one app. Each takes its time to be read."""
+
+_MAX_DEPENDENCY = 500
+"""Characters of one, with its URL or its marker."""
+
 _LICENCE_FILES = ("LICENSE", "LICENSE.md")
 
 
@@ -31,6 +37,17 @@ def _flwr_requirement(dependencies: object) -> Requirement | None:
         return None
     if not isinstance(dependencies, list) or not all(isinstance(d, str) for d in dependencies):
         raise ValueError("[project].dependencies must be a list of strings.")
+    if len(dependencies) > _MAX_DEPENDENCIES:
+        raise ValueError(
+            f"[project].dependencies has {len(dependencies):,} entries, and at most "
+            f"{_MAX_DEPENDENCIES} are accepted. Leave out what the others depend on anyway."
+        )
+    for dependency in dependencies:
+        if len(dependency) > _MAX_DEPENDENCY:
+            raise ValueError(
+                f'The entry "{dependency[:80]}…" of [project].dependencies has {len(dependency):,} '
+                f"characters, and at most {_MAX_DEPENDENCY} are accepted."
+            )
     try:
         requirements = [Requirement(dependency) for dependency in dependencies]
     except InvalidRequirement as exc:

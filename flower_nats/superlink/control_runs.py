@@ -1,13 +1,12 @@
 """The Control API as far as it is about runs: what `flwr run`, `list` and `stop` ask for."""
 
-import asyncio
 from collections.abc import Mapping
 
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.config import Config, InvalidConfig, check_overrides
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.model.fab import FabInfo, InvalidFab, read_fab
+from flower_nats.model.fab import FabInfo, InvalidFab
 from flower_nats.model.federation import Federation
 from flower_nats.model.ids import new_id
 from flower_nats.model.run import DESCRIPTION_LENGTH, NewRun, Run
@@ -30,6 +29,7 @@ from flower_nats.superlink.convert import (
     now_iso,
     run_to_wire,
 )
+from flower_nats.superlink.fab_checks import FabChecks
 from flower_nats.superlink.federations import KnownFederations
 from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.superlink.shutdown import check_open
@@ -57,6 +57,7 @@ class ControlRunsApi:
         self._lifecycle = lifecycle
         self._runs = Runs(database)
         self._fabs = Fabs(database)
+        self._checks = FabChecks()
 
     def handlers(self) -> Mapping[str, ProtoHandler]:
         """Return the handler of each RPC served here."""
@@ -75,7 +76,7 @@ class ControlRunsApi:
         content = await self._fab_content(request)
         if request.connector_refs or request.connector_ids:
             raise ApiError(ErrorCode.CONNECTOR_NOT_FOUND, "connectors are not supported")
-        info, config = await asyncio.to_thread(_check_app, content, request)
+        info, config = await self._check_app(content, request, caller)
         prompt = _prompt(request, info, config, caller)
         simulated = self._simulation_of(federation, info, request)
         new = NewRun(
@@ -138,6 +139,24 @@ class ControlRunsApi:
             now=now_iso(),
         )
 
+    async def _check_app(
+        self, content: bytes, request: control.StartRunRequest, caller: Caller
+    ) -> tuple[FabInfo, Config]:
+        """Check an app and the overrides of its configuration; return both as the run will see them."""
+        try:
+            overrides = config_from_wire(request.override_config)
+            info = await self._checks.check(content, caller.answer_by)
+            if request.fab.hash_str and request.fab.hash_str != info.fab_hash:
+                raise InvalidFab("The app's FAB does not have the hash that came with it.")
+            check_overrides(info.config, overrides)
+        except (InvalidFab, InvalidConfig) as exc:
+            reason = _cut(str(exc), _REASON_LENGTH)
+            raise ApiError(ErrorCode.INVALID_RUN_CONFIG, reason, reason) from exc
+        if request.app_spec and app_id_of(request.app_spec) != f"@{info.fab_id}":
+            text = f"The FAB is not of the app {request.app_spec[:80]!r}."
+            raise ApiError(ErrorCode.INVALID_APP_SPEC, text, text)
+        return info, {**info.config, **overrides}
+
     def _simulation_of(
         self, federation: Federation, info: FabInfo, request: control.StartRunRequest
     ) -> bytes | None:
@@ -166,26 +185,6 @@ class ControlRunsApi:
             app_id_of(request.app_spec)
             raise ApiError(ErrorCode.UNSUPPORTED_FAB_HUB_TRANSPORT, request.app_spec)
         return request.fab.content
-
-
-def _check_app(content: bytes, request: control.StartRunRequest) -> tuple[FabInfo, Config]:
-    """Check an app and the overrides of its configuration; return both as the run will see them.
-
-    A FAB may have 10 MB to be hashed, so this runs on a thread.
-    """
-    try:
-        info = read_fab(content)
-        if request.fab.hash_str and request.fab.hash_str != info.fab_hash:
-            raise InvalidFab("The app's FAB does not have the hash that came with it.")
-        overrides = config_from_wire(request.override_config)
-        check_overrides(info.config, overrides)
-    except (InvalidFab, InvalidConfig) as exc:
-        reason = _cut(str(exc), _REASON_LENGTH)
-        raise ApiError(ErrorCode.INVALID_RUN_CONFIG, reason, reason) from exc
-    if request.app_spec and app_id_of(request.app_spec) != f"@{info.fab_id}":
-        text = f"The FAB is not of the app {request.app_spec[:80]!r}."
-        raise ApiError(ErrorCode.INVALID_APP_SPEC, text, text)
-    return info, {**info.config, **overrides}
 
 
 def _prompt(request: control.StartRunRequest, info: FabInfo, config: Config, caller: Caller) -> str:

@@ -89,6 +89,10 @@ class Method:
     """Whether stock tries this call once only, and loses what it says if that fails: it is carried
     through, whatever becomes of the caller's connection."""
 
+    takes_long: bool = False
+    """Whether a superlink may need seconds for it, although all is well. Meanwhile the superlink says
+    that it has the call in hand, so that no other one is asked to do the same work."""
+
     grpc_services: tuple[str, ...] = field(default=(), kw_only=True)
     """Names of the gRPC service that has this RPC, in the order of the versions of flwr."""
 
@@ -265,6 +269,7 @@ CONTROL = _methods(
         (name, getattr(control, f"{name}Request"), getattr(control, f"{name}Response"))
         for name in _CONTROL_NAMES
     ),
+    StartRun={"takes_long": True},
     StreamLogs={"overlooks_empty": True},
     # A FAB, of 10 MiB at most, and the options of a run.
     StartRun={"longest_request": 11 * _MIB},

@@ -217,13 +217,15 @@ async def running_superlink(nats_url: str, dsn: str, **settings: Any) -> AsyncIt
 
 
 @asynccontextmanager
-async def silent_superlinks(connection: Connection, method: str) -> AsyncIterator[None]:
-    """Have many superlinks, which are stopped, take part in serving an `Internal` RPC."""
+async def silent_superlinks(
+    connection: Connection, method: str, service: str = "Internal"
+) -> AsyncIterator[None]:
+    """Have many superlinks, which are stopped, take part in serving an RPC."""
 
     async def say_nothing(_message: Msg) -> None:
         pass
 
-    subject = subjects.api("Internal", method)
+    subject = subjects.api(service, method)
     subscriptions = [
         await connection.subscribe(subject, say_nothing, queue=subjects.WORKERS)
         for _ in range(_MANY)

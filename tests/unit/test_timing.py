@@ -22,7 +22,7 @@ from flower_nats.embedded.envoy_routes import routes
 from flower_nats.model import caller, states
 from flower_nats.store import connection as database
 from flower_nats.store import idempotency, nodes, pool, replicas
-from flower_nats.superlink import housekeeping, message_housekeeping, wiring, worker
+from flower_nats.superlink import fab_checks, housekeeping, message_housekeeping, wiring, worker
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_cli import down, stack
 from flower_nats_gateway.api import runtime
@@ -256,6 +256,14 @@ RELATIONS: dict[str, Times] = {
         "silent after": members._SILENT_AFTER,
         "second try": rpc._FIRST_TRY,
         "attempt": core_connection.ATTEMPT,
+    },
+    "two signs that a call is in hand may be lost before another superlink is asked": {
+        "three": 2.9 * rpc._SIGN_EVERY,
+        "first try": rpc._FIRST_TRY,
+    },
+    "an app that could not be checked is told of while its caller still waits": {
+        "checked": core_connection.PATIENCE - fab_checks._TO_ANSWER,
+        "waits": core_connection.PATIENCE,
     },
     "a gateway that lost its NATS server has found another one before it counts as gone": {
         "found": liveness._CONNECTED_AGAIN,

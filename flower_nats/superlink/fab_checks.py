@@ -1,0 +1,113 @@
+"""FABs are checked in processes of their own, whose computing time and memory are bounded.
+
+A few bytes can be made that take minutes to read, or gigabytes: in this process they would hold up
+everybody, on a thread as well.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import Unavailable
+from flower_nats.model.fab import FabInfo, InvalidFab, check_size
+from flower_nats.model.task import TaskType
+from flower_nats.superlink.fab_child import CPU_SECONDS, INFO, REFUSED
+
+log = get_logger(__name__)
+
+_AT_ONCE = 2
+"""FABs that are checked at the same time."""
+
+_MOST_WAITING = 16
+"""FABs that may wait for that, each with its 10 MiB."""
+
+_TO_ANSWER = 2.0
+"""Seconds that are left, when a check is given up, to store a run and answer in time."""
+
+_COMMAND = (sys.executable, "-P", "-m", "flower_nats.superlink.fab_child")
+
+# Passwords of the runtime are in other ones.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "HOME", "LANG")
+
+
+class FabChecks:
+    """Checks FABs, a few at a time."""
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = 0
+
+    async def check(self, content: bytes, answer_by: float) -> FabInfo:
+        """Check a FAB and return what it says of itself.
+
+        Raises `InvalidFab`, or `Unavailable` if it could not be checked soon enough for an answer at
+        the moment `answer_by` of the monotonic clock.
+        """
+        check_size(content)
+        if self._waiting >= _MOST_WAITING:
+            raise Unavailable(f"{self._waiting} apps wait to be checked already")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(answer_by - time.monotonic() - _TO_ANSWER):
+                async with self._places:
+                    return await _check(content)
+        except TimeoutError as exc:
+            raise Unavailable("the app could not be checked in time") from exc
+        finally:
+            self._waiting -= 1
+
+
+class _Child:
+    """One process. It is run on a thread: uvloop's own way to start one is not safe beside threads."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_dropped = False
+
+    def run(self, content: bytes) -> tuple[int, bytes]:
+        """Give it the FAB; return its exit code and its answer."""
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        with subprocess.Popen(
+            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        ) as self._process:
+            if self._is_dropped:
+                self._process.kill()
+            answer, _ = self._process.communicate(content)
+        return self._process.returncode, answer
+
+    def drop(self) -> None:
+        """End it, if it runs, and as soon as it does."""
+        self._is_dropped = True
+        if self._process is not None:
+            self._process.kill()
+
+
+async def _check(content: bytes) -> FabInfo:
+    child = _Child()
+    try:
+        code, answer = await asyncio.to_thread(child.run, content)
+    finally:
+        child.drop()
+    if code == -signal.SIGXCPU:
+        raise InvalidFab(
+            f"The app's FAB takes more than {CPU_SECONDS} seconds to be read. Remedy: put fewer or "
+            "smaller files into it, and write its pyproject.toml in simpler terms."
+        )
+    if code != 0:
+        log.error("fab_check_failed", exit_code=code)
+        raise Unavailable(f"the process that checks apps ended with {code}")
+    return _read(answer)
+
+
+def _read(answer: bytes) -> FabInfo:
+    said: dict[str, Any] = json.loads(answer)
+    if REFUSED in said:
+        raise InvalidFab(said[REFUSED])
+    info = said[INFO]
+    return FabInfo(**{**info, "task_type": TaskType(info["task_type"])})

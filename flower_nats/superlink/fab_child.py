@@ -1,0 +1,56 @@
+"""The process that checks one FAB: it comes on stdin, and what it is goes to stdout.
+
+`fab_checks` starts it. It imports little, so that it is ready within a tenth of a second.
+"""
+
+import json
+import os
+import resource
+import sys
+from dataclasses import asdict
+
+from flower_nats.model.fab import InvalidFab, read_fab
+
+CPU_SECONDS = 10
+"""Seconds of computing. What unpacks to the most that is accepted takes 1.5 on a usual machine."""
+
+MEMORY_BYTES = 256 * 1024 * 1024
+"""Bytes of address space. The largest FABs that are accepted take less than half of it."""
+
+INFO = "info"
+"""Key of what the FAB says of itself, in the answer."""
+
+REFUSED = "refused"
+"""Key of the reason why the FAB is refused, in the answer."""
+
+_TOO_MUCH_MEMORY = (
+    f"The app's FAB takes more than {MEMORY_BYTES:,} bytes of memory to be read. Remedy: put fewer or "
+    "smaller files into it, and write its pyproject.toml in simpler terms."
+)
+
+_NICE = 5
+"""Steps by which others go first: a check has time."""
+
+
+def main() -> None:
+    """Check the FAB that comes on stdin."""
+    os.nice(_NICE)
+    for kind, limit in (
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
+        # The upper one is of computing a second more: it kills, and does not say why.
+        resource.setrlimit(kind, (limit, limit + 1))
+    try:
+        answer: dict[str, object] = {INFO: asdict(read_fab(sys.stdin.buffer.read()))}
+    except InvalidFab as exc:
+        answer = {REFUSED: str(exc)}
+    except MemoryError:
+        answer = {REFUSED: _TOO_MUCH_MEMORY}
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

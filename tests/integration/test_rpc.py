@@ -1,0 +1,107 @@
+"""Calls to superlinks that take long: who has them in hand says so, and nobody else is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from flower_nats.broker import rpc, subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.hints import Wakes
+from flower_nats.broker.rpc import RpcClient, RpcServer
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import Unavailable
+from tests.integration.superlinks import silent_superlinks
+
+LONG = ("Control", "StartRun")
+"""A call that may take long by its nature."""
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what takes seconds take less."""
+    monkeypatch.setattr(rpc, "_FIRST_TRY", 0.5)
+    monkeypatch.setattr(rpc, "_SIGN_EVERY", 0.1)
+
+
+@asynccontextmanager
+async def serving(
+    url: str, handler: Callable[[bytes, Caller], Awaitable[bytes]]
+) -> AsyncIterator[None]:
+    connection = await Connection.connect([url], "server")
+    server = RpcServer(connection, {LONG: handler})
+    await server.start()
+    yield
+    await server.drain(0.1)
+    await connection.close()
+
+
+async def test_a_call_in_hand_is_asked_for_once(nats_url: str, connection: Connection) -> None:
+    asked = 0
+
+    async def work(body: bytes, _caller: Caller) -> bytes:
+        nonlocal asked
+        asked += 1
+        # Longer than five tries.
+        await asyncio.sleep(3.0)
+        return body
+
+    async with serving(nats_url, work), serving(nats_url, work):
+        assert await RpcClient(connection).call(*LONG, b"run") == b"run"
+
+    assert asked == 1
+
+
+async def test_who_dies_with_a_call_in_hand_is_not_waited_for(
+    nats_url: str, connection: Connection
+) -> None:
+    async def answer(_body: bytes, _caller: Caller) -> bytes:
+        return b"here"
+
+    asking = await Connection.connect([nats_url], "client")
+    client, wakes = RpcClient(asking), Wakes(asking)
+    wakes.on_superlink(client.note_superlink)
+    await wakes.start()
+    async with silent_superlinks(connection, LONG[1], LONG[0]), serving(nats_url, answer):
+        began = time.monotonic()
+        answers = await asyncio.gather(*(client.call(*LONG, b"") for _ in range(20)))
+
+    assert answers == [b"here"] * 20
+    assert 0.5 < time.monotonic() - began < 5
+    await asking.close()
+
+
+async def test_whoever_has_a_call_in_hand_knows_how_long_it_is_waited_for(
+    nats_url: str, connection: Connection
+) -> None:
+    left = 0.0
+
+    async def go_on_for_ever(_body: bytes, caller: Caller) -> bytes:
+        nonlocal left
+        left = caller.answer_by - time.monotonic()
+        await asyncio.sleep(60)
+        return b""
+
+    began = time.monotonic()
+    async with serving(nats_url, go_on_for_ever):
+        with pytest.raises(Unavailable):
+            await RpcClient(connection).call(*LONG, b"", patience=2.0)
+        assert 1.5 < time.monotonic() - began < 4
+        assert 1.5 < left <= 2.1
+
+
+async def test_a_gateway_that_does_not_know_signs_hears_none(
+    nats_url: str, connection: Connection
+) -> None:
+    async def work(body: bytes, _caller: Caller) -> bytes:
+        await asyncio.sleep(0.5)
+        return body
+
+    async with serving(nats_url, work):
+        answer = await connection.ask(subjects.api(*LONG), b"run")
+
+    assert answer.data == b"run"
