@@ -269,10 +269,9 @@ CONTROL = _methods(
         (name, getattr(control, f"{name}Request"), getattr(control, f"{name}Response"))
         for name in _CONTROL_NAMES
     ),
-    StartRun={"takes_long": True},
     StreamLogs={"overlooks_empty": True},
     # A FAB, of 10 MiB at most, and the options of a run.
-    StartRun={"longest_request": 11 * _MIB},
+    StartRun={"longest_request": 11 * _MIB, "takes_long": True},
     StartAutomation={"longest_request": 11 * _MIB},
 )
 
