@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
@@ -35,6 +36,9 @@ is told when it has one, but may miss that, such as while the connection is lost
 
 _SMALL = 64 * 1024
 """Bytes up to which a request is small."""
+
+WINDOW = 24
+"""Chunks of larger contents (`chunks`), of 1 MiB each, that are under way in each direction."""
 
 _LONGEST_TTL = 10 * 365 * 86400.0
 """Seconds; nats-server counts nanoseconds in 64 bits, and loses at once what is to live beyond them."""
@@ -84,6 +88,13 @@ class Stored:
 
 class Connection(CoreConnection):
     """A connection to the broker that reconnects for ever, and the streams there."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self.sending = asyncio.Semaphore(WINDOW)
+        """Places for chunks on their way to the broker."""
+        self.fetching = asyncio.Semaphore(WINDOW)
+        """Places for chunks on their way here."""
 
     async def _open(self) -> None:
         await super()._open()
@@ -137,15 +148,16 @@ class Connection(CoreConnection):
         """Return the first message on `subject` that was stored at or after `since` (RFC 3339)."""
         return await self._get(stream, {"next_by_subj": subject, "start_time": since})
 
-    async def fetch(self, stream: str, subject: str) -> Record | None:
+    async def fetch(self, stream: str, subject: str, *, large: bool = False) -> Record | None:
         """Return the newest message on exactly this subject, perhaps from a follower.
 
-        For content-addressed data alone: what is found is right, what is not found may be there.
+        For data alone that never changes under its subject: what is found is right, what is not found
+        may be there. `large` says that it may have a megabyte, and take its time.
         """
         body = json.dumps({"last_by_subj": subject}).encode()
         deadline = time.monotonic() + PATIENCE
         while True:
-            attempt = _attempt(body, deadline - PATIENCE)
+            attempt = ATTEMPT if large else _attempt(body, deadline - PATIENCE)
             try:
                 answer = await self.ask(f"$JS.API.DIRECT.GET.{stream}", body, timeout=attempt)
             except Unavailable:

@@ -1,19 +1,12 @@
 """Objects in JetStream: content-addressed, once per run, in chunks of plain messages."""
 
-import asyncio
 from collections.abc import Iterable
+from functools import partial
 
-from flower_nats.broker import subjects
+from flower_nats.broker import chunks, subjects
 from flower_nats.broker.connection import Connection
-from flower_nats.model.errors import Unavailable
 
 _STREAM = subjects.OBJECTS_STREAM
-
-CHUNK = 1024 * 1024
-"""Bytes in one chunk: what a nats-server takes in one message by default (`max_payload`)."""
-
-_ENVELOPE = 4096
-"""Bytes kept free in a message for its subject and headers."""
 
 _SIZE = "Fn-Size"
 _CHUNKS = "Fn-Chunks"
@@ -47,16 +40,11 @@ class Objects:
 
     async def store(self, run_id: int, object_id: str, content: bytes | memoryview) -> None:
         """Store an object; storing it again changes nothing."""
-        chunk = min(CHUNK, self._connection.max_payload - _ENVELOPE)
-        pieces = [content[at : at + chunk] for at in range(0, len(content), chunk)]
+        pieces = chunks.cut(self._connection, content)
         inline = len(pieces) <= 1
         if not inline:
-            await asyncio.gather(
-                *(
-                    self._connection.store(subjects.object_chunk(run_id, object_id, number), piece)
-                    for number, piece in enumerate(pieces)
-                )
-            )
+            subject_of = partial(subjects.object_chunk, run_id, object_id)
+            await chunks.store(self._connection, subject_of, pieces)
         # The head is last: a crash before it leaves an object that does not exist yet.
         await self._connection.store(
             subjects.object_head(run_id, object_id),
@@ -78,12 +66,11 @@ class Objects:
             head = await self._connection.last(_STREAM, subject)
         if head is None:
             return None
-        chunks = int(head.headers[_CHUNKS])
-        if chunks == 0:
+        count = int(head.headers[_CHUNKS])
+        if count == 0:
             return [head.data]
-        return await asyncio.gather(
-            *(self._chunk(run_id, object_id, number) for number in range(chunks))
-        )
+        subject_of = partial(subjects.object_chunk, run_id, object_id)
+        return await chunks.fetch(self._connection, _STREAM, subject_of, count)
 
     async def exists(self, run_id: int, object_id: str) -> bool:
         """Return whether an object exists (as a whole)."""
@@ -127,15 +114,6 @@ class Objects:
         """Return the ids of all objects of a run."""
         heads = await self._connection.subjects(_STREAM, subjects.object_head(run_id, subjects.ANY))
         return {subject.split(".")[3] for subject in heads}
-
-    async def _chunk(self, run_id: int, object_id: str, number: int) -> bytes:
-        subject = subjects.object_chunk(run_id, object_id, number)
-        record = await self._connection.fetch(_STREAM, subject)
-        if record is None:
-            record = await self._connection.last(_STREAM, subject)
-        if record is None:
-            raise Unavailable(f"object {object_id} of run {run_id} is being collected")
-        return record.data
 
 
 def read_numbers(payload: bytes) -> tuple[str, list[int]]:

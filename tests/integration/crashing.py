@@ -300,9 +300,9 @@ class SteppedConnection(Connection):
         get, real = super().first_since, self.clock.real(since)
         return self._show(await _turn(lambda: get(stream, subject, real)))
 
-    async def fetch(self, stream: str, subject: str) -> Record | None:
+    async def fetch(self, stream: str, subject: str, *, large: bool = False) -> Record | None:
         get = super().fetch
-        return self._show(await _turn(lambda: get(stream, subject)))
+        return self._show(await _turn(lambda: get(stream, subject, large=large)))
 
     async def subjects(self, stream: str, subject: str) -> list[str]:
         get = super().subjects

@@ -1,0 +1,83 @@
+"""Contents in chunks, as plain messages, of which a window is under way at a time.
+
+What a client has asked for and not taken yet waits in nats-server, which cuts a client off for which
+64 MB wait (its `max_pending`). So all contents of a connection share a window of chunks in each
+direction (`Connection.sending` and `Connection.fetching`), however large and however many they are.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from flower_nats.broker.connection import WINDOW, Connection
+from flower_nats.model.errors import Unavailable
+
+CHUNK = 1024 * 1024
+"""Bytes in one chunk: what a nats-server takes in one message by default (`max_payload`)."""
+
+_ENVELOPE = 4096
+"""Bytes kept free in a message for its subject and headers."""
+
+_SHARE = WINDOW // 3
+"""Chunks of one content that are under way: those that come after a large one must not wait for all
+of it."""
+
+SubjectOf = Callable[[int], str]
+"""Gives the subject of a chunk by its number."""
+
+
+def cut(connection: Connection, content: bytes | memoryview) -> list[memoryview]:
+    """Return a content in chunks that the broker takes, without a copy."""
+    size, view = min(CHUNK, connection.max_payload - _ENVELOPE), memoryview(content)
+    return [view[at : at + size] for at in range(0, len(view), size)]
+
+
+async def store(
+    connection: Connection, subject_of: SubjectOf, chunks: Sequence[bytes | memoryview]
+) -> None:
+    """Store chunks; return once all are safe. Raises what `Connection.store` does."""
+
+    async def one(number: int) -> None:
+        async with connection.sending:
+            await connection.store(subject_of(number), chunks[number])
+
+    await _each(len(chunks), one)
+
+
+async def fetch(
+    connection: Connection, stream: str, subject_of: SubjectOf, count: int
+) -> list[bytes]:
+    """Return so many chunks. Raises `Unavailable`, also if one is not there (any more)."""
+    chunks = [b""] * count
+
+    async def one(number: int) -> None:
+        async with connection.fetching:
+            chunks[number] = await _chunk(connection, stream, subject_of(number))
+
+    await _each(count, one)
+    return chunks
+
+
+async def _chunk(connection: Connection, stream: str, subject: str) -> bytes:
+    record = await connection.fetch(stream, subject, large=True)
+    if record is None:
+        # A follower may lag behind the leader.
+        record = await connection.last(stream, subject)
+    if record is None:
+        raise Unavailable(f"{subject} is gone")
+    return record.data
+
+
+async def _each(count: int, work: Callable[[int], Awaitable[None]]) -> None:
+    """Do the work for each number, `_SHARE` of them at a time, in order; end with the first error."""
+    numbers = iter(range(count))
+
+    async def worker() -> None:
+        for number in numbers:
+            await work(number)
+
+    workers = [asyncio.create_task(worker()) for _ in range(min(count, _SHARE))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for one in workers:
+            one.cancel()
