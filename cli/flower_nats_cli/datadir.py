@@ -249,4 +249,5 @@ class DataDir:
 
 def never_started(path: Path | str) -> str:
     """Return what to tell people who ask for a directory that was never used."""
-    return f"Nothing was ever started on {path}. Say --data-dir as `flower-nats up` was told."
+    remedy = "Use the --data-dir that you gave to `flower-nats up`."
+    return f"No runtime has been started in {path}. {remedy}"

@@ -68,7 +68,7 @@ def down(data_dir: Path, yes: bool, wait: float | None) -> None:
     elif data.was_used():
         click.echo(f"Nothing runs on {data.path}.")
     else:
-        click.echo(never_started(data.path))
+        raise click.ClickException(never_started(data.path))
 
 
 def _see_to_runs(data: DataDir, *, yes: bool, wait: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ import click
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats_cli.config_file import defaults_in
 from flower_nats_cli.environment import PREFIX, warn_of_strangers
+
+# What click calls these is "integer range" and "float range", in "'two' is not a valid …".
+click.IntRange.name = "whole number"
+click.FloatRange.name = "number"
 
 _COMMANDS = ("demo", "down", "gateway", "status", "superlink", "up")
 """Each is in the module of its name. Only the one that runs is imported: a replica that is started
@@ -36,6 +41,10 @@ class _Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; a misspelt variable is told before its options are missed."""
+        if args[0] not in _COMMANDS:
+            close = get_close_matches(args[0], _COMMANDS, n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{meant}")
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             warn_of_strangers(command)
@@ -45,6 +54,12 @@ class _Group(click.Group):
         """Run the command; what went wrong is told in a sentence, not in a traceback."""
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as exc:
+            if exc.option_name == "--config":
+                exc.message = (
+                    "--config comes before the command: flower-nats --config FILE COMMAND."
+                )
+            raise
         except FlowerNatsError as exc:
             raise click.ClickException(str(exc)) from exc
         except OSError as exc:
@@ -70,7 +85,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     },
 )
 # No setting: images like to say their own version in FLOWER_NATS_VERSION.
-@click.version_option(package_name="flower-nats", allow_from_autoenv=False)
+@click.version_option(None, "-V", "--version", package_name="flower-nats", allow_from_autoenv=False)
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -29,7 +29,6 @@ _PATIENCE_SECONDS = 5.0
 @opts.status_nats_options
 @click.option(
     "--run",
-    "run_id",
     type=click.IntRange(0, 2**64 - 1),
     metavar="RUN_ID",
     help="Show how far this run has come: which nodes have its messages, and what it waits for.",
@@ -46,7 +45,7 @@ def status(context: click.Context, /, **options: Any) -> None:
     _check_one_runtime(context, elsewhere=nats is not None)
     # What the client logs about a broker that is gone is said better in the answer.
     configure_logs(LogSettings(level="error"))
-    if options["run_id"] is not None:
+    if options["run"] is not None:
         _show_run(options, nats)
         return
     report = asyncio.run(_report_behind(*nats) if nats else _report(DataDir(options["data_dir"])))
@@ -68,7 +67,7 @@ def _show_run(options: read.Options, nats: tuple[Sequence[str], Path | None] | N
             )
         nats = state.nats, None
     try:
-        report = asyncio.run(_ask_about_run(*nats, options["run_id"]))
+        report = asyncio.run(_ask_about_run(*nats, options["run"]))
     except ApiError as exc:
         raise click.ClickException(exc.detail) from exc
     if options["format"] == "json":

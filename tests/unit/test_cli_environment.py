@@ -109,7 +109,7 @@ def test_what_is_no_setting_has_no_variable(name: str) -> None:
         main, ["status", "--data-dir", "nowhere"]
     )
 
-    assert "Nothing was ever started" in result.output
+    assert "No runtime has been started" in result.output
 
 
 def test_a_misspelt_variable_is_told_with_the_one_that_was_meant() -> None:

@@ -313,13 +313,29 @@ def test_the_configuration_file_may_name_any_option(folder: Path) -> None:
     assert str(folder / "5") in result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["stauts"], "Did you mean 'status'?"),
+        (["nonsense"], "No such command 'nonsense'."),
+        (["up", "--config", "x"], "--config comes before the command: flower-nats --config FILE"),
+        (["up", "--replicas", "two"], "'two' is not a valid whole number."),
+    ],
+)
+def test_a_slip_is_told_with_what_was_meant(arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+
+    assert result.exit_code == 2
+    assert told in result.output
+
+
 def test_a_directory_where_nothing_ever_ran_is_named(folder: Path) -> None:
     status = CliRunner().invoke(main, ["status", "--data-dir", "nowhere"])
     down = CliRunner().invoke(main, ["down", "--data-dir", "nowhere"])
 
-    assert (status.exit_code, down.exit_code) == (1, 0)
+    assert status.exit_code == down.exit_code == 1
     for result in (status, down):
-        assert f"Nothing was ever started on {folder / 'nowhere'}" in result.output
+        assert f"No runtime has been started in {folder / 'nowhere'}" in result.output
         assert "--data-dir" in result.output
     assert "--nats" in status.output
     assert not (folder / "nowhere").exists()
