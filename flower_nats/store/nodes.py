@@ -28,6 +28,16 @@ _LATE_SECONDS = 5
 heartbeats, so that one from before the farewell may come after it."""
 
 
+UNSEEN_SECONDS = 7 * 24 * 3600.0
+"""Seconds after which a node that has registered itself, and was not online since, is forgotten. Stock
+registers itself with a key that it has in memory alone, so after its process such a node never
+comes back; a machine may sleep for some days."""
+
+_UNSEEN_NODES = 100_000
+"""Nodes of one status that have registered themselves and are not online, beyond which the older ones
+are forgotten at once: whoever can connect may register."""
+
+
 @dataclass(frozen=True)
 class Resolved:
     """Whose a key is."""
@@ -68,10 +78,11 @@ class Nodes:
         name: str | None = None,
         location: str | None = None,
     ) -> int | None:
-        """Store a new node and return its id; None if its key has been used before.
+        """Store a new node and return its id; None if its key has a node, or is not for this owner.
 
         `by_account` says that its owner vouches for the key. That may be said, once, of a node that
-        has registered itself, which keeps its id.
+        has registered itself, which keeps its id. A key whose node was unregistered gets a new one:
+        from the account that had registered it, or, if none had, from anybody who has the key.
         """
         row = await self._session.fetch_one(
             _SQL["register"],
@@ -144,6 +155,13 @@ class Nodes:
     async def expire(self) -> list[int]:
         """Take nodes offline that have been silent for too long; return them."""
         rows = await self._session.fetch_all(_SQL["expire"], deaf_after=DEAF_AFTER, absence=ABSENCE)
+        return [row["node_id"] for row in rows]
+
+    async def forget_unseen(self) -> list[int]:
+        """Forget nodes that have registered themselves and are gone for good; return them."""
+        rows = await self._session.fetch_all(
+            _SQL["forget"], seconds=UNSEEN_SECONDS, kept=_UNSEEN_NODES
+        )
         return [row["node_id"] for row in rows]
 
     async def statuses(self, node_ids: Sequence[int]) -> dict[int, str]:

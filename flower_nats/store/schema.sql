@@ -4,7 +4,7 @@
 
 CREATE TABLE node (
     node_id bigint PRIMARY KEY,
-    public_key bytea NOT NULL UNIQUE,
+    public_key bytea NOT NULL,
     owner_id text NOT NULL,
     owner_name text NOT NULL,
     status text NOT NULL CHECK (status IN ('registered', 'online', 'offline', 'unregistered')),
@@ -19,6 +19,10 @@ CREATE TABLE node (
     name text,
     location text
 ) WITH (fillfactor = 70);
+
+-- A key is that of one node which is not unregistered, and of any number which are.
+CREATE UNIQUE INDEX node_key ON node (public_key) WHERE status <> 'unregistered';
+CREATE INDEX node_former_key ON node (public_key) WHERE status = 'unregistered';
 
 -- Liveness looks at the nodes that are online, every second. Not by the time it compares: an index
 -- on that would be rewritten with every heartbeat.

@@ -65,7 +65,8 @@ class FleetApi:
         if node_id is None:
             known = await self._nodes.resolve(key)
             if known is None or known.has_left:
-                raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, "its node was unregistered")
+                reason = "Its account has unregistered it, and alone may register it again."
+                raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, reason, reason)
             node_id = known.node_id
         log.info("node_registered", node_id=node_id)
         await self._hints.node_changed(node_id)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from flower_nats.broker.hints import Hints
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
@@ -86,10 +87,13 @@ class Housekeeping:
 class MetadataHousekeeping:
     """The pieces that are about what the database holds."""
 
-    def __init__(self, database: Database, lifecycle: Lifecycle, mailbox: Mailbox) -> None:
+    def __init__(
+        self, database: Database, lifecycle: Lifecycle, mailbox: Mailbox, hints: Hints
+    ) -> None:
         self._database = database
         self._lifecycle = lifecycle
         self._mailbox = mailbox
+        self._hints = hints
 
     def pieces(self) -> list[Piece]:
         """Return every piece."""
@@ -98,12 +102,21 @@ class MetadataHousekeeping:
             Piece("tasks", 1.0, self.expire_tasks),
             Piece("runs", 2.0, self.clear_runs),
             Piece("records", 30.0, self.drop_records),
+            Piece("unseen nodes", 60.0, self.forget_nodes),
         ]
 
     async def expire_nodes(self) -> None:
         """Take nodes offline that have been silent for too long."""
         for node_id in await Nodes(self._database).expire():
             log.info("node_silent", node_id=node_id)
+
+    async def forget_nodes(self) -> None:
+        """Forget nodes that have registered themselves and are gone for good."""
+        forgotten = await Nodes(self._database).forget_unseen()
+        if forgotten:
+            log.info("nodes_forgotten", count=len(forgotten))
+        for node_id in forgotten:
+            await self._hints.node_changed(node_id)
 
     async def expire_tasks(self) -> None:
         """Give up on tasks whose processes did not start or have been silent for too long."""

@@ -85,7 +85,8 @@ def handlers(
 def pieces(settings: SuperlinkSettings, database: Database, connection: Connection) -> list[Piece]:
     """Return every piece of housekeeping there is."""
     mailbox = Mailbox(connection)
-    lifecycle = Lifecycle(Hints(connection), mailbox)
+    hints = Hints(connection)
+    lifecycle = Lifecycle(hints, mailbox)
     messages = MessageHousekeeping(
         mailbox,
         Objects(connection),
@@ -96,7 +97,7 @@ def pieces(settings: SuperlinkSettings, database: Database, connection: Connecti
     days = settings.log_retention
     retention = LogRetention(Runs(database), RunLogs(connection), days)
     return [
-        *MetadataHousekeeping(database, lifecycle, mailbox).pieces(),
+        *MetadataHousekeeping(database, lifecycle, mailbox, hints).pieces(),
         Piece("messages", _SWEEP_EVERY, messages.sweep),
         *([Piece("logs", _REMOVE_LOGS_EVERY, retention.remove_logs)] if days else []),
     ]

@@ -150,6 +150,7 @@ class Replica:
             directory=known,
             wakes=self.wakes,
             usage=known,
+            forward=cast(Any, None),
             drain=drain,
         )
         self._runtime = RuntimeService(

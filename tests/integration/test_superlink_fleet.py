@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flower_nats.broker import subjects
 from flower_nats.broker.hints import Wakes
 from flower_nats.model.errors import ErrorCode
+from flower_nats.store.nodes import UNSEEN_SECONDS, Nodes
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
@@ -103,8 +104,62 @@ async def test_a_node_comes_goes_and_leaves_for_good(superlink: Superlink) -> No
     }
     with refused(ErrorCode.NODE_ACTIVATION_FAILED):
         await node.activate()
+
+    again = await superlink.online_node(node.key)
+    assert again.node_id != node.node_id
+    assert (await superlink.ask("ResolveNode", public_key=node.key))["node_id"] == again.node_id
+
+
+async def test_a_key_that_was_unregistered_is_for_the_account_that_had_registered_it(
+    superlink: Superlink,
+) -> None:
+    key = node_key()
+    first = await register(superlink, key)
+    await unregister(superlink, first)
+
     with refused(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE):
-        await superlink.online_node(node.key)
+        await superlink.online_node(key)
+    with refused(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE):
+        await register(superlink, key, account_id="stranger")
+    again = await register(superlink, key)
+
+    assert again != first
+    assert {first, again} <= set(await nodes(superlink))
+    await Node(superlink, again, key).activate()
+    with refused(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE):
+        await register(superlink, key)
+
+
+async def test_nodes_that_registered_themselves_and_are_not_seen_are_forgotten(
+    superlink: Superlink,
+) -> None:
+    gone, asleep = await superlink.online_node(), await superlink.online_node()
+    online, vouched = await superlink.online_node(), await register(superlink, node_key())
+    await deactivate(gone)
+    await deactivate(asleep)
+    week = UNSEEN_SECONDS
+    for node_id, seconds in ((gone.node_id, week + 60), (asleep.node_id, week - 60)):
+        await superlink.database.execute(
+            "UPDATE node SET registered_at = now() - make_interval(secs => %(age)s),"
+            " last_deactivated_at = now() - make_interval(secs => %(age)s)"
+            " WHERE node_id = %(node_id)s",
+            node_id=node_id,
+            age=seconds,
+        )
+    for node_id in (online.node_id, vouched):
+        await superlink.database.execute(
+            "UPDATE node SET registered_at = now() - make_interval(secs => %(age)s)"
+            " WHERE node_id = %(node_id)s",
+            node_id=node_id,
+            age=week + 60,
+        )
+
+    assert await Nodes(superlink.database).forget_unseen() == [gone.node_id]
+
+    assert {asleep.node_id, online.node_id, vouched} <= set(await nodes(superlink))
+    assert gone.node_id not in await nodes(superlink)
+    with refused(ErrorCode.NODE_ACTIVATION_FAILED):
+        await gone.activate()
 
 
 async def test_a_registration_can_be_repeated(superlink: Superlink) -> None:

@@ -1,33 +1,39 @@
 -- register: Store a node under its key; nothing comes back if the key is known already, except to an
--- account that vouches for a node that has registered itself.
+-- account that vouches for a node that has registered itself. A key that was unregistered gets a new
+-- node, but one that an account had registered does so from that account alone.
 INSERT INTO node (
     node_id, public_key, owner_id, owner_name, status, heartbeat_interval, registered_by_account,
     name, location
 )
-VALUES (
+SELECT
     %(node_id)s, %(public_key)s, %(owner_id)s, %(owner_name)s, 'registered',
     %(heartbeat_interval)s, %(by_account)s, %(name)s, %(location)s
+WHERE NOT EXISTS (
+    SELECT FROM node
+    WHERE public_key = %(public_key)s AND status = 'unregistered'
+        AND registered_by_account
+        AND NOT (%(by_account)s AND owner_id = %(owner_id)s)
 )
-ON CONFLICT (public_key) DO UPDATE
+ON CONFLICT (public_key) WHERE status <> 'unregistered' DO UPDATE
 SET
     owner_id = excluded.owner_id,
     owner_name = excluded.owner_name,
     registered_by_account = true,
     name = excluded.name,
     location = excluded.location
-WHERE excluded.registered_by_account
-    AND NOT node.registered_by_account
-    AND node.status <> 'unregistered'
+WHERE excluded.registered_by_account AND NOT node.registered_by_account
 RETURNING node_id;
 
--- resolve: The node of a key, unless it was unregistered some time ago.
+-- resolve: The node of a key; if there is none, the last one, unless it left some time ago.
 SELECT node_id, registered_by_account, status = 'unregistered' AS has_left
 FROM node
 WHERE public_key = %(public_key)s
     AND (
         status <> 'unregistered'
         OR unregistered_at > now() - make_interval(secs => %(farewell)s)
-    );
+    )
+ORDER BY unregistered_at DESC NULLS FIRST
+LIMIT 1;
 
 -- activate: Bring the node of a key online, taking over if it is online already.
 UPDATE node
@@ -47,7 +53,7 @@ SET status = 'offline', last_deactivated_at = now(), online_until = NULL
 WHERE node_id = %(node_id)s AND status = 'online'
 RETURNING node_id;
 
--- unregister: Remove a node for good; its row and key stay, so that the key is not used again.
+-- unregister: Remove a node for good; its row stays, which says who may register its key again.
 UPDATE node
 SET
     status = 'unregistered',
@@ -98,6 +104,28 @@ SET status = 'offline', last_deactivated_at = online_until
 WHERE status = 'online' AND online_until <= now()
     AND silence_counts(heard_by, %(deaf_after)s, %(absence)s)
 RETURNING node_id;
+
+-- forget: Remove nodes that have registered themselves and were not seen for so long, or are more than
+-- can be kept of one status.
+DELETE FROM node
+USING (
+    SELECT
+        node_id,
+        status,
+        since,
+        row_number() OVER (PARTITION BY status ORDER BY since DESC) AS place
+    FROM (
+        SELECT
+            node_id,
+            status,
+            greatest(registered_at, last_deactivated_at, unregistered_at) AS since
+        FROM node
+        WHERE status <> 'online' AND NOT registered_by_account
+    ) AS unseen
+) AS old
+WHERE node.node_id = old.node_id AND node.status = old.status
+    AND (old.since < now() - make_interval(secs => %(seconds)s) OR old.place > %(kept)s)
+RETURNING node.node_id, node.status;
 
 -- statuses: The status of each of these nodes that exists.
 SELECT node_id, status FROM node WHERE node_id = ANY (%(node_ids)s::bigint[]);

@@ -21,8 +21,10 @@ from flower_nats.wire.messages import (
     is_object_id,
     malformed,
 )
+from flower_nats_gateway.api.forwarding import Forwarder
 from flower_nats_gateway.api.service import Endpoint
 from flower_nats_gateway.calls.call import Call, Drain
+from flower_nats_gateway.calls.registrations import RegistrationLimit
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.cluster.usage import Usage
 from flower_nats_gateway.delivery.named_objects import NamedObjects
@@ -45,6 +47,7 @@ class FleetService:
         directory: Directory,
         wakes: Wakes,
         usage: Usage,
+        forward: Forwarder,
         drain: Drain,
     ) -> None:
         self._mailbox = mailbox
@@ -54,11 +57,14 @@ class FleetService:
         self._directory = directory
         self._wakes = wakes
         self._usage = usage
+        self._forward = forward
+        self._registrations = RegistrationLimit()
         self._drain = drain
 
     def endpoints(self) -> dict[str, Endpoint]:
         """Return what this service serves, by method name."""
         return {
+            "RegisterNode": self.register_node,
             "SendNodeHeartbeat": self.send_node_heartbeat,
             "PullMessages": self.pull_messages,
             "PushMessages": self.push_messages,
@@ -66,6 +72,11 @@ class FleetService:
             "PushObject": self.push_object,
             "ConfirmMessageReceived": self.confirm_message_received,
         }
+
+    async def register_node(self, call: Call, caller: Caller) -> bytes:
+        """Have a superlink register a key, unless too many have come from its address."""
+        self._registrations.check(call.peer)
+        return await self._forward(call, caller)
 
     async def send_node_heartbeat(self, call: Call, caller: Caller) -> bytes:
         """Note that the node is alive. It is known: authentication has looked."""
@@ -103,7 +114,7 @@ class FleetService:
                 if not await wait.wait(left):
                     return None
                 node = await self._directory.node(caller.public_key or b"")
-                if node is None or node.has_left:
+                if node is None or node.has_left or node.node_id != node_id:
                     # It was unregistered while it waited: this makes its process end.
                     raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {node_id} is unregistered")
 

@@ -55,6 +55,8 @@ class FleetAuthenticator:
         if call.method.caller is CallerKind.KEY:
             return partial(self._identify_key, caller, signature)
         node = await self._directory.node(public_key)
+        if node is not None and node.has_left:
+            node = await self._directory.node_now(public_key)
         if node is None or (node.has_left and not call.method.farewell):
             raise ApiError(ErrorCode.INVALID_NODE_ID, "no node that is let in owns this key")
         return partial(self._identify_node, replace(caller, node_id=node.node_id), signature)
@@ -69,10 +71,15 @@ class FleetAuthenticator:
     async def _identify_node(self, caller: Caller, signature: bytes, call: Call) -> Caller:
         request: Any = call.parse(call.method.request)
         claimed = getattr(request, "node", request).node_id
-        if caller.node_id != claimed:
+        if caller.node_id != claimed and not await self._is_now(claimed, caller):
             raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {claimed} does not own this key")
+        caller = replace(caller, node_id=claimed)
         self._use(caller, signature, call)
         return caller
+
+    async def _is_now(self, claimed: int, caller: Caller) -> bool:
+        node = await self._directory.node_now(caller.public_key or b"")
+        return node is not None and not node.has_left and node.node_id == claimed
 
     def _use(self, caller: Caller, signature: bytes, call: Call) -> None:
         if not self._used_signatures.use(caller.public_key or b"", signature, call):

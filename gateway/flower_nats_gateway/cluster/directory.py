@@ -64,6 +64,10 @@ class Directory:
         """
         return await self._nodes.get(public_key)
 
+    async def node_now(self, public_key: bytes) -> Node | None:
+        """Return the same, not from memory: the key may be registered again, as another node."""
+        return await self._nodes.fresh(public_key)
+
     async def task(self, token: str) -> Task | None:
         """Return the task of a token, None if the token is unknown or no longer valid."""
         return await self._tasks.get(token)

@@ -101,6 +101,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         directory=directory,
         wakes=wakes,
         usage=usage,
+        forward=forward,
         drain=drain,
     )
     runtime_api = RuntimeService(

@@ -1,0 +1,36 @@
+"""How often nodes may register themselves from one address: each becomes a row in the database."""
+
+import time
+from collections import OrderedDict
+
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats_gateway.calls.peers import host_of
+
+AT_ONCE = 5_000
+"""Registrations that one address may make at once: a fleet behind one NAT that starts together. All that
+come by a balancer, or from this machine, count as one address."""
+
+A_SECOND = 100.0
+"""Registrations that one address may make in each second after that."""
+
+_ADDRESSES = 10_000
+"""Addresses that are remembered; the one that was quiet for longest makes room."""
+
+
+class RegistrationLimit:
+    """Lets each address register so many nodes; what is too much may come again later."""
+
+    def __init__(self) -> None:
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """By address: how many it had left, and when that was."""
+
+    def check(self, peer: str) -> None:
+        """Count a registration. Raises `ApiError` (OVERLOADED) if it is one too many."""
+        host, now = host_of(peer), time.monotonic()
+        left, since = self._left.pop(host, (AT_ONCE, now))
+        left = min(AT_ONCE, left + (now - since) * A_SECOND)
+        self._left[host] = (max(left - 1, 0), now)
+        if len(self._left) > _ADDRESSES:
+            self._left.popitem(last=False)
+        if left < 1:
+            raise ApiError(ErrorCode.OVERLOADED, f"too many nodes register from {host or 'here'}")
