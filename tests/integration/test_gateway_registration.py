@@ -58,7 +58,7 @@ async def test_an_address_registers_so_many_nodes_and_the_others_a_little_later(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registrations, "AT_ONCE", 2)
-    monkeypatch.setattr(registrations, "A_SECOND", 5.0)
+    monkeypatch.setattr(registrations, "A_SECOND", 1.0)
     first, second, third = (SuperNode(gateway) for _ in range(3))
     await register(first)
     await register(second)

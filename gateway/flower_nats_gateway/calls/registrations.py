@@ -29,7 +29,7 @@ class RegistrationLimit:
         host, now = host_of(peer), time.monotonic()
         left, since = self._left.pop(host, (AT_ONCE, now))
         left = min(AT_ONCE, left + (now - since) * A_SECOND)
-        self._left[host] = (max(left - 1, 0), now)
+        self._left[host] = (left - 1 if left >= 1 else left, now)
         if len(self._left) > _ADDRESSES:
             self._left.popitem(last=False)
         if left < 1:
