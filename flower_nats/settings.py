@@ -107,6 +107,9 @@ class SuperlinkSettings:
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""
 
+    watch_disk: Path | None = None
+    """A directory on the disk whose room is told in status, metrics and log; None for none."""
+
     health_server_address: str | None = None
     """`host:port` of a gRPC health server without TLS, None for none."""
 

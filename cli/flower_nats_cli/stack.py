@@ -22,6 +22,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, Unavailable
 from flower_nats.settings import DEFAULT_LOG_RETENTION, GatewaySettings, SuperexecSettings
 from flower_nats_cli.addresses import accepts_connections, claim_addresses, reachable
+from flower_nats_cli.broker_care import BrokerCare
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.environment import without_ours
 from flower_nats_cli.flower import SUPEREXEC, find_program, superexec_process
@@ -118,6 +119,8 @@ class Stack:
         await start(self._superexecs(), _SUPEREXEC_GRACE)
         await self._until_ready(began)
         self.supervisor.watch()
+        care = BrokerCare(self._broker.servers, data.path)
+        self.supervisor.accompany("broker care", care.run())
         state = self._state()
         data.publish(state)
         return state
@@ -146,6 +149,7 @@ class Stack:
         flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]
         if self.settings.simulation:
             flags += ["--simulation"]
+        flags += ["--watch-disk", str(self.settings.data.path)]
         if self.settings.gateway.enable_supernode_auth:
             flags += ["--enable-supernode-auth"]
         # No balancer goes by their health: nobody has to be waited for.

@@ -146,7 +146,17 @@ async def _ask(
             answer = await client.ask("Status", _PATIENCE_SECONDS)
     except ApiError as exc:
         return {**report, "reason": exc.detail}
-    return {**report, "healthy": True, "database": {"healthy": True}, **answer}
+    report = {**report, "healthy": True, "database": {"healthy": True}, **answer}
+    # A superlink of an older version says nothing of it.
+    if refusals := answer.get("not_stored"):
+        report["broker"]["healthy"] = False
+        reason = f"the broker does not store ({_pairs(refusals)})"
+        return {
+            **report,
+            "healthy": False,
+            "reason": f"{reason}. Remedy: see that its disks have room.",
+        }
+    return report
 
 
 def _describe(data: DataDir, state: RunningState) -> dict[str, Any]:
@@ -206,12 +216,37 @@ def _answer_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"  broker       {_server(report['broker'])}"
     # It is asked by superlinks alone: what is wrong with it is not known where none has answered.
     yield f"  database     {'healthy' if report['database']['healthy'] else 'not heard of'}"
-    if report["healthy"]:
+    if "runs" in report:
         yield f"  runs         {_pairs(report['runs']) or 'none'}"
         yield f"  nodes        {_pairs(report['nodes']) or 'none'}"
         for replica in report["replicas"]:
             yield f"  replica      {replica['kind']} {replica['id']} since {replica['since']}"
-        yield from durability_lines(report["durability"])
+        yield from _room_lines(report.get("room", {}))
+        if lost := report.get("streams_lost"):
+            yield f"  LOST         {lost} streams of the broker were gone and were made again"
+        if report["durability"]:
+            yield from durability_lines(report["durability"])
+
+
+def _room_lines(rooms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say how much room there is in each place, and how soon it ends."""
+    for place, room in rooms.items():
+        hours = room["hours_left"]
+        soon = (
+            ""
+            if hours is None
+            else f", full in about {hours:.0f} hours at the rate of the last hour"
+        )
+        low = "LOW: " if room["is_low"] else ""
+        yield f"  room         {place}: {low}{_bytes(room['free'])} of {_bytes(room['size'])} free{soon}"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit in ("B", "kB") else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
 
 
 def _processes(processes: Mapping[str, int | None]) -> str:
@@ -257,6 +292,8 @@ def _synced(broker: Mapping[str, Any]) -> str:
 def _server(server: Mapping[str, Any]) -> str:
     details = {key: value for key, value in server.items() if key != "healthy"}
     word = "healthy" if server["healthy"] else "does not answer"
+    if not server["healthy"] and details:
+        word = "DOES NOT STORE"
     return f"{word}, {_pairs(details)}" if details else word
 
 

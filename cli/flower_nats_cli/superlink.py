@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -76,6 +77,13 @@ def _database_argument(value: str) -> str:
 @opts.superexec_secret_option
 @opts.dependency_option
 @opts.log_retention_option
+@click.option(
+    "--watch-disk",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIRECTORY",
+    help="A directory on the disk of NATS or PostgreSQL, if that is on this machine: how much room is "
+    "left there is told in status, metrics and log. Default: none.",
+)
 @opts.health_option
 @opts.http_health_options
 @opts.log_options
@@ -103,6 +111,7 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         enable_supernode_auth=options["enable_supernode_auth"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
+        watch_disk=options["watch_disk"],
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],
         drain_delay=read.drain_delay(options),

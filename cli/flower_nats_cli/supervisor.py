@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +78,10 @@ class Supervisor:
                 if service.name not in self._watchers:
                     watcher = self._keep_running(service)
                     self._watchers[service.name] = asyncio.create_task(watcher, name=service.name)
+
+    def accompany(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """From now on, do this as well, until the end."""
+        self._watchers[name] = asyncio.create_task(work, name=name)
 
     async def run(self, until: asyncio.Event) -> None:
         """Wait for the event; raises what a watcher raised, which none should."""

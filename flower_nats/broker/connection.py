@@ -140,9 +140,9 @@ class Connection(CoreConnection):
         """Return the first message on `subject` (may hold wildcards) after sequence `after`."""
         return await self._get(stream, {"next_by_subj": subject, "seq": after + 1})
 
-    async def last(self, stream: str, subject: str) -> Record | None:
+    async def last(self, stream: str, subject: str, patience: float = PATIENCE) -> Record | None:
         """Return the newest message on exactly this subject."""
-        return await self._get(stream, {"last_by_subj": subject})
+        return await self._get(stream, {"last_by_subj": subject}, patience)
 
     async def first_since(self, stream: str, subject: str, since: str) -> Record | None:
         """Return the first message on `subject` that was stored at or after `since` (RFC 3339)."""
@@ -218,6 +218,16 @@ class Connection(CoreConnection):
         """Return the broker's description of a stream: its configuration, state and cluster."""
         return await self._api(f"STREAM.INFO.{stream}", {})
 
+    async def stream_names(self, subject: str) -> set[str]:
+        """Return the names of the streams that store what matches the filter `subject`."""
+        found: set[str] = set()
+        while True:
+            answer = await self._api("STREAM.NAMES", {"subject": subject, "offset": len(found)})
+            page = cast(list[str], answer.get("streams") or [])
+            found.update(page)
+            if not page or len(found) >= int(answer.get("total", 0)):
+                return found
+
     async def purge(self, stream: str, subject: str, up_to: int = 0) -> int:
         """Remove what is on `subject` (may hold wildcards), below sequence `up_to` if that is given.
 
@@ -251,8 +261,10 @@ class Connection(CoreConnection):
         """Return the broker's limits and usage of JetStream; raises if JetStream is off."""
         return await self._api("INFO", None, patience=patience)
 
-    async def _get(self, stream: str, request: dict[str, Any]) -> Record | None:
-        answer = await self._api(f"STREAM.MSG.GET.{stream}", request, tolerate=_NOT_FOUND)
+    async def _get(
+        self, stream: str, request: dict[str, Any], patience: float = PATIENCE
+    ) -> Record | None:
+        answer = await self._api(f"STREAM.MSG.GET.{stream}", request, _NOT_FOUND, patience)
         if "error" in answer:
             return None
         return of_leader(answer["message"])

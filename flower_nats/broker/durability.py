@@ -1,29 +1,16 @@
 """What the broker promises about what it has acknowledged, read off its servers."""
 
-import json
-from contextlib import suppress
 from typing import Any
-
-from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
-from flower_nats.model.errors import Unavailable
+from flower_nats.broker.storage import server_figures
 
 ALWAYS = "always"
 """Said of a server that syncs to disk before it acknowledges."""
 
 UNKNOWN = "unknown"
 """Said of a server that was not heard."""
-
-_STREAMS = (
-    subjects.MESSAGES_STREAM,
-    subjects.OBJECTS_STREAM,
-    subjects.LOGS_STREAM,
-    subjects.BLOBS_STREAM,
-)
-_SETTINGS = "$SYS.REQ.SERVER.PING.VARZ"
-_HEAR_SECONDS = 1.0
 
 _NAMELESS = "Server name unknown"
 """What a server says of one of its cluster that is down and that it has never heard (2.15)."""
@@ -38,7 +25,7 @@ async def durability(connection: Connection) -> dict[str, Any]:
     account, which has to export them). `sync` is the worst of those: an interval, else `unknown`,
     else `always`. Raises `Unavailable`.
     """
-    infos = [await connection.info(stream) for stream in _STREAMS]
+    infos = [await connection.info(stream) for stream in subjects.STREAMS]
     copies = min(int(info["config"]["num_replicas"]) for info in infos)
     holders = set().union(*(_holders(info) for info in infos)) or {_own_name(connection)}
     if len(holders) < copies:
@@ -71,17 +58,9 @@ def _own_name(connection: Connection) -> str:
 
 async def _settings(connection: Connection, wanted: set[str]) -> dict[str, str]:
     """Ask every server how it syncs, until all that are wanted have answered or a second is over."""
-    heard: dict[str, str] = {}
+    figures = await server_figures(connection, wanted)
+    return {name: _sync(jetstream.get("config", {})) for name, jetstream in figures.items()}
 
-    def hear(message: Msg) -> bool:
-        answer = json.loads(message.data)
-        config = answer.get("data", {}).get("jetstream", {}).get("config", {})
-        seconds = config.get("sync_interval", 0) / 1e9
-        name = answer.get("server", {}).get("name", UNKNOWN)
-        heard[name] = ALWAYS if config.get("sync_always") else f"{seconds:g} s"
-        return wanted <= heard.keys()
 
-    # Time is over; or nobody may ask them, if so: others have answered a request on a stream just now.
-    with suppress(Unavailable):
-        await connection.ask(_SETTINGS, b"", timeout=_HEAR_SECONDS, enough=hear)
-    return heard
+def _sync(config: dict[str, Any]) -> str:
+    return ALWAYS if config.get("sync_always") else f"{config.get('sync_interval', 0) / 1e9:g} s"

@@ -1,16 +1,10 @@
 """The streams of the runtime, and what they promise on the servers at hand."""
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
-from flower_nats.logs import get_logger
 from flower_nats.model.caller import ASKED_FOR
-from flower_nats.model.errors import FlowerNatsError
-
-log = get_logger(__name__)
 
 _NANOSECONDS = 1_000_000_000
 
@@ -21,17 +15,11 @@ write and goes on later than this could write twice; SIGSTOP of a replica is tes
 BLOB_AGE = int(ASKED_FOR) + 300
 """Seconds after which a body in transit that nobody fetched is dropped."""
 
-STREAMS_LATELY = 15.0
-"""Seconds within which the streams must have had a leader for a process to be ready: an election takes
-less."""
-
-_LOOK_EVERY = 2.0
-
 
 def _stream(name: str, subject: str, replicas: int, **more: Any) -> dict[str, Any]:
     return {
         "name": name,
-        "subjects": [subject],
+        "subjects": [subject, subjects.trial(name)],
         "storage": "file",
         "retention": "limits",
         "discard": "new",
@@ -68,16 +56,10 @@ async def ensure_streams(connection: Connection) -> None:
         await connection.ensure_stream(config)
 
 
-async def watch_streams(connection: Connection, heard: Callable[[], None]) -> None:
-    """Call `heard` each time that the messages' stream has shown that it is led, until cancelled.
+async def missing_streams(connection: Connection) -> set[str]:
+    """Return which of the streams are not there. Raises `Unavailable`.
 
-    Without a majority of its servers a broker takes connections, and nothing else.
+    In a cluster the elected leader alone answers this, so that a server that has just started and
+    knows of no stream yet does not.
     """
-    while True:
-        try:
-            # There is no such run, and only a leader knows; a stream's description anybody gives.
-            await connection.next(subjects.MESSAGES_STREAM, subjects.run(0))
-            heard()
-        except FlowerNatsError as exc:
-            log.warning("streams_without_leader", reason=str(exc))
-        await asyncio.sleep(_LOOK_EVERY)
+    return set(subjects.STREAMS) - await connection.stream_names("fn.>")

@@ -15,6 +15,7 @@ either says what the newest of the two was when it looked, and the broker refuse
 | `fn.obj.<run>.<object>.head` | its size (and content, if small), written last: an object exists when its head does |
 | `fn.log.<run>` | log lines of a run |
 | `fn.blob.<id>.<chunk>` | a body too large for one NATS message, on its way between gateway and superlink |
+| `fn.trial.<stream>` | nothing: the newest proof that a stream stores |
 | `fn.api.<service>.<method>` | a forwarded RPC (request/reply, queue group `superlink`) |
 | `fn.one.<superlink>.<service>.<method>` | the same at one superlink, where another one seems to be stopped |
 | `fn.gateway.<gateway>` | nothing: there is a subscription as long as that gateway is connected |
@@ -27,6 +28,7 @@ MESSAGES_STREAM = "FN_MESSAGES"
 OBJECTS_STREAM = "FN_OBJECTS"
 LOGS_STREAM = "FN_LOGS"
 BLOBS_STREAM = "FN_BLOBS"
+STREAMS = (MESSAGES_STREAM, OBJECTS_STREAM, LOGS_STREAM, BLOBS_STREAM)
 
 MESSAGES_SUBJECTS = "fn.run.>"
 OBJECTS_SUBJECTS = "fn.obj.>"
@@ -52,7 +54,14 @@ def is_of(stream: str, subject: str) -> bool:
     """Whether a message on `subject` is stored in a stream, or asks the broker about it."""
     if subject.startswith("$JS.API."):
         return subject.endswith(f".{stream}")
+    if subject == trial(stream):
+        return True
     return stream in _STORED_IN and subject.startswith(_STORED_IN[stream])
+
+
+def trial(stream: str) -> str:
+    """Subject of the small messages that prove that a stream stores."""
+    return f"fn.trial.{stream}"
 
 
 def run(run_id: int) -> str:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ _USER = "flower"
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.01
 _SETTINGS_SUBJECT = "$SYS.REQ.SERVER.PING.VARZ"
+
+_KEPT_SHARE = 0.1
+_KEPT_LEAST_BYTES = 128 * 1024**2
+_KEPT_MOST_BYTES = 2 * 1024**3
+"""Of the disk so much is left to others, within these bounds: to PostgreSQL, which needs some tens of
+MB to recover, to logs, and to the server's own recovery."""
+
+_LEAST_BYTES = 16 * 1024**2
+"""What a server may store on a disk that is too small for all that."""
 
 
 class ServerMissingError(FlowerNatsError):
@@ -83,6 +93,11 @@ class NatsServer:
         return self._process.name
 
     @property
+    def server_name(self) -> str:
+        """What it calls itself."""
+        return self._membership.name if self._membership else "flower-nats-embedded"
+
+    @property
     def url(self) -> str:
         """URL for clients, with the password in it; known once the server was started."""
         return f"nats://{_USER}:{self._password}@127.0.0.1:{self._port}"
@@ -125,25 +140,41 @@ class NatsServer:
         return self._process.failure()
 
     @property
+    def _store(self) -> Path:
+        return self._directory / "store"
+
+    @property
     def _password(self) -> str:
         return self._membership.password if self._membership else secret_in(self._directory)
+
+    def limit(self) -> int:
+        """Return how many bytes it would be let store if it were started now.
+
+        A server that has reached its limit refuses to store more until something is removed; one that
+        meets a full disk refuses for good. So all servers on one disk must not fill it.
+        """
+        used = sum(_size(file) for file in self._store.rglob("*"))
+        usage = shutil.disk_usage(self._store)
+        kept = min(max(int(usage.total * _KEPT_SHARE), _KEPT_LEAST_BYTES), _KEPT_MOST_BYTES)
+        members = len(self._membership.routes) if self._membership else 1
+        return max(_LEAST_BYTES, used + (usage.free - kept) // members)
 
     def _write_config(self) -> None:
         # JSON is a subset of the server's configuration language, and quotes any path safely.
         private_file(self._directory / "nats.conf", json.dumps(self._config(), indent=2))
 
     def _config(self) -> dict[str, Any]:
-        store = private_directory(self._directory / "store")
+        private_directory(self._store)
         return {
-            "server_name": self._membership.name if self._membership else "flower-nats-embedded",
+            "server_name": self.server_name,
             "listen": f"127.0.0.1:{self._port}",
             "ports_file_dir": str(self._directory),
             "max_payload": 8 * 1024 * 1024,
             "jetstream": {
-                "store_dir": str(store),
+                "store_dir": str(self._store),
                 # By default the server acknowledges up to two minutes before it syncs.
                 "sync_interval": "always",
-                **_share_of_disk(store, self._membership),
+                "max_file_store": self.limit(),
             },
             "accounts": {
                 "FLOWER": {
@@ -173,17 +204,11 @@ class NatsServer:
         raise ProcessFailedError(f"nats-server was not ready within {_START_SECONDS:.0f} s.")
 
 
-def _share_of_disk(store: Path, membership: Membership | None) -> dict[str, Any]:
-    """Limit what a member may store, so that all on one disk do not fill it.
-
-    By default each would take three quarters of what is free. A server that has reached its limit
-    refuses to store more until there is room; one that meets a full disk turns JetStream off.
-    """
-    if membership is None:
-        return {}
-    used = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
-    share = shutil.disk_usage(store).free // (len(membership.routes) + 1)
-    return {"max_file_store": used + share}
+def _size(file: Path) -> int:
+    # A server that runs removes files all the time.
+    with suppress(FileNotFoundError):
+        return file.stat().st_size if file.is_file() else 0
+    return 0
 
 
 def _cluster_config(membership: Membership | None) -> dict[str, Any]:

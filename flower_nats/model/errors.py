@@ -129,6 +129,7 @@ class ErrorCode(IntEnum):
     INVALID_TIMESTAMP = 10_012
     INVALID_NODE_ID = 10_013
     INSTRUCTION_WITHDRAWN = 10_030
+    NOTHING_STORED = 10_040
 
 
 @dataclass(frozen=True)
@@ -402,6 +403,13 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     # ClientApp that it has begun to start waiting for the message's objects, for an hour.
     ErrorCode.INSTRUCTION_WITHDRAWN: ErrorSpec(
         _O.FAILED_PRECONDITION, "The run is not running: its messages are withdrawn."
+    ),
+    # Not UNAVAILABLE: of that `flwr run` shows no details, and it does not try again.
+    ErrorCode.NOTHING_STORED: ErrorSpec(
+        _O.FAILED_PRECONDITION,
+        "The SuperLink cannot store anything at the moment, and takes on no runs.",
+        "Most likely a disk of the server is full. Its operator finds the reason with "
+        "`flower-nats status`. Start the run again once there is room.",
     ),
 }
 

@@ -86,6 +86,10 @@ class StoreError(FlowerNatsError):
     """The database refused a statement for a reason that trying again would not mend."""
 
 
+class DatabaseFull(Unavailable):
+    """The database has no room on its disk."""
+
+
 class Session(Protocol):
     """What repositories need: the verbs of the database, inside a transaction or on their own."""
 
@@ -221,7 +225,9 @@ class Database:
                 if not isinstance(exc, _NO_OUTAGE):
                     self._outage.failed(str(exc))
                 if time.monotonic() > deadline:
-                    raise Unavailable(f"the database cannot answer: {exc}") from exc
+                    full = isinstance(exc, psycopg.errors.DiskFull)
+                    kind = DatabaseFull if full else Unavailable
+                    raise kind(f"the database cannot answer: {exc}") from exc
             except psycopg.Error as exc:
                 raise StoreError(f"the database refused: {exc}") from exc
             # Spread out, so that replicas in a deadlock do not meet again.
@@ -290,6 +296,7 @@ def _adapters() -> AdaptersMap:
 __all__ = [
     "PATIENCE",
     "Database",
+    "DatabaseFull",
     "Jsonb",
     "Row",
     "Session",

@@ -107,6 +107,11 @@ class Runs:
             runtimes=[_seconds(used.clientapp_runtime) for used in usage],
         )
 
+    async def running(self) -> dict[int, int]:
+        """Return the runs that are at work, each with the id of the task that leads it."""
+        rows = await self._session.fetch_all(_SQL["running"])
+        return {row["run_id"]: row["primary_task_id"] for row in rows}
+
     async def unclean(self, settle: float, limit: int = 100) -> list[int]:
         """Return runs finished at least `settle` seconds ago and not yet marked as cleaned."""
         rows = await self._session.fetch_all(_SQL["unclean"], settle=settle, limit=limit)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.config import Config, InvalidConfig, check_overrides
-from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.model.fab import FabInfo, InvalidFab
 from flower_nats.model.federation import Federation
 from flower_nats.model.ids import new_id
@@ -13,7 +14,7 @@ from flower_nats.model.run import DESCRIPTION_LENGTH, NewRun, Run
 from flower_nats.model.states import SubStatus
 from flower_nats.model.task import Finished, TaskType
 from flower_nats.store.apps import Apps
-from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.connection import Database, DatabaseFull, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
 from flower_nats.store.runs import Runs
@@ -32,6 +33,7 @@ from flower_nats.superlink.convert import (
 from flower_nats.superlink.fab_checks import FabChecks
 from flower_nats.superlink.federations import KnownFederations
 from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.room_watch import RoomWatch
 from flower_nats.superlink.shutdown import check_open
 from flower_nats.wire import control_pb2 as control
 
@@ -50,11 +52,18 @@ class ControlRunsApi:
     """Serves the CLI's commands about runs."""
 
     def __init__(
-        self, database: Database, lifecycle: Lifecycle, federations: KnownFederations
+        self,
+        database: Database,
+        lifecycle: Lifecycle,
+        federations: KnownFederations,
+        trials: StreamTrials,
+        room: RoomWatch,
     ) -> None:
         self._database = database
         self._federations = federations
         self._lifecycle = lifecycle
+        self._trials = trials
+        self._room = room
         self._runs = Runs(database)
         self._fabs = Fabs(database)
         self._checks = FabChecks()
@@ -71,6 +80,19 @@ class ControlRunsApi:
         self, request: control.StartRunRequest, caller: Caller
     ) -> control.StartRunResponse:
         """Create a run of an app; once for each call of the CLI, however often we have to ask."""
+        if refusals := self._trials.reasons:
+            # The run would be created, and stand still without a word.
+            raise ApiError(ErrorCode.NOTHING_STORED, str(refusals))
+        try:
+            return await self._start_run(request, caller)
+        except Unavailable as exc:
+            if isinstance(exc, DatabaseFull) or self._room.is_full:
+                raise ApiError(ErrorCode.NOTHING_STORED, exc.detail) from exc
+            raise
+
+    async def _start_run(
+        self, request: control.StartRunRequest, caller: Caller
+    ) -> control.StartRunResponse:
         await check_open(self._database)
         federation = await self._federations.open(request.federation)
         content = await self._fab_content(request)

@@ -6,7 +6,6 @@ Questions and answers are maps of plain values (msgpack).
 from collections.abc import Mapping
 from typing import Any
 
-from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.progress import Progress
 from flower_nats.logs import get_logger
@@ -39,14 +38,14 @@ class GatewayQuestions:
     def __init__(
         self,
         database: Database,
-        connection: Connection,
         mailbox: Mailbox,
+        overview: StatusReport,
         *,
         supernode_auth: bool,
     ) -> None:
         self._database = database
         self._supernode_auth = supernode_auth
-        self._overview = StatusReport(database, connection)
+        self._overview = overview
         self._run_report = RunReport(database, Progress(mailbox))
         self._nodes = Nodes(database)
         self._runs = Runs(database)
@@ -192,7 +191,7 @@ class GatewayQuestions:
         return {}
 
     async def status(self, question: Map, caller: Caller) -> Map:
-        """{} -> {runs, nodes, replicas, durability}: for `flower-nats status`."""
+        """{} -> what `StatusReport.report` returns: for `flower-nats status`."""
         return await self._overview.report()
 
     async def run_report(self, question: Map, caller: Caller) -> Map:

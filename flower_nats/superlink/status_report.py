@@ -3,11 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.durability import ALWAYS
 from flower_nats.broker.durability import durability as broker_durability
+from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
@@ -18,11 +20,16 @@ from flower_nats.store.nodes import Nodes
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
 from flower_nats.superlink.convert import iso
+from flower_nats.superlink.room_watch import RoomWatch
+from flower_nats.superlink.stream_keeper import StreamKeeper
 
 log = get_logger(__name__)
 
 _SCRAPE_SECONDS = 3.0
 """How long metrics wait for broker and database; Prometheus waits for ten by default."""
+
+_DURABILITY_SECONDS = 2.0
+"""How long a broker that does not store is asked what it promises: less than `status` waits."""
 
 Map = Mapping[str, Any]
 
@@ -30,12 +37,27 @@ Map = Mapping[str, Any]
 class StatusReport:
     """Reads what there is, each time anew."""
 
-    def __init__(self, database: Database, connection: Connection) -> None:
+    def __init__(
+        self,
+        database: Database,
+        connection: Connection,
+        trials: StreamTrials,
+        room: RoomWatch,
+        streams: StreamKeeper,
+    ) -> None:
         self._database = database
         self._connection = connection
+        self._streams = streams
+        self._trials = trials
+        self._room = room
 
     async def report(self) -> dict[str, Any]:
-        """Return {runs, nodes, replicas, durability}. Raises `Unavailable`."""
+        """Return {runs, nodes, replicas, not_stored, streams_lost, room, durability}.
+
+        `not_stored` are the streams that do not store, each with the reason; `streams_lost` says how
+        many this superlink has found missing; `durability` is None if the broker does not tell it now.
+        Raises `Unavailable`.
+        """
         return {
             "runs": await Runs(self._database).counts(),
             "nodes": await Nodes(self._database).counts(),
@@ -43,15 +65,18 @@ class StatusReport:
                 {"kind": replica.kind, "id": replica.id, "since": iso(replica.since)}
                 for replica in await Replicas(self._database).alive()
             ],
-            "durability": await self.durability(),
+            "not_stored": self._trials.reasons,
+            "streams_lost": self._streams.lost,
+            "room": self._room.report(),
+            "durability": await self._durability(),
         }
 
-    async def durability(self) -> dict[str, Any]:
-        """Return what the servers at hand do for what they have acknowledged. Raises `Unavailable`."""
-        return {
-            "database": await database_durability(self._database),
-            "broker": await broker_durability(self._connection),
-        }
+    async def _durability(self) -> dict[str, Any] | None:
+        """Return what is promised; None if the broker does not say so, as one that does not store."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DURABILITY_SECONDS if self._trials.reasons else None):
+                return await durability(self._database, self._connection)
+        return None
 
     async def metrics(self) -> list[Metric]:
         """Return the report as numbers; only that it cannot be had, while broker or database is away."""
@@ -61,8 +86,23 @@ class StatusReport:
         except (Unavailable, TimeoutError) as exc:
             log.warning("metrics_incomplete", reason=repr(exc))
             report = None
-        complete = gauge("report_complete", "Whether broker and database answered.", bool(report))
-        return [complete, *(_metrics(report) if report else ())]
+        answered = report is not None and report["durability"] is not None
+        complete = gauge("report_complete", "Whether broker and database answered.", answered)
+        return [
+            complete,
+            *self._trials.metrics(),
+            *self._streams.metrics(),
+            *self._room.metrics(),
+            *(_metrics(report) if report else ()),
+        ]
+
+
+async def durability(database: Database, connection: Connection) -> dict[str, Any]:
+    """Return what the servers at hand do for what they have acknowledged. Raises `Unavailable`."""
+    return {
+        "database": await database_durability(database),
+        "broker": await broker_durability(connection),
+    }
 
 
 def _metrics(report: Map) -> list[Metric]:
@@ -74,7 +114,7 @@ def _metrics(report: Map) -> list[Metric]:
         by_label("runs", "Runs of the federation by status.", "status", runs),
         by_label("nodes", "SuperNodes of the federation by status.", "status", nodes),
         by_label("replicas", "Processes of the runtime that were seen lately.", "kind", kinds),
-        *_durability_metrics(report["durability"]["broker"], report["durability"]["database"]),
+        *(_durability_metrics(**promises) if (promises := report["durability"]) else ()),
     ]
 
 

@@ -1,12 +1,14 @@
 """What a superlink consists of: the handler of every RPC, and every piece of housekeeping."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.hints import Hints
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.runlog import RunLogs
+from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.store.fabs import Fabs
@@ -26,10 +28,13 @@ from flower_nats.superlink.housekeeping import MetadataHousekeeping, Piece
 from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.superlink.log_retention import LogRetention
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
+from flower_nats.superlink.room_watch import RoomWatch
 from flower_nats.superlink.runtime import RuntimeApi
 from flower_nats.superlink.runtime_agents import AgentsApi
 from flower_nats.superlink.runtime_tasks import TaskWorkApi
 from flower_nats.superlink.shutdown import ShutdownApi
+from flower_nats.superlink.status_report import StatusReport
+from flower_nats.superlink.stream_keeper import StreamKeeper
 
 _SWEEP_EVERY = 2.0
 """Seconds between two looks at what is in flight."""
@@ -38,8 +43,27 @@ _REMOVE_LOGS_EVERY = 60.0
 """Seconds between two looks for logs that are old enough to be removed."""
 
 
+@dataclass(frozen=True)
+class Watches:
+    """What a superlink keeps an eye on."""
+
+    trials: StreamTrials
+    room: RoomWatch
+    streams: StreamKeeper
+    overview: StatusReport
+
+
+def watches(settings: SuperlinkSettings, database: Database, connection: Connection) -> Watches:
+    """Make them; nothing is looked at yet."""
+    trials, room = StreamTrials(connection), RoomWatch(connection, settings.watch_disk)
+    lifecycle = Lifecycle(Hints(connection), Mailbox(connection))
+    streams = StreamKeeper(connection, database, lifecycle, trials)
+    overview = StatusReport(database, connection, trials, room, streams)
+    return Watches(trials, room, streams, overview)
+
+
 def handlers(
-    settings: SuperlinkSettings, database: Database, connection: Connection
+    settings: SuperlinkSettings, database: Database, connection: Connection, watched: Watches
 ) -> Mapping[tuple[str, str], BytesHandler]:
     """Return the handler of every RPC that superlinks serve."""
     hints, mailbox = Hints(connection), Mailbox(connection)
@@ -62,14 +86,16 @@ def handlers(
         },
         "Control": {
             **ControlApi(database, hints, federations).handlers(),
-            **ControlRunsApi(database, lifecycle, federations).handlers(),
+            **ControlRunsApi(
+                database, lifecycle, federations, watched.trials, watched.room
+            ).handlers(),
             **SeriesApi(database, federations).handlers(),
             **AppsApi(database, federations).handlers(),
             **FederationsApi(database, lifecycle, federations).handlers(),
         },
     }
     questions = GatewayQuestions(
-        database, connection, mailbox, supernode_auth=settings.enable_supernode_auth
+        database, mailbox, watched.overview, supernode_auth=settings.enable_supernode_auth
     )
     internal = {**questions.handlers(), **ShutdownApi(database, lifecycle).handlers()}
     return {

@@ -4,14 +4,14 @@ import asyncio
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.durability import ALWAYS, UNKNOWN
 from flower_nats.broker.rpc import RpcServer
-from flower_nats.broker.streams import STREAMS_LATELY, ensure_streams, watch_streams
-from flower_nats.health import HealthServer, Heard, Readiness
+from flower_nats.health import HealthServer, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
@@ -22,8 +22,8 @@ from flower_nats.store.leases import Leases
 from flower_nats.store.migrate import migrate
 from flower_nats.store.replicas import Replicas
 from flower_nats.superlink.housekeeping import Housekeeping
-from flower_nats.superlink.status_report import StatusReport
-from flower_nats.superlink.wiring import handlers, pieces
+from flower_nats.superlink.status_report import durability
+from flower_nats.superlink.wiring import Watches, handlers, pieces, watches
 
 log = get_logger(__name__)
 
@@ -61,9 +61,11 @@ async def _open(stack: AsyncExitStack, settings: SuperlinkSettings) -> "_Worker"
     worker_id = uuid.uuid4().hex
     database = await stack.enter_async_context(_database(settings))
     connection = await stack.enter_async_context(_connection(settings, worker_id))
-    await ensure_streams(connection)
-    await _tell_durability(StatusReport(database, connection))
-    return _Worker(settings, worker_id, database, connection)
+    watched = watches(settings, database, connection)
+    await watched.streams.prepare()
+    await watched.trials.look()
+    _tell_durability(await durability(database, connection))
+    return _Worker(settings, worker_id, database, connection, watched)
 
 
 class _Worker:
@@ -75,18 +77,18 @@ class _Worker:
         worker_id: str,
         database: Database,
         connection: Connection,
+        watched: Watches,
     ) -> None:
         self._settings = settings
         self._id = worker_id
         self._database = database
         self._connection = connection
-        self._server = RpcServer(connection, handlers(settings, database, connection))
-        self._overview = StatusReport(database, connection)
-        self._led = Heard(STREAMS_LATELY)
+        self._watched = watched
+        self._server = RpcServer(connection, handlers(settings, database, connection, watched))
         self._readiness = Readiness(
             {
                 "broker": lambda: connection.is_connected,
-                "streams": self._led,
+                "streams": watched.trials,
                 "database": lambda: database.has_answered(_LATELY),
             }
         )
@@ -113,7 +115,9 @@ class _Worker:
                 {
                     "housekeeping": housekeeping.run(),
                     "announce": self._announce(),
-                    "streams": watch_streams(self._connection, self._led.note),
+                    "trials": self._watched.trials.run(),
+                    "streams": self._watched.streams.run(),
+                    "room": self._watched.room.run(),
                     "connection": self._connection.until_ended(),
                     # Another one, with a pool of its own, is started in our place.
                     "database": self._database.until_lost(),
@@ -138,7 +142,7 @@ class _Worker:
             "to",
             {"broker": self._connection.retries},
         )
-        return [hand, retries, *await self._overview.metrics()]
+        return [hand, retries, *await self._watched.overview.metrics()]
 
     async def _announce(self) -> None:
         """Show this replica to `flower-nats status` for as long as it runs."""
@@ -169,9 +173,8 @@ class _Worker:
             log.warning("superlink_left_unsaid", reason=str(exc))
 
 
-async def _tell_durability(overview: StatusReport) -> None:
+def _tell_durability(promise: Mapping[str, Any]) -> None:
     """Say what the servers at hand do for what they have acknowledged."""
-    promise = await overview.durability()
     broker, stored = promise["broker"], promise["database"]
     log.info("durability", broker=broker, database=stored)
     if broker["sync"] == UNKNOWN:

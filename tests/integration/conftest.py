@@ -24,12 +24,7 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
     """A connection to a broker whose streams exist and hold nothing."""
     connection = await Connection.connect([nats_url], "test")
     await ensure_streams(connection)
-    for stream in (
-        subjects.MESSAGES_STREAM,
-        subjects.OBJECTS_STREAM,
-        subjects.LOGS_STREAM,
-        subjects.BLOBS_STREAM,
-    ):
+    for stream in subjects.STREAMS:
         await connection.purge(stream, ">")
     yield connection
     await connection.close()

@@ -292,7 +292,7 @@ class SteppedConnection(Connection):
         get = super().next
         return self._show(await _turn(lambda: get(stream, subject, after)))
 
-    async def last(self, stream: str, subject: str) -> Record | None:
+    async def last(self, stream: str, subject: str, patience: float = PATIENCE) -> Record | None:
         get = super().last
         return self._show(await _turn(lambda: get(stream, subject)))
 

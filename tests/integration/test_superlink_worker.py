@@ -18,7 +18,7 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.model.errors import ErrorCode
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
-from flower_nats.superlink.wiring import handlers
+from flower_nats.superlink.wiring import handlers, watches
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
 from tests.integration.superlinks import (
@@ -67,7 +67,9 @@ async def test_every_rpc_is_served_by_a_superlink_or_a_gateway(
 ) -> None:
     settings = SuperlinkSettings(nats=(), database=pg_dsn)
 
-    served = handlers(settings, Database(pg_dsn), connection)
+    database = Database(pg_dsn)
+
+    served = handlers(settings, database, connection, watches(settings, database, connection))
 
     assert {key for key in served if key[0] != "Internal"} == set(BY_NAME) - SERVED_BY_GATEWAYS
     assert {name for service, name in served if service == "Internal"} == INTERNAL

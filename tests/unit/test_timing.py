@@ -16,7 +16,7 @@ from flwr.common import constant as flwr_common
 from flwr.supercore import constant as flwr_supercore
 from flwr.supercore.protobuf.client import ProtobufClient
 
-from flower_nats.broker import core_connection, members, rpc, runlog, streams
+from flower_nats.broker import core_connection, members, rpc, runlog, stream_trials, streams
 from flower_nats.embedded import envoy
 from flower_nats.embedded.envoy_routes import routes
 from flower_nats.model import caller, states
@@ -278,8 +278,8 @@ RELATIONS: dict[str, Times] = {
         "lately": worker._LATELY,
     },
     "one look may fail before the streams count as away": {
-        "a look": streams._LOOK_EVERY + core_connection.ATTEMPT,
-        "lately": streams.STREAMS_LATELY,
+        "two looks": 2 * (stream_trials.LOOK_EVERY + 2 * stream_trials.ATTEMPT),
+        "lately": stream_trials.STREAMS_LATELY,
     },
     "one announcement may be lost before a replica is not listed": {
         "two": 2 * max(worker._ANNOUNCE_EVERY, gateway._ANNOUNCE_INTERVAL),

@@ -63,6 +63,9 @@ FROM (
 ) AS used
 WHERE run.run_id = used.run_id;
 
+-- running: The runs that are at work, with the tasks that lead them.
+SELECT run_id, primary_task_id FROM run_state WHERE status = 'running' ORDER BY run_id;
+
 -- unclean: Runs that finished a while ago and may have left something in the broker.
 SELECT run.run_id
 FROM run

@@ -12,7 +12,7 @@ from typing import Any
 from grpc_health.v1 import health
 
 from flower_nats.broker.connection import Connection
-from flower_nats.broker.streams import STREAMS_LATELY, watch_streams
+from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.grpc_health import tell
 from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
@@ -67,11 +67,11 @@ class Gateway:
         self._listens = False
         self._health = health.aio.HealthServicer()
         self._heard = Heard(_LATELY)
-        self._led = Heard(STREAMS_LATELY)
+        self._trials = StreamTrials(connection)
         self._readiness = Readiness(
             {
                 "broker": lambda: connection.is_connected,
-                "streams": self._led,
+                "streams": self._trials,
                 "superlink": self._heard,
                 "listening": lambda: self._listens,
             }
@@ -98,6 +98,7 @@ class Gateway:
                 "to",
                 {"broker": self._connection.retries, "superlink": parts.rpc.retries},
             ),
+            *self._trials.metrics(),
             *parts.outcomes.metrics(),
             *parts.admission.metrics(),
             *parts.bodies.metrics(),
@@ -168,7 +169,7 @@ class Gateway:
         return {
             "usage": self._parts.usage.send_forever(),
             "announce": self._announce_forever(),
-            "streams": watch_streams(self._connection, self._led.note),
+            "streams": self._trials.run(),
             "health": self._tell_health_forever(),
             "connections": self._address_limit.watch(self._public_ports),
             "connection": self._connection.until_ended(),

@@ -1,0 +1,110 @@
+"""Makes the broker's streams again when they are gone, and ends the runs whose messages they held."""
+
+import asyncio
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.broker.stream_trials import StreamTrials
+from flower_nats.broker.streams import ensure_streams, missing_streams
+from flower_nats.logs import get_logger
+from flower_nats.metrics import Metric, gauge
+from flower_nats.model.errors import FlowerNatsError
+from flower_nats.model.states import SubStatus
+from flower_nats.store.connection import Database
+from flower_nats.store.runs import Runs
+from flower_nats.store.tasks import Tasks
+from flower_nats.superlink.lifecycle import Lifecycle
+
+log = get_logger(__name__)
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks. What two looks one after the other have missed is gone: a server that
+starts may not know of a stream for a moment."""
+
+_REASON = (
+    "The broker has lost the messages of this run: its streams were deleted, or its disk was replaced. "
+    "Start the run again."
+)
+
+
+class StreamKeeper:
+    """Sees to it that the streams are there."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        database: Database,
+        lifecycle: Lifecycle,
+        trials: StreamTrials,
+    ) -> None:
+        self._connection = connection
+        self._database = database
+        self._lifecycle = lifecycle
+        self._trials = trials
+        self._missed: set[str] = set()
+        self.lost = 0
+        """Streams that this superlink has found missing."""
+
+    async def prepare(self) -> None:
+        """Make the streams, at the start of a superlink. Raises `Unavailable`."""
+        missing = await missing_streams(self._connection)
+        if missing and await Runs(self._database).running():
+            await asyncio.sleep(LOOK_EVERY)
+            missing &= await missing_streams(self._connection)
+            await self._restore(missing)
+        else:
+            await ensure_streams(self._connection)
+
+    async def run(self) -> None:
+        """Look for what is missing, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                await self._look()
+            except FlowerNatsError as exc:
+                log.warning("streams_not_looked_at", reason=str(exc))
+
+    def metrics(self) -> list[Metric]:
+        """Return the same as a number that only rises."""
+        meaning = (
+            "Streams of the broker that were found missing and made again: messages were lost."
+        )
+        return [gauge("streams_lost_total", meaning, self.lost)]
+
+    async def _look(self) -> None:
+        missing = await missing_streams(self._connection)
+        gone, self._missed = missing & self._missed, missing
+        if gone:
+            await self._restore(gone)
+            self._missed = set()
+        elif not missing and self._trials.failures:
+            # A replica of an older version may have taken back what a stream has to store.
+            await ensure_streams(self._connection)
+
+    async def _restore(self, missing: set[str]) -> None:
+        """Make the streams again.
+
+        The runs are ended first: after a crash in between the streams are still missing, and another
+        replica does both.
+        """
+        if missing:
+            self.lost += len(missing)
+            log.error(
+                "streams_lost",
+                streams=sorted(missing),
+                meaning="What they held is lost. Runs that were at work end as failed.",
+            )
+        if missing & {subjects.MESSAGES_STREAM, subjects.OBJECTS_STREAM}:
+            await self._end_runs()
+        await ensure_streams(self._connection)
+
+    async def _end_runs(self) -> None:
+        running = await Runs(self._database).running()
+        await asyncio.gather(*map(self._end_run, running.items()))
+
+    async def _end_run(self, run: tuple[int, int]) -> None:
+        run_id, task_id = run
+        finished = await Tasks(self._database).finish(task_id, SubStatus.FAILED, _REASON)
+        if finished is not None:
+            log.error("run_lost_its_messages", run_id=run_id)
+            await self._lifecycle.task_finished(finished)
