@@ -5,12 +5,14 @@ everybody, on a thread as well.
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from typing import Any
 
 from flower_nats.logs import get_logger
@@ -30,6 +32,9 @@ _MOST_WAITING = 16
 _TO_ANSWER = 2.0
 """Seconds that are left, when a check is given up, to store a run and answer in time."""
 
+_KNOWN = 32
+"""Good FABs that are known again without a check: people run the same app many times."""
+
 _COMMAND = (sys.executable, "-P", "-m", "flower_nats.superlink.fab_child")
 
 # Passwords of the runtime are in other ones.
@@ -42,6 +47,7 @@ class FabChecks:
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
+        self._known: OrderedDict[str, FabInfo] = OrderedDict()
 
     async def check(self, content: bytes, answer_by: float) -> FabInfo:
         """Check a FAB and return what it says of itself.
@@ -50,6 +56,15 @@ class FabChecks:
         the moment `answer_by` of the monotonic clock.
         """
         check_size(content)
+        fab_hash = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
+        if fab_hash not in self._known:
+            self._known[fab_hash] = await self._in_turn(content, answer_by)
+            if len(self._known) > _KNOWN:
+                self._known.popitem(last=False)
+        self._known.move_to_end(fab_hash)
+        return self._known[fab_hash]
+
+    async def _in_turn(self, content: bytes, answer_by: float) -> FabInfo:
         if self._waiting >= _MOST_WAITING:
             raise Unavailable(f"{self._waiting} apps wait to be checked already")
         self._waiting += 1

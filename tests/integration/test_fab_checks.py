@@ -161,3 +161,16 @@ async def test_the_child_sees_no_passwords(monkeypatch: pytest.MonkeyPatch) -> N
         await FabChecks().check(make_fab(), time.monotonic() + 20)
 
     assert "secret" not in str(seen.value)
+
+
+async def test_an_app_that_was_found_good_is_not_checked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checks = FabChecks()
+    good = await checks.check(make_fab(), time.monotonic() + 20)
+    monkeypatch.setattr(fab_checks, "_COMMAND", ("false",))
+
+    assert await checks.check(make_fab(), time.monotonic() + 20) == good
+    other = make_fab(PROJECT.replace("1.2.3", "1.2.4"))
+    with pytest.raises(Unavailable):
+        await checks.check(other, time.monotonic() + 20)
