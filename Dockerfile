@@ -3,32 +3,23 @@
 #   docker build -t flower-nats .
 ARG PYTHON=python:3.11.15-slim-bookworm
 
-# What to install, and nothing else of pyproject.toml: any other change to that file leaves the
-# layer with the dependencies, which is the slow one, in the cache.
-FROM ${PYTHON} AS requirements
-WORKDIR /source
-COPY pyproject.toml .
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /requirements.txt
-
 FROM ${PYTHON} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/flower-nats
-COPY compose/constraints.txt /constraints.txt
-COPY --from=requirements /requirements.txt /requirements.txt
-# Wheels only: what would have to be compiled fails here, at once and with its name.
+COPY locks/runtime.txt locks/build.txt /locks/
+# Each with its version and the hashes of its files. Wheels only: what would have to be compiled fails here,
+# at once and with its name.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/flower-nats/bin/python install --only-binary :all: \
-    --constraint /constraints.txt --requirement /requirements.txt
+    pip --python /opt/flower-nats/bin/python install --require-hashes --only-binary :all: \
+    --requirement /locks/runtime.txt \
+    && pip install --require-hashes --only-binary :all: --requirement /locks/build.txt
 WORKDIR /source
 COPY pyproject.toml README.md ./
 COPY flower_nats flower_nats
 COPY gateway gateway
 COPY cli cli
 COPY examples/digits examples/digits
-# Build requirements obey the constraints too.
-ENV PIP_CONSTRAINT=/constraints.txt
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip wheel --no-deps --wheel-dir /wheels . \
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/flower-nats/bin/python install --no-deps /wheels/*.whl
 
 FROM ${PYTHON}

@@ -3,7 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test matrix proto bench chaos clean
+# What is installed stands in locks/, each package with its version and the hashes of its files: pip takes
+# nothing else. What is ours comes on top, and is built by what is installed already.
+LOCKED := $(BIN)/python -m pip install --quiet --require-hashes --requirement locks/build.txt
+OURS := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+
+.PHONY: demo test matrix proto lock audit bench chaos clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/flower-nats demo
@@ -29,18 +34,28 @@ bench: $(VENV)/.installed-dev
 chaos: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.chaos
 
+# After a change of dependencies in pyproject.toml. LOCK="--upgrade" takes the newest versions that it allows,
+# LOCK="--upgrade-package NAME" that of one.
+lock: $(VENV)/.installed-dev
+	$(BIN)/python locks/lock.py $(LOCK)
+
+audit: $(VENV)/.installed-dev
+	$(BIN)/python locks/audit.py
+
 proto: $(VENV)/.installed-dev
 	$(BIN)/python flower_nats/wire/generate.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed-demo: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+$(VENV)/.installed-demo: pyproject.toml locks/demo.txt | $(VENV)/bin/python
+	$(LOCKED) --requirement locks/demo.txt
+	$(OURS)
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml locks/dev.txt | $(VENV)/bin/python
+	$(LOCKED) --requirement locks/dev.txt
+	$(OURS)
 	touch $@ $(VENV)/.installed-demo
 
 clean:
