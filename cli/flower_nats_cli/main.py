@@ -56,9 +56,9 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except click.NoSuchOption as exc:
             if exc.option_name == "--config":
-                exc.message = (
-                    "--config comes before the command: flower-nats --config FILE COMMAND."
-                )
+                raise click.UsageError(
+                    "--config comes before the command: flower-nats --config FILE COMMAND.", exc.ctx
+                ) from exc
             raise
         except FlowerNatsError as exc:
             raise click.ClickException(str(exc)) from exc
