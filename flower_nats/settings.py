@@ -21,6 +21,20 @@ DEFAULT_CONNECTIONS_PER_ADDRESS = 2_048
 """Connections that one address may have: a thousand SuperNodes behind one NAT, each with two."""
 
 
+@dataclass(frozen=True)
+class StorageLimits:
+    """MiB that may be stored at once, 0 for any number; each holds at each gateway."""
+
+    reply: int = 4 * 1024
+    """Of one reply: metadata and objects."""
+
+    node: int = 8 * 1024
+    """Of all replies of one SuperNode that no ServerApp has confirmed."""
+
+    run: int = 256 * 1024
+    """Of all messages and replies of one run that are not over."""
+
+
 class Isolation(StrEnum):
     """Who starts the processes that run ServerApps."""
 
@@ -168,6 +182,9 @@ class GatewaySettings:
 
     max_connections_per_address: int = DEFAULT_CONNECTIONS_PER_ADDRESS
     """Connections that one address may have, 0 for any number. Loopback has no such limit."""
+
+    storage_limits: StorageLimits = StorageLimits()
+    """What replies, nodes and runs may have stored."""
 
     health_server_address: str | None = None
     """`host:port` of a gRPC health server without TLS, None for none."""

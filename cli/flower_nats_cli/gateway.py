@@ -27,6 +27,7 @@ from flower_nats_cli.addresses import EVERYWHERE, loopback_argument
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.peer_limit_options
+@opts.storage_limit_options
 @opts.health_option
 @opts.http_health_options
 @opts.log_options
@@ -69,6 +70,7 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         enable_supernode_auth=read.check_supernode_auth(options, encrypted=bool(tls or terminated)),
         max_calls_per_address=options["max_calls_per_address"],
         max_connections_per_address=options["max_connections_per_address"],
+        storage_limits=read.storage_limits(options),
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],
         drain_delay=read.drain_delay(options),

@@ -19,6 +19,7 @@ from flower_nats.settings import (
     DEFAULT_CONNECTIONS_PER_ADDRESS,
     DEFAULT_LOG_RETENTION,
     Isolation,
+    StorageLimits,
 )
 from flower_nats_cli.addresses import address_argument, api_address_argument
 
@@ -233,6 +234,30 @@ peer_limit_options = _together(
         default=DEFAULT_CONNECTIONS_PER_ADDRESS,
         show_default=True,
         help="Connections that one client address may have; 0: any number, as for calls.",
+    ),
+)
+
+storage_limit_options = _together(
+    click.option(
+        "--max-reply-mib",
+        type=click.IntRange(0),
+        default=StorageLimits.reply,
+        show_default=True,
+        help="MiB that one reply of a SuperNode may have; 0: any number.",
+    ),
+    click.option(
+        "--max-node-mib",
+        type=click.IntRange(0),
+        default=StorageLimits.node,
+        show_default=True,
+        help="MiB of replies that one SuperNode may have stored at once, of all runs; 0: any number.",
+    ),
+    click.option(
+        "--max-run-mib",
+        type=click.IntRange(0),
+        default=StorageLimits.run,
+        show_default=True,
+        help="MiB of messages and replies that one run may have stored at once; 0: any number.",
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from flower_nats.embedded.envoy import Api
@@ -82,6 +82,8 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
         flags += _tls_flags("--appio-ssl", gateway.appio_tls)
     if gateway.enable_supernode_auth:
         flags += ["--enable-supernode-auth"]
+    for limit in fields(gateway.storage_limits):
+        flags += [f"--max-{limit.name}-mib", str(getattr(gateway.storage_limits, limit.name))]
     return flags
 
 

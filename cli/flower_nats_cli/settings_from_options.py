@@ -13,6 +13,7 @@ from flower_nats.model.superexec_secret import read_superexec_secrets
 from flower_nats.settings import (
     GatewaySettings,
     LogSettings,
+    StorageLimits,
     SuperexecSettings,
     SuperlinkSettings,
     TlsFiles,
@@ -207,4 +208,11 @@ def superexec_settings(
         ca_certificate=ca_certificate,
         auth_secret_file=secret_file,
         runtime_dependency_installation=not options["disable_runtime_dependency_installation"],
+    )
+
+
+def storage_limits(options: Options) -> StorageLimits:
+    """Read what replies, nodes and runs may have stored."""
+    return StorageLimits(
+        reply=options["max_reply_mib"], node=options["max_node_mib"], run=options["max_run_mib"]
     )

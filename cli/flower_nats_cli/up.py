@@ -48,6 +48,7 @@ log = get_logger(__name__)
 @opts.superexec_secret_option
 @opts.dependency_option
 @opts.log_retention_option
+@opts.storage_limit_options
 @opts.health_option
 @click.option(
     "--http-health-address",
@@ -117,6 +118,7 @@ def _gateway_settings(options: read.Options) -> GatewaySettings:
         appio_tls=appio_tls,
         superexec_auth_secret_file=read.superexec_secret_file(options),
         enable_supernode_auth=read.check_supernode_auth(options, encrypted=tls is not None),
+        storage_limits=read.storage_limits(options),
         health_server_address=options["health_server_address"],
         log=LogSettings(level=options["log_level"]),
     )

@@ -22,6 +22,13 @@ class ErrorReplies:
         accepted = await self._mailbox.accept_reply(run_id, session_id, outgoing)
         return outgoing if accepted else None
 
+    async def refuse(self, run_id: int, instruction: common.Metadata, reason: str) -> None:
+        """End an instruction whose node gives a reply that cannot be taken."""
+        outgoing, session_id = await self._prepare(
+            run_id, MessageError.REPLY_UNAVAILABLE, instruction.message_id, instruction, reason
+        )
+        await self._mailbox.accept_reply(run_id, session_id, outgoing)
+
     async def replace(self, reply: ReplyKey) -> Outgoing | None:
         """Put an error in the place of a reply that has expired; return None if somebody else did."""
         outgoing, session_id = await self._prepare(
@@ -46,8 +53,9 @@ class ErrorReplies:
         code: MessageError,
         instruction_id: str,
         instruction: common.Metadata | None = None,
+        reason: str = "",
     ) -> tuple[Outgoing, str]:
-        outgoing, content = error_reply(code, run_id, instruction_id, instruction)
+        outgoing, content = error_reply(code, run_id, instruction_id, instruction, reason)
         # The session keeps the object from being collected, so it comes first.
         session_id = await self._mailbox.open_session(run_id, [outgoing])
         await self._objects.put(run_id, outgoing.metadata.message_id, content, session_id)

@@ -58,7 +58,7 @@ class Mailbox:
         The same messages have the same session, so that a second try goes on with the first.
         Raises `ApiError` (MALFORMED_REQUEST) if one message is larger than the broker takes.
         """
-        session_id = _session_id(outgoing)
+        session_id = session_id_of(outgoing)
         parts = _parts(outgoing, self._connection.max_payload - _ENVELOPE)
         headers = {_PARTS: str(len(parts))}
         await asyncio.gather(
@@ -352,7 +352,8 @@ def _replying_node(reply: common.Metadata) -> int | str:
     return ANY if reply.src_node_id == SUPERLINK_NODE_ID else reply.src_node_id
 
 
-def _session_id(outgoing: Sequence[Outgoing]) -> str:
+def session_id_of(outgoing: Sequence[Outgoing]) -> str:
+    """Return the id of the push session of these messages."""
     ids = ",".join(one.metadata.message_id for one in outgoing)
     return hashlib.sha256(ids.encode()).hexdigest()[:32]
 

@@ -210,11 +210,16 @@ def make_object(kind: str, child: str, body: bytes) -> tuple[str, bytes]:
 
 
 def error_reply(
-    code: MessageError, run_id: int, instruction_id: str, instruction: common.Metadata | None = None
+    code: MessageError,
+    run_id: int,
+    instruction_id: str,
+    instruction: common.Metadata | None = None,
+    reason: str = "",
 ) -> tuple[Outgoing, bytes]:
     """Make the error reply that the SuperLink itself gives to an instruction.
 
-    `instruction` is its metadata if it is still known. Returns the message and the content of its
+    `instruction` is its metadata if it is still known, `reason` what is said in the usual one's place.
+    Returns the message and the content of its
     one object.
     """
     metadata = common.Metadata(
@@ -228,7 +233,7 @@ def error_reply(
     if instruction is not None:
         _reply_to(instruction, metadata)
     message = common.Message(
-        metadata=metadata, error=common.Error(code=int(code), reason=_REASONS[code])
+        metadata=metadata, error=common.Error(code=int(code), reason=reason or _REASONS[code])
     )
     body = message.SerializeToString(deterministic=True)
     message.metadata.message_id, content = make_object("Message", "", body)

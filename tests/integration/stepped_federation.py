@@ -25,6 +25,7 @@ from flower_nats.broker.objects import Objects
 from flower_nats.broker.subjects import InstructionKey, ReplyKey
 from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.settings import StorageLimits
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
@@ -37,6 +38,7 @@ from flower_nats_gateway.calls.wire import GRPC
 from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
+from flower_nats_gateway.delivery.stored_bytes import StoredBytes
 from harness.messages import Parcel, parcel
 from tests.integration.crashing import Clock, SteppedConnection
 
@@ -135,8 +137,9 @@ class Replica:
         # A draining gateway holds no call.
         drain = Drain()
         drain.begin()
-        push_sessions = PushSessions(self.mailbox, objects)
-        self._objects = ObjectService(objects, push_sessions, self.wakes, drain)
+        stored_bytes = StoredBytes(self.mailbox, StorageLimits())
+        push_sessions = PushSessions(self.mailbox, objects, stored_bytes)
+        self._objects = ObjectService(objects, push_sessions, stored_bytes, self.wakes, drain)
         self.wakes.on_node_wake(self.mailbox.forget_node)
         self.wakes.on_run_event(self._objects.forget_run)
         self.wakes.on_object(push_sessions.note_object)
@@ -147,6 +150,7 @@ class Replica:
             push_sessions=push_sessions,
             objects=self._objects,
             named_objects=NamedObjects(self.mailbox),
+            error_replies=ErrorReplies(self.mailbox, objects),
             directory=known,
             wakes=self.wakes,
             usage=known,

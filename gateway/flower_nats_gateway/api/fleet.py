@@ -3,6 +3,7 @@
 import time
 
 from flower_nats.broker import subjects
+from flower_nats.broker.error_replies import ErrorReplies
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.in_flight import Instruction
 from flower_nats.broker.mailbox import Mailbox
@@ -30,6 +31,7 @@ from flower_nats_gateway.cluster.usage import Usage
 from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import NOT_FOUND, ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
+from flower_nats_gateway.delivery.stored_bytes import StorageLimit
 
 log = get_logger(__name__)
 
@@ -44,6 +46,7 @@ class FleetService:
         push_sessions: PushSessions,
         objects: ObjectService,
         named_objects: NamedObjects,
+        error_replies: ErrorReplies,
         directory: Directory,
         wakes: Wakes,
         usage: Usage,
@@ -54,6 +57,7 @@ class FleetService:
         self._push_sessions = push_sessions
         self._objects = objects
         self._named_objects = named_objects
+        self._error_replies = error_replies
         self._directory = directory
         self._wakes = wakes
         self._usage = usage
@@ -136,13 +140,29 @@ class FleetService:
             log.info("reply_refused", **_facts(metadata), reason=refusal)
             return response.SerializeToString()
         outgoing = Outgoing(message.SerializeToString(), tree)
-        view = await self._push_sessions.open(metadata.run_id, [outgoing])
+        try:
+            view = await self._push_sessions.open(metadata.run_id, [outgoing])
+        except StorageLimit as exc:
+            await self._end(metadata, exc)
+            return response.SerializeToString()
         response.session_id = view.session_id
         response.objects_to_push.extend(outgoing.object_ids)
         body = response.SerializeToString()
         runtime = sum(request.clientapp_runtime_list[:1])
         self._usage.traffic(metadata.run_id, sent=len(body), received=call.size, runtime=runtime)
         return body
+
+    async def _end(self, reply: common.Metadata, limit: StorageLimit) -> None:
+        """Have the app told that a reply is too large, in the reply's place."""
+        log.warning("reply_refused", **_facts(reply), reason=limit.detail)
+        instruction = await self._mailbox.find_instruction(
+            reply.run_id, reply.src_node_id, reply.reply_to_message_id
+        )
+        if instruction is not None:
+            about = instruction.outgoing.metadata
+            await self._error_replies.refuse(
+                reply.run_id, about, f"Reply unavailable: {limit.detail}"
+            )
 
     async def _refusal(self, reply: common.Metadata) -> str:
         instruction = await self._mailbox.recall_instruction(
@@ -178,6 +198,12 @@ class FleetService:
     async def _store(self, request: common.PushObjectRequest, call: Call, caller: Caller) -> bool:
         try:
             stored = await self._objects.push(request, call.content, sender=_node(caller))
+        except StorageLimit as exc:
+            view = await self._push_sessions.find(request.run_id, request.session_id)
+            if view is not None:
+                await self._end(view.messages[0].metadata, exc)
+                await self._mailbox.close_session(request.run_id, view.session_id)
+            return False
         except ApiError as exc:
             if exc.code is not ErrorCode.MALFORMED_REQUEST:
                 raise

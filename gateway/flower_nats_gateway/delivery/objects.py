@@ -14,6 +14,7 @@ from flower_nats.wire.messages import check_object, is_object_id
 from flower_nats_gateway.calls.body_limit import SMALL
 from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.delivery.push_sessions import PushSessions
+from flower_nats_gateway.delivery.stored_bytes import StoredBytes
 
 CACHE_BYTES = 48 * 1024 * 1024
 """Bytes of objects that a gateway keeps: a broadcast is read from the broker once per gateway."""
@@ -60,9 +61,15 @@ class ObjectService:
     """PullObject and PushObject of both APIs."""
 
     def __init__(
-        self, objects: Objects, push_sessions: PushSessions, wakes: Wakes, drain: Drain
+        self,
+        objects: Objects,
+        push_sessions: PushSessions,
+        stored_bytes: StoredBytes,
+        wakes: Wakes,
+        drain: Drain,
     ) -> None:
         self._objects = objects
+        self._stored_bytes = stored_bytes
         self._push_sessions = push_sessions
         self._wakes = wakes
         self._drain = drain
@@ -94,6 +101,8 @@ class ObjectService:
             check_object(object_id, content)
         if view is None:
             return None
+        if view.waits_for(object_id):
+            await self._stored_bytes.add(run_id, view.session_id, sender, len(content))
         await self._objects.store(run_id, object_id, content)
         if sender == SUPERLINK_NODE_ID or len(content) <= SMALL:
             self._cache.put((run_id, object_id), write_pull_object_response([content]))

@@ -12,11 +12,12 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from flower_nats.broker.in_flight import InFlight, SessionRecord
-from flower_nats.broker.mailbox import Mailbox
+from flower_nats.broker.mailbox import Mailbox, session_id_of
 from flower_nats.broker.objects import Objects, read_numbers
 from flower_nats.logs import get_logger
 from flower_nats.wire.messages import Outgoing
 from flower_nats_gateway.delivery.push_session import PushSession
+from flower_nats_gateway.delivery.stored_bytes import StoredBytes
 
 log = get_logger(__name__)
 
@@ -30,15 +31,19 @@ _FEW = 32
 class PushSessions:
     """The push sessions that this gateway has a view of."""
 
-    def __init__(self, mailbox: Mailbox, objects: Objects) -> None:
+    def __init__(self, mailbox: Mailbox, objects: Objects, stored_bytes: StoredBytes) -> None:
         self._mailbox = mailbox
+        self._stored_bytes = stored_bytes
         self._objects = objects
         self._views: OrderedDict[tuple[int, str], PushSession] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, run_id: int, outgoing: Sequence[Outgoing]) -> PushSession:
-        """Open a push session for messages of one run."""
-        session_id = await self._mailbox.open_session(run_id, outgoing)
+        """Open a push session for messages of one run. Raises `StorageLimit`."""
+        session_id, sender = session_id_of(outgoing), outgoing[0].metadata.src_node_id
+        size = sum(one.size for one in outgoing)
+        await self._stored_bytes.open(run_id, session_id, sender, size)
+        await self._mailbox.open_session(run_id, outgoing)
         view = self._views.get((run_id, session_id))
         # A second try finds what the first has brought.
         if view is not None and view.is_fresh:

@@ -32,6 +32,7 @@ from flower_nats_gateway.cluster.usage import Usage
 from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
+from flower_nats_gateway.delivery.stored_bytes import StoredBytes
 from flower_nats_gateway.runlog.follow import LogFollower
 from flower_nats_gateway.runlog.intake import Answered, LogIntake
 from flower_nats_gateway.runlog.pending import PendingLines
@@ -74,8 +75,10 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     used_signatures = UsedSignatures(connection)
     supernode_auth = settings.enable_supernode_auth
     directory = Directory(rpc, supernode_auth=supernode_auth)
-    push_sessions = PushSessions(mailbox, objects)
-    object_service = ObjectService(objects, push_sessions, wakes, drain)
+    stored_bytes = StoredBytes(mailbox, settings.storage_limits)
+    push_sessions = PushSessions(mailbox, objects, stored_bytes)
+    object_service = ObjectService(objects, push_sessions, stored_bytes, wakes, drain)
+    error_replies = ErrorReplies(mailbox, objects)
     pending_lines = PendingLines(connection, wakes, liveness, drain)
     forward = Forwarder(rpc, pending_lines, gateway_id)
 
@@ -85,6 +88,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     wakes.on_node_event(directory.forget_node)
     wakes.on_run_event(directory.forget_run)
     wakes.on_run_event(object_service.forget_run)
+    wakes.on_run_event(stored_bytes.forget_run)
     wakes.on_object(push_sessions.note_object)
     wakes.on_session(push_sessions.note_out)
     wakes.on_log(answered.note_stored)
@@ -98,6 +102,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         push_sessions=push_sessions,
         objects=object_service,
         named_objects=NamedObjects(mailbox),
+        error_replies=error_replies,
         directory=directory,
         wakes=wakes,
         usage=usage,
@@ -108,7 +113,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         mailbox=mailbox,
         push_sessions=push_sessions,
         objects=object_service,
-        error_replies=ErrorReplies(mailbox, objects),
+        error_replies=error_replies,
         log_intake=LogIntake(logs, pending_lines, answered, gateway_id),
         directory=directory,
         wakes=wakes,
