@@ -149,16 +149,24 @@ class GatewaySettings:
     that the system trusts."""
 
     http_api_address: str = "0.0.0.0:8000"
-    """`host:port` that all three APIs listen on over HTTP (flwr 1.35 and newer); empty: not at all."""
+    """`host:port` that all three APIs listen on over HTTP (flwr 1.35 and newer); empty: not at all.
+    Connections to an address that is not of the loopback interface get Fleet, and the others as the two
+    settings below say."""
 
-    serverappio_api_address: str = "0.0.0.0:9091"
+    control_to_others: bool = False
+    """Whether the HTTP port serves Control to other machines, too."""
+
+    runtime_to_others: bool = False
+    """Whether the HTTP port serves the Runtime API to other machines, too."""
+
+    serverappio_api_address: str = "127.0.0.1:9091"
     """`host:port` that the Runtime API listens on over gRPC (flwr 1.30 to 1.34); empty: not at all."""
 
     fleet_api_address: str = "0.0.0.0:9092"
     """`host:port` that the Fleet API listens on over gRPC (flwr 1.30 to 1.39); empty: not at all."""
 
-    control_api_address: str = "0.0.0.0:9093"
-    """`host:port` that the Control API listens on over gRPC (flwr 1.30 to 1.36); empty: not at all."""
+    control_api_address: str = "127.0.0.1:9093"
+    """`host:port` that the Control API listens on, over gRPC and HTTP; empty: not at all."""
 
     http_loopback_address: str = ""
     """`host:port` of this machine alone that the HTTP APIs listen on once more, without TLS: for a

@@ -42,3 +42,18 @@ def accepts_connections(address: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def outer_host() -> str | None:
+    """Return an address of this machine that is not of the loopback interface; None without one.
+
+    Who connects to it is to a server as somebody on another machine.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: the system says which address it would send from.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        host: str = probe.getsockname()[0]
+        return host

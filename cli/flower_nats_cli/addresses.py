@@ -40,8 +40,7 @@ def api_address_argument(value: str) -> str:
 
 def loopback_argument(value: str) -> str:
     """Take a `host:port` of this machine alone; raises BadParameter if it is none."""
-    host, _ = split_address(address_argument(value))
-    if host in (EVERYWHERE, "::") or not is_loopback(value):
+    if not is_of_loopback(address_argument(value)):
         raise click.BadParameter(f"{value} is not an address of this machine alone.")
     return value
 
@@ -126,6 +125,12 @@ def is_loopback(address: str) -> bool:
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost"
+
+
+def is_of_loopback(address: str) -> bool:
+    """Whether a server that listens on `address` is reached by this machine alone."""
+    host, _ = split_address(address)
+    return host not in (EVERYWHERE, "::") and is_loopback(address)
 
 
 def accepts_connections(address: str) -> bool:

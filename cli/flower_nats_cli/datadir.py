@@ -71,6 +71,9 @@ class RunningState:
     http_health_addresses: Mapping[str, str] = field(default_factory=dict)
     """`host:port` of the health pages and metrics of each process that has them, by its name."""
 
+    for_others: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What other machines are served, by the address that is listened on."""
+
     @property
     def addresses(self) -> dict[str, str]:
         """What is served, by the names that people know it by."""

@@ -9,7 +9,7 @@ import click
 from flower_nats.settings import GatewaySettings
 from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
-from flower_nats_cli.addresses import EVERYWHERE, loopback_argument
+from flower_nats_cli.addresses import EVERYWHERE, LOOPBACK, loopback_argument
 
 
 @click.command()
@@ -35,7 +35,8 @@ def gateway(**options: Any) -> None:
     """Start one gateway: it serves Flower's APIs and needs NATS only.
 
     SuperNodes, the flwr command and SuperExecs connect to it. Start as many as you like; without
-    --insecure or --tls-terminated it needs TLS certificates.
+    --insecure or --tls-terminated it needs TLS certificates. Other machines reach what is for SuperNodes
+    alone, and SuperExecs with a shared secret over TLS, unless options say more.
     """
     settings = gateway_settings(options)
     read.start_logs(settings.log)
@@ -56,17 +57,22 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
             "--ssl-ca-certfile. To serve unencrypted, say --insecure."
         )
     nats = read.nats_servers(options)
+    appio_tls, secret = read.tls_files(options, "appio_"), read.superexec_secret_file(options)
     settings = GatewaySettings(
         nats=nats,
         nats_ca_certificate=read.nats_ca_certificate(options, nats),
         http_api_address=read.http_api_address(options, EVERYWHERE),
-        serverappio_api_address=read.api_address(options, "serverappio", EVERYWHERE, 9091),
+        control_to_others=options["http_control"],
+        runtime_to_others=options["insecure_appio"] or bool(secret and (tls or terminated)),
+        serverappio_api_address=read.serverappio_api_address(
+            options, EVERYWHERE, protected=bool(secret and (appio_tls or terminated))
+        ),
         fleet_api_address=read.api_address(options, "fleet", EVERYWHERE, 9092),
-        control_api_address=read.api_address(options, "control", EVERYWHERE, 9093),
+        control_api_address=read.api_address(options, "control", LOOPBACK, 9093),
         http_loopback_address=options["http_loopback_address"] or "",
         tls=tls,
-        appio_tls=read.tls_files(options, "appio_"),
-        superexec_auth_secret_file=read.superexec_secret_file(options),
+        appio_tls=appio_tls,
+        superexec_auth_secret_file=secret,
         enable_supernode_auth=read.check_supernode_auth(options, encrypted=bool(tls or terminated)),
         max_calls_per_address=options["max_calls_per_address"],
         max_connections_per_address=options["max_connections_per_address"],

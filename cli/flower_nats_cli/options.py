@@ -115,7 +115,8 @@ api_address_options = _together(
     _api_address_option(
         "--http-api-address",
         "Address of all three APIs over HTTP: for SuperExecs of flwr 1.35 and newer, the flwr "
-        "command of 1.37 and newer, SuperNodes of 1.40 and newer. Default: port 8000.",
+        "command of 1.37 and newer, SuperNodes of 1.40 and newer. Connections to another address than "
+        "127.0.0.1 get what is for SuperNodes alone, unless other options say more. Default: port 8000.",
     ),
     # No variables: Kubernetes says in FLOWER_NATS_GATEWAY_PORT what it knows of a service of such a
     # name.
@@ -133,7 +134,7 @@ api_address_options = _together(
     _api_address_option(
         "--serverappio-api-address",
         "Address of the ServerAppIo API over gRPC: for SuperExecs of flwr 1.30 to 1.34. Default: "
-        "port 9091.",
+        "port 9091, of this machine alone unless callers need a secret and TLS.",
     ),
     _api_address_option(
         "--fleet-api-address",
@@ -142,8 +143,20 @@ api_address_options = _together(
     ),
     _api_address_option(
         "--control-api-address",
-        "Address of the Control API over gRPC: for the flwr command of 1.30 to 1.36. Default: "
-        "port 9093.",
+        "Address of the Control API, over gRPC and HTTP: for the flwr command of all versions. Whoever "
+        "reaches it runs code on every host. Default: port 9093 of this machine alone.",
+    ),
+    click.option(
+        "--http-control",
+        is_flag=True,
+        help="Serve Control on the HTTP port to other machines, too. Whoever reaches it runs code on "
+        "every host.",
+    ),
+    click.option(
+        "--insecure-appio",
+        is_flag=True,
+        help="Serve SuperExecs and ServerApps of other machines without TLS, or without a secret that "
+        "SuperExecs share. Whoever reaches them may take runs.",
     ),
 )
 

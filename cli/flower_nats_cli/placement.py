@@ -60,7 +60,13 @@ def _api(name: str, public: GatewaySettings, gateways: Sequence[GatewaySettings]
         [getattr(gateway, address) for gateway in gateways],
         public.appio_tls if name == "serverappio" else public.tls,
         loopback=public.http_loopback_address if name == "http" else "",
+        kept=_kept(public) if name == "http" else (),
     )
+
+
+def _kept(public: GatewaySettings) -> Sequence[str]:
+    for_others = {"control": public.control_to_others, "serverappio": public.runtime_to_others}
+    return [api for api, served in for_others.items() if not served]
 
 
 def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
@@ -68,6 +74,10 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
     flags = []
     for name in API_ADDRESSES:
         flags += [f"--{name.replace('_', '-')}", getattr(gateway, name) or "none"]
+    if gateway.control_to_others:
+        flags += ["--http-control"]
+    if gateway.runtime_to_others:
+        flags += ["--insecure-appio"]
     if gateway.http_loopback_address:
         flags += ["--http-loopback-address", gateway.http_loopback_address]
     if gateway.health_server_address is not None:
@@ -99,6 +109,9 @@ def _private(public: GatewaySettings) -> GatewaySettings:
     return replace(
         public,
         **addresses,
+        # What other machines get, the balancer says, who connects from this one.
+        control_to_others=True,
+        runtime_to_others=True,
         http_loopback_address="",
         health_server_address=None,
         tls=None,

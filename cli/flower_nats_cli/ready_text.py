@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flower_nats.settings import SuperexecSettings
+from flower_nats.settings import GatewaySettings, SuperexecSettings
 from flower_nats_cli.datadir import RunningState
+from flower_nats_cli.exposure import CONTROL, in_words
 from flower_nats_cli.flower import SUPEREXEC, connection_config, superexec_flags, trust_flags
 from flower_nats_cli.flower_version import (
     CONTROL_OVER_HTTP,
@@ -17,7 +18,13 @@ from flower_nats_cli.flower_version import (
     OLDEST,
     FlowerVersion,
 )
-from flower_nats_cli.runtime_access import certified_address, runtime_access, serves_runtime
+from flower_nats_cli.runtime_access import (
+    certified_address,
+    control_access,
+    http_access,
+    runtime_access,
+    serves_runtime,
+)
 from flower_nats_cli.stack import StackSettings
 
 _NAMES = {"http": "HTTP", "serverappio": "ServerAppIo", "fleet": "Fleet", "control": "Control"}
@@ -28,6 +35,8 @@ class _Way:
     """An address that serves an API to clients of some versions."""
 
     address: str
+    ca_certificate: Path | None
+    """Whom clients trust there, None for no TLS."""
     first: FlowerVersion
     last: FlowerVersion | None
 
@@ -43,17 +52,16 @@ class _Way:
 
 def ready_text(state: RunningState, settings: StackSettings) -> str:
     """Return what is served, and what to do with it: first for the flwr that is installed here."""
-    version, tls = settings.flower or NEWEST, settings.gateway.tls
-    reached = {name: certified_address(one, tls) for name, one in state.addresses.items()}
-    http = reached.get("http", "")
-    control = _ways(http, reached.get("control", ""), CONTROL_OVER_HTTP, version)
-    fleet = _ways(http, reached.get("fleet", ""), FLEET_OVER_HTTP, version)
+    version = settings.flower or NEWEST
+    control = _ways(*_control_here(settings.gateway), CONTROL_OVER_HTTP, version)
+    fleet = _ways(*_fleet(state, settings.gateway), FLEET_OVER_HTTP, version)
     served = ", ".join(f"{_NAMES[name]} {one}" for name, one in state.addresses.items())
     lines = [
         f"flower-nats is ready: {served}",
-        *_config(control[:1], _ca_certificate(settings), version),
+        *_config(control[:1], version),
         "",
         *_commands(state, settings, fleet[:1], version),
+        *_exposure(state),
         *_others(control[1:], fleet[1:]),
     ]
     if version > NEWEST:
@@ -61,26 +69,59 @@ def ready_text(state: RunningState, settings: StackSettings) -> str:
     return "\n".join(lines)
 
 
-def _ways(http: str, grpc: str, since: FlowerVersion, version: FlowerVersion) -> Sequence[_Way]:
+_Access = tuple[str, Path | None]
+"""An address, empty for none, and the CA certificate to trust there."""
+
+
+def _control_here(gateway: GatewaySettings) -> tuple[_Access, _Access]:
+    """Return where this machine reaches Control: on the HTTP port, and on its own."""
+    return (
+        http_access(gateway) if gateway.http_api_address else ("", None),
+        control_access(gateway) if gateway.control_api_address else ("", None),
+    )
+
+
+def _fleet(state: RunningState, gateway: GatewaySettings) -> tuple[_Access, _Access]:
+    """Return where SuperNodes reach Fleet: on the HTTP port, and on its own."""
+    tls = gateway.tls
+    http, fleet = (state.addresses.get(name, "") for name in ("http", "fleet"))
+    trust = tls.ca_certificate if tls else None
+    return (http and certified_address(http, tls), trust), (
+        fleet and certified_address(fleet, tls),
+        trust,
+    )
+
+
+def _ways(
+    http: _Access, grpc: _Access, since: FlowerVersion, version: FlowerVersion
+) -> Sequence[_Way]:
     """Return how an API is reached, first the way that clients of a version need."""
-    ways = [_Way(http, since, None), _Way(grpc, OLDEST, since.before)]
+    if http == grpc:
+        return [_Way(*http, OLDEST, None)] if http[0] else []
+    ways = [_Way(*http, since, None), _Way(*grpc, OLDEST, since.before)]
     return sorted((way for way in ways if way.address), key=lambda way: not way.is_for(version))
 
 
-def _config(
-    ways: Sequence[_Way], ca_certificate: Path | None, version: FlowerVersion
-) -> Iterator[str]:
+def _config(ways: Sequence[_Way], version: FlowerVersion) -> Iterator[str]:
     for way in ways:
         note = "" if way.is_for(version) else f" of flwr {way.versions}"
         yield f"\nPut these three lines into your Flower config (~/.flwr/config.toml){note}:\n"
-        yield connection_config("flower-nats", way.address, ca_certificate)
+        yield connection_config("flower-nats", way.address, way.ca_certificate)
+
+
+def _exposure(state: RunningState) -> Iterator[str]:
+    """Say what other machines reach."""
+    yield f"Other machines reach: {in_words(state.for_others)}"
+    if any(CONTROL in apis for apis in state.for_others.values()):
+        yield "                      Whoever reaches Control runs code on every host."
 
 
 def _commands(
     state: RunningState, settings: StackSettings, fleet: Sequence[_Way], version: FlowerVersion
 ) -> Iterator[str]:
-    data, trust = settings.data, shlex.join(trust_flags(_ca_certificate(settings)))
+    data = settings.data
     for way in fleet:
+        trust = shlex.join(trust_flags(way.ca_certificate))
         note = "" if way.is_for(version) else f"    (flwr {way.versions})"
         yield f"Connect a SuperNode:  flower-supernode {trust} --superlink {way.address}{note}"
     if settings.superexec is None:
@@ -119,8 +160,3 @@ def _others(control: Sequence[_Way], fleet: Sequence[_Way]) -> Iterator[str]:
     width = max((len(client) for client, _ in rows), default=0)
     for client, needed in rows:
         yield f"  {client:{width}}  {needed}"
-
-
-def _ca_certificate(settings: StackSettings) -> Path | None:
-    tls = settings.gateway.tls
-    return tls.ca_certificate if tls else None

@@ -1,4 +1,4 @@
-"""How the SuperExec that `up` starts reaches the runtime: over which wire, and with TLS or without."""
+"""How this machine reaches the runtime that `up` starts: at which address, with TLS or without."""
 
 from __future__ import annotations
 
@@ -8,28 +8,53 @@ from pathlib import Path
 import click
 from cryptography import x509
 
+from flower_nats.embedded.ports import is_free
 from flower_nats.settings import GatewaySettings, TlsFiles
-from flower_nats_cli.addresses import LOOPBACK, join_address, reachable, split_address
+from flower_nats_cli.addresses import (
+    LOOPBACK,
+    is_loopback,
+    join_address,
+    reachable,
+    split_address,
+)
 from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP, FlowerVersion
 
 
-def opened_for_superexec(gateway: GatewaySettings, version: FlowerVersion) -> GatewaySettings:
-    """Return the settings with an address for a SuperExec of this version on this machine.
+def opened_here(gateway: GatewaySettings) -> GatewaySettings:
+    """Return the settings with an address at which this machine reaches all that the HTTP port serves.
 
-    Where the HTTP port speaks TLS with a certificate that names no address of this machine's own, that
-    is one more port, of the loopback interface and without TLS. Raises UsageError if the wire that
-    the SuperExec needs is off.
+    A connection to an address that other machines reach gets less. Where the HTTP port listens on
+    none of the loopback interface, or speaks TLS with a certificate that names none, that is one more
+    port, of the loopback interface and without TLS.
     """
-    over_http = version >= RUNTIME_OVER_HTTP
+    if not gateway.http_api_address or _local_host(gateway) is not None:
+        return gateway
+    return replace(gateway, http_loopback_address=join_address(LOOPBACK, _port_beside(gateway)))
+
+
+def _port_beside(gateway: GatewaySettings) -> int:
+    """Return the port after that of HTTP, so that it is the same at every start; 0 if it is taken."""
+    others = (
+        gateway.serverappio_api_address,
+        gateway.fleet_api_address,
+        gateway.control_api_address,
+        gateway.health_server_address,
+    )
+    _, http = split_address(gateway.http_api_address)
+    wanted = http + 1
+    taken = wanted in {split_address(one)[1] for one in others if one}
+    return wanted if 1 < wanted < 65536 and not taken and is_free(wanted) else 0
+
+
+def check_serves(gateway: GatewaySettings, version: FlowerVersion) -> None:
+    """Raise UsageError if the wire that a SuperExec of this version needs is off."""
     if not serves_runtime(gateway, version):
+        over_http = version >= RUNTIME_OVER_HTTP
         option = "--http-api-address" if over_http else "--serverappio-api-address"
         raise click.UsageError(
             f"The SuperExec of flwr {version}, which is installed here, needs {option}. Remedy: another "
             f"address than none; or --isolation process, to run one of another version elsewhere."
         )
-    if over_http and gateway.tls is not None and _certified_host(gateway) is None:
-        return replace(gateway, http_loopback_address=join_address(LOOPBACK, 0))
-    return gateway
 
 
 def serves_runtime(gateway: GatewaySettings, version: FlowerVersion) -> bool:
@@ -43,23 +68,45 @@ def runtime_access(gateway: GatewaySettings, version: FlowerVersion) -> tuple[st
     if version < RUNTIME_OVER_HTTP:
         tls = gateway.appio_tls
         return reachable(gateway.serverappio_api_address), tls.ca_certificate if tls else None
+    return http_access(gateway)
+
+
+def http_access(gateway: GatewaySettings) -> tuple[str, Path | None]:
+    """Return where this machine reaches all APIs over HTTP, and the CA certificate to trust."""
     if gateway.http_loopback_address:
         return gateway.http_loopback_address, None
-    address = reachable(gateway.http_api_address)
-    if gateway.tls is None:
+    host, (_, port) = _local_host(gateway), split_address(reachable(gateway.http_api_address))
+    assert host is not None, "the settings are not `opened_here`"
+    return join_address(host, port), gateway.tls.ca_certificate if gateway.tls else None
+
+
+def control_access(gateway: GatewaySettings) -> tuple[str, Path | None]:
+    """Return where this machine reaches the port of Control, and the CA certificate to trust."""
+    tls, address = gateway.tls, reachable(gateway.control_api_address)
+    if tls is None:
         return address, None
-    host, (_, port) = _certified_host(gateway), split_address(address)
-    found = join_address(host, port) if host else certified_address(address, gateway.tls)
-    return found, gateway.tls.ca_certificate
+    if gateway.http_loopback_address and is_loopback(address) and not _names_here(address, tls):
+        # Nobody could verify its certificate there; this one serves Control over both wires, too.
+        return gateway.http_loopback_address, None
+    return certified_address(address, tls), tls.ca_certificate
 
 
-def _certified_host(gateway: GatewaySettings) -> str | None:
-    """Return a name of this machine's HTTP port that its certificate is good for; None without one."""
-    assert gateway.tls is not None
-    host, _ = split_address(reachable(gateway.http_api_address))
+def _local_host(gateway: GatewaySettings) -> str | None:
+    """Return a loopback host at which HTTP is served and verified; None without one."""
+    address = reachable(gateway.http_api_address)
+    if not is_loopback(address):
+        return None
+    if gateway.tls is None:
+        return split_address(address)[0]
+    return next(iter(_names_here(address, gateway.tls)), None)
+
+
+def _names_here(address: str, tls: TlsFiles) -> list[str]:
+    """Return the names of this machine alone, for a port of it, that the certificate is good for."""
+    host, _ = split_address(address)
     candidates = [host, "localhost"] if host == LOOPBACK else [host]
-    names = _names_in(gateway.tls.certificate)
-    return next((name for name in candidates if name in names), None)
+    names = _names_in(tls.certificate)
+    return [name for name in candidates if name in names]
 
 
 def certified_address(address: str, tls: TlsFiles | None) -> str:

@@ -18,7 +18,7 @@ from flower_nats.settings import (
     SuperlinkSettings,
     TlsFiles,
 )
-from flower_nats_cli.addresses import check_distinct, join_address
+from flower_nats_cli.addresses import LOOPBACK, check_distinct, is_of_loopback, join_address
 from flower_nats_cli.certificates import check_certificate, check_files
 from flower_nats_cli.options import nats_urls
 
@@ -149,6 +149,23 @@ def api_address(options: Options, api: str, host: str, port: int) -> str:
     """Read one of `api_address_options`, "" for none; `host` and `port` are the default."""
     address: str | None = options[f"{api}_api_address"]
     return join_address(host, port) if address is None else address
+
+
+def serverappio_api_address(options: Options, host: str, *, protected: bool) -> str:
+    """Read where ServerAppIo is served over gRPC, "" for nowhere; `host` is the default.
+
+    Raises UsageError if other machines were to reach it without a secret, or without TLS, and nobody
+    said that they may.
+    """
+    open_to_others = protected or options["insecure_appio"]
+    address = api_address(options, "serverappio", host if open_to_others else LOOPBACK, 9091)
+    if address and not (open_to_others or is_of_loopback(address)):
+        raise click.UsageError(
+            f"--serverappio-api-address {address} would let whoever reaches it take runs. Remedy: "
+            "--superexec-auth-secret-file together with --appio-ssl-certfile, --appio-ssl-keyfile and "
+            "--appio-ssl-ca-certfile; or an address of this machine alone; or --insecure-appio."
+        )
+    return address
 
 
 def check_gateway_addresses(settings: GatewaySettings, **others: str) -> None:

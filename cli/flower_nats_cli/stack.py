@@ -25,6 +25,7 @@ from flower_nats_cli.addresses import accepts_connections, claim_addresses, reac
 from flower_nats_cli.broker_care import BrokerCare
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.environment import without_ours
+from flower_nats_cli.exposure import for_others
 from flower_nats_cli.flower import SUPEREXEC, find_program, superexec_process
 from flower_nats_cli.flower_version import FlowerVersion
 from flower_nats_cli.nats_servers import Broker
@@ -70,8 +71,7 @@ class StackSettings:
     one."""
 
     superexec_auth_secret_file: Path | None = None
-    """Where gateways read the secret of SuperExecs from. Without one, `superexec` gets a secret that is
-    this runtime's own."""
+    """Where gateways read the secret of SuperExecs from. Without one, the runtime makes its own."""
 
     replicas: int = 1
     """Members, and gateways, that are started."""
@@ -258,6 +258,7 @@ class Stack:
                 name: reachable(address)
                 for name, address in self.settings.http_health_addresses.items()
             },
+            for_others=for_others(gateway, self.settings.http_health_addresses),
         )
 
 
@@ -291,9 +292,10 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
 
 
 def _with_own_secret(settings: StackSettings) -> StackSettings:
-    """Have gateways give tasks to our own SuperExec alone, and not to whoever reaches the HTTP port."""
-    if settings.superexec is None or settings.superexec_auth_secret_file is not None:
+    """Have gateways give tasks to who knows a secret alone, and not to whoever reaches them."""
+    if settings.superexec_auth_secret_file is not None:
         return settings
-    file = settings.data.superexec_secret()
-    superexec = replace(settings.superexec, auth_secret_file=file)
+    file, superexec = settings.data.superexec_secret(), settings.superexec
+    if superexec is not None:
+        superexec = replace(superexec, auth_secret_file=file)
     return replace(settings, superexec=superexec, superexec_auth_secret_file=file)

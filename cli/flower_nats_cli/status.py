@@ -18,6 +18,7 @@ from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.datadir import DataDir, RunningState, never_started
+from flower_nats_cli.exposure import in_words
 from flower_nats_cli.run_status import run_lines
 from flower_nats_cli.runtime_client import runtime_client
 
@@ -167,6 +168,7 @@ def _describe(data: DataDir, state: RunningState) -> dict[str, Any]:
         "data_dir": str(data.path),
         "ready_since": state.started_at,
         "addresses": state.addresses,
+        "for_others": state.for_others,
         "http_health": state.http_health_addresses,
         "processes": data.processes(),
         "broker": {"healthy": False},
@@ -206,6 +208,7 @@ def _local_lines(report: Mapping[str, Any]) -> Iterator[str]:
     """Say what there is on this machine."""
     yield f"  ready since  {report['ready_since']}"
     yield f"  addresses    {_pairs(report['addresses'])}"
+    yield f"  for others   {in_words(report['for_others'])}"
     if report["http_health"]:
         yield f"  health       {_pairs(report['http_health'])}"
     yield f"  processes    {_processes(report['processes'])}"

@@ -24,7 +24,7 @@ from flower_nats_cli.addresses import (
 from flower_nats_cli.datadir import DataDir
 from flower_nats_cli.flower import flwr_version, superexec_version
 from flower_nats_cli.ready_text import ready_text
-from flower_nats_cli.runtime_access import opened_for_superexec, runtime_access
+from flower_nats_cli.runtime_access import check_serves, opened_here, runtime_access
 from flower_nats_cli.stack import Stack, StackSettings, names
 
 log = get_logger(__name__)
@@ -62,6 +62,8 @@ def up(**options: Any) -> None:
     """Run everything on this machine: NATS, PostgreSQL, superlink, gateway and SuperExec.
 
     Without certificates it serves this machine only; say --insecure to serve others unencrypted.
+    Other machines reach what is for SuperNodes alone, unless --control-api-address or --http-control
+    says more.
     Ctrl-C or SIGTERM ends all of it, and the next `up` on the directory has every run again.
     """
     settings = stack_settings(options)
@@ -94,9 +96,9 @@ def stack_settings(options: read.Options) -> StackSettings:
 
 def _with_superexec(settings: StackSettings, options: read.Options) -> StackSettings:
     version = superexec_version()
-    gateway = opened_for_superexec(settings.gateway, version)
-    superexec = read.superexec_settings(options, *runtime_access(gateway, version))
-    return replace(settings, gateway=gateway, superexec=superexec, flower=version)
+    check_serves(settings.gateway, version)
+    superexec = read.superexec_settings(options, *runtime_access(settings.gateway, version))
+    return replace(settings, superexec=superexec, flower=version)
 
 
 def _gateway_settings(options: read.Options) -> GatewaySettings:
@@ -106,22 +108,29 @@ def _gateway_settings(options: read.Options) -> GatewaySettings:
     )
     insecure: bool = options["insecure"]
     host = EVERYWHERE if tls or insecure else LOOPBACK
-    for_others = options["isolation"] == Isolation.PROCESS and (appio_tls or insecure)
-    appio_host = EVERYWHERE if for_others else LOOPBACK
-    return GatewaySettings(
+    # SuperExecs always need a secret, as `up` makes one.
+    secret = read.superexec_secret_file(options)
+    elsewhere = options["isolation"] == Isolation.PROCESS or secret is not None
+    appio_host = EVERYWHERE if elsewhere or options["insecure_appio"] else LOOPBACK
+    gateway = GatewaySettings(
         nats=(),
         http_api_address=read.http_api_address(options, host),
-        serverappio_api_address=read.api_address(options, "serverappio", appio_host, 9091),
+        control_to_others=options["http_control"],
+        runtime_to_others=options["insecure_appio"] or bool(elsewhere and tls),
+        serverappio_api_address=read.serverappio_api_address(
+            options, appio_host, protected=appio_tls is not None
+        ),
         fleet_api_address=read.api_address(options, "fleet", host, 9092),
-        control_api_address=read.api_address(options, "control", host, 9093),
+        control_api_address=read.api_address(options, "control", LOOPBACK, 9093),
         tls=tls,
         appio_tls=appio_tls,
-        superexec_auth_secret_file=read.superexec_secret_file(options),
+        superexec_auth_secret_file=secret,
         enable_supernode_auth=read.check_supernode_auth(options, encrypted=tls is not None),
         storage_limits=read.storage_limits(options),
         health_server_address=options["health_server_address"],
         log=LogSettings(level=options["log_level"]),
     )
+    return opened_here(gateway)
 
 
 def _http_health_addresses(options: read.Options) -> dict[str, str]:

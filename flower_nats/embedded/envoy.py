@@ -86,6 +86,10 @@ class Api:
     loopback: str = ""
     """`host:port` of this machine alone that serves the same without TLS; empty: not at all."""
 
+    kept: Collection[str] = ()
+    """Of the APIs of the HTTP port, by the names of their ports: those for connections to a loopback
+    address alone."""
+
     def with_log_relay(self, relay: str, gateways: str) -> list[Api]:
         """Return this Control API with a relay for its log streams, and the API that is for the relay.
 
@@ -141,19 +145,40 @@ def _relay_of(api: Api) -> str:
 
 
 def _listener(name: str, api: Api, clusters: Collection[str], certificate: Path | None) -> Json:
+    return {
+        "name": name,
+        "address": _address(api.listen),
+        "per_connection_buffer_limit_bytes": _ANSWER_BYTES,
+        "socket_options": _keep_alive(),
+        "filter_chains": _chains(api, clusters, certificate),
+    }
+
+
+def _chains(api: Api, clusters: Collection[str], certificate: Path | None) -> list[Json]:
+    """Return how connections are served: all alike, or by the address that they were made to."""
+    everything = _chain(replace(api, kept=()), clusters, certificate)
+    if not api.kept:
+        return [everything]
+    host = ip_address(api.listen.rpartition(":")[0].strip("[]"))
+    if host.is_loopback:
+        return [everything]
+    to_others = _chain(api, clusters, certificate)
+    if not host.is_unspecified:
+        return [to_others]
+    ranges = [{"address_prefix": "127.0.0.0", "prefix_len": 8}]
+    if host.version == 6:
+        ranges = [{"address_prefix": "::1", "prefix_len": 128}]
+    return [{**everything, "filter_chain_match": {"prefix_ranges": ranges}}, to_others]
+
+
+def _chain(api: Api, clusters: Collection[str], certificate: Path | None) -> Json:
     manager = _typed("http_connection_manager", _MANAGER, **_manager(api, clusters))
     chain: Json = {"filters": [manager]}
     if certificate is not None:
         chain["transport_socket"] = _typed("tls", _DOWNSTREAM_TLS, **_server_tls(certificate))
         # Longer than clients wait for a handshake: one that we end would end them for good.
         chain["transport_socket_connect_timeout"] = "60s"
-    return {
-        "name": name,
-        "address": _address(api.listen),
-        "per_connection_buffer_limit_bytes": _ANSWER_BYTES,
-        "socket_options": _keep_alive(),
-        "filter_chains": [chain],
-    }
+    return chain
 
 
 def _keep_alive() -> list[Json]:
@@ -207,7 +232,7 @@ def _manager(api: Api, clusters: Collection[str]) -> Json:
                             "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
                         }
                     ],
-                    "routes": routes(api.name, clusters),
+                    "routes": routes(api.name, clusters, api.kept),
                 }
             ]
         },

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flower_nats.model.doors import not_for_others
 from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME, Method
 
 Json = dict[str, Any]
@@ -65,10 +66,14 @@ class _Kind:
     """Whether a gateway that has not answered in time may still do so while others are asked."""
 
 
-def routes(port: str, clusters: Collection[str]) -> list[Json]:
-    """Return the routes of a port, by its name, to those of the clusters that there are."""
-    kinds = _kinds(port, clusters)
+def routes(port: str, clusters: Collection[str], kept: Collection[str] = ()) -> list[Json]:
+    """Return the routes of a port, by its name, to those of the clusters that there are.
+
+    Calls of the APIs that are `kept`, by the names of their ports, are refused.
+    """
+    kinds = _kept_from_others(kept, clusters) if kept else _kinds(port, clusters)
     found = [_route(kind, match) for kind in kinds for match in kind.matches]
+    found += [refusal for api in kept for refusal in _refusals(api)]
     return [*found, _wrong_port(port)] if port in _APIS else found
 
 
@@ -86,8 +91,18 @@ def _kinds(port: str, clusters: Collection[str]) -> Iterator[_Kind]:
     else:
         yield from _over_grpc(port, clusters)
         if "http" in clusters:
-            first = _APIS[port][0].http_path
-            yield from _over_http([port], first[: first.rindex("/") + 1], clusters)
+            yield from _over_http([port], _http_prefix(port), clusters)
+
+
+def _kept_from_others(kept: Collection[str], clusters: Collection[str]) -> Iterator[_Kind]:
+    """Sort what comes to the HTTP port from where some APIs are kept from; nothing else passes.
+
+    A gateway reads a path that is written with %XX, which would pass a rule for what does not.
+    """
+    for api in (one for one in _APIS if one not in kept):
+        if api in clusters:
+            yield from _over_grpc(api, clusters)
+        yield from _over_http([api], _http_prefix(api), clusters)
 
 
 def _over_grpc(api: str, clusters: Collection[str]) -> Iterator[_Kind]:
@@ -99,8 +114,7 @@ def _over_grpc(api: str, clusters: Collection[str]) -> Iterator[_Kind]:
     yield _Kind(_grpc(one for one in methods if one.held), api, 75, 80, 155)
     # What stock tries once must find a gateway in the end.
     yield _Kind(_grpc(one for one in methods if one.tried_once), api, 60, 600, 660)
-    services = [path[: path.rindex("/") + 1] for path in methods[0].grpc_paths]
-    yield _Kind([{"prefix": service} for service in services], api, 25, 30, 55)
+    yield _Kind([{"prefix": service} for service in _services(api)], api, 25, 30, 55)
 
 
 def _over_http(apis: Iterable[str], prefix: str, clusters: Collection[str]) -> Iterator[_Kind]:
@@ -152,6 +166,32 @@ def _route(kind: _Kind, match: Json) -> Json:
         return {"match": match, "route": action}
     as_it_comes = {LUA: {"@type": _LUA_PER_ROUTE, "disabled": True}}
     return {"match": match, "route": action, "typed_per_filter_config": as_it_comes}
+
+
+def _refusals(api: str) -> Iterator[Json]:
+    """Give the answers to calls of an API that is not for the machine that they come from."""
+    refusal = not_for_others(_APIS[api][0].api)
+    text, more = refusal.spec.message, refusal.public_details
+    over_http, over_grpc = (
+        {"detail": text, "extra": more},
+        {"public_message": text, "public_details": more},
+    )
+    said = {"code": int(refusal.code), **over_http, **over_grpc}
+    # Not the status that gateways give: of this one gRPC makes PERMISSION_DENIED.
+    answer = {"status": 403, "body": {"inline_string": json.dumps(said)}}
+    for prefix in (*_services(api), _http_prefix(api)):
+        yield {"match": {"prefix": prefix}, "direct_response": answer}
+
+
+def _services(api: str) -> Iterable[str]:
+    """Return what the gRPC paths of an API begin with."""
+    return [path[: path.rindex("/") + 1] for path in _APIS[api][0].grpc_paths]
+
+
+def _http_prefix(api: str) -> str:
+    """Return what the HTTP paths of an API begin with."""
+    first = _APIS[api][0].http_path
+    return first[: first.rindex("/") + 1]
 
 
 def _wrong_port(port: str) -> Json:

@@ -161,12 +161,11 @@ async def running_gateway(
     """Run a gateway in this process; it ends with the context."""
     settings = GatewaySettings(
         nats=(nats_url,),
-        http_api_address=free_address(),
         serverappio_api_address=free_address(),
         fleet_api_address=free_address(),
         control_api_address=free_address(),
         http_health_address=free_address(),
-        **more,
+        **{"http_api_address": free_address(), **more},
     )
     stop = asyncio.Event()
     running = asyncio.create_task(serve(settings, stop))

@@ -19,13 +19,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
 
+from flower_nats.embedded.ports import free_ports
 from flower_nats.settings import GatewaySettings, SuperexecSettings, TlsFiles
 from flower_nats_cli import flower
+from flower_nats_cli.addresses import reachable
 from flower_nats_cli.datadir import DataDir, RunningState
+from flower_nats_cli.exposure import for_others
 from flower_nats_cli.flower import superexec_flags, supernode_flags
 from flower_nats_cli.flower_version import NEWEST, OLDEST, FlowerVersion, FlowerVersionError
 from flower_nats_cli.ready_text import ready_text
-from flower_nats_cli.runtime_access import opened_for_superexec, runtime_access
+from flower_nats_cli.runtime_access import (
+    check_serves,
+    control_access,
+    opened_here,
+    runtime_access,
+)
 from flower_nats_cli.stack import StackSettings
 from harness.flower_environments import VERSIONS
 
@@ -140,9 +148,7 @@ def test_the_programs_that_are_installed_take_their_flags(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("minor", "address"), [(34, "127.0.0.1:9091"), (35, "127.0.0.1:8000")])
 def test_a_superexec_connects_to_the_port_of_its_wire(minor: int, address: str) -> None:
-    gateway = opened_for_superexec(GATEWAY, FlowerVersion(1, minor))
-
-    assert runtime_access(gateway, FlowerVersion(1, minor)) == (address, None)
+    assert runtime_access(opened_here(GATEWAY), FlowerVersion(1, minor)) == (address, None)
 
 
 @pytest.mark.parametrize(
@@ -158,22 +164,37 @@ def test_with_tls_a_superexec_uses_a_name_of_this_machine_in_the_certificate(
     tls = certificate_for(tmp_path, *names)
     gateway = replace(GATEWAY, http_api_address="0.0.0.0:8000", tls=tls)
 
-    opened = opened_for_superexec(gateway, FlowerVersion(1, 42))
+    opened = opened_here(gateway)
 
     assert runtime_access(opened, FlowerVersion(1, 42)) == (address, tls.ca_certificate)
     assert opened == gateway
 
 
 @pytest.mark.parametrize("names", [["runtime.example.org"], []])
-def test_with_a_certificate_for_other_names_a_superexec_gets_a_port_of_the_loopback_interface(
+def test_with_a_certificate_for_other_names_this_machine_gets_a_port_of_the_loopback_interface(
     tmp_path: Path, names: list[str]
 ) -> None:
-    gateway = replace(GATEWAY, tls=certificate_for(tmp_path, *names))
+    [http] = free_ports(1)
+    tls = certificate_for(tmp_path, *names)
+    gateway = replace(GATEWAY, http_api_address=f"0.0.0.0:{http}", tls=tls)
 
-    opened = opened_for_superexec(gateway, FlowerVersion(1, 42))
+    opened = opened_here(gateway)
 
-    assert opened.http_loopback_address == "127.0.0.1:0"
-    assert runtime_access(opened, FlowerVersion(1, 42)) == ("127.0.0.1:0", None)
+    beside = f"127.0.0.1:{http + 1}"
+    assert opened.http_loopback_address == beside
+    assert runtime_access(opened, FlowerVersion(1, 42)) == (beside, None)
+    assert control_access(opened) == (beside, None)
+
+
+def test_where_the_http_port_is_for_others_alone_this_machine_gets_one_of_its_own() -> None:
+    [http, fleet] = free_ports(2)
+    gateway = replace(
+        GATEWAY, http_api_address=f"10.0.0.1:{http}", fleet_api_address=f"127.0.0.1:{fleet}"
+    )
+
+    assert opened_here(gateway).http_loopback_address == f"127.0.0.1:{http + 1}"
+    taken = replace(gateway, fleet_api_address=f"127.0.0.1:{http + 1}")
+    assert opened_here(taken).http_loopback_address == "127.0.0.1:0"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +208,7 @@ def test_a_superexec_whose_wire_is_off_is_refused(
     minor: int, off: dict[str, str], option: str
 ) -> None:
     with pytest.raises(click.UsageError, match=option) as refused:
-        opened_for_superexec(replace(GATEWAY, **off), FlowerVersion(1, minor))  # type: ignore[arg-type]
+        check_serves(replace(GATEWAY, **off), FlowerVersion(1, minor))  # type: ignore[arg-type]
 
     assert "--isolation process" in refused.value.message
 
@@ -201,9 +222,12 @@ def told(minor: int, tls: TlsFiles | None = None, **off: str) -> Sequence[str]:
         "control_api_address": "127.0.0.1:9093",
         **off,
     }
-    state = RunningState(1, "now", [], http_health_addresses={}, **addresses)
+    gateway = opened_here(replace(GATEWAY, tls=tls, **addresses))
+    served = for_others(gateway, {})
+    here: dict[str, Any] = {name: one and reachable(one) for name, one in addresses.items()}
+    state = RunningState(1, "now", [], http_health_addresses={}, for_others=served, **here)
     settings = StackSettings(
-        DataDir(Path("data")), replace(GATEWAY, tls=tls), SUPEREXEC, flower=FlowerVersion(1, minor)
+        DataDir(Path("data")), gateway, SUPEREXEC, flower=FlowerVersion(1, minor)
     )
     return ready_text(state, settings).splitlines()
 
@@ -226,6 +250,7 @@ def test_up_says_first_what_the_installed_version_needs_and_then_what_others_nee
         f"See how it is:        flower-nats status --data-dir {data}",
         f"End it:               Ctrl-C, or flower-nats down --data-dir {data}",
         f"Logs:                 {data / 'logs'}",
+        "Other machines reach: nothing",
         "",
         "Other versions of flwr need another address:",
         '  flwr 1.30 to 1.36              address = "127.0.0.1:9093"',
@@ -278,15 +303,32 @@ def test_with_tls_up_says_a_host_that_the_certificate_is_good_for(
     tmp_path: Path, names: list[str], host: str
 ) -> None:
     tls = certificate_for(tmp_path, *names)
+    ports = {
+        f"{api}_api_address": f"0.0.0.0:{port}" for api, port in (("http", 8000), ("fleet", 9092))
+    }
 
-    lines = told(42, tls)
+    lines = told(42, tls, **ports)
 
-    assert lines[5:7] == [
-        f'address = "{host}:8000"',
-        f"root-certificates = '{tls.ca_certificate}'",
-    ]
+    if "127.0.0.1" in names:
+        assert lines[5:7] == [
+            'address = "127.0.0.1:8000"',
+            f"root-certificates = '{tls.ca_certificate}'",
+        ]
+    else:
+        # Over the loopback interface, where Control is, nobody could verify the certificate.
+        assert lines[5].startswith('address = "127.0.0.1:')
+        assert lines[6] == "insecure = true"
+        assert "flwr 1.30 to 1.36" not in "\n".join(lines)
     assert lines[8].endswith(f" --superlink {host}:8000")
     assert lines[-1].endswith(f" --superlink {host}:9092")
+    assert "Other machines reach: 0.0.0.0:8000 (Fleet), 0.0.0.0:9092 (Fleet)" in lines
+
+
+def test_up_says_when_other_machines_reach_control() -> None:
+    lines = told(42, control_api_address="0.0.0.0:9093")
+
+    at = lines.index("Other machines reach: 0.0.0.0:9093 (Control)")
+    assert "runs code on every host" in lines[at + 1]
 
 
 def test_a_version_that_is_newer_than_all_that_were_tried_is_told() -> None:

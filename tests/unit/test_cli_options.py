@@ -159,9 +159,49 @@ def test_a_gateway_listens_on_the_ports_of_stock_flower(cli: Cli) -> None:
     settings = cli.gateway("--insecure", "--nats", "nats://a")
 
     assert settings.http_api_address == "0.0.0.0:8000"
-    assert settings.serverappio_api_address == "0.0.0.0:9091"
+    assert settings.serverappio_api_address == "127.0.0.1:9091"
     assert settings.fleet_api_address == "0.0.0.0:9092"
-    assert settings.control_api_address == "0.0.0.0:9093"
+    assert settings.control_api_address == "127.0.0.1:9093"
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> list[str]:
+    (tmp_path / "superexec.secret").write_text("hush")
+    return ["--superexec-auth-secret-file", str(tmp_path / "superexec.secret")]
+
+
+def test_control_is_for_the_gateways_machine_until_somebody_asks_for_more(
+    cli: Cli, certificates: list[str]
+) -> None:
+    gateway = ("--nats", "nats://a", *certificates)
+
+    assert not cli.gateway(*gateway).control_to_others
+    assert cli.gateway(*gateway, "--http-control").control_to_others
+    assert not cli.up(*certificates).gateway.control_to_others
+    assert cli.up(*certificates, "--http-control").gateway.control_to_others
+    address = ["--control-api-address", "10.0.0.1:9093"]
+    assert cli.up(*certificates, *address).gateway.control_api_address == "10.0.0.1:9093"
+    assert not cli.up(*certificates, *address).gateway.control_to_others
+
+
+def test_superexecs_of_other_machines_need_a_secret_and_tls_unless_somebody_says_otherwise(
+    cli: Cli, certificates: list[str], secret: list[str]
+) -> None:
+    nats = ("--nats", "nats://a")
+    appio = [flag.replace("--ssl", "--appio-ssl") for flag in certificates]
+
+    protected = cli.gateway(*nats, *certificates, *appio, *secret)
+    behind = cli.gateway(*nats, "--tls-terminated", *secret)
+    told = cli.gateway(*nats, "--insecure", "--insecure-appio")
+    assert all(one.runtime_to_others for one in (protected, behind, told))
+    assert all(one.serverappio_api_address == "0.0.0.0:9091" for one in (protected, behind, told))
+    for flags in (["--insecure", *secret], [*certificates, *appio]):
+        assert not cli.gateway(*nats, *flags).runtime_to_others
+        assert cli.gateway(*nats, *flags).serverappio_api_address == "127.0.0.1:9091"
+        refused = cli.run("gateway", *nats, *flags, "--serverappio-api-address", "10.0.0.1:9091")
+        assert refused.exit_code == 2
+        assert "--superexec-auth-secret-file" in refused.output
+        assert "--insecure-appio" in refused.output
 
 
 @pytest.mark.parametrize(
@@ -280,15 +320,26 @@ def test_up_serves_this_machine_alone_until_it_is_told_to_serve_others(
     assert cli.up().gateway.fleet_api_address == "127.0.0.1:9092"
     assert cli.up("--insecure").gateway.http_api_address == "0.0.0.0:8000"
     assert cli.up("--insecure").gateway.fleet_api_address == "0.0.0.0:9092"
-    assert cli.up(*certificates).gateway.control_api_address == "0.0.0.0:9093"
+    assert cli.up(*certificates).gateway.http_api_address == "0.0.0.0:8000"
+    assert cli.up(*certificates).gateway.control_api_address == "127.0.0.1:9093"
 
 
-def test_up_opens_the_serverappio_api_only_for_superexecs_elsewhere(cli: Cli) -> None:
-    beside, elsewhere = cli.up("--insecure"), cli.up("--insecure", "--isolation", "process")
+def test_up_opens_the_runtime_api_only_for_superexecs_elsewhere(
+    cli: Cli, certificates: list[str]
+) -> None:
+    appio = [flag.replace("--ssl", "--appio-ssl") for flag in certificates]
+    elsewhere = ("--isolation", "process")
 
-    assert beside.gateway.serverappio_api_address == "127.0.0.1:9091"
-    assert elsewhere.gateway.serverappio_api_address == "0.0.0.0:9091"
-    assert elsewhere.superexec is None
+    beside, over_tls = cli.up(*certificates, *appio), cli.up(*certificates, *appio, *elsewhere)
+    in_clear = cli.up("--insecure", *elsewhere)
+    told = cli.up("--insecure", "--insecure-appio", *elsewhere)
+
+    addresses = [one.gateway.serverappio_api_address for one in (beside, over_tls, in_clear, told)]
+    assert addresses == ["127.0.0.1:9091", "0.0.0.0:9091", "127.0.0.1:9091", "0.0.0.0:9091"]
+    opened = [one.gateway.runtime_to_others for one in (beside, over_tls, in_clear, told)]
+    assert opened == [False, True, False, True]
+    assert over_tls.superexec is None
+    assert cli.run("up", "--serverappio-api-address", "0.0.0.0:9091").exit_code == 2
 
 
 @pytest.mark.parametrize("address", ["9092", "host:", ":9092", "host:port", "host:65536", "None"])

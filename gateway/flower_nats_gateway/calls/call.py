@@ -64,8 +64,13 @@ class Call:
         It is not known behind a balancer that speaks HTTP, and from clients that open connections
         anew as they please.
         """
-        is_direct = not self.balanced and _PASSED_ON.isdisjoint(self._metadata)
+        is_direct = not (self.balanced or self.was_passed_on)
         return self.peer if is_direct and self.wire.keeps_connection else None
+
+    @property
+    def was_passed_on(self) -> bool:
+        """Whether a balancer or proxy says that it has passed the call on."""
+        return not _PASSED_ON.isdisjoint(self._metadata)
 
     @property
     def client_version(self) -> str:

@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,8 +18,9 @@ from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
-from flower_nats.settings import GatewaySettings
+from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats.stopping import keep_running, until
+from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.calls.peers import Origins
 from flower_nats_gateway.process import wiring
 from flower_nats_gateway.process.allocator import (
@@ -35,7 +36,7 @@ from flower_nats_gateway.transports.grpc.listener import (
     listen,
 )
 from flower_nats_gateway.transports.http.app import HttpApp
-from flower_nats_gateway.transports.http.listener import HttpListener
+from flower_nats_gateway.transports.http.listener import HttpListener, Served
 
 log = get_logger(__name__)
 
@@ -116,7 +117,6 @@ class Gateway:
         for address, service, tls in (
             (settings.serverappio_api_address, parts.runtime, settings.appio_tls),
             (settings.fleet_api_address, parts.fleet, settings.tls),
-            (settings.control_api_address, parts.control, settings.tls),
         ):
             if address:
                 listener = await listen(address, [service], self._health, tls)
@@ -126,6 +126,9 @@ class Gateway:
             # Never TLS, as stock's.
             listener = await listen(settings.health_server_address, [], self._health)
             self._listeners.append(listener)
+        if settings.control_api_address:
+            control = await self._over_both_wires([parts.control])
+            self._serve_http(settings.control_api_address, control, settings.tls)
         if settings.http_api_address:
             await self._start_http(settings)
         self._listens = True
@@ -139,30 +142,34 @@ class Gateway:
         )
 
     async def _start_http(self, settings: GatewaySettings) -> None:
-        parts, origins = self._parts, Origins()
-        # For gRPC that comes to the HTTP port. Each such connection has one of its own here, by which it
-        # is told from others.
+        parts = self._parts
+        here = await self._over_both_wires(parts.services_here(settings))
+        others = await self._over_both_wires(parts.services_for_others(settings))
+        self._serve_http(settings.http_api_address, here, settings.tls, others)
+        if settings.http_loopback_address:
+            self._serve_http(settings.http_loopback_address, here)
+
+    async def _over_both_wires(self, services: Sequence[Service]) -> Served:
+        # For gRPC that comes to a port of HTTP. Each such connection has one of its own here, by which
+        # it is told from others.
+        origins, longest = Origins(), self._parts.fleet.longest_body
         listener = await listen(
-            "127.0.0.1:0",
-            parts.services,
-            self._health,
-            longest_body=parts.fleet.longest_body,
-            origins=origins,
+            "127.0.0.1:0", services, self._health, longest_body=longest, origins=origins
         )
         self._listeners.append(listener)
         app = HttpApp(
-            parts.services,
+            services,
             is_ready=lambda: not self._readiness.lacks,
-            is_leaving=lambda: parts.drain.begun,
+            is_leaving=lambda: self._parts.drain.begun,
         )
-        for address, tls in (
-            (settings.http_api_address, settings.tls),
-            (settings.http_loopback_address, None),
-        ):
-            if address:
-                http = HttpListener(app, listener.port, tls, self._address_limit, origins)
-                self._public_ports.add(http.start(address))
-                self._http.append(http)
+        return Served(app, listener.port, origins)
+
+    def _serve_http(
+        self, address: str, here: Served, tls: TlsFiles | None = None, others: Served | None = None
+    ) -> None:
+        http = HttpListener(here, tls, others, self._address_limit)
+        self._public_ports.add(http.start(address))
+        self._http.append(http)
 
     def side_tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """Return what goes on beside the calls."""

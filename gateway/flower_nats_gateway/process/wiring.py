@@ -1,6 +1,6 @@
 """What a gateway consists of, and who hears of which hint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.error_replies import ErrorReplies
@@ -17,6 +17,8 @@ from flower_nats_gateway.api.forwarding import Forwarder
 from flower_nats_gateway.api.runtime import RuntimeService
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.auth.accounts import authenticate_nobody
+from flower_nats_gateway.auth.doors import refuse_everybody, unless_passed_on
+from flower_nats_gateway.auth.identify import Authenticator
 from flower_nats_gateway.auth.nodes import FleetAuthenticator
 from flower_nats_gateway.auth.signatures import Verifier
 from flower_nats_gateway.auth.tasks import RuntimeAuthenticator
@@ -58,10 +60,29 @@ class Parts:
     outcomes: Outcomes
     drain: Drain
 
-    @property
-    def services(self) -> tuple[Service, Service, Service]:
-        """The three APIs."""
-        return self.fleet, self.runtime, self.control
+    def services_here(self, settings: GatewaySettings) -> tuple[Service, ...]:
+        """Return the three APIs as the HTTP port serves them to this machine."""
+        return self.fleet, *(
+            service if for_others else _with(unless_passed_on(service.authenticate), service)
+            for service, for_others in self._guarded(settings)
+        )
+
+    def services_for_others(self, settings: GatewaySettings) -> tuple[Service, ...]:
+        """Return the three APIs as the HTTP port serves them to other machines."""
+        return self.fleet, *(
+            service if for_others else _with(refuse_everybody, service)
+            for service, for_others in self._guarded(settings)
+        )
+
+    def _guarded(self, settings: GatewaySettings) -> tuple[tuple[Service, bool], ...]:
+        return (
+            (self.runtime, settings.runtime_to_others),
+            (self.control, settings.control_to_others),
+        )
+
+
+def _with(authenticate: Authenticator, service: Service) -> Service:
+    return replace(service, authenticate=authenticate)
 
 
 def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> Parts:

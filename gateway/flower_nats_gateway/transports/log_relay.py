@@ -29,7 +29,7 @@ from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
 from flower_nats_gateway.transports.grpc.listener import Listener, listen
 from flower_nats_gateway.transports.http.app import HttpApp
-from flower_nats_gateway.transports.http.listener import HttpListener
+from flower_nats_gateway.transports.http.listener import HttpListener, Served
 
 _STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
 
@@ -81,7 +81,7 @@ class LogRelay:
         self._listener = await listen(self._address, [service], always)
         if self._http_address:
             app = HttpApp([service], is_ready=lambda: True, is_leaving=lambda: False)
-            self._http = HttpListener(app, None, None)
+            self._http = HttpListener(Served(app, None), None)
             self._http.start(self._http_address)
 
     async def stop(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import cast
 
 from flower_nats.settings import TlsFiles
@@ -19,7 +20,7 @@ from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.passage import Passages
 from flower_nats_gateway.transports.http.protocol import Connections
-from flower_nats_gateway.transports.http.sockets import keep_alive, listen, reset
+from flower_nats_gateway.transports.http.sockets import is_loopback, keep_alive, listen, reset
 from flower_nats_gateway.transports.notices import notice
 
 CONNECTIONS = 16_384
@@ -49,21 +50,42 @@ _TLS_HANDSHAKE = b"\x16"
 _LOOK_SECONDS = 0.02
 
 
+@dataclass(frozen=True)
+class Served:
+    """What a connection gets."""
+
+    app: HttpApp
+    """Serves HTTP."""
+
+    grpc_port: int | None
+    """Where this process serves gRPC to itself, None if it does not."""
+
+    origins: Origins = field(default_factory=Origins)
+    """Is told for whom connections there are."""
+
+
+class _Side:
+    """All connections that get the same."""
+
+    def __init__(self, served: Served) -> None:
+        self.connections = Connections(served.app)
+        self.passages = Passages(served.grpc_port, served.origins)
+
+
 class HttpListener:
-    """Listens on one port for all APIs."""
+    """Listens on one port."""
 
     def __init__(
         self,
-        app: HttpApp,
-        grpc_port: int | None,
+        here: Served,
         tls: TlsFiles | None,
+        others: Served | None = None,
         address_limit: AddressLimit | None = None,
-        origins: Origins | None = None,
     ) -> None:
-        """`grpc_port` is where this process serves gRPC to itself, None if it does not."""
+        """`here` is for connections to a loopback address, `others` for the rest; None: the same."""
         self._address_limit = address_limit or AddressLimit(0)
-        self._connections = Connections(app)
-        self._passages = Passages(grpc_port, origins or Origins())
+        self._here = _Side(here)
+        self._others = self._here if others is None else _Side(others)
         self._tls = None if tls is None else renewable(tls, lambda: _server_context(tls))
         self._socket: socket.socket | None = None
         self._arriving: dict[asyncio.Task[None], socket.socket] = {}
@@ -79,7 +101,8 @@ class HttpListener:
     async def stop(self, within: float) -> None:
         """Take no more connections, and close each once nothing of it is in hand.
 
-        What is still in hand after `within` seconds is cut off.
+        What is still in hand after `within` seconds is cut off. Connections of gRPC end as our gRPC
+        server ends them.
         """
         self._stop_listening()
         # A client whose handshake ends with anything but a reset gives up for good.
@@ -87,11 +110,17 @@ class HttpListener:
             reset(connection)
             task.cancel()
         deadline = asyncio.get_running_loop().time() + within
-        while len(self._connections) and asyncio.get_running_loop().time() < deadline:
-            self._connections.shut_down()
+        sides = {self._here, self._others}
+        while (
+            any(len(side.connections) or len(side.passages) for side in sides)
+            and asyncio.get_running_loop().time() < deadline
+        ):
+            for side in sides:
+                side.connections.shut_down()
             await asyncio.sleep(_LOOK_SECONDS)
-        self._connections.abort()
-        self._passages.close()
+        for side in sides:
+            side.connections.abort()
+            side.passages.close()
 
     def _stop_listening(self) -> None:
         if self._socket is not None:
@@ -121,7 +150,9 @@ class HttpListener:
 
     @property
     def _is_full(self) -> bool:
-        count = len(self._connections) + len(self._passages) + len(self._arriving)
+        sides = {self._here, self._others}
+        served = sum(len(side.connections) + len(side.passages) for side in sides)
+        count = served + len(self._arriving)
         if count >= CONNECTIONS:
             notice("", "connections_refused", limit=CONNECTIONS)
         return count >= CONNECTIONS
@@ -169,14 +200,20 @@ class HttpListener:
             # Clients read no word of it, but say that this is no TLS.
             await _end(connection, f"This port speaks no TLS. {_SPEAK_PLAIN}")
             return False
-        factory = self._passages.new if is_grpc else self._connections.new
+        side = self._side(connection)
+        factory = side.passages.new if is_grpc else side.connections.new
         await asyncio.get_running_loop().connect_accepted_socket(factory, connection)
         return True
+
+    def _side(self, connection: socket.socket) -> _Side:
+        # The address that the client has connected to, which nobody can be lied to about: the system
+        # takes nothing for a loopback address from elsewhere.
+        return self._here if is_loopback(connection.getsockname()[0]) else self._others
 
     async def _shake_hands(self, connection: socket.socket, tls: ssl.SSLContext, host: str) -> bool:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _ByNegotiation(self._connections, self._passages),
+                lambda: _ByNegotiation(self._side(connection)),
                 connection,
                 ssl=tls,
                 ssl_handshake_timeout=_HANDSHAKE_SECONDS,
@@ -190,15 +227,14 @@ class HttpListener:
 class _ByNegotiation(asyncio.Protocol):
     """Gives a connection, once its TLS handshake is done, to what serves the protocol agreed on."""
 
-    def __init__(self, connections: Connections, passages: Passages) -> None:
-        self._connections = connections
-        self._passages = passages
+    def __init__(self, side: _Side) -> None:
+        self._side = side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See what was agreed on."""
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
         is_grpc = tls.selected_alpn_protocol() == "h2"
-        protocol = self._passages.new() if is_grpc else self._connections.new()
+        protocol = self._side.passages.new() if is_grpc else self._side.connections.new()
         # uvloop's are not of this class.
         cast(asyncio.Transport, transport).set_protocol(protocol)
         protocol.connection_made(transport)

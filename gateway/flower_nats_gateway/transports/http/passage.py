@@ -21,7 +21,7 @@ class Passages:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        return len(self._open) // 2
+        return (len(self._open) + 1) // 2
 
     def new(self) -> asyncio.Protocol:
         """Return the protocol of a connection that has just come."""

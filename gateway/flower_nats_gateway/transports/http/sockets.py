@@ -3,6 +3,7 @@
 import socket
 import struct
 from contextlib import suppress
+from ipaddress import IPv6Address, ip_address
 
 from flower_nats.health import CannotListen
 
@@ -35,6 +36,13 @@ def listen(address: str) -> socket.socket:
         listening.close()
         raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
     return listening
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is one at which a machine reaches itself alone."""
+    address = ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def keep_alive(connection: socket.socket) -> None:

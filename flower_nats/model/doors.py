@@ -1,0 +1,29 @@
+"""Which APIs the HTTP port keeps from other machines, and what those are told that come for them.
+
+The port carries all APIs. SuperNodes must reach it from everywhere. Whoever reaches Control runs code on
+every host of the federation, and whoever reaches the Runtime API without a secret takes runs. So the
+address that a client has connected to decides: nobody comes to a loopback address from elsewhere.
+"""
+
+from collections.abc import Mapping
+
+from flower_nats.model.errors import ApiError, ErrorCode
+
+REMEDIES: Mapping[str, str] = {
+    "Control": (
+        "Control is for the machine of the gateway alone: whoever reaches it runs code on every host. "
+        "Remedy: connect to 127.0.0.1 there, from elsewhere through `ssh -L 8000:127.0.0.1:8000 HOST`; "
+        "or start the gateway with an address for it, --control-api-address, or with --http-control."
+    ),
+    "Runtime": (
+        "The Runtime API is for the machine of the gateway alone: this gateway has no TLS or no secret "
+        "that SuperExecs share. Remedy: connect to 127.0.0.1 there; or start the gateway with "
+        "certificates and --superexec-auth-secret-file, or with --insecure-appio."
+    ),
+}
+"""By API: what a client from elsewhere is told."""
+
+
+def not_for_others(api: str) -> ApiError:
+    """Return the refusal of a call of an API that is not for its caller's machine."""
+    return ApiError(ErrorCode.FORBIDDEN_ACTION, f"{api} is not for other machines", REMEDIES[api])
