@@ -71,7 +71,8 @@ class StackSettings:
     one."""
 
     superexec_auth_secret_file: Path | None = None
-    """Where gateways read the secret of SuperExecs from. Without one, the runtime makes its own."""
+    """Where gateways read the secret of SuperExecs from. Without one, `superexec` gets a secret that is
+    this runtime's own."""
 
     replicas: int = 1
     """Members, and gateways, that are started."""
@@ -292,10 +293,9 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
 
 
 def _with_own_secret(settings: StackSettings) -> StackSettings:
-    """Have gateways give tasks to who knows a secret alone, and not to whoever reaches them."""
-    if settings.superexec_auth_secret_file is not None:
+    """Have gateways give tasks to our own SuperExec alone, and not to whoever reaches the HTTP port."""
+    if settings.superexec is None or settings.superexec_auth_secret_file is not None:
         return settings
-    file, superexec = settings.data.superexec_secret(), settings.superexec
-    if superexec is not None:
-        superexec = replace(superexec, auth_secret_file=file)
+    file = settings.data.superexec_secret()
+    superexec = replace(settings.superexec, auth_secret_file=file)
     return replace(settings, superexec=superexec, superexec_auth_secret_file=file)

@@ -108,17 +108,15 @@ def _gateway_settings(options: read.Options) -> GatewaySettings:
     )
     insecure: bool = options["insecure"]
     host = EVERYWHERE if tls or insecure else LOOPBACK
-    # SuperExecs always need a secret, as `up` makes one.
     secret = read.superexec_secret_file(options)
-    elsewhere = options["isolation"] == Isolation.PROCESS or secret is not None
-    appio_host = EVERYWHERE if elsewhere or options["insecure_appio"] else LOOPBACK
+    elsewhere = options["isolation"] == Isolation.PROCESS
     gateway = GatewaySettings(
         nats=(),
         http_api_address=read.http_api_address(options, host),
         control_to_others=options["http_control"],
-        runtime_to_others=options["insecure_appio"] or bool(elsewhere and tls),
+        runtime_to_others=options["insecure_appio"] or bool(secret and tls),
         serverappio_api_address=read.serverappio_api_address(
-            options, appio_host, protected=appio_tls is not None
+            options, EVERYWHERE if elsewhere else LOOPBACK, protected=bool(secret and appio_tls)
         ),
         fleet_api_address=read.api_address(options, "fleet", host, 9092),
         control_api_address=read.api_address(options, "control", LOOPBACK, 9093),

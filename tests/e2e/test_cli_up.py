@@ -179,7 +179,7 @@ def test_passwords_are_in_no_command_line(runtime: Runtime) -> None:
 
 
 @pytest.mark.parametrize("replicas", ["1", "2"])
-def test_a_superexec_needs_no_certificate_for_its_own_machine(
+def test_what_runs_on_its_own_machine_needs_no_certificate_for_it(
     tmp_path: Path, replicas: str
 ) -> None:
     made = create_server_certificates(tmp_path, "runtime.example.org")
@@ -190,7 +190,8 @@ def test_a_superexec_needs_no_certificate_for_its_own_machine(
     runtime = Runtime(tmp_path, *tls)
     try:
         runtime.wait_until_ready()
-        port = int(runtime.up.wait_for_match(re.compile(r'"runtime.example.org:(\d+)"'))[1])
+        supernodes = re.compile(r"--superlink runtime\.example\.org:(\d+)")
+        port = int(runtime.up.wait_for_match(supernodes)[1])
         superexec = psutil.Process(runtime.pid_of("superexec"))
         connected = partial(connections_to_elsewhere, superexec, port)
 
@@ -198,6 +199,10 @@ def test_a_superexec_needs_no_certificate_for_its_own_machine(
         wait_until(connected, PATIENCE, "the SuperExec to call")
         log = (runtime.data_dir / "logs" / "superexec.log").read_text()
         assert "Connection attempt failed" not in log
+        # Control is on the loopback interface alone, where nobody could verify the certificate.
+        write_config(runtime, tmp_path / "flwr-home")
+        listed = run("flwr", "list", "flower-nats", FLWR_HOME=str(tmp_path / "flwr-home"))
+        assert listed.returncode == 0, listed.stderr
     finally:
         runtime.up.terminate()
 

@@ -325,10 +325,10 @@ def test_up_serves_this_machine_alone_until_it_is_told_to_serve_others(
 
 
 def test_up_opens_the_runtime_api_only_for_superexecs_elsewhere(
-    cli: Cli, certificates: list[str]
+    cli: Cli, certificates: list[str], secret: list[str]
 ) -> None:
     appio = [flag.replace("--ssl", "--appio-ssl") for flag in certificates]
-    elsewhere = ("--isolation", "process")
+    elsewhere = ("--isolation", "process", *secret)
 
     beside, over_tls = cli.up(*certificates, *appio), cli.up(*certificates, *appio, *elsewhere)
     in_clear = cli.up("--insecure", *elsewhere)
