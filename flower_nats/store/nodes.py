@@ -28,6 +28,9 @@ _LATE_SECONDS = 5
 heartbeats, so that one from before the farewell may come after it."""
 
 
+_HEARD_SOON = 5.0
+"""Seconds beyond its heartbeat interval within which a node is heard again whose other process left."""
+
 UNSEEN_SECONDS = 7 * 24 * 3600.0
 """Seconds after which a node that has registered itself, and was not online since, is forgotten. Stock
 registers itself with a key that it has in memory alone, so after its process such a node never
@@ -126,9 +129,13 @@ class Nodes:
         )
         return _node_id(row)
 
-    async def deactivate(self, node_id: int) -> bool:
-        """Take a node offline; return whether it was online."""
-        return await self._session.fetch_one(_SQL["deactivate"], node_id=node_id) is not None
+    async def deactivate(self, node_id: int) -> NodeStatus | None:
+        """Note that a process of a node has left; return how the node is then.
+
+        None if it was not online. It is still online if another process has come with its key meanwhile.
+        """
+        row = await self._session.fetch_one(_SQL["deactivate"], node_id=node_id, margin=_HEARD_SOON)
+        return None if row is None else NodeStatus(row["status"])
 
     async def unregister(self, node_id: int, owner_id: str) -> bool:
         """Remove an owner's node for good; return whether there was one."""

@@ -17,7 +17,8 @@ CREATE TABLE node (
     heard_by text,
     registered_by_account boolean NOT NULL DEFAULT false,
     name text,
-    location text
+    location text,
+    activations integer NOT NULL DEFAULT 1
 ) WITH (fillfactor = 70);
 
 -- A key is that of one node which is not unregistered, and of any number which are.

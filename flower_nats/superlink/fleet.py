@@ -11,7 +11,12 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import NO_ACCOUNT_ID, NO_ACCOUNT_NAME, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.run import Run
-from flower_nats.model.states import MAX_HEARTBEAT_INTERVAL, MIN_HEARTBEAT_INTERVAL, Status
+from flower_nats.model.states import (
+    MAX_HEARTBEAT_INTERVAL,
+    MIN_HEARTBEAT_INTERVAL,
+    NodeStatus,
+    Status,
+)
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.runs import Runs
@@ -98,11 +103,20 @@ class FleetApi:
     async def deactivate_node(
         self, request: fleet.DeactivateNodeRequest, caller: Caller
     ) -> fleet.DeactivateNodeResponse:
-        """Take the caller's node offline."""
+        """Take the caller's node offline, unless another process has taken over from this one.
+
+        Nothing tells which of two processes with one key has confirmed what. What is not answered is
+        handed out again then: a stock SuperNode that is at work on it takes no notice.
+        """
         node_id = _own_node(request.node_id, caller)
-        if not await self._nodes.deactivate(node_id):
+        status = await self._nodes.deactivate(node_id)
+        if status is None:
             raise ApiError(ErrorCode.NODE_DEACTIVATION_FAILED, f"node {node_id} is not online")
-        log.info("node_deactivated", node_id=node_id)
+        if status is NodeStatus.ONLINE:
+            log.info("node_taken_over", node_id=node_id)
+            await self._mailbox.reoffer(node_id, caller.signed_at)
+        else:
+            log.info("node_deactivated", node_id=node_id)
         return fleet.DeactivateNodeResponse()
 
     async def unregister_node(

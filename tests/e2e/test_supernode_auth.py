@@ -79,6 +79,28 @@ def test_killed_supernodes_that_come_back_with_their_keys_get_their_instructions
     assert sorted(answers) == sorted(f"node {one.node_id}: answer" for one in (*supernodes, *back))
 
 
+@pytest.mark.skipif(STOCK, reason="stock turns away a SuperNode that it still takes for online")
+@pytest.mark.parametrize("version", BOTH)
+def test_a_supernode_takes_over_from_another_one_with_its_key(
+    user: Federation,
+    federation: Federation,
+    supernodes: list[SuperNode],
+    tmp_path: Path,
+    version: str,
+) -> None:
+    key = create_node_key(tmp_path, "handed-over")
+    old = start_registered(user, f"old-{version}", key)
+    new = SuperNode(f"new-{version}", user.start_supernode_process(f"new-{version}", key))
+    assert new.node_id == old.node_id
+    old.process.terminate()
+
+    _, log = federation.run_to_end("nothing", f"nodes={len(supernodes) + 1}")
+
+    assert federation.nodes()[new.node_id] == "online"
+    assert f"node {new.node_id} answered" in log
+    new.process.terminate()
+
+
 @pytest.mark.parametrize("version", BOTH)
 def test_a_supernode_with_an_unknown_key_is_turned_away(user: Federation, tmp_path: Path) -> None:
     stranger = create_node_key(tmp_path, "stranger")

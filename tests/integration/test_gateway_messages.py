@@ -211,6 +211,25 @@ async def test_a_node_that_leaves_gives_an_error_reply(gateway: Gateway) -> None
     assert got.error.code == 5
 
 
+async def test_a_node_that_hands_over_leaves_its_instruction_to_the_other_process(
+    gateway: Gateway,
+) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    await node.activate()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    await node.pull()
+    await node.confirm(app.run_id, question.message_id)
+
+    await node.call("DeactivateNode", fleet.DeactivateNodeRequest(node_id=node.node_id))
+
+    again, _ = await node.pull()
+    assert again.metadata.message_id == question.message_id
+    await node.send(reply(question))
+    [got] = await app.pull(question.message_id)
+    assert not got.HasField("error")
+
+
 async def test_stopping_a_run_ends_its_held_calls_and_refuses_late_replies(
     gateway: Gateway,
 ) -> None:

@@ -110,6 +110,34 @@ async def test_a_node_comes_goes_and_leaves_for_good(superlink: Superlink) -> No
     assert (await superlink.ask("ResolveNode", public_key=node.key))["node_id"] == again.node_id
 
 
+async def test_a_process_that_hands_over_to_another_one_does_not_take_the_node_with_it(
+    superlink: Superlink,
+) -> None:
+    node = await superlink.online_node()
+    await node.activate()
+
+    await deactivate(node)
+    assert (await nodes(superlink))[node.node_id].status == "online"
+
+    await deactivate(node)
+    assert (await nodes(superlink))[node.node_id].status == "offline"
+
+
+async def test_a_node_whose_other_process_was_killed_is_soon_taken_offline_after_its_farewell(
+    superlink: Superlink,
+) -> None:
+    node = await superlink.online_node()
+    await node.activate()
+
+    await deactivate(node)
+
+    left = await superlink.database.fetch_one(
+        "SELECT online_until - now() < interval '36 s' AS soon FROM node WHERE node_id = %(node_id)s",
+        node_id=node.node_id,
+    )
+    assert left == {"soon": True}
+
+
 async def test_a_key_that_was_unregistered_is_for_the_account_that_had_registered_it(
     superlink: Superlink,
 ) -> None:

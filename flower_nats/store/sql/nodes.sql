@@ -35,10 +35,11 @@ WHERE public_key = %(public_key)s
 ORDER BY unregistered_at DESC NULLS FIRST
 LIMIT 1;
 
--- activate: Bring the node of a key online, taking over if it is online already.
+-- activate: Bring the node of a key online, beside another process of it if it is online already.
 UPDATE node
 SET
     status = 'online',
+    activations = CASE node.status WHEN 'online' THEN least(node.activations + 1, 100) ELSE 1 END,
     last_activated_at = now(),
     heartbeat_interval = %(heartbeat_interval)s,
     online_until = now() + make_interval(secs => %(patience)s * %(heartbeat_interval)s),
@@ -47,11 +48,18 @@ WHERE public_key = %(public_key)s AND status <> 'unregistered'
     AND (registered_by_account OR NOT %(only_registered)s)
 RETURNING node_id;
 
--- deactivate: Take an online node offline at its own wish, which the missing deadline tells.
+-- deactivate: Take an online node offline at its own wish, which the missing deadline tells. If another
+-- process of it has come meanwhile it stays, as long as that one is heard soon.
 UPDATE node
-SET status = 'offline', last_deactivated_at = now(), online_until = NULL
+SET
+    status = CASE WHEN activations > 1 THEN status ELSE 'offline' END,
+    activations = activations - 1,
+    last_deactivated_at = CASE WHEN activations > 1 THEN last_deactivated_at ELSE now() END,
+    online_until = CASE WHEN activations > 1 THEN least(
+        online_until, now() + make_interval(secs => heartbeat_interval + %(margin)s)
+    ) END
 WHERE node_id = %(node_id)s AND status = 'online'
-RETURNING node_id;
+RETURNING status;
 
 -- unregister: Remove a node for good; its row stays, which says who may register its key again.
 UPDATE node
@@ -88,6 +96,7 @@ WITH beat AS (
     UPDATE node
     SET
         status = 'online',
+        activations = CASE node.status WHEN 'online' THEN node.activations ELSE 1 END,
         last_activated_at =
             CASE node.status WHEN 'online' THEN node.last_activated_at ELSE now() END,
         heartbeat_interval = known.seconds,
