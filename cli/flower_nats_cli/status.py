@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from flower_nats.broker.urls import without_login
 from flower_nats.logs import configure_logs
@@ -21,6 +20,7 @@ from flower_nats_cli.datadir import DataDir, RunningState, never_started
 from flower_nats_cli.exposure import in_words
 from flower_nats_cli.run_status import run_lines
 from flower_nats_cli.runtime_client import runtime_client
+from flower_nats_cli.which_runtime import servers_given, servers_of
 
 _PATIENCE_SECONDS = 5.0
 
@@ -42,8 +42,7 @@ def status(context: click.Context, /, **options: Any) -> None:
     Of the runtime that `flower-nats up` has started on --data-dir, or of the one behind the NATS
     servers of --nats. Exit code 0 means that it is up and healthy; with --run, that there is an answer.
     """
-    nats = _servers(options)
-    _check_one_runtime(context, elsewhere=nats is not None)
+    nats = servers_given(context, options)
     # What the client logs about a broker that is gone is said better in the answer.
     configure_logs(LogSettings(level="error"))
     if options["run"] is not None:
@@ -59,14 +58,7 @@ def status(context: click.Context, /, **options: Any) -> None:
 
 
 def _show_run(options: read.Options, nats: tuple[Sequence[str], Path | None] | None) -> None:
-    if nats is None:
-        state = DataDir(options["data_dir"]).state()
-        if state is None:
-            raise click.ClickException(
-                f"no runtime runs on {options['data_dir']}. Remedy: the --data-dir that was given to "
-                f"`flower-nats up`, or --nats with the servers of a runtime that was started otherwise."
-            )
-        nats = state.nats, None
+    nats = nats or servers_of(options)
     try:
         report = asyncio.run(_ask_about_run(*nats, options["run"]))
     except ApiError as exc:
@@ -82,24 +74,6 @@ async def _ask_about_run(
 ) -> dict[str, Any]:
     async with runtime_client(nats, ca_certificate) as client:
         return await client.ask("RunReport", _PATIENCE_SECONDS, run_id=run_id)
-
-
-def _servers(options: read.Options) -> tuple[Sequence[str], Path | None] | None:
-    """Return the NATS servers to ask, with the authority behind them; None for a data directory."""
-    if options["nats"] is None and options["nats_file"] is None:
-        if options["nats_ca_certfile"] is not None:
-            raise click.UsageError("--nats-ca-certfile is for --nats or --nats-file.")
-        return None
-    nats = read.nats_servers(options)
-    return nats, read.nats_ca_certificate(options, nats)
-
-
-def _check_one_runtime(context: click.Context, *, elsewhere: bool) -> None:
-    if elsewhere and context.get_parameter_source("data_dir") is not ParameterSource.DEFAULT:
-        raise click.UsageError(
-            "--nats and --data-dir may name two runtimes. Remedy: leave out one of them; it may also "
-            "be given by its environment variable or the --config file."
-        )
 
 
 async def _report_behind(nats: Sequence[str], ca_certificate: Path | None) -> dict[str, Any]:

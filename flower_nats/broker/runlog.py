@@ -174,6 +174,10 @@ class RunLogs:
         if newest is not None:
             await self._connection.purge(_STREAM, subject, up_to=newest.sequence)
 
+    async def remove(self, run_id: int) -> None:
+        """Remove a run's log without a trace."""
+        await self._connection.purge(_STREAM, subjects.log(run_id))
+
     async def _make_room(self, run_id: int, newest: Record, reason: str) -> None:
         """Remove a log up to its newest record, or, where that is the only one, the log."""
         oldest = await self._connection.next(_STREAM, newest.subject)

@@ -8,6 +8,9 @@ from flower_nats.model.errors import FlowerNatsError
 Value = bool | int | float | str
 Config = dict[str, Value]
 
+MAX_OVERRIDES_BYTES = 256 * 1024
+"""Bytes of the values that one run overrides. Each reading of the run carries them."""
+
 
 class InvalidConfig(FlowerNatsError):
     """A configuration holds what it must not; the text says what."""

@@ -8,6 +8,9 @@ from flower_nats.model.states import Status
 DESCRIPTION_LENGTH = 80
 """Characters of a series' description (flwr 1.42 RUN_SERIES_DESCRIPTION_MAX_LENGTH)."""
 
+MOST_LISTED = 1_000
+"""Runs, series or apps in one answer, which has about half a MiB then."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -21,7 +24,8 @@ class Run:
     fab_version: str
     fab_hash: str
     override_config: bytes
-    """The overrides of the app's configuration: a `Run` of the wire with that field alone."""
+    """The overrides of the app's configuration: a `Run` of the wire with that field alone. Lists of runs
+    are without them."""
     federation: str
     account_id: str
     bytes_sent: int

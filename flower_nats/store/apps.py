@@ -56,3 +56,8 @@ class Apps:
     async def remove(self, federation: str, app_id: str) -> None:
         """Take an app out of a federation, if it is there."""
         await self._session.execute(_SQL["remove"], federation=federation, app_id=app_id)
+
+    async def leave_fab(self, fab_hash: str) -> None:
+        """Let apps go back from a FAB that no run has any more, or delete those without another run."""
+        await self._session.execute(_SQL["go_back"], fab_hash=fab_hash)
+        await self._session.execute(_SQL["drop_unused"], fab_hash=fab_hash)

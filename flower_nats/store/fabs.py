@@ -35,3 +35,7 @@ class Fabs:
         if row is None:
             return None
         return StoredFab(fab_hash, row["content"], row["verifications"])
+
+    async def drop_unused(self, fab_hash: str) -> None:
+        """Delete a FAB unless a run or an app has it."""
+        await self._session.execute(_SQL["drop_unused"], fab_hash=fab_hash)

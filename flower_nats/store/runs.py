@@ -29,6 +29,17 @@ class RunUsage:
     """Seconds."""
 
 
+@dataclass(frozen=True)
+class LockedRun:
+    """A run that is about to be deleted."""
+
+    series_id: int
+    fab_hash: str
+    status: str
+    is_over: bool
+    """Whether it has finished, and has left nothing in the broker."""
+
+
 class Runs:
     """The runs of this runtime."""
 
@@ -129,6 +140,15 @@ class Runs:
     async def mark_log_removed(self, run_id: int) -> None:
         """Note that the log of a run was removed."""
         await self._session.execute(_SQL["mark_log_removed"], run_id=run_id)
+
+    async def lock_to_delete(self, run_id: int) -> LockedRun | None:
+        """Return what the deletion of a run concerns, locked; None if there is no such run."""
+        row = await self._session.fetch_one(_SQL["lock_to_delete"], run_id=run_id)
+        return None if row is None else LockedRun(**row)
+
+    async def delete(self, run_id: int) -> None:
+        """Delete a run with its tasks, their events and their messages."""
+        await self._session.execute(_SQL["delete"], run_id=run_id)
 
     async def counts(self) -> dict[str, int]:
         """Return how many runs are in each status."""

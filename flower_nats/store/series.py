@@ -56,6 +56,10 @@ class SeriesStore:
             _SQL["describe"], series_id=series_id, description=storable(description)
         )
 
+    async def drop_empty(self, series_id: int) -> None:
+        """Delete a series that has no run any more."""
+        await self._session.execute(_SQL["drop_empty"], series_id=series_id)
+
     async def of_run(self, run_id: int) -> int | None:
         """Return the series of a run, None if there is no such run."""
         row = await self._session.fetch_one(_SQL["of_run"], run_id=run_id)

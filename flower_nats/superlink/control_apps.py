@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.run import MOST_LISTED
 from flower_nats.store.apps import Apps
 from flower_nats.store.connection import Database
 from flower_nats.superlink.codecs import ProtoHandler
@@ -13,8 +14,6 @@ from flower_nats.superlink.federations import KnownFederations
 from flower_nats.wire import control_pb2 as control
 
 _APP_SPEC = re.compile(r"(?P<app_id>@[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(==\d+\.\d+\.\d+)?")
-
-_MOST = 2**31 - 1
 
 
 class AppsApi:
@@ -38,7 +37,7 @@ class AppsApi:
     ) -> control.ListAppsResponse:
         """Return the apps of the federation, newest first."""
         await self._federations.check_membership(request.federation_id)
-        limit = min(request.limit, _MOST) if request.HasField("limit") else None
+        limit = min(request.limit, MOST_LISTED) if request.HasField("limit") else MOST_LISTED
         apps = await self._apps.of(request.federation_id, limit)
         return control.ListAppsResponse(apps=[app_to_wire(app) for app in apps])
 

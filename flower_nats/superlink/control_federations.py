@@ -13,6 +13,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.federation import LONGEST_NAME, Federation
+from flower_nats.model.run import MOST_LISTED
 from flower_nats.model.states import SubStatus
 from flower_nats.model.task import Finished
 from flower_nats.store.connection import Database, Transaction
@@ -86,7 +87,7 @@ class FederationsApi:
         if found is None:
             raise ApiError(ErrorCode.FEDERATION_NOT_FOUND_OR_NOT_MEMBER, request.federation_name)
         nodes = await self._nodes.owned_by(caller.account_id) if found.is_default else []
-        runs = await self._runs.of_account(caller.account_id)
+        runs = await self._runs.of_account(caller.account_id, MOST_LISTED)
         federation = self._to_wire(found, caller)
         federation.nodes.extend(node_to_wire(node) for node in nodes)
         federation.runs.extend(run_to_wire(run) for run in runs if run.federation == found.name)

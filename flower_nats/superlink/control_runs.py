@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
-from flower_nats.model.config import Config, InvalidConfig, check_overrides
+from flower_nats.model.config import MAX_OVERRIDES_BYTES, Config, InvalidConfig, check_overrides
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.model.fab import FabInfo, InvalidFab
 from flower_nats.model.federation import Federation
 from flower_nats.model.ids import new_id
-from flower_nats.model.run import DESCRIPTION_LENGTH, NewRun, Run
+from flower_nats.model.run import DESCRIPTION_LENGTH, MOST_LISTED, NewRun, Run
 from flower_nats.model.states import SubStatus
 from flower_nats.model.task import Finished, TaskType
 from flower_nats.store.apps import Apps
@@ -42,10 +42,13 @@ log = get_logger(__name__)
 _REASON_LENGTH = 1_000
 """Characters of a refusal, which may quote names of any length: gRPC has 8 KiB for it."""
 
+_PROMPT_BYTES = 256 * 1024
+"""Bytes of what an agent is asked."""
+
 _MOST = 2**31 - 1
 
 _LISTED = 20
-"""Runs that clients of flwr 1.40 and newer get if they do not say how many; older ones got all."""
+"""Runs that clients of flwr 1.40 and newer get if they do not say how many; older ones wanted all."""
 
 
 class ControlRunsApi:
@@ -166,6 +169,7 @@ class ControlRunsApi:
     ) -> tuple[FabInfo, Config]:
         """Check an app and the overrides of its configuration; return both as the run will see them."""
         try:
+            _check_sizes(request)
             overrides = config_from_wire(request.override_config)
             info = await self._checks.check(content, caller.answer_by)
             if request.fab.hash_str and request.fab.hash_str != info.fab_hash:
@@ -209,6 +213,26 @@ class ControlRunsApi:
         return request.fab.content
 
 
+def _check_sizes(request: control.StartRunRequest) -> None:
+    """Check that a run is not larger than what is kept of each run may be."""
+    # Where there are too many overrides, not even their exact size is worth the time.
+    rest = request.ByteSize() - request.fab.ByteSize() - len(request.user_prompt.encode())
+    if rest > 2 * MAX_OVERRIDES_BYTES or _overrides_size(request) > MAX_OVERRIDES_BYTES:
+        raise InvalidConfig(
+            f"The overrides of the configuration (--run-config) have about {rest:,} bytes, and at most "
+            f"{MAX_OVERRIDES_BYTES:,} (256 KiB) are accepted. Put what is large into a file of the app."
+        )
+    size = len(request.user_prompt.encode())
+    if size > _PROMPT_BYTES:
+        raise InvalidConfig(
+            f"The prompt has {size:,} bytes, and at most {_PROMPT_BYTES:,} (256 KiB) are accepted."
+        )
+
+
+def _overrides_size(request: control.StartRunRequest) -> int:
+    return len(config_to_bytes(request.override_config))
+
+
 def _prompt(request: control.StartRunRequest, info: FabInfo, config: Config, caller: Caller) -> str:
     """Return what the agent is asked, if the app is one; refuse a run that asks nothing.
 
@@ -226,10 +250,10 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _limit(request: control.ListRunsRequest, caller: Caller) -> int | None:
+def _limit(request: control.ListRunsRequest, caller: Caller) -> int:
     if request.HasField("limit"):
-        return min(request.limit, _MOST)
-    return None if caller.is_older_than(1, 40) else _LISTED
+        return min(request.limit, MOST_LISTED)
+    return MOST_LISTED if caller.is_older_than(1, 40) else _LISTED
 
 
 async def _create_run(transaction: Transaction, new: NewRun) -> control.StartRunResponse:

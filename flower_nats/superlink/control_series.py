@@ -5,7 +5,7 @@ from datetime import datetime
 
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.model.run import DESCRIPTION_LENGTH, Series
+from flower_nats.model.run import DESCRIPTION_LENGTH, MOST_LISTED, Series
 from flower_nats.store.connection import Database
 from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
@@ -44,7 +44,7 @@ class SeriesApi:
             federation=request.federation_id if request.HasField("federation_id") else None,
             is_agent=request.is_agent if request.HasField("is_agent") else None,
             updated_before=_moment(request),
-            limit=request.limit if request.HasField("limit") else None,
+            limit=min(request.limit, MOST_LISTED) if request.HasField("limit") else MOST_LISTED,
         )
         return control.ListRunSeriesResponse(entries=[series_to_wire(series) for series in found])
 

@@ -29,6 +29,7 @@ from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.superlink.log_retention import LogRetention
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
 from flower_nats.superlink.room_watch import RoomWatch
+from flower_nats.superlink.run_deletion import RunDeletion
 from flower_nats.superlink.runtime import RuntimeApi
 from flower_nats.superlink.runtime_agents import AgentsApi
 from flower_nats.superlink.runtime_tasks import TaskWorkApi
@@ -97,7 +98,11 @@ def handlers(
     questions = GatewayQuestions(
         database, mailbox, watched.overview, supernode_auth=settings.enable_supernode_auth
     )
-    internal = {**questions.handlers(), **ShutdownApi(database, lifecycle).handlers()}
+    internal = {
+        **questions.handlers(),
+        **ShutdownApi(database, lifecycle).handlers(),
+        **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),
+    }
     return {
         **{
             (service, name): serve_protobuf(service, name, handler)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.superlink import control_runs
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
@@ -128,6 +129,48 @@ async def test_runs_of_one_moment_are_listed_in_one_order(superlink: Superlink) 
     pages = [(await list_runs(superlink, limit=2, skip=skip)).run_dict for skip in (0, 2, 4)]
 
     assert len({run_id for page in pages for run_id in page}) == 6
+
+
+async def test_overrides_have_a_bound_and_lists_are_without_them(superlink: Superlink) -> None:
+    fab = make_fab(PROJECT.replace("rounds = 3", 'text = ""'))
+
+    def with_text(length: int) -> control.StartRunRequest:
+        value = common.Scalar(string="x" * length)
+        return control.StartRunRequest(fab=common.Fab(content=fab), override_config={"text": value})
+
+    good = await superlink.call(
+        "Control", "StartRun", with_text(256 * 1024 - 100), control.StartRunResponse
+    )
+    for length in (256 * 1024, 10_000_000):
+        with refused(ErrorCode.INVALID_RUN_CONFIG, "at most 262,144 (256 KiB) are accepted"):
+            await superlink.call("Control", "StartRun", with_text(length), control.StartRunResponse)
+
+    listed = await list_runs(superlink)
+    assert set(listed.run_dict) == {good.run_id}
+    assert listed.ByteSize() < 2_000
+    alone = await list_runs(superlink, run_id=good.run_id)
+    assert len(alone.run_dict[good.run_id].override_config["text"].string) > 260_000
+
+
+async def test_a_prompt_has_a_bound(superlink: Superlink) -> None:
+    with refused(ErrorCode.INVALID_RUN_CONFIG, "The prompt has 262,145 bytes"):
+        await superlink.start_run(user_prompt="x" * (256 * 1024 + 1))
+
+
+@pytest.mark.parametrize("version", ["1.33.0", "1.42.0"])
+async def test_no_list_is_longer_than_a_page(
+    superlink: Superlink, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(control_runs, "MOST_LISTED", 2)
+    started = [(await superlink.start_run()).run_id for _ in range(3)]
+
+    async def listed(**fields: int) -> set[int]:
+        return set((await list_runs(superlink, client_version=version, **fields)).run_dict)
+
+    assert await listed(limit=5) == set(started[1:])
+    assert await listed(limit=5, skip=2) == {started[0]}
+    if version == "1.33.0":
+        assert await listed() == set(started[1:])
 
 
 async def test_an_unknown_run_is_refused(superlink: Superlink) -> None:

@@ -46,7 +46,7 @@ SERVED_BY_GATEWAYS = {
 
 INTERNAL = {
     "ResolveNode", "ResolveToken", "RunState", "CheckNodes", "Heartbeats", "ReserveNonce",
-    "Usage", "TaskEvents", "Status", "Announce", "Leave",
+    "Usage", "TaskEvents", "DeleteRun", "Status", "Announce", "Leave",
 }  # fmt: skip
 
 

@@ -26,14 +26,16 @@ WORDS = {
 }
 
 
+ARGUMENTS = {"run": ["delete", "1"]}
+"""What a command needs besides options."""
+
 WITHOUT_VARIABLE = ("host", "port")
 
 
 def options() -> Iterator[tuple[str, click.Option]]:
     for name, command in commands().items():
         for parameter in command.params:
-            assert isinstance(parameter, click.Option)
-            if parameter.name not in WITHOUT_VARIABLE:
+            if isinstance(parameter, click.Option) and parameter.name not in WITHOUT_VARIABLE:
                 yield name, parameter
 
 
@@ -76,7 +78,8 @@ def test_an_option_comes_from_its_variable(
     needed = {name: one for name, one in REQUIRED.get(command, {}).items() if name != option.name}
 
     flags = [word for name, one in needed.items() for word in (f"--{name}", one)]
-    result = CliRunner(env=environment).invoke(main, [command, *flags])
+    words = [command, *flags, *ARGUMENTS.get(command, [])]
+    result = CliRunner(env=environment).invoke(main, words)
 
     assert result.exit_code == 0, result.output
     assert received[str(option.name)] == value

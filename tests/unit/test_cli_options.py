@@ -410,5 +410,7 @@ def test_every_command_and_option_has_a_help_text() -> None:
     for command in commands().values():
         assert command.help
         for parameter in command.get_params(context):
+            if isinstance(parameter, click.Argument):
+                continue
             assert isinstance(parameter, click.Option)
             assert parameter.help, f"{command.name} {parameter.name}"

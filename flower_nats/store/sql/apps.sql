@@ -26,3 +26,23 @@ SELECT federation FROM app WHERE app_id = %(app_id)s ORDER BY federation;
 
 -- remove: Take an app out of a federation; its FAB stays, for the runs that have it.
 DELETE FROM app WHERE federation = %(federation)s AND app_id = %(app_id)s;
+
+-- go_back: Let apps whose FAB no run has any more have the newest one that a run of theirs has.
+UPDATE app
+SET fab_hash = newest.fab_hash
+FROM (
+    SELECT DISTINCT ON (federation, fab_id) federation, '@' || fab_id AS app_id, fab_hash
+    FROM run
+    WHERE (federation, '@' || fab_id) IN (
+        SELECT federation, app_id FROM app WHERE fab_hash = %(fab_hash)s
+    )
+    ORDER BY federation, fab_id, created_at DESC
+) AS newest
+WHERE app.fab_hash = %(fab_hash)s
+    AND app.federation = newest.federation
+    AND app.app_id = newest.app_id
+    AND NOT EXISTS (SELECT FROM run WHERE run.fab_hash = %(fab_hash)s);
+
+-- drop_unused: Delete apps whose FAB no run has.
+DELETE FROM app
+WHERE fab_hash = %(fab_hash)s AND NOT EXISTS (SELECT FROM run WHERE run.fab_hash = %(fab_hash)s);

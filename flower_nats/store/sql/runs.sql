@@ -18,14 +18,14 @@ SELECT %(task_id)s, run_id, %(primary_task_type)s, 'pending', %(fab_hash)s FROM 
 SELECT * FROM run_state WHERE run_id = %(run_id)s;
 
 -- list: An account's runs, newest first.
-SELECT * FROM run_state
+SELECT * FROM run_listed
 WHERE account_id = %(account_id)s
 ORDER BY created_at DESC, run_id DESC
 LIMIT %(limit)s
 OFFSET %(skip)s;
 
 -- of_series: The runs of a series, oldest first.
-SELECT * FROM run_state WHERE series_id = %(series_id)s ORDER BY created_at, run_id;
+SELECT * FROM run_listed WHERE series_id = %(series_id)s ORDER BY created_at, run_id;
 
 -- prompt: What an agent that leads its run was asked, and when it began to run.
 SELECT
@@ -38,10 +38,10 @@ WHERE task.task_id = %(task_id)s AND run.user_prompt <> '';
 SELECT simulation_config FROM run WHERE run_id = %(run_id)s;
 
 -- unfinished_in: The runs of a federation that have not finished.
-SELECT * FROM run_state WHERE federation = %(federation)s AND status <> 'finished';
+SELECT * FROM run_listed WHERE federation = %(federation)s AND status <> 'finished';
 
 -- unfinished: The runs that have not finished, the oldest first.
-SELECT * FROM run_state WHERE status <> 'finished' ORDER BY created_at, run_id;
+SELECT * FROM run_listed WHERE status <> 'finished' ORDER BY created_at, run_id;
 
 -- statuses: The status of each of these runs that exists.
 SELECT run_id, status FROM run_state WHERE run_id = ANY (%(run_ids)s::bigint[]);
@@ -96,3 +96,26 @@ UPDATE run SET log_removed_at = now() WHERE run_id = %(run_id)s;
 
 -- counts: How many runs are in each status.
 SELECT status, count(*) AS count FROM run_state GROUP BY status;
+
+-- lock_to_delete: A run and its series, locked; whether the run is over, and nothing left in the broker.
+SELECT
+    run.series_id, run.fab_hash, task.status,
+    task.status = 'finished' AND run.cleaned_at IS NOT NULL AS is_over
+FROM run
+JOIN task ON task.task_id = run.primary_task_id
+JOIN series ON series.series_id = run.series_id
+WHERE run.run_id = %(run_id)s
+FOR UPDATE OF run, series;
+
+-- delete: Delete a run with all that is kept of its tasks.
+WITH events AS (
+    DELETE FROM task_event WHERE run_id = %(run_id)s
+), usage AS (
+    DELETE FROM task_usage WHERE run_id = %(run_id)s
+), messages AS (
+    DELETE FROM task_message
+    WHERE dst_task_id IN (SELECT task_id FROM task WHERE run_id = %(run_id)s)
+), tasks AS (
+    DELETE FROM task WHERE run_id = %(run_id)s
+)
+DELETE FROM run WHERE run_id = %(run_id)s;

@@ -48,3 +48,13 @@ WHERE (%(series_id)s::bigint IS NULL OR series.series_id = %(series_id)s)
     AND (%(updated_before)s::timestamptz IS NULL OR series.updated_at < %(updated_before)s)
 ORDER BY series.updated_at DESC, series.series_id
 LIMIT %(limit)s;
+
+-- drop_empty: Delete a series that has no run any more, with what was made of its events.
+WITH empty AS (
+    SELECT series_id FROM series
+    WHERE series_id = %(series_id)s
+        AND NOT EXISTS (SELECT FROM run WHERE run.series_id = %(series_id)s)
+), compacted AS (
+    DELETE FROM compacted_context WHERE series_id IN (SELECT series_id FROM empty)
+)
+DELETE FROM series WHERE series_id IN (SELECT series_id FROM empty);

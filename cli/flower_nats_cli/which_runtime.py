@@ -1,0 +1,42 @@
+"""Which runtime a command is about: that of a data directory, or the one behind some NATS servers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from flower_nats_cli import settings_from_options as read
+from flower_nats_cli.datadir import DataDir
+
+Servers = tuple[Sequence[str], Path | None]
+"""URLs of NATS servers, and the certificate of the authority behind them."""
+
+
+def servers_given(context: click.Context, options: read.Options) -> Servers | None:
+    """Return the NATS servers that the options name; None for a data directory."""
+    if options["nats"] is None and options["nats_file"] is None:
+        if options["nats_ca_certfile"] is not None:
+            raise click.UsageError("--nats-ca-certfile is for --nats or --nats-file.")
+        return None
+    nats = read.nats_servers(options)
+    servers = nats, read.nats_ca_certificate(options, nats)
+    if context.get_parameter_source("data_dir") is not ParameterSource.DEFAULT:
+        raise click.UsageError(
+            "--nats and --data-dir may name two runtimes. Remedy: leave out one of them; it may also "
+            "be given by its environment variable or the --config file."
+        )
+    return servers
+
+
+def servers_of(options: read.Options) -> Servers:
+    """Return the NATS servers of the runtime that runs on the data directory."""
+    state = DataDir(options["data_dir"]).state()
+    if state is None:
+        raise click.ClickException(
+            f"no runtime runs on {options['data_dir']}. Remedy: the --data-dir that was given to "
+            f"`flower-nats up`, or --nats with the servers of a runtime that was started otherwise."
+        )
+    return state.nats, None
