@@ -16,8 +16,20 @@ class ErrorReplies:
 
     async def end(self, run_id: int, instruction: common.Metadata) -> Outgoing | None:
         """End an instruction whose node is gone; return None if it had its reply already."""
+        return await self._end(run_id, instruction, MessageError.NODE_UNAVAILABLE)
+
+    async def end_lost(
+        self, run_id: int, instruction: common.Metadata, reason: str
+    ) -> Outgoing | None:
+        """End an instruction whose reply does not come; return None if it had one already."""
+        text = f"Reply unavailable: {reason}"
+        return await self._end(run_id, instruction, MessageError.REPLY_UNAVAILABLE, text)
+
+    async def _end(
+        self, run_id: int, instruction: common.Metadata, code: MessageError, reason: str = ""
+    ) -> Outgoing | None:
         outgoing, session_id = await self._prepare(
-            run_id, MessageError.NODE_UNAVAILABLE, instruction.message_id, instruction
+            run_id, code, instruction.message_id, instruction, reason
         )
         accepted = await self._mailbox.accept_reply(run_id, session_id, outgoing)
         return outgoing if accepted else None

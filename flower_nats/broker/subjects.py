@@ -259,6 +259,15 @@ def event_gateway(gateway_id: str) -> str:
     return f"{EVENT_GATEWAY}{gateway_id}"
 
 
+EVENT_PUSHES = "fn.event.pushes."
+"""What every `event_pushes` begins with."""
+
+
+def event_pushes(gateway_id: str) -> str:
+    """Hint: objects are on their way to this gateway; the payload says who pushes them."""
+    return f"{EVENT_PUSHES}{gateway_id}"
+
+
 @dataclass(frozen=True)
 class InstructionKey:
     """What the subject of an instruction says."""

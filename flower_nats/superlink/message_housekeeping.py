@@ -7,7 +7,7 @@ do no harm. What it mends:
 - what is left of a run that is not running any more is dropped;
 - a push session whose objects are all there, but whose gateway died before it put the messages out,
   is completed; one that nobody has pushed to for `SESSION_SECONDS` in which we could be heard is
-  dropped;
+  given up: where it was to bring a reply, the instruction gets an error reply;
 - objects that no session needs are collected.
 """
 
@@ -20,6 +20,7 @@ from flower_nats.broker.error_replies import ErrorReplies
 from flower_nats.broker.in_flight import InFlight, SessionRecord, as_moment
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
+from flower_nats.broker.pushers import Pushers, pusher_of
 from flower_nats.broker.subjects import InstructionKey
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
@@ -28,8 +29,10 @@ from flower_nats.wire.messages import Outgoing
 log = get_logger(__name__)
 
 SESSION_SECONDS = 180.0
-"""Seconds without a further object after which a push session is dropped (flwr 1.33
+"""Seconds in which nothing is pushed after which a push session is given up (flwr 1.33
 OBJECT_PUSH_SESSION_TTL_SECONDS)."""
+
+_CUT_OFF = "its SuperNode stopped sending it before it was whole."
 
 _YOUNG = timedelta(seconds=3)
 """Age below which an open session is left to its gateway."""
@@ -67,6 +70,7 @@ class MessageHousekeeping:
         node_statuses: Statuses,
         run_statuses: Statuses,
         is_heard: Callable[[], Awaitable[bool]],
+        pushers: Pushers,
     ) -> None:
         """`is_heard` says whether what clients send reaches the runtime just now."""
         self._mailbox = mailbox
@@ -75,6 +79,7 @@ class MessageHousekeeping:
         self._node_statuses = node_statuses
         self._run_statuses = run_statuses
         self._uptime = _Uptime(is_heard)
+        self._pushers = pushers
         self._sessions: dict[tuple[int, str], SessionRecord] = {}
         self._with_objects: set[int] = set()
         self._looked_at: float | None = None
@@ -99,6 +104,7 @@ class MessageHousekeeping:
             await _one(run_id, self._collect(run_id, flights.get(run_id, InFlight()), horizon))
         self._with_objects = set(flights)
         self._forget_sessions(flights)
+        self._pushers.forget(SESSION_SECONDS)
         self._uptime.end_pass()
 
     async def _look_for_objects(self) -> None:
@@ -143,7 +149,7 @@ class MessageHousekeeping:
         old = [one for one in open_sessions if one and _age(one.opened_at) > _YOUNG]
         present = await self._objects.ids(run_id) if old else set()
         for session in old:
-            await self._mend_session(session, present)
+            await self._mend_session(session, present, flight)
 
     async def _has_replies(self, run_id: int, session_id: str, flight: InFlight) -> bool:
         """Return whether a reply to an instruction of the session awaits its confirmation.
@@ -154,14 +160,48 @@ class MessageHousekeeping:
         outgoing = session.outgoing if session else ()
         return any(one.metadata.message_id in flight.replies for one in outgoing)
 
-    async def _mend_session(self, session: SessionRecord, present: set[str]) -> None:
+    async def _mend_session(
+        self, session: SessionRecord, present: set[str], flight: InFlight
+    ) -> None:
         wanted = _ids(session.outgoing)
         if wanted <= present and await self._has_all(session, wanted):
             log.info("session_completed", run_id=session.run_id, session_id=session.session_id)
             await self._put_out(session)
         elif await self._is_abandoned(session, wanted & present):
-            log.info("session_dropped", run_id=session.run_id, session_id=session.session_id)
-            await self._mailbox.close_session(session.run_id, session.session_id)
+            await self._give_up(session, flight)
+
+    async def _give_up(self, session: SessionRecord, flight: InFlight) -> None:
+        """End a push session that is not whole, so that each of its messages has one outcome."""
+        metadata = session.outgoing[0].metadata
+        if not metadata.reply_to_message_id:
+            # Those of its instructions that are out need it, and end as any other. The rest is not known
+            # from now on, which its ServerApp hears when it asks for the replies.
+            await self._mailbox.mark_released(session.run_id, session.session_id)
+        elif not await self._end_cut_off(session, metadata.reply_to_message_id, flight):
+            return
+        log.info("session_dropped", run_id=session.run_id, session_id=session.session_id)
+
+    async def _end_cut_off(
+        self, session: SessionRecord, instruction_id: str, flight: InFlight
+    ) -> bool:
+        """End the instruction of a reply that comes no more; return whether the session is closed."""
+        run_id, key = session.run_id, flight.instructions.get(instruction_id)
+        if key is not None:
+            written = await self._mailbox.written(key)
+            if written is None or _is_later(written[1], session.opened_at):
+                # It has been answered in this moment, or was given anew to its node, which may be at it.
+                return False
+            instruction = written[0].outgoing.metadata
+            if await self._error_replies.end_lost(run_id, instruction, _CUT_OFF) is None:
+                return False
+        again = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
+        reply = again.replies.get(instruction_id)
+        if instruction_id in again.instructions or (
+            reply is not None and reply.session_id == session.session_id
+        ):
+            return False
+        await self._mailbox.close_session(run_id, session.session_id)
+        return True
 
     async def _has_all(self, session: SessionRecord, wanted: Iterable[str]) -> bool:
         """Return whether all objects are the session's own, and not left from before."""
@@ -176,6 +216,8 @@ class MessageHousekeeping:
     async def _is_abandoned(self, session: SessionRecord, stored: Iterable[str]) -> bool:
         quiet = timedelta(seconds=SESSION_SECONDS)
         if _age(session.opened_at) < quiet or self._uptime.span() < quiet:
+            return False
+        if self._pushers.pushed_within(pusher_of(session.outgoing[0].metadata), SESSION_SECONDS):
             return False
         since = as_moment(datetime.now(UTC) - quiet)
         for object_id in stored:
@@ -269,6 +311,10 @@ async def _one(run_id: int, work: Awaitable[None]) -> None:
 
 def _ids(outgoing: Iterable[Outgoing]) -> set[str]:
     return {object_id for one in outgoing for object_id in one.object_ids}
+
+
+def _is_later(moment: str, other: str) -> bool:
+    return datetime.fromisoformat(moment) > datetime.fromisoformat(other)
 
 
 def _age(moment: str) -> timedelta:

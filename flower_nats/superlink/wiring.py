@@ -7,6 +7,7 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.hints import Hints
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
+from flower_nats.broker.pushers import Pushers
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.settings import SuperlinkSettings
@@ -113,7 +114,9 @@ def handlers(
     }
 
 
-def pieces(settings: SuperlinkSettings, database: Database, connection: Connection) -> list[Piece]:
+def pieces(
+    settings: SuperlinkSettings, database: Database, connection: Connection, pushers: Pushers
+) -> list[Piece]:
     """Return every piece of housekeeping there is."""
     mailbox = Mailbox(connection)
     hints = Hints(connection)
@@ -124,6 +127,7 @@ def pieces(settings: SuperlinkSettings, database: Database, connection: Connecti
         Nodes(database).statuses,
         Runs(database).statuses,
         Replicas(database).is_heard,
+        pushers,
     )
     days = settings.log_retention
     retention = LogRetention(Runs(database), RunLogs(connection), days)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.durability import ALWAYS, UNKNOWN
+from flower_nats.broker.pushers import Pushers
 from flower_nats.broker.rpc import RpcServer
 from flower_nats.health import HealthServer, Readiness
 from flower_nats.logs import get_logger
@@ -102,12 +103,14 @@ class _Worker:
             self._health_servers.push_async_callback(http.stop)
         if self._settings.health_server_address:
             await self._start_grpc_health(self._settings.health_server_address)
+        pushers = Pushers()
+        await pushers.listen(self._connection)
         await self._server.start()
         log.info("superlink_ready", replica=self._id)
         housekeeping = Housekeeping(
             Leases(self._database),
             self._id,
-            pieces(self._settings, self._database, self._connection),
+            pieces(self._settings, self._database, self._connection, pushers),
         )
         try:
             await keep_running(

@@ -218,9 +218,8 @@ def error_reply(
 ) -> tuple[Outgoing, bytes]:
     """Make the error reply that the SuperLink itself gives to an instruction.
 
-    `instruction` is its metadata if it is still known, `reason` what is said in the usual one's place.
-    Returns the message and the content of its
-    one object.
+    `instruction` is its metadata if it is still known, `reason` what it says in place of what it
+    usually says with its code. Returns the message and the content of its one object.
     """
     metadata = common.Metadata(
         run_id=run_id,

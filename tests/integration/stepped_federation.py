@@ -22,6 +22,7 @@ from flower_nats.broker.error_replies import ErrorReplies
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
+from flower_nats.broker.pushers import Pushers
 from flower_nats.broker.subjects import InstructionKey, ReplyKey
 from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
@@ -175,6 +176,7 @@ class Replica:
             metadata.node_statuses,
             metadata.run_statuses,
             metadata.is_heard,
+            Pushers(),
         )
 
     async def call(

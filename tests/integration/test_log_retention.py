@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.pushers import Pushers
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.runs import Runs
@@ -200,5 +201,5 @@ async def test_without_a_retention_logs_stay_for_ever(gateway: Gateway) -> None:
     superlink = gateway.superlink
     for days, kept in ((0, True), (1, False)):
         settings = SuperlinkSettings(nats=(), database="", log_retention=days)
-        pieces = wiring.pieces(settings, superlink.database, superlink.connection)
+        pieces = wiring.pieces(settings, superlink.database, superlink.connection, Pushers())
         assert ("logs" not in {piece.name for piece in pieces}) is kept

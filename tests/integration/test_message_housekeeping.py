@@ -12,6 +12,8 @@ from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
+from flower_nats.broker.pushers import Pushers, node_pusher, run_pusher
+from flower_nats.broker.subjects import InstructionKey
 from flower_nats.superlink import message_housekeeping
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
 from harness.messages import Parcel, inflate, instruction, reply
@@ -28,8 +30,14 @@ class World:
         self.nodes = {NODE: "online"}
         self.runs = {RUN: "running"}
         self.heard = True
+        self.pushers = Pushers()
         self.housekeeping = MessageHousekeeping(
-            self.mailbox, self.objects, self.node_statuses, self.run_statuses, self.is_heard
+            self.mailbox,
+            self.objects,
+            self.node_statuses,
+            self.run_statuses,
+            self.is_heard,
+            self.pushers,
         )
 
     async def node_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
@@ -46,6 +54,11 @@ class World:
         for object_id, content in list(one.objects.items())[leave_out:]:
             await self.objects.put(RUN, object_id, content, session)
         return session
+
+    async def sweep_twice(self) -> None:
+        """Let the second pass find what the first has left to it."""
+        await self.housekeeping.sweep()
+        await self.housekeeping.sweep()
 
     async def deliver(self, one: Parcel) -> None:
         session = await self.push(one)
@@ -113,10 +126,121 @@ async def test_a_session_with_missing_objects_is_left_alone_until_it_is_abandone
     assert await world.mailbox.load_session(RUN, session) is not None
 
     monkeypatch.setattr(message_housekeeping, "SESSION_SECONDS", 0.0)
-    await world.housekeeping.sweep()
+    await world.sweep_twice()
 
     assert await world.mailbox.load_session(RUN, session) is None
     assert await world.mailbox.next_instruction(NODE) is None
+
+
+async def test_a_reply_that_stays_half_pushed_is_ended_by_one_error_reply(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = instruction(RUN, NODE)
+    await world.deliver(question)
+    await world.mailbox.take(RUN, NODE, question.message_id, 1.0)
+    answer = reply(question, model(1.0))
+    session = await world.push(answer, leave_out=1)
+    monkeypatch.setattr(message_housekeeping, "SESSION_SECONDS", 0.0)
+
+    await asyncio.gather(world.housekeeping.sweep(), world.housekeeping.sweep())
+    await world.sweep_twice()
+
+    flight = (await world.mailbox.in_flight(RUN))[RUN]
+    assert not flight.instructions
+    found = await world.mailbox.read_reply(flight.replies[question.message_id])
+    assert found is not None
+    content = await world.objects.get(RUN, found.metadata.message_id)
+    assert content is not None
+    error = inflate(found.metadata.message_id, {found.metadata.message_id: content}).error
+    assert error.code == 4
+    assert "stopped sending it" in error.reason
+    # Its last object comes all the same, to a gateway that still believes in the session.
+    assert await world.mailbox.load_session(RUN, session) is None
+    assert not await world.mailbox.accept_reply(RUN, session, answer.outgoing)
+
+
+async def test_a_reply_is_not_ended_that_is_whole_in_the_same_moment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = instruction(RUN, NODE)
+    await world.deliver(question)
+    answer = reply(question, model(1.0))
+    session = await world.push(answer, leave_out=1)
+    monkeypatch.setattr(message_housekeeping, "SESSION_SECONDS", 0.0)
+    end = world.mailbox.written
+
+    async def just_before(key: InstructionKey) -> object:
+        found = await end(key)
+        assert await world.mailbox.accept_reply(RUN, session, answer.outgoing)
+        return found
+
+    monkeypatch.setattr(world.mailbox, "written", just_before)
+    await world.sweep_twice()
+
+    flight = (await world.mailbox.in_flight(RUN))[RUN]
+    assert flight.replies[question.message_id].message_id == answer.message_id
+    assert await world.mailbox.load_session(RUN, session) is not None
+
+
+async def test_what_a_node_left_half_pushed_does_not_end_what_it_does_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = instruction(RUN, NODE)
+    await world.deliver(question)
+    await world.mailbox.take(RUN, NODE, question.message_id, 1.0)
+    await world.push(reply(question, model(1.0)), leave_out=1)
+    await world.mailbox.reoffer(NODE, 2.0)
+    await world.mailbox.take(RUN, NODE, question.message_id, 3.0)
+    monkeypatch.setattr(message_housekeeping, "SESSION_SECONDS", 0.0)
+
+    await world.sweep_twice()
+
+    assert question.message_id in (await world.mailbox.in_flight(RUN))[RUN].instructions
+    await world.answer(reply(question, model(2.0)))
+    await world.sweep_twice()
+    assert len((await world.mailbox.in_flight(RUN))[RUN].sessions) == 2
+
+
+@pytest.mark.parametrize("is_reply", [False, True])
+async def test_a_session_lasts_while_its_pusher_has_a_push_in_hand(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_reply: bool
+) -> None:
+    question = instruction(RUN, NODE)
+    if is_reply:
+        await world.deliver(question)
+    pushed = reply(question, model(1.0)) if is_reply else instruction(RUN, NODE, model(1.0))
+    session = await world.push(pushed, leave_out=1)
+    monkeypatch.setattr(message_housekeeping, "SESSION_SECONDS", 0.2)
+    await asyncio.sleep(0.2)
+
+    world.pushers.note([node_pusher(NODE) if is_reply else run_pusher(RUN)])
+    await world.sweep_twice()
+    assert await world.mailbox.load_session(RUN, session) is not None
+
+    await asyncio.sleep(0.2)
+    world.pushers.note([run_pusher(RUN + 1), node_pusher(NODE - 1)])
+    await world.sweep_twice()
+    assert await world.mailbox.load_session(RUN, session) is None
+
+
+async def test_instructions_of_a_session_given_up_that_are_out_keep_their_objects(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, cut_off = instruction(RUN, NODE, model(1.0)), instruction(RUN, NODE, model(2.0))
+    session = await world.mailbox.open_session(RUN, [out.outgoing, cut_off.outgoing])
+    for object_id, content in out.objects.items():
+        await world.objects.put(RUN, object_id, content, session)
+    await world.mailbox.release(session, out.outgoing)
+    monkeypatch.setattr(message_housekeeping, "SESSION_SECONDS", 0.0)
+
+    await world.sweep_twice()
+
+    assert await world.mailbox.next_instruction(NODE) is not None
+    assert set(out.objects) <= await world.objects.ids(RUN)
+    flight = (await world.mailbox.in_flight(RUN))[RUN]
+    assert not flight.unfinished_sessions
+    await world.answer(reply(out))
+    await world.mailbox.end_instruction(RUN, out.message_id)
 
 
 async def test_a_session_outlives_an_outage_in_which_nobody_could_push_to_it(
@@ -139,7 +263,7 @@ async def test_a_session_outlives_an_outage_in_which_nobody_could_push_to_it(
 
     monkeypatch.setattr(message_housekeeping, "_OUTAGE", 10.0)
     await asyncio.sleep(0.2)
-    await world.housekeeping.sweep()
+    await world.sweep_twice()
     assert await world.mailbox.load_session(RUN, session) is None
 
 

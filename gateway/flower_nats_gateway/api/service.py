@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from flower_nats.broker.pushers import Pushes
 from flower_nats.model.caller import Caller
 from flower_nats.wire.methods import Method
 from flower_nats_gateway.auth.identify import Authenticator
@@ -33,6 +34,7 @@ class Service:
     admission: Admission
     outcomes: Outcomes
     bodies: Bodies
+    pushes: Pushes
 
     @property
     def longest_body(self) -> int:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from flower_nats.broker.pushers import node_pusher
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
@@ -59,6 +60,7 @@ class FleetAuthenticator:
             node = await self._directory.node_now(public_key)
         if node is None or (node.has_left and not call.method.farewell):
             raise ApiError(ErrorCode.INVALID_NODE_ID, "no node that is let in owns this key")
+        call.pusher = node_pusher(node.node_id)
         return partial(self._identify_node, replace(caller, node_id=node.node_id), signature)
 
     async def _identify_key(self, caller: Caller, signature: bytes, call: Call) -> Caller:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from flower_nats.broker.pushers import run_pusher
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
 from flower_nats.wire.methods import CallerKind
@@ -36,6 +37,7 @@ class RuntimeAuthenticator:
         task = await self._task(call, token) if token else None
         if task is None or (task.finished and not call.method.farewell):
             raise failed("no task has this token" if task is None else "this task is finished")
+        call.pusher = run_pusher(task.run_id)
         return certainly(
             Caller(task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token)
         )

@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as ProtoMessage
 
+from flower_nats.broker.pushers import Pusher
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.bulk import read_push_object
@@ -47,6 +48,8 @@ class Call:
         """What the wire that it came over is like."""
         self.signed_path = signed_path
         """The name of the method that a SuperExec signs."""
+        self.pusher: Pusher = ""
+        """Whose objects it brings if it is a PushObject, as soon as its metadata has shown that."""
         self.size = 0
         """Bytes of the request message as it came."""
         self._body: bytes | None = None

@@ -177,6 +177,7 @@ class Gateway:
             "usage": self._parts.usage.send_forever(),
             "announce": self._announce_forever(),
             "streams": self._trials.run(),
+            "pushes": self._parts.pushes.tell_forever(self._connection, self.id),
             "health": self._tell_health_forever(),
             "connections": self._address_limit.watch(self._public_ports),
             "connection": self._connection.until_ended(),

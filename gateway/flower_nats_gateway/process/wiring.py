@@ -7,6 +7,7 @@ from flower_nats.broker.error_replies import ErrorReplies
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
+from flower_nats.broker.pushers import Pushes
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.settings import GatewaySettings
@@ -57,6 +58,7 @@ class Parts:
     in_hand: CallsInHand
     admission: Admission
     bodies: Bodies
+    pushes: Pushes
     outcomes: Outcomes
     drain: Drain
 
@@ -88,7 +90,7 @@ def _with(authenticate: Authenticator, service: Service) -> Service:
 def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> Parts:
     """Make all parts of a gateway."""
     drain, in_hand, outcomes, bodies = Drain(), CallsInHand(), Outcomes(), Bodies()
-    wakes, rpc = Wakes(connection), RpcClient(connection)
+    wakes, rpc, pushes = Wakes(connection), RpcClient(connection), Pushes()
     mailbox, objects, logs = Mailbox(connection), Objects(connection), RunLogs(connection)
     admission = Admission(in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address)
     usage, liveness = Usage(rpc, gateway_id), GatewayLiveness(connection, gateway_id)
@@ -159,6 +161,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             admission=admission,
             outcomes=outcomes,
             bodies=bodies,
+            pushes=pushes,
         ),
         runtime=Service(
             methods=RUNTIME,
@@ -172,6 +175,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             admission=admission,
             outcomes=outcomes,
             bodies=bodies,
+            pushes=pushes,
         ),
         control=Service(
             methods=CONTROL,
@@ -183,6 +187,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             admission=admission,
             outcomes=outcomes,
             bodies=bodies,
+            pushes=pushes,
         ),
         wakes=wakes,
         verifier=verifier,
@@ -194,6 +199,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         in_hand=in_hand,
         admission=admission,
         bodies=bodies,
+        pushes=pushes,
         outcomes=outcomes,
         drain=drain,
     )

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health
 
+from flower_nats.broker.pushers import Pushes
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire import control_pb2 as control
@@ -76,6 +77,7 @@ class LogRelay:
             admission=Admission(in_hand, lambda: in_hand.count),
             outcomes=Outcomes(),
             bodies=Bodies(),
+            pushes=Pushes(),
         )
         always = health.aio.HealthServicer()
         self._listener = await listen(self._address, [service], always)

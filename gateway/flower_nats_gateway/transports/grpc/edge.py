@@ -85,11 +85,12 @@ def _bulky_request_handler(route: _Route, body_limit: BodyLimit) -> Any:
     async def handle(_requests: Any, context: Any) -> bytes:
         async with _Serving(route, context) as serving:
             identify = await service.authenticate(serving.call)
-            async with body_limit.place() as place:
-                await place.transfer(serving.receive())
-                if serving.call.size <= SMALL:
-                    place.leave()
-                return await endpoint(serving.call, await identify(serving.call))
+            with service.pushes.in_hand(serving.call.pusher):
+                async with body_limit.place() as place:
+                    await place.transfer(serving.receive())
+                    if serving.call.size <= SMALL:
+                        place.leave()
+                    return await endpoint(serving.call, await identify(serving.call))
 
     return _reads_when_it_wants(handle)
 

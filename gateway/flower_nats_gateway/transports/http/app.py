@@ -255,11 +255,12 @@ async def _answer(route: _Route, call: Call, scope: Scope, receive: Receive) -> 
     service, connection = route.service, _connection(scope)
     identify = await service.authenticate(call)
     if route.method.bulk is Bulk.REQUEST:
-        async with route.body_limit.place() as place, _arriving(route, call, scope) as body:
-            call.receive(await place.transfer(read(receive, body, connection)))
-            if call.size <= SMALL:
-                place.leave()
-            return await _within_time(route, call, await identify(call))
+        with service.pushes.in_hand(call.pusher):
+            async with route.body_limit.place() as place, _arriving(route, call, scope) as body:
+                call.receive(await place.transfer(read(receive, body, connection)))
+                if call.size <= SMALL:
+                    place.leave()
+                return await _within_time(route, call, await identify(call))
     async with _arriving(route, call, scope) as body:
         call.receive(await read(receive, body, connection))
         caller = await identify(call)
