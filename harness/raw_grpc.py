@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import struct
 from collections.abc import Iterable
 from types import TracebackType
@@ -55,7 +56,7 @@ def reset(stream: int) -> bytes:
 
 def _field(name: str, value: str | bytes) -> bytes:
     """Return a header in HPACK: a literal that is not indexed (RFC 7541, 6.2.2)."""
-    text = value if isinstance(value, bytes) else value.encode()
+    text = base64.b64encode(value) if isinstance(value, bytes) else value.encode()
     return b"\x00" + _text(name.encode()) + _text(text)
 
 

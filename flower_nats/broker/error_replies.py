@@ -34,13 +34,6 @@ class ErrorReplies:
         accepted = await self._mailbox.accept_reply(run_id, session_id, outgoing)
         return outgoing if accepted else None
 
-    async def refuse(self, run_id: int, instruction: common.Metadata, reason: str) -> None:
-        """End an instruction whose node gives a reply that cannot be taken."""
-        outgoing, session_id = await self._prepare(
-            run_id, MessageError.REPLY_UNAVAILABLE, instruction.message_id, instruction, reason
-        )
-        await self._mailbox.accept_reply(run_id, session_id, outgoing)
-
     async def replace(self, reply: ReplyKey) -> Outgoing | None:
         """Put an error in the place of a reply that has expired; return None if somebody else did."""
         outgoing, session_id = await self._prepare(

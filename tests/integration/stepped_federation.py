@@ -36,6 +36,7 @@ from flower_nats_gateway.api.fleet import FleetService
 from flower_nats_gateway.api.runtime import RuntimeService
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.calls.wire import GRPC
+from flower_nats_gateway.delivery.lost_replies import LostReplies
 from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
@@ -151,11 +152,11 @@ class Replica:
             push_sessions=push_sessions,
             objects=self._objects,
             named_objects=NamedObjects(self.mailbox),
-            error_replies=ErrorReplies(self.mailbox, objects),
             directory=known,
             wakes=self.wakes,
             usage=known,
             forward=cast(Any, None),
+            lost_replies=LostReplies(self.mailbox, ErrorReplies(self.mailbox, objects)),
             drain=drain,
         )
         self._runtime = RuntimeService(

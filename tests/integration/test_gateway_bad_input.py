@@ -214,24 +214,29 @@ async def test_an_object_that_is_not_its_id_is_not_stored(gateway: Gateway) -> N
     assert not await node.push_object(app.run_id, pushed.session_id, "ab" * 32, b"other")
     assert not await node.push_object(app.run_id, "0" * 32, "ab" * 32, b"other")
     assert not await node.push_object(app.run_id, "*", pushed.objects_to_push[0], b"other")
-    assert await Objects(gateway.superlink.connection).ids(app.run_id) == set(question.objects)
+    [error] = await app.pull(question.message_id)
+    assert "does not hash to its id" in error.error.reason
+    stored = await Objects(gateway.superlink.connection).ids(app.run_id)
+    assert stored == {*question.objects, error.metadata.message_id}
 
 
 async def test_an_object_of_the_right_hash_and_the_wrong_form_is_not_stored(
     gateway: Gateway,
 ) -> None:
     node, app = await gateway.node(), await gateway.server_app()
-    question = instruction(app.run_id, node.node_id)
-    await app.send(question)
     endless = b"Array  " + 5000 * b"9" + b"\x00x"
     heads = (b"", b"no divider", b"Array  7\x00short", b"Array nochild 1\x00x", b"A b\x00", endless)
     for content in heads:
+        question = instruction(app.run_id, node.node_id)
+        await app.send(question)
         object_id = hashlib.sha256(content).hexdigest()
         answer = changed(reply(question), message_id=object_id)
         tree = common.ObjectTree(object_id=object_id).SerializeToString()
         pushed = await node.push(Parcel(answer.flwr, Outgoing(answer.outgoing.message, tree), {}))
         assert list(pushed.objects_to_push) == [object_id]
         assert not await node.push_object(app.run_id, pushed.session_id, object_id, content)
+        [error] = await app.pull(question.message_id)
+        assert object_id in error.error.reason
 
 
 async def test_a_reply_to_anothers_instruction_leaves_no_trace(gateway: Gateway) -> None:

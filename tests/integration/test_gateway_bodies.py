@@ -164,12 +164,12 @@ class Upload:
         way = raw_grpc.connect if gateway.wire == "grpc" else connect
         return cls(gateway, await way(address), api, name)
 
-    async def announce(self, length: int, body: bytes) -> None:
+    async def announce(self, length: int, body: bytes, metadata: Metadata = ()) -> None:
         """Send the head of the call, the length of its body, and the begin of that."""
         if self._gateway.wire == "http":
-            await self._connection.send(head_of(*self._call, (), length), body)
+            await self._connection.send(head_of(*self._call, metadata, length), body)
         else:
-            await self._connection.send(raw_grpc.head_of(1, *self._call))
+            await self._connection.send(raw_grpc.head_of(1, *self._call, metadata))
             await self.more(raw_grpc.prefix(length) + body)
 
     async def more(self, body: bytes, *, end: bool = False) -> None:

@@ -16,7 +16,15 @@ from flwr.common import constant as flwr_common
 from flwr.supercore import constant as flwr_supercore
 from flwr.supercore.protobuf.client import ProtobufClient
 
-from flower_nats.broker import core_connection, members, rpc, runlog, stream_trials, streams
+from flower_nats.broker import (
+    core_connection,
+    members,
+    pushers,
+    rpc,
+    runlog,
+    stream_trials,
+    streams,
+)
 from flower_nats.embedded import envoy
 from flower_nats.embedded.envoy_routes import routes
 from flower_nats.model import caller, states
@@ -348,6 +356,14 @@ RELATIONS: dict[str, Times] = {
     },
     "a view of a push session is asked anew before the session is dropped": {
         "view": push_session._FRESH,
+        "session": message_housekeeping.SESSION_SECONDS,
+    },
+    "a session lasts while pushes to it are told of, should some hints be lost": {
+        "told": 5 * pushers.TELL_EVERY,
+        "session": message_housekeeping.SESSION_SECONDS,
+    },
+    "a body that has stopped is ended before its session is given up": {
+        "pause": bodies.PAUSE,
         "session": message_housekeeping.SESSION_SECONDS,
     },
     "a session outlives the pause of a client that was refused": {

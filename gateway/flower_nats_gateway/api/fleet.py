@@ -3,7 +3,6 @@
 import time
 
 from flower_nats.broker import subjects
-from flower_nats.broker.error_replies import ErrorReplies
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.in_flight import Instruction
 from flower_nats.broker.mailbox import Mailbox
@@ -28,6 +27,7 @@ from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.calls.registrations import RegistrationLimit
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.cluster.usage import Usage
+from flower_nats_gateway.delivery.lost_replies import LostReplies
 from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import NOT_FOUND, ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
@@ -46,18 +46,18 @@ class FleetService:
         push_sessions: PushSessions,
         objects: ObjectService,
         named_objects: NamedObjects,
-        error_replies: ErrorReplies,
         directory: Directory,
         wakes: Wakes,
         usage: Usage,
         forward: Forwarder,
+        lost_replies: LostReplies,
         drain: Drain,
     ) -> None:
         self._mailbox = mailbox
         self._push_sessions = push_sessions
         self._objects = objects
         self._named_objects = named_objects
-        self._error_replies = error_replies
+        self._lost_replies = lost_replies
         self._directory = directory
         self._wakes = wakes
         self._usage = usage
@@ -128,6 +128,21 @@ class FleetService:
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
             raise malformed("PushMessages takes one message and its object tree")
         message, tree = request.messages_list[0], request.message_object_trees[0]
+        try:
+            response = await self._take_in(message, tree, caller)
+        except ApiError as exc:
+            if exc.code is ErrorCode.MALFORMED_REQUEST:
+                await self._end_lost(message.metadata, caller, exc.detail)
+            raise
+        body, run_id = response.SerializeToString(), message.metadata.run_id
+        if response.session_id:
+            runtime = sum(request.clientapp_runtime_list[:1])
+            self._usage.traffic(run_id, sent=len(body), received=call.size, runtime=runtime)
+        return body
+
+    async def _take_in(
+        self, message: common.Message, tree: bytes, caller: Caller
+    ) -> fleet.PushMessagesResponse:
         check_message(message, tree, is_reply=True)
         metadata = message.metadata
         if metadata.src_node_id != caller.node_id:
@@ -138,31 +153,24 @@ class FleetService:
         if refusal:
             # Quietly: for its node the work is done, and trying again would not help.
             log.info("reply_refused", **_facts(metadata), reason=refusal)
-            return response.SerializeToString()
+            await self._end_lost(metadata, caller, refusal)
+            return response
         outgoing = Outgoing(message.SerializeToString(), tree)
         try:
             view = await self._push_sessions.open(metadata.run_id, [outgoing])
         except StorageLimit as exc:
-            await self._end(metadata, exc)
-            return response.SerializeToString()
+            log.warning("reply_refused", **_facts(metadata), reason=exc.detail)
+            await self._end_lost(metadata, caller, exc.detail)
+            return response
         response.session_id = view.session_id
         response.objects_to_push.extend(outgoing.object_ids)
-        body = response.SerializeToString()
-        runtime = sum(request.clientapp_runtime_list[:1])
-        self._usage.traffic(metadata.run_id, sent=len(body), received=call.size, runtime=runtime)
-        return body
+        return response
 
-    async def _end(self, reply: common.Metadata, limit: StorageLimit) -> None:
-        """Have the app told that a reply is too large, in the reply's place."""
-        log.warning("reply_refused", **_facts(reply), reason=limit.detail)
-        instruction = await self._mailbox.find_instruction(
-            reply.run_id, reply.src_node_id, reply.reply_to_message_id
+    async def _end_lost(self, reply: common.Metadata, caller: Caller, reason: str) -> bool:
+        """End the instruction of a reply that was refused, if it is one of this node's."""
+        return await self._lost_replies.end(
+            reply.run_id, _node(caller), reply.reply_to_message_id, reason
         )
-        if instruction is not None:
-            about = instruction.outgoing.metadata
-            await self._error_replies.refuse(
-                reply.run_id, about, f"Reply unavailable: {limit.detail}"
-            )
 
     async def _refusal(self, reply: common.Metadata) -> str:
         instruction = await self._mailbox.recall_instruction(
@@ -198,17 +206,16 @@ class FleetService:
     async def _store(self, request: common.PushObjectRequest, call: Call, caller: Caller) -> bool:
         try:
             stored = await self._objects.push(request, call.content, sender=_node(caller))
-        except StorageLimit as exc:
-            view = await self._push_sessions.find(request.run_id, request.session_id)
-            if view is not None:
-                await self._end(view.messages[0].metadata, exc)
-                await self._mailbox.close_session(request.run_id, view.session_id)
-            return False
         except ApiError as exc:
-            if exc.code is not ErrorCode.MALFORMED_REQUEST:
+            if not isinstance(exc, StorageLimit) and exc.code is not ErrorCode.MALFORMED_REQUEST:
                 raise
             # The answer stock gives; the SuperNode then drops the reply.
             log.warning("object_refused", node_id=caller.node_id, reason=exc.detail)
+            session = await self._objects.session_of(request, sender=_node(caller))
+            if session is not None and await self._end_lost(
+                session.messages[0].metadata, caller, exc.detail
+            ):
+                await self._mailbox.close_session(request.run_id, session.session_id)
             return False
         if stored is not None:
             return stored

@@ -13,6 +13,7 @@ from flower_nats.wire.bulk import write_pull_object_response
 from flower_nats.wire.messages import check_object, is_object_id
 from flower_nats_gateway.calls.body_limit import SMALL
 from flower_nats_gateway.calls.call import Drain
+from flower_nats_gateway.delivery.push_session import PushSession
 from flower_nats_gateway.delivery.push_sessions import PushSessions
 from flower_nats_gateway.delivery.stored_bytes import StoredBytes
 
@@ -87,12 +88,7 @@ class ObjectService:
         caller tries again, and an object that is held already is accepted again.
         """
         run_id, object_id = request.run_id, request.object_id
-        if request.session_id:
-            view = await self._push_sessions.find(run_id, request.session_id)
-        else:
-            view = await self._push_sessions.waiting_for(run_id, object_id, sender)
-        if view is not None and view.sender != sender:
-            view = None
+        view = await self.session_of(request, sender=sender)
         if view is not None and not view.wants(object_id):
             return False
         if len(content) > SMALL:
@@ -108,6 +104,16 @@ class ObjectService:
             self._cache.put((run_id, object_id), write_pull_object_response([content]))
         await self._push_sessions.arrived(view, object_id)
         return True
+
+    async def session_of(
+        self, request: common.PushObjectRequest, *, sender: int
+    ) -> PushSession | None:
+        """Return the push session that an object is pushed to, None if its sender has no such one."""
+        if request.session_id:
+            view = await self._push_sessions.find(request.run_id, request.session_id)
+        else:
+            view = await self._push_sessions.waiting_for(request.run_id, request.object_id, sender)
+        return view if view is not None and view.sender == sender else None
 
     async def is_stored(self, run_id: int, object_id: str) -> bool:
         """Return whether an object is there."""

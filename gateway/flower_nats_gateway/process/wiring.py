@@ -32,6 +32,7 @@ from flower_nats_gateway.calls.outcomes import Outcomes
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.cluster.liveness import GatewayLiveness
 from flower_nats_gateway.cluster.usage import Usage
+from flower_nats_gateway.delivery.lost_replies import LostReplies
 from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
@@ -125,11 +126,11 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         push_sessions=push_sessions,
         objects=object_service,
         named_objects=NamedObjects(mailbox),
-        error_replies=error_replies,
         directory=directory,
         wakes=wakes,
         usage=usage,
         forward=forward,
+        lost_replies=LostReplies(mailbox, error_replies),
         drain=drain,
     )
     runtime_api = RuntimeService(
