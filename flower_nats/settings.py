@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+DEFAULT_DATABASE_CONNECTIONS = 10
+"""Connections of one superlink: a statement takes milliseconds, so that ten serve thousands of nodes."""
+
 DEFAULT_LOG_RETENTION = 90
 """Days for which the log of a run is kept."""
 
@@ -120,6 +123,9 @@ class SuperlinkSettings:
 
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""
+
+    database_connections: int = DEFAULT_DATABASE_CONNECTIONS
+    """Connections to PostgreSQL that it opens at most."""
 
     watch_disk: Path | None = None
     """A directory on the disk whose room is told in status, metrics and log; None for none."""

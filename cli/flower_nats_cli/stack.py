@@ -13,14 +13,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flower_nats.embedded.balancer import Balancer, find_envoy
-from flower_nats.embedded.postgres_server import PostgresServer
+from flower_nats.embedded.postgres_server import PostgresServer, without_postgres_settings
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, Unavailable
-from flower_nats.settings import DEFAULT_LOG_RETENTION, GatewaySettings, SuperexecSettings
+from flower_nats.settings import (
+    DEFAULT_DATABASE_CONNECTIONS,
+    DEFAULT_LOG_RETENTION,
+    GatewaySettings,
+    SuperexecSettings,
+)
 from flower_nats_cli.addresses import accepts_connections, claim_addresses, reachable
 from flower_nats_cli.broker_care import BrokerCare
 from flower_nats_cli.datadir import DataDir, RunningState
@@ -49,6 +54,11 @@ _END_RUNS_SECONDS = 0.5
 """Seconds for runs to be told of the end: of a runtime that is in order it takes much less."""
 
 _ENDED = "The runtime was told to end while the run was under way."
+
+_MOST_CONNECTIONS = 200
+"""Connections of all superlinks together: each is a process of PostgreSQL's, of some MB."""
+
+_OTHER_CONNECTIONS = 20
 
 log = get_logger(__name__)
 
@@ -102,7 +112,9 @@ class Stack:
         data = settings.data
         self._broker = Broker(data, settings.replicas)
         self._edges = edges(self.settings.gateway, settings.replicas)
-        self._postgres = PostgresServer(data.postgres, data.log_of("postgres"))
+        self._postgres = PostgresServer(
+            data.postgres, data.log_of("postgres"), database_size(settings.replicas).server
+        )
 
     async def start(self) -> RunningState:
         """Start everything, wait until it serves and publish its state."""
@@ -151,6 +163,8 @@ class Stack:
         if self.settings.simulation:
             flags += ["--simulation"]
         flags += ["--watch-disk", str(self.settings.data.path)]
+        pool = database_size(self.settings.replicas).superlink
+        flags += ["--database-connections", str(pool)]
         if self.settings.gateway.enable_supernode_auth:
             flags += ["--enable-supernode-auth"]
         # No balancer goes by their health: nobody has to be waited for.
@@ -203,7 +217,7 @@ class Stack:
                     *(sys.executable, "-P", "-m", "flower_nats_cli.main"),
                     *(command, *flags, *level),
                 ],
-                environment={**without_ours(), **secrets},
+                environment={**without_postgres_settings(without_ours()), **secrets},
                 log=data.log_of(name),
                 pid_file=data.pid_file_of(name),
                 # NATS and PostgreSQL end with us too, so there is nobody to take leave of.
@@ -261,6 +275,25 @@ class Stack:
             },
             for_others=for_others(gateway, self.settings.http_health_addresses),
         )
+
+
+class DatabaseSize(NamedTuple):
+    """How many connections there may be."""
+
+    superlink: int
+    """To one superlink."""
+
+    server: int
+    """To the server."""
+
+
+def database_size(replicas: int) -> DatabaseSize:
+    """Return what lets all superlinks have their connections at once.
+
+    One that has died may be there twice for a moment; people and tools take some, too.
+    """
+    superlink = min(DEFAULT_DATABASE_CONNECTIONS, _MOST_CONNECTIONS // (replicas + 1))
+    return DatabaseSize(superlink, superlink * (replicas + 1) + _OTHER_CONNECTIONS)
 
 
 def names(command: str, replicas: int) -> list[str]:

