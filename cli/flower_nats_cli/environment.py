@@ -27,6 +27,8 @@ _OF_AN_ORCHESTRATOR = re.compile(r"_(SERVICE_(HOST|PORT)|PORT)(_|$)")
 
 def warn_of_strangers(command: click.Command) -> None:
     """Say on stderr which variables are named like options of this command, but none is called so."""
+    if isinstance(command, click.Group):
+        return
     prefix = f"{PREFIX}_{command.name}_".upper()
     known = [
         prefix + str(option.name).upper()

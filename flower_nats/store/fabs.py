@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flower_nats.model.app_signature import AppSignature
 from flower_nats.store.connection import Session
 from flower_nats.store.queries import load
 
@@ -16,7 +17,7 @@ class StoredFab:
     fab_hash: str
     content: bytes
     verifications: Mapping[str, str]
-    """Who vouches for it, by key id."""
+    """What SuperNodes need to see who vouches for it, by the id of a key."""
 
 
 class Fabs:
@@ -39,3 +40,12 @@ class Fabs:
     async def drop_unused(self, fab_hash: str) -> None:
         """Delete a FAB unless a run or an app has it."""
         await self._session.execute(_SQL["drop_unused"], fab_hash=fab_hash)
+
+    async def sign(self, signature: AppSignature) -> None:
+        """Store a signature of a FAB, which may come later."""
+        await self._session.execute(
+            _SQL["sign"],
+            fab_hash=signature.fab_hash,
+            key_id=signature.key_id,
+            verification=signature.verification,
+        )

@@ -44,8 +44,16 @@ VALUES ('@none/default', 'The federation of everything that connects to this Sup
 CREATE TABLE fab (
     fab_hash text PRIMARY KEY,
     content bytea NOT NULL,
-    verifications jsonb NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Who vouches for an app, by the hash of its FAB: often before the FAB itself is here.
+CREATE TABLE fab_signature (
+    fab_hash text NOT NULL,
+    key_id text NOT NULL,
+    verification text NOT NULL,
+    added_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (fab_hash, key_id)
 );
 
 -- The apps of a federation: the newest FAB of each.

@@ -9,10 +9,12 @@ from typing import Any
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.progress import Progress
 from flower_nats.logs import get_logger
+from flower_nats.model.app_signature import BadAppSignature, read_app_signature
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import NodeStatus, Status
 from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
@@ -68,6 +70,7 @@ class GatewayQuestions:
             "Announce": self.announce,
             "Leave": self.leave,
             "Status": self.status,
+            "AddAppSignature": self.add_app_signature,
             "RunReport": self.run_report,
         }
 
@@ -197,3 +200,13 @@ class GatewayQuestions:
     async def run_report(self, question: Map, caller: Caller) -> Map:
         """{run_id} -> {now, run, task, exchanges}: for `flower-nats status --run`."""
         return await self._run_report.report(question["run_id"])
+
+    async def add_app_signature(self, question: Map, caller: Caller) -> Map:
+        """{signature} -> {}: an operator has the runtime hand a signature on with its FAB."""
+        try:
+            signature = read_app_signature(question["signature"])
+        except BadAppSignature as exc:
+            raise ApiError(ErrorCode.MALFORMED_REQUEST, str(exc)) from exc
+        await Fabs(self._database).sign(signature)
+        log.info("app_signature_added", fab_hash=signature.fab_hash, key_id=signature.key_id)
+        return {}

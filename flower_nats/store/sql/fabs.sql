@@ -3,11 +3,25 @@ INSERT INTO fab (fab_hash, content)
 VALUES (%(fab_hash)s, %(content)s)
 ON CONFLICT (fab_hash) DO NOTHING;
 
--- get: The content and the verifications of a FAB.
-SELECT content, verifications FROM fab WHERE fab_hash = %(fab_hash)s;
-
 -- drop_unused: Delete a FAB that no run and no app has.
 DELETE FROM fab
 WHERE fab_hash = %(fab_hash)s
     AND NOT EXISTS (SELECT FROM run WHERE run.fab_hash = %(fab_hash)s)
     AND NOT EXISTS (SELECT FROM app WHERE app.fab_hash = %(fab_hash)s);
+
+-- get: The content of a FAB, and who vouches for it.
+SELECT
+    content,
+    (
+        SELECT coalesce(jsonb_object_agg(key_id, verification), '{}')
+        FROM fab_signature
+        WHERE fab_signature.fab_hash = fab.fab_hash
+    ) AS verifications
+FROM fab
+WHERE fab_hash = %(fab_hash)s;
+
+-- sign: Note that somebody vouches for a FAB, which need not be here yet; the last word counts.
+INSERT INTO fab_signature (fab_hash, key_id, verification)
+VALUES (%(fab_hash)s, %(key_id)s, %(verification)s)
+ON CONFLICT (fab_hash, key_id) DO UPDATE
+SET verification = excluded.verification, added_at = now();

@@ -28,5 +28,8 @@ def main(grid: Grid, context: Context) -> None:
         messages = [Message(query, node_id, "query", group_id=str(number)) for node_id in node_ids]
         for reply in grid.send_and_receive(messages, timeout=120):
             node_id = reply.metadata.src_node_id
+            if reply.has_error():
+                print(f"node {node_id} refused: {reply.error.reason}", flush=True)
+                continue
             print(f"node {node_id} answered: {reply.content['reply']['answer']}", flush=True)
         print(f"round {number} gathered {len(messages)} answers", flush=True)
