@@ -13,8 +13,9 @@ import sys
 from logging.handlers import TimedRotatingFileHandler
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
+from flower_nats.model.visible import visible_lines
 from flower_nats.settings import LogSettings
 
 _SHARED: tuple[Processor, ...] = (
@@ -76,9 +77,18 @@ def _for_people() -> logging.Formatter:
         foreign_pre_chain=_SHARED,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _make_visible,
             structlog.dev.ConsoleRenderer(colors=True),
         ],
     )
+
+
+def _make_visible(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Let names that strangers gave do nothing to the terminal; JSON has no control characters."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = visible_lines(value)
+    return event
 
 
 def _for_machines() -> logging.Formatter:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from flower_nats.broker.progress import Step
+from flower_nats.model.visible import visible_lines, visible_name
 
 _SHOWN = 50
 """Nodes of one exchange that are shown; `--format json` has all."""
@@ -31,7 +32,8 @@ Map = Mapping[str, Any]
 def run_lines(report: Map) -> Iterator[str]:
     """Describe the answer of a superlink to `RunReport`."""
     run = report["run"]
-    yield f"Run {run['run_id']} ({run['app']}, federation {run['federation']}) is {_state(report)}."
+    app = f"{visible_name(run['app'])}, federation {run['federation']}"
+    yield f"Run {run['run_id']} ({app}) is {_state(report)}."
     if run["status"] == "pending":
         yield "It waits for a SuperExec to start its ServerApp. If none does, see that a SuperExec runs;"
         yield "its log says why it does not start the app."
@@ -45,7 +47,7 @@ def run_lines(report: Map) -> Iterator[str]:
 def _state(report: Map) -> str:
     run = report["run"]
     if run["status"] == "finished":
-        why = f" ({run['details']})" if run["details"] else ""
+        why = f" ({visible_lines(run['details'])})" if run["details"] else ""
         return f"finished:{run['sub_status']}, {_ago(report, run['finished_at'])}{why}"
     since = run[f"{run['status']}_at"]
     return f"{run['status']}, for {_age(report, since)}"
@@ -84,7 +86,7 @@ def _row(report: Map, message: Map) -> list[str]:
     node = message["node_status"] + (f", heard {_ago(report, heard)}" if heard else "")
     return [
         message["node_id"],
-        message["name"] or "-",
+        visible_name(message["name"] or "-"),
         message["step"],
         _age(report, message["since"]) if message["since"] else "-",
         node,

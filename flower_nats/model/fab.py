@@ -6,23 +6,31 @@ stock's (flwr 1.33 `common/config.py`, `supercore/fab_format_version.py`, `super
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import tomli
+from packaging.version import InvalidVersion, Version
 
 from flower_nats.model.config import Config, InvalidConfig, flatten
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.model.fab_archive import FabArchive
 from flower_nats.model.fab_format import check_format
 from flower_nats.model.task import TaskType
+from flower_nats.model.visible import is_visible_name
 
 MAX_FAB_BYTES = 10 * 1024 * 1024
 """The largest FAB that stock SuperNodes and ServerApps are built for (flwr 1.33 FAB_MAX_SIZE)."""
 
 _MAX_PROJECT_BYTES = 256 * 1024
 """A larger `pyproject.toml` is not read: a zip archive may hold more than fits into memory."""
+
+_LONGEST = 80
+"""Characters of a name, a publisher and a version: together they are the name of one folder."""
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 _PROJECT_FILE = "pyproject.toml"
 _PATTERN_KEYS = ("fab-include", "fab-exclude")
@@ -115,9 +123,15 @@ def _check_sections(project: Mapping[str, Any]) -> Mapping[str, Any]:
     of_project = _table(project, "project")
     problems = []
     if not _is_name(of_project.get("name")):
-        problems.append('property "name" must be text without "/" and present in [project]')
-    if not _is_text(of_project.get("version")):
-        problems.append('property "version" must be text and present in [project]')
+        problems.append(
+            'property "name" must be present in [project], a name as PEP 508 has them: letters, digits '
+            f'and, between them, ".", "_" and "-", at most {_LONGEST} in all'
+        )
+    if not _is_version(of_project.get("version")):
+        problems.append(
+            'property "version" must be present in [project], a version as PEP 440 has them, such as '
+            f'"1.0.0", of at most {_LONGEST} characters'
+        )
     if not isinstance(project.get("project"), dict):
         problems = ["section [project] is missing"]
     app = _table(_table(_table(project, "tool"), "flwr"), "app")
@@ -129,9 +143,10 @@ def _check_sections(project: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _check_app(app: Mapping[str, Any]) -> list[str]:
     problems = []
-    if not _is_name(app.get("publisher")):
+    if not _is_publisher(app.get("publisher")):
         problems.append(
-            'property "publisher" must be text without "/" and present in [tool.flwr.app]'
+            'property "publisher" must be present in [tool.flwr.app], text without "/", "\\" and '
+            f"control characters, of at most {_LONGEST} characters"
         )
     problems += [
         f'property "{key}" in [tool.flwr.app] must be a list of patterns that is not empty'
@@ -172,14 +187,29 @@ def _text(table: Mapping[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _is_text(value: object) -> bool:
-    # Some of it goes into a database that holds no NUL.
-    return isinstance(value, str) and bool(value) and "\0" not in value
-
-
+# Of publisher, name and version, stock makes the name of the folder that it installs the app in. With
+# a version such as "../../x" that was anywhere.
 def _is_name(value: object) -> bool:
-    # Of "publisher/name", stock makes the name of the folder that it installs the app in.
-    return _is_text(value) and "/" not in str(value)
+    return isinstance(value, str) and len(value) <= _LONGEST and bool(_NAME.fullmatch(value))
+
+
+def _is_version(value: object) -> bool:
+    if not isinstance(value, str) or len(value) > _LONGEST or value != value.strip():
+        return False
+    try:
+        Version(value)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def _is_publisher(value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= _LONGEST
+        and is_visible_name(value)
+        and not set(value) & {"/", "\\"}
+    )
 
 
 def _is_pattern_list(value: object) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
+from flower_nats.model.visible import is_visible_name
+
 _MAX_DEPENDENCIES = 200
 """Dependencies of one app. Each takes its time to be read."""
 
@@ -47,6 +49,10 @@ def _flwr_requirement(dependencies: object) -> Requirement | None:
             raise ValueError(
                 f'The entry "{dependency[:80]}…" of [project].dependencies has {len(dependency):,} '
                 f"characters, and at most {_MAX_DEPENDENCY} are accepted."
+            )
+        if not is_visible_name(dependency):
+            raise ValueError(
+                f'The entry "{dependency}" of [project].dependencies has control characters.'
             )
     try:
         requirements = [Requirement(dependency) for dependency in dependencies]

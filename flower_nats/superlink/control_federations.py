@@ -16,6 +16,7 @@ from flower_nats.model.federation import LONGEST_NAME, Federation
 from flower_nats.model.run import MOST_LISTED
 from flower_nats.model.states import SubStatus
 from flower_nats.model.task import Finished
+from flower_nats.model.visible import visible_name
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.federations import Federations
 from flower_nats.store.idempotency import once
@@ -202,7 +203,7 @@ class FederationsApi:
         account = common.Account(id=caller.account_id, name=caller.account_name)
         return common.Federation(
             name=federation.name,
-            description=federation.description,
+            description=visible_name(federation.description),
             members=[common.Member(account=account, role="owner")],
             member_count=1,
             archived=federation.archived,

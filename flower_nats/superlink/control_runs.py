@@ -13,6 +13,7 @@ from flower_nats.model.ids import new_id
 from flower_nats.model.run import DESCRIPTION_LENGTH, MOST_LISTED, NewRun, Run
 from flower_nats.model.states import SubStatus
 from flower_nats.model.task import Finished, TaskType
+from flower_nats.model.visible import visible_lines
 from flower_nats.store.apps import Apps
 from flower_nats.store.connection import Database, DatabaseFull, Transaction
 from flower_nats.store.fabs import Fabs
@@ -176,7 +177,7 @@ class ControlRunsApi:
                 raise InvalidFab("The app's FAB does not have the hash that came with it.")
             check_overrides(info.config, overrides)
         except (InvalidFab, InvalidConfig) as exc:
-            reason = _cut(str(exc), _REASON_LENGTH)
+            reason = visible_lines(_cut(str(exc), _REASON_LENGTH))
             raise ApiError(ErrorCode.INVALID_RUN_CONFIG, reason, reason) from exc
         if request.app_spec and app_id_of(request.app_spec) != f"@{info.fab_id}":
             text = f"The FAB is not of the app {request.app_spec[:80]!r}."

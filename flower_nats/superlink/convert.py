@@ -1,4 +1,7 @@
-"""From the model to the wire."""
+"""From the model to the wire.
+
+What lists print on terminals is written so that it does nothing there: see `model/visible.py`.
+"""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +15,7 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.node import Node
 from flower_nats.model.run import Run, Series
 from flower_nats.model.task import Task
+from flower_nats.model.visible import visible_lines, visible_name
 from flower_nats.store.apps import App
 from flower_nats.store.compacted_contexts import CompactedContext
 from flower_nats.store.fabs import StoredFab
@@ -39,15 +43,17 @@ def run_to_wire(run: Run, account_name: str = "") -> common.Run:
     message.MergeFrom(
         common.Run(
             run_id=run.run_id,
-            fab_id=run.fab_id,
-            fab_version=run.fab_version,
+            fab_id=visible_name(run.fab_id),
+            fab_version=visible_name(run.fab_version),
             fab_hash=run.fab_hash,
             pending_at=iso(run.pending_at),
             starting_at=iso(run.starting_at),
             running_at=iso(run.running_at),
             finished_at=iso(run.finished_at),
             status=common.RunStatus(
-                status=run.status, sub_status=run.sub_status, details=run.details
+                status=run.status,
+                sub_status=run.sub_status,
+                details=visible_lines(run.details),
             ),
             flwr_aid=run.account_id,
             federation=run.federation,
@@ -96,8 +102,8 @@ def node_to_wire(node: Node) -> common.NodeInfo:
         online_until=None if node.online_until is None else node.online_until.timestamp(),
         heartbeat_interval=node.heartbeat_interval,
         public_key=node.public_key,
-        location=node.location,
-        name=node.name,
+        location=None if node.location is None else visible_name(node.location),
+        name=None if node.name is None else visible_name(node.name),
     )
 
 
@@ -106,7 +112,7 @@ def series_to_wire(series: Series) -> common.RunSeries:
     message = common.RunSeries(
         series_id=series.series_id,
         federation=series.federation,
-        description=series.description,
+        description=visible_name(series.description),
         created_at=iso(series.created_at),
         updated_at=iso(series.updated_at),
         run_ids=series.run_ids,
@@ -114,7 +120,7 @@ def series_to_wire(series: Series) -> common.RunSeries:
     if series.last_status is not None:
         message.last_run_status.status = series.last_status
         message.last_run_status.sub_status = series.last_sub_status
-        message.last_run_status.details = series.last_details
+        message.last_run_status.details = visible_lines(series.last_details)
     return message
 
 
@@ -140,13 +146,13 @@ def event_to_wire(event: Event) -> common.TaskEvent:
 def app_to_wire(app: App) -> control.AppInfo:
     """Write an app of a federation."""
     return control.AppInfo(
-        app_id=app.app_id,
+        app_id=visible_name(app.app_id),
         fab_hash=app.fab_hash,
         app_type=app.app_type,
         is_hub_app=False,
-        display_name=app.display_name,
-        description=app.description,
-        color=app.color,
+        display_name=visible_name(app.display_name),
+        description=visible_name(app.description),
+        color=visible_name(app.color),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import tomli
 from flwr.common.config import get_fab_config, get_metadata_from_config
@@ -104,7 +106,11 @@ def test_an_archive_that_swells_up_is_not_read() -> None:
         (fab(PROJECT.replace('"numpy"', f'"numpy; {"(" * 400}"')), "invalid entry"),
         (fab(PROJECT.replace('"numpy"', f'"a{"," * 500}"')), "501 characters, and at most 500"),
         (fab(PROJECT.replace('"numpy"', '"numpy",' * 200)), "201 entries, and at most 200"),
-        (fab("[project]\n"), '"name" must be text without "/" and present'),
+        (
+            fab(PROJECT.replace('"numpy"', r'"numpy; os_name == \"\u001b\""')),
+            "has control characters",
+        ),
+        (fab("[project]\n"), '"name" must be present in [project], a name as PEP 508'),
         (fab("[tool]\n"), "section [project] is missing"),
         (fab("[tool]\n"), "section [tool.flwr.app] is missing"),
         (fab("project = 3\ntool = 4"), "section [project] is missing"),
@@ -113,7 +119,7 @@ def test_an_archive_that_swells_up_is_not_read() -> None:
         (fab(PROJECT.replace("clientapp", "other")), '"clientapp" is missing'),
         (fab(PROJECT.replace("app.client:app", "app.client")), '"module:attribute"'),
         (fab(PROJECT.replace("[tool.flwr.app.components]", "[tool.x]")), "components] is missing"),
-        (fab(PROJECT.replace('"1.2.3"', "3")), '"version" must be text'),
+        (fab(PROJECT.replace('"1.2.3"', "3")), '"version" must be present'),
         (fab(PROJECT.replace("rounds = 3", "rounds = [3]")), '"rounds" must be a boolean'),
         (fab(PROJECT.replace('"numpy"', '"flwr>1"')), "names flwr more than once"),
         (fab(PROJECT.replace('"numpy"', '"= ="')), "invalid entry"),
@@ -130,6 +136,53 @@ def test_an_archive_that_swells_up_is_not_read() -> None:
 )
 def test_an_invalid_fab_is_refused_with_the_reason(content: bytes, said: str) -> None:
     assert said in reason(content)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", r"e\u001b[2J"),
+        ("name", "a b"),
+        ("name", "späße"),
+        ("name", "-app"),
+        ("name", "../app"),
+        ("name", "a" * 81),
+        ("version", "../../../../x"),
+        ("version", r"1.0\u001b[2J"),
+        ("version", r"1.0\n"),
+        ("version", "newest"),
+        ("version", "1." * 40 + "1"),
+        ("publisher", r"some\u001b]0;title\u0007body"),
+        ("publisher", r"some\u202ebody"),
+        ("publisher", r"..\\..\\x"),
+        ("publisher", "a" * 81),
+    ],
+)
+def test_names_that_could_do_harm_are_refused(field: str, value: str) -> None:
+    """On terminals that show them, and in the folder that apps are installed in."""
+    key = re.compile(rf'^{field} = ".*"', re.MULTILINE)
+
+    text = reason(fab(key.sub(lambda _: f'{field} = "{value}"', PROJECT)))
+
+    assert f'property "{field}" must be present' in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "a"),
+        ("name", "my-app_1.x"),
+        ("version", "1!2.0rc1.post2.dev3+local.1"),
+        ("version", "v1"),
+        ("publisher", "Flower Labs (späße)"),
+    ],
+)
+def test_names_that_people_give_are_accepted(field: str, value: str) -> None:
+    key = re.compile(rf'^{field} = ".*"', re.MULTILINE)
+    info = read_fab(fab(key.sub(f'{field} = "{value}"', PROJECT)))
+
+    assert value in (info.fab_id.partition("/")[0], info.fab_id.partition("/")[2], info.version)
 
 
 def test_format_1_demands_a_licence_a_bound_and_a_target_within_it() -> None:

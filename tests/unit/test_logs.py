@@ -91,6 +91,17 @@ def test_a_terminal_gets_text_in_colour(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\x1b[" in terminal.getvalue()
 
 
+def test_a_name_does_nothing_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    configure_logs(LogSettings())
+
+    get_logger("somewhere").info("run_created", fab_id="e\x1b[2J")
+
+    assert "\\x1b[2J" in terminal.getvalue()
+    assert "\x1b[2J" not in terminal.getvalue()
+
+
 def test_a_log_file_takes_json_and_is_rotated_by_time(tmp_path: Path) -> None:
     file = tmp_path / "superlink.log"
     configure_logs(LogSettings(file=file, rotation_interval_hours=2, rotation_backup_count=3))

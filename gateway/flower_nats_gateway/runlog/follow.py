@@ -8,6 +8,7 @@ from flower_nats.broker.runlog import RunLogs
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.model.states import Status
+from flower_nats.model.visible import visible_lines
 from flower_nats.wire import control_pb2 as control
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.cluster.directory import Directory
@@ -103,7 +104,7 @@ class LogFollower:
 
 def _answer(text: str, position: int) -> bytes:
     return control.StreamLogsResponse(
-        log_output=text, latest_timestamp=float(position)
+        log_output=visible_lines(text), latest_timestamp=float(position)
     ).SerializeToString()
 
 

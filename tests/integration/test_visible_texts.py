@@ -1,0 +1,77 @@
+"""What apps print and owners name does nothing to the terminals of those who look at it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from flower_nats.broker.connection import Connection
+from flower_nats.wire import control_pb2 as control
+from flower_nats.wire import runtime_pb2 as runtime
+from harness.channels import WireName
+from tests.integration.gateways import Gateway, running_stack
+from tests.integration.superlinks import Superlink
+
+CLEARS = "\x1b[2J\x1b]0;title\x07\x9b6n"
+
+
+@pytest.fixture
+async def gateway(
+    connection: Connection, nats_url: str, pg_dsn: str, wire: WireName
+) -> AsyncIterator[Gateway]:
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
+        yield gateway
+
+
+async def test_control_characters_in_a_log_are_shown_and_colours_stay(gateway: Gateway) -> None:
+    app = await gateway.server_app()
+    lines = [f"a{CLEARS}b\n", "\x1b[92mINFO\x1b[0m: round 1\n", "50%\r100%\n"]
+    await app.call("PushLogs", runtime.PushLogsRequest(logs=lines))
+    await app.call("PushTaskOutput", runtime.PushTaskOutputRequest(sub_status="completed"))
+
+    assert await gateway.log_of(app.run_id) == (
+        "a\\x1b[2J\\x1b]0;title\\x07\\x9b6nb\n\x1b[92mINFO\x1b[0m: round 1\n50%\r100%\n"
+    )
+
+
+async def test_control_characters_in_lists_are_shown(gateway: Gateway) -> None:
+    superlink: Superlink = gateway.superlink
+    app = await gateway.server_app()
+    node = await superlink.online_node(b"a key")
+    # As they may have come before they were refused, or may still come.
+    for change in (
+        "UPDATE node SET name = %(text)s, location = %(text)s",
+        "UPDATE run SET fab_id = %(text)s, fab_version = %(text)s",
+        "UPDATE task SET details = %(text)s",
+        "UPDATE series SET description = %(text)s",
+        "UPDATE app SET display_name = %(text)s, description = %(text)s, color = %(text)s",
+    ):
+        await superlink.database.execute(change, text=f"x{CLEARS}y")
+
+    shown = [
+        await superlink.call("Control", name, request, answer)
+        for name, request, answer in (
+            ("ListNodes", control.ListNodesRequest(), control.ListNodesResponse),
+            ("ListRuns", control.ListRunsRequest(), control.ListRunsResponse),
+            ("ListRuns", control.ListRunsRequest(run_id=app.run_id), control.ListRunsResponse),
+            ("ListRunSeries", control.ListRunSeriesRequest(), control.ListRunSeriesResponse),
+            (
+                "ListApps",
+                control.ListAppsRequest(federation_id="@none/default"),
+                control.ListAppsResponse,
+            ),
+            (
+                "ShowFederation",
+                control.ShowFederationRequest(federation_name="@none/default"),
+                control.ShowFederationResponse,
+            ),
+        )
+    ]
+
+    assert node.node_id in {one.node_id for one in shown[0].nodes_info}  # type: ignore[attr-defined]
+    for one in shown:
+        written = one.SerializeToString()
+        assert b"x\\x1b[2J\\x1b]0;title\\x07\\x9b6ny" in written
+        assert b"\x1b" not in written
+        assert f"x{CLEARS}y".encode() not in written
