@@ -7,6 +7,7 @@
 | `nats/` | nats-server: its configuration, password and streams |
 | `nats-<n>/`, `nats-cluster/` | instead, with three replicas: each of three servers; what they share |
 | `postgres/` | PostgreSQL: its password and data |
+| `flower/` | files of Flower's programs and of apps (their FLWR_HOME) |
 | `balancer/` | with replicas: configuration of the balancer |
 | `logs/` | output of every process |
 | `run/` | pid files of the other processes |
@@ -101,6 +102,11 @@ class DataDir:
     def postgres(self) -> Path:
         """Directory of PostgreSQL."""
         return self.path / "postgres"
+
+    @property
+    def flower(self) -> Path:
+        """Directory for the files of Flower's programs and of apps."""
+        return self.path / "flower"
 
     @property
     def balancer(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ from flower_nats.settings import GatewaySettings, LogSettings, SuperexecSettings
 from flower_nats.stopping import until
 from flower_nats_cli.addresses import LOOPBACK, join_address
 from flower_nats_cli.datadir import DataDir
+from flower_nats_cli.environment import without_proxy_to
 from flower_nats_cli.flower import (
     connection_config,
     environment_for,
@@ -124,6 +126,10 @@ class _Demo:
             click.echo(f"  round {number}  {accuracy:.3f}  {'█' * round(40 * accuracy)}")
         return True
 
+    def _environment(self, program: Path) -> dict[str, str]:
+        direct = without_proxy_to(LOOPBACK, os.environ)
+        return environment_for(program, FLWR_HOME=str(self._home), **direct)
+
     def _settings(self) -> StackSettings:
         anywhere = join_address(LOOPBACK, 0)
         return StackSettings(
@@ -154,7 +160,7 @@ class _Demo:
                     *(str(program), *supernode_flags(fleet, own, None, self._version)),
                     *("--node-config", f"partition-id={partition} num-partitions={_SUPERNODES}"),
                 ],
-                environment=environment_for(program, FLWR_HOME=str(self._home)),
+                environment=self._environment(program),
                 log=self._data.log_of(name),
                 pid_file=self._data.pid_file_of(name),
             )
@@ -193,7 +199,7 @@ class _Demo:
             *(str(program), *arguments),
             stdout=PIPE,
             stderr=stderr,
-            env=environment_for(program, FLWR_HOME=str(self._home)),
+            env=self._environment(program),
             # Ctrl-C ends the demo, which ends this.
             start_new_session=True,
         )

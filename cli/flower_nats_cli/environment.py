@@ -5,8 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Mapping
 
 import click
+
+from flower_nats.embedded.process import private_directory
+from flower_nats_cli.datadir import DataDir
 
 PREFIX = "FLOWER_NATS"
 """Each option has a variable, `FLOWER_NATS_<COMMAND>_<OPTION>`."""
@@ -19,6 +23,36 @@ def without_ours() -> dict[str, str]:
     passwords in it, is nothing for the apps that a SuperExec runs.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith(f"{PREFIX}_")}
+
+
+def without_proxy_to(host: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep a process from calling us, who are at `host`, through a proxy.
+
+    What `variables` say of other hosts stays as it is.
+    """
+    said = [variables.get(name, "") for name in ("no_proxy", "NO_PROXY")]
+    hosts = [one.strip() for value in said for one in value.split(",") if one.strip()]
+    both = ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1", host]))
+    ours = {"no_proxy": both, "NO_PROXY": both}
+    # gRPC goes by this one alone where it is set.
+    if grpc := variables.get("no_grpc_proxy"):
+        ours["no_grpc_proxy"] = f"{grpc},{both}"
+    return ours
+
+
+def flower_home(data: DataDir) -> dict[str, str]:
+    """Return the variables by which Flower's programs, and apps, have a place for their files.
+
+    By default that is the home of the user, which a service may not have, or may not write to.
+    """
+    own = {}
+    if not os.environ.get("FLWR_HOME"):
+        own["FLWR_HOME"] = str(private_directory(data.flower))
+    home = os.environ.get("HOME")
+    if not home or not os.access(home, os.W_OK | os.X_OK):
+        # For what installs packages, and for libraries that keep a cache.
+        own["HOME"] = str(private_directory(data.flower))
+    return own
 
 
 # What Kubernetes tells of a service that is called, say, flower-nats-gateway.

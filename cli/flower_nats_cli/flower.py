@@ -16,7 +16,7 @@ from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.settings import SuperexecSettings
 from flower_nats_cli.addresses import split_address
-from flower_nats_cli.environment import without_ours
+from flower_nats_cli.environment import without_ours, without_proxy_to
 from flower_nats_cli.flower_version import (
     OLDEST,
     RUNTIME_ADDRESS_FLAG,
@@ -115,11 +115,13 @@ def superexec_process(
 ) -> OwnedProcess:
     """Return a `flower-superexec` for ServerApps that ends with us; not started yet."""
     program = find_program(SUPEREXEC)
+    host, _ = split_address(settings.runtime_api_address)
+    direct = without_proxy_to(host, os.environ)
     return OwnedProcess(
         ProcessSpec(
             name="superexec",
             command=[str(program), *superexec_flags(settings, version_of(program))],
-            environment=environment_for(program, **environment),
+            environment=environment_for(program, **{**direct, **environment}),
             log=log,
             pid_file=pid_file,
         )

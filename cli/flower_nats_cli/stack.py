@@ -29,7 +29,7 @@ from flower_nats.settings import (
 from flower_nats_cli.addresses import accepts_connections, claim_addresses, reachable
 from flower_nats_cli.broker_care import BrokerCare
 from flower_nats_cli.datadir import DataDir, RunningState
-from flower_nats_cli.environment import without_ours
+from flower_nats_cli.environment import flower_home, without_ours
 from flower_nats_cli.exposure import for_others
 from flower_nats_cli.flower import SUPEREXEC, find_program, superexec_process
 from flower_nats_cli.flower_version import FlowerVersion
@@ -204,7 +204,11 @@ class Stack:
         if settings is None:
             return []
         log_file, pid_file = data.log_of("superexec"), data.pid_file_of("superexec")
-        return [superexec_process(settings, log_file, pid_file, **self._environment)]
+        return [
+            superexec_process(
+                settings, log_file, pid_file, **{**flower_home(data), **self._environment}
+            )
+        ]
 
     def _replica(self, name: str, flags: Sequence[str], secrets: Mapping[str, str]) -> OwnedProcess:
         command, data = name.partition("-")[0], self.settings.data

@@ -360,3 +360,32 @@ def test_a_server_that_cannot_start_ends_up_with_its_reason(tmp_path: Path) -> N
 
     assert failed.returncode == 1
     assert "nats ended with exit code" in failed.stderr
+
+
+NOBODY = "http://127.0.0.1:9"
+ODD = {
+    "a web proxy": {
+        name: NOBODY for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    },
+    "no home": {"HOME": "/nonexistent", "FLWR_HOME": ""},
+}
+
+
+@pytest.mark.parametrize("variables", ODD.values(), ids=ODD)
+def test_runs_start_whatever_the_environment_of_up_says(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    runtime = Runtime(tmp_path, "--disable-runtime-dependency-installation", **variables)
+    try:
+        runtime.wait_until_ready()
+        write_config(runtime, tmp_path / "cli")
+
+        done = run(
+            *("flwr", "run", str(APPS / "nothing"), "flower-nats", "--stream"),
+            *("--run-config", "nodes=0"),
+            FLWR_HOME=str(tmp_path / "cli"),
+        )
+
+        assert "round 1 gathered 0 answers" in done.stdout + done.stderr
+    finally:
+        runtime.up.terminate()

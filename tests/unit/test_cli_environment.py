@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from flower_nats_cli.environment import without_proxy_to
 from flower_nats_cli.main import main
 from harness.commands import commands
 
@@ -150,3 +151,29 @@ def test_what_kubernetes_says_of_a_service_is_not_taken_for_an_option(
     assert result.exit_code == 0, result.output
     assert "Warning" not in result.output
     assert received["port"] is received["host"] is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "localhost,127.0.0.1,::1,gateway.example"),
+        (
+            {"no_proxy": ".corp, 10.0.0.0/8"},
+            ".corp,10.0.0.0/8,localhost,127.0.0.1,::1,gateway.example",
+        ),
+        ({"NO_PROXY": "localhost"}, "localhost,127.0.0.1,::1,gateway.example"),
+    ],
+)
+def test_our_own_servers_are_called_without_a_proxy(
+    variables: dict[str, str], expected: str
+) -> None:
+    assert without_proxy_to("gateway.example", variables) == {
+        "no_proxy": expected,
+        "NO_PROXY": expected,
+    }
+
+
+def test_what_grpc_alone_goes_by_is_kept_and_added_to() -> None:
+    found = without_proxy_to("127.0.0.1", {"no_grpc_proxy": "mine"})
+
+    assert found["no_grpc_proxy"].startswith("mine,localhost,127.0.0.1")

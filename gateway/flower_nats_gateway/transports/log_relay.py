@@ -38,6 +38,8 @@ _PAUSE = 0.1
 """Seconds before it calls again after a stream that gave nothing, as those of a gateway that drains."""
 
 _OPTIONS = [
+    # To our own balancer, on this machine.
+    ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
     # By default a second at first, and up to two minutes: for another machine, not for our balancer.
     ("grpc.initial_reconnect_backoff_ms", 100),
