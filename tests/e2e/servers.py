@@ -46,6 +46,9 @@ class ServerOptions:
     superexec_secret: Path | None = None
     """File with the secret that SuperExecs share with the server, in `process` isolation."""
 
+    more: tuple[str, ...] = ()
+    """Further flags of `flower-nats up`."""
+
 
 class ServerUnderTest:
     """A server on addresses and a data directory of its own, which outlive its process."""
@@ -108,6 +111,7 @@ def _flower_nats_command(server: ServerUnderTest) -> list[str]:
         *("--control-api-address", addresses.control),
         *("--http-api-address", addresses.http),
         *_flags(server.options),
+        *server.options.more,
     ]
 
 

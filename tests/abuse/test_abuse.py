@@ -1,0 +1,183 @@
+"""A runtime is attacked while stock SuperNodes train: nobody else notices, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.channels import WireName
+from harness.children import PATIENCE, wait_until
+from harness.environment import free_port
+from harness.flower import Addresses
+from tests.abuse.attacks import ON_BOTH_WIRES, OVER_GRPC
+from tests.abuse.stranger import Attack, Stranger
+from tests.e2e.federation import APPS, OVER_HTTP, Federation
+from tests.e2e.federation import OVER_GRPC as FLWR_OVER_GRPC
+from tests.e2e.servers import ServerOptions, running_server
+
+FULL = os.environ.get("FLOWER_NATS_ABUSE_FULL") == "1"
+"""Whether it is done to three replicas behind the balancer, too."""
+
+_MIB = 1024 * 1024
+
+MOST_MEMORY = {"gateway": 700 * _MIB, "superlink": 500 * _MIB, "nats-server": 700 * _MIB}
+"""Bytes (RSS) that one process of each kind may hold at any moment."""
+
+CALM_SECONDS = 60.0
+"""Seconds after which everything is as before."""
+
+_WAITING = 4
+"""Calls that wait at the end: of two SuperNodes and one SuperExec, each perhaps with the next one."""
+
+_BODIES = 4096
+"""Bytes that the requests of calls that wait may have."""
+
+_COUNTED = re.compile(r"^flower_nats_(held_calls|calls_in_hand|request_body_bytes) (\d+)$", re.M)
+
+
+class Memory:
+    """The most memory that each kind of process of a runtime has held, looked at all the time."""
+
+    def __init__(self, root: psutil.Process) -> None:
+        self.most = dict.fromkeys(MOST_MEMORY, 0)
+        self._root = root
+        self._over = threading.Event()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Look as long as the `with` block lasts."""
+        watcher = threading.Thread(target=self._watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            watcher.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.1):
+            for process in self._root.children(recursive=True):
+                try:
+                    command, held = process.cmdline(), process.memory_info().rss
+                except psutil.Error:
+                    continue
+                for kind in self.most:
+                    if any(kind == Path(word).name for word in command[:6]):
+                        self.most[kind] = max(self.most[kind], held)
+
+
+class Training:
+    """Two stock SuperNodes, one over each wire, in a run that goes on until it is told to end."""
+
+    def __init__(self, federation: Federation, folder: Path) -> None:
+        self.nodes = federation.start_supernodes(alpha=OVER_HTTP, beta=FLWR_OVER_GRPC)
+        self._until = folder / "enough"
+        self._federation = federation
+        self.stream = federation.start_cli(
+            "training",
+            *("run", str(APPS / "rounds"), "--stream"),
+            *("--run-config", f'nodes=2 until="{self._until}"'),
+        )
+        self.stream.wait_for_output("round 2: 2 answers")
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds there were so far."""
+        return self.stream.output().count(": 2 answers, 0 errors")
+
+    def until_next_round(self) -> None:
+        """Wait until one more round has ended."""
+        wanted = self.rounds + 1
+        wait_until(lambda: self.rounds >= wanted, PATIENCE, f"round {wanted}")
+
+    def end(self) -> str:
+        """Let the run end; return its log."""
+        self._until.touch()
+        assert self.stream.wait(PATIENCE) == 0
+        return self.stream.output()
+
+
+@pytest.fixture(params=[1, pytest.param(3, marks=pytest.mark.skipif(not FULL, reason="full"))])
+def replicas(request: pytest.FixtureRequest) -> int:
+    count: int = request.param
+    return count
+
+
+def in_hand(port: int) -> dict[str, int]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return {name: int(value) for name, value in _COUNTED.findall(answer.read().decode())}
+
+
+def test_an_attacked_federation_trains_on_and_nothing_of_the_attacks_stays(
+    tmp_path: Path, replicas: int
+) -> None:
+    health = free_port()
+    options = ServerOptions(
+        replicas=replicas, more=("--http-health-address", f"127.0.0.1:{health}")
+    )
+    failures: list[str] = []
+    gateways = range(health + replicas, health + 2 * replicas)
+    with running_server(tmp_path / "server", options) as server:
+        federation = Federation(server, tmp_path / "clients")
+        try:
+            training = Training(federation, tmp_path)
+            memory = Memory(psutil.Process(server.process.pid))
+            with memory.watched():
+                for attack, wire in attacks():
+                    began = time.monotonic()
+                    failures += asyncio.run(one(attack, server.addresses, wire))
+                    print(f"{attack.__name__} over {wire}: {time.monotonic() - began:.1f} s")
+                    training.until_next_round()
+            print({kind: most // _MIB for kind, most in memory.most.items()})
+            log = training.end()
+            until_calm(gateways)
+        finally:
+            federation.close()
+    assert failures == []
+    assert " 1 errors" not in log
+    assert " 2 errors" not in log
+    for kind, most in MOST_MEMORY.items():
+        assert 0 < memory.most[kind] < most, memory.most
+
+
+def attacks() -> Iterator[tuple[Attack, WireName]]:
+    for attack in ON_BOTH_WIRES:
+        yield attack, "grpc"
+        yield attack, "http"
+    for attack in OVER_GRPC:
+        yield attack, "grpc"
+
+
+async def one(attack: Attack, addresses: Addresses, wire: WireName) -> list[str]:
+    """Make an attack; return what was not as it should be."""
+    stranger = Stranger(addresses, wire)
+    try:
+        await attack(stranger)
+    except AssertionError as exc:
+        return [f"{attack.__name__} over {wire}: {exc}"]
+    finally:
+        await stranger.close()
+    return []
+
+
+def until_calm(ports: Iterable[int]) -> None:
+    """Wait until gateways have nothing in hand but calls of SuperNodes and SuperExecs that wait."""
+    deadline = time.monotonic() + CALM_SECONDS
+    while not all(map(is_calm, counted := [in_hand(port) for port in ports])):
+        assert time.monotonic() < deadline, counted
+        time.sleep(0.2)
+
+
+def is_calm(counted: Mapping[str, int]) -> bool:
+    waiting = counted["held_calls"] == counted["calls_in_hand"] <= _WAITING
+    return waiting and counted["request_body_bytes"] <= _BODIES
