@@ -49,12 +49,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def alternating(items: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Put what keeps cores busy (stock processes, in e2e) between what waits (faults), file by file.
+    """Put what keeps cores busy (stock processes: abuse, e2e) between what waits (faults), file by file.
 
     Workers take the files in this order. Those of integration and unit, which are short, come last.
     """
     files = {file: list(tests) for file, tests in itertools.groupby(items, lambda item: item.path)}
-    busy = [file for file in files if file.parent.name == "e2e"]
+    busy = [file for file in files if file.parent.name in {"abuse", "e2e"}]
     waiting = [file for file in files if file.parent.name == "faults"]
     rest = [file for file in files if file not in {*busy, *waiting}]
     turns = itertools.chain.from_iterable(itertools.zip_longest(busy, waiting))
