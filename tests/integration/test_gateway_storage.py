@@ -62,6 +62,29 @@ async def test_a_reply_beyond_the_limit_ends_as_an_error_that_says_so(gateway: G
     assert (await app.pull(question.message_id))[0].HasField("content")
 
 
+async def test_what_is_over_is_forgotten_also_where_no_limit_is_met(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_bytes, "_LOOK_AFTER", 4)
+    forgotten: list[tuple[int, str]] = []
+    forget = stored_bytes.StoredBytes._forget
+
+    def note(self: stored_bytes.StoredBytes, key: tuple[int, str]) -> None:
+        forgotten.append(key)
+        forget(self, key)
+
+    monkeypatch.setattr(stored_bytes.StoredBytes, "_forget", note)
+    node, app = await gateway.node(), await gateway.server_app()
+    for _ in range(4):
+        question = instruction(app.run_id, node.node_id)
+        await app.send(question)
+        answer = reply(question)
+        await node.send(answer)
+        await app.pull(question.message_id)
+        await app.confirm(answer.message_id)
+    assert len(forgotten) >= 4
+
+
 async def test_a_node_may_go_on_for_ever_with_replies_that_are_confirmed(gateway: Gateway) -> None:
     node, app = await gateway.node(), await gateway.server_app()
     for _ in range(5):

@@ -11,6 +11,9 @@ from flower_nats.broker.mailbox import Mailbox
 _REMEMBERED_BYTES = 32 * 1024 * 1024
 """Bytes of ids that a gateway remembers, 8 for each; what it has forgotten is read from the broker."""
 
+_ENTRY_BYTES = 512
+"""Bytes that what is named by one instruction takes besides."""
+
 _OBJECT_ID = re.compile(rb"[0-9a-f]{64}")
 
 
@@ -27,7 +30,7 @@ class NamedObjects:
         key = (instruction.key.run_id, instruction.key.node_id)
         self._forget(key)
         ids = self._ids[key] = _ids(instruction.outgoing.tree)
-        self._size += len(ids) * ids.itemsize
+        self._size += _size(ids)
         while self._size > _REMEMBERED_BYTES and len(self._ids) > 1:
             self._forget(next(iter(self._ids)))
 
@@ -52,13 +55,17 @@ class NamedObjects:
     def _forget(self, key: tuple[int, int]) -> None:
         gone = self._ids.pop(key, None)
         if gone is not None:
-            self._size -= len(gone) * gone.itemsize
+            self._size -= _size(gone)
 
 
 def _ids(tree: bytes) -> "array[int]":
     """Return the ids in an object tree, in short and in order."""
     # An id is between bytes that are no hex digits, whatever else is in a tree.
     return array("Q", sorted(_short(found) for found in _OBJECT_ID.findall(tree)))
+
+
+def _size(ids: "array[int]") -> int:
+    return len(ids) * ids.itemsize + _ENTRY_BYTES
 
 
 def _short(object_id: bytes) -> int:

@@ -19,6 +19,10 @@ _MIB = 1024 * 1024
 _SESSION_BYTES = 64 * 1024
 """Bytes that a push session counts for at least: a small one costs the broker something, too."""
 
+_LOOK_AFTER = 5_000
+"""Sessions that are opened between two looks at which of them are over: they are forgotten by that, also
+where no limit is met."""
+
 _LOOK_EVERY = 2.0
 """Seconds between two looks at what of a run is over."""
 
@@ -47,11 +51,17 @@ class StoredBytes:
         self._of_nodes: Counter[int] = Counter()
         self._of_runs: Counter[int] = Counter()
         self._looked_at: dict[int, float] = {}
+        self._opened = 0
 
     async def open(self, run_id: int, session_id: str, sender: int, size: int) -> None:
         """Count the record of a session, once. Raises `StorageLimit` if it is too much."""
-        if (run_id, session_id) not in self._sessions:
-            await self.add(run_id, session_id, sender, max(size, _SESSION_BYTES))
+        if (run_id, session_id) in self._sessions:
+            return
+        self._opened += 1
+        if self._opened >= _LOOK_AFTER:
+            self._opened = 0
+            await self._forget_what_is_over({run for run, _ in self._sessions})
+        await self.add(run_id, session_id, sender, max(size, _SESSION_BYTES))
 
     async def add(self, run_id: int, session_id: str, sender: int, size: int) -> None:
         """Count bytes that are about to be stored. Raises `StorageLimit` if they are too many."""
