@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +148,22 @@ def _listener(name: str, api: Api, clusters: Collection[str], certificate: Path 
     return {
         "name": name,
         "address": _address(api.listen),
+        **_also_over_ipv4(api.listen),
         "per_connection_buffer_limit_bytes": _ANSWER_BYTES,
         "socket_options": _keep_alive(),
         "filter_chains": _chains(api, clusters, certificate),
     }
+
+
+def _also_over_ipv4(address: str) -> Json:
+    """Return what makes all addresses of IPv6 all addresses of IPv4 as well, as at gateways.
+
+    Not as IPv6 addresses that stand for such of IPv4: what is kept for this machine goes by them.
+    """
+    host, _, port = address.rpartition(":")
+    if ip_address(host.strip("[]")) != IPv6Address("::"):
+        return {}
+    return {"additional_addresses": [{"address": _address(f"0.0.0.0:{port}")}]}
 
 
 def _chains(api: Api, clusters: Collection[str], certificate: Path | None) -> list[Json]:
@@ -167,7 +179,7 @@ def _chains(api: Api, clusters: Collection[str], certificate: Path | None) -> li
         return [to_others]
     ranges = [{"address_prefix": "127.0.0.0", "prefix_len": 8}]
     if host.version == 6:
-        ranges = [{"address_prefix": "::1", "prefix_len": 128}]
+        ranges.append({"address_prefix": "::1", "prefix_len": 128})
     return [{**everything, "filter_chain_match": {"prefix_ranges": ranges}}, to_others]
 
 

@@ -7,6 +7,7 @@ import shutil
 import ssl
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,28 @@ async def test_a_certificate_that_is_renewed_is_shown_from_then_on(tmp_path: Pat
         assert await shown(protocol="http/1.1") == {in_file(renewed.certificate)}
         assert not running.done()
         running.cancel()
+
+
+async def test_all_addresses_of_ipv6_are_all_addresses_of_ipv4_as_well(tmp_path: Path) -> None:
+    port = free_address().rpartition(":")[2]
+    names = ("http", "control", "fleet", "serverappio")
+    listen = {"http": f"[::]:{port}"}
+    apis = [Api(name, listen.get(name, free_address()), [free_address()], None) for name in names]
+    balancer = Balancer(tmp_path, [replace(apis[0], kept=("control",)), *apis[1:]])
+    await balancer.start()
+    try:
+        statuses = {await status_at(host, int(port)) for host in ("127.0.0.1", "::1")}
+    finally:
+        await balancer.stop()
+
+    # No gateway is there; on other machines Control would not be known at all.
+    assert statuses == {b"503"}
+
+
+async def status_at(host: str, port: int) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
+    path = BY_NAME["Control", "ListRuns"].http_path
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n".encode())
+    line = await reader.readline()
+    writer.close()
+    return line.split()[1]
