@@ -3,44 +3,69 @@
 #   ./certificates.sh [NAME...]
 # NAME: names and addresses under which other machines reach this one. The authority is kept when
 # this is run again; ca.crt is what SuperNodes and the flwr command need.
+#   ./certificates.sh --core [NAME...]
+# The same for NATS and PostgreSQL of compose.ha.yaml, by an authority of their own: core-ca.crt, and
+# certificates in secrets/core/.
 set -eu
 cd "$(dirname "$0")"
 umask 077
-mkdir -p secrets/tls
+mkdir -p secrets
 cd secrets
-
-alternatives=DNS:localhost,IP:127.0.0.1,DNS:balancer,DNS:gateway
-for name in "$@"; do
-    case $name in
-    *[!0-9.]*) case $name in *:*) kind=IP ;; *) kind=DNS ;; esac ;;
-    *) kind=IP ;;
-    esac
-    alternatives="$alternatives,$kind:$name"
-done
+new=$(mktemp -d new.XXXXXX)
+trap 'rm -rf "$new"' EXIT
 
 key() {
     openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out "$1" 2>/dev/null
 }
 
-if [ ! -e ca.key ]; then
-    key ca.key
-    openssl req -x509 -new -key ca.key -sha256 -days 3650 -subj "/CN=flower-nats local authority" \
+# authority NAME: makes NAME.key and NAME.crt, if they are not there.
+authority() {
+    [ -e "$1.key" ] && return
+    key "$1.key"
+    openssl req -x509 -new -key "$1.key" -sha256 -days 3650 -subj "/CN=flower-nats local authority" \
         -addext basicConstraints=critical,CA:TRUE,pathlen:0 \
-        -addext keyUsage=critical,keyCertSign,cRLSign -out ca.crt
+        -addext keyUsage=critical,keyCertSign,cRLSign -out "$1.crt"
+    chmod 0444 "$1.crt"
+}
+
+# certificate AUTHORITY FILE KEY ALTERNATIVES: each takes the place of the former in one step; balancers and
+# gateways, if they run, read them then.
+certificate() {
+    mkdir -p "$(dirname "$2")"
+    key "$new/key"
+    openssl req -new -key "$new/key" -subj "/CN=flower-nats" -out "$new/request"
+    printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=critical,CA:FALSE\n' \
+        "$4" >"$new/extensions"
+    openssl x509 -req -in "$new/request" -CA "$1.crt" -CAkey "$1.key" -sha256 -days 365 \
+        -extfile "$new/extensions" -out "$new/certificate" 2>/dev/null
+    # Containers run as users of their own, so what they read is readable; the directory above is not.
+    chmod 0755 "$(dirname "$2")"
+    chmod 0444 "$new/key" "$new/certificate"
+    mv -f "$new/key" "$3"
+    mv -f "$new/certificate" "$2"
+    echo "secrets/$2 is good for a year, for $4"
+}
+
+# alternatives NAME...: as openssl writes names and addresses.
+alternatives() {
+    list=
+    for name in "$@"; do
+        case $name in
+        *[!0-9.]*) case $name in *:*) kind=IP ;; *) kind=DNS ;; esac ;;
+        *) kind=IP ;;
+        esac
+        list="$list,$kind:$name"
+    done
+    echo "${list#,}"
+}
+
+if [ "${1:-}" = --core ]; then
+    shift
+    authority core-ca
+    certificate core-ca core/nats.pem core/nats.key "$(alternatives nats-1 nats-2 nats-3 "$@")"
+    certificate core-ca core/postgres.pem core/postgres.key "$(alternatives postgres "$@")"
+else
+    authority ca
+    certificate ca tls/server.pem tls/server.pem.key \
+        "$(alternatives localhost 127.0.0.1 balancer app-balancer gateway "$@")"
 fi
-
-new=$(mktemp -d new.XXXXXX)
-trap 'rm -rf "$new"' EXIT
-key "$new/server.pem.key"
-openssl req -new -key "$new/server.pem.key" -subj "/CN=flower-nats" -out "$new/server.csr"
-printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\nbasicConstraints=critical,CA:FALSE\n' \
-    "$alternatives" >"$new/server.ext"
-openssl x509 -req -in "$new/server.csr" -CA ca.crt -CAkey ca.key -sha256 -days 365 \
-    -extfile "$new/server.ext" -out "$new/server.pem" 2>/dev/null
-
-# Containers run as users of their own, so what they read is readable; the directory above is not.
-chmod 0755 tls
-chmod 0444 ca.crt "$new/server.pem" "$new/server.pem.key"
-# Each takes the place of the former in one step: balancer and gateways, if they run, read them then.
-mv -f "$new/server.pem.key" "$new/server.pem" tls/
-echo "secrets/tls/server.pem is good for a year, for $alternatives"

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes .env and secrets/ with fresh passwords; what is there already stays as it is.
-#   ./init.sh
-# To change a secret, remove it and run this again; docs/compose.md says what to restart then.
+#   ./init.sh [SECRET...]
+# SECRET: further secrets, such as clientapp-3 for a third SuperNode. To change a secret, remove it and run
+# this again; docs/compose.md says what to restart then.
 set -eu
 cd "$(dirname "$0")"
 umask 077
@@ -22,11 +23,24 @@ secret() {
 
 setting NATS_PASSWORD "$(random)"
 setting POSTGRES_PASSWORD "$(random)"
-# Where clients reach the runtime: 0.0.0.0 for other machines too, with TLS only.
-setting PUBLISH_ADDRESS 127.0.0.1
-# Installs what an app depends on when it starts. Empty: everything is in the images already.
-setting SUPEREXEC_FLAGS --allow-runtime-dependency-installation
+# Where SuperNodes reach the runtime: 0.0.0.0 for other machines too, with TLS only.
+setting FLEET_ADDRESS 127.0.0.1
+# Where users do, who run code in this stack and on every SuperNode: this machine alone.
+setting CONTROL_ADDRESS 127.0.0.1
+# For SuperExecs. --allow-runtime-dependency-installation installs what an app depends on when it starts, with
+# compose.internet.yaml. Empty: everything is in the images already.
+setting SUPEREXEC_FLAGS ""
 
 mkdir -p secrets
-secret superexec
-secret clientapp
+for name in superexec clientapp-1 clientapp-2 "$@"; do
+    secret "$name"
+done
+
+# For compose.ha.yaml alone.
+if [ ! -e secrets/core ]; then
+    if command -v openssl >/dev/null; then
+        ./certificates.sh --core
+    else
+        echo "Without openssl there are no certificates for NATS and PostgreSQL: compose.yaml alone runs." >&2
+    fi
+fi

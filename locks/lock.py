@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent
 PROJECT = FOLDER.parent / "pyproject.toml"
@@ -27,14 +28,24 @@ PARTS = {
 BUILD = FOLDER / "build.txt"
 """What builds our own package."""
 
+EXAMPLE = FOLDER / "example.txt"
+"""What the example app needs beside flwr, for the image of Compose that runs apps."""
+APP = FOLDER.parent / "examples" / "digits" / "pyproject.toml"
+
 
 def main(flags: Sequence[str]) -> None:
     """Write all of them."""
-    build = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["build-system"]["requires"]
+    build = _read(PROJECT)["build-system"]["requires"]
+    needed = [one for one in _read(APP)["project"]["dependencies"] if not one.startswith("flwr")]
     _compile(DEV, [str(PROJECT), "--extra", "dev", *flags])
     for file, source in PARTS.items():
         _compile(file, [*source, "--constraints", str(DEV)])
-    _compile(BUILD, ["-", "--constraints", str(DEV)], "\n".join(build))
+    for file, given in ((BUILD, build), (EXAMPLE, needed)):
+        _compile(file, ["-", "--constraints", str(DEV)], "\n".join(given))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def _compile(file: Path, source: Sequence[str], given: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Write the balancer's configuration beside this script: for clear text, and for TLS.
+"""Write the configuration of both balancers beside this script: for clear text, and for TLS.
 
 Run by hand, `python compose/envoy/generate.py`, after a change to flower_nats.embedded.envoy; the
 results are committed, so that a stack needs no Python on its host. A test compares.
@@ -18,6 +18,14 @@ from flower_nats.embedded.envoy import (
 from flower_nats.settings import TlsFiles
 
 PORTS = {"http": 8000, "serverappio": 9091, "fleet": 9092, "control": 9093}
+"""Of gateways, and of the balancers."""
+
+BALANCERS = {"envoy": ("fleet", "control"), "envoy.apps": ("serverappio",)}
+"""What each serves, by the name of its file: one API on each port, over both wires.
+
+Apps reach the second one alone.
+"""
+
 AUTHORITY = Path("/run/secrets/ca.crt")
 TLS = Path("/run/tls")
 CERTIFICATE = TlsFiles(TLS / "server.pem", TLS / "server.pem.key", AUTHORITY)
@@ -25,11 +33,14 @@ MOUNTED = Path("/etc/envoy")
 """Where the balancer has this folder."""
 
 
-def apis(tls: TlsFiles | None, gateways_ca: Path | None) -> Sequence[Api]:
+def apis(served: Sequence[str], tls: TlsFiles | None, gateways_ca: Path | None) -> Sequence[Api]:
     """Return the ports; all containers of the service `gateway` answer to its name."""
+    # The port of all APIs is open to the container itself alone, for its health check. What leads from
+    # there to gateways serves HTTP on the other ports, too.
+    listen = {"http": "127.0.0.1", **dict.fromkeys(served, "0.0.0.0")}
     return [
-        Api(name, f"0.0.0.0:{port}", [f"gateway:{port}"], tls, gateways_ca)
-        for name, port in PORTS.items()
+        Api(name, f"{host}:{PORTS[name]}", [f"gateway:{PORTS[name]}"], tls, gateways_ca)
+        for name, host in listen.items()
     ]
 
 
@@ -41,13 +52,13 @@ def certificate() -> Mapping[str, Any]:
 
 def main() -> None:
     """Write all files."""
-    plain, encrypted = apis(None, None), apis(CERTIFICATE, AUTHORITY)
-    (certificate_file,) = certificate_files(encrypted, MOUNTED).values()
-    contents = {
-        "envoy.json": envoy_config(plain, MOUNTED),
-        "envoy.tls.json": envoy_config(encrypted, MOUNTED),
-        certificate_file.name: certificate(),
-    }
+    contents: dict[str, Mapping[str, Any]] = {}
+    for name, served in BALANCERS.items():
+        encrypted = apis(served, CERTIFICATE, AUTHORITY)
+        (certificate_file,) = certificate_files(encrypted, MOUNTED).values()
+        contents[certificate_file.name] = certificate()
+        contents[f"{name}.tls.json"] = envoy_config(encrypted, MOUNTED)
+        contents[f"{name}.json"] = envoy_config(apis(served, None, None), MOUNTED)
     for name, content in contents.items():
         text = json.dumps(content, indent=2) + "\n"
         Path(__file__).with_name(name).write_text(text, encoding="utf-8")

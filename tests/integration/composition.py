@@ -118,7 +118,7 @@ def compose(files: Sequence[Path], variables: Mapping[str, str]) -> Composition:
 
 def _read(file: Path) -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    for name, service in document["services"].items():
+    for name, service in document.get("services", {}).items():
         if "extends" in service:
             document["services"][name] = _extended(service, file.parent)
     return document

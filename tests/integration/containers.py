@@ -7,7 +7,8 @@ them: names of other containers and the container's own addresses by loopback ad
 by those of its folder. In the balancer's configuration, the name of a service becomes one endpoint
 for each of its containers, as Docker's DNS would answer.
 
-PostgreSQL is the embedded one, because its image is more than a program; it listens on a socket.
+PostgreSQL is the embedded one, because its image is more than a program; it listens on a socket, and so
+without TLS.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tests.integration.composition import Composition, Service
 # What images start their command with, where it is not the command itself.
 _ENTRY_POINTS = {
     "flower-nats": ["flower-nats"],
-    "flwr/superexec": ["flower-superexec"],
+    "flower-nats-superexec": ["flower-superexec"],
     "flwr/supernode": ["flower-supernode"],
 }
 _HEALTHY_SECONDS = 60.0

@@ -20,7 +20,7 @@ from harness.environment import accepts_connections, free_port
 from tests.integration.gateways import free_address
 from tests.integration.test_balancer import kill, until
 
-_CONFIG = Path(__file__).parents[2] / "compose" / "envoy" / "envoy.json"
+_CONFIG = Path(__file__).parents[2] / "compose" / "envoy" / "envoy.apps.json"
 _CARES = "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
 _A, _NO_SUCH_NAME = 1, 3
 

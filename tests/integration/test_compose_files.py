@@ -10,11 +10,13 @@ import sys
 import tomllib
 from argparse import ArgumentParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
 from packaging.requirements import Requirement
+from psycopg.conninfo import conninfo_to_dict
 
 from flower_nats.embedded.balancer import find_envoy
 from harness.certificates import create_server_certificates
@@ -29,6 +31,7 @@ from tests.integration.composition import (
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "compose"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+DOCKERFILES = [REPOSITORY / "Dockerfile", *FOLDER.glob("*/Dockerfile")]
 EMBEDDED = PROJECT["optional-dependencies"]["embedded"]
 STACKS = {
     "one machine": ["compose.yaml"],
@@ -36,16 +39,21 @@ STACKS = {
     "high availability": ["compose.ha.yaml"],
     "high availability, TLS": ["compose.ha.yaml", "compose.tls.yaml"],
 }
-RUNS_APPS = {"superexec", "supernode-1", "supernode-2", "clientapp-1", "clientapp-2"}
+RUNS_APPS = {
+    "superexec": {"app-balancer"},
+    "clientapp-1": {"supernode-1"},
+    "clientapp-2": {"supernode-2"},
+}
+"""What runs apps, and all that it may reach."""
 
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What a newcomer's .env says."""
-    script = tmp_path_factory.mktemp("init") / "init.sh"
-    script.write_text((FOLDER / "init.sh").read_text())
-    subprocess.run(["sh", script], check=True)
-    return read_env_file(script.with_name(".env"))
+    folder = tmp_path_factory.mktemp("init")
+    script, _ = (shutil.copy(FOLDER / name, folder) for name in ("init.sh", "certificates.sh"))
+    subprocess.run([script], check=True)
+    return read_env_file(folder / ".env")
 
 
 @pytest.fixture(params=list(STACKS.values()), ids=list(STACKS))
@@ -82,8 +90,7 @@ def test_without_passwords_nothing_starts() -> None:
 
 
 def test_every_image_is_pinned(services: list[Service]) -> None:
-    builds = [REPOSITORY / "Dockerfile", FOLDER / "nats" / "Dockerfile"]
-    text = "\n".join(build.read_text() for build in builds)
+    text = "\n".join(build.read_text() for build in DOCKERFILES)
     bases = [base for base in re.findall(r"^(?:FROM |ARG PYTHON=)(\S+)", text, re.MULTILINE)]
     images = [service.image for service in services]
 
@@ -98,7 +105,10 @@ def test_versions_agree_with_those_of_the_project(services: list[Service]) -> No
 
     assert images["flower-nats"] == PROJECT["version"]
     assert images["envoyproxy/envoy"].removeprefix("v") in envoy.specifier
-    assert f"flwr=={images['flwr/superexec']}" == flower == f"flwr=={images['flwr/supernode']}"
+    assert f"flwr=={images['flower-nats-superexec']}" == flower
+    assert f"flwr=={images['flwr/supernode']}" == flower
+    superexec = (FOLDER / "superexec/Dockerfile").read_text()
+    assert f"FROM flwr/superexec:{images['flower-nats-superexec']}\n" in superexec
     assert f"FROM nats:{images['flower-nats-nats']}-" in (FOLDER / "nats/Dockerfile").read_text()
 
 
@@ -134,16 +144,107 @@ def test_what_clients_need_is_published_and_on_this_machine_alone(
 ) -> None:
     published = [port for service in services for port in service.settings.get("ports", [])]
 
-    assert published == [f"127.0.0.1:{port}:{port}" for port in (8000, 9092, 9093)]
+    # The Fleet API on two ports, and Control.
+    assert published == [f"127.0.0.1:{port}" for port in ("8000:9092", "9092:9092", "9093:9093")]
 
 
-def test_apps_are_cut_off_from_nats_and_postgres(stack: Composition) -> None:
+def test_users_and_supernodes_are_let_in_from_other_machines_each_on_their_own(
+    variables: dict[str, str],
+) -> None:
+    def published(**more: str) -> list[str]:
+        stack = compose([FOLDER / "compose.yaml"], variables | more)
+        return list(stack.services["balancer"].settings["ports"])
+
+    assert [one[:7] for one in published(FLEET_ADDRESS="0.0.0.0")] == [
+        "0.0.0.0",
+        "0.0.0.0",
+        "127.0.0",
+    ]
+    assert published(CONTROL_ADDRESS="10.0.0.1")[2] == "10.0.0.1:9093:9093"
+
+
+def reached_by(stack: Composition, service: str) -> set[str]:
+    """What shares a network with a service."""
     networks = {name: set(one.settings["networks"]) for name, one in stack.services.items()}
+    return {name for name, own in networks.items() if own & networks[service]} - {service}
 
-    assert stack.document["networks"]["core"] == {"internal": True}
-    assert {name for name, own in networks.items() if own == {"edge"}} == {*RUNS_APPS, "balancer"}
-    assert all(own == {"core"} for name, own in networks.items() if name.startswith("nats"))
-    assert networks["postgres"] == networks["superlink"] == {"core"}
+
+def test_apps_reach_nothing_but_what_serves_them(stack: Composition) -> None:
+    networks = stack.document["networks"]
+
+    for name, reached in RUNS_APPS.items():
+        assert reached_by(stack, name) == reached
+        own = stack.services[name].settings["networks"]
+        assert all(networks[network] == {"internal": True} for network in own)
+    assert not reached_by(stack, "postgres") & {"balancer", "app-balancer", "supernode-1"}
+    assert not reached_by(stack, "app-balancer") & {"postgres", "superlink", "supernode-1"}
+    outside = [name for name, network in networks.items() if network != {"internal": True}]
+    assert outside == ["edge"]
+
+
+def test_apps_are_let_out_by_a_file_of_its_own(variables: dict[str, str]) -> None:
+    files = [FOLDER / "compose.ha.yaml", FOLDER / "compose.internet.yaml"]
+
+    networks = compose(files, variables).document["networks"]
+
+    for_apps = {name: network["internal"] for name, network in networks.items() if network}
+    assert for_apps.pop("core") and for_apps.pop("gateways")
+    assert for_apps == {"apps": False, "node-1": False, "node-2": False}
+
+
+def test_each_supernode_shares_a_secret_with_its_own_superexec_alone(
+    services: list[Service],
+) -> None:
+    holders: dict[str, list[str]] = {}
+    for service in services:
+        for secret in service.secrets:
+            holders.setdefault(secret, []).append(service.name)
+
+    assert holders["clientapp-1"] == ["supernode-1", "clientapp-1"]
+    assert holders["clientapp-2"] == ["supernode-2", "clientapp-2"]
+    assert holders["superexec"] == ["gateway", "superexec"]
+
+
+def test_no_container_may_take_the_machine_from_the_others(services: list[Service]) -> None:
+    for service in services:
+        assert service.settings["mem_limit"] == "4g", service.name
+        assert 0 < int(service.settings["pids_limit"]) <= 2048, service.name
+
+
+def test_by_default_nothing_is_installed_when_an_app_starts(
+    services: list[Service], variables: dict[str, str]
+) -> None:
+    assert variables["SUPEREXEC_FLAGS"] == ""
+    for service in services:
+        assert "--allow-runtime-dependency-installation" not in service.command
+    example = (REPOSITORY / "locks" / "example.txt").read_text()
+    for text in tomllib.loads((REPOSITORY / "examples/digits/pyproject.toml").read_text())[
+        "project"
+    ]["dependencies"]:
+        name = Requirement(text).name
+        assert name == "flwr" or f"\n{name}==" in example
+
+
+def test_with_high_availability_nats_and_postgres_prove_who_they_are(
+    variables: dict[str, str],
+) -> None:
+    services = compose([FOLDER / "compose.ha.yaml"], variables).services
+    authority = "/run/secrets/core-ca.crt"
+
+    for name, commands in (("superlink", ("SUPERLINK", "STATUS")), ("gateway", ("GATEWAY",))):
+        assert "core-ca.crt" in services[name].secrets
+        for command in commands:
+            urls = services[name].environment[f"FLOWER_NATS_{command}_NATS"].split(",")
+            assert [url[:6] for url in urls] == ["tls://"] * 3
+            assert (
+                services[name].environment[f"FLOWER_NATS_{command}_NATS_CA_CERTFILE"] == authority
+            )
+    database = services["superlink"].environment["FLOWER_NATS_SUPERLINK_DATABASE"]
+    assert conninfo_to_dict(database) | {"sslmode": "verify-full", "sslrootcert": authority} == (
+        conninfo_to_dict(database)
+    )
+    assert "ssl=on" in services["postgres"].command[-1]
+    assert set(services["postgres"].secrets) == {"postgres.pem", "postgres.key"}
 
 
 def test_secrets_are_declared_and_stand_in_no_file(stack: Composition) -> None:
@@ -156,7 +257,7 @@ def test_secrets_are_declared_and_stand_in_no_file(stack: Composition) -> None:
 
 def test_flower_takes_the_commands(services: list[Service]) -> None:
     parsers: dict[str, ArgumentParser] = {
-        "flwr/superexec": superexec_parser(),
+        "flower-nats-superexec": superexec_parser(),
         "flwr/supernode": supernode_parser(),
     }
     for service in services:
@@ -177,17 +278,23 @@ def test_the_supernode_that_the_docs_add_is_like_the_others(
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("secrets"))
     (folder / "nodes.yaml").write_text(shown[1])
 
-    services = compose([folder / "compose.yaml", folder / "nodes.yaml"], variables).services
+    stack = compose([folder / "compose.yaml", folder / "nodes.yaml"], variables)
 
     def in_place_of_the_third(text: str) -> str:
-        return text.replace("supernode-3", "supernode-1").replace(
-            "=2 num-partitions=3", "=0 num-partitions=2"
-        )
+        for name in ("supernode", "clientapp", "node"):
+            text = text.replace(f"{name}-3", f"{name}-1")
+        return text.replace("=2 num-partitions=3", "=0 num-partitions=2")
+
+    def known(settings: Any) -> Any:
+        return json.loads(in_place_of_the_third(json.dumps(settings)))
 
     for name in ("supernode", "clientapp"):
-        third, first = services[f"{name}-3"], services[f"{name}-1"]
-        assert [in_place_of_the_third(part) for part in third.command] == first.command
-        assert third.settings["user"] == first.settings["user"]
+        third, first = (stack.services[f"{name}-{number}"].settings for number in (3, 1))
+        # What it waits for is said where the stack is put together.
+        settled = {key: value for key, value in first.items() if key != "depends_on"}
+        assert {**known(third), "command": ""} == {**settled, "command": ""}
+        assert known(stack.services[f"{name}-3"].command) == stack.services[f"{name}-1"].command
+    assert reached_by(stack, "clientapp-3") == {"supernode-3"}
 
 
 def test_with_tls_nobody_outside_a_supernode_speaks_in_clear_text(
@@ -217,15 +324,19 @@ def test_the_balancer_follows_the_rules_of_up_with_replicas(tmp_path: Path) -> N
     subprocess.run([sys.executable, generator], check=True)
 
     committed = {path.name: path.read_text() for path in (FOLDER / "envoy").glob("*.json")}
-    assert sorted(committed) == ["certificate-1.json", "envoy.json", "envoy.tls.json"]
+    assert len(committed) == 5
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == sorted(committed)
     for name, text in committed.items():
         assert (tmp_path / name).read_text() == text, f"run compose/envoy/generate.py: {name}"
 
 
-def test_envoy_takes_its_command_and_configuration(services: list[Service], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["balancer", "app-balancer"])
+def test_envoy_takes_its_command_and_configuration(
+    stack: Composition, name: str, tmp_path: Path
+) -> None:
     made = create_server_certificates(tmp_path)
     made.key.rename(tmp_path / "server.pem.key")
-    (balancer,) = (service for service in services if service.name == "balancer")
+    balancer = stack.services[name]
     program, *options = balancer.command
     shutil.copytree(FOLDER / "envoy", tmp_path / "envoy")
     places = {"/etc/envoy": tmp_path / "envoy", "/run/tls": tmp_path, "/run/secrets": tmp_path}
@@ -249,7 +360,8 @@ def test_envoy_takes_its_command_and_configuration(services: list[Service], tmp_
 def test_the_image_is_built_from_what_docker_gets_to_see() -> None:
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
     seen = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    # That of NATS is built in its own folder.
+    dockerfile = "".join(one.read_text() for one in DOCKERFILES if one.parent.name != "nats")
     copied = {
         source
         for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)

@@ -7,7 +7,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import grpc
+import httpx
+
+from flower_nats.wire.methods import BY_NAME, Method
 from harness.certificates import ServerCertificates, in_file, shown_at
 from harness.children import wait_until
 from harness.flower import Addresses
@@ -28,14 +33,16 @@ def running(folder: Path, *files: str, certified: bool = False) -> Iterator[Stac
     shutil.copytree(REPOSITORY / "compose", compose_folder, ignore=used_here)
     subprocess.run([compose_folder / "init.sh"], check=True)
     variables = read_env_file(compose_folder / ".env")
-    # Everything that the app needs is installed; no test goes to a package registry.
-    composition = compose(
-        [compose_folder / file for file in files], variables | {"SUPEREXEC_FLAGS": ""}
-    )
+    composition = compose([compose_folder / file for file in files], variables)
     stack = Stack(composition, compose_folder, folder / "containers")
+    script, addresses = (
+        compose_folder / "certificates.sh",
+        [one.address for one in stack.containers],
+    )
+    # Here containers know each other by their addresses.
+    subprocess.run([script, "--core", *addresses], check=True)
     if certified:
-        balancer = stack.one("balancer").address
-        subprocess.run([compose_folder / "certificates.sh", balancer], check=True)
+        subprocess.run([script, *addresses], check=True)
     try:
         stack.start()
         yield stack
@@ -53,7 +60,8 @@ def federation_around(stack: Stack, folder: Path) -> Federation:
     (folder / "outside").mkdir()
     server = ServerUnderTest(folder / "outside", options)
     address = stack.one("balancer").address
-    server.addresses = Addresses(*(f"{address}:{port}" for port in (9091, 9092, 9093, 8000)))
+    # The flwr command comes to the port of Control, over HTTP.
+    server.addresses = Addresses(*(f"{address}:{port}" for port in (9091, 9092, 9093, 9093)))
     return Federation(server, folder / "cli")
 
 
@@ -76,6 +84,7 @@ def test_a_newcomer_trains_on_the_stack_for_one_machine(tmp_path: Path) -> None:
     with running(tmp_path, "compose.yaml") as stack:
         assert "round 1  accuracy" in train(federation_around(stack, tmp_path))
         assert_durable(stack, "1 copy")
+        assert_one_api_on_each_port(stack)
 
 
 def test_the_stack_for_high_availability_goes_on_without_one_of_each(tmp_path: Path) -> None:
@@ -94,17 +103,48 @@ def test_the_stack_for_high_availability_goes_on_without_one_of_each(tmp_path: P
         assert_renewed(stack)
 
 
+def assert_one_api_on_each_port(stack: Stack) -> None:
+    """Call for Control and Fleet where apps are served, and for Control where SuperNodes are."""
+    balancer, for_apps = stack.one("balancer").address, stack.one("app-balancer").address
+    list_runs, nodes = BY_NAME[("Control", "ListRuns")], BY_NAME[("Fleet", "PullMessages")]
+
+    assert answers(f"{balancer}:9093", list_runs) == (200, "OK")
+    for address, method in (
+        (f"{for_apps}:9091", list_runs),
+        (f"{for_apps}:9091", nodes),
+        (f"{balancer}:9092", list_runs),
+        (f"{balancer}:9093", nodes),
+    ):
+        assert answers(address, method) == (404, "UNIMPLEMENTED"), (address, method.name)
+
+
+def answers(address: str, method: Method) -> tuple[int, str]:
+    """What a caller hears over HTTP, and over gRPC."""
+    url, protobuf = f"http://{address}{method.http_path}", "application/protobuf"
+    posted = httpx.post(url, headers={"content-type": protobuf, "accept": protobuf}, timeout=30)
+    with grpc.insecure_channel(address) as channel:
+        call: Any = channel.unary_unary(method.path)
+        try:
+            call(b"", timeout=30)
+        except grpc.RpcError as exc:
+            failed: Any = exc
+            return posted.status_code, failed.code().name
+    return posted.status_code, "OK"
+
+
 def assert_renewed(stack: Stack) -> None:
     """Make a certificate as docs/compose.md says: what serves with it shows it soon."""
     balancer, gateway = stack.one("balancer"), stack.of("gateway")[1]
     renewed = stack.compose_folder / "secrets/tls/server.pem"
     former = in_file(renewed)
-    servers = [f"{balancer.address}:{port}" for port in (8000, 9092, 9093)]
+    servers = [f"{balancer.address}:{port}" for port in (9092, 9093)]
+    servers += [f"{stack.one('app-balancer').address}:9091"]
     servers += [f"{gateway.address}:{port}" for port in (8000, 9091, 9092, 9093)]
     assert {shown_at(address) for address in servers} == {former}
 
-    subprocess.run([stack.compose_folder / "certificates.sh", balancer.address], check=True)
-    for container in (balancer, gateway):
+    addresses = [one.address for one in stack.containers]
+    subprocess.run([stack.compose_folder / "certificates.sh", *addresses], check=True)
+    for container in (balancer, stack.one("app-balancer"), gateway):
         stack.mount_again(container, "/run/tls")
 
     shown = {in_file(renewed)}

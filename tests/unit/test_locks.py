@@ -15,12 +15,14 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+APP = tomllib.loads((ROOT / "examples" / "digits" / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 RUNTIME = PROJECT["project"]["dependencies"]
 LOCKS = {
     "build.txt": PROJECT["build-system"]["requires"],
     "runtime.txt": RUNTIME,
     "demo.txt": [*RUNTIME, *EXTRAS["embedded"], *EXTRAS["demo"]],
+    "example.txt": [one for one in APP["project"]["dependencies"] if not one.startswith("flwr")],
     "dev.txt": [*RUNTIME, *EXTRAS["embedded"], *EXTRAS["demo"], *EXTRAS["dev"]],
 }
 """What each file has to hold."""
@@ -60,7 +62,7 @@ def test_a_lock_has_nothing_but_versions_and_hashes(name: str) -> None:
     assert "://" not in text
 
 
-@pytest.mark.parametrize("name", ["build.txt", "runtime.txt", "demo.txt"])
+@pytest.mark.parametrize("name", ["build.txt", "runtime.txt", "demo.txt", "example.txt"])
 def test_all_locks_have_the_same_versions(name: str) -> None:
     everything = locked("dev.txt")
 
