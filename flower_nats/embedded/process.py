@@ -30,7 +30,8 @@ _WATCH_SECONDS = 0.2
 """Between two looks at a process that is meant to run for long: looking often costs CPU for ever."""
 _LOG_LIMIT_BYTES = 10_000_000
 """Of a larger log, so much is set aside as `.log.1`, in the place of what was there before."""
-_CHILD = Path(__file__).with_name("child.py")
+CHILD = Path(__file__).with_name("child.py")
+"""Becomes the program of a child process."""
 
 log = get_logger(__name__)
 
@@ -236,7 +237,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
-    wrapper = [sys.executable, "-I", "-S", str(_CHILD)]
+    wrapper = [sys.executable, "-I", "-S", str(CHILD)]
     if spec.unprivileged:
         wrapper.append("--unprivileged")
     orphan_signal = spec.orphan_signal or spec.stop_signal
