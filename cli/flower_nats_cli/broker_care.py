@@ -46,6 +46,7 @@ class BrokerCare:
     def __init__(self, servers: Sequence[NatsServer], disk: Path) -> None:
         self._servers = servers
         self._disk = disk
+        self._suspects: list[NatsServer] = []
 
     async def run(self) -> None:
         """Look, until cancelled."""
@@ -74,13 +75,14 @@ class BrokerCare:
             return None
 
     async def _mend(self, connection: Connection, trials: StreamTrials) -> None:
-        """Start again what needs it, one server after the other."""
+        """Start again what needed it at the last look as well, one server after the other."""
+        suspects, self._suspects = self._suspects, []
         if not self._has_room():
             return
         figures = await self._figures(connection)
         turned_off = [one for one in self._servers if figures.get(one.server_name) == {}]
-        ill = turned_off or await self._refusing(connection, trials, figures)
-        for server in ill:
+        self._suspects = turned_off or await self._refusing(connection, trials, figures)
+        for server in [one for one in self._suspects if one in suspects]:
             log.warning(
                 "broker_restarted",
                 process=server.name,

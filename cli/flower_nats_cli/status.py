@@ -84,7 +84,7 @@ async def _report_behind(nats: Sequence[str], ca_certificate: Path | None) -> di
         {"healthy": False, "nats": servers, "broker": unheard, "database": unheard},
         ca_certificate,
     )
-    if report["healthy"]:
+    if report["healthy"] or "runs" in report:
         return report
     if report["broker"]["healthy"]:
         reason = f"no superlink answers: {report['reason']}"
@@ -198,14 +198,14 @@ def _answer_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  nodes        {_pairs(report['nodes']) or 'none'}"
         for replica in report["replicas"]:
             yield f"  replica      {replica['kind']} {replica['id']} since {replica['since']}"
-        yield from _room_lines(report.get("room", {}))
+        yield from room_lines(report.get("room", {}))
         if lost := report.get("streams_lost"):
             yield f"  LOST         {lost} streams of the broker were gone and were made again"
         if report["durability"]:
             yield from durability_lines(report["durability"])
 
 
-def _room_lines(rooms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def room_lines(rooms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Say how much room there is in each place, and how soon it ends."""
     for place, room in rooms.items():
         hours = room["hours_left"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flower_nats_cli.status import durability_lines
+from flower_nats_cli.status import durability_lines, room_lines
 
 BROKER = {"replicas": 1, "sync": "always", "servers": {"nats": "always"}}
 DATABASE = {"synced": True, "fsync": True, "synchronous_commit": "on"}
@@ -34,3 +34,17 @@ def test_standbys_are_told_with_how_many_are_synchronous(
     *_, line = durability_lines({"broker": BROKER, "database": DATABASE | database})
 
     assert line.endswith(f"), {said}")
+
+
+def test_room_is_told_with_how_soon_it_ends() -> None:
+    rooms: dict[str, dict[str, Any]] = {
+        "disk": {"free": 5_400_000_000, "size": 100_000_000_000, "hours_left": 3.2, "is_low": True},
+        "broker nats-1": {"free": 900, "size": 1000, "hours_left": None, "is_low": False},
+    }
+
+    first, second = room_lines(rooms)
+
+    assert first.endswith(
+        "disk: LOW: 5.4 GB of 100.0 GB free, full in about 3 hours at the rate of the last hour"
+    )
+    assert second.endswith("broker nats-1: 900 B of 1 kB free")
