@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -397,3 +398,14 @@ def run_tool(tool: str, directory: Path, *flags: str) -> None:
     ]
     environment = {**os.environ, "PGPASSWORD": (directory / "password").read_text()}
     subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+async def test_nats_leaves_room_on_its_disk_to_postgres_and_for_recovery(data_dir: Path) -> None:
+    server = NatsServer(data_dir)
+    await server.start()
+    config = json.loads((data_dir / "nats.conf").read_text())
+    await server.stop()
+
+    # What others write meanwhile on this disk is not ours to tell.
+    left = shutil.disk_usage(data_dir).free - config["jetstream"]["max_file_store"]
+    assert left > 64 * 1024**2
