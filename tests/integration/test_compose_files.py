@@ -211,6 +211,13 @@ def test_no_container_may_take_the_machine_from_the_others(services: list[Servic
         assert 0 < int(service.settings["pids_limit"]) <= 2048, service.name
 
 
+def test_clients_behind_the_balancers_are_not_taken_for_one(services: list[Service]) -> None:
+    (gateway,) = (service for service in services if service.name == "gateway")
+
+    for limit in ("CALLS", "CONNECTIONS"):
+        assert gateway.environment[f"FLOWER_NATS_GATEWAY_MAX_{limit}_PER_ADDRESS"] == "0"
+
+
 def test_by_default_nothing_is_installed_when_an_app_starts(
     services: list[Service], variables: dict[str, str]
 ) -> None:
