@@ -6,7 +6,8 @@ direction (`Connection.sending` and `Connection.fetching`), however large and ho
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from flower_nats.broker.connection import WINDOW, Connection
 from flower_nats.model.errors import Unavailable
@@ -20,6 +21,9 @@ _ENVELOPE = 4096
 _SHARE = WINDOW // 3
 """Chunks of one content that are under way: those that come after a large one must not wait for all
 of it."""
+
+_AHEAD = 2
+"""Chunks of a content that are fetched while one before them is on its way to a client."""
 
 SubjectOf = Callable[[int], str]
 """Gives the subject of a chunk by its number."""
@@ -55,6 +59,30 @@ async def fetch(
 
     await _each(count, one)
     return chunks
+
+
+async def stream(
+    connection: Connection, stream_name: str, subject_of: SubjectOf, count: int
+) -> AsyncGenerator[bytes, None]:
+    """Give so many chunks one after the other, of which a few are here at a time.
+
+    Raises as `fetch` does.
+    """
+
+    async def one(number: int) -> bytes:
+        async with connection.fetching:
+            return await _chunk(connection, stream_name, subject_of(number))
+
+    coming = deque[asyncio.Task[bytes]]()
+    try:
+        for number in range(count + _AHEAD):
+            if number < count:
+                coming.append(asyncio.create_task(one(number)))
+            if number >= _AHEAD:
+                yield await coming.popleft()
+    finally:
+        for task in coming:
+            task.cancel()
 
 
 async def _chunk(connection: Connection, stream: str, subject: str) -> bytes:

@@ -1,10 +1,10 @@
 """Objects in JetStream: content-addressed, once per run, in chunks of plain messages."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from functools import partial
 
 from flower_nats.broker import chunks, subjects
-from flower_nats.broker.connection import Connection
+from flower_nats.broker.connection import Connection, Record
 
 _STREAM = subjects.OBJECTS_STREAM
 
@@ -59,6 +59,11 @@ class Objects:
 
     async def pieces(self, run_id: int, object_id: str) -> list[bytes] | None:
         """Return an object's content in pieces, or None if it does not exist (as a whole)."""
+        found = await self.find(run_id, object_id)
+        return None if found is None else await found.pieces()
+
+    async def find(self, run_id: int, object_id: str) -> "StoredObject | None":
+        """Return an object whose content is still to be read, or None if there is none (as a whole)."""
         subject = subjects.object_head(run_id, object_id)
         head = await self._connection.fetch(_STREAM, subject)
         if head is None:
@@ -66,11 +71,7 @@ class Objects:
             head = await self._connection.last(_STREAM, subject)
         if head is None:
             return None
-        count = int(head.headers[_CHUNKS])
-        if count == 0:
-            return [head.data]
-        subject_of = partial(subjects.object_chunk, run_id, object_id)
-        return await chunks.fetch(self._connection, _STREAM, subject_of, count)
+        return StoredObject(self._connection, run_id, object_id, head)
 
     async def exists(self, run_id: int, object_id: str) -> bool:
         """Return whether an object exists (as a whole)."""
@@ -114,6 +115,28 @@ class Objects:
         """Return the ids of all objects of a run."""
         heads = await self._connection.subjects(_STREAM, subjects.object_head(run_id, subjects.ANY))
         return {subject.split(".")[3] for subject in heads}
+
+
+class StoredObject:
+    """An object in the broker."""
+
+    def __init__(self, connection: Connection, run_id: int, object_id: str, head: Record) -> None:
+        self._connection = connection
+        self._subject_of = partial(subjects.object_chunk, run_id, object_id)
+        self._head = head
+        self._chunks = int(head.headers[_CHUNKS])
+        self.size = int(head.headers[_SIZE])
+        """Bytes of its content."""
+
+    async def pieces(self) -> list[bytes]:
+        """Return its content. Raises `Unavailable`."""
+        if self._chunks == 0:
+            return [self._head.data]
+        return await chunks.fetch(self._connection, _STREAM, self._subject_of, self._chunks)
+
+    def stream(self) -> AsyncGenerator[bytes, None]:
+        """Give its content, which has chunks, piece by piece. Raises `Unavailable`."""
+        return chunks.stream(self._connection, _STREAM, self._subject_of, self._chunks)
 
 
 def read_numbers(payload: bytes) -> tuple[str, list[int]]:

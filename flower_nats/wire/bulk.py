@@ -61,11 +61,13 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
 
 def write_pull_object_response(pieces: Sequence[bytes | memoryview]) -> bytes:
     """Return the PullObjectResponse that gives the object whose content is in these pieces."""
-    size = sum(map(len, pieces))
-    head = common.PullObjectResponse(
-        object_found=True, object_available=True
-    ).SerializeToString() + _length_prefix(size)
-    return b"".join((head, *pieces))
+    return b"".join((pull_object_response_head(sum(map(len, pieces))), *pieces))
+
+
+def pull_object_response_head(size: int) -> bytes:
+    """Return what is before the content, of so many bytes, in the PullObjectResponse that gives it."""
+    head = common.PullObjectResponse(object_found=True, object_available=True)
+    return head.SerializeToString() + _length_prefix(size)
 
 
 _PULLED_CONTENT = common.PullObjectResponse.DESCRIPTOR.fields_by_name["object_content"].number

@@ -192,12 +192,12 @@ class Replica:
             endpoint, service = self._fleet.endpoints()[method], "Fleet"
         call = Call(BY_NAME[(service, method)], {}, "test", GRPC, "")
         call.receive(request.SerializeToString())
-        return answer.FromString(await endpoint(call, caller))
+        return answer.FromString(cast(bytes, await endpoint(call, caller)))
 
     async def read(self, object_id: str) -> bytes | None:
         """Return an object as a client gets it, or None."""
         body = await self._objects.pull(RUN, object_id, broadcast=False)
-        found = common.PullObjectResponse.FromString(body)
+        found = common.PullObjectResponse.FromString(cast(bytes, body))
         return found.object_content if found.object_available else None
 
 

@@ -23,6 +23,7 @@ from flower_nats.wire.messages import (
 )
 from flower_nats_gateway.api.forwarding import Forwarder
 from flower_nats_gateway.api.service import Endpoint
+from flower_nats_gateway.calls.answers import Answer
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.calls.registrations import RegistrationLimit
 from flower_nats_gateway.cluster.directory import Directory
@@ -182,7 +183,7 @@ class FleetService:
             return "the reply would outlive its instruction"
         return ""
 
-    async def pull_object(self, call: Call, caller: Caller) -> bytes:
+    async def pull_object(self, call: Call, caller: Caller) -> Answer:
         """Return an object of an instruction to this node; any other is as if it were not there."""
         request = call.parse(common.PullObjectRequest)
         await self._directory.require_running(request.run_id, ErrorCode.INSTRUCTION_WITHDRAWN)

@@ -25,6 +25,7 @@ from flower_nats.wire.messages import (
 )
 from flower_nats_gateway.api.forwarding import Forwarder
 from flower_nats_gateway.api.service import Endpoint
+from flower_nats_gateway.calls.answers import Answer
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.delivery.acknowledgements import Acknowledgements
@@ -241,7 +242,7 @@ class RuntimeService:
             await self._directory.require_task(caller.token or "")
         return common.PushObjectResponse(stored=stored).SerializeToString()
 
-    async def pull_object(self, call: Call, caller: Caller) -> bytes:
+    async def pull_object(self, call: Call, caller: Caller) -> Answer:
         """Return an object of a reply."""
         request = call.parse(common.PullObjectRequest)
         _check_node(request.node)

@@ -8,12 +8,13 @@ from flower_nats.model.caller import Caller
 from flower_nats.wire.methods import Method
 from flower_nats_gateway.auth.identify import Authenticator
 from flower_nats_gateway.calls.admission import Admission
+from flower_nats_gateway.calls.answers import Answer
 from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
 
-Endpoint = Callable[[Call, Caller], Awaitable[bytes]]
+Endpoint = Callable[[Call, Caller], Awaitable[Answer]]
 """Serves one unary RPC of an authenticated caller; gives the serialized response."""
 
 Stream = Callable[[Call, Caller], AsyncGenerator[bytes, None]]

@@ -11,6 +11,7 @@ from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.bulk import write_pull_object_response
 from flower_nats.wire.messages import check_object, is_object_id
+from flower_nats_gateway.calls.answers import LARGE, Answer, LargeAnswer
 from flower_nats_gateway.calls.body_limit import SMALL
 from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.delivery.push_session import PushSession
@@ -76,7 +77,7 @@ class ObjectService:
         self._drain = drain
         self._cache = ObjectCache(CACHE_BYTES)
         self._reads = asyncio.Semaphore(READS)
-        self._reading: dict[tuple[int, str], asyncio.Future[bytes | None]] = {}
+        self._reading: dict[tuple[int, str], asyncio.Future[Answer | None]] = {}
 
     async def push(
         self, request: common.PushObjectRequest, content: memoryview, *, sender: int
@@ -100,7 +101,8 @@ class ObjectService:
         if view.waits_for(object_id):
             await self._stored_bytes.add(run_id, view.session_id, sender, len(content))
         await self._objects.store(run_id, object_id, content)
-        if sender == SUPERLINK_NODE_ID or len(content) <= SMALL:
+        many_read_it = sender == SUPERLINK_NODE_ID and len(content) <= LARGE
+        if many_read_it or len(content) <= SMALL:
             self._cache.put((run_id, object_id), write_pull_object_response([content]))
         await self._push_sessions.arrived(view, object_id)
         return True
@@ -119,7 +121,7 @@ class ObjectService:
         """Return whether an object is there."""
         return is_object_id(object_id) and await self._objects.exists(run_id, object_id)
 
-    async def pull(self, run_id: int, object_id: str, *, broadcast: bool) -> bytes:
+    async def pull(self, run_id: int, object_id: str, *, broadcast: bool) -> Answer:
         """Return the serialized PullObjectResponse for an object.
 
         `broadcast` says that others will read it too.
@@ -142,7 +144,7 @@ class ObjectService:
                 if self._drain.begun or left <= 0 or not await wait.wait(left):
                     return _NOT_AVAILABLE
 
-    async def _read(self, key: tuple[int, str], broadcast: bool) -> bytes | None:
+    async def _read(self, key: tuple[int, str], broadcast: bool) -> Answer | None:
         cached = self._cache.get(key)
         if cached is not None:
             return cached
@@ -154,11 +156,14 @@ class ObjectService:
         # Others may wait for the same read: a caller that goes away must not end it.
         return await asyncio.shield(reading)
 
-    async def _fetch(self, key: tuple[int, str], broadcast: bool) -> bytes | None:
+    async def _fetch(self, key: tuple[int, str], broadcast: bool) -> Answer | None:
         async with self._reads:
-            pieces = await self._objects.pieces(*key)
-        if pieces is None:
-            return None
+            found = await self._objects.find(*key)
+            if found is None:
+                return None
+            if found.size > LARGE:
+                return LargeAnswer(found)
+            pieces = await found.pieces()
         response = write_pull_object_response(pieces)
         if broadcast or len(response) <= SMALL:
             self._cache.put(key, response)

@@ -11,8 +11,9 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire.messages import malformed
 from flower_nats.wire.methods import Bulk, Method
 from flower_nats_gateway.api.service import Service
+from flower_nats_gateway.calls.answers import Answer, LargeAnswer
 from flower_nats_gateway.calls.bodies import PAUSE, Body
-from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
+from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit, Room
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.peers import Origins, host_of
 from flower_nats_gateway.calls.wire import GRPC
@@ -24,9 +25,9 @@ class ServiceHandler(grpc.GenericRpcHandler):
     """Routes the calls of one API by their path."""
 
     def __init__(self, service: Service, meter: Meter, origins: Origins) -> None:
-        arriving, leaving = BodyLimit(), BodyLimit()
+        arriving, leaving, room = BodyLimit(), BodyLimit(), Room()
         self._handlers = {
-            path: _handler(_Route(method, path, service, meter, origins), arriving, leaving)
+            path: _handler(_Route(method, path, service, meter, origins), arriving, leaving, room)
             for method in service.methods
             for path in method.grpc_paths
         }
@@ -49,20 +50,20 @@ class _Route:
         self.origins = origins
 
 
-def _handler(route: _Route, arriving: BodyLimit, leaving: BodyLimit) -> Any:
+def _handler(route: _Route, arriving: BodyLimit, leaving: BodyLimit, room: Room) -> Any:
     if route.method.streams:
         return _stream_handler(route)
     if route.method.bulk is Bulk.REQUEST:
         return _bulky_request_handler(route, arriving)
     if route.method.bulk is Bulk.RESPONSE:
-        return _bulky_response_handler(route, leaving)
+        return _bulky_response_handler(route, leaving, room)
     return _unary_handler(route)
 
 
 def _unary_handler(route: _Route) -> Any:
     endpoint, service = route.service.endpoint(route.method), route.service
 
-    async def handle(_requests: Any, context: Any) -> bytes:
+    async def handle(_requests: Any, context: Any) -> Answer:
         async with _Serving(route, context) as serving:
             identify = await service.authenticate(serving.call)
             await serving.receive()
@@ -82,7 +83,7 @@ def _reads_when_it_wants(handle: Any) -> Any:
 def _bulky_request_handler(route: _Route, body_limit: BodyLimit) -> Any:
     endpoint, service = route.service.endpoint(route.method), route.service
 
-    async def handle(_requests: Any, context: Any) -> bytes:
+    async def handle(_requests: Any, context: Any) -> Answer:
         async with _Serving(route, context) as serving:
             identify = await service.authenticate(serving.call)
             with service.pushes.in_hand(serving.call.pusher):
@@ -95,7 +96,7 @@ def _bulky_request_handler(route: _Route, body_limit: BodyLimit) -> Any:
     return _reads_when_it_wants(handle)
 
 
-def _bulky_response_handler(route: _Route, body_limit: BodyLimit) -> Any:
+def _bulky_response_handler(route: _Route, body_limit: BodyLimit, room: Room) -> Any:
     endpoint, service = route.service.endpoint(route.method), route.service
 
     async def handle(_requests: Any, context: Any) -> bytes:
@@ -103,6 +104,11 @@ def _bulky_response_handler(route: _Route, body_limit: BodyLimit) -> Any:
             identify = await service.authenticate(serving.call)
             await serving.receive()
             response = await endpoint(serving.call, await identify(serving.call))
+            if isinstance(response, LargeAnswer):
+                leave = await room.enter(len(response))
+                context.add_done_callback(lambda _: leave())
+                # gRPC takes a message as a whole, and a copy of it.
+                return await response.whole()
             if len(response) > SMALL:
                 place = await body_limit.enter()
                 place.leave_later()

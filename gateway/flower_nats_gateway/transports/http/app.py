@@ -14,6 +14,7 @@ from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire.methods import Bulk, Method
 from flower_nats_gateway.api.service import Service
+from flower_nats_gateway.calls.answers import Answer, LargeAnswer
 from flower_nats_gateway.calls.bodies import PAUSE, Body
 from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
 from flower_nats_gateway.calls.call import Call
@@ -26,6 +27,7 @@ from flower_nats_gateway.transports.http.body import (
     Send,
     read,
     send_body,
+    send_large_body,
 )
 from flower_nats_gateway.transports.http.connection import CONNECTION, Connection
 from flower_nats_gateway.transports.http.headers import PROTOBUF, PROTOBUF_STREAM, metadata
@@ -131,7 +133,11 @@ class HttpApp:
         finally:
             service.in_hand.end(call.peer, host)
 
-    async def _send_message(self, route: _Route, send: Send, body: bytes) -> None:
+    async def _send_message(self, route: _Route, send: Send, body: Answer) -> None:
+        if isinstance(body, LargeAnswer):
+            await self._start(send, 200, PROTOBUF, len(body))
+            await send_large_body(send, body)
+            return
         if route.method.bulk is not Bulk.RESPONSE or len(body) <= SMALL:
             await self._start(send, 200, PROTOBUF, len(body))
             await send_body(send, body)
@@ -251,7 +257,7 @@ def _announced(scope: Scope) -> int | None:
     return int(lengths[0]) if lengths and lengths[0].isdigit() else None
 
 
-async def _answer(route: _Route, call: Call, scope: Scope, receive: Receive) -> bytes:
+async def _answer(route: _Route, call: Call, scope: Scope, receive: Receive) -> Answer:
     service, connection = route.service, _connection(scope)
     identify = await service.authenticate(call)
     if route.method.bulk is Bulk.REQUEST:
@@ -280,7 +286,7 @@ async def _arriving(route: _Route, call: Call, scope: Scope) -> AsyncIterator[Bo
         body.close()
 
 
-async def _within_time(route: _Route, call: Call, caller: Caller) -> bytes:
+async def _within_time(route: _Route, call: Call, caller: Caller) -> Answer:
     """Serve a call before its client gives up, which would look to it like a broken network."""
     try:
         async with asyncio.timeout(call.wire.answer_within):

@@ -2,10 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from typing import Any
 
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import Unavailable
+from flower_nats_gateway.calls.answers import LargeAnswer
 from flower_nats_gateway.calls.bodies import PAUSE, Body
 from flower_nats_gateway.transports.http.connection import Connection
+
+log = get_logger(__name__)
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -56,10 +62,30 @@ async def send_body(send: Send, body: bytes) -> None:
     if len(body) <= _PIECE:
         await send({"type": "http.response.body", "body": body})
         return
+    await _send_pieces(send, body, ends=True)
+
+
+async def send_large_body(send: Send, answer: LargeAnswer) -> None:
+    """Send the body of an answer as it is read from the broker, as fast as its reader takes it.
+
+    Raises `ClientGone` as `send_body` does, and if the rest cannot be read: a refusal comes too late.
+    """
+    left = len(answer)
+    try:
+        async with aclosing(answer.stream()) as pieces:
+            async for piece in pieces:
+                left -= len(piece)
+                await _send_pieces(send, piece, ends=left == 0)
+    except Unavailable as exc:
+        log.warning("answer_broken_off", bytes_left=left, reason=exc.detail)
+        raise ClientGone from exc
+
+
+async def _send_pieces(send: Send, body: bytes, *, ends: bool) -> None:
     view = memoryview(body)
     try:
         for at in range(0, len(body), _PIECE):
-            more = at + _PIECE < len(body)
+            more = not ends or at + _PIECE < len(body)
             async with asyncio.timeout(PAUSE):
                 await send(
                     {

@@ -1,0 +1,102 @@
+"""Objects that are too large to be held: a gateway passes them on piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+
+from flower_nats.broker import chunks, subjects
+from flower_nats.broker.connection import Connection
+from flower_nats.model.errors import Outcome
+from flower_nats_gateway.calls import body_limit
+from flower_nats_gateway.calls.body_limit import Room
+from flower_nats_gateway.delivery import objects
+from harness.channels import Refused, WireName
+from harness.messages import Parcel, instruction, reply
+from tests.integration.gateways import Gateway, running_stack
+
+_MIB = 1024 * 1024
+
+
+@pytest.fixture
+async def gateway(
+    connection: Connection,
+    nats_url: str,
+    pg_dsn: str,
+    wire: WireName,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Gateway]:
+    monkeypatch.setattr(objects, "LARGE", _MIB)
+    async with running_stack(nats_url, pg_dsn, wire) as gateway:
+        yield gateway
+
+
+def content(seed: int) -> RecordDict:
+    data = bytes([seed]) * _MIB
+    return RecordDict({"large": ConfigRecord({"bytes": data * 3 + data[:1000]})})
+
+
+def largest(one: Parcel) -> tuple[str, bytes]:
+    return max(one.objects.items(), key=lambda pair: len(pair[1]))
+
+
+async def test_large_objects_go_to_several_nodes_and_come_back(gateway: Gateway) -> None:
+    nodes, app = [await gateway.node() for _ in range(3)], await gateway.server_app()
+    questions = [instruction(app.run_id, node.node_id, content(1)) for node in nodes]
+    await app.send(*questions)
+    pulls = [
+        node.pull_object(app.run_id, largest(question)[0])
+        for node, question in zip(nodes, questions, strict=True)
+        for _ in range(2)
+    ]
+    for pulled in await asyncio.gather(*pulls):
+        assert pulled.object_content == largest(questions[0])[1]
+    answers = [reply(question, content(2)) for question in questions]
+    await asyncio.gather(*(node.send(one) for node, one in zip(nodes, answers, strict=True)))
+    for answer in answers:
+        pulled = await app.pull_object(largest(answer)[0])
+        assert pulled.object_content == largest(answer)[1]
+
+
+async def test_half_of_a_large_object_is_nobodys_answer(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id, content(3))
+    await app.send(question)
+    object_id, _ = largest(question)
+    broker = gateway.superlink.connection
+    subject = subjects.object_chunk(app.run_id, object_id, 2)
+    await broker.purge(subjects.OBJECTS_STREAM, subject)
+
+    with pytest.raises((Refused, OSError, EOFError, asyncio.IncompleteReadError)) as caught:
+        await node.pull_object(app.run_id, object_id)
+
+    if isinstance(caught.value, Refused):
+        assert caught.value.outcome is Outcome.UNAVAILABLE
+    await chunks.store(broker, lambda _: subject, [largest(question)[1][2 * _MIB : 3 * _MIB]])
+    assert (await node.pull_object(app.run_id, object_id)).object_available
+
+
+async def test_large_answers_leave_in_turn_where_each_is_held_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(body_limit, "ROOM", 100)
+    room = Room()
+    monkeypatch.setattr(body_limit, "PATIENCE", 0.05)
+    leave = await room.enter(60)
+    with pytest.raises(Exception, match="no room"):
+        await room.enter(50)
+    monkeypatch.setattr(body_limit, "PATIENCE", 10.0)
+    gone, huge, small = [asyncio.create_task(room.enter(size)) for size in (50, 1000, 10)]
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait({gone})
+    assert not huge.done() and not small.done()
+    leave()
+    (await huge)()
+    (await small)()
+    await room.enter(100)
