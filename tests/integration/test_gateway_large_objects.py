@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from flower_nats.broker import chunks, subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.objects import Objects
 from flower_nats.model.errors import Outcome
 from flower_nats_gateway.calls import body_limit
 from flower_nats_gateway.calls.body_limit import Room
+from flower_nats_gateway.calls.wire import HTTP
 from flower_nats_gateway.delivery import objects
+from flower_nats_gateway.transports.http import app
 from harness.channels import Refused, WireName
 from harness.messages import Parcel, instruction, reply
 from tests.integration.gateways import Gateway, running_stack
@@ -100,3 +105,34 @@ async def test_large_answers_leave_in_turn_where_each_is_held_as_a_whole(
     (await huge)()
     (await small)()
     await room.enter(100)
+
+
+async def test_a_broker_that_is_slower_than_a_client_has_patience_gets_an_object_once(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, serverapp = await gateway.node(), await gateway.server_app()
+    question = instruction(serverapp.run_id, node.node_id)
+    await serverapp.send(question)
+    answer = reply(question, content(4))
+    session_id = (await node.push(answer)).session_id
+    large = largest(answer)[0]
+    store, stored = Objects.store, list[str]()
+
+    async def slowly(self: Objects, run_id: int, object_id: str, data: bytes | memoryview) -> None:
+        stored.append(object_id)
+        await asyncio.sleep(0.5 if object_id == large else 0.0)
+        await store(self, run_id, object_id, data)
+
+    monkeypatch.setattr(Objects, "store", slowly)
+    monkeypatch.setattr(app, "HTTP", replace(HTTP, answer_within=0.2))
+    for object_id, data in answer.objects.items():
+        async with asyncio.timeout(10):
+            while True:
+                with suppress(Refused):
+                    assert await node.push_object(serverapp.run_id, session_id, object_id, data)
+                    break
+
+    monkeypatch.setattr(app, "HTTP", HTTP)
+    [found] = await serverapp.pull(question.message_id)
+    assert found.metadata.message_id == answer.message_id
+    assert stored.count(large) == 1

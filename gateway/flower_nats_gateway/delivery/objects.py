@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections import OrderedDict
+from functools import partial
 
 from flower_nats.broker import subjects
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.objects import Objects
+from flower_nats.logs import get_logger
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.bulk import write_pull_object_response
@@ -17,6 +19,8 @@ from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.delivery.push_session import PushSession
 from flower_nats_gateway.delivery.push_sessions import PushSessions
 from flower_nats_gateway.delivery.stored_bytes import StoredBytes
+
+log = get_logger(__name__)
 
 CACHE_BYTES = 48 * 1024 * 1024
 """Bytes of objects that a gateway keeps: a broadcast is read from the broker once per gateway."""
@@ -77,6 +81,7 @@ class ObjectService:
         self._drain = drain
         self._cache = ObjectCache(CACHE_BYTES)
         self._reads = asyncio.Semaphore(READS)
+        self._taking: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._reading: dict[tuple[int, str], asyncio.Future[Answer | None]] = {}
 
     async def push(
@@ -88,7 +93,7 @@ class ObjectService:
         session, or none any more. Raises `ApiError` if the object is malformed, or `Unavailable`: the
         caller tries again, and an object that is held already is accepted again.
         """
-        run_id, object_id = request.run_id, request.object_id
+        object_id = request.object_id
         view = await self.session_of(request, sender=sender)
         if view is not None and not view.wants(object_id):
             return False
@@ -98,14 +103,41 @@ class ObjectService:
             check_object(object_id, content)
         if view is None:
             return None
-        if view.waits_for(object_id):
-            await self._stored_bytes.add(run_id, view.session_id, sender, len(content))
+        if not view.waits_for(object_id):
+            # It is stored, and perhaps not put out: a first try may have ended in between.
+            await self._push_sessions.arrived(view, object_id)
+        elif len(content) <= SMALL:
+            await self._take_in(view, object_id, content)
+        else:
+            await self._take_in_once(view, object_id, content)
+        return True
+
+    async def _take_in_once(self, view: PushSession, object_id: str, content: memoryview) -> None:
+        """Take an object in, to the end, also if its caller gives up before.
+
+        It would send the object again, and a store that is slower than its patience would never end.
+        """
+        key = (view.session_id, object_id)
+        taking = self._taking.get(key)
+        if taking is None:
+            taking = asyncio.ensure_future(self._take_in(view, object_id, content))
+            self._taking[key] = taking
+            taking.add_done_callback(partial(self._taken, key))
+        await asyncio.shield(taking)
+
+    def _taken(self, key: tuple[str, str], taking: asyncio.Future[None]) -> None:
+        del self._taking[key]
+        if not taking.cancelled() and taking.exception() is not None:
+            log.info("object_not_stored", object_id=key[1], reason=repr(taking.exception()))
+
+    async def _take_in(self, view: PushSession, object_id: str, content: memoryview) -> None:
+        run_id, size = view.run_id, len(content)
+        await self._stored_bytes.add(run_id, view.session_id, view.sender, size)
         await self._objects.store(run_id, object_id, content)
-        many_read_it = sender == SUPERLINK_NODE_ID and len(content) <= LARGE
-        if many_read_it or len(content) <= SMALL:
+        many_read_it = view.sender == SUPERLINK_NODE_ID and size <= LARGE
+        if many_read_it or size <= SMALL:
             self._cache.put((run_id, object_id), write_pull_object_response([content]))
         await self._push_sessions.arrived(view, object_id)
-        return True
 
     async def session_of(
         self, request: common.PushObjectRequest, *, sender: int
