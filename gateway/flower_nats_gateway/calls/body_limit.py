@@ -26,7 +26,7 @@ SLOW = 1.0
 what is slow to arrive or to leave takes little memory at a time."""
 
 
-ROOM = 512 * 1024 * 1024
+ROOM = 256 * 1024 * 1024
 """Bytes of large answers that leave at once where the transport takes each as a whole. One that is
 alone may be larger."""
 
