@@ -96,6 +96,12 @@ class SuperexecSettings:
     runtime_dependency_installation: bool = True
     """Whether it may install what an app depends on before it starts the app."""
 
+    environment: tuple[str, ...] = ()
+    """Names of variables, or patterns, that it and apps get beside those that apps usually need."""
+
+    user: str | None = None
+    """The user of this machine as whom it and the apps run, None for ours."""
+
 
 @dataclass(frozen=True)
 class SuperlinkSettings:

@@ -10,7 +10,7 @@
 | `flower/` | files of Flower's programs and of apps (their FLWR_HOME) |
 | `balancer/` | with replicas: configuration of the balancer |
 | `logs/` | output of every process |
-| `run/` | pid files of the other processes |
+| `run/` | pid files of the other processes; the URLs of NATS and PostgreSQL, with the passwords |
 | `superexec.secret` | what the SuperExec of this runtime proves to gateways that it knows |
 """
 
@@ -125,6 +125,13 @@ class DataDir:
     def pid_file_of(self, process: str) -> Path:
         """Return the file that remembers a process."""
         return private_directory(self._run) / f"{process}.pid"
+
+    def keep_secret(self, name: str, content: str) -> str:
+        """Write what a process is to read from a file, which others cannot; return the file's path.
+
+        What is in a process's environment, it passes on, and its user's other processes may read.
+        """
+        return str(private_file(private_directory(self._run) / name, content))
 
     def superexec_secret(self) -> Path:
         """Return the file with the secret of this runtime's own SuperExec, made at the first call."""

@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version as version_of_package
 from pathlib import Path
@@ -16,6 +17,8 @@ from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.settings import SuperexecSettings
 from flower_nats_cli.addresses import split_address
+from flower_nats_cli.app_environment import for_apps
+from flower_nats_cli.app_user import check_user, find_user, variables_of
 from flower_nats_cli.environment import without_ours, without_proxy_to
 from flower_nats_cli.flower_version import (
     OLDEST,
@@ -27,6 +30,8 @@ from flower_nats_cli.flower_version import (
 )
 
 SUPEREXEC = "flower-superexec"
+
+_STDIN = Path("/dev/stdin")
 
 _INSTALL = "pip install 'flower-nats[demo]'"
 _REMEDIES = {
@@ -101,10 +106,28 @@ def environment_for(program: Path, **extra: str) -> dict[str, str]:
 
     Our own settings are not in it.
     """
+    return _environment(program, without_ours(), extra)
+
+
+def superexec_environment(
+    settings: SuperexecSettings, program: Path, **extra: str
+) -> dict[str, str]:
+    """Return the environment of a SuperExec, and so of apps: what they need of ours, and no more."""
+    inherited = for_apps(os.environ, settings.environment)
+    if settings.user is not None:
+        # Those name places of the user who starts us.
+        inherited = {name: it for name, it in inherited.items() if not name.startswith("XDG_")}
+        inherited.update(variables_of(find_user(settings.user)))
+    return _environment(program, inherited, extra)
+
+
+def _environment(
+    program: Path, inherited: Mapping[str, str], extra: Mapping[str, str]
+) -> dict[str, str]:
     # Started by us they should not phone home; who wants that says so in the environment.
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     path = f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**quiet, **without_ours(), "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
+    return {**quiet, **inherited, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
 def superexec_process(
@@ -114,18 +137,37 @@ def superexec_process(
     **environment: str,
 ) -> OwnedProcess:
     """Return a `flower-superexec` for ServerApps that ends with us; not started yet."""
-    program = find_program(SUPEREXEC)
+    program, secret = find_program(SUPEREXEC), settings.auth_secret_file
     host, _ = split_address(settings.runtime_api_address)
     direct = without_proxy_to(host, os.environ)
+    if secret is not None:
+        # Which apps, who run as the same user, could open; what was read from a pipe is gone.
+        settings = replace(settings, auth_secret_file=_STDIN)
     return OwnedProcess(
         ProcessSpec(
             name="superexec",
             command=[str(program), *superexec_flags(settings, version_of(program))],
-            environment=environment_for(program, **{**direct, **environment}),
+            environment=superexec_environment(settings, program, **{**direct, **environment}),
             log=log,
             pid_file=pid_file,
+            input=secret,
+            user=None if settings.user is None else find_user(settings.user),
         )
     )
+
+
+def check_superexec_user(settings: SuperexecSettings) -> None:
+    """Raise BadParameter unless a SuperExec and its apps can run as the user of the settings."""
+    if settings.user is not None:
+        program = find_program(SUPEREXEC)
+        environment = superexec_environment(settings, program)
+        check_user(find_user(settings.user), program, settings.ca_certificate, environment)
+
+
+def runs_apps_as_root(settings: SuperexecSettings) -> bool:
+    """Whether apps run as root."""
+    uid = os.geteuid() if settings.user is None else find_user(settings.user).uid
+    return uid == 0
 
 
 def superexec_flags(settings: SuperexecSettings, version: FlowerVersion) -> Sequence[str]:

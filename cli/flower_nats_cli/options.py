@@ -223,6 +223,23 @@ dependency_option = click.option(
     help="Do not install what a ServerApp depends on before it starts.",
 )
 
+superexec_app_options = _together(
+    click.option(
+        "--superexec-user",
+        metavar="NAME",
+        help="User of this machine as whom the flower-superexec and ServerApps run; for root to say. "
+        "Default: the user who starts this.",
+    ),
+    click.option(
+        "--superexec-env",
+        type=lambda value: tuple(filter(None, value.replace(",", " ").split())),
+        metavar="NAME[,NAME...]",
+        default="",
+        help="Environment variables that ServerApps get beside those that apps usually need: names, or "
+        "patterns such as AWS_*. One whose name looks like a secret has to be named in full.",
+    ),
+)
+
 log_retention_option = click.option(
     "--log-retention",
     type=click.IntRange(min=0, max=100_000),

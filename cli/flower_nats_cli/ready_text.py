@@ -10,7 +10,13 @@ from pathlib import Path
 from flower_nats.settings import GatewaySettings, SuperexecSettings
 from flower_nats_cli.datadir import RunningState
 from flower_nats_cli.exposure import CONTROL, in_words
-from flower_nats_cli.flower import SUPEREXEC, connection_config, superexec_flags, trust_flags
+from flower_nats_cli.flower import (
+    SUPEREXEC,
+    connection_config,
+    runs_apps_as_root,
+    superexec_flags,
+    trust_flags,
+)
 from flower_nats_cli.flower_version import (
     CONTROL_OVER_HTTP,
     FLEET_OVER_HTTP,
@@ -62,6 +68,7 @@ def ready_text(state: RunningState, settings: StackSettings) -> str:
         "",
         *_commands(state, settings, fleet[:1], version),
         *_exposure(state),
+        *_apps(settings),
         *_others(control[1:], fleet[1:]),
     ]
     if version > NEWEST:
@@ -133,6 +140,12 @@ def _commands(
     yield f"Logs:                 {data.path / 'logs'}"
     for name, address in state.http_health_addresses.items():
         yield f"Health and metrics:   http://{address}/metrics ({name})"
+
+
+def _apps(settings: StackSettings) -> Iterator[str]:
+    """Say as whom apps run, where that matters."""
+    if settings.superexec is not None and runs_apps_as_root(settings.superexec):
+        yield "ServerApps run as:    root, who may do anything here. Remedy: --superexec-user NAME"
 
 
 def _superexecs(settings: StackSettings, version: FlowerVersion) -> Iterator[Sequence[str]]:

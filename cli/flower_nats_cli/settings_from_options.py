@@ -225,6 +225,8 @@ def superexec_settings(
         ca_certificate=ca_certificate,
         auth_secret_file=secret_file,
         runtime_dependency_installation=not options["disable_runtime_dependency_installation"],
+        environment=options["superexec_env"],
+        user=options["superexec_user"],
     )
 
 

@@ -124,7 +124,8 @@ class Stack:
         await data.end_leftovers()
         await start([*self._broker.servers, self._postgres], _SERVER_GRACE)
         await self._broker.until_formed()
-        await start(self._superlinks(), _SUPERLINK_GRACE)
+        database = await self._postgres.dsn_for_superlinks()
+        await start(self._superlinks(database), _SUPERLINK_GRACE)
         await start(self._gateways(), _GATEWAY_GRACE)
         if self._edges.log_relay is not None:
             await self._edges.log_relay.start()
@@ -153,10 +154,11 @@ class Stack:
             async with runtime_client(self._broker.urls) as client:
                 await client.ask("EndRuns", _END_RUNS_SECONDS, reason=_ENDED)
 
-    def _superlinks(self) -> list[OwnedProcess]:
+    def _superlinks(self, database: str) -> list[OwnedProcess]:
+        data = self.settings.data
         secrets = {
-            "FLOWER_NATS_SUPERLINK_NATS": ",".join(self._broker.urls),
-            "FLOWER_NATS_SUPERLINK_DATABASE": self._postgres.dsn,
+            "FLOWER_NATS_SUPERLINK_NATS_FILE": data.keep_secret("nats.urls", self._nats_urls),
+            "FLOWER_NATS_SUPERLINK_DATABASE_FILE": data.keep_secret("database.url", database),
         }
         # In process isolation each: the one SuperExec here is the supervisor's.
         flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]
@@ -175,7 +177,8 @@ class Stack:
         ]
 
     def _gateways(self) -> list[OwnedProcess]:
-        secrets = {"FLOWER_NATS_GATEWAY_NATS": ",".join(self._broker.urls)}
+        nats = self.settings.data.keep_secret("nats.urls", self._nats_urls)
+        secrets = {"FLOWER_NATS_GATEWAY_NATS_FILE": nats}
         secret_file = self.settings.superexec_auth_secret_file
         more = ["--superexec-auth-secret-file", str(secret_file)] if secret_file else []
         balanced = bool(self._edges.balanced)
@@ -191,6 +194,10 @@ class Stack:
         ]
 
     @property
+    def _nats_urls(self) -> str:
+        return ",".join(self._broker.urls)
+
+    @property
     def _health_flags(self) -> dict[str, list[str]]:
         addresses = self.settings.http_health_addresses
         return {name: ["--http-health-address", address] for name, address in addresses.items()}
@@ -204,11 +211,9 @@ class Stack:
         if settings is None:
             return []
         log_file, pid_file = data.log_of("superexec"), data.pid_file_of("superexec")
-        return [
-            superexec_process(
-                settings, log_file, pid_file, **{**flower_home(data), **self._environment}
-            )
-        ]
+        # Another user has a home of its own, and none of the data directory.
+        home = flower_home(data) if settings.user is None else {}
+        return [superexec_process(settings, log_file, pid_file, **{**home, **self._environment})]
 
     def _replica(self, name: str, flags: Sequence[str], secrets: Mapping[str, str]) -> OwnedProcess:
         command, data = name.partition("-")[0], self.settings.data

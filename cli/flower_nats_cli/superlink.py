@@ -8,6 +8,7 @@ from typing import Any
 import click
 import uvloop
 
+from flower_nats.logs import get_logger
 from flower_nats.settings import (
     DEFAULT_DATABASE_CONNECTIONS,
     Isolation,
@@ -24,11 +25,18 @@ from flower_nats_cli.addresses import (
     reachable,
 )
 from flower_nats_cli.certificates import check_certificate
-from flower_nats_cli.flower import superexec_process, superexec_version
+from flower_nats_cli.flower import (
+    check_superexec_user,
+    runs_apps_as_root,
+    superexec_process,
+    superexec_version,
+)
 from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP
 from flower_nats_cli.supervisor import Supervisor
 
 _SUPEREXEC_GRACE_SECONDS = 3.0
+
+log = get_logger(__name__)
 
 
 def _database_argument(value: str) -> str:
@@ -80,6 +88,7 @@ def _database_argument(value: str) -> str:
 @opts.simulation_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
+@opts.superexec_app_options
 @opts.dependency_option
 @click.option(
     "--database-connections",
@@ -145,7 +154,9 @@ def _superexec_settings(options: read.Options) -> SuperexecSettings:
             f"The SuperExec would connect to {address} without TLS: give --ssl-ca-certfile, or say "
             "--insecure; or --isolation process, to run it elsewhere."
         )
-    return read.superexec_settings(options, reachable(address), ca_certificate)
+    settings = read.superexec_settings(options, reachable(address), ca_certificate)
+    check_superexec_user(settings)
+    return settings
 
 
 async def _run(settings: SuperlinkSettings) -> None:
@@ -154,6 +165,8 @@ async def _run(settings: SuperlinkSettings) -> None:
     supervisor = Supervisor()
     try:
         if settings.superexec is not None:
+            if runs_apps_as_root(settings.superexec):
+                log.warning("apps_run_as_root", remedy="--superexec-user NAME")
             superexec = superexec_process(settings.superexec)
             await supervisor.start([superexec], _SUPEREXEC_GRACE_SECONDS)
             supervisor.watch()

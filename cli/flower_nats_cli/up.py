@@ -22,7 +22,7 @@ from flower_nats_cli.addresses import (
     addresses_from,
 )
 from flower_nats_cli.datadir import DataDir
-from flower_nats_cli.flower import flwr_version, superexec_version
+from flower_nats_cli.flower import check_superexec_user, flwr_version, superexec_version
 from flower_nats_cli.ready_text import ready_text
 from flower_nats_cli.runtime_access import check_serves, opened_here, runtime_access
 from flower_nats_cli.stack import Stack, StackSettings, names
@@ -46,6 +46,7 @@ log = get_logger(__name__)
 @opts.simulation_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
+@opts.superexec_app_options
 @opts.dependency_option
 @opts.log_retention_option
 @opts.storage_limit_options
@@ -98,6 +99,7 @@ def _with_superexec(settings: StackSettings, options: read.Options) -> StackSett
     version = superexec_version()
     check_serves(settings.gateway, version)
     superexec = read.superexec_settings(options, *runtime_access(settings.gateway, version))
+    check_superexec_user(superexec)
     return replace(settings, superexec=superexec, flower=version)
 
 

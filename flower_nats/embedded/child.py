@@ -1,12 +1,15 @@
 """Becomes another program that ends when its parent does, even if the parent is killed.
 
-Run as a script (`python child.py [--unprivileged] PARENT_PID SIGNAL COMMAND…`), by path and with
-nothing but the standard library, so that it costs 20 ms. The kernel sends SIGNAL to the program as
-soon as the parent is gone (Linux; elsewhere what is left behind is found by its pid file).
+Run as a script (`python child.py [--unprivileged | --user NAME] PARENT_PID SIGNAL COMMAND…`), by path
+and with nothing but the standard library, so that it costs 20 ms. The kernel sends SIGNAL to the
+program as soon as the parent is gone (Linux; elsewhere what is left behind is found by its pid file).
 
 `--unprivileged` is for PostgreSQL, which refuses to run as root: the program runs as `nobody`.
 It keeps one capability, to pass file permissions, because what it needs may lie under a directory
 that only root may enter (an environment in /root); nobody's directories have to be opened for it.
+
+`--user` is for what runs other people's code: the program runs as that user, in the user's home if
+there is one, and neither it nor anything that it starts gains rights again.
 """
 
 import ctypes
@@ -19,6 +22,7 @@ import sys
 # From linux/prctl.h and linux/capability.h.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
+_PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_OVERRIDE = 1
@@ -27,10 +31,14 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 def main(arguments: list[str]) -> None:
     """Prepare this process as the module's docstring says, then become the command."""
-    unprivileged = arguments[0] == "--unprivileged"
-    parent, stop_signal, *command = arguments[1:] if unprivileged else arguments
-    if unprivileged and os.geteuid() == 0:
-        _become_nobody()
+    if arguments[0] == "--unprivileged":
+        arguments = arguments[1:]
+        if os.geteuid() == 0:
+            _become_nobody()
+    elif arguments[0] == "--user":
+        _become(arguments[1])
+        arguments = arguments[2:]
+    parent, stop_signal, *command = arguments
     # After the change of user, which would clear it.
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, int(stop_signal))
@@ -48,6 +56,18 @@ def _become_nobody() -> None:
     os.setuid(nobody.pw_uid)
     if sys.platform == "linux":
         _keep_file_access()
+
+
+def _become(name: str) -> None:
+    user = pwd.getpwnam(name)
+    if os.geteuid() == 0:
+        os.initgroups(name, user.pw_gid)
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+    # Where we stand may be closed to them.
+    os.chdir(user.pw_dir if os.access(user.pw_dir, os.X_OK) else "/")
+    if sys.platform == "linux":
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _keep_file_access() -> None:

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,10 +30,13 @@ from flower_nats.embedded.process import (
 from flower_nats.embedded.secret import secret_in
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats.store.roles import make_ordinary_role
 
 log = get_logger(__name__)
 
+
 _USER = "flower"
+_SUPERLINK = "superlink"
 _DATABASE = "postgres"
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.01
@@ -94,9 +98,23 @@ class PostgresServer:
 
     @property
     def dsn(self) -> str:
-        """Connection string, with the password in it; known once the server was started."""
+        """Connection string of the superuser, with the password in it; known once it was started."""
+        return self._dsn(_USER, secret_in(self._directory))
+
+    async def dsn_for_superlinks(self) -> str:
+        """Return the connection string of a role that has the database, and nothing of the server.
+
+        A superuser could run programs, and read files, as the server. The server must run, and take
+        writes.
+        """
+        password = secret_in(self._directory, "superlink.password")
+        with _no_postgres_settings():
+            await make_ordinary_role(self.dsn, _SUPERLINK, password)
+        return self._dsn(_SUPERLINK, password)
+
+    def _dsn(self, role: str, password: str) -> str:
         host = quote(str(self._sockets), safe="")
-        return f"postgresql://{_USER}:{secret_in(self._directory)}@/{_DATABASE}?host={host}"
+        return f"postgresql://{role}:{password}@/{_DATABASE}?host={host}"
 
     async def start(self) -> str:
         """Start the server, after creating its data if there is none, and return `dsn`.
@@ -280,6 +298,18 @@ def _check_name_of_user() -> None:
 def without_postgres_settings(variables: Mapping[str, str]) -> dict[str, str]:
     """Return variables without those that libpq and PostgreSQL read: they are about another server."""
     return {name: value for name, value in variables.items() if not _POSTGRES_SETTING.match(name)}
+
+
+@contextmanager
+def _no_postgres_settings() -> Iterator[None]:
+    """Have no such variables for the time of a `with` block: the driver goes by ours, too."""
+    ours = dict(os.environ)
+    for name in ours.keys() - without_postgres_settings(ours).keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(ours)
 
 
 def _drop_stale_lock(data: Path) -> None:

@@ -30,6 +30,8 @@ _WATCH_SECONDS = 0.2
 """Between two looks at a process that is meant to run for long: looking often costs CPU for ever."""
 _LOG_LIMIT_BYTES = 10_000_000
 """Of a larger log, so much is set aside as `.log.1`, in the place of what was there before."""
+_LONGEST_INPUT_BYTES = 64 * 1024
+"""What a pipe holds without a reader (Linux)."""
 CHILD = Path(__file__).with_name("child.py")
 """Becomes the program of a child process."""
 
@@ -38,6 +40,16 @@ log = get_logger(__name__)
 
 class ProcessFailedError(FlowerNatsError):
     """A child process ended, or did not become ready, when it should run."""
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of this machine."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,10 @@ class ProcessSpec:
     pid_file: Path | None = None
     """Where to remember it, so that a later owner finds it."""
 
+    input: Path | None = None
+    """File whose content it reads from its standard input; it need not be able to open the file itself.
+    None for nothing."""
+
     stop_signal: signal.Signals = signal.SIGTERM
     """Asks it to end in good order."""
 
@@ -68,6 +84,10 @@ class ProcessSpec:
 
     unprivileged: bool = False
     """Whether it must not run as root."""
+
+    user: User | None = None
+    """As whom it runs, which root can say; None: as we do. It and what it starts gain no rights by
+    running programs then."""
 
 
 class OwnedProcess:
@@ -240,12 +260,15 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
     wrapper = [sys.executable, "-I", "-S", str(CHILD)]
     if spec.unprivileged:
         wrapper.append("--unprivileged")
+    elif spec.user is not None:
+        wrapper += ["--user", spec.user.name]
     orphan_signal = spec.orphan_signal or spec.stop_signal
+    given = subprocess.DEVNULL if spec.input is None else _pipe_with(spec.input, spec.user)
     output = None if spec.log is None else _open_log(spec.log)
     try:
         return subprocess.Popen(
             [*wrapper, str(os.getpid()), str(int(orphan_signal)), *spec.command],
-            stdin=subprocess.DEVNULL,
+            stdin=given,
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,
             env=None if spec.environment is None else dict(spec.environment),
@@ -255,6 +278,22 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
     finally:
         if output is not None:
             output.close()
+        if given != subprocess.DEVNULL:
+            os.close(given)
+
+
+def _pipe_with(file: Path, reader: User | None) -> int:
+    """Return the end of a pipe that gives what is in a file, once."""
+    content = file.read_bytes()
+    if len(content) > _LONGEST_INPUT_BYTES:
+        raise ProcessFailedError(f"{file} is longer than {_LONGEST_INPUT_BYTES} bytes.")
+    to_read, to_write = os.pipe()
+    if reader is not None and os.geteuid() == 0:
+        # Else it could not open /dev/stdin.
+        os.fchown(to_read, reader.uid, reader.gid)
+    os.write(to_write, content)
+    os.close(to_write)
+    return to_read
 
 
 def _open_log(path: Path) -> IO[bytes]:

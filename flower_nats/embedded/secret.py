@@ -6,9 +6,9 @@ from pathlib import Path
 from flower_nats.embedded.process import private_directory, private_file
 
 
-def secret_in(directory: Path) -> str:
+def secret_in(directory: Path, name: str = "password") -> str:
     """Return the password kept in `directory`, which is made at the first call; URL-safe."""
-    path = private_directory(directory) / "password"
+    path = private_directory(directory) / name
     if not path.exists():
         private_file(path, secrets.token_urlsafe(24))
     return path.read_text()

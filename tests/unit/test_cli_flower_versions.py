@@ -213,6 +213,12 @@ def test_a_superexec_whose_wire_is_off_is_refused(
     assert "--isolation process" in refused.value.message
 
 
+@pytest.fixture(autouse=True)
+def nobody_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `up` say the same whoever runs the tests."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+
+
 def told(minor: int, tls: TlsFiles | None = None, **off: str) -> Sequence[str]:
     """What `up` says where flwr 1.<minor> is installed, line by line."""
     addresses: dict[str, Any] = {
@@ -322,6 +328,12 @@ def test_with_tls_up_says_a_host_that_the_certificate_is_good_for(
     assert lines[8].endswith(f" --superlink {host}:8000")
     assert lines[-1].endswith(f" --superlink {host}:9092")
     assert "Other machines reach: 0.0.0.0:8000 (Fleet), 0.0.0.0:9092 (Fleet)" in lines
+
+
+def test_up_says_that_apps_run_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+
+    assert any("root" in line and "--superexec-user" in line for line in told(42))
 
 
 def test_up_says_when_other_machines_reach_control() -> None:
