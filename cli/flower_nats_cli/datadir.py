@@ -2,7 +2,7 @@
 
 | path | holds |
 |---|---|
-| `up.lock` | the pid of the `up` that owns the directory, and holds a lock as long as it lives |
+| `up.lock` | which `up` owns the directory: its pid and start; it holds a lock as long as it lives |
 | `up.json` | the addresses of a runtime that is ready, for `status` and `down` |
 | `nats/` | nats-server: its configuration, password and streams |
 | `nats-<n>/`, `nats-cluster/` | instead, with three replicas: each of three servers; what they share |
@@ -27,6 +27,8 @@ from pathlib import Path
 
 import click
 
+from flower_nats.embedded.identity import ProcessIdentity
+from flower_nats.embedded.ownership import check_directory, check_open, read_ours
 from flower_nats.embedded.process import (
     end_remembered,
     private_directory,
@@ -138,30 +140,33 @@ class DataDir:
         path = self.path / "superexec.secret"
         if not path.exists():
             private_file(path, secrets.token_urlsafe(32))
+        read_ours(path, secret=True)
         return path
 
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Own the directory, which is created if needed, for the time of a `with` block.
 
-        Raises DirectoryInUseError, which names the owner's pid, and BadParameter for what cannot be
-        such a directory.
+        Raises DirectoryInUseError, which names the owner's pid, NotOursError for one that others may
+        have written to, and BadParameter for what cannot be such a directory.
         """
         with self._refused():
             private_directory(self.path)
             descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            check_open(descriptor, self._lock)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
                 raise DirectoryInUseError(
-                    f"{self.path} is in use by a running `flower-nats up` (pid {self._named()}). "
+                    f"{self.path} is in use by a running `flower-nats up` (pid {self._pid_named()}). "
                     "Nothing was started."
                 ) from exc
             except OSError as exc:
                 raise self._cannot_lock(exc) from exc
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, str(os.getpid()).encode())
+            me = ProcessIdentity.of(os.getpid())
+            os.write(descriptor, f"{os.getpid()} {me.started if me else ''}".encode())
             yield
         finally:
             os.close(descriptor)
@@ -177,21 +182,24 @@ class DataDir:
             return True
         return True
 
-    def owner(self) -> int | None:
-        """Return the pid of the `up` that owns the directory, None if nobody does.
+    def owner(self) -> ProcessIdentity | None:
+        """Return the `up` that owns the directory, None if nobody does.
 
-        Raises BadParameter for what cannot be such a directory.
+        Raises BadParameter for what cannot be such a directory, and NotOursError for one that others
+        may have written to.
         """
         if not self.was_used():
             return None
         with self._refused():
+            check_directory(self.path)
             descriptor = os.open(self._lock, os.O_RDONLY)
         try:
+            check_open(descriptor, self._lock)
             # A shared lock: asking does not keep the next `up` out for longer than it takes.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             # One that has not got round to saying who it is has not begun yet.
-            return self._named() or None
+            return self._named()
         except OSError as exc:
             raise self._cannot_lock(exc) from exc
         finally:
@@ -214,13 +222,13 @@ class DataDir:
         owner = self.owner()
         with suppress(FileNotFoundError):
             try:
-                state = RunningState(**json.loads(self._state.read_text()))
+                state = RunningState(**json.loads(read_ours(self._state, secret=True)))
             except (ValueError, TypeError) as exc:
                 raise StateUnreadableError(
                     f"{self._state} was not written by this version of flower-nats."
                 ) from exc
             # What an `up` that was killed has left says nothing about the present one.
-            return state if state.pid == owner else None
+            return state if owner is not None and state.pid == owner.pid else None
         return None
 
     def processes(self) -> dict[str, int | None]:
@@ -270,8 +278,13 @@ class DataDir:
     def _state(self) -> Path:
         return self.path / "up.json"
 
-    def _named(self) -> int:
-        return int(self._lock.read_text() or 0)
+    def _named(self) -> ProcessIdentity | None:
+        pid, _, started = read_ours(self._lock).partition(" ")
+        return ProcessIdentity(int(pid), started) if pid.isdecimal() else None
+
+    def _pid_named(self) -> int:
+        owner = self._named()
+        return owner.pid if owner is not None else 0
 
 
 def never_started(path: Path | str) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import signal
 import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +58,7 @@ def down(data_dir: Path, yes: bool, wait: float | None) -> None:
     if owner is not None:
         _see_to_runs(data, yes=yes, wait=wait)
         _end(data, owner)
-        click.echo(f"flower-nats (pid {owner}) has ended.")
+        click.echo(f"flower-nats (pid {owner.pid}) has ended.")
         return
     leftovers = _end_leftovers(data)
     if leftovers:
@@ -136,16 +134,14 @@ async def _patiently(client: RuntimeClient, question: str, **parameters: Any) ->
         raise click.ClickException(exc.detail) from exc
 
 
-def _end(data: DataDir, owner: int) -> None:
-    process = ProcessIdentity.of(owner)
-    with suppress(ProcessLookupError):
-        os.kill(owner, signal.SIGTERM)
+def _end(data: DataDir, owner: ProcessIdentity) -> None:
+    owner.signal(signal.SIGTERM)
     deadline = time.monotonic() + _LIMIT_SECONDS
     # It gives the directory free before it is gone itself.
-    while data.owner() == owner or (process is not None and process.is_alive()):
+    while data.owner() == owner or owner.is_alive():
         if time.monotonic() > deadline:
             raise click.ClickException(
-                f"flower-nats (pid {owner}) has not ended within {_LIMIT_SECONDS:.0f} s."
+                f"flower-nats (pid {owner.pid}) has not ended within {_LIMIT_SECONDS:.0f} s."
             )
         time.sleep(_POLL_SECONDS)
 

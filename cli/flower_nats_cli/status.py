@@ -105,7 +105,7 @@ async def _report(data: DataDir) -> dict[str, Any]:
         return {
             "healthy": False,
             "state": stopped if owner is None else "starting or ending",
-            "pid": owner,
+            "pid": None if owner is None else owner.pid,
             "data_dir": str(data.path),
         }
     return await _ask(state.nats, _describe(data, state))

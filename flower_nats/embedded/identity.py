@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -20,7 +21,7 @@ class ProcessIdentity:
     pid: int
 
     started: str
-    """When it started, in the words of the operating system."""
+    """When it started, in the words of the operating system; on Linux, also since which boot."""
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity | None:
@@ -77,6 +78,12 @@ def _all_processes() -> Iterator[tuple[ProcessIdentity, int]]:
             yield ProcessIdentity(pid, stat.started), stat.parent
 
 
+@cache
+def _boot() -> str:
+    """Return what names this boot: start times are counted from there."""
+    return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
 @dataclass(frozen=True)
 class _Stat:
     """What `/proc/<pid>/stat` says of a process that runs."""
@@ -93,4 +100,4 @@ class _Stat:
         # The name of the program, in parentheses, may hold blanks: count from its end.
         fields = text.rpartition(")")[2].split()
         state, parent, started = fields[0], fields[1], fields[19]
-        return None if state in "ZX" else cls(int(parent), started)
+        return None if state in "ZX" else cls(int(parent), f"{started}@{_boot()}")

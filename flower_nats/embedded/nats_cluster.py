@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flower_nats.broker.connection import Connection
 from flower_nats.embedded.nats_server import Membership, NatsServer
+from flower_nats.embedded.ownership import read_ours
 from flower_nats.embedded.ports import free_ports, is_free, reserve
 from flower_nats.embedded.process import private_directory, private_file
 from flower_nats.embedded.secret import secret_in
@@ -81,7 +82,7 @@ def _settled_ports(path: Path) -> list[tuple[int, int]]:
     meanwhile calls for new ones.
     """
     try:
-        kept = [(int(client), int(route)) for client, route in json.loads(path.read_text())]
+        kept = [(int(client), int(route)) for client, route in json.loads(read_ours(path))]
     except (FileNotFoundError, ValueError):
         kept = []
     if len(kept) == SIZE and all(is_free(port) for pair in kept for port in pair):

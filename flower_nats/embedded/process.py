@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from flower_nats.embedded.identity import ProcessIdentity, descendants_of
+from flower_nats.embedded.ownership import check_directory, read_ours
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
 
@@ -185,7 +186,7 @@ class OwnedProcess:
 async def end_remembered(pid_file: Path, grace: float = 5.0) -> bool:
     """End the process that a pid file names, if it is still that process, and remove the file.
 
-    Returns whether it was still running.
+    Returns whether it was still running. Raises NotOursError for a file that others may have written.
     """
     remembered = _Remembered.read(pid_file)
     alive = remembered is not None and remembered.process.is_alive()
@@ -222,8 +223,13 @@ async def _outlasting(
 
 
 def private_directory(path: Path) -> Path:
-    """Return `path` as a directory that only its owner may enter; create it if needed."""
-    if not path.exists():
+    """Return `path` as a directory that only its owner may enter; create it if needed.
+
+    Raises NotOursError for one that is there and that others may have put something into.
+    """
+    if path.exists():
+        check_directory(path)
+    else:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         sync_directory(path.parent)
     return path
@@ -327,7 +333,7 @@ class _Remembered:
     @classmethod
     def read(cls, pid_file: Path) -> _Remembered | None:
         try:
-            content = json.loads(pid_file.read_text())
+            content = json.loads(read_ours(pid_file))
             process = ProcessIdentity(content["pid"], content["started"])
             return cls(process, content["signal"])
         except (FileNotFoundError, ValueError, KeyError):

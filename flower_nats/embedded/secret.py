@@ -3,12 +3,16 @@
 import secrets
 from pathlib import Path
 
+from flower_nats.embedded.ownership import read_ours
 from flower_nats.embedded.process import private_directory, private_file
 
 
 def secret_in(directory: Path, name: str = "password") -> str:
-    """Return the password kept in `directory`, which is made at the first call; URL-safe."""
+    """Return the password kept in `directory`, which is made at the first call; URL-safe.
+
+    Raises NotOursError for one that others may have written or read.
+    """
     path = private_directory(directory) / name
     if not path.exists():
         private_file(path, secrets.token_urlsafe(24))
-    return path.read_text()
+    return read_ours(path, secret=True)

@@ -169,13 +169,21 @@ def test_a_process_that_dies_is_started_again(runtime: Runtime, process: str) ->
     wait_until(lambda: runtime.status()["healthy"], 20.0, "a healthy runtime", every=0.5)
 
 
-def test_passwords_are_in_no_command_line(runtime: Runtime) -> None:
-    passwords = [path.read_text() for path in runtime.data_dir.glob("*/password")]
+def test_passwords_are_in_no_command_line_and_no_environment(runtime: Runtime) -> None:
+    passwords = [path.read_text() for path in runtime.data_dir.glob("*/*password")]
 
     lines = [" ".join(process.cmdline()) for process in runtime.family()]
+    lines += [value for process in runtime.family() for value in environment_of(process).values()]
 
-    assert len(passwords) == 2
+    assert len(passwords) == 3
     assert not [line for line in lines for password in passwords if password in line]
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    """Return the environment of a process; of PostgreSQL's there is none to read."""
+    with suppress(psutil.AccessDenied):
+        return process.environ()
+    return {}
 
 
 @pytest.mark.parametrize("replicas", ["1", "2"])

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from flower_nats.embedded.postgres_server import PostgresServer
-from flower_nats.embedded.process import private_directory
+from flower_nats.embedded.process import private_directory, private_file
 from harness.children import Child, wait_until
 from harness.environment import SCRIPTS, clean_environment
 from tests.integration.composition import Composition, Service
@@ -162,7 +162,7 @@ class Stack:
 
     def _start_postgres(self, container: Container) -> None:
         password = container.service.environment["POSTGRES_PASSWORD"]
-        (private_directory(container.folder) / "password").write_text(password)
+        private_file(private_directory(container.folder) / "password", password)
         self._postgres = PostgresServer(container.folder)
         asyncio.run(self._postgres.start())
 

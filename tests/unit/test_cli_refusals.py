@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
+from flower_nats.embedded.process import private_file
 from flower_nats.store.dsn import check_dsn
 from flower_nats_cli.main import main
 from harness.certificates import create_server_certificates
@@ -377,7 +378,7 @@ def test_the_status_of_two_runtimes_of_which_a_variable_says_one(
 
 def test_a_state_that_another_version_has_left_is_named(folder: Path) -> None:
     (folder / "up.lock").touch()
-    (folder / "up.json").write_text('{"pid": 1}')
+    private_file(folder / "up.json", '{"pid": 1}')
 
     result = CliRunner().invoke(main, ["status", "--data-dir", "."])
 

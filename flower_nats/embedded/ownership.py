@@ -1,0 +1,75 @@
+"""Files and directories that are believed: they are ours or root's, and nobody else may change them.
+
+As ssh does with its own. Else a password that somebody has put there would become ours, and a pid file
+would name what we end.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from flower_nats.model.errors import FlowerNatsError
+
+_CHANGE = stat.S_IWGRP | stat.S_IWOTH
+_USE = stat.S_IRWXG | stat.S_IRWXO
+
+
+class NotOursError(FlowerNatsError):
+    """Somebody else may have put a file or directory there, or changed it."""
+
+
+def check_directory(path: Path) -> None:
+    """Raise NotOursError unless `path` is a directory that may be believed."""
+    found = path.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotOursError(f"{path} is not a directory. Remedy: see what it is, and remove it.")
+    _check(path, found, _CHANGE)
+
+
+def read_ours(path: Path, *, secret: bool = False) -> str:
+    """Return what is in a file that may be believed, in a directory that may; `secret`: and kept so.
+
+    Raises NotOursError, and OSError.
+    """
+    check_directory(path.parent)
+    # A pipe in the place of a file must not keep us waiting.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        check_open(descriptor, path, secret=secret)
+        with os.fdopen(descriptor, closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def check_open(descriptor: int, path: Path, *, secret: bool = False) -> None:
+    """Raise NotOursError unless an open file, which is at `path`, may be believed."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise NotOursError(f"{path} is not a regular file. Remedy: see what it is, and remove it.")
+    _check(path, found, _USE if secret else _CHANGE)
+
+
+def _check(path: Path, found: os.stat_result, forbidden: int) -> None:
+    owner, us = _name(found.st_uid), _name(os.geteuid())
+    if found.st_uid not in (0, os.geteuid()):
+        raise NotOursError(
+            f"{path} belongs to {owner}, who may have put it there for {us} to use. Remedy: do this as "
+            f"{owner}, or on another directory; give it to {us} (chown) only if you know what is in it."
+        )
+    if found.st_mode & forbidden:
+        verb, change = ("change", "go-w") if forbidden == _CHANGE else ("read or change", "go-rwx")
+        raise NotOursError(
+            f"Others than its owner may {verb} {path} (mode {stat.S_IMODE(found.st_mode):o}). Remedy: "
+            f"see that nobody has, then chmod {change} {path}"
+        )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
