@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 
 from flower_nats.broker import subjects
-from flower_nats.broker.connection import Connection
+from flower_nats.broker.connection import Connection, NobodyListens
 from flower_nats.health import Heard
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label
@@ -26,6 +26,9 @@ LOOK_EVERY = 3.0
 
 ATTEMPT = 2.0
 """Seconds that each of the two requests of a look may take; a healthy broker needs milliseconds."""
+
+_SLACK = 0.5
+"""Seconds for which a request may take longer than it should before the whole look is given up."""
 
 _TELL_EVERY = 60.0
 """Seconds between two log lines while a stream does not store."""
@@ -82,7 +85,7 @@ class StreamTrials:
 
     async def _look_at(self, stream: str) -> None:
         try:
-            async with asyncio.timeout(2 * ATTEMPT):
+            async with asyncio.timeout(2 * ATTEMPT + _SLACK):
                 if not await self._was_tried(stream):
                     await self._try(stream)
         except (FlowerNatsError, TimeoutError) as exc:
@@ -103,7 +106,11 @@ class StreamTrials:
 
     async def _try(self, stream: str) -> None:
         subject = subjects.trial(stream)
-        stored = await self._connection.store(subject, b"", patience=ATTEMPT, await_room=False)
+        try:
+            stored = await self._connection.store(subject, b"", patience=ATTEMPT, await_room=False)
+        except NobodyListens:
+            # Made by an older version, the stream takes no trials. Its leader has answered just now.
+            return
         self._seen[stream] = stored.sequence
         if stream in _KEEPS_ALL:
             with suppress(FlowerNatsError, TimeoutError):

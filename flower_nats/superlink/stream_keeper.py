@@ -4,7 +4,6 @@ import asyncio
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
-from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.broker.streams import ensure_streams, missing_streams
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, gauge
@@ -35,12 +34,10 @@ class StreamKeeper:
         connection: Connection,
         database: Database,
         lifecycle: Lifecycle,
-        trials: StreamTrials,
     ) -> None:
         self._connection = connection
         self._database = database
         self._lifecycle = lifecycle
-        self._trials = trials
         self._missed: set[str] = set()
         self.lost = 0
         """Streams that this superlink has found missing."""
@@ -77,9 +74,6 @@ class StreamKeeper:
         if gone:
             await self._restore(gone)
             self._missed = set()
-        elif not missing and self._trials.failures:
-            # A replica of an older version may have taken back what a stream has to store.
-            await ensure_streams(self._connection)
 
     async def _restore(self, missing: set[str]) -> None:
         """Make the streams again.

@@ -59,7 +59,7 @@ def watches(settings: SuperlinkSettings, database: Database, connection: Connect
     """Make them; nothing is looked at yet."""
     trials, room = StreamTrials(connection), RoomWatch(connection, settings.watch_disk)
     lifecycle = Lifecycle(Hints(connection), Mailbox(connection))
-    streams = StreamKeeper(connection, database, lifecycle, trials)
+    streams = StreamKeeper(connection, database, lifecycle)
     overview = StatusReport(database, connection, trials, room, streams)
     return Watches(trials, room, streams, overview)
 

@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.stream_trials import StreamTrials
+from flower_nats.broker.streams import ensure_streams
 
 STREAM = "FN_LATE"
 
@@ -51,3 +54,19 @@ async def test_what_an_operator_has_set_on_a_stream_stays(
     assert config["subjects"] == ["late", "later"]
     assert (config["max_bytes"], config["description"]) == (1_000_000, "as we like it")
     assert config["metadata"]["team"] == "a"
+
+
+async def test_a_stream_that_takes_no_trials_yet_counts_as_storing_while_it_has_a_leader(
+    connection: Connection,
+) -> None:
+    """Replicas of the version before make them so; a new gateway may be there before a new superlink."""
+    config = (await connection.info(subjects.LOGS_STREAM))["config"]
+    older = json.dumps({**config, "subjects": [subjects.LOGS_SUBJECTS]}).encode()
+    await connection.ask(f"$JS.API.STREAM.UPDATE.{subjects.LOGS_STREAM}", older)
+    trials = StreamTrials(connection)
+
+    await trials.look()
+
+    assert trials()
+    assert trials.failures == {}
+    await ensure_streams(connection)

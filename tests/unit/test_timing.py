@@ -286,7 +286,8 @@ RELATIONS: dict[str, Times] = {
         "lately": worker._LATELY,
     },
     "one look may fail before the streams count as away": {
-        "two looks": 2 * (stream_trials.LOOK_EVERY + 2 * stream_trials.ATTEMPT),
+        "two looks": stream_trials.LOOK_EVERY
+        + 2 * (2 * stream_trials.ATTEMPT + stream_trials._SLACK),
         "lately": stream_trials.STREAMS_LATELY,
     },
     "one announcement may be lost before a replica is not listed": {
