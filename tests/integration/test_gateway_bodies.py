@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import urllib.request
 from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ from flower_nats_gateway.process import wiring
 from harness import raw_grpc
 from harness.channels import Metadata, Refused, WireName
 from harness.clients import SuperNode
-from harness.fabs import make_fab
+from harness.fabs import PROJECT, pack
 from harness.messages import instruction, reply
 from harness.raw_http import connect, head_of
 from tests.integration.gateways import Gateway, refusal, running_stack
@@ -197,6 +198,12 @@ class Upload:
 _MIB = 1024 * 1024
 
 
+def start_run_of(size: int) -> bytes:
+    """Return a StartRun of an app of about so many bytes."""
+    fab = pack({"pyproject.toml": PROJECT, "app/data.bin": os.urandom(size)})
+    return control.StartRunRequest(fab=common.Fab(content=fab)).SerializeToString()
+
+
 async def body_bytes(gateway: Gateway) -> int:
     url = f"http://{gateway.settings.http_health_address}/metrics"
     with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
@@ -223,10 +230,7 @@ async def test_bodies_that_hold_back_their_end_are_bounded(
 
         # Who comes then is served: what has stopped coming makes room.
         monkeypatch.setattr(bodies, "_LATELY", 0.2)
-        fab = common.Fab(content=make_fab())
-        padding = control.StartRunRequest(fab=fab).SerializeToString()
-        padding += b"\xfa\x3e\x80\x80\x80\x01" + bytes(2 * _MIB)
-        answer = await gateway.call_bytes("Control", "StartRun", padding)
+        answer = await gateway.call_bytes("Control", "StartRun", start_run_of(2 * _MIB))
         assert control.StartRunResponse.FromString(answer).run_id
         for one in uploads:
             one.end()
@@ -238,8 +242,7 @@ async def test_a_body_that_stops_is_ended_and_one_that_moves_is_not(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "PAUSE", 0.8)
-    request = control.StartRunRequest(fab=common.Fab(content=make_fab())).SerializeToString()
-    request += b"\xfa\x3e\x80\x80\x40" + bytes(_MIB)
+    request = start_run_of(_MIB)
     piece = len(request) // 10 + 1
     stopped, slow = [await Upload.begin(gateway, "Control", "StartRun") for _ in range(2)]
     await stopped.announce(len(request), request[:piece])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,12 @@ from flower_nats_cli.placement import edges
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> range:
-    """As many ports as the test says: all count as free, and all are taken from them."""
+    """As many ports as the test says, where nobody listens; all count as free from now on."""
     count: int = request.param
-    monkeypatch.setattr(ports, "RANGE", range(ports.RANGE.start, ports.RANGE.start + count))
+    start = random.choice(ports.RANGE[: -10 * count])
+    while not all(map(ports.is_free, range(start, start + count))):
+        start += 1
+    monkeypatch.setattr(ports, "RANGE", range(start, start + count))
     monkeypatch.setattr(ports, "_given", set())
     for module in (ports, nats_cluster):
         monkeypatch.setattr(module, "is_free", lambda port: True)
