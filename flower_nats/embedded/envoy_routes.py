@@ -177,10 +177,11 @@ def _refusals(api: str) -> Iterator[Json]:
         {"public_message": text, "public_details": more},
     )
     said = {"code": int(refusal.code), **over_http, **over_grpc}
-    # Not the status that gateways give: of this one gRPC makes PERMISSION_DENIED.
-    answer = {"status": 403, "body": {"inline_string": json.dumps(said)}}
-    for prefix in (*_services(api), _http_prefix(api)):
-        yield {"match": {"prefix": prefix}, "direct_response": answer}
+    body = {"inline_string": json.dumps(said)}
+    # Of the status that gateways give over HTTP gRPC makes UNKNOWN, of this one PERMISSION_DENIED.
+    statuses = {**dict.fromkeys(_services(api), 403), _http_prefix(api): refusal.spec.http_status}
+    for prefix, status in statuses.items():
+        yield {"match": {"prefix": prefix}, "direct_response": {"status": status, "body": body}}
 
 
 def _services(api: str) -> Iterable[str]:
