@@ -18,7 +18,7 @@ from flower_nats_gateway.calls import body_limit
 from flower_nats_gateway.calls.body_limit import Room
 from flower_nats_gateway.calls.wire import HTTP
 from flower_nats_gateway.delivery import objects
-from flower_nats_gateway.transports.http import app
+from flower_nats_gateway.transports.http import app, body
 from harness.channels import Refused, WireName
 from harness.messages import Parcel, instruction, reply
 from tests.integration.gateways import Gateway, running_stack
@@ -35,6 +35,7 @@ async def gateway(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Gateway]:
     monkeypatch.setattr(objects, "LARGE", _MIB)
+    monkeypatch.setattr(body, "_JOINED", _MIB)
     async with running_stack(nats_url, pg_dsn, wire) as gateway:
         yield gateway
 

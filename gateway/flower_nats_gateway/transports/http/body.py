@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import aclosing
+from io import BytesIO
 from typing import Any
 
 from flower_nats.logs import get_logger
@@ -21,6 +22,11 @@ _PIECE = 256 * 1024
 """Bytes that are handed to a connection at once, so that a slow reader does not fill our memory."""
 
 
+_JOINED = 16 * 1024 * 1024
+"""Bytes of pieces that are joined at once. A larger body grows without a copy, as the allocator maps it
+singly (`process.allocator`): one that is joined at its end would be here twice."""
+
+
 class ClientGone(Exception):
     """The client has closed its connection, or sends no more."""
 
@@ -37,12 +43,22 @@ async def read(receive: Receive, body: Body, connection: Connection) -> bytes:
 
 async def _read(receive: Receive, body: Body, connection: Connection) -> bytes:
     pieces: list[bytes] = []
+    size, whole = 0, BytesIO()
     while True:
         piece, more = _piece(await receive(), connection)
         body.grow(len(piece))
         pieces.append(piece)
+        size += len(piece)
         if not more:
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            break
+        if size >= _JOINED:
+            whole.write(b"".join(pieces))
+            pieces.clear()
+            size = 0
+    if whole.tell():
+        whole.writelines(pieces)
+        return whole.getvalue()
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _piece(event: Event, connection: Connection) -> tuple[bytes, bool]:
