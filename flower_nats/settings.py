@@ -102,6 +102,9 @@ class SuperexecSettings:
     user: str | None = None
     """The user of this machine as whom it and the apps run, None for ours."""
 
+    max_simulations: int | None = None
+    """Simulations that it runs at a time, None for as many as the cores of this host allow."""
+
 
 @dataclass(frozen=True)
 class SuperlinkSettings:

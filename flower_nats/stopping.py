@@ -1,6 +1,7 @@
 """How a process runs until it is told to end."""
 
 import asyncio
+import signal
 from collections.abc import Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -12,6 +13,15 @@ log = get_logger(__name__)
 
 _CANCEL_AGAIN = 1.0
 """Seconds after which a task that goes on is cancelled once more."""
+
+
+def stop_at_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
 
 
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

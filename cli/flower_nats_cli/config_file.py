@@ -9,8 +9,11 @@ from typing import Any
 
 import click
 
+Defaults = dict[str, Any]
+"""By option; by command, for a group of them."""
 
-def defaults_in(path: Path, ctx: click.Context, group: click.Group) -> dict[str, dict[str, str]]:
+
+def defaults_in(path: Path, ctx: click.Context, group: click.Group) -> dict[str, Defaults]:
     """Return what a file gives for the options of a group's commands, as click wants defaults.
 
     Raises BadParameter for a file that is not TOML, and for tables and keys that name nothing.
@@ -27,13 +30,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise click.BadParameter(f"{path} is not TOML: {exc}") from exc
 
 
-def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) -> dict[str, str]:
+def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) -> Defaults:
     command = group.get_command(ctx, name)
     if command is None or not isinstance(table, Mapping):
         known = ", ".join(f"[{command}]" for command in group.list_commands(ctx))
         raise click.BadParameter(f"{name!r} is not a table of a command; these are: {known}.")
-    parameters = _parameters(command)
-    defaults = {}
+    members = command.commands if isinstance(command, click.Group) else {name: command}
+    parameters = {key: one for member in members.values() for key, one in _of(member).items()}
+    defaults: Defaults = {}
     for key, value in table.items():
         option = key.replace("_", "-")
         if option not in parameters:
@@ -47,10 +51,11 @@ def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) 
             )
         # As if it had come from the command line: each option reads text.
         defaults[parameters[option]] = str(value)
-    return defaults
+    # What a group is told is for each of its commands.
+    return {member: defaults for member in members} if members != {name: command} else defaults
 
 
-def _parameters(command: click.Command) -> dict[str, str]:
+def _of(command: click.Command) -> dict[str, str]:
     """Return click's names of a command's options by what people write, without the dashes."""
     return {
         flag.lstrip("-"): parameter.name

@@ -30,7 +30,7 @@ import click
 from flower_nats.embedded.identity import ProcessIdentity
 from flower_nats.embedded.ownership import check_directory, check_open, read_ours
 from flower_nats.embedded.process import (
-    end_remembered,
+    end_left_by_former_owner,
     private_directory,
     private_file,
     remembered,
@@ -246,7 +246,7 @@ class DataDir:
     async def end_leftovers(self) -> int:
         """End what an owner that was killed may have left running; return how many there were."""
         pid_files = sorted(self.path.glob("*/*.pid"))
-        ended = [await end_remembered(pid_file) for pid_file in pid_files]
+        ended = [await end_left_by_former_owner(pid_file) for pid_file in pid_files]
         return sum(ended)
 
     @contextmanager

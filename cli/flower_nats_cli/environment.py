@@ -55,6 +55,13 @@ def flower_home(data: DataDir) -> dict[str, str]:
     return own
 
 
+def _parameters(command: click.Command) -> list[click.Parameter]:
+    """Return the parameters of a command, or of all commands of a group."""
+    if isinstance(command, click.Group):
+        return [one for member in command.commands.values() for one in member.params]
+    return command.params
+
+
 # What Kubernetes tells of a service that is called, say, flower-nats-gateway.
 _OF_AN_ORCHESTRATOR = re.compile(r"_(SERVICE_(HOST|PORT)|PORT)(_|$)")
 
@@ -66,8 +73,8 @@ def warn_of_strangers(command: click.Command) -> None:
     prefix = f"{PREFIX}_{command.name}_".upper()
     known = [
         prefix + str(option.name).upper()
-        for option in command.params
-        if isinstance(option, click.Option) and option.allow_from_autoenv
+        for option in _parameters(command)
+        if isinstance(option, click.Option) and (option.allow_from_autoenv or option.envvar)
     ]
     for name in sorted(os.environ):
         if not name.startswith(prefix) or name in known or _OF_AN_ORCHESTRATOR.search(name):

@@ -152,6 +152,7 @@ def superexec_process(
             pid_file=pid_file,
             input=secret,
             user=None if settings.user is None else find_user(settings.user),
+            guarded=True,
         )
     )
 

@@ -202,6 +202,13 @@ simulation_option = click.option(
     "the same.",
 )
 
+max_simulations_option = click.option(
+    "--max-concurrent-simulations",
+    type=click.IntRange(min=1),
+    show_default="1 for every two cores",
+    help="Simulations that the SuperExec here runs at a time; more wait, for this host or another.",
+)
+
 supernode_auth_option = click.option(
     "--enable-supernode-auth",
     is_flag=True,

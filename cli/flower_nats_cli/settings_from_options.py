@@ -227,6 +227,7 @@ def superexec_settings(
         runtime_dependency_installation=not options["disable_runtime_dependency_installation"],
         environment=options["superexec_env"],
         user=options["superexec_user"],
+        max_simulations=options["max_concurrent_simulations"],
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,19 +26,22 @@ from flower_nats.settings import (
     DEFAULT_LOG_RETENTION,
     GatewaySettings,
     SuperexecSettings,
+    SuperlinkSettings,
 )
 from flower_nats_cli.addresses import accepts_connections, claim_addresses, reachable
 from flower_nats_cli.broker_care import BrokerCare
 from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.environment import flower_home, without_ours
 from flower_nats_cli.exposure import for_others
-from flower_nats_cli.flower import SUPEREXEC, find_program, superexec_process
+from flower_nats_cli.flower import SUPEREXEC, find_program
 from flower_nats_cli.flower_version import FlowerVersion
+from flower_nats_cli.in_process import InProcess
 from flower_nats_cli.nats_servers import Broker
 from flower_nats_cli.placement import API_ADDRESSES, edges, gateway_flags
 from flower_nats_cli.runtime_access import runtime_access
 from flower_nats_cli.runtime_client import runtime_client
-from flower_nats_cli.supervisor import Supervisor
+from flower_nats_cli.superexec_host import SuperexecService
+from flower_nats_cli.supervisor import Service, Supervisor
 
 _READY_SECONDS = 120.0
 _POLL_SECONDS = 0.05
@@ -87,6 +91,9 @@ class StackSettings:
     replicas: int = 1
     """Members, and gateways, that are started."""
 
+    one_process: bool = False
+    """Whether superlink and gateway run in this process, not in their own; for one replica."""
+
     simulation: bool = False
     """Whether runs that name no federation are simulations."""
 
@@ -115,6 +122,7 @@ class Stack:
         self._postgres = PostgresServer(
             data.postgres, data.log_of("postgres"), database_size(settings.replicas).server
         )
+        self._superexecs = self._hosted_superexecs()
 
     async def start(self) -> RunningState:
         """Start everything, wait until it serves and publish its state."""
@@ -130,8 +138,10 @@ class Stack:
         if self._edges.log_relay is not None:
             await self._edges.log_relay.start()
         await start(self._balancers(), _BALANCER_GRACE)
-        await start(self._superexecs(), _SUPEREXEC_GRACE)
+        await start(self._superexecs, _SUPEREXEC_GRACE)
         await self._until_ready(began)
+        for superexec in self._superexecs:
+            await superexec.begun()
         self.supervisor.watch()
         care = BrokerCare(self._broker.servers, data.path)
         self.supervisor.accompany("broker care", care.run())
@@ -154,7 +164,9 @@ class Stack:
             async with runtime_client(self._broker.urls) as client:
                 await client.ask("EndRuns", _END_RUNS_SECONDS, reason=_ENDED)
 
-    def _superlinks(self, database: str) -> list[OwnedProcess]:
+    def _superlinks(self, database: str) -> Sequence[Service]:
+        if self.settings.one_process:
+            return [InProcess("superlink-1", partial(self._serve_superlink, database))]
         data = self.settings.data
         secrets = {
             "FLOWER_NATS_SUPERLINK_NATS_FILE": data.keep_secret("nats.urls", self._nats_urls),
@@ -176,7 +188,22 @@ class Stack:
             for name in names("superlink", self.settings.replicas)
         ]
 
-    def _gateways(self) -> list[OwnedProcess]:
+    async def _serve_superlink(self, database: str, stop: asyncio.Event) -> None:
+        from flower_nats.superlink.worker import serve
+
+        settings = SuperlinkSettings(
+            nats=self._broker.urls,
+            database=database,
+            database_connections=database_size(self.settings.replicas).superlink,
+            watch_disk=self.settings.data.path,
+            simulation=self.settings.simulation,
+            log_retention=self.settings.log_retention,
+        )
+        await serve(settings, stop)
+
+    def _gateways(self) -> Sequence[Service]:
+        if self.settings.one_process:
+            return [InProcess("gateway-1", self._serve_gateway)]
         nats = self.settings.data.keep_secret("nats.urls", self._nats_urls)
         secrets = {"FLOWER_NATS_GATEWAY_NATS_FILE": nats}
         secret_file = self.settings.superexec_auth_secret_file
@@ -193,6 +220,16 @@ class Stack:
             for name, one in gateways
         ]
 
+    async def _serve_gateway(self, stop: asyncio.Event) -> None:
+        from flower_nats_gateway.process.gateway import serve
+
+        settings = replace(
+            self.settings.gateway,
+            nats=self._broker.urls,
+            superexec_auth_secret_file=self.settings.superexec_auth_secret_file,
+        )
+        await serve(settings, stop)
+
     @property
     def _nats_urls(self) -> str:
         return ",".join(self._broker.urls)
@@ -206,14 +243,23 @@ class Stack:
         data, apis = self.settings.data, self._edges.balanced
         return [Balancer(data.balancer, apis, data.log_of("balancer"))] if apis else []
 
-    def _superexecs(self) -> list[OwnedProcess]:
+    def _hosted_superexecs(self) -> list[SuperexecService]:
         settings, data = self.settings.superexec, self.settings.data
         if settings is None:
             return []
         log_file, pid_file = data.log_of("superexec"), data.pid_file_of("superexec")
         # Another user has a home of its own, and none of the data directory.
         home = flower_home(data) if settings.user is None else {}
-        return [superexec_process(settings, log_file, pid_file, **{**home, **self._environment})]
+        return [
+            SuperexecService(
+                settings,
+                data.path,
+                lambda: self._broker.urls,
+                log_file=log_file,
+                pid_file=pid_file,
+                environment={**home, **self._environment},
+            )
+        ]
 
     def _replica(self, name: str, flags: Sequence[str], secrets: Mapping[str, str]) -> OwnedProcess:
         command, data = name.partition("-")[0], self.settings.data

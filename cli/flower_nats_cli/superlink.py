@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -25,13 +26,9 @@ from flower_nats_cli.addresses import (
     reachable,
 )
 from flower_nats_cli.certificates import check_certificate
-from flower_nats_cli.flower import (
-    check_superexec_user,
-    runs_apps_as_root,
-    superexec_process,
-    superexec_version,
-)
+from flower_nats_cli.flower import check_superexec_user, runs_apps_as_root, superexec_version
 from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP
+from flower_nats_cli.superexec_host import SuperexecService
 from flower_nats_cli.supervisor import Supervisor
 
 _SUPEREXEC_GRACE_SECONDS = 3.0
@@ -86,6 +83,7 @@ def _database_argument(value: str) -> str:
     help="CA certificate that its SuperExec verifies the gateway with.",
 )
 @opts.simulation_option
+@opts.max_simulations_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.superexec_app_options
@@ -162,14 +160,22 @@ def _superexec_settings(options: read.Options) -> SuperexecSettings:
 async def _run(settings: SuperlinkSettings) -> None:
     from flower_nats.superlink.worker import serve
 
+    if settings.superexec is None:
+        await serve(settings)
+        return
     supervisor = Supervisor()
-    try:
-        if settings.superexec is not None:
-            if runs_apps_as_root(settings.superexec):
-                log.warning("apps_run_as_root", remedy="--superexec-user NAME")
-            superexec = superexec_process(settings.superexec)
+    if runs_apps_as_root(settings.superexec):
+        log.warning("apps_run_as_root", remedy="--superexec-user NAME")
+    with TemporaryDirectory(prefix="flower-nats-") as folder:
+        superexec = SuperexecService(
+            settings.superexec,
+            Path(folder),
+            lambda: settings.nats,
+            ca_certificate=settings.nats_ca_certificate,
+        )
+        try:
             await supervisor.start([superexec], _SUPEREXEC_GRACE_SECONDS)
             supervisor.watch()
-        await serve(settings)
-    finally:
-        await supervisor.stop()
+            await serve(settings)
+        finally:
+            await supervisor.stop()

@@ -25,6 +25,7 @@ from flower_nats_cli.datadir import DataDir
 from flower_nats_cli.flower import check_superexec_user, flwr_version, superexec_version
 from flower_nats_cli.ready_text import ready_text
 from flower_nats_cli.runtime_access import check_serves, opened_here, runtime_access
+from flower_nats_cli.simulation import check_simulations_can_run
 from flower_nats_cli.stack import Stack, StackSettings, names
 
 log = get_logger(__name__)
@@ -44,6 +45,7 @@ log = get_logger(__name__)
 @opts.api_address_options
 @opts.tls_options
 @opts.simulation_option
+@opts.max_simulations_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.superexec_app_options
@@ -68,6 +70,9 @@ def up(**options: Any) -> None:
     Ctrl-C or SIGTERM ends all of it, and the next `up` on the directory has every run again.
     """
     settings = stack_settings(options)
+    if settings.simulation and settings.superexec is not None:
+        installs = settings.superexec.runtime_dependency_installation
+        check_simulations_can_run(installs=installs)
     with settings.data.owned():
         read.start_logs(read.log_settings(options))
         asyncio.run(_run(settings))

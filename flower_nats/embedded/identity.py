@@ -47,6 +47,15 @@ class ProcessIdentity:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
+    def kill_orphans(self) -> None:
+        """Kill what is left of the process group that it led, if it is gone.
+
+        As long as there is anything left, no other process gets its id.
+        """
+        if ProcessIdentity.of(self.pid) is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     @classmethod
     def _from_ps(cls, pid: int) -> ProcessIdentity | None:
         listing = subprocess.run(
@@ -68,6 +77,15 @@ def descendants_of(pid: int) -> list[ProcessIdentity]:
         found += generation
         parents = [child.pid for child in generation]
     return found
+
+
+def command_of(pid: int) -> list[str]:
+    """Return the words of a process's command, none if it is gone (known on Linux only)."""
+    try:
+        text = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return []
+    return [word.decode(errors="replace") for word in text.removesuffix(b"\0").split(b"\0")]
 
 
 def _all_processes() -> Iterator[tuple[ProcessIdentity, int]]:

@@ -35,6 +35,7 @@ _LONGEST_INPUT_BYTES = 64 * 1024
 """What a pipe holds without a reader (Linux)."""
 CHILD = Path(__file__).with_name("child.py")
 """Becomes the program of a child process."""
+_GUARD = Path(__file__).with_name("guard.py")
 
 log = get_logger(__name__)
 
@@ -89,6 +90,9 @@ class ProcessSpec:
     user: User | None = None
     """As whom it runs, which root can say; None: as we do. It and what it starts gain no rights by
     running programs then."""
+
+    guarded: bool = False
+    """Whether what it has started is ended after it, however it ended."""
 
 
 class OwnedProcess:
@@ -197,6 +201,18 @@ async def end_remembered(pid_file: Path, grace: float = 5.0) -> bool:
     return alive
 
 
+async def end_left_by_former_owner(pid_file: Path) -> bool:
+    """End the process that a pid file names, or what it has left behind if it is gone.
+
+    Returns whether it was still running.
+    """
+    former = remembered(pid_file)
+    alive = await end_remembered(pid_file)
+    if former is not None:
+        former.kill_orphans()
+    return alive
+
+
 def remembered(pid_file: Path) -> ProcessIdentity | None:
     """Return the process that a pid file names, whether it still runs or not; None without one."""
     content = _Remembered.read(pid_file)
@@ -264,16 +280,21 @@ def sync_directory(directory: Path) -> None:
 
 def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
     wrapper = [sys.executable, "-I", "-S", str(CHILD)]
-    if spec.unprivileged:
+    user = [] if spec.user is None else ["--user", spec.user.name]
+    guard = []
+    if spec.guarded:
+        # The guard stays who we are: it has to end what runs as another.
+        guard = [sys.executable, "-I", "-S", str(_GUARD), *user]
+    elif spec.unprivileged:
         wrapper.append("--unprivileged")
-    elif spec.user is not None:
-        wrapper += ["--user", spec.user.name]
+    else:
+        wrapper += user
     orphan_signal = spec.orphan_signal or spec.stop_signal
     given = subprocess.DEVNULL if spec.input is None else _pipe_with(spec.input, spec.user)
     output = None if spec.log is None else _open_log(spec.log)
     try:
         return subprocess.Popen(
-            [*wrapper, str(os.getpid()), str(int(orphan_signal)), *spec.command],
+            [*wrapper, str(os.getpid()), str(int(orphan_signal)), *guard, *spec.command],
             stdin=given,
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,

@@ -44,6 +44,9 @@ class Caller:
     client_name: str = ""
     """What the caller says it is, such as `SuperExec`; empty if it does not say."""
 
+    superexec_host: str = ""
+    """Runtime: the host of ours that a SuperExec was started by, empty if it was not."""
+
     request_id: str = ""
     """Unique per client call and the same over our own retries: makes StartRun run once."""
     answer_by: float = 0.0

@@ -21,7 +21,7 @@ class Replica:
     """A process of the runtime."""
 
     kind: str
-    """`superlink` or `gateway`."""
+    """`superlink`, `gateway`, or `superexec` for a host that runs one."""
     id: str
     since: datetime
 
@@ -32,14 +32,22 @@ class Replicas:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def announce(self, kind: str, replica_id: str, since: float) -> float:
+    async def announce(
+        self, kind: str, replica_id: str, since: float, simulations: int | None = None
+    ) -> float:
         """Note that a replica lives that was started at `since` (seconds since 1970).
 
+        `simulations` is how many the host of a SuperExec runs at a time.
         Returns for how many seconds a gateway was away, 0 if it was not. The nodes and tasks that it was
         the last to hear could not be heard in that time, so their deadlines are moved by it.
         """
         row = await self._session.fetch_one(
-            _SQL["announce"], kind=kind, id=replica_id, since=float(since), deaf_after=DEAF_AFTER
+            _SQL["announce"],
+            kind=kind,
+            id=replica_id,
+            since=float(since),
+            simulations=simulations,
+            deaf_after=DEAF_AFTER,
         )
         return 0.0 if row is None else float(row["away_seconds"])
 
@@ -66,6 +74,10 @@ class Replicas:
         """Return the replicas that were seen lately."""
         rows = await self._session.fetch_all(_SQL["list"], seconds=_SEEN_WITHIN)
         return [Replica(**row) for row in rows]
+
+    async def superexec_hosts(self) -> list[str]:
+        """Return the hosts that run a SuperExec; those that are silent may only be out of reach."""
+        return [row["id"] for row in await self._session.fetch_all(_SQL["superexec_hosts"])]
 
     async def drop_gone(self) -> int:
         """Remove the rows of replicas that are long gone; return how many."""

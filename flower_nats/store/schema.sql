@@ -137,7 +137,8 @@ CREATE TABLE task (
     connector_ref text,
     token_hash bytea UNIQUE,
     active_until timestamptz,
-    heard_by text
+    heard_by text,
+    taken_by text
 );
 
 CREATE INDEX task_of_run ON task (run_id);
@@ -246,6 +247,7 @@ CREATE TABLE replica (
     id text NOT NULL,
     since timestamptz NOT NULL,
     seen_at timestamptz NOT NULL DEFAULT now(),
+    simulations integer,
     PRIMARY KEY (kind, id)
 );
 

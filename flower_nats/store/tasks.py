@@ -38,13 +38,19 @@ class Tasks:
         rows = await self._session.fetch_all(_SQL["pending"], types=[str(one) for one in types])
         return [_task(row) for row in rows]
 
+    async def has_room(self, host: str) -> bool:
+        """Return whether the host of a SuperExec may take one more simulation."""
+        row = await self._session.fetch_one(_SQL["has_room"], host=host)
+        return row is None or row["has_room"] is not False
+
     async def claim(
-        self, task_id: int, request_id: str = "", gateway: str | None = None
+        self, task_id: int, request_id: str = "", gateway: str | None = None, host: str = ""
     ) -> tuple[Task, str] | None:
         """Claim a pending task for `CLAIM_SECONDS` and return it with its token.
 
-        None if it is not pending. The same request may ask again and gets the same token: an answer
-        that was lost on its way must not cost the lease, nor a try that comes late the token.
+        None if it is not pending, or a simulation that the host has no room for. The same request may
+        ask again and gets the same token: an answer that was lost on its way must not cost the lease,
+        nor a try that comes late the token.
         """
         token = token_for(request_id, task_id)
         row = await self._session.fetch_one(
@@ -53,6 +59,8 @@ class Tasks:
             token_hash=token_hash(token),
             seconds=CLAIM_SECONDS,
             gateway=gateway,
+            host=host,
+            has_room=await self.has_room(host),
         )
         return None if row is None else (_task(row), token)
 
@@ -62,6 +70,7 @@ class Tasks:
         fab_hashes: Sequence[str],
         request_id: str,
         gateway: str | None = None,
+        host: str = "",
     ) -> tuple[Task, str] | None:
         """Claim the oldest pending task of one of these types or FABs; return it with its token.
 
@@ -77,6 +86,8 @@ class Tasks:
             token_hash=token_hash(token),
             seconds=CLAIM_SECONDS,
             gateway=gateway,
+            host=host,
+            has_room=await self.has_room(host),
         )
         return None if row is None else (_task(row), token)
 

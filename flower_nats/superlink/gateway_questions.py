@@ -12,7 +12,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.app_signature import BadAppSignature, read_app_signature
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.model.states import NodeStatus, Status
+from flower_nats.model.states import NodeStatus, Status, SubStatus
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
@@ -24,6 +24,7 @@ from flower_nats.store.task_events import Events
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import InternalHandler
 from flower_nats.superlink.convert import event_to_wire
+from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.superlink.run_report import RunReport
 from flower_nats.superlink.status_report import StatusReport
 
@@ -41,11 +42,13 @@ class GatewayQuestions:
         self,
         database: Database,
         mailbox: Mailbox,
+        lifecycle: Lifecycle,
         overview: StatusReport,
         *,
         supernode_auth: bool,
     ) -> None:
         self._database = database
+        self._lifecycle = lifecycle
         self._supernode_auth = supernode_auth
         self._overview = overview
         self._run_report = RunReport(database, Progress(mailbox))
@@ -69,6 +72,8 @@ class GatewayQuestions:
             "TaskEvents": self.task_events,
             "Announce": self.announce,
             "Leave": self.leave,
+            "SuperexecHosts": self.superexec_hosts,
+            "TaskLost": self.task_lost,
             "Status": self.status,
             "AddAppSignature": self.add_app_signature,
             "RunReport": self.run_report,
@@ -177,15 +182,37 @@ class GatewayQuestions:
         }
 
     async def announce(self, question: Map, caller: Caller) -> Map:
-        """{kind, id, since} -> {}: a replica lives; from a gateway, also that we can be heard."""
+        """{kind, id, since, simulations?} -> {}: a replica lives; of a gateway, also that we are heard.
+
+        `simulations`: how many the host of a SuperExec runs at a time.
+        """
         kind, replica_id = question["kind"], question["id"]
-        away = await self._replicas.announce(kind, replica_id, question["since"])
+        away = await self._replicas.announce(
+            kind, replica_id, question["since"], question.get("simulations")
+        )
         if away:
             log.warning("gateway_was_away", gateway=replica_id, seconds=round(away, 1))
         if kind == "gateway":
             deaf = await self._replicas.heard()
             if deaf:
                 log.warning("deadlines_moved", seconds=round(deaf, 1))
+        return {}
+
+    async def superexec_hosts(self, question: Map, caller: Caller) -> Map:
+        """{} -> {hosts}: the ids of the hosts that run a SuperExec."""
+        return {"hosts": await self._replicas.superexec_hosts()}
+
+    async def task_lost(self, question: Map, caller: Caller) -> Map:
+        """{token, reason} -> {}: the process of a task is gone and has left it unfinished."""
+        task = await self._tasks.by_token(question["token"])
+        if task is None or task.status is Status.FINISHED:
+            return {}
+        finished = await self._tasks.finish(
+            task.task_id, SubStatus.FAILED, str(question["reason"]), question["token"]
+        )
+        if finished is not None:
+            log.warning("task_lost", **task.log_context(), reason=question["reason"])
+            await self._lifecycle.task_finished(finished)
         return {}
 
     async def leave(self, question: Map, caller: Caller) -> Map:

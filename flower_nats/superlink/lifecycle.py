@@ -35,6 +35,8 @@ class Lifecycle:
         await self._hints.run_changed(finished.run_id)
         if not finished.run_finished:
             return
+        # A simulation that waits may have room on a host now.
+        await self._hints.tasks_pending()
         log.info("run_finished", run_id=finished.run_id)
         try:
             async with asyncio.timeout(_CLEAR_SECONDS):

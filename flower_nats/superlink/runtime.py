@@ -9,7 +9,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import SubStatus
-from flower_nats.model.task import SINCE, USES_GRID, Finished, Task
+from flower_nats.model.task import SINCE, USES_GRID, Finished, Task, TaskType
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
@@ -59,12 +59,14 @@ class RuntimeApi:
         A SuperExec claims the first, and drops it if its type is too new: the task would be pending
         again after 30 s, then the first again, for ever.
         """
-        types = (
+        types = {
             kind
             for release, kinds in SINCE.items()
             for kind in kinds
             if not caller.is_older_than(*release)
-        )
+        }
+        if not await self._tasks.has_room(caller.superexec_host):
+            types.discard(TaskType.SIMULATION)
         tasks = await self._tasks.pending(types)
         return runtime.PullPendingTasksResponse(tasks=[task_to_wire(task) for task in tasks])
 
@@ -72,7 +74,9 @@ class RuntimeApi:
         self, request: runtime.ClaimTaskRequest, caller: Caller
     ) -> runtime.ClaimTaskResponse:
         """Claim a pending task; no token comes back if it is not pending."""
-        claimed = await self._tasks.claim(request.task_id, caller.request_id, caller.gateway)
+        claimed = await self._tasks.claim(
+            request.task_id, caller.request_id, caller.gateway, caller.superexec_host
+        )
         if claimed is None:
             return runtime.ClaimTaskResponse()
         task, token = claimed
@@ -91,6 +95,7 @@ class RuntimeApi:
                 request.agentapp_fab_hashes,
                 caller.request_id,
                 caller.gateway,
+                caller.superexec_host,
             )
 
         claimed = await self._database.transaction(acquire)

@@ -97,7 +97,11 @@ def handlers(
         },
     }
     questions = GatewayQuestions(
-        database, mailbox, watched.overview, supernode_auth=settings.enable_supernode_auth
+        database,
+        mailbox,
+        lifecycle,
+        watched.overview,
+        supernode_auth=settings.enable_supernode_auth,
     )
     internal = {
         **questions.handlers(),

@@ -1,7 +1,6 @@
 """The life of one superlink: open what it needs, serve, keep house, and leave in good order."""
 
 import asyncio
-import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +16,7 @@ from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import SuperlinkSettings
-from flower_nats.stopping import keep_running, until
+from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
 from flower_nats.store.migrate import migrate
@@ -42,15 +41,12 @@ _LATELY = 15.0
 
 
 async def serve(settings: SuperlinkSettings, stop: asyncio.Event | None = None) -> None:
-    """Run one superlink until SIGTERM, SIGINT or `stop`, then drain; that takes at most 10 s.
+    """Run one superlink until `stop` (without one: SIGTERM or SIGINT), then drain, for at most 10 s.
 
     Raises `Unavailable` if the broker or the database does not answer at the start, and whatever
     ended one of the worker's own tasks.
     """
-    stop = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop or stop_at_signals()
     async with AsyncExitStack() as stack:
         worker = await until(stop, _open(stack, settings))
         if worker is not None:

@@ -218,10 +218,80 @@ async def test_a_configuration_that_cannot_be_is_refused(
         await simulating.start_run(override_federation_config=common.SimulationConfig(**config))
 
     assert (await show(simulating, DEFAULT)).config.num_supernodes == 2
-    pending = await simulating.call(
+    assert await pending(simulating) == []
+
+
+async def acquire(superlink: Superlink, host: str = "", **caller: Any) -> int | None:
+    """Ask for a task as the SuperExec of a host does; return the run that it is of."""
+    request = runtime.AcquireTaskRequest(supported_task_types=["flwr-serverapp", "flwr-simulation"])
+    answer = await superlink.call(
+        "Runtime",
+        "AcquireTask",
+        request,
+        runtime.AcquireTaskResponse,
+        superexec_host=host,
+        **caller,
+    )
+    return answer.task.run_id if answer.HasField("task") else None
+
+
+async def pending(superlink: Superlink, host: str = "") -> list[int]:
+    """Ask for the pending tasks as an older SuperExec of a host does; return their runs."""
+    answer = await superlink.call(
         "Runtime",
         "PullPendingTasks",
         runtime.PullPendingTasksRequest(),
         runtime.PullPendingTasksResponse,
+        superexec_host=host,
     )
-    assert not pending.tasks
+    return [task.run_id for task in answer.tasks]
+
+
+async def announce(superlink: Superlink, host: str, simulations: int) -> None:
+    await superlink.ask("Announce", kind="superexec", id=host, since=1.0, simulations=simulations)
+
+
+async def test_a_host_takes_no_more_simulations_than_it_runs_at_a_time(
+    superlink: Superlink,
+) -> None:
+    await create(superlink, "simulated")
+    await announce(superlink, "one", 1)
+    await announce(superlink, "two", 2)
+    runs = [(await superlink.start_run(federation=SIMULATED)).run_id for _ in range(5)]
+
+    assert await acquire(superlink, "one", request_id="first") == runs[0]
+    assert await acquire(superlink, "one") is None
+    # The answer was lost: it is given again.
+    assert await acquire(superlink, "one", request_id="first") == runs[0]
+    assert await acquire(superlink, "two") == runs[1]
+    assert await acquire(superlink, "two") == runs[2]
+    assert await acquire(superlink, "two") is None
+    assert await pending(superlink, "two") == []
+    assert await pending(superlink) == runs[3:]
+
+    # Everything else goes on.
+    deployed = await superlink.start_run()
+    assert await pending(superlink, "one") == [deployed.run_id]
+    assert await acquire(superlink, "one") == deployed.run_id
+
+    request = control.StopRunRequest(run_id=runs[0])
+    await superlink.call("Control", "StopRun", request, control.StopRunResponse)
+    assert await acquire(superlink, "one") == runs[3]
+    # One that no host has started takes what there is.
+    assert await acquire(superlink) == runs[4]
+
+
+async def test_a_simulation_whose_process_is_gone_fails_with_the_reason(
+    simulating: Superlink,
+) -> None:
+    run = await simulating.start_run()
+    task = await simulating.claim(run.run_id)
+    await task.pull_input()
+
+    await simulating.ask("TaskLost", token="of nobody", reason="x")
+    assert (await simulating.status(run.run_id))[0] == "running"
+    await simulating.ask("TaskLost", token=task.token, reason="it was killed")
+
+    assert await simulating.status(run.run_id) == ("finished", "failed", "it was killed")
+    await simulating.ask("TaskLost", token=task.token, reason="once more")
+    assert await simulating.status(run.run_id) == ("finished", "failed", "it was killed")

@@ -46,7 +46,8 @@ SERVED_BY_GATEWAYS = {
 
 INTERNAL = {
     "ResolveNode", "ResolveToken", "RunState", "CheckNodes", "Heartbeats", "ReserveNonce",
-    "Usage", "TaskEvents", "DeleteRun", "Status", "Announce", "Leave",
+    "Usage", "TaskEvents", "DeleteRun", "Status", "RunReport", "Announce", "Leave", "SuperexecHosts",
+    "TaskLost", "UnfinishedRuns", "EndRuns", "CloseToRuns", "AddAppSignature",
 }  # fmt: skip
 
 

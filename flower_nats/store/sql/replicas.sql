@@ -12,8 +12,10 @@ WITH away AS (
     UPDATE task SET active_until = active_until + away.span FROM away
     WHERE status IN ('starting', 'running') AND heard_by = %(id)s
 ), noted AS (
-    INSERT INTO replica (kind, id, since) VALUES (%(kind)s, %(id)s, to_timestamp(%(since)s))
-    ON CONFLICT (kind, id) DO UPDATE SET since = excluded.since, seen_at = now()
+    INSERT INTO replica (kind, id, since, simulations)
+    VALUES (%(kind)s, %(id)s, to_timestamp(%(since)s), %(simulations)s)
+    ON CONFLICT (kind, id) DO UPDATE
+    SET since = excluded.since, seen_at = now(), simulations = excluded.simulations
 )
 SELECT extract(epoch FROM span)::double precision AS away_seconds FROM away;
 
@@ -24,6 +26,9 @@ DELETE FROM replica WHERE kind = %(kind)s AND id = %(id)s;
 SELECT kind, id, since FROM replica
 WHERE seen_at > now() - make_interval(secs => %(seconds)s)
 ORDER BY kind, since, id;
+
+-- superexec_hosts: The hosts that run a SuperExec, newest first.
+SELECT id FROM replica WHERE kind = 'superexec' ORDER BY since DESC;
 
 -- drop_gone: Forget replicas that have not been seen for long.
 DELETE FROM replica WHERE seen_at < now() - make_interval(secs => %(seconds)s);

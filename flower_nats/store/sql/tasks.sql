@@ -10,10 +10,11 @@ SET
     starting_at = now(),
     token_hash = %(token_hash)s,
     active_until = now() + make_interval(secs => %(seconds)s),
-    heard_by = %(gateway)s
+    heard_by = %(gateway)s,
+    taken_by = %(host)s
 WHERE task_id = %(task_id)s
     AND (
-        status = 'pending'
+        (status = 'pending' AND (type <> 'flwr-simulation' OR %(has_room)s))
         OR (status = 'starting' AND token_hash = %(token_hash)s)
     )
 RETURNING *;
@@ -28,6 +29,7 @@ WITH acquired AS (
     SELECT task_id FROM task
     WHERE status = 'pending'
         AND (type = ANY (%(types)s::text[]) OR fab_hash = ANY (%(fab_hashes)s::text[]))
+        AND (type <> 'flwr-simulation' OR %(has_room)s)
         AND NOT EXISTS (SELECT FROM acquired)
     ORDER BY pending_at, task_id
     LIMIT 1
@@ -39,9 +41,19 @@ SET
     starting_at = now(),
     token_hash = %(token_hash)s,
     active_until = now() + make_interval(secs => %(seconds)s),
-    heard_by = %(gateway)s
+    heard_by = %(gateway)s,
+    taken_by = %(host)s
 WHERE task_id IN (SELECT task_id FROM acquired UNION ALL SELECT task_id FROM next)
 RETURNING *;
+
+-- has_room: Whether a host may take one more simulation; one that nobody has heard of takes any number.
+SELECT count(task.task_id) < replica.simulations AS has_room
+FROM replica
+LEFT JOIN task ON task.taken_by = replica.id
+    AND task.type = 'flwr-simulation'
+    AND task.status IN ('starting', 'running')
+WHERE replica.kind = 'superexec' AND replica.id = %(host)s
+GROUP BY replica.simulations;
 
 -- by_token: The task of a token that is valid, or that ended with its task not long ago.
 SELECT * FROM task
@@ -115,7 +127,7 @@ SELECT task_id, run_id, EXISTS (SELECT FROM ended) AS run_finished FROM done;
 
 -- release: Make claimed tasks pending again whose process has not started in time.
 UPDATE task
-SET status = 'pending', starting_at = NULL, token_hash = NULL, active_until = NULL
+SET status = 'pending', starting_at = NULL, token_hash = NULL, active_until = NULL, taken_by = NULL
 WHERE status = 'starting' AND active_until < now()
     AND silence_counts(heard_by, %(deaf_after)s, %(absence)s)
 RETURNING task_id, run_id;

@@ -2,14 +2,15 @@
 
 import hashlib
 import hmac
+from functools import partial
 from pathlib import Path
 
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.model.superexec_secret import read_superexec_secrets
+from flower_nats.model.superexec_secret import NO_SECRET, read_superexec_secrets, secret_of_host
 from flower_nats.renewable import Renewable
-from flower_nats_gateway.auth.identify import Identify
+from flower_nats_gateway.auth.identify import Identify, certainly
 from flower_nats_gateway.auth.timestamps import OLDEST, check_age
 from flower_nats_gateway.calls.call import Call
 
@@ -23,14 +24,22 @@ _LONGEST_NONCE = 256
 
 
 class SuperexecProof:
-    """Checks that a caller knows the secret, and makes no call of another one again."""
+    """Checks that a caller knows the secret, or that of a host, and makes no call of another one again.
 
-    def __init__(self, rpc: RpcClient, secret_file: Path) -> None:
+    Without a secret everybody is a SuperExec, but those of hosts are known even then.
+    """
+
+    def __init__(self, rpc: RpcClient, secret_file: Path | None) -> None:
         self._rpc = rpc
-        self._keys = Renewable([secret_file], lambda: _keys(secret_file))
+        self._secrets = None if secret_file is None else _renewable(secret_file)
+        self._hosts: set[str] = set()
+        """Every host that was ever heard of."""
 
-    def check(self, call: Call) -> Identify:
+    async def check(self, call: Call) -> Identify:
         """Check the signature. Raises `ApiError` (AUTHENTICATION_FAILED)."""
+        if self._secrets is None:
+            signed = call.text(_SIGNATURE) != ""
+            return certainly(Caller(superexec_host=await self._host(call) or "" if signed else ""))
         timestamp, nonce = call.text(_TIMESTAMP), call.text(_NONCE)
         if not (timestamp.isdecimal() and len(timestamp) < 20 and 0 < len(nonce) <= _LONGEST_NONCE):
             raise failed("SuperExec timestamp or nonce missing")
@@ -38,14 +47,33 @@ class SuperexecProof:
             check_age(float(timestamp))
         except ApiError as exc:
             raise failed(exc.detail) from exc
-        body = call.text(_BODY)
-        text = f"method={call.signed_path}\nts={timestamp}\nnonce={nonce}\nbody_sha256={body}"
-        signature = call.text(_SIGNATURE).encode()
-        if not any([_is_signed(text, signature, key) for key in self._keys.value]):
+        host = "" if _is_signed(call, *self._secrets.value) else await self._host(call)
+        if host is None:
             raise failed("the SuperExec does not know the secret")
-        return self._identify
+        return partial(self._identify, host)
 
-    async def _identify(self, call: Call) -> Caller:
+    async def _host(self, call: Call) -> str | None:
+        """Return the host whose SuperExec makes a call, None if it is none that there is."""
+        host = self._signer(call)
+        if host is None:
+            # It may be new: nobody is turned away by what is known so far.
+            answer = await self._rpc.ask("SuperexecHosts")
+            self._hosts.update(answer["hosts"])
+            host = self._signer(call)
+        return host
+
+    def _signer(self, call: Call) -> str | None:
+        shared = [NO_SECRET] if self._secrets is None else self._secrets.value
+        return next(
+            (
+                host
+                for host in self._hosts
+                if _is_signed(call, *(secret_of_host(secret, host) for secret in shared))
+            ),
+            None,
+        )
+
+    async def _identify(self, host: str, call: Call) -> Caller:
         if hashlib.sha256(call.body).hexdigest() != call.text(_BODY):
             raise failed("this is not the body that the SuperExec has signed")
         answer = await self._rpc.ask(
@@ -58,18 +86,27 @@ class SuperexecProof:
         )
         if not answer["reserved"]:
             raise failed("this SuperExec call was made before")
-        return Caller()
+        return Caller(superexec_host=host)
 
 
-def _keys(secret_file: Path) -> list[bytes]:
+def _renewable(secret_file: Path) -> Renewable[list[bytes]]:
+    return Renewable([secret_file], lambda: read_superexec_secrets(secret_file))
+
+
+def _is_signed(call: Call, *secrets: bytes) -> bool:
+    """Whether a call is signed with one of these secrets."""
+    text = (
+        f"method={call.signed_path}\nts={call.text(_TIMESTAMP)}\nnonce={call.text(_NONCE)}\n"
+        f"body_sha256={call.text(_BODY)}"
+    ).encode()
+    signature = call.text(_SIGNATURE).encode()
+    return any([hmac.compare_digest(_signature(text, secret), signature) for secret in secrets])
+
+
+def _signature(text: bytes, secret: bytes) -> bytes:
     # flwr 1.33 `supercore/auth/superexec.py`: the key is derived from the secret.
-    secrets = read_superexec_secrets(secret_file)
-    return [hmac.digest(secret, b"superexec-auth-v1", "sha256") for secret in secrets]
-
-
-def _is_signed(text: str, signature: bytes, key: bytes) -> bool:
-    expected = hmac.new(key, text.encode(), "sha256").hexdigest()
-    return hmac.compare_digest(expected.encode(), signature)
+    key = hmac.digest(secret, b"superexec-auth-v1", "sha256")
+    return hmac.new(key, text, "sha256").hexdigest().encode()
 
 
 def failed(reason: str) -> ApiError:

@@ -27,12 +27,12 @@ class RuntimeAuthenticator:
     ) -> None:
         self._directory = directory
         self._pending_lines = pending_lines
-        self._superexec = SuperexecProof(rpc, secret_file) if secret_file else None
+        self._superexec = SuperexecProof(rpc, secret_file)
 
     async def __call__(self, call: Call) -> Identify:
         """Check which task, or that a nameless SuperExec, makes this call."""
         if call.method.caller is CallerKind.SUPEREXEC:
-            return certainly(Caller()) if self._superexec is None else self._superexec.check(call)
+            return await self._superexec.check(call)
         token = call.text(TASK_TOKEN)
         task = await self._task(call, token) if token else None
         if task is None or (task.finished and not call.method.farewell):

@@ -1,7 +1,6 @@
 """The life of one gateway: build it, serve, drain, leave."""
 
 import asyncio
-import signal
 import socket
 import time
 import uuid
@@ -19,7 +18,7 @@ from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import GatewaySettings, TlsFiles
-from flower_nats.stopping import keep_running, until
+from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.calls.peers import Origins
 from flower_nats_gateway.process import wiring
@@ -240,15 +239,12 @@ class Gateway:
 
 
 async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:
-    """Run one gateway until SIGTERM, SIGINT or `stop`.
+    """Run one gateway until `stop`, or without one until SIGTERM or SIGINT.
 
     Raises `Unavailable` if no NATS server answers, `CannotListen` if an address is taken, and
     whatever ended one of the gateway's own tasks.
     """
-    stop = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop or stop_at_signals()
     allow_many_connections()
     set_up_allocator()
     collect_seldom()

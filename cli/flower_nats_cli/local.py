@@ -1,0 +1,362 @@
+"""`flower-nats local`: the runtime of one person on one machine, in the background.
+
+It listens where the local connections of `flwr` look for a SuperLink, so that they use it instead of
+starting one of their own (flwr 1.42 `cli/local_superlink.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flower_nats.embedded.process import private_directory
+from flower_nats.logs import configure_logs, get_logger
+from flower_nats.model.errors import FlowerNatsError
+from flower_nats.settings import GatewaySettings, LogSettings, SuperexecSettings
+from flower_nats.stopping import stop_at_signals, until
+from flower_nats_cli import options as opts
+from flower_nats_cli.addresses import LOOPBACK, accepts_connections, join_address
+from flower_nats_cli.datadir import DataDir, DirectoryInUseError, RunningState
+from flower_nats_cli.down import down
+from flower_nats_cli.environment import PREFIX
+from flower_nats_cli.flower import superexec_version
+from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP, FlowerVersion
+from flower_nats_cli.listeners import listener_on
+from flower_nats_cli.log_files import follow, last_lines
+from flower_nats_cli.runtime_access import runtime_access
+from flower_nats_cli.simulation import check_simulations_can_run
+from flower_nats_cli.stack import Stack, StackSettings
+from flower_nats_cli.status import status as status_command
+from flower_nats_cli.systemd import unit_of, unit_path, unit_text
+
+log = get_logger(__name__)
+
+_HTTP_PORT = "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"
+_CONTROL_PORT = "FLWR_LOCAL_CONTROL_API_PORT"
+_PORTS = {_HTTP_PORT: 39091, _CONTROL_PORT: 39093}
+"""Variables that tell `flwr` where its local SuperLink is, and its defaults (flwr 1.42)."""
+
+_START_SECONDS = 130.0
+"""Seconds for the runtime to serve: longer than it gives itself."""
+_POLL_SECONDS = 0.1
+_LINES_SHOWN = 50
+
+
+class LocalError(FlowerNatsError):
+    """The runtime cannot be started, or has not come up."""
+
+
+def _option(flag: str, **attributes: Any) -> Callable[[opts.Command], opts.Command]:
+    """Return an option that has one variable, whichever of the commands it belongs to."""
+    variable = f"{PREFIX}_LOCAL_{flag.lstrip('-').replace('-', '_').upper()}"
+    return click.option(
+        flag, envvar=variable, allow_from_autoenv=False, show_envvar=True, **attributes
+    )
+
+
+_data_dir_option = _option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=lambda: flwr_home() / "local-superlink" / "flower-nats",
+    show_default="$FLWR_HOME/local-superlink/flower-nats",
+    help="Directory that holds everything of this runtime: runs, logs, apps.",
+)
+
+_runtime_options = (
+    _data_dir_option,
+    _option(
+        "--max-concurrent-simulations",
+        type=click.IntRange(min=1),
+        show_default="1 for every two cores",
+        help="Simulations that run at a time; more wait.",
+    ),
+    _option(
+        "--disable-runtime-dependency-installation",
+        is_flag=True,
+        # Stock's own variable: who set it for stock means us too.
+        default=lambda: os.environ.get("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION") == "1",
+        help="Do not install what an app depends on before it starts.",
+    ),
+)
+
+
+def _with_runtime_options(command: opts.Command) -> opts.Command:
+    for option in reversed(_runtime_options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def local() -> None:
+    """Run simulations on this machine, for the local connection of `flwr`, in the background."""
+
+
+@local.command()
+@_with_runtime_options
+def start(**options: Any) -> None:
+    """Start the runtime, or say that it runs."""
+    data = DataDir(options["data_dir"])
+    try:
+        with data.owned():
+            _check_can_start(options)
+    except DirectoryInUseError:
+        click.echo("\n".join(_running_text(_await_ready(data, None))))
+        return
+    process = _spawn(data, options)
+    click.echo("\n".join(_running_text(_await_ready(data, process))))
+
+
+@local.command()
+@_data_dir_option
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Let the runs that are under way end first, and take in no more meanwhile.",
+)
+@click.pass_context
+def stop(context: click.Context, /, data_dir: Path, wait: bool) -> None:
+    """End the runtime and the simulations that it runs. Those that wait start when it is back."""
+    _check_used(DataDir(data_dir))
+    context.invoke(down, data_dir=data_dir, yes=True, wait=math.inf if wait else None)
+
+
+@local.command()
+@_data_dir_option
+@opts.format_option
+@click.pass_context
+def status(context: click.Context, /, data_dir: Path, format: str) -> None:
+    """Show how the runtime is, with its runs and processes. Exit code 0 means that it is healthy."""
+    context.invoke(status_command, data_dir=data_dir, format=format)
+
+
+@local.command()
+@_data_dir_option
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=_LINES_SHOWN,
+    help="Last lines of each log to show.",
+)
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on until Ctrl-C.")
+@click.argument("process", required=False)
+def logs(data_dir: Path, lines: int, following: bool, process: str | None) -> None:
+    """Show what the processes of the runtime have put out, or one PROCESS of them.
+
+    The log of a run is shown by `flwr log`.
+    """
+    data = DataDir(data_dir)
+    _check_used(data)
+    files = {file.stem: file for file in sorted(data.logs.glob("*.log"))}
+    if process is not None and process not in files:
+        raise click.BadParameter(
+            f"{process!r} is none of {', '.join(files)}.", param_hint="PROCESS"
+        )
+    chosen = files if process is None else {process: files[process]}
+    for line in last_lines(chosen, lines):
+        click.echo(line)
+    if following:
+        with suppress(KeyboardInterrupt):
+            for line in follow(chosen):
+                click.echo(line)
+
+
+@local.command()
+@_with_runtime_options
+def install(**options: Any) -> None:
+    """Write a systemd user unit that starts the runtime when you log in."""
+    data = DataDir(options["data_dir"])
+    path = unit_path()
+    kept = [name for name in ("FLWR_HOME", *_PORTS) if name in os.environ]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            unit_text(_serve_command(data, options), {name: os.environ[name] for name in kept})
+        )
+    except OSError as exc:
+        raise LocalError(f"{path} cannot be written: {exc.strerror}.") from exc
+    unit = unit_of(path)
+    click.echo(
+        f"Wrote {path}.\n"
+        f"Start it, now and at each login:  systemctl --user daemon-reload && "
+        f"systemctl --user enable --now {unit}\n"
+        f"Without a login, at each boot:    loginctl enable-linger\n"
+        f"Take it away:                     systemctl --user disable --now {unit} && rm {path}"
+    )
+
+
+@local.command(hidden=True)
+@_with_runtime_options
+def serve(**options: Any) -> None:
+    """Be the runtime, in the foreground: what `start` and the systemd unit run."""
+    import uvloop
+
+    settings = stack_settings(options)
+    with settings.data.owned():
+        configure_logs(LogSettings())
+        uvloop.run(_serve(settings))
+
+
+def flwr_home() -> Path:
+    """Return the directory that `flwr` keeps its own in (flwr 1.42 `supercore/utils.py`)."""
+    given = os.environ.get("FLWR_HOME")
+    return Path(given).expanduser() if given else Path.home() / ".flwr"
+
+
+def stack_settings(options: dict[str, Any]) -> StackSettings:
+    """Turn the command's options into settings."""
+    version = superexec_version()
+    gateway = _gateway_settings(version)
+    address, _ = runtime_access(gateway, version)
+    superexec = SuperexecSettings(
+        runtime_api_address=address,
+        runtime_dependency_installation=not options["disable_runtime_dependency_installation"],
+        max_simulations=options["max_concurrent_simulations"],
+    )
+    return StackSettings(
+        data=DataDir(options["data_dir"]),
+        gateway=gateway,
+        superexec=superexec,
+        flower=version,
+        one_process=True,
+        simulation=True,
+    )
+
+
+def _gateway_settings(version: FlowerVersion) -> GatewaySettings:
+    over_http = version >= RUNTIME_OVER_HTTP
+    return GatewaySettings(
+        nats=(),
+        http_api_address=join_address(LOOPBACK, _port(_HTTP_PORT)),
+        # For our own SuperExec alone, so any port will do.
+        serverappio_api_address="" if over_http else join_address(LOOPBACK, 0),
+        fleet_api_address="",
+        control_api_address=join_address(LOOPBACK, _port(_CONTROL_PORT)),
+    )
+
+
+def _port(variable: str) -> int:
+    text = os.environ.get(variable, str(_PORTS[variable]))
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
+        raise LocalError(
+            f"{variable} is {text!r}. Remedy: a port from 1 to 65535, or no such variable."
+        )
+    return int(text)
+
+
+def _check_can_start(options: dict[str, Any]) -> None:
+    """Raise what `serve` would only be able to say in its log."""
+    if len({_port(variable) for variable in _PORTS}) < len(_PORTS):
+        raise LocalError(f"{' and '.join(_PORTS)} are the same port. Remedy: two ports.")
+    for variable in _PORTS:
+        _check_free(variable)
+    installs = not options["disable_runtime_dependency_installation"]
+    check_simulations_can_run(installs=installs)
+
+
+def _check_free(variable: str) -> None:
+    port = _port(variable)
+    if not accepts_connections(join_address(LOOPBACK, port)):
+        return
+    listener = listener_on(port)
+    another = f"set {' and '.join(_PORTS)} to other ports, for `flwr` as well"
+    if listener is None:
+        raise LocalError(
+            f"Port {port} is taken by a program of another user, perhaps a runtime like this one. "
+            f"Remedy: {another}."
+        )
+    pid, name = listener
+    if name == "flower-superlink":
+        raise LocalError(
+            f"Port {port} is taken by flower-superlink (pid {pid}), which `flwr` has started for its "
+            f"local connection and never ends. Remedy: `kill {pid}`, once its runs have ended; its "
+            f"runs stay in its own database, which is not read here."
+        )
+    raise LocalError(f"Port {port} is taken by {name} (pid {pid}). Remedy: end it, or {another}.")
+
+
+def _check_used(data: DataDir) -> None:
+    if not data.was_used():
+        raise LocalError(
+            f"Nothing was ever started on {data.path}. Remedy: `flower-nats local start`, or the "
+            f"--data-dir that it was given."
+        )
+
+
+def _serve_command(data: DataDir, options: dict[str, Any]) -> Sequence[str]:
+    # -P: a folder called nats or click where the user stands is not ours to import.
+    command = [sys.executable, "-P", "-m", "flower_nats_cli.main", "local", "serve"]
+    command += ["--data-dir", str(data.path)]
+    if options["max_concurrent_simulations"] is not None:
+        command += ["--max-concurrent-simulations", str(options["max_concurrent_simulations"])]
+    if options["disable_runtime_dependency_installation"]:
+        command += ["--disable-runtime-dependency-installation"]
+    return command
+
+
+def _spawn(data: DataDir, options: dict[str, Any]) -> subprocess.Popen[bytes]:
+    private_directory(data.path)
+    with data.log_of("local").open("wb") as output:
+        return subprocess.Popen(
+            _serve_command(data, options),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Where the user stands may be unmounted or removed some day.
+            cwd=data.path,
+            # The end of the terminal, or Ctrl-C in it, is not its end.
+            start_new_session=True,
+        )
+
+
+def _await_ready(data: DataDir, process: subprocess.Popen[bytes] | None) -> RunningState:
+    """Wait until the runtime serves: that of `process`, or that of whoever owns the directory."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        state = data.state()
+        if state is not None:
+            return state
+        if (process is not None and process.poll() is not None) or (
+            process is None and data.owner() is None
+        ):
+            # Somebody else may have started it at the same moment.
+            if process is not None and data.owner() is not None:
+                process = None
+                continue
+            break
+        time.sleep(_POLL_SECONDS)
+    said = data.log_of("local").read_text(errors="replace").strip().splitlines()[-15:]
+    raise LocalError("It has not come up. It said:\n" + "\n".join(f"  {line}" for line in said))
+
+
+def _running_text(state: RunningState) -> Iterator[str]:
+    yield f"The local runtime runs (pid {state.pid}) on {_served(state)}."
+    yield "Run an app:  flwr run .     in its folder, with the local connection of `flwr`"
+    yield "See it:      flwr list, or flower-nats local status"
+    yield "End it:      flower-nats local stop"
+
+
+def _served(state: RunningState) -> str:
+    return f"{state.http_api_address} and {state.control_api_address}"
+
+
+async def _serve(settings: StackSettings) -> None:
+    end = stop_at_signals()
+    stack = Stack(settings)
+    try:
+        if await until(end, stack.start()) is not None:
+            log.info("ready")
+            await stack.supervisor.run(end)
+        log.info("ending")
+    finally:
+        await stack.stop()
+    log.info("ended")

@@ -1,0 +1,309 @@
+"""`flower-nats local`, as somebody uses it who has `flwr` and no server: with real simulations."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness.children import PATIENCE, ended, wait_until
+from harness.environment import clean_environment, free_port
+from harness.flower_environments import LAST_OVER_GRPC, environment, installed
+from tests.e2e.federation import APPS, run_id_in
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+simulates = pytest.mark.skipif(
+    not HAS_RAY, reason="ray is not installed: pip install 'flower-nats[simulation]'"
+)
+
+OVER_GRPC_WITH_HTTP_RUNTIME = "1.36.0"
+"""The last flwr whose command looks for its local SuperLink over gRPC."""
+
+ENDED_SECONDS = 10.0
+"""Seconds for a simulation that was stopped or killed to be gone, with its Ray."""
+
+RAN = "round 2: 10 answers, 9.0"
+"""Each of ten nodes adds its number, from 0 to 9, in each of two rounds."""
+
+
+class Person:
+    """Somebody with a home directory of Flower, and ports of their own."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.home = folder / "flwr-home"
+        self.data = self.home / "local-superlink" / "flower-nats"
+        self._folder = folder
+        self._variables = {
+            "FLWR_HOME": str(self.home),
+            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+            "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+            # The app needs nothing that is not installed; no test goes to a package registry.
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FLOWER_NATS_LOCAL_MAX_CONCURRENT_SIMULATIONS": "1",
+            **variables,
+        }
+
+    @property
+    def port(self) -> int:
+        """Where `flwr` looks for a local SuperLink over HTTP."""
+        return int(self._variables["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"])
+
+    def local(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `flower-nats local`."""
+        return self._finish([installed().program("flower-nats"), "local", *arguments])
+
+    def flwr(self, *arguments: str | Path, version: str = "") -> str:
+        """Run `flwr` of some version to its end, which must be a good one."""
+        flower = environment(version) if version else installed()
+        done = self._finish(
+            [flower.program("flwr"), *map(str, arguments)],
+            {"PATH": flower.variables(self.home)["PATH"]},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def run(self, pause: float = 0.0) -> int:
+        """Submit a simulation of ten nodes, each of which takes `pause` seconds to answer."""
+        flags = ["--run-config", f"pause={pause}"]
+        return run_id_in(self.flwr("run", APPS / "simulated", *flags))
+
+    def runs(self) -> dict[int, Mapping[str, Any]]:
+        """Return what `flwr list` shows."""
+        listed = json.loads(self.flwr("list", "--format", "json"))["runs"]
+        return {int(run["run-id"]): run for run in listed}
+
+    def status(self, run_id: int) -> str:
+        """Return the status of a run."""
+        return str(self.runs()[run_id]["status"])
+
+    def wait_for(self, run_id: int, status: str) -> None:
+        """Wait until a run has a status."""
+        wait_until(lambda: self.status(run_id) == status, PATIENCE, f"{run_id} {status}", every=0.5)
+
+    def processes(self, pattern: str = "") -> list[psutil.Process]:
+        """Return the processes of this home whose command has a pattern."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                is_ours = process.environ().get("FLWR_HOME") == str(self.home)
+                if is_ours and re.search(pattern, " ".join(process.cmdline())):
+                    found.append(process)
+        return found
+
+    def wait_for_ray(self) -> None:
+        """Wait until a simulation has its Ray, with processes that play nodes."""
+        actors = "ClientAppActor|default_worker"
+        wait_until(lambda: self.processes(actors), PATIENCE, "Ray", every=0.5)
+
+    def assert_no_simulation_is_left(self) -> None:
+        """See that soon nothing of a simulation runs any more."""
+        wait_until(
+            lambda: not self.processes("ray|flwr-simulation"),
+            ENDED_SECONDS,
+            "the end of the simulation and its Ray",
+            every=0.2,
+        )
+
+    def owner(self) -> int:
+        """Return the process id of the runtime."""
+        return int((self.data / "up.lock").read_text().split()[0])
+
+    def _finish(
+        self, command: list[str], more: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=clean_environment({**self._variables, **(more or {})}),
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def person(workspace: Path) -> Iterator[Person]:
+    """Somebody who has started the runtime, and simulates ten nodes."""
+    person = Person(workspace)
+    started = person.local("start")
+    assert started.returncode == 0, started.stderr
+    configured = ["--num-supernodes", "10", "--client-resources-num-cpus", "1"]
+    person.flwr("federation", "simulation-config", *configured)
+    yield person
+    person.local("stop")
+    for process in person.processes():
+        process.kill()
+
+
+def test_a_runtime_that_runs_is_not_started_again(person: Person) -> None:
+    owner = person.owner()
+
+    again = person.local("start")
+
+    assert again.returncode == 0, again.stderr
+    assert f"(pid {owner})" in again.stdout
+    assert person.owner() == owner
+    status = person.local("status")
+    assert status.returncode == 0
+    assert "is healthy" in status.stdout
+    assert "gateway-1" not in {process.name() for process in person.processes()}
+    assert "superexec | " in person.local("logs", "superexec").stdout
+
+
+def test_one_that_has_the_ports_is_named(person: Person, tmp_path: Path) -> None:
+    other = Person(tmp_path, FLWR_LOCAL_SUPERLINK_HTTP_API_PORT=str(person.port))
+
+    refused = other.local("start")
+
+    assert refused.returncode == 1
+    assert f"Port {person.port} is taken by" in refused.stderr
+    assert f"(pid {person.owner()})" in refused.stderr
+    assert "FLWR_LOCAL_CONTROL_API_PORT" in refused.stderr
+    assert not other.processes()
+
+
+@simulates
+@pytest.mark.parametrize("version", ["", OVER_GRPC_WITH_HTTP_RUNTIME, LAST_OVER_GRPC])
+def test_a_simulation_of_ten_nodes_is_run_by_the_default_connection(
+    person: Person, version: str
+) -> None:
+    output = person.flwr("run", APPS / "simulated", "--stream", version=version)
+
+    run_id = run_id_in(output)
+    assert RAN in output
+    assert person.status(run_id) == "finished:completed"
+    assert RAN in person.flwr("log", str(run_id), "--show", version=version)
+    person.assert_no_simulation_is_left()
+
+
+@simulates
+def test_simulations_wait_for_each_other_and_one_that_is_stopped_is_gone(person: Person) -> None:
+    first = person.run(pause=60)
+    second = person.run()
+    person.wait_for_ray()
+    former = person.processes("ray|flwr-simulation")
+    assert (person.status(first), person.status(second)) == ("running", "pending")
+
+    person.flwr("stop", str(first))
+
+    wait_until(lambda: ended(former), ENDED_SECONDS, "the end of the first and its Ray", every=0.2)
+    person.wait_for(second, "finished:completed")
+    person.assert_no_simulation_is_left()
+
+
+@simulates
+def test_a_simulation_that_is_killed_fails_with_the_reason(person: Person) -> None:
+    run_id = person.run(pause=60)
+    person.wait_for_ray()
+    [simulation] = person.processes("/flwr-simulation")
+
+    simulation.kill()
+
+    person.assert_no_simulation_is_left()
+    person.wait_for(run_id, "finished:failed")
+    assert "has ended without a word" in person.runs()[run_id]["status-details"]
+
+
+@simulates
+def test_what_was_there_is_there_after_all_was_killed_and_nothing_is_left(person: Person) -> None:
+    former = person.runs()
+    run_id = person.run(pause=60)
+    person.wait_for_ray()
+
+    os.kill(person.owner(), signal.SIGKILL)
+    for process in person.processes("guard.py|flower-superexec"):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    started = person.local("start")
+
+    assert started.returncode == 0, started.stderr
+    person.assert_no_simulation_is_left()
+    assert person.runs().keys() == former.keys() | {run_id}
+    completed = [one for one, run in former.items() if run["status"] == "finished:completed"]
+    for one in completed[:1]:
+        assert RAN in person.flwr("log", str(one), "--show")
+    person.flwr("stop", str(run_id))
+
+
+@simulates
+def test_stopping_the_runtime_ends_everything(person: Person) -> None:
+    run_id = person.run(pause=60)
+    person.wait_for_ray()
+
+    stopped = person.local("stop")
+
+    assert stopped.returncode == 0, stopped.stderr
+    assert not person.processes()
+    assert "Nothing runs on" in person.local("stop").stdout
+    assert person.local("status").returncode == 1
+    assert person.local("start").returncode == 0
+    assert person.runs()[run_id]["status"] == "finished:failed"
+    assert "was told to end" in person.runs()[run_id]["status-details"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"FLWR_HOME": "/proc/nowhere"}, "cannot be used"),
+        ({"FLWR_LOCAL_CONTROL_API_PORT": "many"}, "FLWR_LOCAL_CONTROL_API_PORT is 'many'"),
+        ({"FLOWER_NATS_LOCAL_MAX_CONCURRENT_SIMULATIONS": "0"}, "0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_is_told_and_nothing_is_started(
+    tmp_path: Path, variables: dict[str, str], said: str
+) -> None:
+    person = Person(tmp_path, **variables)
+
+    refused = person.local("start")
+
+    assert refused.returncode != 0
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not person.processes()
+
+
+def test_a_port_that_somebody_else_has_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        person = Person(tmp_path, FLWR_LOCAL_CONTROL_API_PORT=str(port))
+
+        refused = person.local("start")
+
+    assert refused.returncode == 1
+    assert f"Port {port} is taken by" in refused.stderr
+    assert f"(pid {os.getpid()})" in refused.stderr
+
+
+def test_a_unit_for_systemd_starts_the_same_and_can_be_taken_away(tmp_path: Path) -> None:
+    person = Person(tmp_path, XDG_CONFIG_HOME=str(tmp_path / "config"))
+
+    said = person.local("install")
+
+    unit = tmp_path / "config" / "systemd" / "user" / "flower-nats-local.service"
+    assert said.returncode == 0, said.stderr
+    assert f"rm {unit}" in said.stdout
+    text = unit.read_text()
+    assert f'"local" "serve" "--data-dir" "{person.data}"' in text
+    assert f'Environment="FLWR_HOME={person.home}"' in text
+
+
+def test_one_that_was_never_started_is_not_stopped(tmp_path: Path) -> None:
+    person = Person(tmp_path)
+
+    refused = person.local("stop")
+
+    assert refused.returncode == 1
+    assert "flower-nats local start" in refused.stderr
