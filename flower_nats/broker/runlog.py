@@ -37,7 +37,7 @@ _REPLACED = "Fn-Replaced"
 _TURN = 0.01
 """Seconds between two tries to be the one that writes next."""
 
-_BATCH_BYTES = 8 * 1024 * 1024
+BATCH_BYTES = 8 * 1024 * 1024
 """Bytes after which a read is handed on: `flwr log --show` prints only the first batch."""
 
 _BULK_BYTES = 1024 * 1024
@@ -105,13 +105,13 @@ class RunLogs:
             position = record.sequence
             data = _remainder(data, record, source, limit)
 
-    async def read(self, run_id: int, after: int) -> tuple[str, int]:
+    async def read(self, run_id: int, after: int, at_most: int = BATCH_BYTES) -> tuple[str, int]:
         """Return the text after position `after` and the position it reaches.
 
-        The text is empty if there is no more. It may be less than there is: see `_BATCH_BYTES` and
-        `_READ_SECONDS`.
+        The text is empty if there is no more. It may be less than there is: about `at_most` bytes, and
+        see `_READ_SECONDS`.
         """
-        batch = _Batch(subjects.log(run_id), after)
+        batch = _Batch(subjects.log(run_id), after, at_most)
         if await self._take_next(batch):
             with suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(_READ_SECONDS):
@@ -124,7 +124,7 @@ class RunLogs:
         What one call adds while somebody follows is mostly one record, which `next` alone gets.
         """
         in_bulk = True
-        while batch.size < _BATCH_BYTES and await self._take_next(batch):
+        while batch.left > 0 and await self._take_next(batch):
             if in_bulk:
                 in_bulk = await self._take_bulk(batch)
 
@@ -137,7 +137,7 @@ class RunLogs:
                 batch.subject,
                 before,
                 batch.take,
-                size=_BULK_BYTES,
+                size=min(_BULK_BYTES, max(batch.left, 1)),
                 timeout=_READ_SECONDS / 2,
             )
         return batch.position > before
@@ -198,13 +198,14 @@ class _Batch:
     subject: str
     position: int
     """Of the newest record in it; at first, of the one before it."""
-    size: int = 0
+    left: int
+    """Bytes that it may still take; the last record may bring more."""
     pieces: list[bytes] = field(default_factory=list)
 
     def take(self, record: Record) -> None:
         """Add the record that follows."""
         self.position = record.sequence
-        self.size += len(record.data)
+        self.left -= len(record.data)
         self.pieces.append(record.data)
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flower_nats.embedded.envoy import (
+    HEAP,
     Api,
     certificate_files,
     certificate_resource,
@@ -86,7 +87,7 @@ class Balancer:
         self._certificates = [_Certificate(tls, file) for tls, file in files.items()]
         for certificate in self._certificates:
             certificate.write()
-        config = envoy_config(self._apis, self._directory)
+        config = envoy_config(self._apis, self._directory, _heap())
         private_file(self._config, json.dumps(config, indent=2))
         await self._process.start()
         self._allow_many_connections()
@@ -168,6 +169,15 @@ class _Certificate:
         """Give it to Envoy if it has been renewed."""
         if self._pair.renew():
             self.write()
+
+
+def _heap() -> int:
+    """Return half of this machine's memory, but no more than Envoy ever needs."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return HEAP
+    return min(HEAP, memory // 2)
 
 
 async def _accepts(address: str) -> bool:

@@ -30,6 +30,10 @@ _DNS = f"{_EXTENSIONS}.clusters.dns.v3.DnsCluster"
 _DOWNSTREAM_TLS = f"{_EXTENSIONS}.transport_sockets.tls.v3.DownstreamTlsContext"
 _SECRET = f"{_EXTENSIONS}.transport_sockets.tls.v3.Secret"
 _UPSTREAM_TLS = f"{_EXTENSIONS}.transport_sockets.tls.v3.UpstreamTlsContext"
+_HEAP = f"{_EXTENSIONS}.resource_monitors.fixed_heap.v3.FixedHeapConfig"
+_CONNECTIONS = (
+    f"{_EXTENSIONS}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+)
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _REQUEST_BYTES = 64 * 1024 * 1024
@@ -40,6 +44,16 @@ _ANSWER_BYTES = 2**31 - 1
 
 _CERTIFICATE = "certificate"
 """What a certificate is called in the file that holds it."""
+
+HEAP = 4 * 1024**3
+"""Bytes of memory beyond which nothing new is taken. Whole answers are held: a model for each node that
+is slow to take it."""
+
+_CLIENT_CONNECTIONS = 16_384
+"""Connections of clients at once, on all ports."""
+
+_STREAMS = 256
+"""Calls on one connection of a client: others wait there, or take a connection more."""
 
 _MANY = 1_000_000
 
@@ -114,10 +128,11 @@ def certificate_resource(chain: Json, key: Json, **more: Any) -> Json:
     return {"resources": [{"@type": _SECRET, "name": _CERTIFICATE, "tls_certificate": pair}]}
 
 
-def envoy_config(apis: Sequence[Api], directory: Path) -> Json:
+def envoy_config(apis: Sequence[Api], directory: Path, heap: int = HEAP) -> Json:
     """Return the configuration of an Envoy that serves these APIs.
 
-    It finds certificates in `directory`, in the `certificate_files`.
+    It finds certificates in `directory`, in the `certificate_files`. Near `heap` bytes of memory it
+    takes no further calls.
     """
     certificates = certificate_files(apis, directory)
     clusters = [
@@ -137,6 +152,35 @@ def envoy_config(apis: Sequence[Api], directory: Path) -> Json:
         # Envoy reads no files of certificates without.
         "node": {"id": "balancer", "cluster": "flower-nats"},
         "static_resources": {"listeners": listeners, "clusters": clusters},
+        "overload_manager": _overload_manager(heap),
+    }
+
+
+def _overload_manager(heap: int) -> Json:
+    """Return what Envoy does before its memory runs out.
+
+    What comes then is answered with 503, which stock clients try again. Connections that are too many
+    are closed.
+    """
+    by_heap = "envoy.resource_monitors.fixed_heap"
+    by_connections = "envoy.resource_monitors.global_downstream_max_connections"
+    actions = {
+        "envoy.overload_actions.shrink_heap": 0.8,
+        "envoy.overload_actions.disable_http_keepalive": 0.9,
+        "envoy.overload_actions.stop_accepting_requests": 0.95,
+    }
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            _typed(by_heap, _HEAP, max_heap_size_bytes=heap),
+            _typed(
+                by_connections, _CONNECTIONS, max_active_downstream_connections=_CLIENT_CONNECTIONS
+            ),
+        ],
+        "actions": [
+            {"name": name, "triggers": [{"name": by_heap, "threshold": {"value": value}}]}
+            for name, value in actions.items()
+        ],
     }
 
 
@@ -221,6 +265,8 @@ def _manager(api: Api, clusters: Collection[str]) -> Json:
         # Nobody sends half of a head and then waits, but to keep us busy.
         "request_headers_timeout": "60s",
         "http2_protocol_options": {
+            # The log relay makes its calls over one connection.
+            "max_concurrent_streams": _MANY if api.name == "logs" else _STREAMS,
             # How much of an answer is held, and of requests; that has the connection's own limit.
             "initial_stream_window_size": _ANSWER_BYTES,
             # As gateways do, whose pings end here, for forgetful NAT routers. On a slow line a ping's

@@ -111,10 +111,10 @@ def _over_grpc(api: str, clusters: Collection[str]) -> Iterator[_Kind]:
         yield _stream(_grpc([_STREAM_LOGS]), LOG_RELAY)
     yield _stream(_grpc(one for one in methods if one.streams), api)
     # What gateways hold: up to 50 s, and up to 20 s more while the broker is away.
-    yield _Kind(_grpc(one for one in methods if one.held), api, 75, 80, 155)
+    yield _Kind(_grpc(one for one in methods if one.held), api, 75, 80, 155, silence=300)
     # What stock tries once must find a gateway in the end.
     yield _Kind(_grpc(one for one in methods if one.tried_once), api, 60, 600, 660)
-    yield _Kind([{"prefix": service} for service in _services(api)], api, 25, 30, 55)
+    yield _Kind([{"prefix": service} for service in _services(api)], api, 25, 30, 55, silence=300)
 
 
 def _over_http(apis: Iterable[str], prefix: str, clusters: Collection[str]) -> Iterator[_Kind]:

@@ -26,8 +26,18 @@ TTL_TOLERANCE = 0.1
 _OBJECT_ID = re.compile(r"[0-9a-f]{64}\Z")
 _OBJECT_TYPE = re.compile(rb"[A-Za-z_][A-Za-z0-9_.]{0,99}\Z")
 _HEAD_BYTES = 4096
-_LONGEST_TREE = 1_000_000
-"""Objects in one message beyond which it is refused."""
+_LONGEST_TREE = 100_000
+"""Objects in one message beyond which it is refused: of 5 MB each, as stock cuts them, 500 GB."""
+
+_ANY_TREE = 128 * 1024
+"""Bytes of a tree up to which it is parsed whatever is in it: a node of two bytes takes 300 then."""
+
+_ID_FIELD = rb"\x0a\x40[0-9a-f]{64}"
+_TREE = re.compile(_ID_FIELD + rb"(?:\x12[\x80-\xff]{0,4}[\x00-\x7f]" + _ID_FIELD + rb")*+")
+"""How a tree of ids is serialized: before each node but the first its length. No node is without an id,
+so that a tree's length tells how many it has."""
+
+_NODE_BYTES = 68
 
 
 class MessageError(IntEnum):
@@ -81,6 +91,10 @@ def object_ids(tree: bytes) -> list[str]:
 
     Raises `ApiError` (MALFORMED_REQUEST) if it is not a tree of SHA-256 ids.
     """
+    if len(tree) > _ANY_TREE and not _TREE.fullmatch(tree):
+        raise malformed("the object tree has more in it than ids")
+    if len(tree) // _NODE_BYTES > _LONGEST_TREE:
+        raise malformed(f"a message may have at most {_LONGEST_TREE} objects")
     try:
         root = common.ObjectTree.FromString(tree)
     except DecodeError as exc:
@@ -96,8 +110,6 @@ def _collect(tree: common.ObjectTree, found: dict[str, None]) -> None:
     if not _OBJECT_ID.match(tree.object_id):
         raise malformed(f"{tree.object_id[:80]!r} is not an object id (64 hex digits)")
     found[tree.object_id] = None
-    if len(found) > _LONGEST_TREE:
-        raise malformed(f"a message may have at most {_LONGEST_TREE} objects")
 
 
 def check_message(message: common.Message, tree: bytes, *, is_reply: bool) -> None:
@@ -105,14 +117,23 @@ def check_message(message: common.Message, tree: bytes, *, is_reply: bool) -> No
 
     Raises `ApiError` (MALFORMED_REQUEST) that names every rule broken.
     """
+    check_head(message, is_reply=is_reply)
+    check_tree(message, tree)
+
+
+def check_head(message: common.Message, *, is_reply: bool) -> None:
+    """Check a Message without its tree. Raises `ApiError` (MALFORMED_REQUEST)."""
     broken = _broken_rules(message, is_reply)
     if is_reply and message.metadata.reply_to_message_id:
         check_message_id(message.metadata.reply_to_message_id)
-    ids = object_ids(tree)
-    if message.metadata.message_id not in ids[-1:]:
-        broken.append("the message id must be the id of its object tree's root")
     if broken:
         raise malformed("; ".join(broken))
+
+
+def check_tree(message: common.Message, tree: bytes) -> None:
+    """Check the tree of a Message, which may be large. Raises `ApiError` (MALFORMED_REQUEST)."""
+    if message.metadata.message_id not in object_ids(tree)[-1:]:
+        raise malformed("the message id must be the id of its object tree's root")
 
 
 def _broken_rules(message: common.Message, is_reply: bool) -> list[str]:

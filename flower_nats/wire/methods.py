@@ -174,8 +174,8 @@ FLEET = _methods(
     ActivateNode={"caller": CallerKind.KEY},
     UnregisterNode={"farewell": True},
     PullMessages={"held": True},
-    # The tree of a reply's objects: 70 bytes for each.
-    PushMessages={"longest_request": 64 * _MIB},
+    # The tree of a reply's objects: 70 bytes for each of at most 100,000.
+    PushMessages={"longest_request": 8 * _MIB},
     # Stock cuts arrays into objects of 20 MB at most, other records not.
     PushObject={"bulk": Bulk.REQUEST, "longest_request": 256 * _MIB},
     PullObject={"bulk": Bulk.RESPONSE, "held": True},

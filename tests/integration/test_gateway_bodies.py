@@ -6,20 +6,22 @@ import asyncio
 import os
 import re
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import psutil
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 from structlog.testing import capture_logs
 
-from flower_nats.broker.connection import Connection
+from flower_nats.broker.connection import Connection, Record
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
+from flower_nats.broker.runlog import RunLogs
 from flower_nats.model.errors import Outcome
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
@@ -30,7 +32,7 @@ from flower_nats_gateway.process import wiring
 from harness import raw_grpc
 from harness.channels import Metadata, Refused, WireName
 from harness.clients import SuperNode
-from harness.fabs import PROJECT, pack
+from harness.fabs import PROJECT, make_fab, pack
 from harness.messages import instruction, reply
 from harness.raw_http import connect, head_of
 from tests.integration.gateways import Gateway, refusal, running_stack
@@ -255,3 +257,58 @@ async def test_a_body_that_stops_is_ended_and_one_that_moves_is_not(
 
     assert (b"grpc-status\x010" in answer) or b"200 OK" in answer
     assert b"grpc-status\x0214" in end or end == b""
+
+
+STREAMS = 16
+LOG = 9 * _MIB
+
+
+async def test_followers_of_a_log_that_read_nothing_cost_little_memory(
+    gateway: Gateway, connection: Connection
+) -> None:
+    start = control.StartRunRequest(fab=common.Fab(content=make_fab()))
+    run = await gateway.call("Control", "StartRun", start)
+    for number in range(LOG // _MIB):
+        call = Lines(str(number))
+        await RunLogs(connection).append(run.run_id, f"{number:01023}\n" * 1024, call)
+    request = control.StreamLogsRequest(run_id=run.run_id).SerializeToString()
+    memory = psutil.Process().memory_info().rss
+
+    followers = [await follow(gateway, request) for _ in range(STREAMS)]
+    # Who reads gets all of it, after those who came before.
+    got = 0
+    async for answer in gateway.follow(run.run_id):
+        got += len(answer.log_output)
+        if got >= LOG:
+            break
+    grown = psutil.Process().memory_info().rss - memory
+
+    for one in followers:
+        one.writer.transport.abort()
+    await gateway.until_in_hand(0)
+    assert grown < 200 * _MIB
+
+
+@dataclass
+class Lines:
+    """A call that brings lines."""
+
+    request_id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def may_repeat(self, _earlier: Record) -> bool:
+        return False
+
+
+async def follow(gateway: Gateway, request: bytes) -> Any:
+    """Follow a log, and read nothing of it."""
+    address = gateway.address("Control")
+    if gateway.wire == "grpc":
+        stranger = await raw_grpc.connect(address, window=0)
+        head = raw_grpc.head_of(1, "Control", "StreamLogs")
+        await stranger.send(head, raw_grpc.message(1, request))
+        return stranger
+    caller = await connect(address)
+    caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await caller.send(head_of("Control", "StreamLogs", (), len(request)), request)
+    return caller

@@ -529,7 +529,7 @@ async def test_a_reader_that_leaves_the_end_of_an_answer_unread_is_cut_off(
 ) -> None:
     monkeypatch.setattr(protocol, "PAUSE", SOON)
     # More than the system takes for a connection.
-    monkeypatch.setattr(http_body, "_PIECE", 2 * MODEL * 8)
+    monkeypatch.setattr(http_body, "PIECE", 2 * MODEL * 8)
     node, app = await gateway.node(), await gateway.server_app()
     model = RecordDict({"model": ArrayRecord([np.random.rand(MODEL)])})
     question = instruction(app.run_id, node.node_id, model)

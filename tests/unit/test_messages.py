@@ -158,3 +158,28 @@ def test_an_error_reply_to_what_is_not_known_is_of_its_run_and_of_no_task() -> N
     assert outgoing.metadata.run_id == 7
     assert not outgoing.metadata.HasField("src_task_id")
     assert not outgoing.metadata.HasField("dst_task_id")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        b"\x12\x00" * 4_000_000,
+        b"\x0a\x40" + b"a" * 64 + b"\x12\x00" * 4_000_000,
+        b"\x0a\x40" + b"a" * 64 + (b"\x12\x42\x0a\x40" + b"b" * 64) * 200_000,
+    ],
+    ids=["nodes without an id", "children without an id", "more than anybody has"],
+)
+def test_a_tree_of_millions_of_nodes_is_refused_before_it_is_parsed(tree: bytes) -> None:
+    began = time.monotonic()
+    with pytest.raises(ApiError) as caught:
+        object_ids(tree)
+    assert caught.value.code is ErrorCode.MALFORMED_REQUEST
+    assert time.monotonic() - began < 0.5
+
+
+def test_a_large_tree_of_any_shape_is_read() -> None:
+    tree = common.ObjectTree(object_id=f"{0:064x}")
+    for number in range(1, 3000, 2):
+        child = tree.children.add(object_id=f"{number:064x}")
+        child.children.add(object_id=f"{number + 1:064x}")
+    assert len(object_ids(tree.SerializeToString())) == 3001

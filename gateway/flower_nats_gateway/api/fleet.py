@@ -15,8 +15,9 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.messages import (
     TTL_TOLERANCE,
     Outgoing,
-    check_message,
+    check_head,
     check_message_id,
+    check_tree,
     expires_at,
     is_object_id,
     malformed,
@@ -144,7 +145,7 @@ class FleetService:
     async def _take_in(
         self, message: common.Message, tree: bytes, caller: Caller
     ) -> fleet.PushMessagesResponse:
-        check_message(message, tree, is_reply=True)
+        check_head(message, is_reply=True)
         metadata = message.metadata
         if metadata.src_node_id != caller.node_id:
             raise malformed(f"`src_node_id` must be {caller.node_id}, the node that sends")
@@ -156,6 +157,7 @@ class FleetService:
             log.info("reply_refused", **_facts(metadata), reason=refusal)
             await self._end_lost(metadata, caller, refusal)
             return response
+        check_tree(message, tree)
         outgoing = Outgoing(message.SerializeToString(), tree)
         try:
             view = await self._push_sessions.open(metadata.run_id, [outgoing])

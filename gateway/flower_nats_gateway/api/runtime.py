@@ -119,7 +119,7 @@ class RuntimeService:
         """Take instructions in: each goes to its node once its objects have arrived."""
         run_id = _run_of(caller)
         request = call.parse(runtime.PushAppMessagesRequest)
-        outgoing = _instructions(request, run_id)
+        outgoing = await _instructions(request, run_id)
         known = await self._known_nodes(run_id, [one.metadata.dst_node_id for one in outgoing])
         accepted = [one for one in outgoing if one.metadata.dst_node_id in known]
         response = runtime.PushAppMessagesResponse()
@@ -260,7 +260,7 @@ class RuntimeService:
         return common.ConfirmMessageReceivedResponse().SerializeToString()
 
 
-def _instructions(request: runtime.PushAppMessagesRequest, run_id: int) -> list[Outgoing]:
+async def _instructions(request: runtime.PushAppMessagesRequest, run_id: int) -> list[Outgoing]:
     messages, trees = request.messages_list, request.message_object_trees
     if not messages or len(messages) != len(trees):
         raise malformed("PushMessages takes at least one message, and an object tree for each")
@@ -270,6 +270,8 @@ def _instructions(request: runtime.PushAppMessagesRequest, run_id: int) -> list[
         if message.metadata.run_id != run_id:
             raise malformed(f"`run_id` must be {run_id}, the run of this ServerApp")
         outgoing.append(Outgoing(message.SerializeToString(), tree))
+        # A round of many large trees takes seconds, in which others are served as well.
+        await asyncio.sleep(0)
     return outgoing
 
 

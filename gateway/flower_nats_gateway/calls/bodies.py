@@ -1,4 +1,4 @@
-"""The bodies of requests that are under way: how many bytes of them a gateway holds, and for how long.
+"""The bodies that are under way: how many bytes of them a gateway holds, and for how long.
 
 Bytes that arrive are life: a body on a slow line takes as long as it takes. One that has stopped is
 ended. So is, where more bytes are held than may be, the one that holds the most for what comes of it:
@@ -25,6 +25,9 @@ POOL = 256 * _MIB
 
 STRANGERS_POOL = 64 * _MIB
 """Bytes of bodies of everybody else: `flwr run` sends 11 MiB at most."""
+
+ANSWERS_POOL = 256 * _MIB
+"""Bytes of answers that their clients have not taken yet."""
 
 SHARE = 0.5
 """Of a pool, what one address may hold."""
@@ -219,6 +222,9 @@ class Bodies:
 
     def __init__(self) -> None:
         self._pools = {True: _Pool(POOL), False: _Pool(STRANGERS_POOL)}
+        self._answers = _Pool(ANSWERS_POOL)
+        self.shared = True
+        """Whether each address has a share, and no more: not where all come by a balancer's."""
         self._look_again: asyncio.TimerHandle | None = None
 
     async def begin(self, method: Method, host: str, announced: int | None = None) -> Body:
@@ -228,6 +234,7 @@ class Bodies:
         that is not known. Raises `ApiError` (OVERLOADED, BODY_TOO_LONG).
         """
         pool = self._pools[method.caller in _PROVEN]
+        host = host if self.shared else ""
         longest = method.longest_request
         size = longest if announced is None else announced
         body = await pool.add(longest, host, may_be_large=size > _LARGE)
@@ -238,6 +245,16 @@ class Bodies:
             self._look_later()
         return body
 
+    async def leave(self, host: str, size: int) -> Body:
+        """Wait until there is room for an answer, which is to be closed once its client has it.
+
+        Raises `ApiError` (OVERLOADED).
+        """
+        host = host if self.shared else ""
+        answer = await self._answers.add(size, host, may_be_large=size > _LARGE)
+        answer.grow(size)
+        return answer
+
     def metrics(self) -> list[Metric]:
         """Return the counts."""
         names = {True: "nodes and tasks", False: "others"}
@@ -246,6 +263,11 @@ class Bodies:
                 "request_body_bytes",
                 "Bytes of requests that are under way or being served.",
                 sum(pool.size for pool in self._pools.values()),
+            ),
+            gauge(
+                "answer_body_bytes",
+                "Bytes of large answers that their clients have not taken yet.",
+                self._answers.size,
             ),
             by_label(
                 "request_bodies_ended_total",

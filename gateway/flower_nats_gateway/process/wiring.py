@@ -91,6 +91,7 @@ def _with(authenticate: Authenticator, service: Service) -> Service:
 def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> Parts:
     """Make all parts of a gateway."""
     drain, in_hand, outcomes, bodies = Drain(), CallsInHand(), Outcomes(), Bodies()
+    bodies.shared = settings.max_calls_per_address > 0
     wakes, rpc, pushes = Wakes(connection), RpcClient(connection), Pushes()
     mailbox, objects, logs = Mailbox(connection), Objects(connection), RunLogs(connection)
     admission = Admission(in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address)

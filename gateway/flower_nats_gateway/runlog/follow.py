@@ -1,10 +1,12 @@
 """Following a run's log."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
 from flower_nats.broker import subjects
 from flower_nats.broker.hints import Wait, Wakes
-from flower_nats.broker.runlog import RunLogs
+from flower_nats.broker.runlog import BATCH_BYTES, RunLogs
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.model.states import Status
@@ -24,6 +26,16 @@ _LOOK_AGAIN_SOON = 0.5
 
 _LARGEST_POSITION = 2**53
 
+_ANSWERS = 32 * 1024 * 1024
+"""Bytes of answers that their clients have not taken yet, in all."""
+
+_READS = 8
+"""Logs that are read at once: the broker hangs up on who asks for more than it can send."""
+
+_PIECE = 256 * 1024
+"""Bytes of an answer that follows another one in its stream, and of the first where there is no room for
+more. `flwr log --show`, which prints the first alone, then shows less than there is."""
+
 
 class LogFollower:
     """Gives a run's log from a position on, until the run has finished."""
@@ -42,6 +54,8 @@ class LogFollower:
         self._directory = directory
         self._wakes = wakes
         self._drain = drain
+        self._room = _Room(_ANSWERS)
+        self._reads = asyncio.Semaphore(_READS)
 
     async def follow(self, call: Call) -> AsyncGenerator[bytes, None]:
         """Give the log that a call asks for.
@@ -57,18 +71,24 @@ class LogFollower:
         request = call.parse(control.StreamLogsRequest)
         run_id, position = request.run_id, _position(request.after_timestamp)
         hints = (subjects.wake_log(run_id), subjects.event_lines(run_id))
-        begun = False
+        begun, wanted = False, BATCH_BYTES
         with self._wakes.on(*hints) as wait:
             while True:
                 wait.take()
-                try:
-                    text, position, finished = await self._look(run_id, position)
-                except Unavailable as exc:
-                    await self._outlast(call, exc, wait, begun=begun)
+                with self._room.take(wanted) as size:
+                    try:
+                        text, position, finished = await self._look(run_id, position, size)
+                    except Unavailable as exc:
+                        fault: Unavailable | None = exc
+                    else:
+                        fault, begun = None, True
+                        if text:
+                            yield _answer(text, position)
+                if fault is not None:
+                    await self._outlast(call, fault, wait, begun=begun)
                     continue
-                begun = True
                 if text:
-                    yield _answer(text, position)
+                    wanted = _PIECE
                     if call.wire.follows_on and call.balanced and not finished:
                         raise ApiError(ErrorCode.STREAM_ENDS, "answered")
                     continue
@@ -78,7 +98,7 @@ class LogFollower:
                     raise ApiError(ErrorCode.STREAM_ENDS, "the gateway drains")
                 await wait.wait(self._pause(run_id))
 
-    async def _look(self, run_id: int, position: int) -> tuple[str, int, bool]:
+    async def _look(self, run_id: int, position: int, size: int) -> tuple[str, int, bool]:
         """Return what follows in the log, up to where that is, and whether it is all."""
         # These first: lines written before a run finished are then sure to be read.
         pending = self._pending_lines.are_waiting(run_id)
@@ -86,7 +106,8 @@ class LogFollower:
         if state is None:
             raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"run {run_id}")
         finished = state.status == Status.FINISHED and not pending
-        text, position = await self._logs.read(run_id, position)
+        async with self._reads:
+            text, position = await self._logs.read(run_id, position, size)
         return text, position, finished
 
     def _pause(self, run_id: int) -> float:
@@ -100,6 +121,23 @@ class LogFollower:
             raise fault
         log.warning("log_stream_delayed", reason=fault.detail)
         await wait.wait(_LOOK_AGAIN_SOON)
+
+
+class _Room:
+    """Room for answers, which each gets a part of, however little is left."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    @contextmanager
+    def take(self, wanted: int) -> Iterator[int]:
+        """Give the size that an answer may have; it is free again after the context."""
+        size = max(min(wanted, self._left // 4), _PIECE)
+        self._left -= size
+        try:
+            yield size
+        finally:
+            self._left += size
 
 
 def _answer(text: str, position: int) -> bytes:

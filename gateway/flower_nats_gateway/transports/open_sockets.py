@@ -69,6 +69,14 @@ def peer_of(one: socket.socket) -> tuple[str, int]:
     return host, port
 
 
+def cut_off(peer_ports: Collection[int], ports: Collection[int]) -> None:
+    """End the connections to `ports` that come from these ports of whatever address."""
+    for one in open_sockets(ports):
+        if peer_of(one)[1] in peer_ports:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
 def _port(one: socket.socket) -> int:
     port: int = one.getsockname()[1]
     return port

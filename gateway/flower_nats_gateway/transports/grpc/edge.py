@@ -7,12 +7,12 @@ from typing import Any, NoReturn, Self
 import grpc
 import grpc.aio
 
-from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.errors import ApiError
 from flower_nats.wire.messages import malformed
 from flower_nats.wire.methods import Bulk, Method
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.calls.answers import Answer, LargeAnswer
-from flower_nats_gateway.calls.bodies import PAUSE, Body
+from flower_nats_gateway.calls.bodies import Body
 from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit, Room
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.peers import Origins, host_of
@@ -67,7 +67,9 @@ def _unary_handler(route: _Route) -> Any:
         async with _Serving(route, context) as serving:
             identify = await service.authenticate(serving.call)
             await serving.receive()
-            return await endpoint(serving.call, await identify(serving.call))
+            response = await endpoint(serving.call, await identify(serving.call))
+            await serving.await_room(response)
+            return response
 
     return _reads_when_it_wants(handle)
 
@@ -109,6 +111,7 @@ def _bulky_response_handler(route: _Route, body_limit: BodyLimit, room: Room) ->
                 context.add_done_callback(lambda _: leave())
                 # gRPC takes a message as a whole, and a copy of it.
                 return await response.whole()
+            await serving.await_room(response)
             if len(response) > SMALL:
                 place = await body_limit.enter()
                 place.leave_later()
@@ -131,19 +134,9 @@ def _stream_handler(route: _Route) -> Any:
             caller = await identify(serving.call)
             async with aclosing(stream(serving.call, caller)) as responses:
                 async for response in responses:
-                    await _give(context, response)
+                    await serving.give(response)
 
     return grpc.stream_stream_rpc_method_handler(handle)
-
-
-async def _give(context: Any, response: bytes) -> None:
-    """Send a message of a stream, and wait until its client has taken it."""
-    try:
-        async with asyncio.timeout(PAUSE):
-            await context.write(response)
-    except TimeoutError:
-        reason = f"the client has not taken a message for {PAUSE:g} s"
-        raise ApiError(ErrorCode.STREAM_ENDS, reason) from None
 
 
 class _Serving:
@@ -178,6 +171,33 @@ class _Serving:
             longest = self._route.service.longest_body
             raise malformed(f"no body came, or one of more than {longest} bytes")
         self.call.receive(message)
+
+    async def give(self, response: bytes) -> None:
+        """Send a message of a stream, and wait until its client has taken it.
+
+        A call whose message is not taken cannot be ended otherwise than with its connection.
+        """
+        watch = self._route.meter.watch_taking(self._connection)
+        try:
+            await self._context.write(response)
+        except Exception as exc:
+            # Its client has gone, and nothing can be said to it.
+            raise asyncio.CancelledError from exc
+        finally:
+            watch.cancel()
+
+    async def await_room(self, response: Answer) -> None:
+        """Wait until there is room for an answer that is large, which its client may be slow to take."""
+        if len(response) <= SMALL:
+            return
+        answer = await self._route.service.bodies.leave(self._host, len(response))
+        watch = self._route.meter.watch_taking(self._connection)
+
+        def end(_context: Any) -> None:
+            answer.close()
+            watch.cancel()
+
+        self._context.add_done_callback(end)
 
     async def __aenter__(self) -> Self:
         # Among those in hand, which a gateway that drains lets finish, from its first byte.

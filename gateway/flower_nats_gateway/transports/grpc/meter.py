@@ -14,7 +14,9 @@ from itertools import count
 from urllib.parse import unquote
 
 from flower_nats.model.errors import ApiError
-from flower_nats_gateway.calls.bodies import Body
+from flower_nats_gateway.calls.bodies import PAUSE, Body
+from flower_nats_gateway.transports.notices import notice
+from flower_nats_gateway.transports.open_sockets import cut_off
 
 _LOOK_SECONDS = 0.1
 
@@ -31,11 +33,14 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _MESSAGE_BYTES = 72
 """Of `inet_diag_msg`, which is before the attributes."""
-_BYTES_RECEIVED = struct.Struct("=Q")
+_BYTES = struct.Struct("=QQ")
 _numbers = count(1)
 
-_AT = 128
-"""Where `tcp_info` has `tcpi_bytes_received`."""
+_AT = 120
+"""Where `tcp_info` has `tcpi_bytes_acked` and, behind it, `tcpi_bytes_received`."""
+
+_LEAST_TAKEN = 64 * 1024
+"""Bytes that a client must take in `PAUSE` seconds of an answer that waits for it. Pings are fewer."""
 
 
 class Meter:
@@ -66,6 +71,10 @@ class Meter:
             del self._connections[peer]
         body.grow(size - body.size)
 
+    def watch_taking(self, peer: str) -> "Watch":
+        """Cut a peer's connection off if it takes next to nothing, until the watch is cancelled."""
+        return Watch(peer, self.port)
+
     def _look_later(self) -> None:
         self._look_again = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
@@ -81,12 +90,12 @@ class _Connection:
     def __init__(self, peer: str, port: int) -> None:
         self.bodies: list[Body] = []
         self._peer = peer
-        self.received = bytes_received(peer, port) or 0
+        self.received = _received(peer, port) or 0
         """Bytes that had come over it, as far as they are counted."""
 
     def look(self, port: int) -> None:
         """Count what has come as of the body that has the most to come."""
-        received = bytes_received(self._peer, port)
+        received = _received(self._peer, port)
         arriving = [one for one in self.bodies if one.is_arriving]
         if received is None or received <= self.received or not arriving:
             return
@@ -98,8 +107,40 @@ class _Connection:
             body.grow(more)
 
 
-def bytes_received(peer: str, port: int) -> int | None:
-    """Return how many bytes a peer has sent to a port of ours over its connection, None if unknown."""
+class Watch:
+    """Sees whether a peer takes what is sent to it."""
+
+    def __init__(self, peer: str, port: int) -> None:
+        self._peer, self._port = peer, port
+        self._taken = -_LEAST_TAKEN
+        self._again: asyncio.TimerHandle | None = None
+        self._look()
+
+    def cancel(self) -> None:
+        """Look no more."""
+        if self._again is not None:
+            self._again.cancel()
+
+    def _look(self) -> None:
+        counts = traffic(self._peer, self._port)
+        if counts is None:
+            return
+        if counts[0] - self._taken < _LEAST_TAKEN:
+            notice(self._peer.rpartition(":")[0], "answer_not_taken", seconds=PAUSE)
+            cut_off({int(self._peer.rpartition(":")[2])}, {self._port})
+            return
+        self._taken = counts[0]
+        self._again = asyncio.get_running_loop().call_later(PAUSE, self._look)
+
+
+def _received(peer: str, port: int) -> int | None:
+    counts = traffic(peer, port)
+    return None if counts is None else counts[1]
+
+
+def traffic(peer: str, port: int) -> tuple[int, int] | None:
+    """Return how many bytes a peer has taken from a port of ours over its connection, and how many it
+    has sent; None if that is unknown."""
     netlink = _netlink()
     host, _, peer_port = unquote(peer).rpartition(":")
     host = host.removeprefix("ipv4:").removeprefix("ipv6:").strip("[]")
@@ -127,16 +168,16 @@ def bytes_received(peer: str, port: int) -> int | None:
         return None
 
 
-def _read(answer: bytes) -> int | None:
+def _read(answer: bytes) -> tuple[int, int] | None:
     _, kind, _, _, _ = _HEADER.unpack_from(answer)
     if kind != _SOCK_DIAG_BY_FAMILY:
         return None
     at = _HEADER.size + _MESSAGE_BYTES
     while at + _ATTRIBUTE.size <= len(answer):
         length, name = _ATTRIBUTE.unpack_from(answer, at)
-        if name == _INET_DIAG_INFO and length >= _ATTRIBUTE.size + _AT + _BYTES_RECEIVED.size:
-            received: int = _BYTES_RECEIVED.unpack_from(answer, at + _ATTRIBUTE.size + _AT)[0]
-            return received
+        if name == _INET_DIAG_INFO and length >= _ATTRIBUTE.size + _AT + _BYTES.size:
+            taken, received = _BYTES.unpack_from(answer, at + _ATTRIBUTE.size + _AT)
+            return taken, received
         at += max(_ATTRIBUTE.size, (length + 3) & ~3)
     return None
 

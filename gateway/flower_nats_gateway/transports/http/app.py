@@ -15,19 +15,21 @@ from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire.methods import Bulk, Method
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.calls.answers import Answer, LargeAnswer
-from flower_nats_gateway.calls.bodies import PAUSE, Body
+from flower_nats_gateway.calls.bodies import Body
 from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.peers import host_of
 from flower_nats_gateway.calls.wire import HTTP
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.body import (
+    PIECE,
     ClientGone,
     Receive,
     Send,
     read,
     send_body,
     send_large_body,
+    send_piece,
 )
 from flower_nats_gateway.transports.http.connection import CONNECTION, Connection
 from flower_nats_gateway.transports.http.headers import PROTOBUF, PROTOBUF_STREAM, metadata
@@ -49,6 +51,9 @@ _FIRST_MESSAGE = 2.0
 _SIGN_OF_LIFE = 10.0
 """Seconds for which a stream that has said something may be quiet: less than forgetful NAT routers and
 proxies allow."""
+
+_FIRST_PIECE = 64 * 1024
+"""Bytes that go with the head of a frame, most messages whole."""
 
 _CLOSE = (b"connection", b"close")
 
@@ -222,12 +227,9 @@ class _StreamedAnswer:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _send_frame(self, message: bytes) -> None:
-        frame = _FRAME.pack(len(message)) + message
-        try:
-            async with asyncio.timeout(PAUSE):
-                await self._send({"type": "http.response.body", "body": frame, "more_body": True})
-        except TimeoutError as exc:
-            raise ClientGone from exc
+        await send_piece(self._send, _FRAME.pack(len(message)) + message[:_FIRST_PIECE])
+        for at in range(_FIRST_PIECE, len(message), PIECE):
+            await send_piece(self._send, message[at : at + PIECE])
 
 
 def _connection(scope: Scope) -> Connection:

@@ -18,7 +18,7 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-_PIECE = 256 * 1024
+PIECE = 256 * 1024
 """Bytes that are handed to a connection at once, so that a slow reader does not fill our memory."""
 
 
@@ -75,7 +75,7 @@ async def send_body(send: Send, body: bytes) -> None:
 
     Raises `ClientGone` if the reader takes nothing for `PAUSE` seconds.
     """
-    if len(body) <= _PIECE:
+    if len(body) <= PIECE:
         await send({"type": "http.response.body", "body": body})
         return
     await _send_pieces(send, body, ends=True)
@@ -99,16 +99,14 @@ async def send_large_body(send: Send, answer: LargeAnswer) -> None:
 
 async def _send_pieces(send: Send, body: bytes, *, ends: bool) -> None:
     view = memoryview(body)
+    for at in range(0, len(body), PIECE):
+        await send_piece(send, view[at : at + PIECE], more=not ends or at + PIECE < len(body))
+
+
+async def send_piece(send: Send, piece: bytes | memoryview, *, more: bool = True) -> None:
+    """Send a piece of a body, once its reader has taken what was before. Raises `ClientGone`."""
     try:
-        for at in range(0, len(body), _PIECE):
-            more = not ends or at + _PIECE < len(body)
-            async with asyncio.timeout(PAUSE):
-                await send(
-                    {
-                        "type": "http.response.body",
-                        "body": view[at : at + _PIECE],
-                        "more_body": more,
-                    }
-                )
+        async with asyncio.timeout(PAUSE):
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
     except TimeoutError as exc:
         raise ClientGone from exc
