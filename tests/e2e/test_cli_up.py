@@ -355,8 +355,9 @@ def test_everything_ends_with_an_up_that_is_killed(own_runtime: Runtime) -> None
 
 
 def test_a_server_that_cannot_start_ends_up_with_its_reason(tmp_path: Path) -> None:
-    (tmp_path / "nats").mkdir()
-    (tmp_path / "nats" / "store").write_text("not a directory of streams")
+    store = tmp_path / "nats" / "store"
+    store.mkdir(parents=True)
+    (store / "jetstream").write_text("not a directory of streams")
 
     failed = run(
         *("flower-nats", "up", "--data-dir", str(tmp_path), "--isolation", "process"),
