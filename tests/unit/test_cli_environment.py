@@ -24,8 +24,13 @@ WORDS = {
     "HOST:PORT": "127.0.0.1:7777",
     "URL[,URL...]": "nats://there:4222",
     "URL": "postgresql://there/x",
+    "NAME": "somebody",
+    "NAME[,NAME...]": "AWS_*",
 }
 
+
+MANY = {"nats", "superexec_env"}
+"""Options that take several words."""
 
 ARGUMENTS = {"run": ["delete", "1"]}
 """What a command needs besides options."""
@@ -62,7 +67,7 @@ def value_for(option: click.Option, folder: Path) -> tuple[str, Any]:
         path.mkdir() if kind.dir_okay else path.touch()
         return str(path), path
     word = WORDS[str(option.metavar)]
-    return word, (word,) if option.name == "nats" else word
+    return word, (word,) if option.name in MANY else word
 
 
 @pytest.mark.parametrize(
