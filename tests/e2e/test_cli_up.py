@@ -216,9 +216,13 @@ def test_what_runs_on_its_own_machine_needs_no_certificate_for_it(
 
 
 def connections_to_elsewhere(process: psutil.Process, port: int) -> bool:
-    """Whether a process is connected to another port of this machine than this one."""
+    """Whether a process, or one that it runs, is connected to another port of this machine than this."""
+    family = [process, *process.children(recursive=True)]
     peers = [
-        one.raddr for one in process.net_connections() if one.status == psutil.CONN_ESTABLISHED
+        one.raddr
+        for member in family
+        for one in member.net_connections()
+        if one.status == psutil.CONN_ESTABLISHED
     ]
     return any(peer.ip == "127.0.0.1" and peer.port != port for peer in peers if peer)
 
