@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LOCKED := $(BIN)/python -m pip install --quiet --require-hashes --requirement locks/build.txt
 OURS := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: demo test matrix proto lock audit bench chaos clean
+.PHONY: demo test long matrix proto lock audit bench chaos clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/flower-nats demo
@@ -22,6 +22,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m harness.flower_environments
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# What is left out of `make test` because it takes minutes: more replicas, more versions, more kills.
+long: $(VENV)/.installed-dev
+	$(BIN)/python -m harness.flower_environments
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
 # VERSIONS="1.33.0 1.43.0" tries these alone, and leaves the page of the others as it is.
 matrix: $(VENV)/.installed-dev

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import threading
 import time
@@ -24,9 +23,6 @@ from tests.abuse.stranger import Attack, Stranger
 from tests.e2e.federation import APPS, OVER_HTTP, Federation
 from tests.e2e.federation import OVER_GRPC as FLWR_OVER_GRPC
 from tests.e2e.servers import ServerOptions, running_server
-
-FULL = os.environ.get("FLOWER_NATS_ABUSE_FULL") == "1"
-"""Whether it is done to three replicas behind the balancer, too."""
 
 _MIB = 1024 * 1024
 
@@ -107,7 +103,7 @@ class Training:
         return self.stream.output()
 
 
-@pytest.fixture(params=[1, pytest.param(3, marks=pytest.mark.skipif(not FULL, reason="full"))])
+@pytest.fixture(params=[1, pytest.param(3, marks=pytest.mark.long)])
 def replicas(request: pytest.FixtureRequest) -> int:
     count: int = request.param
     return count

@@ -176,7 +176,14 @@ def test_one_that_has_the_ports_is_named(person: Person, tmp_path: Path) -> None
 
 
 @simulates
-@pytest.mark.parametrize("version", ["", OVER_GRPC_WITH_HTTP_RUNTIME, LAST_OVER_GRPC])
+@pytest.mark.parametrize(
+    "version",
+    [
+        "",
+        pytest.param(OVER_GRPC_WITH_HTTP_RUNTIME, marks=pytest.mark.long),
+        pytest.param(LAST_OVER_GRPC, marks=pytest.mark.long),
+    ],
+)
 def test_a_simulation_of_ten_nodes_is_run_by_the_default_connection(
     person: Person, version: str
 ) -> None:
@@ -190,6 +197,7 @@ def test_a_simulation_of_ten_nodes_is_run_by_the_default_connection(
 
 
 @simulates
+@pytest.mark.long
 def test_simulations_wait_for_each_other_and_one_that_is_stopped_is_gone(person: Person) -> None:
     first = person.run(pause=60)
     second = person.run()
@@ -205,6 +213,7 @@ def test_simulations_wait_for_each_other_and_one_that_is_stopped_is_gone(person:
 
 
 @simulates
+@pytest.mark.long
 def test_a_simulation_that_is_killed_fails_with_the_reason(person: Person) -> None:
     run_id = person.run(pause=60)
     person.wait_for_ray()
@@ -218,6 +227,7 @@ def test_a_simulation_that_is_killed_fails_with_the_reason(person: Person) -> No
 
 
 @simulates
+@pytest.mark.long
 def test_what_was_there_is_there_after_all_was_killed_and_nothing_is_left(person: Person) -> None:
     former = person.runs()
     run_id = person.run(pause=60)

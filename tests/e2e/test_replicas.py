@@ -154,6 +154,7 @@ def test_a_run_and_its_log_outlive_every_gateway_every_superlink_and_every_nats_
     end_unharmed(federation, run_id, streams, supernodes)
 
 
+@pytest.mark.long
 def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
     federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_run_and_its_log_outlive_stopped_replicas_and_servers_that_are_gone(
     end_unharmed(federation, run_id, streams, supernodes)
 
 
+@pytest.mark.long
 def test_a_run_completes_though_each_gateway_is_killed_when_it_is_about_to_end(
     federation: Federation, federation_server: ServerUnderTest
 ) -> None:

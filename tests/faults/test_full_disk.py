@@ -109,7 +109,7 @@ async def test_a_database_without_room_is_told_of_and_goes_on_once_there_is(
         await supervisor.stop()
 
 
-@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("replicas", [1, pytest.param(3, marks=pytest.mark.long)])
 async def test_a_full_disk_is_told_of_and_forgotten_once_there_is_room(
     disk: SmallDisk, tmp_path: Path, replicas: int
 ) -> None:
