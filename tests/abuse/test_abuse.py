@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from tests.e2e.federation import OVER_GRPC as FLWR_OVER_GRPC
 from tests.e2e.servers import ServerOptions, running_server
 
 _MIB = 1024 * 1024
+
+WIRES: Sequence[WireName] = ("grpc", "http")
 
 MOST_MEMORY = {"gateway": 700 * _MIB, "superlink": 500 * _MIB, "nats-server": 700 * _MIB}
 """Bytes (RSS) that one process of each kind may hold at any moment."""
@@ -103,10 +105,22 @@ class Training:
         return self.stream.output()
 
 
-@pytest.fixture(params=[1, pytest.param(3, marks=pytest.mark.long)])
-def replicas(request: pytest.FixtureRequest) -> int:
-    count: int = request.param
-    return count
+ALL: Sequence[tuple[Attack, WireName]] = [
+    *((attack, wire) for attack in ON_BOTH_WIRES for wire in WIRES),
+    *((attack, "grpc") for attack in OVER_GRPC),
+]
+BY_TURNS: Sequence[tuple[Attack, WireName]] = [
+    *((attack, WIRES[number % 2]) for number, attack in enumerate(ON_BOTH_WIRES)),
+    *((attack, "grpc") for attack in OVER_GRPC),
+]
+"""In short form: each attack over one wire."""
+
+MADE = [
+    pytest.param(1, BY_TURNS, id="1"),
+    pytest.param(1, ALL, id="1-all", marks=pytest.mark.long),
+    pytest.param(3, ALL, id="3-all", marks=pytest.mark.long),
+]
+"""How many replicas are attacked, and with what."""
 
 
 def in_hand(port: int) -> dict[str, int]:
@@ -114,8 +128,9 @@ def in_hand(port: int) -> dict[str, int]:
         return {name: int(value) for name, value in _COUNTED.findall(answer.read().decode())}
 
 
+@pytest.mark.parametrize(("replicas", "attacks"), MADE)
 def test_an_attacked_federation_trains_on_and_nothing_of_the_attacks_stays(
-    tmp_path: Path, replicas: int
+    tmp_path: Path, replicas: int, attacks: Sequence[tuple[Attack, WireName]]
 ) -> None:
     health = free_port()
     options = ServerOptions(
@@ -129,7 +144,7 @@ def test_an_attacked_federation_trains_on_and_nothing_of_the_attacks_stays(
             training = Training(federation, tmp_path)
             memory = Memory(psutil.Process(server.process.pid))
             with memory.watched():
-                for attack, wire in attacks():
+                for attack, wire in attacks:
                     began = time.monotonic()
                     failures += asyncio.run(one(attack, server.addresses, wire))
                     print(f"{attack.__name__} over {wire}: {time.monotonic() - began:.1f} s")
@@ -144,14 +159,6 @@ def test_an_attacked_federation_trains_on_and_nothing_of_the_attacks_stays(
     assert " 2 errors" not in log
     for kind, most in MOST_MEMORY.items():
         assert 0 < memory.most[kind] < most, memory.most
-
-
-def attacks() -> Iterator[tuple[Attack, WireName]]:
-    for attack in ON_BOTH_WIRES:
-        yield attack, "grpc"
-        yield attack, "http"
-    for attack in OVER_GRPC:
-        yield attack, "grpc"
 
 
 async def one(attack: Attack, addresses: Addresses, wire: WireName) -> list[str]:

@@ -13,9 +13,7 @@ from tests.matrix.servers import Server, flower_nats
 # 1.30 is all gRPC and knows no push sessions. SuperExecs of 1.35 call over HTTP, and nothing else of it.
 # SuperNodes of 1.39 call over gRPC, and nothing else of it.
 CASTS = [
-    Cast.of("1.30.0"),
-    Cast.of("1.35.0"),
-    Cast.of("1.39.0"),
+    *(pytest.param(Cast.of(one), marks=pytest.mark.long) for one in ("1.30.0", "1.35.0", "1.39.0")),
     Cast(supernodes=("1.30.0", "1.39.0", "1.42.0"), superexec="1.39.0", cli="1.35.0"),
 ]
 
