@@ -103,8 +103,8 @@ def test_people_are_told_where_to_look(runtime: Runtime, first_port: int) -> Non
 def test_settings_of_other_processes_do_not_reach_those_of_up(
     runtime: Runtime, stray_address: str
 ) -> None:
-    ours = {"FLOWER_NATS_GATEWAY_NATS", "FLOWER_NATS_SUPERLINK_NATS"}
-    ours |= {"FLOWER_NATS_SUPERLINK_DATABASE"}
+    ours = {"FLOWER_NATS_GATEWAY_NATS_FILE", "FLOWER_NATS_SUPERLINK_NATS_FILE"}
+    ours |= {"FLOWER_NATS_SUPERLINK_DATABASE_FILE"}
 
     replicas = [pid for pid in map(runtime.pid_of, ORDER) if pid is not None]
     variables = {name for pid in replicas for name in psutil.Process(pid).environ()}

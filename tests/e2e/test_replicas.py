@@ -131,7 +131,7 @@ def test_status_shows_all_of_them_and_three_copies_of_every_message(
     report = status(federation_server)
 
     kinds = sorted(replica["kind"] for replica in report["replicas"])
-    assert kinds == [*["gateway"] * 3, *["superlink"] * 3]
+    assert kinds == [*["gateway"] * 3, "superexec", *["superlink"] * 3]
 
     expected = {f"{kind}-{n}" for kind, count in KINDS.items() for n in range(1, count + 1)}
     assert set(report["processes"]) == expected | {"balancer", "postgres", "superexec"}
