@@ -199,6 +199,7 @@ def test_a_run_completes_though_each_gateway_is_killed_when_it_is_about_to_end(
     wait_until(lambda: not serverapps(federation_server), 30.0, "the ServerApp's process to end")
 
 
+@pytest.mark.long
 def test_a_rolling_restart_is_not_noticed(
     federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
 ) -> None:

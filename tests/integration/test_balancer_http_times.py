@@ -33,6 +33,9 @@ from tests.integration.http_front import (
 )
 from tests.integration.test_balancer import kill
 
+# Most of them last as long as a client waits.
+pytestmark = pytest.mark.long
+
 
 async def test_calls_of_a_gateway_that_hangs_are_answered_before_their_clients_give_up(
     tmp_path: Path,
