@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -31,7 +30,7 @@ from harness.channels import (
     WireName,
 )
 from harness.clients import ServerApp, SuperNode
-from harness.environment import accepts_connections
+from harness.environment import accepts_connections, free_port
 from harness.fabs import make_fab
 from tests.integration.superlinks import Superlink, running_superlink
 
@@ -39,10 +38,8 @@ _START_SECONDS = 20.0
 
 
 def free_address() -> str:
-    """An address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    """An address that nobody listens on, and no outgoing connection takes meanwhile."""
+    return f"127.0.0.1:{free_port()}"
 
 
 async def refusal(call: Awaitable[Any]) -> Refused:

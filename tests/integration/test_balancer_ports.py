@@ -154,7 +154,8 @@ async def test_all_addresses_of_ipv6_are_all_addresses_of_ipv4_as_well(tmp_path:
     balancer = Balancer(tmp_path, [replace(apis[0], kept=("control",)), *apis[1:]])
     await balancer.start()
     try:
-        statuses = {await status_at(host, int(port)) for host in ("127.0.0.1", "::1")}
+        hosts = ("127.0.0.1", "::1")
+        statuses = set(await asyncio.gather(*(status_at(host, int(port)) for host in hosts)))
     finally:
         await balancer.stop()
 
