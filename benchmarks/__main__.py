@@ -20,7 +20,7 @@ from benchmarks import report
 from benchmarks.fleet import Refused
 from benchmarks.flower import VERSIONS, WIRES, NotMeasured, flower, wire_of
 from benchmarks.plan import FULL, QUICK
-from benchmarks.processes import ChildFailed
+from benchmarks.processes import ChildFailed, allow_files
 from benchmarks.scenarios import Cell, Scenario
 from benchmarks.targets import TARGETS, Target
 from harness.flower import Flower
@@ -117,6 +117,7 @@ def plan(options: argparse.Namespace) -> list[Part]:
 def main() -> int:
     """Measure, print, and return 1 if something could not be measured."""
     options = parse(sys.argv[1:])
+    allow_files()
     targets = [t for t in TARGETS if not options.target or t.key in options.target]
     try:
         parts = plan(options)

@@ -30,7 +30,7 @@ _SIGNATURE_SECONDS = 200.0
 
 
 class Unavailable(Exception):
-    """Nothing came of a call, and stock tries it again, for ever."""
+    """Nothing came of a call, and stock tries it again, for ever. It says what was heard."""
 
 
 class Late(Exception):
@@ -91,6 +91,9 @@ class Tally:
     retries: int = 0
     """Calls repeated because nothing came of them."""
 
+    turned_away: Counter[str] = field(default_factory=Counter)
+    """The same, by method and what was heard."""
+
     late_heartbeats: int = 0
     """Heartbeats not answered within 5 s, and repeated."""
 
@@ -139,6 +142,9 @@ class FleetCalls:
     """The Fleet API over a wire of one node's own, every call with a signature of its own."""
 
     def __init__(self, wire: Wire, key: Key, tally: Tally) -> None:
+        self.asked_at: dict[str, float] = {}
+        """When a method was called that has not been turned away since, by its name."""
+
         self._wire = wire
         self._key = key
         self._tally = tally
@@ -155,10 +161,13 @@ class FleetCalls:
         ceiling = 1.0
         while True:
             self._tally.calls[name] += 1
+            self.asked_at[name] = time.monotonic()
             try:
                 return await self._wire.send(method, body, self._key.proof(), timeout)
-            except Unavailable:
+            except Unavailable as exc:
+                self.asked_at.pop(name, None)
                 self._tally.retries += 1
+                self._tally.turned_away[f"{name} {exc}"] += 1
             await asyncio.sleep(random.uniform(0, ceiling))
             ceiling = min(2 * ceiling, MAX_RETRY_DELAY)
 

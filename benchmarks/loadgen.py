@@ -3,6 +3,7 @@
 Started by the harness as ``python -m benchmarks.loadgen '{"wire": …, "version": …, "address": …,
 "certificate": …, "nodes": …, "reply_size": …}'``.
 Commands: ``join`` (register, activate, poll), ``prepare`` (make the next replies),
+``prepare_return`` and ``reconnect`` (break all connections, and come back),
 ``tally`` (what was done so far). It ends when its standard input does.
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import random
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import uvloop
@@ -22,10 +25,17 @@ from benchmarks.http_client import tls_context
 from benchmarks.node import SimulatedNode
 from benchmarks.stock.pipes import reserve_stdout
 from benchmarks.wire_grpc import GrpcWire
+from benchmarks.wire_grpc_light import LightGrpcWire
 from benchmarks.wire_http import HttpWire
 from harness.flower import GRPC
 
 _JOINING_AT_ONCE = 32
+
+_RETURN_WITHIN = 1.0
+"""Seconds within which a stock node repeats a call after its connection broke: flwr's first back-off."""
+
+_LOOK_EVERY = 0.5
+"""Seconds between two looks at who is online: each costs some milliseconds."""
 
 
 class Generator:
@@ -39,9 +49,10 @@ class Generator:
         certificate: str | None,
         nodes: int,
         reply_size: int,
+        light: bool = False,
     ) -> None:
         self._tally = Tally()
-        open_wire = _opener(wire, version, address, certificate, self._tally)
+        open_wire = _opener(wire, version, address, certificate, self._tally, light)
         # One node checks every content it pulls; the hashing of all would crowd the server out.
         self._nodes = [
             SimulatedNode(open_wire, reply_size, self._tally, verify=index == 0)
@@ -70,6 +81,51 @@ class Generator:
         gc.collect()
         return {}
 
+    async def prepare_return(self) -> dict[str, object]:
+        for node in self._nodes:
+            node.prepare_return()
+            # Polls and heartbeats go on meanwhile.
+            await asyncio.sleep(0)
+        gc.collect()
+        return {}
+
+    async def reconnect(self, within: float) -> dict[str, object]:
+        """Break all connections at once and have every node come back; until all are online.
+
+        Or until ``within`` seconds are over, or as many as will ever be online are.
+        """
+        self._tally.errors.clear()
+        start = time.monotonic()
+        await self.leave()
+        cut = time.monotonic() - start
+        self._tally.turned_away.clear()
+        self._tally.late_heartbeats = 0
+        self._lives = [
+            asyncio.create_task(node.come_back(random.uniform(0, _RETURN_WITHIN)))
+            for node in self._nodes
+        ]
+        online: list[float] = []
+        dead = 0
+        while len(online) + dead < len(self._nodes) and time.monotonic() - start < within:
+            await asyncio.sleep(_LOOK_EVERY)
+            now = time.monotonic()
+            # A node that was online already may die, or be turned away from its poll after all.
+            dead = sum(life.done() for life in self._lives)
+            since = [
+                node.online_since(now)
+                for node, life in zip(self._nodes, self._lives, strict=True)
+                if not life.done()
+            ]
+            online = sorted(at - start for at in since if at is not None)
+        failures = [life.exception() for life in self._lives if life.done()]
+        return {
+            "cut": cut,
+            "online": online,
+            "dead": [*self._tally.errors, *(repr(one) for one in failures if one is not None)],
+            "turned_away": self._tally.turned_away,
+            "late_heartbeats": self._tally.late_heartbeats,
+        }
+
     async def tally(self) -> dict[str, object]:
         return dict(vars(self._tally))
 
@@ -80,12 +136,14 @@ class Generator:
 
 
 def _opener(
-    wire: str, version: str, address: str, certificate: str | None, tally: Tally
+    wire: str, version: str, address: str, certificate: str | None, tally: Tally, light: bool
 ) -> Callable[[bytes], Wire]:
     """How a node with some public key reaches the server."""
     tls = tls_context(certificate)
 
     def open_wire(public_key: bytes) -> Wire:
+        if wire == GRPC and light:
+            return LightGrpcWire(address, version, public_key, tally)
         if wire == GRPC:
             return GrpcWire(address, version, public_key)
         return HttpWire(address, version, public_key, tally, tls)
@@ -97,14 +155,17 @@ async def serve(arguments: Mapping[str, Any]) -> None:
     """Do what standard input says until it ends."""
     answer = reserve_stdout()
     generator = Generator(**arguments)
-    actions = {
+    actions: dict[str, Callable[..., Awaitable[dict[str, object]]]] = {
         "join": generator.join,
         "prepare": generator.prepare,
+        "prepare_return": generator.prepare_return,
+        "reconnect": generator.reconnect,
         "tally": generator.tally,
     }
     try:
         while line := await asyncio.to_thread(sys.stdin.readline):
-            answer(await actions[json.loads(line)["do"]]())
+            command = json.loads(line)
+            answer(await actions[command.pop("do")](**command))
     finally:
         await generator.leave()
 

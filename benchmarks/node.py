@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -27,6 +28,11 @@ _HEARTBEAT_TIMEOUT = 5.0
 _OBJECTS_AT_ONCE = 2
 _UNAVAILABLE_DELAY = (1.0, 10.0)
 _CALLS_BESIDE_OBJECTS = 6
+_CALLS_OF_A_RETURN = 5
+"""A heartbeat and a poll, some of which are turned away."""
+
+HELD_SECONDS = 3.0
+"""A poll that has neither been answered nor turned away after so many seconds is held."""
 
 
 class SimulatedNode:
@@ -48,9 +54,17 @@ class SimulatedNode:
         self._tally = tally
         self._verify = verify
         self._key = Key()
-        self._fleet = FleetCalls(wire(self._key.public), self._key, tally)
+        self._wire = wire
+        self._fleet = self._connect()
+        self._heard_at: float | None = None
+        """When a heartbeat on these connections was answered well for the first time."""
+        self._answered_at: float | None = None
+        """The same of a poll."""
         self._runs: set[int] = set()
         self._prepared: ReplyContent | None = None
+
+    def _connect(self) -> FleetCalls:
+        return FleetCalls(self._wire(self._key.public), self._key, self._tally)
 
     async def join(self) -> None:
         """Register and activate."""
@@ -68,12 +82,40 @@ class SimulatedNode:
         objects = 2 * (len(self._prepared.objects) + 1)
         self._key.sign_ahead(objects + _CALLS_BESIDE_OBJECTS)
 
-    async def live(self) -> None:
-        """Heartbeat, pull, reply; until cancelled, or until what would end a stock node."""
+    def prepare_return(self) -> None:
+        """Make the signatures of the first calls after a broken connection ahead of it."""
+        self._key.sign_ahead(_CALLS_OF_A_RETURN)
+
+    async def come_back(self, after: float) -> None:
+        """Live on after so many seconds on connections that are all new."""
+        self._fleet = self._connect()
+        self._heard_at = self._answered_at = None
+        await asyncio.sleep(after)
+        await self.live(poll_within=0.0)
+
+    def online_since(self, now: float) -> float | None:
+        """When it was online on these connections; None if it is not.
+
+        That takes a heartbeat that was answered well, and a poll that was answered or is held.
+        """
+        polled_at = self._answered_at
+        if polled_at is None:
+            asked_at = self._fleet.asked_at.get("PullMessages", now)
+            polled_at = asked_at if now - asked_at >= HELD_SECONDS else None
+        if polled_at is None or self._heard_at is None:
+            return None
+        return max(polled_at, self._heard_at)
+
+    async def live(self, poll_within: float = EMPTY_PULL_SLEEP) -> None:
+        """Heartbeat, pull, reply; until cancelled, or until what would end a stock node.
+
+        Real nodes start at any time, these start together: the first poll comes at some time within
+        ``poll_within`` seconds.
+        """
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._main_loop(poll_within))
                 group.create_task(self._heartbeats())
-                group.create_task(self._main_loop())
         except* (Refused, Late) as exc:
             self._tally.errors.extend(repr(error)[:500] for error in exc.exceptions)
         finally:
@@ -99,16 +141,17 @@ class SimulatedNode:
                 ceiling = min(2 * ceiling, MAX_RETRY_DELAY)
                 continue
             if not response.success:
-                self._tally.errors.append(f"heartbeat of node {self.node_id} refused")
+                raise Refused(f"heartbeat of node {self.node_id} refused")
+            self._heard_at = self._heard_at or time.monotonic()
             return
 
-    async def _main_loop(self) -> None:
+    async def _main_loop(self, poll_within: float) -> None:
         request = fleet.PullMessagesRequest(node=self._node)
-        # Real nodes start at any time; these start together, so their polls are spread by hand.
-        await asyncio.sleep(random.uniform(0, EMPTY_PULL_SLEEP))
+        await asyncio.sleep(random.uniform(0, poll_within))
         self.polling.set()
         while True:
             response = await self._fleet.call("PullMessages", request)
+            self._answered_at = self._answered_at or time.monotonic()
             if not response.messages_list:
                 self._tally.empty_pulls += 1
                 await asyncio.sleep(EMPTY_PULL_SLEEP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from benchmarks.processes import allowed_files
 from benchmarks.scenarios import (
     Ceiling,
     Exchange,
@@ -13,6 +14,7 @@ from benchmarks.scenarios import (
     Idle,
     LogLines,
     RealRun,
+    Reconnect,
     Scenario,
 )
 from benchmarks.targets import StockInMemory, StockSqlite
@@ -64,6 +66,19 @@ _IDLE = Idle(
     nodes=1000,
     watched=54,
 )
+# Open at once, by node: what it polls on, what it sends heartbeats on, and one that is being closed.
+_FILES_PER_NODE = 3
+
+
+def _reconnect(nodes: int) -> Reconnect:
+    nodes = min(nodes, allowed_files() // _FILES_PER_NODE)
+    title = f"{nodes:,} nodes reconnect within a second"
+    promise = Ceiling(30.0, "seconds")
+    return Reconnect("reconnect", title, (promise,), skip=(_SQLITE,), nodes=nodes)
+
+
+_FEW = 200
+_RECONNECT = _reconnect(5000)
 _REAL_RUN = RealRun("real-run", "real run: 2 SuperNodes, 3 rounds of nothing", (_of_memory(2),))
 _LOG = LogLines("log", "a log line, pushed to seen by `flwr log`", (), skip=(_SQLITE,))
 
@@ -94,12 +109,13 @@ _OVER_HTTP: tuple[Scenario, ...] = (
     ),
     # A poll is held for 20 s over HTTP.
     replace(_IDLE, goals=(Ceiling(1 / 15),), watched=69),
+    _RECONNECT,
     replace(_REAL_RUN, goals=(_of_memory(2.4),)),
     _LOG,
 )
 
 FULL: Mapping[str, tuple[Scenario, ...]] = {
-    GRPC: (_TEN, _HUNDRED, _FIVE_HUNDRED, _BULK, _IDLE, _REAL_RUN, _LOG),
+    GRPC: (_TEN, _HUNDRED, _FIVE_HUNDRED, _BULK, _IDLE, _RECONNECT, _REAL_RUN, _LOG),
     HTTP: tuple(replace(one, skip=_ONLY_MEMORY) for one in _OVER_HTTP),
 }
 """Every line, by wire."""
@@ -109,11 +125,13 @@ QUICK: Mapping[str, tuple[Scenario, ...]] = {
         replace(_TEN, repeats=2),
         replace(_HUNDRED, repeats=1, goals=(_of_memory(2),), skip=_ONLY_MEMORY),
         replace(_BULK, repeats=1, skip=_ONLY_MEMORY),
+        _reconnect(_FEW),
     ),
     HTTP: (
         replace(_TEN, repeats=2, skip=_ONLY_MEMORY),
         replace(_HUNDRED, repeats=1, goals=(_of_memory(12),), skip=_ONLY_MEMORY),
         replace(_BULK, repeats=1, goals=(_of_memory(2),), skip=_ONLY_MEMORY),
+        _reconnect(_FEW),
     ),
 }
 """A look in a few minutes."""

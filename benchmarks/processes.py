@@ -7,6 +7,7 @@ talk with us end when their standard input does.
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -20,11 +21,26 @@ import psutil
 STOP_SECONDS = 15.0
 """What a process gets to end in good order."""
 
+_ENOUGH_FILES = 65_536
+"""Files that a process may have open, if the system lets it: of more, some programs make long lists."""
+
 _ROOT = Path(__file__).resolve().parent.parent
 
 
 class ChildFailed(RuntimeError):
     """A child ended, answered with an error, or did not answer in time."""
+
+
+def allowed_files() -> int:
+    """How many files a process here may open, once `allow_files` was called."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft, _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES))
+
+
+def allow_files() -> None:
+    """Let this process, and those it will start, open as many files as it can: connections are files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed_files(), hard))
 
 
 def free_address() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +23,8 @@ Rows = Sequence[tuple[Scenario, Row]]
 
 _OURS = FlowerNats.name
 _MB = 1_000_000
+_SHOWN = 6
+"""Kinds of answers that are told apart."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def verdicts(scenario: Scenario, row: Row, others: Rows = ()) -> list[Verdict]:
 def _judge(goal: Goal | Ceiling | Growth, ours: Cell, row: Row, others: Rows) -> Verdict | None:
     if isinstance(goal, Ceiling):
         mine = getattr(ours, goal.measure)
-        return Verdict(mine <= goal.limit, f"{mine:.3f} (at most {goal.limit:.3f})")
+        met = mine <= goal.limit and not ours.unfinished and not ours.dead
+        return Verdict(met, f"{mine:.3f} (at most {goal.limit:.3f})")
     if isinstance(goal, Growth):
         shorter = [row[_OURS] for one, row in others if one.name == goal.line and _OURS in row]
         if not shorter or shorter[0].failure:
@@ -95,7 +99,7 @@ def describe(cell: Cell) -> str:
     if cell.failure:
         return "failed"
     if cell.unfinished:
-        return f"not done after {cell.unfinished:.0f} s"
+        return f"not done after {cell.unfinished:.0f} s{_dead(cell)}"
     if cell.delays:
         median, worst = statistics.median(cell.delays), max(cell.delays)
         return f"{1000 * median:.0f} ms, worst {1000 * worst:.0f} ms (n={len(cell.delays)})"
@@ -104,7 +108,11 @@ def describe(cell: Cell) -> str:
         return f"{cpu}, {_megabytes(cell.total_memory.pss)}"
     lost = f", {len(cell.lost)} replies LOST" if cell.lost else ""
     held = f", {_megabytes(cell.edge_memory.rss)}" if cell.memory else ""
-    return f"{cell.seconds:.2f} s (n={len(cell.times)}), CPU {cpu} s{held}{lost}"
+    return f"{cell.seconds:.2f} s (n={len(cell.times)}), CPU {cpu} s{held}{lost}{_dead(cell)}"
+
+
+def _dead(cell: Cell) -> str:
+    return f", {len(cell.dead):,} nodes DEAD" if cell.dead else ""
 
 
 def table(results: Rows, targets: Sequence[type[Target]]) -> str:
@@ -140,6 +148,12 @@ def details(what: str, cell: Cell) -> str:
         parts.append("server CPU by part " + ", ".join(f"{part} {n:.2f}" for part, n in medians))
     if cell.unfinished:
         parts.append(f"not done after {cell.unfinished:.0f} s: {cell.why}")
+    if cell.notes:
+        parts.append(cell.notes)
+    if cell.turned_away:
+        parts.append("turned away " + _most_often(cell.turned_away))
+    if cell.dead:
+        parts.append(f"{len(cell.dead)} nodes DEAD: " + _most_often(Counter(cell.dead)))
     if cell.lost:
         parts.append(f"{len(cell.lost)} replies LOST, first: {cell.lost[0]}")
     if cell.memory:
@@ -148,6 +162,15 @@ def details(what: str, cell: Cell) -> str:
         parts.append(_tally(cell))
     parts.append(f"load before {cell.load:.1f}")
     return f"{what}: " + "; ".join(parts)
+
+
+def _most_often(counts: Mapping[str, int]) -> str:
+    """What was counted, the most frequent first, the rest as one."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    parts = [f"{count:,} × {what}" for what, count in ranked[:_SHOWN]]
+    if rest := sum(count for _, count in ranked[_SHOWN:]):
+        parts.append(f"{rest:,} × something else")
+    return ", ".join(parts)
 
 
 def _numbers(values: Sequence[float]) -> str:

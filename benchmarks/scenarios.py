@@ -18,6 +18,8 @@ from benchmarks.worker import TooSlow, Worker
 
 _JOIN_SECONDS = 300.0
 _LOG_SECONDS = 300.0
+_RECONNECT_SECONDS = 270.0
+"""What nodes get to join and to reconnect: with the server's start and end it is five minutes."""
 _EDGE_PARTS = ("gateway", "superlink")
 
 
@@ -80,6 +82,15 @@ class Cell:
 
     tally: dict[str, Any] = field(default_factory=dict)
     """What the simulated nodes counted."""
+
+    turned_away: dict[str, int] = field(default_factory=dict)
+    """Calls that were to come again, by method and what they were answered."""
+
+    dead: list[str] = field(default_factory=list)
+    """What a stock node would have died of, once per node that heard it."""
+
+    notes: str = ""
+    """What else there is to say of it."""
 
     durability: str = ""
     """What an acknowledged message survived on this server."""
@@ -255,6 +266,59 @@ class Idle(Scenario):
 
 
 @dataclass(frozen=True)
+class Reconnect(Scenario):
+    """``nodes`` that are online lose their connections at one moment and come back within a second.
+
+    Until the last of them is online again, or ``patience`` seconds are over.
+    """
+
+    nodes: int = 5000
+    patience: float = 90.0
+
+    def measure(self, target: Target, cell: Cell) -> None:
+        start = time.monotonic()
+        with _fleet(target, self.nodes, size=0, light=True) as fleet:
+            try:
+                self._measure(target, cell, fleet, start + _RECONNECT_SECONDS)
+            except TooSlow as exc:
+                cell.unfinished = time.monotonic() - start
+                cell.why = str(exc).partition("\n")[0]
+
+    def _measure(self, target: Target, cell: Cell, fleet: Worker, end: float) -> None:
+        def ask(do: str, **arguments: object) -> dict[str, Any]:
+            return fleet.ask(do, max(end - time.monotonic(), 0.0), **arguments)
+
+        ask("join")
+        ask("prepare_return")
+        server, nodes, busy = target.cpu_seconds(), fleet.cpu_seconds(), busy_seconds()
+        with _sampling(target, cell, wanted=True):
+            answer = ask("reconnect", within=self.patience)
+        busy = busy_seconds() - busy
+        cell.add_cpu(server, target.cpu_seconds(), per=1)
+        cell.nodes_cpu.append(fleet.cpu_seconds() - nodes)
+        cell.others_cpu.append(max(busy - cell.server_cpu[-1] - cell.nodes_cpu[-1], 0.0))
+        self.take(answer, cell)
+        cell.tally = ask("tally")
+
+    def take(self, answer: Mapping[str, Any], cell: Cell) -> None:
+        """Put into ``cell`` what the nodes say of their return."""
+        online: list[float] = answer["online"]
+        cell.turned_away = answer["turned_away"]
+        cell.dead = answer["dead"]
+        cell.notes = (
+            f"{len(online):,} of {self.nodes:,} online; connections broken within "
+            f"{answer['cut']:.2f} s; {answer['late_heartbeats']} heartbeats not answered in 5 s"
+        )
+        if online:
+            cell.notes += f"; half online after {statistics.median(online):.2f} s"
+        if len(online) == self.nodes:
+            cell.times.append(online[-1])
+        else:
+            cell.unfinished = self.patience
+            cell.why = f"{self.nodes - len(online):,} of {self.nodes:,} nodes not online"
+
+
+@dataclass(frozen=True)
 class RealRun(Scenario):
     """A run of three rounds by stock SuperNodes, SuperExec and ServerApp, submitted to finished."""
 
@@ -282,7 +346,7 @@ class LogLines(Scenario):
             cell.delays = reader.delays(pushed)
 
 
-def _fleet(target: Target, nodes: int, size: int) -> Worker:
+def _fleet(target: Target, nodes: int, size: int, light: bool = False) -> Worker:
     arguments = {
         "wire": target.wire,
         "version": str(target.flower.version),
@@ -290,6 +354,7 @@ def _fleet(target: Target, nodes: int, size: int) -> Worker:
         "certificate": target.certificate,
         "nodes": nodes,
         "reply_size": size,
+        "light": light,
     }
     return Worker("loadgen", arguments, target.directory / "loadgen.log")
 

@@ -54,7 +54,7 @@ class GrpcWire(Wire):
             )
         except grpc.aio.AioRpcError as exc:
             if exc.code() is grpc.StatusCode.UNAVAILABLE:
-                raise Unavailable from exc
+                raise Unavailable(f"UNAVAILABLE {exc.details()}") from exc
             if exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise Late from exc
             raise Refused(f"{method.name}: {exc.code().name} {exc.details()}") from exc

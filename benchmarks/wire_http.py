@@ -68,7 +68,7 @@ class HttpWire(Wire):
                 self.head(method, body, proof), body, timeout or _PATIENCE
             )
         except TransportError as exc:
-            raise (Late if timeout else Unavailable) from exc
+            raise (Late if timeout else Unavailable)(str(exc)) from exc
         finally:
             self._tally.connections += self._client.opened - opened
         return _read(method, answer)
@@ -79,7 +79,12 @@ class HttpWire(Wire):
 
 def _read(method: Method, answer: Answer) -> ProtoMessage:
     if answer.status in _RETRIED:
-        raise Unavailable
+        raise Unavailable(f"{answer.status} {_said(answer)}")
     if answer.status != _OK:
-        raise Refused(f"{method.name}: {answer.status} {bytes(answer.body[:300])!r}")
+        raise Refused(f"{method.name}: {answer.status} {_said(answer)}")
     return method.response.FromString(answer.body)  # type: ignore[arg-type]
+
+
+def _said(answer: Answer) -> str:
+    """The beginning of an answer that refuses a call."""
+    return bytes(answer.body[:200]).decode(errors="replace")
