@@ -144,7 +144,8 @@ async def huge_overrides(stranger: Stranger) -> None:
         request.override_config["rounds"].string = "x" * size
         for _ in range(4):
             heard = await outcome_of(stranger.call("Control", "StartRun", request))
-            assert heard in _REFUSED, heard
+            # Behind the balancer, which buffers bodies, the refusal of a long one may be lost on its way.
+            assert heard in {*_REFUSED, "UNAVAILABLE"}, heard
 
 
 async def object_trees(stranger: Stranger) -> None:
