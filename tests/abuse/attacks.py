@@ -144,7 +144,7 @@ async def huge_overrides(stranger: Stranger) -> None:
         request.override_config["rounds"].string = "x" * size
         for _ in range(4):
             heard = await outcome_of(stranger.call("Control", "StartRun", request))
-            # Behind the balancer, which buffers bodies, the refusal of a long one may be lost on its way.
+            # Behind the balancer, which buffers bodies, the refusal of a long one may get lost.
             assert heard in {*_REFUSED, "UNAVAILABLE"}, heard
 
 
