@@ -86,6 +86,9 @@ def test_a_superlink_runs_a_superexec_that_ends_with_it_and_knows_no_passwords(
 
 
 def _program(process: psutil.Process) -> str:
-    """Return the script that a process runs; empty if none."""
-    command = process.cmdline()
+    """Return the script that a process runs; empty if none, or if the process has ended meanwhile."""
+    try:
+        command = process.cmdline()
+    except psutil.NoSuchProcess:
+        return ""
     return os.path.basename(command[1]) if len(command) > 1 else ""
