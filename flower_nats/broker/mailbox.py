@@ -26,6 +26,7 @@ import msgpack
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection, Record, WrongSequence
+from flower_nats.broker.exchange_notes import NOWHERE, ExchangeNotes
 from flower_nats.broker.in_flight import InFlight, Instruction, SessionRecord
 from flower_nats.broker.mailbox_cache import Recollection
 from flower_nats.broker.subjects import ANY, InstructionKey, ReplyKey
@@ -46,9 +47,11 @@ _ENVELOPE = 4096
 class Mailbox:
     """The mailboxes of all nodes and runs."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, notes: ExchangeNotes = NOWHERE) -> None:
+        """`notes` are told what happens to messages through this."""
         self._connection = connection
         self._seen = Recollection()
+        self._notes = notes
 
     # Push sessions
 
@@ -119,6 +122,7 @@ class Mailbox:
                 expect=(subjects.exchange(run_id, message_id), 0),
                 ttl=expires_at(metadata) - time.time(),
             )
+            self._notes.put_out(session_id, outgoing)
         await self._connection.hint(subjects.wake_node(metadata.dst_node_id))
 
     async def next_instruction(self, node_id: int) -> Instruction | None:
@@ -186,8 +190,10 @@ class Mailbox:
         if found is not None and found.taken:
             self._seen.forget_node(node_id)
             found = await self.find_instruction(run_id, node_id, message_id)
-        if found is not None and not found.taken and found.said_at <= said_at:
-            await self._restore(found, taken=True, said_at=said_at)
+        if found is None or found.taken or found.said_at > said_at:
+            return
+        if await self._restore(found, taken=True, said_at=said_at):
+            self._notes.taken(found)
 
     async def reoffer(self, node_id: int, said_at: float) -> int:
         """Hand out again what a node has confirmed and not answered; return how many that are.
@@ -266,6 +272,7 @@ class Mailbox:
                 await self.close_session(run_id, session_id)
                 return False
             # The node has confirmed it, or was offered it anew, in this very moment.
+        self._notes.answered(outgoing, instruction)
         await self.end_instruction(run_id, instruction_id, node_id)
         # After the end of the instruction, so that whoever is woken never sees both.
         await self._connection.hint(subjects.wake_run(run_id), subject.encode())

@@ -198,6 +198,26 @@ SELECT
     finished_at
 FROM run_state;
 
+-- The history of exchanges, for the console: when each instruction was put out, taken and answered. What
+-- is in flight is the broker's to know; a row here may lack what nobody has noted. It stays as long as
+-- the log of its run.
+CREATE TABLE exchange (
+    run_id bigint NOT NULL REFERENCES run,
+    exchange_id bigint NOT NULL,
+    node_id bigint,
+    session_id bigint NOT NULL,
+    message_type text NOT NULL,
+    group_id text NOT NULL,
+    put_out_at timestamptz,
+    taken_at timestamptz,
+    answered_at timestamptz,
+    outcome text NOT NULL CHECK (outcome IN ('', 'answered', 'failed', 'unanswered')),
+    reason text NOT NULL,
+    bytes_sent bigint NOT NULL,
+    bytes_recv bigint NOT NULL,
+    PRIMARY KEY (run_id, exchange_id)
+) WITH (fillfactor = 80);
+
 CREATE TABLE task_event (
     event_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     run_id bigint NOT NULL REFERENCES run,

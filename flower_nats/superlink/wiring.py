@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.exchange_notes import ExchangeNotes
 from flower_nats.broker.hints import Hints
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
@@ -22,6 +23,7 @@ from flower_nats.superlink.control_apps import AppsApi
 from flower_nats.superlink.control_federations import FederationsApi
 from flower_nats.superlink.control_runs import ControlRunsApi
 from flower_nats.superlink.control_series import SeriesApi
+from flower_nats.superlink.exchange_history import ExchangeHistory
 from flower_nats.superlink.federations import KnownFederations
 from flower_nats.superlink.fleet import FleetApi
 from flower_nats.superlink.gateway_questions import GatewayQuestions
@@ -106,6 +108,7 @@ def handlers(
     internal = {
         **questions.handlers(),
         **ShutdownApi(database, lifecycle).handlers(),
+        **ExchangeHistory(database).handlers(),
         **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),
     }
     return {
@@ -122,7 +125,8 @@ def pieces(
     settings: SuperlinkSettings, database: Database, connection: Connection, pushers: Pushers
 ) -> list[Piece]:
     """Return every piece of housekeeping there is."""
-    mailbox = Mailbox(connection)
+    notes, history = ExchangeNotes(), ExchangeHistory(database)
+    mailbox = Mailbox(connection, notes)
     hints = Hints(connection)
     lifecycle = Lifecycle(hints, mailbox)
     messages = MessageHousekeeping(
@@ -137,6 +141,6 @@ def pieces(
     retention = LogRetention(Runs(database), RunLogs(connection), days)
     return [
         *MetadataHousekeeping(database, lifecycle, mailbox, hints).pieces(),
-        Piece("messages", _SWEEP_EVERY, messages.sweep),
+        Piece("messages", _SWEEP_EVERY, history.noting(notes, messages.sweep)),
         *([Piece("logs", _REMOVE_LOGS_EVERY, retention.remove_logs)] if days else []),
     ]

@@ -71,9 +71,14 @@ class Outgoing:
     """The `ObjectTree` as it travels."""
 
     @cached_property
+    def head(self) -> common.Message:
+        """The message, without its content."""
+        return common.Message.FromString(self.message)
+
+    @property
     def metadata(self) -> common.Metadata:
         """The message's metadata."""
-        return common.Message.FromString(self.message).metadata
+        return self.head.metadata
 
     @cached_property
     def object_ids(self) -> tuple[str, ...]:

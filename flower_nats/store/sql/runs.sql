@@ -91,7 +91,10 @@ WHERE run.log_removed_at IS NULL
 ORDER BY run.created_at
 LIMIT %(limit)s;
 
--- mark_log_removed: Note that the log of a run was removed.
+-- mark_log_removed: Note that the log of a run was removed, and remove the history of its exchanges.
+WITH exchanges AS (
+    DELETE FROM exchange WHERE run_id = %(run_id)s
+)
 UPDATE run SET log_removed_at = now() WHERE run_id = %(run_id)s;
 
 -- counts: How many runs are in each status.
@@ -108,7 +111,9 @@ WHERE run.run_id = %(run_id)s
 FOR UPDATE OF run, series;
 
 -- delete: Delete a run with all that is kept of its tasks.
-WITH events AS (
+WITH exchanges AS (
+    DELETE FROM exchange WHERE run_id = %(run_id)s
+), events AS (
     DELETE FROM task_event WHERE run_id = %(run_id)s
 ), usage AS (
     DELETE FROM task_usage WHERE run_id = %(run_id)s

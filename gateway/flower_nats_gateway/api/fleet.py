@@ -3,6 +3,7 @@
 import time
 
 from flower_nats.broker import subjects
+from flower_nats.broker.exchange_notes import NOWHERE, ExchangeNotes
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.in_flight import Instruction
 from flower_nats.broker.mailbox import Mailbox
@@ -54,6 +55,7 @@ class FleetService:
         forward: Forwarder,
         lost_replies: LostReplies,
         drain: Drain,
+        notes: ExchangeNotes = NOWHERE,
     ) -> None:
         self._mailbox = mailbox
         self._push_sessions = push_sessions
@@ -63,6 +65,7 @@ class FleetService:
         self._directory = directory
         self._wakes = wakes
         self._usage = usage
+        self._notes = notes
         self._forward = forward
         self._registrations = RegistrationLimit()
         self._drain = drain
@@ -104,7 +107,9 @@ class FleetService:
         response.messages_list.add().ParseFromString(outgoing.message)
         response.message_object_trees.append(outgoing.tree)
         body = response.SerializeToString()
-        self._usage.traffic(instruction.key.run_id, sent=len(body), received=call.size)
+        key = instruction.key
+        self._usage.traffic(key.run_id, sent=len(body), received=call.size)
+        self._notes.traffic(key.run_id, key.message_id, sent=len(body))
         return body
 
     async def _await_instruction(self, call: Call, caller: Caller) -> Instruction | None:
@@ -195,6 +200,8 @@ class FleetService:
             return NOT_FOUND
         body = await self._objects.pull(request.run_id, request.object_id, broadcast=True)
         self._usage.traffic(request.run_id, sent=len(body))
+        named_by = self._named_objects.named_by(request.run_id, _node(caller))
+        self._notes.traffic(request.run_id, named_by, sent=len(body))
         return body
 
     async def push_object(self, call: Call, caller: Caller) -> bytes:

@@ -1,21 +1,26 @@
-"""Traffic and runtime per run, and heartbeats per node: noted here, sent on once a second.
+"""Traffic per run, heartbeats per node, the history of exchanges: noted here, sent on once a second.
 
-One batch a second costs the database one statement, however many nodes there are. A gateway that is
-killed takes at most one second of them with it: a node sends its next heartbeat long before it would
-be missed.
+One batch of each a second costs the database one statement, however many nodes there are. A gateway
+that is killed takes at most one second of them with it: a node sends its next heartbeat long before it
+would be missed.
 """
 
 import asyncio
 import uuid
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
+from flower_nats.broker.exchange_notes import ExchangeNotes, with_ages
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, Unavailable
+from flower_nats.model.exchange import ExchangeNote
 
 log = get_logger(__name__)
 
 _INTERVAL = 1.0
+
+_HISTORY_PATIENCE = 2.0
+"""Seconds for which a batch of the history waits for an answer: heartbeats must not wait for it long."""
 
 
 @dataclass
@@ -26,11 +31,21 @@ class _Batch:
     runs: dict[int, tuple[int, int, float]]
 
 
+@dataclass
+class _History:
+    """Notes on their way, as those of `_Batch` are."""
+
+    request_id: str
+    notes: list[ExchangeNote]
+
+
 class Usage:
     """What is owed to the superlink."""
 
-    def __init__(self, rpc: RpcClient, gateway: str) -> None:
+    def __init__(self, rpc: RpcClient, gateway: str, notes: ExchangeNotes) -> None:
         self._rpc = rpc
+        self._notes = notes
+        self._history: _History | None = None
         self._gateway = gateway
         self._beats: dict[int, float] = {}
         self._runs: dict[int, tuple[int, int, float]] = {}
@@ -58,12 +73,13 @@ class Usage:
         try:
             await self._send_beats()
             await self._send_traffic()
+            await self._send_history()
         except Unavailable as exc:
             log.warning("usage_delayed", reason=exc.detail)
         except ApiError as exc:
             # It would be refused again: nodes send their next heartbeat soon.
             log.error("usage_refused", reason=exc.detail)
-            self._sending = None
+            self._sending = self._history = None
 
     async def _send_beats(self) -> None:
         beats, self._beats = self._beats, {}
@@ -83,3 +99,16 @@ class Usage:
             runs = [(run_id, *owed) for run_id, owed in self._sending.runs.items()]
             await self._rpc.ask("Usage", request_id=self._sending.request_id, runs=runs)
             self._sending = None
+
+    async def _send_history(self) -> None:
+        if self._history is None and (notes := self._notes.take()):
+            self._history = _History(uuid.uuid4().hex, notes)
+        if self._history is not None:
+            notes = with_ages(self._history.notes)
+            await self._rpc.ask(
+                "Exchanges",
+                patience=_HISTORY_PATIENCE,
+                request_id=self._history.request_id,
+                notes=[*map(astuple, notes)],
+            )
+            self._history = None

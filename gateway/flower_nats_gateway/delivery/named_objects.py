@@ -24,12 +24,14 @@ class NamedObjects:
         self._mailbox = mailbox
         self._size = 0
         self._ids: OrderedDict[tuple[int, int], array[int]] = OrderedDict()
+        self._named_by: dict[tuple[int, int], str] = {}
 
     def note(self, instruction: Instruction) -> None:
         """Remember an instruction that its node is given: about it the node asks next."""
         key = (instruction.key.run_id, instruction.key.node_id)
         self._forget(key)
         ids = self._ids[key] = _ids(instruction.outgoing.tree)
+        self._named_by[key] = instruction.key.message_id
         self._size += _size(ids)
         while self._size > _REMEMBERED_BYTES and len(self._ids) > 1:
             self._forget(next(iter(self._ids)))
@@ -52,8 +54,13 @@ class NamedObjects:
             found = await self._mailbox.instruction_after(found.sequence, run_id, node_id)
         return False
 
+    def named_by(self, run_id: int, node_id: int) -> str:
+        """Return the id of the instruction that is remembered of a node; empty if none is."""
+        return self._named_by.get((run_id, node_id), "")
+
     def _forget(self, key: tuple[int, int]) -> None:
         gone = self._ids.pop(key, None)
+        self._named_by.pop(key, None)
         if gone is not None:
             self._size -= _size(gone)
 

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from functools import partial
 
 from flower_nats.broker import subjects
+from flower_nats.broker.exchange_notes import NOWHERE, ExchangeNotes
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.objects import Objects
 from flower_nats.logs import get_logger
@@ -73,8 +74,10 @@ class ObjectService:
         stored_bytes: StoredBytes,
         wakes: Wakes,
         drain: Drain,
+        notes: ExchangeNotes = NOWHERE,
     ) -> None:
         self._objects = objects
+        self._notes = notes
         self._stored_bytes = stored_bytes
         self._push_sessions = push_sessions
         self._wakes = wakes
@@ -134,6 +137,8 @@ class ObjectService:
         run_id, size = view.run_id, len(content)
         await self._stored_bytes.add(run_id, view.session_id, view.sender, size)
         await self._objects.store(run_id, object_id, content)
+        if not view.brings_instructions:
+            self._notes.traffic(run_id, view.answers, received=size)
         many_read_it = view.sender == SUPERLINK_NODE_ID and size <= LARGE
         if many_read_it or size <= SMALL:
             self._cache.put((run_id, object_id), write_pull_object_response([content]))

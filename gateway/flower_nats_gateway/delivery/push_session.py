@@ -45,7 +45,12 @@ class PushSession:
     @property
     def brings_instructions(self) -> bool:
         """Whether its messages are instructions; else they are replies."""
-        return not self.messages[0].metadata.reply_to_message_id
+        return not self.answers
+
+    @property
+    def answers(self) -> str:
+        """The id of the instruction that its first message answers; empty for instructions."""
+        return self.messages[0].metadata.reply_to_message_id
 
     @property
     def sender(self) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.error_replies import ErrorReplies
+from flower_nats.broker.exchange_notes import ExchangeNotes
 from flower_nats.broker.hints import Wakes
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
@@ -93,16 +94,17 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     drain, in_hand, outcomes, bodies = Drain(), CallsInHand(), Outcomes(), Bodies()
     bodies.shared = settings.max_calls_per_address > 0
     wakes, rpc, pushes = Wakes(connection), RpcClient(connection), Pushes()
-    mailbox, objects, logs = Mailbox(connection), Objects(connection), RunLogs(connection)
+    notes = ExchangeNotes()
+    mailbox, objects, logs = Mailbox(connection, notes), Objects(connection), RunLogs(connection)
     admission = Admission(in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address)
-    usage, liveness = Usage(rpc, gateway_id), GatewayLiveness(connection, gateway_id)
+    usage, liveness = Usage(rpc, gateway_id, notes), GatewayLiveness(connection, gateway_id)
     verifier, answered = Verifier(), Answered()
     used_signatures = UsedSignatures(connection)
     supernode_auth = settings.enable_supernode_auth
     directory = Directory(rpc, supernode_auth=supernode_auth)
     stored_bytes = StoredBytes(mailbox, settings.storage_limits)
     push_sessions = PushSessions(mailbox, objects, stored_bytes)
-    object_service = ObjectService(objects, push_sessions, stored_bytes, wakes, drain)
+    object_service = ObjectService(objects, push_sessions, stored_bytes, wakes, drain, notes)
     error_replies = ErrorReplies(mailbox, objects)
     pending_lines = PendingLines(connection, wakes, liveness, drain)
     forward = Forwarder(rpc, pending_lines, gateway_id)
@@ -130,6 +132,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         directory=directory,
         wakes=wakes,
         usage=usage,
+        notes=notes,
         forward=forward,
         lost_replies=LostReplies(mailbox, error_replies),
         drain=drain,

@@ -1,0 +1,123 @@
+"""What happens to messages, noted for the history that people look at.
+
+A note costs the path of a message next to nothing: it is kept here, and sent in batches. JetStream
+itself forgets what is over. A process that dies takes the notes of its last second with it, which
+leaves a gap in the history and changes nothing else.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flower_nats.broker.in_flight import Instruction
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import SUPERLINK_NODE_ID
+from flower_nats.model.exchange import ROOM_FOR_TEXT, ExchangeNote, Outcome, exchange_id_of
+from flower_nats.wire import common_pb2 as common
+from flower_nats.wire.messages import Outgoing
+
+log = get_logger(__name__)
+
+_MOST = 100_000
+"""Notes that are kept while nobody takes them, some 30 MB: beyond it there is a gap in the history."""
+
+_BATCH = 5_000
+"""Notes that are taken at a time: about half a MiB."""
+
+
+class ExchangeNotes:
+    """The notes of one process that nobody has taken yet, one for each exchange."""
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._notes: dict[tuple[int, int], ExchangeNote] = {}
+        self._dropped = 0
+
+    def put_out(self, session_id: str, outgoing: Outgoing) -> None:
+        """Note that an instruction has come into its node's mailbox."""
+        metadata = outgoing.metadata
+        note = self._note(metadata.run_id, metadata.message_id)
+        if note is not None:
+            _describe(note, metadata, session_id)
+            note.node_id = metadata.dst_node_id
+            note.put_out = time.monotonic()
+
+    def taken(self, instruction: Instruction) -> None:
+        """Note that a node has an instruction whole."""
+        key = instruction.key
+        note = self._note(key.run_id, key.message_id)
+        if note is not None:
+            note.node_id = key.node_id
+            note.taken = time.monotonic()
+
+    def answered(self, outgoing: Outgoing, instruction: Instruction | None) -> None:
+        """Note that the reply to an instruction was accepted."""
+        metadata = outgoing.metadata
+        note = self._note(metadata.run_id, metadata.reply_to_message_id)
+        if note is None:
+            return
+        note.answered = time.monotonic()
+        if instruction is not None:
+            _describe(note, instruction.outgoing.metadata, instruction.key.session_id)
+            note.node_id = instruction.key.node_id
+        by_runtime = metadata.src_node_id == SUPERLINK_NODE_ID
+        if note.node_id is None and not by_runtime:
+            note.node_id = metadata.src_node_id
+        note.outcome = Outcome.ANSWERED
+        if outgoing.head.HasField("error"):
+            note.outcome = Outcome.UNANSWERED if by_runtime else Outcome.FAILED
+            note.reason = outgoing.head.error.reason[:ROOM_FOR_TEXT]
+
+    def traffic(self, run_id: int, message_id: str, *, sent: int = 0, received: int = 0) -> None:
+        """Note bytes sent to and received from the node of an instruction."""
+        note = self._note(run_id, message_id)
+        if note is not None:
+            note.bytes_sent += sent
+            note.bytes_recv += received
+
+    def _note(self, run_id: int, message_id: str) -> ExchangeNote | None:
+        try:
+            key = (run_id, exchange_id_of(message_id))
+        except ValueError:
+            return None
+        note = self._notes.get(key)
+        if note is None:
+            if len(self._notes) >= self._most:
+                self._dropped += 1
+                return None
+            note = self._notes[key] = ExchangeNote(*key)
+        return note
+
+    def take(self) -> list[ExchangeNote]:
+        """Return some notes and forget them; their times are moments of our monotonic clock."""
+        if self._dropped:
+            log.warning("exchanges_not_recorded", count=self._dropped)
+            self._dropped = 0
+        if len(self._notes) <= _BATCH:
+            notes, self._notes = list(self._notes.values()), {}
+            return notes
+        keys = list(self._notes)[:_BATCH]
+        return [self._notes.pop(key) for key in keys]
+
+
+NOWHERE = ExchangeNotes(most=0)
+"""For those from whom nobody takes notes."""
+
+
+def with_ages(notes: Sequence[ExchangeNote]) -> list[ExchangeNote]:
+    """Return notes whose times are seconds before now: clocks of other machines differ from ours."""
+    now = time.monotonic()
+
+    def age(moment: float | None) -> float | None:
+        return None if moment is None else now - moment
+
+    return [
+        replace(note, put_out=age(note.put_out), taken=age(note.taken), answered=age(note.answered))
+        for note in notes
+    ]
+
+
+def _describe(note: ExchangeNote, instruction: common.Metadata, session_id: str) -> None:
+    note.message_type = instruction.message_type[:ROOM_FOR_TEXT]
+    note.group_id = instruction.group_id[:ROOM_FOR_TEXT]
+    note.session_id = exchange_id_of(session_id)

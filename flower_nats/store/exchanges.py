@@ -1,0 +1,109 @@
+"""The history of exchanges in the database."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from datetime import datetime
+
+from flower_nats.model.exchange import ExchangeNote
+from flower_nats.store.connection import Session, storable
+from flower_nats.store.queries import load
+
+_SQL = load("exchanges")
+
+_COLUMNS = tuple(ExchangeNote.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Send:
+    """What one call of a ServerApp has sent, in sum."""
+
+    session_id: int
+    message_type: str
+    group_id: str
+    began_at: datetime | None
+    """When the first of its instructions was put out; None if nobody has noted that."""
+    ended_at: datetime | None
+    """When the last reply came; None if none has."""
+    sent: int
+    """Instructions."""
+    answered: int
+    failed: int
+    """Exchanges that ended with an error, of the node or in its place."""
+    bytes_sent: int
+    bytes_recv: int
+
+
+@dataclass(frozen=True)
+class NodeHistory:
+    """The exchanges of one node in a run: the lists have one entry for each, in the order of sending."""
+
+    node_id: int
+    sessions: list[int]
+    outcomes: list[str]
+    """An `Outcome`; empty while there is none."""
+    waits: list[int]
+    """Milliseconds from put out to taken; -1 where that is not known."""
+    works: list[int]
+    """Milliseconds from put out to answered, or to now; -1 where that is not known."""
+
+
+@dataclass(frozen=True)
+class FailedExchange:
+    """An exchange that has ended with an error."""
+
+    run_id: int
+    node_id: int | None
+    session_id: int
+    message_type: str
+    outcome: str
+    reason: str
+    answered_at: datetime | None
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """What is known of a node's exchanges of late."""
+
+    node_id: int
+    runs: int
+    exchanges: int
+    failed: int
+    median_seconds: float | None
+    """From put out to answered."""
+    bytes_sent: int
+    bytes_recv: int
+
+
+class Exchanges:
+    """Who put out, took and answered which message, and when."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def add(self, notes: Sequence[ExchangeNote]) -> None:
+        """Add what is newly known; unknown runs are passed over. Each exchange may occur once."""
+        columns = zip(*map(astuple, notes), strict=True)
+        values = dict(zip(_COLUMNS, map(list, columns), strict=True))
+        for name in ("message_type", "group_id", "reason"):
+            values[name] = [storable(text) for text in values[name]]
+        await self._session.execute(_SQL["add"], **values)
+
+    async def sends(self, run_id: int) -> list[Send]:
+        """Return what a run's ServerApp has sent, oldest first."""
+        rows = await self._session.fetch_all(_SQL["sends"], run_id=run_id)
+        return [Send(**row) for row in rows]
+
+    async def by_node(self, run_id: int) -> list[NodeHistory]:
+        """Return the exchanges of a run, by node."""
+        rows = await self._session.fetch_all(_SQL["by_node"], run_id=run_id)
+        return [NodeHistory(**row) for row in rows]
+
+    async def failures(self, run_id: int, limit: int) -> list[FailedExchange]:
+        """Return the exchanges of a run that have failed last, newest first."""
+        rows = await self._session.fetch_all(_SQL["failures"], run_id=run_id, limit=limit)
+        return [FailedExchange(**row) for row in rows]
+
+    async def of_nodes(self, node_ids: Sequence[int], days: int) -> list[NodeRecord]:
+        """Return how nodes have done in the runs of so many days."""
+        rows = await self._session.fetch_all(_SQL["of_nodes"], node_ids=list(node_ids), days=days)
+        return [NodeRecord(**row) for row in rows]

@@ -1,0 +1,105 @@
+-- add: Add what is newly known of exchanges; times come as ages in seconds. In one order everywhere:
+-- batches of several gateways may be about the same exchanges.
+INSERT INTO exchange (
+    run_id, exchange_id, node_id, session_id, message_type, group_id, put_out_at, taken_at,
+    answered_at, outcome, reason, bytes_sent, bytes_recv
+)
+SELECT
+    note.run_id, exchange_id, node_id, session_id, message_type, group_id,
+    now() - make_interval(secs => put_out), now() - make_interval(secs => taken),
+    now() - make_interval(secs => answered), outcome, reason, note.bytes_sent, note.bytes_recv
+FROM unnest(
+    %(run_id)s::bigint[], %(exchange_id)s::bigint[], %(node_id)s::bigint[],
+    %(session_id)s::bigint[], %(message_type)s::text[], %(group_id)s::text[],
+    %(put_out)s::double precision[], %(taken)s::double precision[],
+    %(answered)s::double precision[], %(outcome)s::text[], %(reason)s::text[],
+    %(bytes_sent)s::bigint[], %(bytes_recv)s::bigint[]
+) AS note (
+    run_id, exchange_id, node_id, session_id, message_type, group_id, put_out, taken, answered,
+    outcome, reason, bytes_sent, bytes_recv
+)
+JOIN run ON run.run_id = note.run_id
+ORDER BY note.run_id, exchange_id
+ON CONFLICT (run_id, exchange_id) DO UPDATE
+SET
+    node_id = coalesce(exchange.node_id, excluded.node_id),
+    session_id = CASE exchange.session_id WHEN 0 THEN excluded.session_id ELSE exchange.session_id END,
+    message_type = CASE exchange.message_type
+        WHEN '' THEN excluded.message_type ELSE exchange.message_type
+    END,
+    group_id = CASE exchange.group_id WHEN '' THEN excluded.group_id ELSE exchange.group_id END,
+    put_out_at = least(exchange.put_out_at, excluded.put_out_at),
+    -- A node that starts anew takes its instruction again.
+    taken_at = greatest(exchange.taken_at, excluded.taken_at),
+    answered_at = least(exchange.answered_at, excluded.answered_at),
+    outcome = CASE exchange.outcome WHEN '' THEN excluded.outcome ELSE exchange.outcome END,
+    reason = CASE exchange.reason WHEN '' THEN excluded.reason ELSE exchange.reason END,
+    bytes_sent = exchange.bytes_sent + excluded.bytes_sent,
+    bytes_recv = exchange.bytes_recv + excluded.bytes_recv;
+
+-- sends: What each call of a run's ServerApp has sent, oldest first.
+SELECT
+    session_id,
+    max(message_type) AS message_type,
+    max(group_id) AS group_id,
+    min(put_out_at) AS began_at,
+    max(answered_at) AS ended_at,
+    count(*) AS sent,
+    count(answered_at) AS answered,
+    count(*) FILTER (WHERE outcome IN ('failed', 'unanswered')) AS failed,
+    sum(bytes_sent)::bigint AS bytes_sent,
+    sum(bytes_recv)::bigint AS bytes_recv
+FROM exchange
+-- Of one that nobody has seen put out or answered only its bytes are known.
+WHERE run_id = %(run_id)s AND session_id <> 0
+GROUP BY session_id
+ORDER BY min(coalesce(put_out_at, answered_at)), session_id;
+
+-- by_node: The exchanges of a run, each node's in one row. What is not answered has lasted until now, or
+-- until its run ended.
+SELECT
+    node_id,
+    array_agg(session_id ORDER BY put_out_at) AS sessions,
+    array_agg(outcome ORDER BY put_out_at) AS outcomes,
+    array_agg(
+        coalesce((1000 * extract(epoch FROM taken_at - put_out_at))::integer, -1)
+        ORDER BY put_out_at
+    ) AS waits,
+    array_agg(
+        coalesce(
+            (1000 * extract(
+                epoch FROM coalesce(answered_at, finished_at, now()) - put_out_at
+            ))::integer,
+            -1
+        )
+        ORDER BY put_out_at
+    ) AS works
+FROM exchange JOIN run_state USING (run_id)
+WHERE run_id = %(run_id)s AND session_id <> 0 AND node_id IS NOT NULL
+GROUP BY node_id
+ORDER BY node_id;
+
+-- failures: The exchanges of a run that have ended with an error, newest first.
+SELECT run_id, node_id, session_id, message_type, outcome, reason, answered_at
+FROM exchange
+WHERE run_id = %(run_id)s AND outcome IN ('failed', 'unanswered')
+ORDER BY answered_at DESC, exchange_id
+LIMIT %(limit)s;
+
+-- of_nodes: How nodes have done in the runs of the last days.
+SELECT
+    node_id,
+    count(DISTINCT run_id) AS runs,
+    count(*) AS exchanges,
+    count(*) FILTER (WHERE outcome IN ('failed', 'unanswered')) AS failed,
+    percentile_cont(0.5) WITHIN GROUP (
+        ORDER BY extract(epoch FROM answered_at - put_out_at)::double precision
+    ) FILTER (WHERE outcome = 'answered') AS median_seconds,
+    sum(bytes_sent)::bigint AS bytes_sent,
+    sum(bytes_recv)::bigint AS bytes_recv
+FROM exchange
+WHERE run_id IN (
+        SELECT run_id FROM run WHERE created_at > now() - make_interval(days => %(days)s::integer)
+    )
+    AND node_id = ANY (%(node_ids)s::bigint[])
+GROUP BY node_id;
