@@ -127,6 +127,9 @@ class SuperlinkSettings:
     """Whether only SuperNodes whose key was registered over the Control API are let in. Gateways and
     superlinks each refuse if they themselves, or the other of a call, are told so."""
 
+    accounts: bool = False
+    """Whether the Control API asks who is calling: by accounts, with `flwr login`."""
+
     simulation: bool = False
     """Whether runs in the federation of everything that connects are simulations."""
 

@@ -35,8 +35,7 @@ def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) 
     if command is None or not isinstance(table, Mapping):
         known = ", ".join(f"[{command}]" for command in group.list_commands(ctx))
         raise click.BadParameter(f"{name!r} is not a table of a command; these are: {known}.")
-    members = command.commands if isinstance(command, click.Group) else {name: command}
-    parameters = {key: one for member in members.values() for key, one in _of(member).items()}
+    parameters = _parameters(command)
     defaults: Defaults = {}
     for key, value in table.items():
         option = key.replace("_", "-")
@@ -51,8 +50,22 @@ def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) 
             )
         # As if it had come from the command line: each option reads text.
         defaults[parameters[option]] = str(value)
-    # What a group is told is for each of its commands.
-    return {member: defaults for member in members} if members != {name: command} else defaults
+    return _for_each(command, defaults)
+
+
+def _for_each(command: click.Command, defaults: Defaults) -> Defaults:
+    """Return the defaults as click wants them: what a group is told is for each of its commands."""
+    if not isinstance(command, click.Group):
+        return defaults
+    return {name: _for_each(member, defaults) for name, member in command.commands.items()}
+
+
+def _parameters(command: click.Command) -> dict[str, str]:
+    """Return the options of a command, or of all commands of a group, as `_of` does."""
+    if not isinstance(command, click.Group):
+        return _of(command)
+    members = command.commands.values()
+    return {key: one for member in members for key, one in _parameters(member).items()}
 
 
 def _of(command: click.Command) -> dict[str, str]:

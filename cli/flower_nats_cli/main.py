@@ -17,7 +17,18 @@ from flower_nats_cli.environment import PREFIX, warn_of_strangers
 click.IntRange.name = "whole number"
 click.FloatRange.name = "number"
 
-_COMMANDS = ("app", "demo", "down", "gateway", "local", "run", "status", "superlink", "up")
+_COMMANDS = (
+    "account",
+    "app",
+    "demo",
+    "down",
+    "gateway",
+    "local",
+    "run",
+    "status",
+    "superlink",
+    "up",
+)
 """Each is in the module of its name. Only the one that runs is imported: a replica that is started
 again is ready the sooner."""
 

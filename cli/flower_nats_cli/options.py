@@ -209,6 +209,13 @@ max_simulations_option = click.option(
     help="Simulations that the SuperExec here runs at a time; more wait, for this host or another.",
 )
 
+accounts_option = click.option(
+    "--accounts",
+    is_flag=True,
+    help="Ask who is calling Control: accounts, with `flwr login`. `flower-nats account create` makes "
+    "them. Every superlink of a runtime is told the same.",
+)
+
 supernode_auth_option = click.option(
     "--enable-supernode-auth",
     is_flag=True,

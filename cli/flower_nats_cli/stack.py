@@ -94,6 +94,9 @@ class StackSettings:
     one_process: bool = False
     """Whether superlink and gateway run in this process, not in their own; for one replica."""
 
+    accounts: bool = False
+    """Whether Control asks who is calling."""
+
     simulation: bool = False
     """Whether runs that name no federation are simulations."""
 
@@ -174,6 +177,8 @@ class Stack:
         }
         # In process isolation each: the one SuperExec here is the supervisor's.
         flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]
+        if self.settings.accounts:
+            flags += ["--accounts"]
         if self.settings.simulation:
             flags += ["--simulation"]
         flags += ["--watch-disk", str(self.settings.data.path)]
@@ -196,6 +201,7 @@ class Stack:
             database=database,
             database_connections=database_size(self.settings.replicas).superlink,
             watch_disk=self.settings.data.path,
+            accounts=self.settings.accounts,
             simulation=self.settings.simulation,
             log_retention=self.settings.log_retention,
         )

@@ -82,6 +82,7 @@ def _database_argument(value: str) -> str:
     type=opts.FILE,
     help="CA certificate that its SuperExec verifies the gateway with.",
 )
+@opts.accounts_option
 @opts.simulation_option
 @opts.max_simulations_option
 @opts.supernode_auth_option
@@ -130,6 +131,7 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         database=read.value_or_file(options, "database", _database_argument),
         superexec=None if elsewhere else _superexec_settings(options),
         enable_supernode_auth=options["enable_supernode_auth"],
+        accounts=options["accounts"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
         database_connections=options["database_connections"],

@@ -44,6 +44,7 @@ log = get_logger(__name__)
 @opts.isolation_option
 @opts.api_address_options
 @opts.tls_options
+@opts.accounts_option
 @opts.simulation_option
 @opts.max_simulations_option
 @opts.supernode_auth_option
@@ -91,6 +92,7 @@ def stack_settings(options: read.Options) -> StackSettings:
         superexec=None,
         superexec_auth_secret_file=secret_file,
         replicas=options["replicas"],
+        accounts=options["accounts"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
         http_health_addresses=health,

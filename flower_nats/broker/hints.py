@@ -30,6 +30,10 @@ class Hints:
         """Say that a node was registered or unregistered."""
         await self._connection.hint(subjects.event_node(node_id))
 
+    async def accounts_changed(self) -> None:
+        """Say that tokens of an account were revoked."""
+        await self._connection.hint(subjects.EVENT_ACCOUNTS)
+
     async def tasks_pending(self) -> None:
         """Say that a task waits for a SuperExec."""
         await self._connection.hint(subjects.WAKE_TASKS)
@@ -137,6 +141,10 @@ class Wakes:
     def on_signatures(self, callback: Callable[[bytes], None]) -> None:
         """Call `callback(payload)` when signatures of SuperNodes were used at a gateway."""
         self._listen(subjects.EVENT_SIGNATURES, lambda _, payload: callback(payload))
+
+    def on_accounts(self, callback: Callable[[], None]) -> None:
+        """Call `callback()` when tokens of an account were revoked."""
+        self._listen(subjects.EVENT_ACCOUNTS, lambda _rest, _payload: callback())
 
     def on_loss(self, callback: Callable[[], None]) -> None:
         """Call `callback()` whenever hints may have been missed."""

@@ -223,6 +223,10 @@ def event_node(node_id: int) -> str:
     return f"{EVENT_NODE}{node_id}"
 
 
+EVENT_ACCOUNTS = "fn.event.accounts"
+"""Hint: tokens of an account were revoked."""
+
+
 EVENT_SUPERLINK = "fn.event.superlink."
 """What every `event_superlink` begins with."""
 

@@ -34,10 +34,17 @@ class Caller:
     """Runtime: the type of that task, such as `flwr-serverapp`."""
     token: str | None = None
     """Runtime: the task token itself, for the one handler that must check it again."""
+    account_token: bytes = b""
+    """Control: the SHA-256 hash of the token that came with the call, empty if none came. This alone is
+    evidence: superlinks find out by themselves whose it is, and fill in what follows."""
     account_id: str = NO_ACCOUNT_ID
     """Control: the Flower account id (`flwr_aid`)."""
     account_name: str = NO_ACCOUNT_NAME
     """Control: the account's name."""
+    is_operator: bool = False
+    """Control: whether it may do everything; so may everybody in a runtime without accounts."""
+    account_session: str = ""
+    """Control: the session of the account that the token belongs to, empty without accounts."""
     client_version: str = ""
     """Version of flwr that the caller says it is; empty if it says none, which counts as the newest."""
 

@@ -1,4 +1,4 @@
--- Metadata of the runtime: nodes, FABs, run series, runs, tasks, and what housekeeping needs.
+-- Metadata of the runtime: nodes, FABs, run series, runs, tasks, accounts, and what housekeeping needs.
 -- Every bigint is an unsigned 64-bit number (see store/connection.py). Times come from the
 -- database's clock alone, so that replicas need not agree on theirs.
 
@@ -246,6 +246,71 @@ CREATE TABLE task_usage (
     run_id bigint NOT NULL REFERENCES run,
     created_at timestamptz NOT NULL DEFAULT now(),
     body bytea NOT NULL
+);
+
+-- Who may call the Control API: people and their programs.
+CREATE TABLE account (
+    account_id text PRIMARY KEY,
+    name text NOT NULL,
+    issuer text NOT NULL DEFAULT '',
+    subject text NOT NULL,
+    role text NOT NULL CHECK (role IN ('user', 'operator')),
+    password_hash text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    disabled_at timestamptz,
+    UNIQUE (issuer, subject)
+);
+
+-- Names are compared by people: two that differ by case alone would be taken for each other.
+CREATE UNIQUE INDEX account_name ON account (lower(name));
+
+-- What an account has let in: a `flwr login`, or a program by a token that has a name.
+CREATE TABLE account_session (
+    session_id text PRIMARY KEY,
+    account_id text NOT NULL REFERENCES account,
+    name text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    issuer_token bytea,
+    issuer_seen_at timestamptz,
+    issuer_asked_until timestamptz
+);
+
+CREATE INDEX account_session_of_account ON account_session (account_id);
+CREATE UNIQUE INDEX account_session_name ON account_session (account_id, name);
+
+-- Tokens, of which only the hash is kept. A session that ends takes its tokens with it.
+CREATE TABLE account_token (
+    token_hash bytea PRIMARY KEY,
+    session_id text NOT NULL REFERENCES account_session ON DELETE CASCADE,
+    kind text NOT NULL CHECK (kind IN ('access', 'refresh')),
+    expires_at timestamptz NOT NULL,
+    replaced_at timestamptz
+);
+
+CREATE INDEX account_token_of_session ON account_token (session_id);
+
+-- A `flwr login` under way: its command has the device code, its person the code to confirm.
+CREATE TABLE device_login (
+    device_hash bytea PRIMARY KEY,
+    user_code text NOT NULL UNIQUE,
+    asked_from text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    account_id text REFERENCES account,
+    refused_at timestamptz,
+    issuer_device_code bytea,
+    issuer_page text,
+    issuer_code text,
+    poll_at timestamptz
+);
+
+-- Logins that failed, by what is locked: an account, or an address.
+CREATE TABLE login_failure (
+    what text PRIMARY KEY,
+    failures integer NOT NULL,
+    failed_at timestamptz NOT NULL DEFAULT now(),
+    locked_until timestamptz
 );
 
 CREATE TABLE nonce (

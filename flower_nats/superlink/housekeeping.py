@@ -14,6 +14,7 @@ from flower_nats.broker.hints import Hints
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats.store.accounts import Accounts
 from flower_nats.store.connection import Database
 from flower_nats.store.idempotency import drop_old_answers
 from flower_nats.store.leases import Leases
@@ -144,4 +145,5 @@ class MetadataHousekeeping:
         await Nonces(self._database).drop_expired()
         await TaskMessages(self._database).drop_expired()
         await Replicas(self._database).drop_gone()
+        await Accounts(self._database).drop_expired()
         await drop_old_answers(self._database)

@@ -17,6 +17,7 @@ from flower_nats.store.fabs import Fabs
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
+from flower_nats.superlink.accounts_admin import AccountsAdmin
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
 from flower_nats.superlink.control import ControlApi
 from flower_nats.superlink.control_apps import AppsApi
@@ -28,6 +29,7 @@ from flower_nats.superlink.federations import KnownFederations
 from flower_nats.superlink.fleet import FleetApi
 from flower_nats.superlink.gateway_questions import GatewayQuestions
 from flower_nats.superlink.housekeeping import MetadataHousekeeping, Piece
+from flower_nats.superlink.identity import Followers, Identity
 from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.superlink.log_retention import LogRetention
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
@@ -73,6 +75,7 @@ def handlers(
     hints, mailbox = Hints(connection), Mailbox(connection)
     lifecycle = Lifecycle(hints, mailbox)
     federations = KnownFederations(database, simulation=settings.simulation)
+    identity = Identity(database, accounts=settings.accounts)
     fleet = FleetApi(
         Nodes(database),
         Runs(database),
@@ -98,6 +101,9 @@ def handlers(
             **FederationsApi(database, lifecycle, federations).handlers(),
         },
     }
+    public["Control"] = {
+        name: identity.guard(name, handler) for name, handler in public["Control"].items()
+    }
     questions = GatewayQuestions(
         database,
         mailbox,
@@ -107,6 +113,8 @@ def handlers(
     )
     internal = {
         **questions.handlers(),
+        **Followers(database, identity).handlers(),
+        **AccountsAdmin(database, hints).handlers(),
         **ShutdownApi(database, lifecycle).handlers(),
         **ExchangeHistory(database).handlers(),
         **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),

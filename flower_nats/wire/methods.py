@@ -37,7 +37,10 @@ class CallerKind(Enum):
     """The token of a task."""
 
     ACCOUNT = auto()
-    """Whatever accounts prove themselves with."""
+    """The token of an account, where there are accounts."""
+
+    ANYBODY = auto()
+    """Nothing: it is for those who are to get a token."""
 
 
 class Bulk(Enum):
@@ -269,6 +272,9 @@ CONTROL = _methods(
         (name, getattr(control, f"{name}Request"), getattr(control, f"{name}Response"))
         for name in _CONTROL_NAMES
     ),
+    GetLoginDetails={"caller": CallerKind.ANYBODY},
+    GetAuthTokens={"caller": CallerKind.ANYBODY},
+    RefreshAuthTokens={"caller": CallerKind.ANYBODY},
     StreamLogs={"overlooks_empty": True},
     # A FAB, of 10 MiB at most, and the options of a run.
     StartRun={"longest_request": 11 * _MIB, "takes_long": True},

@@ -10,8 +10,8 @@ from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire import control_pb2 as control
 from flower_nats_gateway.api.service import Stream
+from flower_nats_gateway.auth.follower import Followers
 from flower_nats_gateway.calls.call import Call, Drain
-from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.runlog.follow import LogFollower
 
 _EVENTS_INTERVAL = 0.5
@@ -25,13 +25,13 @@ class ControlStreams:
         self,
         *,
         log: LogFollower,
-        directory: Directory,
+        followers: Followers,
         wakes: Wakes,
         rpc: RpcClient,
         drain: Drain,
     ) -> None:
         self._log = log
-        self._directory = directory
+        self._followers = followers
         self._wakes = wakes
         self._rpc = rpc
         self._drain = drain
@@ -40,9 +40,11 @@ class ControlStreams:
         """Return what this service serves, by method name."""
         return {"StreamLogs": self.stream_logs, "StreamRunEvents": self.stream_run_events}
 
-    async def stream_logs(self, call: Call, _caller: Caller) -> AsyncGenerator[bytes, None]:
+    async def stream_logs(self, call: Call, caller: Caller) -> AsyncGenerator[bytes, None]:
         """Give a run's log from a position on."""
-        async for answer in self._log.follow(call):
+        request = call.parse(control.StreamLogsRequest)
+        follower = self._followers.follower(request.run_id, caller)
+        async for answer in self._log.follow(call, follower.check):
             yield answer
 
     async def stream_run_events(self, call: Call, caller: Caller) -> AsyncGenerator[bytes, None]:
@@ -54,11 +56,11 @@ class ControlStreams:
         primary_only = not caller.is_older_than(1, 35)
         request = call.parse(control.StreamRunEventsRequest)
         run_id, after = request.run_id, request.after_task_event_id
-        if await self._directory.run(run_id) is None:
-            raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"run {run_id}")
-        with self._wakes.on(subjects.event_run(run_id)) as wait:
+        follower = self._followers.follower(run_id, caller)
+        with self._wakes.on(subjects.event_run(run_id), subjects.EVENT_ACCOUNTS) as wait:
             while True:
                 wait.take()
+                await follower.check()
                 answer = await self._rpc.ask(
                     "TaskEvents", run_id=run_id, after=after, primary_only=primary_only
                 )

@@ -18,8 +18,9 @@ from flower_nats_gateway.api.fleet import FleetService
 from flower_nats_gateway.api.forwarding import Forwarder
 from flower_nats_gateway.api.runtime import RuntimeService
 from flower_nats_gateway.api.service import Service
-from flower_nats_gateway.auth.accounts import authenticate_nobody
+from flower_nats_gateway.auth.accounts import authenticate_account
 from flower_nats_gateway.auth.doors import refuse_everybody, unless_passed_on
+from flower_nats_gateway.auth.follower import Followers
 from flower_nats_gateway.auth.identify import Authenticator
 from flower_nats_gateway.auth.nodes import FleetAuthenticator
 from flower_nats_gateway.auth.signatures import Verifier
@@ -152,7 +153,10 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     log = LogFollower(
         logs=logs, pending_lines=pending_lines, directory=directory, wakes=wakes, drain=drain
     )
-    streams = ControlStreams(log=log, directory=directory, wakes=wakes, rpc=rpc, drain=drain)
+    followers = Followers(rpc)
+    wakes.on_accounts(followers.note_change)
+    wakes.on_loss(followers.note_change)
+    streams = ControlStreams(log=log, followers=followers, wakes=wakes, rpc=rpc, drain=drain)
     return Parts(
         fleet=Service(
             methods=FLEET,
@@ -184,7 +188,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         ),
         control=Service(
             methods=CONTROL,
-            authenticate=authenticate_nobody(),
+            authenticate=authenticate_account,
             endpoints={},
             forward=forward,
             streams=streams.endpoints(),

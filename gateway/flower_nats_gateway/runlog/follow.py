@@ -1,7 +1,7 @@
 """Following a run's log."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from flower_nats.broker import subjects
@@ -37,6 +37,10 @@ _PIECE = 256 * 1024
 more. `flwr log --show`, which prints the first alone, then shows less than there is."""
 
 
+Check = Callable[[], Awaitable[None]]
+"""Raises `ApiError` once its caller may not, or no longer, follow a run."""
+
+
 class LogFollower:
     """Gives a run's log from a position on, until the run has finished."""
 
@@ -57,8 +61,8 @@ class LogFollower:
         self._room = _Room(_ANSWERS)
         self._reads = asyncio.Semaphore(_READS)
 
-    async def follow(self, call: Call) -> AsyncGenerator[bytes, None]:
-        """Give the log that a call asks for.
+    async def follow(self, call: Call, check: Check) -> AsyncGenerator[bytes, None]:
+        """Give the log that a call asks for, as long as `check` lets it.
 
         Some clients call again where a stream has ended early (`Wire.follows_on`), but give up when
         one breaks. For them a gateway that drains, and a fault of ours, end the stream. Behind a
@@ -70,13 +74,18 @@ class LogFollower:
         """
         request = call.parse(control.StreamLogsRequest)
         run_id, position = request.run_id, _position(request.after_timestamp)
-        hints = (subjects.wake_log(run_id), subjects.event_lines(run_id))
+        hints = (
+            subjects.wake_log(run_id),
+            subjects.event_lines(run_id),
+            subjects.EVENT_ACCOUNTS,
+        )
         begun, wanted = False, BATCH_BYTES
         with self._wakes.on(*hints) as wait:
             while True:
                 wait.take()
                 with self._room.take(wanted) as size:
                     try:
+                        await check()
                         text, position, finished = await self._look(run_id, position, size)
                     except Unavailable as exc:
                         fault: Unavailable | None = exc

@@ -22,7 +22,7 @@ from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.api.service import Service
-from flower_nats_gateway.auth.accounts import authenticate_nobody
+from flower_nats_gateway.auth.accounts import ACCESS_TOKEN, authenticate_account, token_of
 from flower_nats_gateway.calls.admission import Admission
 from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Call
@@ -70,7 +70,7 @@ class LogRelay:
         in_hand = CallsInHand()
         service = Service(
             methods=[_STREAM_LOGS],
-            authenticate=authenticate_nobody(),
+            authenticate=authenticate_account,
             endpoints={},
             forward=_nothing_else,
             streams={_STREAM_LOGS.name: self.follow},
@@ -100,12 +100,14 @@ class LogRelay:
     async def follow(self, call: Call, _caller: Caller) -> AsyncGenerator[bytes, None]:
         """Give a run's log until a gateway says that this is all, or refuses."""
         request, begun = call.body, False
+        # Over HTTP it came in another header.
+        metadata = [(ACCESS_TOKEN, token)] if (token := token_of(call)) else []
         while True:
             answer = b""
             try:
                 # A balancer that was started again a moment ago is waited for.
                 async with aclosing(
-                    _answers(self._stream(request, wait_for_ready=True))
+                    _answers(self._stream(request, metadata=metadata, wait_for_ready=True))
                 ) as answers:
                     async for answer in answers:
                         begun = True

@@ -1,0 +1,194 @@
+"""`flower-nats account`: who may call the Control API of a runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from flower_nats.logs import configure_logs
+from flower_nats.model.account import Role, account_token_hash, new_token
+from flower_nats.model.errors import ApiError
+from flower_nats.settings import LogSettings
+from flower_nats_cli import options as opts
+from flower_nats_cli.runtime_client import runtime_client
+from flower_nats_cli.which_runtime import Servers, servers_given, servers_of
+
+_PATIENCE_SECONDS = 10.0
+"""Seconds for a superlink to answer."""
+
+_MOST_DAYS = 3650
+"""Days that a token may be good for: one that never ends is forgotten, and found by others."""
+
+_role_option = click.option(
+    "--role",
+    type=click.Choice([str(role) for role in Role]),
+    default=str(Role.USER),
+    show_default=True,
+    help="user: what federations let it do; operator: everything.",
+)
+
+
+def _runtime_options(command: opts.Command) -> opts.Command:
+    return opts.data_dir_option(opts.status_nats_options(command))
+
+
+@click.group()
+def account() -> None:
+    """Manage the accounts of a runtime that was started with --accounts."""
+
+
+@account.command()
+@click.argument("name")
+@_role_option
+@_runtime_options
+@click.pass_context
+def create(context: click.Context, /, name: str, role: str, **options: Any) -> None:
+    """Make an account."""
+    _ask(context, options, "CreateAccount", name=name, role=role)
+    click.echo(f"Account {name} is created, with the role {role}.")
+
+
+@account.command("list")
+@opts.format_option
+@_runtime_options
+@click.pass_context
+def list_accounts(context: click.Context, /, **options: Any) -> None:
+    """Show all accounts."""
+    found = _ask(context, options, "ListAccounts")["accounts"]
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "NAME": lambda one: one["name"],
+        "ROLE": lambda one: one["role"],
+        "FROM": lambda one: one["issuer"] or "this runtime",
+        "CREATED": lambda one: one["created_at"],
+        "STATE": lambda one: "disabled" if one["disabled_at"] else "enabled",
+    }
+    _show(found, columns, as_json=options["format"] == "json")
+
+
+@account.command()
+@click.argument("name")
+@_runtime_options
+@click.pass_context
+def disable(context: click.Context, /, name: str, **options: Any) -> None:
+    """Let an account in no more, and revoke all of its tokens."""
+    _ask(context, options, "DisableAccount", name=name)
+    click.echo(f"Account {name} is disabled. Its tokens are revoked.")
+
+
+@account.command()
+@click.argument("name")
+@_runtime_options
+@click.pass_context
+def enable(context: click.Context, /, name: str, **options: Any) -> None:
+    """Let an account in again, after it has logged in anew."""
+    _ask(context, options, "EnableAccount", name=name)
+    click.echo(f"Account {name} is enabled.")
+
+
+@account.command()
+@click.argument("name")
+@click.argument("role", type=click.Choice([str(role) for role in Role]))
+@_runtime_options
+@click.pass_context
+def role(context: click.Context, /, name: str, role: str, **options: Any) -> None:
+    """Change what an account may do in the runtime as a whole."""
+    _ask(context, options, "SetAccountRole", name=name, role=role)
+    click.echo(f"Account {name} has the role {role}.")
+
+
+@account.group()
+def token() -> None:
+    """Manage tokens of an account, for programs such as CI jobs."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.argument("token_name", metavar="TOKEN_NAME")
+@click.option(
+    "--days",
+    type=click.IntRange(1, _MOST_DAYS),
+    default=90,
+    show_default=True,
+    help="Days after which it ends.",
+)
+@_runtime_options
+@click.pass_context
+def create_token(
+    context: click.Context, /, name: str, token_name: str, days: int, **options: Any
+) -> None:
+    """Make a token, and print it: it is shown this once."""
+    made = new_token("token")
+    _ask(
+        context,
+        options,
+        "CreateAccountToken",
+        name=name,
+        token=token_name,
+        token_hash=account_token_hash(made),
+        days=days,
+    )
+    click.echo(made)
+
+
+@token.command("list")
+@click.argument("name")
+@opts.format_option
+@_runtime_options
+@click.pass_context
+def list_tokens(context: click.Context, /, name: str, **options: Any) -> None:
+    """Show the tokens of an account, without the tokens themselves."""
+    found = _ask(context, options, "ListAccountTokens", name=name)["tokens"]
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "NAME": lambda one: one["name"],
+        "CREATED": lambda one: one["created_at"],
+        "ENDS": lambda one: one["expires_at"],
+    }
+    _show(found, columns, as_json=options["format"] == "json")
+
+
+@token.command("revoke")
+@click.argument("name")
+@click.argument("token_name", metavar="TOKEN_NAME")
+@_runtime_options
+@click.pass_context
+def revoke_token(context: click.Context, /, name: str, token_name: str, **options: Any) -> None:
+    """Let nobody in any more who has this token."""
+    _ask(context, options, "RevokeAccountToken", name=name, token=token_name)
+    click.echo(f"Token {token_name} of {name} is revoked.")
+
+
+def _ask(
+    context: click.Context, options: dict[str, Any], question: str, **parameters: Any
+) -> dict[str, Any]:
+    """Ask the runtime that the options mean; a refusal is told in a sentence."""
+    servers = servers_given(context, options) or servers_of(options)
+    configure_logs(LogSettings(level="error"))
+    try:
+        return asyncio.run(_ask_at(servers, question, parameters))
+    except ApiError as exc:
+        raise click.ClickException(exc.detail) from exc
+
+
+async def _ask_at(servers: Servers, question: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    nats, ca_certificate = servers
+    async with runtime_client(nats, ca_certificate) as client:
+        return await client.ask(question, _PATIENCE_SECONDS, **parameters)
+
+
+def _show(
+    rows: list[dict[str, Any]],
+    columns: dict[str, Callable[[dict[str, Any]], str]],
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = [list(columns), *([text(row) for text in columns.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())

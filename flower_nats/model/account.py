@@ -1,0 +1,87 @@
+"""Accounts: who calls the Control API, and how they prove it.
+
+Whatever proves who a person is (a password, an OIDC issuer), the runtime then issues tokens of its own.
+The database keeps their hashes only.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from flower_nats.model.caller import NO_ACCOUNT_NAME
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+_TOKEN_BYTES = 32
+"""Random bytes of a token: nobody guesses 256 bits."""
+
+
+class Role(StrEnum):
+    """What an account may do in the runtime as a whole."""
+
+    USER = "user"
+    """What the federations let it do that it is a member of."""
+
+    OPERATOR = "operator"
+    """Everything."""
+
+
+class TokenKind(StrEnum):
+    """What a token is for."""
+
+    ACCESS = "access"
+    """Proves who makes a call."""
+
+    REFRESH = "refresh"
+    """Gives new tokens when the access token has expired."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Someone who may call the Control API."""
+
+    account_id: str
+    name: str
+    """What people call it; unique, and part of the names of federations."""
+    role: Role
+    issuer: str
+    """URL of the OIDC issuer that says who it is; empty for an account of our own."""
+    created_at: datetime
+    disabled_at: datetime | None
+    """Since when nothing of it is let in."""
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it may do everything."""
+        return self.role is Role.OPERATOR
+
+    def log_context(self) -> Mapping[str, str]:
+        """Return what log lines say of it."""
+        return {"account": self.name, "account_id": self.account_id}
+
+
+class BadAccountName(ValueError):
+    """An account cannot have this name."""
+
+
+def check_account_name(name: str) -> None:
+    """Raise BadAccountName for a name that no federation `@account/name` could have in it."""
+    if not _NAME.fullmatch(name) or name.lower() == NO_ACCOUNT_NAME:
+        raise BadAccountName(
+            f"{name[:80]!r} cannot be the name of an account. Remedy: letters, digits, '.', '_' and "
+            f"'-', 63 at most, a letter or digit first; not {NO_ACCOUNT_NAME!r}."
+        )
+
+
+def new_token(kind: str) -> str:
+    """Return a random token; `kind` is a word that shows people what they have found."""
+    return f"fn-{kind}-{secrets.token_urlsafe(_TOKEN_BYTES)}"
+
+
+def account_token_hash(token: str) -> bytes:
+    """Return what the gateway tells superlinks of a token, and what the database keeps of it."""
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,142 @@
+"""Accounts, what they have let in, and their tokens, in the database."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from flower_nats.model.account import Account, Role, TokenKind
+from flower_nats.store.connection import Row, Session
+from flower_nats.store.queries import load
+
+_SQL = load("accounts")
+
+_FIELDS = tuple(Account.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class KnownSession:
+    """A session that lasts, and whose it is."""
+
+    account: Account
+    session_id: str
+
+
+@dataclass(frozen=True)
+class NamedToken:
+    """A token that has a name, without the token itself."""
+
+    name: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class Accounts:
+    """The accounts of this runtime."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def create(self, name: str, role: Role) -> Account | None:
+        """Store an account of our own; None if the name is taken."""
+        account_id = str(uuid.uuid4())
+        row = await self._session.fetch_one(
+            _SQL["create"],
+            account_id=account_id,
+            name=name,
+            issuer="",
+            subject=account_id,
+            role=str(role),
+        )
+        return _account(row)
+
+    async def all(self) -> list[Account]:
+        """Return all accounts by name."""
+        rows = await self._session.fetch_all(_SQL["list"])
+        return [found for row in rows if (found := _account(row)) is not None]
+
+    async def by_name(self, name: str) -> Account | None:
+        """Return an account, however its name is written; None if there is none."""
+        return _account(await self._session.fetch_one(_SQL["by_name"], name=name))
+
+    async def set_role(self, account: Account, role: Role) -> None:
+        """Change what an account may do."""
+        await self._session.execute(_SQL["set_role"], account_id=account.account_id, role=str(role))
+
+    async def disable(self, account: Account) -> None:
+        """Let nothing of an account in any more, and revoke what it has let in."""
+        await self._session.execute(_SQL["disable"], account_id=account.account_id)
+        await self.end_sessions(account)
+
+    async def enable(self, account: Account) -> None:
+        """Let an account in again, which has to log in anew."""
+        await self._session.execute(_SQL["enable"], account_id=account.account_id)
+
+    async def by_token(self, token_hash: bytes) -> KnownSession | None:
+        """Return whose access token this is; None if it proves nothing (any more)."""
+        return _known(await self._session.fetch_one(_SQL["by_token"], token_hash=token_hash))
+
+    async def by_session(self, session_id: str) -> KnownSession | None:
+        """Return whose session this is; None if it has ended."""
+        return _known(await self._session.fetch_one(_SQL["by_session"], session_id=session_id))
+
+    async def add_named_token(
+        self, account: Account, name: str, token_hash: bytes, seconds: float
+    ) -> bool:
+        """Keep a token for a program; False if the account has one of this name."""
+        await self._session.execute(
+            _SQL["end_expired_named"], account_id=account.account_id, name=name
+        )
+        row = await self._session.fetch_one(
+            _SQL["open_session"],
+            session_id=str(uuid.uuid4()),
+            account_id=account.account_id,
+            name=name,
+            seconds=seconds,
+        )
+        if row is None:
+            return False
+        await self._add_token(row["session_id"], TokenKind.ACCESS, token_hash, seconds)
+        return True
+
+    async def named_tokens(self, account: Account) -> list[NamedToken]:
+        """Return the tokens of an account that have a name, those first that end first."""
+        rows = await self._session.fetch_all(_SQL["named_sessions"], account_id=account.account_id)
+        return [NamedToken(**row) for row in rows]
+
+    async def end_named_token(self, account: Account, name: str) -> bool:
+        """Revoke a token by its name; False if there is none."""
+        row = await self._session.fetch_one(
+            _SQL["end_named"], account_id=account.account_id, name=name
+        )
+        return row is not None
+
+    async def end_sessions(self, account: Account) -> None:
+        """Revoke everything that an account has let in."""
+        await self._session.execute(_SQL["end_all"], account_id=account.account_id)
+
+    async def drop_expired(self) -> None:
+        """Remove sessions and tokens that have ended by themselves."""
+        await self._session.execute(_SQL["drop_expired_sessions"])
+        await self._session.execute(_SQL["drop_expired_tokens"])
+
+    async def _add_token(
+        self, session_id: str, kind: TokenKind, token_hash: bytes, seconds: float
+    ) -> None:
+        await self._session.execute(
+            _SQL["add_token"],
+            token_hash=token_hash,
+            session_id=session_id,
+            kind=str(kind),
+            seconds=seconds,
+        )
+
+
+def _account(row: Row | None) -> Account | None:
+    if row is None:
+        return None
+    return Account(**{name: row[name] for name in _FIELDS} | {"role": Role(row["role"])})
+
+
+def _known(row: Row | None) -> KnownSession | None:
+    account = _account(row)
+    return None if row is None or account is None else KnownSession(account, row["session_id"])

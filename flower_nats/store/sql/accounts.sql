@@ -1,0 +1,75 @@
+-- create: Store an account; none if its name, or its subject at the issuer, is taken.
+INSERT INTO account (account_id, name, issuer, subject, role)
+VALUES (%(account_id)s, %(name)s, %(issuer)s, %(subject)s, %(role)s)
+ON CONFLICT DO NOTHING
+RETURNING *;
+
+-- list: All accounts by name.
+SELECT * FROM account ORDER BY lower(name);
+
+-- by_name: An account, however its name is written.
+SELECT * FROM account WHERE lower(name) = lower(%(name)s);
+
+-- set_role: Change what an account may do.
+UPDATE account SET role = %(role)s WHERE account_id = %(account_id)s;
+
+-- disable: Let nothing of an account in any more.
+UPDATE account SET disabled_at = coalesce(disabled_at, now()) WHERE account_id = %(account_id)s;
+
+-- enable: Let an account in again, which has to log in anew.
+UPDATE account SET disabled_at = NULL WHERE account_id = %(account_id)s;
+
+-- open_session: Note that an account has let something in; none if it has a session of this name.
+INSERT INTO account_session (session_id, account_id, name, expires_at)
+VALUES (
+    %(session_id)s, %(account_id)s, %(name)s, now() + make_interval(secs => %(seconds)s)
+)
+ON CONFLICT DO NOTHING
+RETURNING session_id;
+
+-- add_token: Keep the hash of a token.
+INSERT INTO account_token (token_hash, session_id, kind, expires_at)
+VALUES (
+    %(token_hash)s, %(session_id)s, %(kind)s, now() + make_interval(secs => %(seconds)s)
+);
+
+-- by_token: Whose access token this is, and of which session.
+SELECT account.*, account_session.session_id
+FROM account_token
+JOIN account_session USING (session_id)
+JOIN account USING (account_id)
+WHERE token_hash = %(token_hash)s
+    AND kind = 'access'
+    AND account_token.expires_at > now()
+    AND account.disabled_at IS NULL;
+
+-- by_session: Whose session this is, as long as it lasts.
+SELECT account.*, account_session.session_id
+FROM account_session
+JOIN account USING (account_id)
+WHERE session_id = %(session_id)s
+    AND account_session.expires_at > now()
+    AND account.disabled_at IS NULL;
+
+-- named_sessions: The tokens of an account that have a name, those first that end first.
+SELECT name, created_at, expires_at FROM account_session
+WHERE account_id = %(account_id)s AND name IS NOT NULL AND expires_at > now()
+ORDER BY expires_at;
+
+-- end_named: Revoke a token by its name.
+DELETE FROM account_session
+WHERE account_id = %(account_id)s AND name = %(name)s
+RETURNING session_id;
+
+-- end_expired_named: Make room for a token of the same name as one that has ended.
+DELETE FROM account_session
+WHERE account_id = %(account_id)s AND name = %(name)s AND expires_at < now();
+
+-- end_all: Revoke everything that an account has let in.
+DELETE FROM account_session WHERE account_id = %(account_id)s;
+
+-- drop_expired_sessions: Remove what has ended by itself.
+DELETE FROM account_session WHERE expires_at < now();
+
+-- drop_expired_tokens: Remove tokens that prove nothing any more.
+DELETE FROM account_token WHERE expires_at < now();

@@ -1,0 +1,110 @@
+"""Which account makes a call of the Control API: the one place that says so.
+
+A gateway brings evidence, the hash of a token, never a claim. What it says of accounts besides is not
+looked at. Every call asks the database: a token that was revoked is refused at once, by every superlink.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.message import Message as ProtoMessage
+
+from flower_nats.model.account import Account
+from flower_nats.model.caller import NO_ACCOUNT_ID, NO_ACCOUNT_NAME, Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.store.accounts import Accounts, KnownSession
+from flower_nats.store.connection import Database
+from flower_nats.store.runs import Runs
+from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
+from flower_nats.wire.methods import BY_NAME, CallerKind
+
+_LOG_IN = "Log in with `flwr login`."
+
+
+class Identity:
+    """Tells the account of a caller; without accounts, everybody is the one that there is."""
+
+    def __init__(self, database: Database, *, accounts: bool) -> None:
+        self._accounts = Accounts(database)
+        self._required = accounts
+
+    async def identify(self, caller: Caller) -> Caller:
+        """Return the caller with its account; raises `ApiError` if nothing proves one."""
+        if not self._required:
+            return replace(
+                caller,
+                account_id=NO_ACCOUNT_ID,
+                account_name=NO_ACCOUNT_NAME,
+                is_operator=True,
+            )
+        if not caller.account_token:
+            raise unauthenticated("no token came with the call")
+        known = await self._accounts.by_token(caller.account_token)
+        if known is None:
+            raise unauthenticated("the token is unknown, expired or revoked")
+        return _as(known, caller)
+
+    async def identify_session(self, session_id: str, caller: Caller) -> Caller:
+        """Return the caller with the account of a session that a call of it began in.
+
+        The session may go on for longer than the token that it was begun with.
+        """
+        known = await self._accounts.by_session(session_id)
+        if known is None:
+            raise unauthenticated("the session has ended, or was revoked")
+        return _as(known, caller)
+
+    def guard(self, name: str, handler: ProtoHandler) -> ProtoHandler:
+        """Have a handler of the Control API see callers whose account is known."""
+        if BY_NAME[("Control", name)].caller is CallerKind.ANYBODY:
+            return handler
+
+        async def serve(request: Any, caller: Caller) -> ProtoMessage:
+            return await handler(request, await self.identify(caller))
+
+        return serve
+
+
+class Followers:
+    """Says who may follow a run: gateways serve the streams of Control themselves."""
+
+    def __init__(self, database: Database, identity: Identity) -> None:
+        self._identity = identity
+        self._runs = Runs(database)
+
+    def handlers(self) -> Mapping[str, InternalHandler]:
+        """Return the handler of each internal RPC served here."""
+        return {"FollowRun": self.follow_run}
+
+    async def follow_run(self, question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
+        """{run_id, account_token, session} -> {session}: whether a stream of a run may begin, or go on.
+
+        `account_token` is the hash of the token that came with the call. `session` is empty at first,
+        and then what was answered: a stream may outlast the token that it was begun with.
+        """
+        caller = replace(caller, account_token=question["account_token"])
+        session = question["session"]
+        if session:
+            caller = await self._identity.identify_session(session, caller)
+        else:
+            caller = await self._identity.identify(caller)
+        if await self._runs.get(question["run_id"]) is None:
+            raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"run {question['run_id']}")
+        return {"session": caller.account_session}
+
+
+def unauthenticated(detail: str) -> ApiError:
+    """Return what makes stock clients refresh their tokens, or tell people to log in."""
+    return ApiError(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED, detail, _LOG_IN)
+
+
+def _as(known: KnownSession, caller: Caller) -> Caller:
+    account: Account = known.account
+    return replace(
+        caller,
+        account_id=account.account_id,
+        account_name=account.name,
+        is_operator=account.is_operator,
+        account_session=known.session_id,
+    )

@@ -1,0 +1,41 @@
+"""Accounts for tests and benchmarks: made in the database, and shown as clients show theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flower_nats.model.account import Account, Role, account_token_hash, new_token
+from flower_nats.store.accounts import Accounts
+from flower_nats.store.connection import Database
+from harness.channels import Metadata, WireName
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    """An account, and a token that it has."""
+
+    account: Account
+    token: str
+
+    @property
+    def token_hash(self) -> bytes:
+        """What a gateway says to superlinks."""
+        return account_token_hash(self.token)
+
+    def metadata(self, wire: WireName) -> Metadata:
+        """Return what a client of this account brings with its calls."""
+        if wire == "http":
+            return [("authorization", f"Bearer {self.token}")]
+        return [("flwr-oidc-access-token", self.token), ("flwr-oidc-refresh-token", "none")]
+
+
+async def log_in(
+    database: Database, name: str, role: Role = Role.USER, *, seconds: float = 3600.0
+) -> LoggedIn:
+    """Make an account with a token that is called `test`."""
+    accounts = Accounts(database)
+    account = await accounts.create(name, role)
+    assert account is not None, f"there is an account {name} already"
+    token = new_token("token")
+    assert await accounts.add_named_token(account, "test", account_token_hash(token), seconds)
+    return LoggedIn(account, token)
