@@ -17,6 +17,9 @@ DEFAULT_DATABASE_CONNECTIONS = 10
 DEFAULT_LOG_RETENTION = 90
 """Days for which the log of a run is kept."""
 
+DEFAULT_NODE_RETENTION = 30
+"""Days for which lists show a node that is offline."""
+
 DEFAULT_CALLS_PER_ADDRESS = 4_096
 """Calls that one address may have in hand: a thousand SuperNodes behind one NAT, each with four."""
 
@@ -135,6 +138,9 @@ class SuperlinkSettings:
 
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""
+
+    node_retention: int = DEFAULT_NODE_RETENTION
+    """Days after which lists leave out a node that was not online since; 0 for never."""
 
     database_connections: int = DEFAULT_DATABASE_CONNECTIONS
     """Connections to PostgreSQL that it opens at most."""

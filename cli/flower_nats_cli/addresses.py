@@ -5,16 +5,39 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from ipaddress import ip_address
 from itertools import combinations
 
 import click
 
 from flower_nats.embedded.ports import free_ports, reserve
+from flower_nats.model.addresses import (
+    EVERYWHERE,
+    LOOPBACK,
+    is_loopback,
+    is_of_loopback,
+    join_address,
+    reachable,
+    split_address,
+)
 from flower_nats.model.errors import FlowerNatsError
 
-LOOPBACK = "127.0.0.1"
-EVERYWHERE = "0.0.0.0"
+__all__ = [
+    "EVERYWHERE",
+    "LOOPBACK",
+    "AddressInUseError",
+    "accepts_connections",
+    "address_argument",
+    "addresses_from",
+    "api_address_argument",
+    "check_distinct",
+    "claim_addresses",
+    "is_loopback",
+    "is_of_loopback",
+    "join_address",
+    "loopback_argument",
+    "reachable",
+    "split_address",
+]
 
 
 class AddressInUseError(FlowerNatsError):
@@ -43,21 +66,6 @@ def loopback_argument(value: str) -> str:
     if not is_of_loopback(address_argument(value)):
         raise click.BadParameter(f"{value} is not an address of this machine alone.")
     return value
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host (without brackets) and port; raises ValueError."""
-    host, colon, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    numeric = port.isascii() and port.isdecimal()
-    if not colon or not bare or not numeric or int(port) > 65535 or (":" in host and bare == host):
-        raise ValueError(f"{address!r} is not an address such as 127.0.0.1:9092.")
-    return bare, int(port)
-
-
-def join_address(host: str, port: int) -> str:
-    """Return `host:port`, with brackets around an IPv6 host."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def addresses_from(first: str, count: int) -> list[str]:
@@ -111,26 +119,6 @@ def check_distinct(addresses: Mapping[str, str | None]) -> None:
         shared = host == other_host or {host, other_host} & {EVERYWHERE, "::"}
         if port == other_port != 0 and shared:
             raise click.UsageError(f"{one} and {other} have the same port, {port}.")
-
-
-def reachable(address: str) -> str:
-    """Return the address at which this machine reaches a server that listens on `address`."""
-    host, port = split_address(address)
-    return join_address({EVERYWHERE: LOOPBACK, "::": "::1"}.get(host, host), port)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a server that is reached at `address` is on this machine, as far as that tells."""
-    host, _ = split_address(reachable(address))
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
-
-
-def is_of_loopback(address: str) -> bool:
-    """Whether a server that listens on `address` is reached by this machine alone."""
-    host, _ = split_address(address)
-    return host not in (EVERYWHERE, "::") and is_loopback(address)
 
 
 def accepts_connections(address: str) -> bool:

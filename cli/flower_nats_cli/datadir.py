@@ -77,6 +77,9 @@ class RunningState:
     for_others: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What other machines are served, by the address that is listened on."""
 
+    warnings: Sequence[str] = ()
+    """What an operator has to know of that."""
+
     @property
     def addresses(self) -> dict[str, str]:
         """What is served, by the names that people know it by."""
@@ -230,6 +233,10 @@ class DataDir:
             # What an `up` that was killed has left says nothing about the present one.
             return state if owner is not None and state.pid == owner.pid else None
         return None
+
+    def has_crashed(self) -> bool:
+        """Whether the last `up` was ready, and ended without its stopping anything."""
+        return self.owner() is None and self._state.exists()
 
     def processes(self) -> dict[str, int | None]:
         """Return the process ids of all that was started, by name; None for one that is not there.

@@ -18,6 +18,7 @@ from flower_nats.settings import (
     DEFAULT_CALLS_PER_ADDRESS,
     DEFAULT_CONNECTIONS_PER_ADDRESS,
     DEFAULT_LOG_RETENTION,
+    DEFAULT_NODE_RETENTION,
     Isolation,
     StorageLimits,
 )
@@ -261,6 +262,16 @@ log_retention_option = click.option(
     default=DEFAULT_LOG_RETENTION,
     show_default=True,
     help="Days after the end of a run for which its log, which `flwr log` shows, is kept; 0: for ever.",
+)
+
+node_retention_option = click.option(
+    "--node-retention",
+    type=click.IntRange(min=0, max=36_500),
+    metavar="DAYS",
+    default=DEFAULT_NODE_RETENTION,
+    show_default=True,
+    help="Days after which lists leave out a SuperNode that was not online since; 0: never. What it has "
+    "done stays, and it is listed again once it comes online.",
 )
 
 peer_limit_options = _together(

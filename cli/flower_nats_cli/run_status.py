@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from flower_nats.broker.progress import Step
 from flower_nats.model.visible import visible_lines, visible_name
+from flower_nats_cli.table import table
+from flower_nats_cli.times import age, ago
 
 _SHOWN = 50
 """Nodes of one exchange that are shown; `--format json` has all."""
@@ -40,7 +41,8 @@ def run_lines(report: Map) -> Iterator[str]:
     elif run["status"] == "starting":
         yield "A SuperExec has taken it, and starts the process of its ServerApp."
     elif run["status"] == "running":
-        yield f"The process of its ServerApp was last heard {_ago(report, report['task']['heard_at'])}."
+        heard = _ago(report, report["task"]["heard_at"])
+        yield f"The process of its ServerApp{_place(report)} was last heard {heard}."
         yield from _exchange_lines(report)
 
 
@@ -73,7 +75,7 @@ def _one_exchange(report: Map, exchange: Map) -> Iterator[str]:
     )
     shown = sorted(messages, key=lambda one: (_ORDER.index(Step(one["step"])), one["since"]))
     rows = [_row(report, one) for one in shown[:_SHOWN]]
-    yield from _table(["NODE", "NAME", "MESSAGE IS", "FOR", "NODE IS"], rows)
+    yield from table(["NODE", "NAME", "MESSAGE IS", "FOR", "NODE IS"], rows)
     if len(shown) > _SHOWN:
         yield f"  and {len(shown) - _SHOWN} more; --format json shows all"
     for step in _ORDER:
@@ -93,22 +95,15 @@ def _row(report: Map, message: Map) -> list[str]:
     ]
 
 
-def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield f"  {'  '.join(cells)}".rstrip()
+def _place(report: Map) -> str:
+    """Say where it runs: there is its SuperExec."""
+    where = report["task"].get("taken_from")
+    return f", started by the SuperExec at {visible_name(where)}," if where else ""
 
 
 def _ago(report: Map, moment: str) -> str:
-    return f"{_age(report, moment)} ago" if moment else "at a time that is not known"
+    return ago(report["now"], moment)
 
 
 def _age(report: Map, moment: str) -> str:
-    """Say how long ago a moment was when the superlink answered."""
-    now, then = datetime.fromisoformat(report["now"]), datetime.fromisoformat(moment)
-    seconds = max(0, round((now - then).total_seconds()))
-    if seconds < 120:
-        return f"{seconds} s"
-    minutes, hours = seconds // 60, seconds // 3600
-    return f"{minutes} min" if minutes < 120 else f"{hours} h"
+    return age(report["now"], moment)

@@ -21,9 +21,11 @@ from flower_nats.embedded.postgres_server import PostgresServer, without_postgre
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, Unavailable
+from flower_nats.model.exposure import exposure, warnings
 from flower_nats.settings import (
     DEFAULT_DATABASE_CONNECTIONS,
     DEFAULT_LOG_RETENTION,
+    DEFAULT_NODE_RETENTION,
     GatewaySettings,
     SuperexecSettings,
     SuperlinkSettings,
@@ -103,6 +105,9 @@ class StackSettings:
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""
 
+    node_retention: int = DEFAULT_NODE_RETENTION
+    """Days after which lists leave out a node that was not online since; 0 for never."""
+
     http_health_addresses: Mapping[str, str] = field(default_factory=dict)
     """`host:port` of the HTTP health server of each superlink and gateway, by its name."""
 
@@ -179,6 +184,7 @@ class Stack:
         flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]
         if self.settings.accounts:
             flags += ["--accounts"]
+        flags += ["--node-retention", str(self.settings.node_retention)]
         if self.settings.simulation:
             flags += ["--simulation"]
         flags += ["--watch-disk", str(self.settings.data.path)]
@@ -204,6 +210,7 @@ class Stack:
             accounts=self.settings.accounts,
             simulation=self.settings.simulation,
             log_retention=self.settings.log_retention,
+            node_retention=self.settings.node_retention,
         )
         await serve(settings, stop)
 
@@ -306,9 +313,8 @@ class Stack:
 
     def _all_serve(self, report: Mapping[str, Any], began: str) -> bool:
         """Whether as many replicas as were started have been heard of since `began` (ISO 8601)."""
-        kinds = Counter(
-            replica["kind"] for replica in report["replicas"] if replica["since"] >= began
-        )
+        there = report.get("replicas", ())
+        kinds = Counter(replica["kind"] for replica in there if replica["since"] >= began)
         return all(kinds[kind] >= self.settings.replicas for kind in ("superlink", "gateway"))
 
     def _accept_connections(self) -> bool:
@@ -335,6 +341,7 @@ class Stack:
                 for name, address in self.settings.http_health_addresses.items()
             },
             for_others=for_others(gateway, self.settings.http_health_addresses),
+            warnings=list(warnings(exposure(gateway))),
         )
 
 

@@ -23,6 +23,7 @@ from flower_nats.broker.rpc import RpcClient
 from flower_nats.embedded.identity import ProcessIdentity, command_of, descendants_of
 from flower_nats.embedded.process import ProcessFailedError, private_file
 from flower_nats.logs import get_logger
+from flower_nats.model.about import about_process
 from flower_nats.model.errors import ApiError, Unavailable
 from flower_nats.model.superexec_secret import NO_SECRET, read_superexec_secrets, secret_of_host
 from flower_nats.settings import SuperexecSettings
@@ -120,7 +121,12 @@ class SuperexecHost:
 
     async def _announce(self, rpc: RpcClient) -> None:
         await rpc.ask(
-            "Announce", kind="superexec", id=self.id, since=self._since, simulations=self._limit
+            "Announce",
+            kind="superexec",
+            id=self.id,
+            since=self._since,
+            simulations=self._limit,
+            about=about_process(),
         )
 
     async def _announce_until_heard(self, rpc: RpcClient) -> None:

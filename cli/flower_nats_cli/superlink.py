@@ -99,6 +99,7 @@ def _database_argument(value: str) -> str:
     "those of all superlinks together, and some more.",
 )
 @opts.log_retention_option
+@opts.node_retention_option
 @click.option(
     "--watch-disk",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -134,6 +135,7 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         accounts=options["accounts"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
+        node_retention=options["node_retention"],
         database_connections=options["database_connections"],
         watch_disk=options["watch_disk"],
         health_server_address=options["health_server_address"],

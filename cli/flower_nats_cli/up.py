@@ -52,6 +52,7 @@ log = get_logger(__name__)
 @opts.superexec_app_options
 @opts.dependency_option
 @opts.log_retention_option
+@opts.node_retention_option
 @opts.storage_limit_options
 @opts.health_option
 @click.option(
@@ -95,6 +96,7 @@ def stack_settings(options: read.Options) -> StackSettings:
         accounts=options["accounts"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
+        node_retention=options["node_retention"],
         http_health_addresses=health,
     )
     if options["isolation"] == Isolation.PROCESS:

@@ -58,6 +58,8 @@ class Caller:
     """Unique per client call and the same over our own retries: makes StartRun run once."""
     answer_by: float = 0.0
     """Until when that gateway waits for the answer: a moment of the superlink's monotonic clock."""
+    address: str = ""
+    """Where the caller calls from, as far as that is known: for people to read, it proves nothing."""
     gateway: str | None = None
     """Id of the gateway that has heard the caller."""
     supernode_auth: bool = False

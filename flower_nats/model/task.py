@@ -68,3 +68,7 @@ class Finished:
     run_id: int
     run_finished: bool
     """True if it was the run's primary task: the run and all its tasks are finished with it."""
+    how: str = ""
+    """The sub-status: completed, failed or stopped."""
+    details: str = ""
+    """Why, in words; empty if nobody has said."""

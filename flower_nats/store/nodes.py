@@ -31,6 +31,10 @@ heartbeats, so that one from before the farewell may come after it."""
 _HEARD_SOON = 5.0
 """Seconds beyond its heartbeat interval within which a node is heard again whose other process left."""
 
+RETURN_SECONDS = 25.0
+"""Seconds from the end of an outage of ours within which SuperNodes that live are heard again: stock
+ones try again after 20 s at most (flwr 1.42 `common/constant.py` MAX_RETRY_DELAY)."""
+
 UNSEEN_SECONDS = 7 * 24 * 3600.0
 """Seconds after which a node that has registered itself, and was not online since, is forgotten. Stock
 registers itself with a key that it has in memory alone, so after its process such a node never
@@ -60,6 +64,12 @@ class NodeSign:
     status: str
     name: str | None
     location: str | None
+    version: str
+    """The flwr that it says it has, empty if it does not say."""
+    address: str
+    """Where it has called from when it came online; empty if that is not known."""
+    is_unheard: bool
+    """It was online before an outage of ours, and was not heard since."""
     heard_at: datetime | None
     """When its last heartbeat was heard; None if it has said farewell, or was never online."""
 
@@ -114,10 +124,13 @@ class Nodes:
         gateway: str | None = None,
         *,
         only_registered: bool = False,
+        version: str = "",
+        address: str = "",
     ) -> int | None:
         """Bring the node of a key online, heard by this gateway; None if there is none (any more).
 
-        `only_registered`: None, too, for a node that has registered itself.
+        `only_registered`: None, too, for a node that has registered itself. `version` and `address`
+        are for people to read.
         """
         row = await self._session.fetch_one(
             _SQL["activate"],
@@ -126,6 +139,8 @@ class Nodes:
             patience=HEARTBEAT_PATIENCE,
             gateway=gateway,
             only_registered=only_registered,
+            version=version,
+            address=address,
         )
         return _node_id(row)
 
@@ -159,6 +174,10 @@ class Nodes:
         )
         return {node_id for node_id, _ in beats} - {row["node_id"] for row in rows}
 
+    async def seen(self, node_ids: Sequence[int], gateway: str | None = None) -> None:
+        """Note that nodes are there, which a gateway has seen by other calls than heartbeats."""
+        await self._session.execute(_SQL["seen"], node_ids=list(node_ids), gateway=gateway)
+
     async def expire(self) -> list[int]:
         """Take nodes offline that have been silent for too long; return them."""
         rows = await self._session.fetch_all(_SQL["expire"], deaf_after=DEAF_AFTER, absence=ABSENCE)
@@ -170,6 +189,14 @@ class Nodes:
             _SQL["forget"], seconds=UNSEEN_SECONDS, kept=_UNSEEN_NODES
         )
         return [row["node_id"] for row in rows]
+
+    async def unlist(self, seconds: float) -> int:
+        """Leave nodes out of lists that were not online for so long; return how many.
+
+        Such a node is listed again once it is online, or registered anew.
+        """
+        rows = await self._session.fetch_all(_SQL["unlist"], seconds=float(seconds))
+        return len(rows)
 
     async def statuses(self, node_ids: Sequence[int]) -> dict[int, str]:
         """Return the status of each of these nodes that exists."""
@@ -183,9 +210,22 @@ class Nodes:
         )
         return [NodeSign(**row) for row in rows]
 
+    async def listed(self, most: int) -> list[NodeSign]:
+        """Return the nodes that people may want to see, those that are online first."""
+        rows = await self._session.fetch_all(_SQL["listed"], patience=HEARTBEAT_PATIENCE, most=most)
+        return [NodeSign(**row) for row in rows]
+
     async def online(self) -> list[Node]:
-        """Return the nodes that are online."""
+        """Return the nodes that are online, and were heard since the last outage of ours."""
         return [_node(row) for row in await self._session.fetch_all(_SQL["online"])]
+
+    async def is_awaited(self) -> bool:
+        """Return whether a node may still be heard that was online before an outage of ours.
+
+        Such a node has `RETURN_SECONDS` from the end of the outage.
+        """
+        row = await self._session.fetch_one(_SQL["is_awaited"], seconds=RETURN_SECONDS)
+        return bool(row and row["is_awaited"])
 
     async def is_owned_by(self, node_id: int, owner_id: str) -> bool:
         """Return whether an account has registered a node, also one that was unregistered since."""

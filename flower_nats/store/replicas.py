@@ -1,9 +1,11 @@
 """Replicas of the runtime in the database, and since when heartbeats could be heard."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from flower_nats.store.connection import Session
+from flower_nats.store.connection import Jsonb, Session
 from flower_nats.store.nodes import DEAF_AFTER
 from flower_nats.store.queries import load
 
@@ -24,6 +26,12 @@ class Replica:
     """`superlink`, `gateway`, or `superexec` for a host that runs one."""
     id: str
     since: datetime
+    simulations: int | None
+    """How many simulations the host of a SuperExec runs at a time."""
+    about: Mapping[str, Any]
+    """What it says of itself: see `flower_nats.model.about`."""
+    silent_seconds: float
+    """Since it said so."""
 
 
 class Replicas:
@@ -33,11 +41,17 @@ class Replicas:
         self._session = session
 
     async def announce(
-        self, kind: str, replica_id: str, since: float, simulations: int | None = None
+        self,
+        kind: str,
+        replica_id: str,
+        since: float,
+        simulations: int | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> float:
         """Note that a replica lives that was started at `since` (seconds since 1970).
 
-        `simulations` is how many the host of a SuperExec runs at a time.
+        `simulations` is how many the host of a SuperExec runs at a time, `about` what a replica says
+        of itself.
         Returns for how many seconds a gateway was away, 0 if it was not. The nodes and tasks that it was
         the last to hear could not be heard in that time, so their deadlines are moved by it.
         """
@@ -47,6 +61,7 @@ class Replicas:
             id=replica_id,
             since=float(since),
             simulations=simulations,
+            about=Jsonb(about or {}),
             deaf_after=DEAF_AFTER,
         )
         return 0.0 if row is None else float(row["away_seconds"])
@@ -64,6 +79,11 @@ class Replicas:
         """
         row = await self._session.fetch_one(_SQL["heard"], deaf_after=DEAF_AFTER)
         return 0.0 if row is None else float(row["deaf_seconds"])
+
+    async def heard_since(self) -> datetime | None:
+        """Return when the last outage ended, None if there was none."""
+        row = await self._session.fetch_one(_SQL["heard_since"])
+        return None if row is None else row["heard_since"]
 
     async def is_heard(self) -> bool:
         """Return whether heartbeats have reached the database within `DEAF_AFTER` seconds."""

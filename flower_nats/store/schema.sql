@@ -18,7 +18,11 @@ CREATE TABLE node (
     registered_by_account boolean NOT NULL DEFAULT false,
     name text,
     location text,
-    activations integer NOT NULL DEFAULT 1
+    activations integer NOT NULL DEFAULT 1,
+    version text NOT NULL DEFAULT '',
+    address text NOT NULL DEFAULT '',
+    unheard_since timestamptz,
+    unlisted_at timestamptz
 ) WITH (fillfactor = 70);
 
 -- A key is that of one node which is not unregistered, and of any number which are.
@@ -138,7 +142,8 @@ CREATE TABLE task (
     token_hash bytea UNIQUE,
     active_until timestamptz,
     heard_by text,
-    taken_by text
+    taken_by text,
+    taken_from text NOT NULL DEFAULT ''
 );
 
 CREATE INDEX task_of_run ON task (run_id);
@@ -333,6 +338,7 @@ CREATE TABLE replica (
     since timestamptz NOT NULL,
     seen_at timestamptz NOT NULL DEFAULT now(),
     simulations integer,
+    about jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (kind, id)
 );
 
@@ -346,7 +352,8 @@ CREATE TABLE answer (
 -- The one row says when a heartbeat could last have been heard. NULL: never yet.
 CREATE TABLE hearing (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    heard_at timestamptz
+    heard_at timestamptz,
+    heard_since timestamptz
 );
 
 INSERT INTO hearing (heard_at) VALUES (NULL);

@@ -1,6 +1,7 @@
 """Tasks in the database: their life is here, each step of it one statement."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from flower_nats.model.ids import new_id, token_for, token_for_any, token_hash
@@ -27,6 +28,31 @@ _RUN_FINISHED = "Task failed because the run finished"
 _RUN_EXPIRED = "Task failed because the run expired"
 
 
+@dataclass(frozen=True)
+class TaskSign:
+    """The last sign of life of the process of a task."""
+
+    heard_at: datetime | None
+    """None if no process has the task."""
+    taken_from: str
+    """Where its SuperExec has called from, empty if that is not known."""
+
+
+@dataclass(frozen=True)
+class TakenTask:
+    """A task that a SuperExec has taken."""
+
+    task_id: int
+    run_id: int
+    type: str
+    status: str
+    taken_by: str | None
+    """The host of ours that its SuperExec was started by, empty if it was not."""
+    taken_from: str
+    """Where its SuperExec has called from."""
+    since: datetime
+
+
 class Tasks:
     """The tasks of this runtime; a token is known here only by its hash."""
 
@@ -44,13 +70,18 @@ class Tasks:
         return row is None or row["has_room"] is not False
 
     async def claim(
-        self, task_id: int, request_id: str = "", gateway: str | None = None, host: str = ""
+        self,
+        task_id: int,
+        request_id: str = "",
+        gateway: str | None = None,
+        host: str = "",
+        address: str = "",
     ) -> tuple[Task, str] | None:
         """Claim a pending task for `CLAIM_SECONDS` and return it with its token.
 
         None if it is not pending, or a simulation that the host has no room for. The same request may
         ask again and gets the same token: an answer that was lost on its way must not cost the lease,
-        nor a try that comes late the token.
+        nor a try that comes late the token. `address` is where the SuperExec calls from, for people.
         """
         token = token_for(request_id, task_id)
         row = await self._session.fetch_one(
@@ -60,6 +91,7 @@ class Tasks:
             seconds=CLAIM_SECONDS,
             gateway=gateway,
             host=host,
+            address=address,
             has_room=await self.has_room(host),
         )
         return None if row is None else (_task(row), token)
@@ -71,6 +103,7 @@ class Tasks:
         request_id: str,
         gateway: str | None = None,
         host: str = "",
+        address: str = "",
     ) -> tuple[Task, str] | None:
         """Claim the oldest pending task of one of these types or FABs; return it with its token.
 
@@ -87,6 +120,7 @@ class Tasks:
             seconds=CLAIM_SECONDS,
             gateway=gateway,
             host=host,
+            address=address,
             has_room=await self.has_room(host),
         )
         return None if row is None else (_task(row), token)
@@ -101,12 +135,12 @@ class Tasks:
         )
         return None if row is None else _task(row)
 
-    async def last_heard(self, task_id: int) -> datetime | None:
-        """Return when the process of a task was heard last; None if no process has the task."""
+    async def sign(self, task_id: int) -> TaskSign:
+        """Return when the process of a task was heard last, and where its SuperExec is."""
         row = await self._session.fetch_one(
-            _SQL["last_heard"], task_id=task_id, claim=CLAIM_SECONDS, silence=TASK_SILENCE_SECONDS
+            _SQL["sign"], task_id=task_id, claim=CLAIM_SECONDS, silence=TASK_SILENCE_SECONDS
         )
-        return None if row is None else row["heard_at"]
+        return TaskSign(None, "") if row is None else TaskSign(**row)
 
     async def activate(self, task_id: int, token: str, gateway: str | None = None) -> Task | None:
         """Start a claimed task, or find it running under the same token; None otherwise."""
@@ -118,6 +152,10 @@ class Tasks:
             gateway=gateway,
         )
         return None if row is None else _task(row)
+
+    async def under_way(self) -> list[TakenTask]:
+        """Return the tasks that a SuperExec has taken and that are not finished, oldest first."""
+        return [TakenTask(**row) for row in await self._session.fetch_all(_SQL["under_way"])]
 
     async def heartbeat(self, task_id: int, token: str, gateway: str | None = None) -> bool:
         """Note that a task lives; False if it is finished or was given to another process."""

@@ -17,6 +17,7 @@ from flower_nats.model.states import (
     NodeStatus,
     Status,
 )
+from flower_nats.model.visible import visible_name
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.runs import Runs
@@ -73,7 +74,9 @@ class FleetApi:
                 reason = "Its account has unregistered it, and alone may register it again."
                 raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, reason, reason)
             node_id = known.node_id
-        log.info("node_registered", node_id=node_id)
+        log.info(
+            "node_registered", node_id=node_id, address=caller.address, flwr=caller.client_version
+        )
         await self._hints.node_changed(node_id)
         return fleet.RegisterNodeFleetResponse(node_id=node_id)
 
@@ -93,11 +96,13 @@ class FleetApi:
             request.heartbeat_interval,
             caller.gateway,
             only_registered=self._only_registered(caller),
+            version=visible_name(caller.client_version),
+            address=caller.address,
         )
         if node_id is None:
             raise ApiError(ErrorCode.NODE_ACTIVATION_FAILED, "the key is not registered")
         await self._mailbox.reoffer(node_id, caller.signed_at)
-        log.info("node_activated", node_id=node_id)
+        log.info("node_activated", node_id=node_id, address=caller.address)
         return fleet.ActivateNodeResponse(node_id=node_id)
 
     async def deactivate_node(

@@ -23,7 +23,7 @@ from flower_nats.store.runs import Runs, RunUsage
 from flower_nats.store.task_events import Events
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import InternalHandler
-from flower_nats.superlink.convert import event_to_wire
+from flower_nats.superlink.convert import event_to_wire, iso
 from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.superlink.run_report import RunReport
 from flower_nats.superlink.status_report import StatusReport
@@ -132,7 +132,12 @@ class GatewayQuestions:
         }
 
     async def heartbeats(self, question: Map, caller: Caller) -> Map:
-        """{beats: [[node_id, interval_s], …], gateway} -> {unknown}: ids not registered (now)."""
+        """{beats: [[node_id, interval_s], …], gateway, seen?} -> {unknown}: ids not registered (now).
+
+        `seen`: ids of nodes that are there, as other calls of theirs have shown.
+        """
+        if seen := question.get("seen"):
+            await self._nodes.seen(seen, question.get("gateway"))
         beats = [(node_id, float(interval)) for node_id, interval in question["beats"]]
         if not beats:
             return {"unknown": []}
@@ -182,13 +187,19 @@ class GatewayQuestions:
         }
 
     async def announce(self, question: Map, caller: Caller) -> Map:
-        """{kind, id, since, simulations?} -> {}: a replica lives; of a gateway, also that we are heard.
+        """{kind, id, since, simulations?, about?} -> {heard_since}: a replica lives.
 
-        `simulations`: how many the host of a SuperExec runs at a time.
+        Of a gateway, also that we are heard. `simulations`: how many the host of a SuperExec runs at a
+        time. `about`: what a replica says of itself. `heard_since`: when the last outage ended after
+        which nodes are to be heard anew.
         """
         kind, replica_id = question["kind"], question["id"]
         away = await self._replicas.announce(
-            kind, replica_id, question["since"], question.get("simulations")
+            kind,
+            replica_id,
+            question["since"],
+            question.get("simulations"),
+            question.get("about"),
         )
         if away:
             log.warning("gateway_was_away", gateway=replica_id, seconds=round(away, 1))
@@ -196,7 +207,7 @@ class GatewayQuestions:
             deaf = await self._replicas.heard()
             if deaf:
                 log.warning("deadlines_moved", seconds=round(deaf, 1))
-        return {}
+        return {"heard_since": iso(await self._replicas.heard_since())}
 
     async def superexec_hosts(self, question: Map, caller: Caller) -> Map:
         """{} -> {hosts}: the ids of the hosts that run a SuperExec."""

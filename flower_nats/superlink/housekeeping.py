@@ -38,6 +38,8 @@ _AFTER_BUG = 10.0
 """Seconds after which a piece is tried again that has met what it cannot cope with. By then the claim
 is over: perhaps another replica, of another version, can."""
 
+_DAY = 24 * 3600.0
+
 _SETTLE_SECONDS = 5.0
 """A run is cleared for good this long after its end, when what was under way has arrived."""
 
@@ -89,8 +91,15 @@ class MetadataHousekeeping:
     """The pieces that are about what the database holds."""
 
     def __init__(
-        self, database: Database, lifecycle: Lifecycle, mailbox: Mailbox, hints: Hints
+        self,
+        database: Database,
+        lifecycle: Lifecycle,
+        mailbox: Mailbox,
+        hints: Hints,
+        node_retention: int = 0,
     ) -> None:
+        """`node_retention`: days after which lists leave out nodes that are offline; 0 for never."""
+        self._node_retention = node_retention
         self._database = database
         self._lifecycle = lifecycle
         self._mailbox = mailbox
@@ -104,6 +113,7 @@ class MetadataHousekeeping:
             Piece("runs", 2.0, self.clear_runs),
             Piece("records", 30.0, self.drop_records),
             Piece("unseen nodes", 60.0, self.forget_nodes),
+            *([Piece("old nodes", 60.0, self.unlist_nodes)] if self._node_retention else []),
         ]
 
     async def expire_nodes(self) -> None:
@@ -118,6 +128,12 @@ class MetadataHousekeeping:
             log.info("nodes_forgotten", count=len(forgotten))
         for node_id in forgotten:
             await self._hints.node_changed(node_id)
+
+    async def unlist_nodes(self) -> None:
+        """Leave nodes out of lists that were not online for long."""
+        count = await Nodes(self._database).unlist(self._node_retention * _DAY)
+        if count:
+            log.info("nodes_unlisted", count=count, days=self._node_retention)
 
     async def expire_tasks(self) -> None:
         """Give up on tasks whose processes did not start or have been silent for too long."""

@@ -37,7 +37,7 @@ class Lifecycle:
             return
         # A simulation that waits may have room on a host now.
         await self._hints.tasks_pending()
-        log.info("run_finished", run_id=finished.run_id)
+        log.info("run_finished", run_id=finished.run_id, how=finished.how, details=finished.details)
         try:
             async with asyncio.timeout(_CLEAR_SECONDS):
                 await self._mailbox.end_run(finished.run_id)

@@ -31,6 +31,7 @@ class RunReport:
         run = await self._runs.get(run_id)
         if run is None:
             raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"there is no run {run_id}")
+        sign = await self._tasks.sign(run.primary_task_id)
         exchanges = await self._progress.of_run(run_id)
         node_ids = {one.node_id for exchange in exchanges for one in exchange.deliveries}
         signs = await self._nodes.last_heard(sorted(node_ids)) if node_ids else []
@@ -39,7 +40,8 @@ class RunReport:
             "run": _run(run),
             "task": {
                 "type": run.primary_task_type,
-                "heard_at": iso(await self._tasks.last_heard(run.primary_task_id)),
+                "heard_at": iso(sign.heard_at),
+                "taken_from": sign.taken_from,
             },
             "exchanges": [_exchange(exchange, signs) for exchange in exchanges],
         }

@@ -3,6 +3,8 @@
 Messages, objects and logs go through the gateway without a superlink in between.
 """
 
+import asyncio
+import time
 from collections.abc import Mapping
 
 from flower_nats.logs import get_logger
@@ -24,6 +26,12 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
 
 log = get_logger(__name__)
+
+_AWAIT_SECONDS = 15.0
+"""How long a call waits for nodes to be heard after an outage: less than its gateway waits for it."""
+
+_AWAIT_EVERY = 0.25
+"""Seconds between two looks at whether they were."""
 
 
 class RuntimeApi:
@@ -75,12 +83,16 @@ class RuntimeApi:
     ) -> runtime.ClaimTaskResponse:
         """Claim a pending task; no token comes back if it is not pending."""
         claimed = await self._tasks.claim(
-            request.task_id, caller.request_id, caller.gateway, caller.superexec_host
+            request.task_id,
+            caller.request_id,
+            caller.gateway,
+            caller.superexec_host,
+            caller.address,
         )
         if claimed is None:
             return runtime.ClaimTaskResponse()
         task, token = claimed
-        log.info("task_claimed", **task.log_context())
+        log.info("task_claimed", **task.log_context(), address=caller.address)
         await self._lifecycle.run_changed(task.run_id)
         return runtime.ClaimTaskResponse(token=token)
 
@@ -96,13 +108,14 @@ class RuntimeApi:
                 caller.request_id,
                 caller.gateway,
                 caller.superexec_host,
+                caller.address,
             )
 
         claimed = await self._database.transaction(acquire)
         if claimed is None:
             return runtime.AcquireTaskResponse()
         task, token = claimed
-        log.info("task_claimed", **task.log_context())
+        log.info("task_claimed", **task.log_context(), address=caller.address)
         await self._lifecycle.run_changed(task.run_id)
         return runtime.AcquireTaskResponse(task=task_to_wire(task), token=token)
 
@@ -176,9 +189,14 @@ class RuntimeApi:
     async def get_nodes(
         self, request: runtime.GetNodesRequest, caller: Caller
     ) -> runtime.GetNodesResponse:
-        """Return the online nodes of the run's federation."""
+        """Return the online nodes of the run's federation.
+
+        After an outage of ours those that were online before count once they were heard again. The
+        answer waits for them a little, so that a round is not made without them.
+        """
         if caller.task_type not in USES_GRID:
             raise ApiError(ErrorCode.ENDPOINT_UNAVAILABLE, f"task is a {caller.task_type}")
+        await self._until_heard()
         online = await self._nodes.online()
         if caller.is_older_than(1, 38):
             # Older apps read the id alone, once a second.
@@ -186,6 +204,13 @@ class RuntimeApi:
         else:
             nodes = [node_to_wire(node) for node in online]
         return runtime.GetNodesResponse(nodes=nodes)
+
+    async def _until_heard(self) -> None:
+        deadline = time.monotonic() + _AWAIT_SECONDS
+        while time.monotonic() < deadline:
+            if not await self._nodes.is_awaited():
+                return
+            await asyncio.sleep(_AWAIT_EVERY)
 
 
 def authenticated(caller: Caller) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """How the runtime is, as one superlink sees it: for `flower-nats status` and for metrics."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,19 +10,25 @@ from typing import Any
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.durability import ALWAYS
 from flower_nats.broker.durability import durability as broker_durability
+from flower_nats.broker.in_flight import InFlight
+from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import Unavailable
+from flower_nats.model.exposure import together, warnings
 from flower_nats.model.states import NodeStatus, Status
 from flower_nats.store.connection import Database
 from flower_nats.store.durability import durability as database_durability
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
-from flower_nats.superlink.convert import iso
+from flower_nats.store.tasks import Tasks
+from flower_nats.superlink.convert import now_iso
+from flower_nats.superlink.problems import problems
 from flower_nats.superlink.room_watch import RoomWatch
 from flower_nats.superlink.stream_keeper import StreamKeeper
+from flower_nats.superlink.who_is_there import nodes_there, replicas_there, superexecs_there
 
 log = get_logger(__name__)
 
@@ -30,6 +37,17 @@ _SCRAPE_SECONDS = 3.0
 
 _DURABILITY_SECONDS = 2.0
 """How long a broker that does not store is asked what it promises: less than `status` waits."""
+
+_DATABASE_SECONDS = 2.5
+"""How long `status` waits for the database: less than it is waited for itself."""
+
+_IN_FLIGHT_SECONDS = 1.0
+"""How long what is under way is waited for."""
+
+_MOST_NODES = 1_000
+"""Nodes that are listed, those that are online first."""
+
+_ENDS = ("completed", "failed", "stopped")
 
 Map = Mapping[str, Any]
 
@@ -45,6 +63,7 @@ class StatusReport:
         room: RoomWatch,
         streams: StreamKeeper,
     ) -> None:
+        self._mailbox = Mailbox(connection)
         self._database = database
         self._connection = connection
         self._streams = streams
@@ -52,24 +71,58 @@ class StatusReport:
         self._room = room
 
     async def report(self) -> dict[str, Any]:
-        """Return {runs, nodes, replicas, not_stored, streams_lost, room, durability}.
+        """Return everything that people ask for, as far as broker and database answer.
 
-        `not_stored` are the streams that do not store, each with the reason; `streams_lost` says how
-        many this superlink has found missing; `durability` is None if the broker does not tell it now.
-        Raises `Unavailable`.
+        {now, problems, not_stored, streams_lost, room, database, durability}; if the database answers,
+        {runs, nodes, replicas, superexecs, nodes_listed, warnings}. `problems` are what makes the
+        runtime unhealthy; `not_stored` are the streams that do not store, each with the reason;
+        `streams_lost` says how many this superlink has found missing; `durability` is None if the
+        broker does not tell it now; `nodes_listed` are at most `_MOST_NODES`.
         """
-        return {
-            "runs": await Runs(self._database).counts(),
-            "nodes": await Nodes(self._database).counts(),
-            "replicas": [
-                {"kind": replica.kind, "id": replica.id, "since": iso(replica.since)}
-                for replica in await Replicas(self._database).alive()
-            ],
+        report: dict[str, Any] = {
+            "now": now_iso(),
             "not_stored": self._trials.reasons,
             "streams_lost": self._streams.lost,
             "room": self._room.report(),
-            "durability": await self._durability(),
+            "database": {"healthy": True},
+            "durability": None,
         }
+        try:
+            async with asyncio.timeout(_DATABASE_SECONDS):
+                report |= await self._of_database()
+        except (Unavailable, TimeoutError) as exc:
+            report["database"] = {"healthy": False, "reason": _reason(exc)}
+        else:
+            report["durability"] = await self._durability()
+        return {**report, "problems": list(problems(report))}
+
+    async def _of_database(self) -> dict[str, Any]:
+        replicas = await Replicas(self._database).alive()
+        nodes = await Nodes(self._database).listed(_MOST_NODES)
+        tasks = await Tasks(self._database).under_way()
+        exposed = together(one.about.get("exposure", {}) for one in replicas)
+        return {
+            **await self._counts(),
+            "replicas": replicas_there(replicas),
+            "superexecs": superexecs_there(replicas, tasks, time.time()),
+            "nodes_listed": nodes_there(nodes, await self._in_flight()),
+            "warnings": list(warnings(exposed)),
+        }
+
+    async def _counts(self) -> dict[str, Any]:
+        runs = await Runs(self._database).counts()
+        order = (*(status for status in Status if status is not Status.FINISHED), *_ENDS)
+        return {
+            "runs": {str(one): runs[one] for one in order if one in runs},
+            "nodes": await Nodes(self._database).counts(),
+        }
+
+    async def _in_flight(self) -> Mapping[int, InFlight]:
+        """Return what is under way; nothing if the broker does not say so in time."""
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(_IN_FLIGHT_SECONDS):
+                return await self._mailbox.in_flight()
+        return {}
 
     async def _durability(self) -> dict[str, Any] | None:
         """Return what is promised; None if the broker does not say so, as one that does not store."""
@@ -82,7 +135,7 @@ class StatusReport:
         """Return the report as numbers; only that it cannot be had, while broker or database is away."""
         try:
             async with asyncio.timeout(_SCRAPE_SECONDS):
-                report = await self.report()
+                report = await self._for_metrics()
         except (Unavailable, TimeoutError) as exc:
             log.warning("metrics_incomplete", reason=repr(exc))
             report = None
@@ -96,6 +149,20 @@ class StatusReport:
             *(_metrics(report) if report else ()),
         ]
 
+    async def _for_metrics(self) -> dict[str, Any]:
+        replicas = await Replicas(self._database).alive()
+        return {
+            **await self._counts(),
+            "replicas": replicas_there(replicas),
+            "superexecs": superexecs_there(replicas, (), time.time()),
+            "durability": await self._durability(),
+        }
+
+
+def _reason(exc: Exception) -> str:
+    """Return the first line of what the driver has to say."""
+    return next(iter(str(exc).splitlines()), "").removeprefix("the database cannot answer: ")
+
 
 async def durability(database: Database, connection: Connection) -> dict[str, Any]:
     """Return what the servers at hand do for what they have acknowledged. Raises `Unavailable`."""
@@ -106,12 +173,22 @@ async def durability(database: Database, connection: Connection) -> dict[str, An
 
 
 def _metrics(report: Map) -> list[Metric]:
-    runs = {str(status): 0 for status in Status} | report["runs"]
+    ends = {str(way): report["runs"].get(way, 0) for way in _ENDS}
+    runs = {str(status): report["runs"].get(status, 0) for status in Status}
+    runs[Status.FINISHED] = sum(ends.values())
+    superexecs = Counter(bool(one["refused"]) for one in report["superexecs"])
     nodes = {str(status): 0 for status in NodeStatus} | report["nodes"]
     replicas = Counter(replica["kind"] for replica in report["replicas"])
     kinds = {kind: replicas[kind] for kind in ("gateway", "superlink")}
     return [
         by_label("runs", "Runs of the federation by status.", "status", runs),
+        by_label("finished_runs", "Finished runs by how they have ended.", "how", ends),
+        gauge(
+            "superexecs",
+            "SuperExecs that were heard lately: without one, runs wait.",
+            superexecs[False],
+        ),
+        gauge("superexecs_refused", "SuperExecs that were refused lately.", superexecs[True]),
         by_label("nodes", "SuperNodes of the federation by status.", "status", nodes),
         by_label("replicas", "Processes of the runtime that were seen lately.", "kind", kinds),
         *(_durability_metrics(**promises) if (promises := report["durability"]) else ()),

@@ -148,7 +148,9 @@ def pieces(
     days = settings.log_retention
     retention = LogRetention(Runs(database), RunLogs(connection), days)
     return [
-        *MetadataHousekeeping(database, lifecycle, mailbox, hints).pieces(),
         Piece("messages", _SWEEP_EVERY, history.noting(notes, messages.sweep)),
+        *MetadataHousekeeping(
+            database, lifecycle, mailbox, hints, settings.node_retention
+        ).pieces(),
         *([Piece("logs", _REMOVE_LOGS_EVERY, retention.remove_logs)] if days else []),
     ]

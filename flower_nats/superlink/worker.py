@@ -14,6 +14,7 @@ from flower_nats.broker.rpc import RpcServer
 from flower_nats.health import HealthServer, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
+from flower_nats.model.about import about_process
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.stopping import keep_running, stop_at_signals, until
@@ -146,9 +147,10 @@ class _Worker:
     async def _announce(self) -> None:
         """Show this replica to `flower-nats status` for as long as it runs."""
         replicas, since = Replicas(self._database), time.time()
+        about = about_process()
         while True:
             try:
-                await replicas.announce("superlink", self._id, since)
+                await replicas.announce("superlink", self._id, since, about=about)
             except Unavailable as exc:
                 log.warning("announcement_postponed", reason=exc.detail)
             await asyncio.sleep(_ANNOUNCE_EVERY)

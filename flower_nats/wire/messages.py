@@ -257,9 +257,10 @@ def error_reply(
     )
     if instruction is not None:
         _reply_to(instruction, metadata)
-    message = common.Message(
-        metadata=metadata, error=common.Error(code=int(code), reason=reason or _REASONS[code])
-    )
+    text = reason or _REASONS[code]
+    if instruction is not None:
+        text = f"SuperNode {instruction.dst_node_id}: {text}"
+    message = common.Message(metadata=metadata, error=common.Error(code=int(code), reason=text))
     body = message.SerializeToString(deterministic=True)
     message.metadata.message_id, content = make_object("Message", "", body)
     tree = common.ObjectTree(object_id=message.metadata.message_id)

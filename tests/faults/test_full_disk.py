@@ -131,7 +131,7 @@ async def test_a_full_disk_is_told_of_and_forgotten_once_there_is_room(
                 await asyncio.sleep(0.5)
         report = await asyncio.to_thread(runtime.status)
         assert not report["healthy"]
-        assert "does not store" in report["reason"]
+        assert any("does not store" in one for one in report["problems"])
         turned_away = await asyncio.to_thread(
             run, "flwr", "run", str(APPS / "nothing"), "flower-nats", FLWR_HOME=str(home)
         )

@@ -36,6 +36,7 @@ from flower_nats_gateway.api.fleet import FleetService
 from flower_nats_gateway.api.runtime import RuntimeService
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.calls.wire import GRPC
+from flower_nats_gateway.cluster.presence import Presence
 from flower_nats_gateway.delivery.lost_replies import LostReplies
 from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import ObjectService
@@ -155,6 +156,7 @@ class Replica:
             directory=known,
             wakes=self.wakes,
             usage=known,
+            presence=Presence(),
             forward=cast(Any, None),
             lost_replies=LostReplies(self.mailbox, ErrorReplies(self.mailbox, objects)),
             drain=drain,

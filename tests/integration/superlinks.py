@@ -33,6 +33,12 @@ _MANY = 50
 """Members, of which one that answers is hardly ever the one that is asked."""
 
 
+def superexec_heard(**fields: Any) -> dict[str, Any]:
+    """Return what a gateway tells of a SuperExec that it has heard."""
+    heard = {"address": "10.0.0.5", "version": "1.42.0", "host": "", "refused": "", "seconds": 1.0}
+    return {**heard, **fields}
+
+
 @dataclass
 class Superlink:
     """A running superlink and the means to look behind it."""
@@ -57,9 +63,10 @@ class Superlink:
         """Ask an internal question."""
         return await self.rpc.ask(method, patience=10, **question)
 
-    async def announce_gateway(self) -> None:
-        """Announce a gateway: from then on heartbeats could be heard."""
-        await self.ask("Announce", kind="gateway", id="gateway", since=1.0)
+    async def announce_gateway(self, *superexecs: dict[str, Any], **about: Any) -> None:
+        """Announce a gateway, which has heard these SuperExecs: heartbeats could be heard since."""
+        about = {"superexecs": superexecs, **about}
+        await self.ask("Announce", kind="gateway", id="gateway", since=1.0, about=about)
 
     async def start_run(self, **fields: Any) -> control.StartRunResponse:
         """Start a run of a small app."""
@@ -96,8 +103,8 @@ class Superlink:
         state = await self.ask("RunState", run_id=run_id)
         return state["status"], state["sub_status"], state["details"]
 
-    async def online_node(self, key: bytes | None = None) -> Node:
-        """Register and activate a node."""
+    async def online_node(self, key: bytes | None = None, **caller: Any) -> Node:
+        """Register and activate a node, which calls as `caller` says."""
         key = key or uuid.uuid4().bytes
         registered = await self.call(
             "Fleet",
@@ -107,7 +114,7 @@ class Superlink:
             public_key=key,
         )
         node = Node(self, registered.node_id, key)
-        await node.activate()
+        await node.activate(**caller)
         return node
 
 
@@ -119,20 +126,20 @@ class Node:
     node_id: int
     key: bytes
 
-    async def activate(self, interval: float = 30.0) -> int:
+    async def activate(self, interval: float = 30.0, **caller: Any) -> int:
         """Come online."""
         answer = await self.call(
             "ActivateNode",
             fleet.ActivateNodeRequest(public_key=self.key, heartbeat_interval=interval),
             fleet.ActivateNodeResponse,
+            **caller,
         )
         return answer.node_id
 
-    async def call(self, method: str, request: ProtoMessage, answer: type[M]) -> M:
+    async def call(self, method: str, request: ProtoMessage, answer: type[M], **caller: Any) -> M:
         """Call a Fleet RPC as this node."""
-        return await self.superlink.call(
-            "Fleet", method, request, answer, public_key=self.key, node_id=self.node_id
-        )
+        caller = {"public_key": self.key, "node_id": self.node_id, **caller}
+        return await self.superlink.call("Fleet", method, request, answer, **caller)
 
 
 @dataclass

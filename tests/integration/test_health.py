@@ -31,6 +31,7 @@ from flower_nats.superlink import worker
 from harness.environment import free_port
 from harness.nodes import StockNode
 from harness.wire import Wire
+from tests.integration.test_status_over_nats import status
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -369,6 +370,11 @@ async def test_metrics_are_there_while_the_database_is_not(tmp_path: Path, nats_
         metrics = await scrape(superlink)
         assert metrics["flower_nats_report_complete"] == 0
         assert "flower_nats_acknowledged_is_on_disk" not in metrics
+        shown = await status("--nats", nats_url)
+        assert shown.returncode == 1
+        assert "NOT HEALTHY: the database does not answer" in shown.stdout
+        assert "broker       healthy" in shown.stdout
+        assert "Remedy: see that PostgreSQL runs" in shown.stdout
     finally:
         await superlink.process.stop()
         await postgres.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -11,8 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from flower_nats.broker.urls import without_login
+from flower_nats.wire import control_pb2 as control
 from harness.environment import SCRIPTS, clean_environment, free_port
-from tests.integration.superlinks import Superlink, running_superlink
+from tests.integration.superlinks import Superlink, running_superlink, superexec_heard
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ async def status(*flags: str, **environment: str) -> subprocess.CompletedProcess
 
 
 async def test_it_shows_replicas_and_what_is_durable(superlink: Superlink, nats_url: str) -> None:
-    await superlink.announce_gateway()
+    await superlink.announce_gateway(superexec_heard())
 
     done = await status("--nats", nats_url, "--format", "json")
 
@@ -51,13 +53,15 @@ async def test_it_shows_replicas_and_what_is_durable(superlink: Superlink, nats_
 async def test_it_is_readable_and_says_nothing_of_processes(
     superlink: Superlink, nats_url: str
 ) -> None:
+    await superlink.announce_gateway(superexec_heard())
+
     done = await status(FLOWER_NATS_STATUS_NATS=nats_url)
 
     assert done.returncode == 0
     assert done.stdout.startswith(f"flower-nats on {without_login(nats_url)} is healthy\n")
     for word in ("broker", "database", "runs", "nodes", "replica", "synced to disk before it is"):
         assert word in done.stdout
-    for word in ("processes", "pid", "None", str(urlsplit(nats_url).password)):
+    for word in ("processes", "None", str(urlsplit(nats_url).password)):
         assert word not in done.stdout
 
 
@@ -93,6 +97,79 @@ async def test_a_nats_without_a_superlink_is_told_with_a_remedy(nats_url: str) -
     assert "database     not heard of" in done.stdout
     assert "no superlink answers" in done.stdout
     assert "Remedy: " in done.stdout
+
+
+async def test_without_a_superexec_it_is_not_healthy_and_says_so(
+    superlink: Superlink, nats_url: str
+) -> None:
+    await superlink.announce_gateway()
+
+    done = await status("--nats", nats_url)
+
+    assert done.returncode == 1
+    assert "NOT HEALTHY: no SuperExec is connected: runs stay pending. Remedy: " in done.stdout
+
+
+async def test_a_superexec_that_is_refused_is_named_with_the_remedy(
+    superlink: Superlink, nats_url: str
+) -> None:
+    refused = superexec_heard(refused="the SuperExec does not know the secret")
+    await superlink.announce_gateway(refused)
+
+    done = await status("--nats", nats_url)
+
+    assert done.returncode == 1
+    assert "the SuperExec at 10.0.0.5 is refused" in done.stdout
+    assert "--superexec-auth-secret-file" in done.stdout
+    assert "IS REFUSED: the SuperExec does not know the secret" in done.stdout
+
+    await superlink.announce_gateway(refused, superexec_heard(address="10.0.0.6"))
+    assert (await status("--nats", nats_url)).returncode == 0
+
+
+async def test_superexecs_and_nodes_are_shown_with_what_they_do(
+    superlink: Superlink, nats_url: str
+) -> None:
+    await superlink.announce_gateway(superexec_heard())
+    run = await superlink.start_run()
+    await superlink.claim(run.run_id, address="10.0.0.5")
+    node = await superlink.online_node(address="10.0.0.7", client_version="1.41.0")
+
+    shown = (await status("--nats", nats_url)).stdout
+    report = json.loads((await status("--nats", nats_url, "--format", "json")).stdout)
+
+    [superexec] = report["superexecs"]
+    assert superexec["tasks"][0]["run_id"] == str(run.run_id)
+    assert f"ServerApp of run {run.run_id} (starting for " in shown
+    [listed] = report["nodes_listed"]
+    assert (listed["node_id"], listed["flwr"]) == (str(node.node_id), "1.41.0")
+    assert re.search(rf"{node.node_id} +- +1\.41\.0 +10\.0\.0\.7 +online +\d+ s ago", shown)
+
+
+async def test_runs_are_counted_by_how_they_have_ended(superlink: Superlink, nats_url: str) -> None:
+    await superlink.announce_gateway(superexec_heard())
+    await superlink.running_task()
+    await superlink.ask("EndRuns", reason="tested")
+    stopped = await superlink.start_run()
+    await superlink.call(
+        "Control",
+        "StopRun",
+        control.StopRunRequest(run_id=stopped.run_id),
+        control.StopRunResponse,
+    )
+
+    assert "  runs         failed 1, stopped 1\n" in (await status("--nats", nats_url)).stdout
+
+
+async def test_what_others_reach_is_told(superlink: Superlink, nats_url: str) -> None:
+    exposed = {"control": ["0.0.0.0:9093"], "unencrypted": ["0.0.0.0:9093"], "open": []}
+    await superlink.announce_gateway(superexec_heard(), exposure=exposed)
+
+    shown = (await status("--nats", nats_url)).stdout
+
+    assert "Whoever reaches Control (0.0.0.0:9093) can run any Python on the server" in shown
+    assert "Traffic is not encrypted (0.0.0.0:9093)" in shown
+    assert "Anybody may add" not in shown
 
 
 async def test_a_run_that_nobody_takes_waits_for_a_superexec(

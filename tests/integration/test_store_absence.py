@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flower_nats.store.connection import Database
-from flower_nats.store.nodes import ABSENCE, Nodes
+from flower_nats.store.nodes import ABSENCE, RETURN_SECONDS, Nodes
 from flower_nats.store.replicas import Replicas
 from tests.integration.test_store_claims import pass_time
 
@@ -110,3 +110,74 @@ async def test_an_outage_of_everything_is_given_back_once(gateways: Gateways) ->
     assert await gateways.nodes.expire() == []
     await gateways.pass_time(20, "running", "stopped")
     assert behind_stopped in await gateways.nodes.expire()
+
+
+async def online(gateways: Gateways) -> list[int]:
+    return [node.node_id for node in await gateways.nodes.online()]
+
+
+async def test_after_an_outage_nodes_count_once_they_were_heard_again(gateways: Gateways) -> None:
+    one, other = await gateways.connect_nodes()
+    assert sorted(await online(gateways)) == sorted([one, other])
+    assert not await gateways.nodes.is_awaited()
+
+    # Given an outage of everything.
+    await gateways.pass_time(40)
+    await gateways.announce("stopped", "running")
+
+    # Nobody was heard, but everybody may still be.
+    assert await online(gateways) == []
+    assert await gateways.nodes.is_awaited()
+    # A node is heard by its heartbeat, or seen to ask for work.
+    await gateways.nodes.heartbeats([(one, 30)], "running")
+    assert await online(gateways) == [one]
+    await gateways.nodes.seen([other], "running")
+    assert sorted(await online(gateways)) == sorted([one, other])
+    assert not await gateways.nodes.is_awaited()
+
+
+async def test_a_node_that_ended_in_an_outage_is_not_waited_for_for_long(
+    gateways: Gateways,
+) -> None:
+    alive, ghost = await gateways.connect_nodes()
+    await gateways.pass_time(40)
+    await gateways.announce("stopped", "running")
+    await gateways.nodes.seen([alive], "running")
+
+    await gateways.pass_time(RETURN_SECONDS, "stopped", "running")
+
+    assert not await gateways.nodes.is_awaited()
+    assert await online(gateways) == [alive]
+    # It comes online the moment it comes back.
+    await gateways.nodes.activate(b"running", 30, "running")
+    assert sorted(await online(gateways)) == sorted([alive, ghost])
+
+
+async def test_an_outage_is_known_by_its_end_to_every_gateway(gateways: Gateways) -> None:
+    await gateways.connect_nodes()
+    assert await gateways.replicas.heard_since() is None
+
+    await gateways.pass_time(40)
+    await gateways.announce("running")
+
+    first = await gateways.replicas.heard_since()
+    await gateways.announce("stopped", "running")
+    assert first is not None
+    assert await gateways.replicas.heard_since() == first
+
+
+async def test_nodes_that_are_gone_for_long_leave_the_lists_and_come_back_to_them(
+    gateways: Gateways,
+) -> None:
+    one, other = await gateways.connect_nodes()
+    await gateways.nodes.deactivate(one)
+    await pass_time(gateways.database, 3 * 86400)
+
+    assert await gateways.nodes.unlist(2 * 86400) == 1
+
+    assert [node.node_id for node in await gateways.nodes.owned_by("owner")] == [other]
+    assert [node.node_id for node in await gateways.nodes.listed(10)] == [other]
+    assert await gateways.nodes.counts() == {"online": 1}
+    # Its row stays: it is still the node of its key.
+    assert await gateways.nodes.activate(b"stopped", 30, "running") == one
+    assert len(await gateways.nodes.owned_by("owner")) == 2

@@ -18,7 +18,9 @@ async def pass_time(database: Database, seconds: float) -> None:
     """Let every moment in the database lie further back, as if nothing had happened since."""
     back = "make_interval(secs => %(seconds)s)"
     for statement in (
-        f"UPDATE node SET online_until = online_until - {back}",
+        f"UPDATE node SET online_until = online_until - {back}, unheard_since = unheard_since - {back},"
+        f" registered_at = registered_at - {back}, last_activated_at = last_activated_at - {back},"
+        f" last_deactivated_at = last_deactivated_at - {back}",
         f"UPDATE task SET active_until = active_until - {back}, finished_at = finished_at - {back}",
         f"UPDATE hearing SET heard_at = heard_at - {back}",
         f"UPDATE lease SET expires_at = expires_at - {back}",

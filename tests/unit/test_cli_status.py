@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flower_nats_cli.status import durability_lines, room_lines
+from flower_nats_cli.status_text import durability_lines, room_lines
 
 BROKER = {"replicas": 1, "sync": "always", "servers": {"nats": "always"}}
 DATABASE = {"synced": True, "fsync": True, "synchronous_commit": "on"}

@@ -20,7 +20,8 @@ SET
     owner_name = excluded.owner_name,
     registered_by_account = true,
     name = excluded.name,
-    location = excluded.location
+    location = excluded.location,
+    unlisted_at = NULL
 WHERE excluded.registered_by_account AND NOT node.registered_by_account
 RETURNING node_id;
 
@@ -43,7 +44,11 @@ SET
     last_activated_at = now(),
     heartbeat_interval = %(heartbeat_interval)s,
     online_until = now() + make_interval(secs => %(patience)s * %(heartbeat_interval)s),
-    heard_by = %(gateway)s
+    heard_by = %(gateway)s,
+    unheard_since = NULL,
+    unlisted_at = NULL,
+    version = %(version)s,
+    address = %(address)s
 WHERE public_key = %(public_key)s AND status <> 'unregistered'
     AND (registered_by_account OR NOT %(only_registered)s)
 RETURNING node_id;
@@ -101,11 +106,17 @@ WITH beat AS (
             CASE node.status WHEN 'online' THEN node.last_activated_at ELSE now() END,
         heartbeat_interval = known.seconds,
         online_until = now() + make_interval(secs => %(patience)s * known.seconds),
-        heard_by = %(gateway)s
+        heard_by = %(gateway)s,
+        unheard_since = NULL,
+        unlisted_at = NULL
     FROM known
     WHERE node.node_id = known.node_id AND NOT known.has_left
 )
 SELECT node_id FROM known;
+
+-- seen: Note that nodes are there after an outage, by other calls than heartbeats.
+UPDATE node SET unheard_since = NULL, heard_by = %(gateway)s
+WHERE node_id = ANY (%(node_ids)s::bigint[]) AND unheard_since IS NOT NULL;
 
 -- expire: Take nodes offline that have been silent, while heartbeats could have been heard.
 UPDATE node
@@ -145,17 +156,54 @@ SELECT
     status,
     name,
     location,
+    version,
+    address,
+    unheard_since IS NOT NULL AS is_unheard,
     online_until - make_interval(secs => %(patience)s * heartbeat_interval) AS heard_at
 FROM node WHERE node_id = ANY (%(node_ids)s::bigint[]);
 
--- online: The nodes that are online.
-SELECT * FROM node WHERE status = 'online' ORDER BY node_id;
+-- listed: Nodes as `flower-nats status` lists them: those that are online first, then the last seen.
+SELECT
+    node_id,
+    status,
+    name,
+    location,
+    version,
+    address,
+    unheard_since IS NOT NULL AS is_unheard,
+    CASE status
+        WHEN 'online' THEN
+            online_until - make_interval(secs => %(patience)s * heartbeat_interval)
+        ELSE last_deactivated_at
+    END AS heard_at
+FROM node
+WHERE status <> 'unregistered' AND unlisted_at IS NULL
+ORDER BY status = 'online' DESC, heard_at DESC NULLS LAST, node_id
+LIMIT %(most)s;
 
--- list: Every node that an account has registered.
-SELECT * FROM node WHERE owner_id = %(owner_id)s ORDER BY registered_at, node_id;
+-- online: The nodes that are online, and were heard since the last outage of ours.
+SELECT * FROM node WHERE status = 'online' AND unheard_since IS NULL ORDER BY node_id;
+
+-- is_awaited: Whether a node may still be heard that was online before an outage that has just ended.
+SELECT EXISTS (
+    SELECT FROM node
+    WHERE status = 'online' AND unheard_since > now() - make_interval(secs => %(seconds)s)
+) AS is_awaited;
+
+-- list: Every node that an account has registered, and that lists do not leave out.
+SELECT * FROM node
+WHERE owner_id = %(owner_id)s AND unlisted_at IS NULL
+ORDER BY registered_at, node_id;
 
 -- is_owned: A node, if it is of this account.
 SELECT node_id FROM node WHERE node_id = %(node_id)s AND owner_id = %(owner_id)s;
 
--- counts: How many nodes are in each status.
-SELECT status, count(*) AS count FROM node GROUP BY status;
+-- counts: How many nodes are in each status, of those that lists show.
+SELECT status, count(*) AS count FROM node WHERE unlisted_at IS NULL GROUP BY status;
+
+-- unlist: Leave nodes out of lists that were not online for so many days. Their rows stay.
+UPDATE node SET unlisted_at = now()
+WHERE status <> 'online' AND unlisted_at IS NULL
+    AND greatest(registered_at, last_activated_at, last_deactivated_at, unregistered_at)
+        < now() - make_interval(secs => %(seconds)s)
+RETURNING node_id;

@@ -12,10 +12,14 @@ WITH away AS (
     UPDATE task SET active_until = active_until + away.span FROM away
     WHERE status IN ('starting', 'running') AND heard_by = %(id)s
 ), noted AS (
-    INSERT INTO replica (kind, id, since, simulations)
-    VALUES (%(kind)s, %(id)s, to_timestamp(%(since)s), %(simulations)s)
+    INSERT INTO replica (kind, id, since, simulations, about)
+    VALUES (%(kind)s, %(id)s, to_timestamp(%(since)s), %(simulations)s, %(about)s)
     ON CONFLICT (kind, id) DO UPDATE
-    SET since = excluded.since, seen_at = now(), simulations = excluded.simulations
+    SET
+        since = excluded.since,
+        seen_at = now(),
+        simulations = excluded.simulations,
+        about = excluded.about
 )
 SELECT extract(epoch FROM span)::double precision AS away_seconds FROM away;
 
@@ -23,7 +27,10 @@ SELECT extract(epoch FROM span)::double precision AS away_seconds FROM away;
 DELETE FROM replica WHERE kind = %(kind)s AND id = %(id)s;
 
 -- list: The replicas that were seen lately.
-SELECT kind, id, since FROM replica
+SELECT
+    kind, id, since, simulations, about,
+    extract(epoch FROM now() - seen_at)::double precision AS silent_seconds
+FROM replica
 WHERE seen_at > now() - make_interval(secs => %(seconds)s)
 ORDER BY kind, since, id;
 
@@ -41,7 +48,9 @@ WITH before AS (
     WHERE heard_at < now() - make_interval(secs => %(deaf_after)s)
 ), nodes AS (
     -- No gateway has to speak for them any more: if it is gone for good, they must not wait for it.
-    UPDATE node SET online_until = online_until + deaf.span, heard_by = NULL FROM deaf
+    UPDATE node
+    SET online_until = online_until + deaf.span, heard_by = NULL, unheard_since = now()
+    FROM deaf
     WHERE status = 'online'
 ), tasks AS (
     UPDATE task SET active_until = active_until + deaf.span, heard_by = NULL FROM deaf
@@ -52,9 +61,14 @@ WITH before AS (
     WHERE kind = 'gateway'
         AND seen_at > before.heard_at - make_interval(secs => %(deaf_after)s)
 ), noted AS (
-    UPDATE hearing SET heard_at = now()
+    UPDATE hearing SET
+        heard_at = now(),
+        heard_since = CASE WHEN EXISTS (SELECT FROM deaf) THEN now() ELSE heard_since END
 )
 SELECT extract(epoch FROM span)::double precision AS deaf_seconds FROM deaf;
+
+-- heard_since: When the last outage ended.
+SELECT heard_since FROM hearing;
 
 -- is_heard: Whether heartbeats have reached the database lately.
 SELECT heard_at > now() - make_interval(secs => %(deaf_after)s) AS is_heard FROM hearing;

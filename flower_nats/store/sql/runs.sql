@@ -97,8 +97,11 @@ WITH exchanges AS (
 )
 UPDATE run SET log_removed_at = now() WHERE run_id = %(run_id)s;
 
--- counts: How many runs are in each status.
-SELECT status, count(*) AS count FROM run_state GROUP BY status;
+-- counts: How many runs are in each status; of finished ones, how many have ended in each way.
+SELECT
+    CASE status WHEN 'finished' THEN sub_status ELSE status END AS status,
+    count(*) AS count
+FROM run_state GROUP BY 1;
 
 -- lock_to_delete: A run and its series, locked; whether the run is over, and nothing left in the broker.
 SELECT

@@ -11,7 +11,8 @@ SET
     token_hash = %(token_hash)s,
     active_until = now() + make_interval(secs => %(seconds)s),
     heard_by = %(gateway)s,
-    taken_by = %(host)s
+    taken_by = %(host)s,
+    taken_from = %(address)s
 WHERE task_id = %(task_id)s
     AND (
         (status = 'pending' AND (type <> 'flwr-simulation' OR %(has_room)s))
@@ -42,7 +43,8 @@ SET
     token_hash = %(token_hash)s,
     active_until = now() + make_interval(secs => %(seconds)s),
     heard_by = %(gateway)s,
-    taken_by = %(host)s
+    taken_by = %(host)s,
+    taken_from = %(address)s
 WHERE task_id IN (SELECT task_id FROM acquired UNION ALL SELECT task_id FROM next)
 RETURNING *;
 
@@ -63,11 +65,12 @@ WHERE token_hash = %(token_hash)s
         OR finished_at > now() - make_interval(secs => %(farewell)s)
     );
 
--- last_heard: When the process of an unfinished task was heard last.
+-- sign: When the process of an unfinished task was heard last, and where its SuperExec has called from.
 SELECT
     active_until - make_interval(
         secs => CASE status WHEN 'starting' THEN %(claim)s ELSE %(silence)s END
-    ) AS heard_at
+    ) AS heard_at,
+    taken_from
 FROM task WHERE task_id = %(task_id)s;
 
 -- activate: Start a claimed task; asking again with the same token changes nothing more.
@@ -81,6 +84,13 @@ WHERE task_id = %(task_id)s
     AND token_hash = %(token_hash)s
     AND status IN ('starting', 'running')
 RETURNING *;
+
+-- under_way: The tasks that a SuperExec has taken, with who has taken them, oldest first.
+SELECT
+    task_id, run_id, type, status, taken_by, taken_from,
+    coalesce(running_at, starting_at) AS since
+FROM task WHERE status IN ('starting', 'running')
+ORDER BY since, task_id;
 
 -- heartbeat: Note that the process of a task lives.
 UPDATE task
@@ -105,7 +115,7 @@ WITH done AS (
         AND (%(token_hash)s::bytea IS NULL OR token_hash = %(token_hash)s)
         AND status <> 'finished'
         AND (status = 'running' OR %(sub_status)s <> 'completed')
-    RETURNING task_id, run_id
+    RETURNING task_id, run_id, sub_status, details
 ), ended AS (
     SELECT run.run_id, run.primary_task_id
     FROM run JOIN done ON run.primary_task_id = done.task_id
@@ -123,7 +133,8 @@ WITH done AS (
         AND task.task_id <> ended.primary_task_id
         AND task.status <> 'finished'
 )
-SELECT task_id, run_id, EXISTS (SELECT FROM ended) AS run_finished FROM done;
+SELECT task_id, run_id, EXISTS (SELECT FROM ended) AS run_finished, sub_status AS how, details
+FROM done;
 
 -- release: Make claimed tasks pending again whose process has not started in time.
 UPDATE task
@@ -144,7 +155,7 @@ WITH silent AS (
         active_until = NULL
     WHERE status = 'running' AND active_until < now()
         AND silence_counts(heard_by, %(deaf_after)s, %(absence)s)
-    RETURNING task_id, run_id, finished_at
+    RETURNING task_id, run_id, finished_at, sub_status, details
 ), ended AS (
     SELECT run.run_id, silent.finished_at
     FROM run JOIN silent ON run.primary_task_id = silent.task_id
@@ -162,7 +173,12 @@ WITH silent AS (
         AND task.status <> 'finished'
         AND task.task_id NOT IN (SELECT task_id FROM silent)
 )
-SELECT silent.task_id, silent.run_id, ended.run_id IS NOT NULL AS run_finished
+SELECT
+    silent.task_id,
+    silent.run_id,
+    ended.run_id IS NOT NULL AS run_finished,
+    silent.sub_status AS how,
+    silent.details
 FROM silent LEFT JOIN ended USING (run_id);
 
 -- finish_orphans: Finish tasks that were created while their run was finishing.

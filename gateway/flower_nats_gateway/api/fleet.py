@@ -29,6 +29,7 @@ from flower_nats_gateway.calls.answers import Answer
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.calls.registrations import RegistrationLimit
 from flower_nats_gateway.cluster.directory import Directory
+from flower_nats_gateway.cluster.presence import Presence
 from flower_nats_gateway.cluster.usage import Usage
 from flower_nats_gateway.delivery.lost_replies import LostReplies
 from flower_nats_gateway.delivery.named_objects import NamedObjects
@@ -52,6 +53,7 @@ class FleetService:
         directory: Directory,
         wakes: Wakes,
         usage: Usage,
+        presence: Presence,
         forward: Forwarder,
         lost_replies: LostReplies,
         drain: Drain,
@@ -66,6 +68,7 @@ class FleetService:
         self._wakes = wakes
         self._usage = usage
         self._notes = notes
+        self._presence = presence
         self._forward = forward
         self._registrations = RegistrationLimit()
         self._drain = drain
@@ -98,7 +101,8 @@ class FleetService:
 
     async def pull_messages(self, call: Call, caller: Caller) -> bytes:
         """Return the node's next instruction, holding the call until there is one."""
-        instruction = await self._await_instruction(call, caller)
+        with self._presence.asking(_node(caller)):
+            instruction = await self._await_instruction(call, caller)
         response = fleet.PullMessagesResponse()
         if instruction is None:
             return response.SerializeToString()

@@ -35,6 +35,7 @@ class Forwarder:
             gateway=self._gateway,
             client_version=call.client_version,
             client_name=call.client_name,
+            address=call.client_address,
         )
         if not call.method.tried_once:
             return await self._ask(call, caller, PATIENCE)

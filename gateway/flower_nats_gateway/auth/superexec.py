@@ -13,6 +13,7 @@ from flower_nats.renewable import Renewable
 from flower_nats_gateway.auth.identify import Identify, certainly
 from flower_nats_gateway.auth.timestamps import OLDEST, check_age
 from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.cluster.superexecs_heard import SuperexecsHeard
 
 # flwr 1.33 `supercore/interceptors`.
 _TIMESTAMP = "flwr-superexec-ts"
@@ -29,14 +30,28 @@ class SuperexecProof:
     Without a secret everybody is a SuperExec, but those of hosts are known even then.
     """
 
-    def __init__(self, rpc: RpcClient, secret_file: Path | None) -> None:
+    def __init__(self, rpc: RpcClient, secret_file: Path | None, heard: SuperexecsHeard) -> None:
         self._rpc = rpc
+        self._heard = heard
         self._secrets = None if secret_file is None else _renewable(secret_file)
         self._hosts: set[str] = set()
         """Every host that was ever heard of."""
 
     async def check(self, call: Call) -> Identify:
         """Check the signature. Raises `ApiError` (AUTHENTICATION_FAILED)."""
+        try:
+            return partial(self._noted, await self._check(call))
+        except ApiError as exc:
+            if exc.code is ErrorCode.AUTHENTICATION_FAILED:
+                self._heard.note(call, refused=exc.detail)
+            raise
+
+    async def _noted(self, identify: Identify, call: Call) -> Caller:
+        caller = await identify(call)
+        self._heard.note(call, host=caller.superexec_host)
+        return caller
+
+    async def _check(self, call: Call) -> Identify:
         if self._secrets is None:
             signed = call.text(_SIGNATURE) != ""
             return certainly(Caller(superexec_host=await self._host(call) or "" if signed else ""))

@@ -10,6 +10,7 @@ from flower_nats_gateway.auth.identify import Identify, certainly
 from flower_nats_gateway.auth.superexec import SuperexecProof, failed
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.cluster.directory import Directory, Task
+from flower_nats_gateway.cluster.superexecs_heard import SuperexecsHeard
 from flower_nats_gateway.runlog.pending import PendingLines
 
 TASK_TOKEN = "flwr-task-token"
@@ -24,10 +25,11 @@ class RuntimeAuthenticator:
         pending_lines: PendingLines,
         rpc: RpcClient,
         secret_file: Path | None,
+        superexecs: SuperexecsHeard,
     ) -> None:
         self._directory = directory
         self._pending_lines = pending_lines
-        self._superexec = SuperexecProof(rpc, secret_file)
+        self._superexec = SuperexecProof(rpc, secret_file, superexecs)
 
     async def __call__(self, call: Call) -> Identify:
         """Check which task, or that a nameless SuperExec, makes this call."""

@@ -10,10 +10,12 @@ from google.protobuf.message import Message as ProtoMessage
 
 from flower_nats.broker.pushers import Pusher
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.visible import visible_name
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.bulk import read_push_object
 from flower_nats.wire.methods import Method
 from flower_nats.wire.request_id import REQUEST_ID, is_request_id, new_request_id
+from flower_nats_gateway.calls.peers import numeric_host
 from flower_nats_gateway.calls.wire import Wire
 
 _M = TypeVar("_M", bound=ProtoMessage)
@@ -21,6 +23,12 @@ _M = TypeVar("_M", bound=ProtoMessage)
 
 _PASSED_ON = frozenset({"forwarded", "x-forwarded-for", "via"})
 """Headers, any of which a balancer that speaks HTTP adds."""
+
+_FOR = "x-forwarded-for"
+"""Whom a balancer has had the call from; of several, the last is what the nearest balancer has seen."""
+
+_LONGEST_TEXT = 64
+"""Characters of what a client says of itself that are shown to people."""
 
 # By which stock clients say what they are (flwr 1.42 `supercore/constant.py`).
 _CLIENT_VERSION = "flwr-package-version"
@@ -76,9 +84,20 @@ class Call:
         return not _PASSED_ON.isdisjoint(self._metadata)
 
     @property
+    def client_address(self) -> str:
+        """Where the client calls from, for people to read: what a balancer says of it may be a lie."""
+        said = self.text(_FOR).rpartition(",")[2].strip()
+        return visible_name(said or numeric_host(self.peer))[:_LONGEST_TEXT]
+
+    @property
     def client_version(self) -> str:
         """The version of flwr that the client says it is, empty if it says none."""
         return self.text(_CLIENT_VERSION)
+
+    @property
+    def client_version_shown(self) -> str:
+        """The same, for people to read."""
+        return visible_name(self.client_version)[:_LONGEST_TEXT]
 
     @property
     def client_name(self) -> str:

@@ -17,7 +17,7 @@ def host_of(peer: str) -> str:
     What is on this machine is a balancer, a tunnel or a SuperExec, which calls for many.
     gRPC writes `ipv4:10.0.0.1:2000` and `ipv6:%5B::1%5D:2000`, HTTP `10.0.0.1:2000` and `::1:2000`.
     """
-    host = unquote(peer).rpartition(":")[0].removeprefix("ipv4:").removeprefix("ipv6:").strip("[]")
+    host = _host(peer)
     try:
         address = ip_address(host)
     except ValueError:
@@ -25,6 +25,16 @@ def host_of(peer: str) -> str:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return "" if address.is_loopback else str(address)
+
+
+def numeric_host(peer: str) -> str:
+    """Return the address of a peer as it is, for people to read."""
+    return _host(peer).removeprefix("::ffff:")
+
+
+def _host(peer: str) -> str:
+    host = unquote(peer).rpartition(":")[0]
+    return host.removeprefix("ipv4:").removeprefix("ipv6:").strip("[]")
 
 
 class Origins:

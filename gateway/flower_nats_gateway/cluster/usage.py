@@ -14,6 +14,7 @@ from flower_nats.broker.rpc import RpcClient
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, Unavailable
 from flower_nats.model.exchange import ExchangeNote
+from flower_nats_gateway.cluster.presence import Presence
 
 log = get_logger(__name__)
 
@@ -42,11 +43,14 @@ class _History:
 class Usage:
     """What is owed to the superlink."""
 
-    def __init__(self, rpc: RpcClient, gateway: str, notes: ExchangeNotes) -> None:
+    def __init__(
+        self, rpc: RpcClient, gateway: str, notes: ExchangeNotes, presence: Presence
+    ) -> None:
         self._rpc = rpc
         self._notes = notes
         self._history: _History | None = None
         self._gateway = gateway
+        self._presence = presence
         self._beats: dict[int, float] = {}
         self._runs: dict[int, tuple[int, int, float]] = {}
         self._sending: _Batch | None = None
@@ -83,12 +87,16 @@ class Usage:
 
     async def _send_beats(self) -> None:
         beats, self._beats = self._beats, {}
-        if not beats:
+        seen = self._presence.take()
+        if not (beats or seen):
             return
         try:
-            await self._rpc.ask("Heartbeats", beats=list(beats.items()), gateway=self._gateway)
+            await self._rpc.ask(
+                "Heartbeats", beats=list(beats.items()), seen=seen, gateway=self._gateway
+            )
         except Unavailable:
             self._beats = beats | self._beats
+            self._presence.give_back(seen)
             raise
 
     async def _send_traffic(self) -> None:

@@ -16,7 +16,9 @@ from flower_nats.grpc_health import tell
 from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
+from flower_nats.model.about import about_process
 from flower_nats.model.errors import Unavailable
+from flower_nats.model.exposure import exposure
 from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats_gateway.api.service import Service
@@ -97,6 +99,11 @@ class Gateway:
                 "Requests that were made again after a passing fault, by whom they were made to.",
                 "to",
                 {"broker": self._connection.retries, "superlink": parts.rpc.retries},
+            ),
+            gauge(
+                "control_to_others",
+                "Whether other machines reach Control here: they can run code on every host.",
+                bool(exposure(self._settings)["control"]),
             ),
             *self._trials.metrics(),
             *parts.outcomes.metrics(),
@@ -187,7 +194,17 @@ class Gateway:
         """Let superlinks know that this gateway is there, until cancelled."""
         while True:
             try:
-                await self._parts.rpc.ask("Announce", kind="gateway", id=self.id, since=self._since)
+                answer = await self._parts.rpc.ask(
+                    "Announce",
+                    kind="gateway",
+                    id=self.id,
+                    since=self._since,
+                    about=about_process(
+                        exposure=exposure(self._settings),
+                        superexecs=self._parts.superexecs.report(),
+                    ),
+                )
+                self._parts.presence.heard_since(answer.get("heard_since"))
                 self._heard.note()
             except Unavailable as exc:
                 log.warning("announce_delayed", reason=exc.detail)

@@ -33,6 +33,8 @@ from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.cluster.liveness import GatewayLiveness
+from flower_nats_gateway.cluster.presence import Presence
+from flower_nats_gateway.cluster.superexecs_heard import SuperexecsHeard
 from flower_nats_gateway.cluster.usage import Usage
 from flower_nats_gateway.delivery.lost_replies import LostReplies
 from flower_nats_gateway.delivery.named_objects import NamedObjects
@@ -55,6 +57,8 @@ class Parts:
     verifier: Verifier
     rpc: RpcClient
     usage: Usage
+    presence: Presence
+    superexecs: SuperexecsHeard
     liveness: GatewayLiveness
     forward: Forwarder
     runtime_api: RuntimeService
@@ -98,7 +102,9 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     notes = ExchangeNotes()
     mailbox, objects, logs = Mailbox(connection, notes), Objects(connection), RunLogs(connection)
     admission = Admission(in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address)
-    usage, liveness = Usage(rpc, gateway_id, notes), GatewayLiveness(connection, gateway_id)
+    presence, superexecs = Presence(), SuperexecsHeard()
+    usage = Usage(rpc, gateway_id, notes, presence)
+    liveness = GatewayLiveness(connection, gateway_id)
     verifier, answered = Verifier(), Answered()
     used_signatures = UsedSignatures(connection)
     supernode_auth = settings.enable_supernode_auth
@@ -134,6 +140,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         wakes=wakes,
         usage=usage,
         notes=notes,
+        presence=presence,
         forward=forward,
         lost_replies=LostReplies(mailbox, error_replies),
         drain=drain,
@@ -175,7 +182,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         runtime=Service(
             methods=RUNTIME,
             authenticate=RuntimeAuthenticator(
-                directory, pending_lines, rpc, settings.superexec_auth_secret_file
+                directory, pending_lines, rpc, settings.superexec_auth_secret_file, superexecs
             ),
             endpoints=runtime_api.endpoints(),
             forward=forward,
@@ -202,6 +209,8 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         verifier=verifier,
         rpc=rpc,
         usage=usage,
+        presence=presence,
+        superexecs=superexecs,
         liveness=liveness,
         forward=forward,
         runtime_api=runtime_api,

@@ -1,0 +1,62 @@
+"""What other machines reach of a gateway, and what an operator has to know of that."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from flower_nats.model.addresses import is_of_loopback
+from flower_nats.settings import GatewaySettings
+
+Exposure = Mapping[str, Sequence[str]]
+"""Addresses that other machines reach: `control` serves Control, `unencrypted` has no TLS, and `open`
+takes SuperNodes that nobody has registered."""
+
+_NONE: Exposure = {"control": (), "unencrypted": (), "open": ()}
+
+
+def exposure(gateway: GatewaySettings) -> Exposure:
+    """Return what other machines reach of a gateway with these settings."""
+    http = gateway.http_api_address
+    fleet = _for_others([http, gateway.fleet_api_address])
+    control = _for_others([http if gateway.control_to_others else "", gateway.control_api_address])
+    runtime = _for_others([gateway.serverappio_api_address])
+    return {
+        "control": control,
+        "unencrypted": sorted(
+            {
+                *(() if gateway.tls else (*fleet, *control)),
+                *(() if gateway.appio_tls else runtime),
+            }
+        ),
+        "open": [] if gateway.enable_supernode_auth else fleet,
+    }
+
+
+def together(exposures: Iterable[Exposure]) -> Exposure:
+    """Return what is reached of several gateways."""
+    several = list(exposures)
+    return {
+        kind: sorted({address for one in several for address in one.get(kind, ())})
+        for kind in _NONE
+    }
+
+
+def warnings(exposed: Exposure) -> Iterator[str]:
+    """Say what follows, each with its remedy."""
+    if exposed.get("control"):
+        yield (
+            f"Whoever reaches Control ({', '.join(exposed['control'])}) can run any Python on the "
+            "server and on every SuperNode. Let nobody else reach it: see docs/security.md."
+        )
+    if exposed.get("unencrypted"):
+        yield (
+            f"Traffic is not encrypted ({', '.join(exposed['unencrypted'])}): who is in between reads "
+            "and changes models. Remedy: --ssl-certfile, --ssl-keyfile and --ssl-ca-certfile."
+        )
+    if exposed.get("open"):
+        yield (
+            f"Anybody may add a SuperNode ({', '.join(exposed['open'])}), and send it as a "
+            "participant. Remedy: --enable-supernode-auth, and `flwr supernode register` for each."
+        )
+
+
+def _for_others(addresses: Iterable[str]) -> list[str]:
+    return sorted({one for one in addresses if one and not is_of_loopback(one)})
