@@ -138,6 +138,10 @@ class DataDir:
         """
         return str(private_file(private_directory(self._run) / name, content))
 
+    def kept_secret(self, name: str) -> str:
+        """Return what `keep_secret` wrote. Raises OSError."""
+        return read_ours(self._run / name, secret=True)
+
     def superexec_secret(self) -> Path:
         """Return the file with the secret of this runtime's own SuperExec, made at the first call."""
         path = self.path / "superexec.secret"

@@ -20,10 +20,12 @@ click.FloatRange.name = "number"
 _COMMANDS = (
     "account",
     "app",
+    "backup",
     "demo",
     "down",
     "gateway",
     "local",
+    "restore",
     "run",
     "status",
     "superlink",

@@ -91,6 +91,37 @@ status_nats_options = _together(
     _nats_file_options,
 )
 
+
+def database_url(value: str) -> str:
+    """Return what --database says if it may be one; raises BadParameter."""
+    from flower_nats.store.dsn import check_dsn
+
+    try:
+        check_dsn(value)
+    except ValueError as exc:
+        # Not the string itself, which may hold a password.
+        raise click.BadParameter(
+            f"It is not one such as postgresql://USER:PASSWORD@HOST/DATABASE: {exc}. Special "
+            "characters of a password are written as %XX."
+        ) from exc
+    return value
+
+
+database_options = _together(
+    click.option(
+        "--database",
+        type=database_url,
+        metavar="URL",
+        help="PostgreSQL, as postgresql://USER:PASSWORD@HOST/DATABASE; "
+        "--database-file or an environment variable keeps the password out of the process list.",
+    ),
+    click.option(
+        "--database-file",
+        type=FILE,
+        help="File with what --database says, in its place.",
+    ),
+)
+
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

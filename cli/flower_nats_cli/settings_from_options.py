@@ -20,7 +20,7 @@ from flower_nats.settings import (
 )
 from flower_nats_cli.addresses import LOOPBACK, check_distinct, is_of_loopback, join_address
 from flower_nats_cli.certificates import check_certificate, check_files
-from flower_nats_cli.options import nats_urls
+from flower_nats_cli.options import database_url, nats_urls
 
 Options = Mapping[str, Any]
 T = TypeVar("T")
@@ -43,6 +43,11 @@ def nats_ca_certificate(options: Options, urls: Sequence[str]) -> Path | None:
             "nats:// in every URL, or leave it out."
         )
     return path.absolute()
+
+
+def database(options: Options) -> str:
+    """Read `--database` or `--database-file`; raises UsageError."""
+    return value_or_file(options, "database", database_url)
 
 
 def value_or_file(options: Options, name: str, parse: Callable[[str], T]) -> T:

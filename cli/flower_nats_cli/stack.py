@@ -66,6 +66,9 @@ _MOST_CONNECTIONS = 200
 
 _OTHER_CONNECTIONS = 20
 
+DATABASE_URL = "database.url"
+"""Name of the secret with the connection string of superlinks, which backups use as well."""
+
 log = get_logger(__name__)
 
 
@@ -141,7 +144,8 @@ class Stack:
         await start([*self._broker.servers, self._postgres], _SERVER_GRACE)
         await self._broker.until_formed()
         database = await self._postgres.dsn_for_superlinks()
-        await start(self._superlinks(database), _SUPERLINK_GRACE)
+        database_file = data.keep_secret(DATABASE_URL, database)
+        await start(self._superlinks(database, database_file), _SUPERLINK_GRACE)
         await start(self._gateways(), _GATEWAY_GRACE)
         if self._edges.log_relay is not None:
             await self._edges.log_relay.start()
@@ -172,13 +176,13 @@ class Stack:
             async with runtime_client(self._broker.urls) as client:
                 await client.ask("EndRuns", _END_RUNS_SECONDS, reason=_ENDED)
 
-    def _superlinks(self, database: str) -> Sequence[Service]:
+    def _superlinks(self, database: str, database_file: str) -> Sequence[Service]:
         if self.settings.one_process:
             return [InProcess("superlink-1", partial(self._serve_superlink, database))]
         data = self.settings.data
         secrets = {
             "FLOWER_NATS_SUPERLINK_NATS_FILE": data.keep_secret("nats.urls", self._nats_urls),
-            "FLOWER_NATS_SUPERLINK_DATABASE_FILE": data.keep_secret("database.url", database),
+            "FLOWER_NATS_SUPERLINK_DATABASE_FILE": database_file,
         }
         # In process isolation each: the one SuperExec here is the supervisor's.
         flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]

@@ -36,34 +36,9 @@ _SUPEREXEC_GRACE_SECONDS = 3.0
 log = get_logger(__name__)
 
 
-def _database_argument(value: str) -> str:
-    from flower_nats.store.dsn import check_dsn
-
-    try:
-        check_dsn(value)
-    except ValueError as exc:
-        # Not the string itself, which may hold a password.
-        raise click.BadParameter(
-            f"It is not one such as postgresql://USER:PASSWORD@HOST/DATABASE: {exc}. Special "
-            "characters of a password are written as %XX."
-        ) from exc
-    return value
-
-
 @click.command()
 @opts.nats_options
-@click.option(
-    "--database",
-    type=_database_argument,
-    metavar="URL",
-    help="PostgreSQL, as postgresql://USER:PASSWORD@HOST/DATABASE; "
-    "--database-file or an environment variable keeps the password out of the process list.",
-)
-@click.option(
-    "--database-file",
-    type=opts.FILE,
-    help="File with what --database says, in its place.",
-)
+@opts.database_options
 @opts.isolation_option
 @click.option(
     "--runtime-api-address",
@@ -129,7 +104,7 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
     return SuperlinkSettings(
         nats=nats,
         nats_ca_certificate=read.nats_ca_certificate(options, nats),
-        database=read.value_or_file(options, "database", _database_argument),
+        database=read.database(options),
         superexec=None if elsewhere else _superexec_settings(options),
         enable_supernode_auth=options["enable_supernode_auth"],
         accounts=options["accounts"],

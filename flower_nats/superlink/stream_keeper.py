@@ -21,8 +21,8 @@ LOOK_EVERY = 5.0
 starts may not know of a stream for a moment."""
 
 _REASON = (
-    "The broker has lost the messages of this run: its streams were deleted, or its disk was replaced. "
-    "Start the run again."
+    "The broker has lost the messages of this run: its streams were deleted, its disk was replaced, or "
+    "the runtime was restored from a backup. Start the run again."
 )
 
 

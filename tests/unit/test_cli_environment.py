@@ -32,7 +32,7 @@ WORDS = {
 MANY = {"nats", "superexec_env"}
 """Options that take several words."""
 
-ARGUMENTS = {"run": ["delete", "1"]}
+ARGUMENTS = {"run": ["delete", "1"], "backup": ["backup"], "restore": ["."]}
 """What a command needs besides options."""
 
 WITHOUT_VARIABLE = ("host", "port")

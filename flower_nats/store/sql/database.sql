@@ -17,8 +17,17 @@ CREATE TABLE IF NOT EXISTS schema_migration (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- server_version: The major version of the server, such as 18.
+SELECT current_setting('server_version_num')::integer / 10000 AS major;
+
+-- has_migrations: Whether the database is one of ours.
+SELECT to_regclass('schema_migration') IS NOT NULL AS found;
+
 -- list_migrations: The migrations that have been applied.
 SELECT name FROM schema_migration;
+
+-- newest_migration: The migration that was applied last, NULL before the first.
+SELECT max(name) AS name FROM schema_migration;
 
 -- note_migration: Note an applied migration.
 INSERT INTO schema_migration (name) VALUES (%(name)s);
