@@ -196,6 +196,10 @@ class GatewaySettings:
     """`host:port` of this machine alone that the HTTP APIs listen on once more, without TLS: for a
     SuperExec beside the gateway where the certificate is for other names. Empty: not at all."""
 
+    login_url: str = ""
+    """`https://host:port` at which people's browsers reach Control, for the page where they log in;
+    empty for no such page."""
+
     tls: TlsFiles | None = None
     """TLS of the HTTP port, and of the Fleet and the Control API over gRPC. None: in the clear."""
 

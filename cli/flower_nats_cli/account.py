@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ import click
 from flower_nats.logs import configure_logs
 from flower_nats.model.account import Role, account_token_hash, new_token
 from flower_nats.model.errors import ApiError
+from flower_nats.model.password import BadPassword, hash_password
 from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli.runtime_client import runtime_client
@@ -32,6 +34,25 @@ _role_option = click.option(
 )
 
 
+_password_file_option = click.option(
+    "--password-file",
+    type=opts.FILE,
+    help="File with the password, without its last line break. Default: it is asked for.",
+)
+
+
+def _read_password(file: Path | None) -> str:
+    """Return the hash of a password that is asked for, or in a file: it goes nowhere else."""
+    if file is None:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    try:
+        return hash_password(password)
+    except BadPassword as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
 def _runtime_options(command: opts.Command) -> opts.Command:
     return opts.data_dir_option(opts.status_nats_options(command))
 
@@ -44,12 +65,46 @@ def account() -> None:
 @account.command()
 @click.argument("name")
 @_role_option
+@_password_file_option
+@click.option(
+    "--no-password",
+    is_flag=True,
+    help="It logs in by no password: for programs, with tokens alone.",
+)
 @_runtime_options
 @click.pass_context
-def create(context: click.Context, /, name: str, role: str, **options: Any) -> None:
-    """Make an account."""
-    _ask(context, options, "CreateAccount", name=name, role=role)
+def create(
+    context: click.Context,
+    /,
+    name: str,
+    role: str,
+    password_file: Path | None,
+    no_password: bool,
+    **options: Any,
+) -> None:
+    """Make an account. Its password is asked for, or read from a file."""
+    password_hash = None if no_password else _read_password(password_file)
+    _ask(context, options, "CreateAccount", name=name, role=role, password_hash=password_hash)
     click.echo(f"Account {name} is created, with the role {role}.")
+
+
+@account.command()
+@click.argument("name")
+@_password_file_option
+@_runtime_options
+@click.pass_context
+def passwd(
+    context: click.Context, /, name: str, password_file: Path | None, **options: Any
+) -> None:
+    """Give an account another password, and end its logins. Its tokens with a name stay."""
+    _ask(
+        context,
+        options,
+        "SetAccountPassword",
+        name=name,
+        password_hash=_read_password(password_file),
+    )
+    click.echo(f"Account {name} has another password. It has to log in anew.")
 
 
 @account.command("list")

@@ -10,6 +10,7 @@ from flower_nats.settings import GatewaySettings
 from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.addresses import EVERYWHERE, LOOPBACK, loopback_argument
+from flower_nats_cli.runtime_access import with_login_page
 
 
 @click.command()
@@ -24,6 +25,7 @@ from flower_nats_cli.addresses import EVERYWHERE, LOOPBACK, loopback_argument
     help="Address of this machine alone that serves HTTP once more, without TLS: for a SuperExec here "
     "that the certificate gives no name for. Default: none.",
 )
+@opts.login_url_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.peer_limit_options
@@ -70,6 +72,7 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         fleet_api_address=read.api_address(options, "fleet", EVERYWHERE, 9092),
         control_api_address=read.api_address(options, "control", LOOPBACK, 9093),
         http_loopback_address=options["http_loopback_address"] or "",
+        login_url=options["login_url"] or "",
         tls=tls,
         appio_tls=appio_tls,
         superexec_auth_secret_file=secret,
@@ -83,4 +86,4 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         log=read.log_settings(options),
     )
     read.check_gateway_addresses(settings)
-    return settings
+    return with_login_page(settings)

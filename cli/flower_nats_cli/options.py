@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -239,6 +240,22 @@ max_simulations_option = click.option(
     type=click.IntRange(min=1),
     show_default="1 for every two cores",
     help="Simulations that the SuperExec here runs at a time; more wait, for this host or another.",
+)
+
+
+def _login_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.netloc or parts.query or parts.fragment:
+        raise click.BadParameter(f"{value} is not an address such as https://HOST:PORT.")
+    return value.rstrip("/")
+
+
+login_url_option = click.option(
+    "--login-url",
+    type=_login_url,
+    metavar="https://HOST:PORT",
+    show_default="the certificate's name, and the port of Control",
+    help="Where people's browsers reach Control, for the page that `flwr login` opens.",
 )
 
 accounts_option = click.option(

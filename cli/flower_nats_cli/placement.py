@@ -90,6 +90,8 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
         flags += _tls_flags("--ssl", gateway.tls)
     if gateway.appio_tls is not None:
         flags += _tls_flags("--appio-ssl", gateway.appio_tls)
+    if gateway.login_url:
+        flags += ["--login-url", gateway.login_url]
     if gateway.enable_supernode_auth:
         flags += ["--enable-supernode-auth"]
     for limit in fields(gateway.storage_limits):

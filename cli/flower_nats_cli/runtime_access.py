@@ -13,6 +13,7 @@ from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats_cli.addresses import (
     LOOPBACK,
     is_loopback,
+    is_of_loopback,
     join_address,
     reachable,
     split_address,
@@ -44,6 +45,22 @@ def _port_beside(gateway: GatewaySettings) -> int:
     wanted = http + 1
     taken = wanted in {split_address(one)[1] for one in others if one}
     return wanted if 1 < wanted < 65536 and not taken and is_free(wanted) else 0
+
+
+def with_login_page(gateway: GatewaySettings) -> GatewaySettings:
+    """Return the settings with the address of the page to log in on, if TLS is spoken here.
+
+    Over gRPC a gateway does not hear by which name it was called. So the name is the certificate's.
+    """
+    if gateway.login_url or gateway.tls is None:
+        return gateway
+    address = gateway.control_api_address
+    if not address or (gateway.control_to_others and is_of_loopback(address)):
+        address = gateway.http_api_address
+    if not address:
+        return gateway
+    url = f"https://{certified_address(reachable(address), gateway.tls)}"
+    return replace(gateway, login_url=url)
 
 
 def check_serves(gateway: GatewaySettings, version: FlowerVersion) -> None:

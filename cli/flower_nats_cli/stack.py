@@ -40,7 +40,7 @@ from flower_nats_cli.flower_version import FlowerVersion
 from flower_nats_cli.in_process import InProcess
 from flower_nats_cli.nats_servers import Broker
 from flower_nats_cli.placement import API_ADDRESSES, edges, gateway_flags
-from flower_nats_cli.runtime_access import runtime_access
+from flower_nats_cli.runtime_access import runtime_access, with_login_page
 from flower_nats_cli.runtime_client import runtime_client
 from flower_nats_cli.superexec_host import SuperexecService
 from flower_nats_cli.supervisor import Service, Supervisor
@@ -389,7 +389,7 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     claimed = claim_addresses([*(getattr(gateway, name) for name in used), *health.values()])
     own: dict[str, Any] = dict(zip(used, claimed, strict=False))
     pages = dict(zip(health, claimed[len(used) :], strict=True))
-    gateway = replace(gateway, **own)
+    gateway = with_login_page(replace(gateway, **own))
     superexec = settings.superexec
     if superexec is not None and settings.flower is not None:
         address, _ = runtime_access(gateway, settings.flower)

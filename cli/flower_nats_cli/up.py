@@ -45,6 +45,7 @@ log = get_logger(__name__)
 @opts.api_address_options
 @opts.tls_options
 @opts.accounts_option
+@opts.login_url_option
 @opts.simulation_option
 @opts.max_simulations_option
 @opts.supernode_auth_option
@@ -131,6 +132,7 @@ def _gateway_settings(options: read.Options) -> GatewaySettings:
         ),
         fleet_api_address=read.api_address(options, "fleet", host, 9092),
         control_api_address=read.api_address(options, "control", LOOPBACK, 9093),
+        login_url=options["login_url"] or "",
         tls=tls,
         appio_tls=appio_tls,
         superexec_auth_secret_file=secret,

@@ -19,7 +19,7 @@ from typing import Any
 
 from flower_nats.embedded.envoy_routes import HTTP_LOG_RELAY, LOG_RELAY, LUA, Json, routes, seconds
 from flower_nats.settings import TlsFiles
-from flower_nats.wire.request_id import REQUEST_ID
+from flower_nats.wire.request_id import CLIENT_ADDRESS, REQUEST_ID
 
 _TYPES = "type.googleapis.com/envoy"
 _EXTENSIONS = f"{_TYPES}.extensions"
@@ -288,7 +288,14 @@ def _manager(api: Api, clusters: Collection[str]) -> Json:
                         {
                             "header": {"key": REQUEST_ID, "value": "%UNIQUE_ID%"},
                             "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                        }
+                        },
+                        {
+                            "header": {
+                                "key": CLIENT_ADDRESS,
+                                "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+                            },
+                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                        },
                     ],
                     "routes": routes(api.name, clusters, api.kept),
                 }

@@ -4,13 +4,24 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
-from flower_nats.model.account import Account, Role, TokenKind
-from flower_nats.store.connection import Row, Session
+from flower_nats.model.account import Account, Role, TokenKind, account_token_hash, new_token
+from flower_nats.store.connection import Row, Session, storable
 from flower_nats.store.queries import load
 
 _SQL = load("accounts")
 
 _FIELDS = tuple(Account.__dataclass_fields__)
+
+ACCESS_SECONDS = 900.0
+"""Seconds for which an access token is good: what a stolen one is worth."""
+
+REFRESH_SECONDS = 30 * 24 * 3600.0
+"""Seconds after which somebody who does not call has to log in again."""
+
+_AGAIN_WITHIN = 60.0
+"""Seconds in which a refresh token that is replaced gives tokens yet: to a command that runs beside the
+one which has replaced it, or if the answer is lost. Later it is a stolen one that is used, or the one
+that it was stolen from."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,31 @@ class KnownSession:
 
     account: Account
     session_id: str
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a command gets for a login."""
+
+    access: str
+    refresh: str
+
+
+@dataclass(frozen=True)
+class RefreshableSession:
+    """A session, by its refresh token."""
+
+    session_id: str
+    account_id: str
+    issuer_token: bytes | None
+    """The refresh token of the issuer, encrypted; None for an account of our own."""
+    replaced_for: float
+    """Seconds for which another refresh token has been in the place of this one; 0 if there is none."""
+
+    @property
+    def is_stolen(self) -> bool:
+        """Whether somebody uses a token that its owner has replaced, or the other way round."""
+        return self.replaced_for > _AGAIN_WITHIN
 
 
 @dataclass(frozen=True)
@@ -56,7 +92,7 @@ class Accounts:
 
     async def by_name(self, name: str) -> Account | None:
         """Return an account, however its name is written; None if there is none."""
-        return _account(await self._session.fetch_one(_SQL["by_name"], name=name))
+        return _account(await self._session.fetch_one(_SQL["by_name"], name=storable(name)))
 
     async def set_role(self, account: Account, role: Role) -> None:
         """Change what an account may do."""
@@ -109,6 +145,62 @@ class Accounts:
             _SQL["end_named"], account_id=account.account_id, name=name
         )
         return row is not None
+
+    async def by_id(self, account_id: str) -> Account | None:
+        """Return an account; None if there is none."""
+        return _account(await self._session.fetch_one(_SQL["by_id"], account_id=account_id))
+
+    async def password_hash(self, account: Account) -> str | None:
+        """Return what is kept of its password; None if it has none here, or is disabled."""
+        row = await self._session.fetch_one(_SQL["password"], account_id=account.account_id)
+        return None if row is None else row["password_hash"]
+
+    async def set_password(self, account: Account, password_hash: str) -> None:
+        """Give an account another password, and end its logins. Tokens with a name stay."""
+        await self._session.execute(
+            _SQL["set_password"], account_id=account.account_id, password_hash=password_hash
+        )
+        await self._session.execute(_SQL["end_logins"], account_id=account.account_id)
+
+    async def open_login(self, account_id: str) -> Tokens:
+        """Return tokens of a new session."""
+        session_id = str(uuid.uuid4())
+        await self._session.fetch_one(
+            _SQL["open_session"],
+            session_id=session_id,
+            account_id=account_id,
+            name=None,
+            seconds=REFRESH_SECONDS,
+        )
+        return await self._issue(session_id)
+
+    async def by_refresh_token(self, token: str) -> RefreshableSession | None:
+        """Return the session of a refresh token, which is ours until the transaction ends."""
+        row = await self._session.fetch_one(
+            _SQL["by_refresh_token"], token_hash=account_token_hash(token)
+        )
+        return None if row is None else RefreshableSession(**row)
+
+    async def refresh(self, session: RefreshableSession, token: str) -> Tokens:
+        """Return new tokens in the place of a refresh token."""
+        await self._session.execute(_SQL["replace_token"], token_hash=account_token_hash(token))
+        await self._session.execute(
+            _SQL["prolong"], session_id=session.session_id, seconds=REFRESH_SECONDS
+        )
+        return await self._issue(session.session_id)
+
+    async def end_session(self, session_id: str) -> None:
+        """Revoke one session."""
+        await self._session.execute(_SQL["end_session"], session_id=session_id)
+
+    async def _issue(self, session_id: str) -> Tokens:
+        tokens = Tokens(new_token("access"), new_token("refresh"))
+        for token, kind, seconds in (
+            (tokens.access, TokenKind.ACCESS, ACCESS_SECONDS),
+            (tokens.refresh, TokenKind.REFRESH, REFRESH_SECONDS),
+        ):
+            await self._add_token(session_id, kind, account_token_hash(token), seconds)
+        return tokens
 
     async def end_sessions(self, account: Account) -> None:
         """Revoke everything that an account has let in."""

@@ -37,14 +37,19 @@ class AccountsAdmin:
             "DisableAccount": self.disable,
             "EnableAccount": self.enable,
             "SetAccountRole": self.set_role,
+            "SetAccountPassword": self.set_password,
             "CreateAccountToken": self.create_token,
             "ListAccountTokens": self.list_tokens,
             "RevokeAccountToken": self.revoke_token,
         }
 
     async def create(self, question: Map, caller: Caller) -> Map:
-        """{name, role} -> {}: a new account of our own."""
+        """{name, role, password_hash} -> {}: a new account of our own; None for no password.
+
+        The password was hashed where it was typed, and travels nowhere.
+        """
         name, role = question["name"], Role(question["role"])
+        password_hash: str | None = question["password_hash"]
         try:
             check_account_name(name)
         except BadAccountName as exc:
@@ -55,6 +60,8 @@ class AccountsAdmin:
             if account is None:
                 text = f"There is an account {name!r} already; names differ by more than case."
                 raise ApiError(ErrorCode.FORBIDDEN_ACTION, text)
+            if password_hash:
+                await Accounts(transaction).set_password(account, password_hash)
             log.info("account_created", **account.log_context(), role=str(role))
             return b""
 
@@ -91,6 +98,22 @@ class AccountsAdmin:
         await self._accounts.set_role(account, role)
         await self._hints.accounts_changed()
         log.info("account_role_set", **account.log_context(), role=str(role))
+        return {}
+
+    async def set_password(self, question: Map, caller: Caller) -> Map:
+        """{name, password_hash} -> {}: another password; logins with the old one end."""
+
+        async def set_password(transaction: Transaction) -> Account:
+            account = await _find(transaction, question["name"])
+            if account.issuer:
+                text = f"{account.name} has its password at {account.issuer}."
+                raise ApiError(ErrorCode.FORBIDDEN_ACTION, text)
+            await Accounts(transaction).set_password(account, question["password_hash"])
+            return account
+
+        account = await self._database.transaction(set_password)
+        await self._hints.accounts_changed()
+        log.info("account_password_set", **account.log_context())
         return {}
 
     async def create_token(self, question: Map, caller: Caller) -> Map:

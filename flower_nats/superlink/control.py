@@ -16,6 +16,7 @@ from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
 from flower_nats.superlink.codecs import ProtoHandler, refuse
 from flower_nats.superlink.convert import node_to_wire, now_iso
+from flower_nats.superlink.federations import KnownFederations
 from flower_nats.wire import control_pb2 as control
 
 log = get_logger(__name__)
@@ -23,12 +24,7 @@ log = get_logger(__name__)
 _DEFAULT_HEARTBEAT_INTERVAL = 30.0
 """Seconds; what a node registered by the CLI is taken to promise until it comes online."""
 
-_NO_LOGIN = "noop"
-"""The authentication type that stock clients know as none (flwr 1.42 `common/constant.py` AuthnType)."""
-
 _REFUSALS: Mapping[str, ProtoHandler] = {
-    "GetAuthTokens": refuse(ErrorCode.NO_ACCOUNT_AUTH),
-    "RefreshAuthTokens": refuse(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED),
     "PullArtifacts": refuse(ErrorCode.NO_ARTIFACT_PROVIDER),
     "StartAutomation": refuse(ErrorCode.INVALID_AUTOMATION_REQUEST),
     "DisconnectConnector": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
@@ -40,8 +36,9 @@ _REFUSALS: Mapping[str, ProtoHandler] = {
 class ControlApi:
     """Serves the CLI's commands about nodes."""
 
-    def __init__(self, database: Database, hints: Hints) -> None:
+    def __init__(self, database: Database, hints: Hints, federations: KnownFederations) -> None:
         self._database = database
+        self._federations = federations
         self._hints = hints
         self._nodes = Nodes(database)
 
@@ -52,7 +49,6 @@ class ControlApi:
             "RegisterNode": self.register_node,
             "UnregisterNode": self.unregister_node,
             "ListNodes": self.list_nodes,
-            "GetLoginDetails": self.get_login_details,
             "ListAutomations": self.list_automations,
             "StopAutomation": self.stop_automation,
             "ListConnectors": self.list_connectors,
@@ -90,10 +86,10 @@ class ControlApi:
     async def unregister_node(
         self, request: control.UnregisterNodeRequest, caller: Caller
     ) -> control.UnregisterNodeResponse:
-        """Remove a node for good."""
+        """Remove one of the account's nodes for good."""
 
         async def unregister(transaction: Transaction) -> bytes:
-            if not await Nodes(transaction).unregister(request.node_id, caller.sees):
+            if not await Nodes(transaction).unregister(request.node_id, caller.account_id):
                 raise ApiError(ErrorCode.NODE_NOT_FOUND, f"node {request.node_id} is not there")
             return b""
 
@@ -106,21 +102,17 @@ class ControlApi:
         self, request: control.ListNodesRequest, caller: Caller
     ) -> control.ListNodesResponse:
         """Return the account's nodes, those that were unregistered too."""
-        nodes = await self._nodes.owned_by(caller.sees)
+        nodes = await self._nodes.owned_by(caller.account_id)
         return control.ListNodesResponse(
             nodes_info=[node_to_wire(node) for node in nodes], now=now_iso()
         )
-
-    async def get_login_details(
-        self, request: control.GetLoginDetailsRequest, caller: Caller
-    ) -> control.GetLoginDetailsResponse:
-        """Say that there is no login: `flwr login` then says so in its own words."""
-        return control.GetLoginDetailsResponse(authn_type=_NO_LOGIN)
 
     async def list_automations(
         self, request: control.ListAutomationsRequest, caller: Caller
     ) -> control.ListAutomationsResponse:
         """There are none."""
+        if request.federation:
+            await self._federations.check_membership(request.federation)
         return control.ListAutomationsResponse()
 
     async def stop_automation(
@@ -133,6 +125,8 @@ class ControlApi:
         self, request: control.ListConnectorsRequest, caller: Caller
     ) -> control.ListConnectorsResponse:
         """There are none."""
+        if request.federation:
+            await self._federations.check_membership(request.federation)
         return control.ListConnectorsResponse()
 
 

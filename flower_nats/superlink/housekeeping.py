@@ -18,6 +18,7 @@ from flower_nats.store.accounts import Accounts
 from flower_nats.store.connection import Database
 from flower_nats.store.idempotency import drop_old_answers
 from flower_nats.store.leases import Leases
+from flower_nats.store.logins import Logins
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
 from flower_nats.store.replicas import Replicas
@@ -162,4 +163,5 @@ class MetadataHousekeeping:
         await TaskMessages(self._database).drop_expired()
         await Replicas(self._database).drop_gone()
         await Accounts(self._database).drop_expired()
+        await Logins(self._database).drop_expired()
         await drop_old_answers(self._database)

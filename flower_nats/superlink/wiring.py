@@ -14,7 +14,6 @@ from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.store.fabs import Fabs
-from flower_nats.store.members import Members
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
@@ -29,11 +28,11 @@ from flower_nats.superlink.exchange_history import ExchangeHistory
 from flower_nats.superlink.federations import KnownFederations
 from flower_nats.superlink.fleet import FleetApi
 from flower_nats.superlink.gateway_questions import GatewayQuestions
-from flower_nats.superlink.guard import Guard
 from flower_nats.superlink.housekeeping import MetadataHousekeeping, Piece
 from flower_nats.superlink.identity import Followers, Identity
 from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.superlink.log_retention import LogRetention
+from flower_nats.superlink.logins import LoginApi
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
 from flower_nats.superlink.room_watch import RoomWatch
 from flower_nats.superlink.run_deletion import RunDeletion
@@ -82,11 +81,11 @@ def handlers(
         Nodes(database),
         Runs(database),
         Fabs(database),
-        Members(database),
         hints,
         mailbox,
         supernode_auth=settings.enable_supernode_auth,
     )
+    logins = LoginApi(database, accounts=settings.accounts)
     public = {
         "Fleet": fleet.handlers(),
         "Runtime": {
@@ -95,19 +94,18 @@ def handlers(
             **AgentsApi(database, Objects(connection)).handlers(),
         },
         "Control": {
-            **ControlApi(database, hints).handlers(),
+            **logins.handlers(),
+            **ControlApi(database, hints, federations).handlers(),
             **ControlRunsApi(
                 database, lifecycle, federations, watched.trials, watched.room
             ).handlers(),
-            **SeriesApi(database).handlers(),
-            **AppsApi(database).handlers(),
+            **SeriesApi(database, federations).handlers(),
+            **AppsApi(database, federations).handlers(),
             **FederationsApi(database, lifecycle, federations).handlers(),
         },
     }
-    guard = Guard(database)
     public["Control"] = {
-        name: identity.guard(name, guard.guard(name, handler))
-        for name, handler in public["Control"].items()
+        name: identity.guard(name, handler) for name, handler in public["Control"].items()
     }
     questions = GatewayQuestions(
         database,
@@ -118,7 +116,8 @@ def handlers(
     )
     internal = {
         **questions.handlers(),
-        **Followers(identity, guard).handlers(),
+        **Followers(database, identity).handlers(),
+        **logins.internal_handlers(),
         **AccountsAdmin(database, hints).handlers(),
         **ShutdownApi(database, lifecycle).handlers(),
         **ExchangeHistory(database).handlers(),
@@ -145,7 +144,7 @@ def pieces(
     messages = MessageHousekeeping(
         mailbox,
         Objects(connection),
-        Nodes(database).reachable,
+        Nodes(database).statuses,
         Runs(database).statuses,
         Replicas(database).is_heard,
         pushers,

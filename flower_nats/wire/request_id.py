@@ -4,6 +4,9 @@ import re
 import uuid
 from typing import Final
 
+CLIENT_ADDRESS: Final = "flower-nats-client-address"
+"""The header in which our balancer says whose call it passes on."""
+
 REQUEST_ID: Final = "flower-nats-request-id"
 """Set by a balancer, anew for each call of a client and alike for its attempts at gateways."""
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -181,8 +182,6 @@ async def follow(gateway: Gateway, run_id: int, ana: LoggedIn | None, method: st
 
 
 async def running_app(gateway: Gateway, ana: LoggedIn) -> ServerApp:
-    federation = control.CreateFederationRequest(federation_name="lab")
-    await gateway.call("Control", "CreateFederation", federation, ana.metadata(gateway.wire))
     request = control.StartRunRequest(fab=common.Fab(content=make_fab()))
     run = await gateway.call("Control", "StartRun", request, ana.metadata(gateway.wire))
     app = ServerApp(gateway, run.run_id, *await gateway._take_task(run.run_id))
@@ -235,12 +234,17 @@ async def flower_nats(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_an_operator_manages_accounts_from_the_command_line(
-    superlink: Superlink, nats_url: str
+    superlink: Superlink, nats_url: str, tmp_path: Path
 ) -> None:
     nats = ("--nats", nats_url)
-    made = await flower_nats("account", "create", "Ana", "--role", "operator", *nats)
-    again = await flower_nats("account", "create", "ana", *nats)
-    odd = await flower_nats("account", "create", "none", *nats)
+    password = tmp_path / "password"
+    password.write_text("correct horse battery\n")
+    with_password = ("--password-file", str(password), *nats)
+    made = await flower_nats("account", "create", "Ana", "--role", "operator", *with_password)
+    again = await flower_nats("account", "create", "ana", "--no-password", *nats)
+    odd = await flower_nats("account", "create", "none", "--no-password", *nats)
+    password.write_text("short")
+    short = await flower_nats("account", "passwd", "ana", *with_password)
     token = await flower_nats("account", "token", "create", "ana", "ci", *nats)
     await flower_nats("account", "role", "ana", "user", *nats)
     listed = await flower_nats("account", "list", "--format", "json", *nats)
@@ -250,6 +254,7 @@ async def test_an_operator_manages_accounts_from_the_command_line(
     assert again.returncode == odd.returncode == 1
     assert "already" in again.stderr
     assert "cannot be the name" in odd.stderr
+    assert "from 10 to 512 characters" in short.stderr
     await nodes(superlink, account_token=account_token_hash(token.stdout.strip()))
     [ana] = json.loads(listed.stdout)
     assert (ana["name"], ana["role"], ana["disabled_at"]) == ("Ana", "user", None)

@@ -20,6 +20,7 @@ REQUIRED = {
     "superlink": {"nats": "nats://here:4222", "database": "postgresql://here/x"},
 }
 WORDS = {
+    "https://HOST:PORT": "https://there:1",
     "HOST:PORT|none": "127.0.0.1:7777",
     "HOST:PORT": "127.0.0.1:7777",
     "URL[,URL...]": "nats://there:4222",

@@ -49,6 +49,7 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     ],
     "uvicorn": ["flower_nats_gateway.transports.http"],
     "httptools": ["flower_nats_gateway.transports.http"],
+    "argon2": ["flower_nats.model.password"],
     "awscrt": ["flower_nats_gateway.auth.signatures"],
     "click": ["flower_nats_cli"],
     "flwr": [],

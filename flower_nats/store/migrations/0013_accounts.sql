@@ -48,6 +48,7 @@ CREATE TABLE device_login (
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz NOT NULL,
     account_id text REFERENCES account,
+    issued_at timestamptz,
     refused_at timestamptz,
     issuer_device_code bytea,
     issuer_page text,

@@ -73,3 +73,40 @@ DELETE FROM account_session WHERE expires_at < now();
 
 -- drop_expired_tokens: Remove tokens that prove nothing any more.
 DELETE FROM account_token WHERE expires_at < now();
+
+-- by_id: An account.
+SELECT * FROM account WHERE account_id = %(account_id)s;
+
+-- password: What is kept of the password of an account that may be let in.
+SELECT password_hash FROM account
+WHERE account_id = %(account_id)s AND issuer = '' AND disabled_at IS NULL;
+
+-- set_password: Give an account another password.
+UPDATE account SET password_hash = %(password_hash)s WHERE account_id = %(account_id)s;
+
+-- end_logins: Revoke what an account has let in by `flwr login`.
+DELETE FROM account_session WHERE account_id = %(account_id)s AND name IS NULL;
+
+-- by_refresh_token: Whose refresh token this is, and since when it is replaced. The session is nobody
+-- else's until the transaction ends.
+SELECT account_session.session_id, account_session.account_id,
+    account_session.issuer_token,
+    coalesce(extract(epoch FROM now() - replaced_at), 0)::double precision AS replaced_for
+FROM account_token
+JOIN account_session USING (session_id)
+JOIN account USING (account_id)
+WHERE token_hash = %(token_hash)s
+    AND kind = 'refresh'
+    AND account_token.expires_at > now()
+    AND account.disabled_at IS NULL
+FOR UPDATE OF account_session, account_token;
+
+-- replace_token: Note that another token is in the place of this one.
+UPDATE account_token SET replaced_at = coalesce(replaced_at, now()) WHERE token_hash = %(token_hash)s;
+
+-- prolong: Have a session last for so many seconds from now on.
+UPDATE account_session SET expires_at = now() + make_interval(secs => %(seconds)s)
+WHERE session_id = %(session_id)s;
+
+-- end_session: Revoke one session.
+DELETE FROM account_session WHERE session_id = %(session_id)s;

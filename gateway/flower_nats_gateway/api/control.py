@@ -43,7 +43,7 @@ class ControlStreams:
     async def stream_logs(self, call: Call, caller: Caller) -> AsyncGenerator[bytes, None]:
         """Give a run's log from a position on."""
         request = call.parse(control.StreamLogsRequest)
-        follower = self._followers.follower(request.run_id, caller)
+        follower = self._followers.follower(call, request.run_id, caller)
         async for answer in self._log.follow(call, follower.check):
             yield answer
 
@@ -56,7 +56,7 @@ class ControlStreams:
         primary_only = not caller.is_older_than(1, 35)
         request = call.parse(control.StreamRunEventsRequest)
         run_id, after = request.run_id, request.after_task_event_id
-        follower = self._followers.follower(run_id, caller)
+        follower = self._followers.follower(call, run_id, caller)
         with self._wakes.on(subjects.event_run(run_id), subjects.EVENT_ACCOUNTS) as wait:
             while True:
                 wait.take()

@@ -7,6 +7,10 @@ from flower_nats.broker.connection import PATIENCE
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import ASKED_FOR, Caller
+from flower_nats.model.errors import ApiError
+from flower_nats_gateway.api.service import Endpoint
+from flower_nats_gateway.auth.accounts import REFUSED, Renewal
+from flower_nats_gateway.calls.answers import Answer
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.runlog.pending import PendingLines
 
@@ -61,6 +65,21 @@ class Forwarder:
     async def _ask(self, call: Call, caller: Caller, patience: float) -> bytes:
         service, name = call.method.api, call.method.name
         return await self._rpc.call(service, name, call.body, caller, patience=patience)
+
+
+def with_renewal(forward: Endpoint, renewal: Renewal) -> Endpoint:
+    """Have a call made once more if its caller's token has expired and can be renewed."""
+
+    async def serve(call: Call, caller: Caller) -> Answer:
+        try:
+            return await forward(call, caller)
+        except ApiError as exc:
+            renewed = await renewal.renew(call, caller) if exc.code is REFUSED else None
+            if renewed is None:
+                raise
+            return await forward(call, renewed)
+
+    return serve
 
 
 def _tell(task: asyncio.Task[bytes]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flower_nats.broker.pushers import Pushes
 from flower_nats.model.caller import Caller
 from flower_nats.wire.methods import Method
+from flower_nats_gateway.api.page import ServePage
 from flower_nats_gateway.auth.identify import Authenticator
 from flower_nats_gateway.calls.admission import Admission
 from flower_nats_gateway.calls.answers import Answer
@@ -31,6 +32,8 @@ class Service:
     """By method name; a method in neither table is forwarded."""
     forward: Endpoint
     streams: Mapping[str, Stream]
+    pages: Mapping[str, ServePage]
+    """For browsers, by their path over HTTP. They are served to whom the API is."""
     in_hand: CallsInHand
     admission: Admission
     outcomes: Outcomes

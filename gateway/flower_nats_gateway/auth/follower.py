@@ -4,6 +4,13 @@ import time
 
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError
+from flower_nats_gateway.auth.accounts import REFUSED, Renewal
+from flower_nats_gateway.calls.call import Call
+
+SESSION = "flower-nats-session"
+"""What the log relay is told of a stream, and brings when it asks for what follows: the stream may
+outlast the token that it was begun with."""
 
 _ASK_EVERY = 5.0
 """Seconds after which a stream is asked for again, unless a hint says before that accounts have changed:
@@ -13,8 +20,9 @@ the hint may be lost."""
 class Followers:
     """Lets callers follow runs."""
 
-    def __init__(self, rpc: RpcClient) -> None:
+    def __init__(self, rpc: RpcClient, renewal: Renewal) -> None:
         self.rpc = rpc
+        self.renewal = renewal
         self.changes = 0
         """How often accounts have changed, or may have."""
 
@@ -22,9 +30,9 @@ class Followers:
         """Have every stream asked for again."""
         self.changes += 1
 
-    def follower(self, run_id: int, caller: Caller) -> "Follower":
+    def follower(self, call: Call, run_id: int, caller: Caller) -> "Follower":
         """Return a caller that wants to follow a run."""
-        return Follower(self, run_id, caller)
+        return Follower(self, call, run_id, caller)
 
 
 class Follower:
@@ -34,12 +42,13 @@ class Follower:
     refused, or may not see the run any more.
     """
 
-    def __init__(self, followers: Followers, run_id: int, caller: Caller) -> None:
+    def __init__(self, followers: Followers, call: Call, run_id: int, caller: Caller) -> None:
         self._followers = followers
+        self._call = call
         self._run_id = run_id
-        self._token = caller.account_token
-        self._session: str | None = None
-        self._asked_at = 0.0
+        self._caller = caller
+        self._session = call.text(SESSION)
+        self._asked_at: float | None = None
         self._changes = 0
 
     async def check(self) -> None:
@@ -47,16 +56,31 @@ class Follower:
         if self._is_known():
             return
         now, changes = time.monotonic(), self._followers.changes
+        try:
+            session = await self._ask()
+        except ApiError as exc:
+            begins = exc.code is REFUSED and self._asked_at is None
+            renewal = self._followers.renewal
+            renewed = await renewal.renew(self._call, self._caller) if begins else None
+            if renewed is None:
+                raise
+            self._caller = renewed
+            session = await self._ask()
+        if self._asked_at is None and session:
+            self._call.answer_metadata += ((SESSION, session),)
+        self._session, self._asked_at, self._changes = session, now, changes
+
+    async def _ask(self) -> str:
         answer = await self._followers.rpc.look_up(
             "FollowRun",
             run_id=self._run_id,
-            account_token=self._token,
-            session=self._session or "",
+            account_token=self._caller.account_token,
+            session=self._session,
         )
-        self._session, self._asked_at, self._changes = answer["session"], now, changes
+        return str(answer["session"])
 
     def _is_known(self) -> bool:
-        if self._session is None:
+        if self._asked_at is None:
             return False
         lately = time.monotonic() - self._asked_at < _ASK_EVERY
         # Without accounts there is no session, and nothing to ask.

@@ -14,8 +14,8 @@ from flower_nats.model.visible import visible_name
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.bulk import read_push_object
 from flower_nats.wire.methods import Method
-from flower_nats.wire.request_id import REQUEST_ID, is_request_id, new_request_id
-from flower_nats_gateway.calls.peers import numeric_host
+from flower_nats.wire.request_id import CLIENT_ADDRESS, REQUEST_ID, is_request_id, new_request_id
+from flower_nats_gateway.calls.peers import host_of, numeric_host
 from flower_nats_gateway.calls.wire import Wire
 
 _M = TypeVar("_M", bound=ProtoMessage)
@@ -60,6 +60,8 @@ class Call:
         """Whose objects it brings if it is a PushObject, as soon as its metadata has shown that."""
         self.size = 0
         """Bytes of the request message as it came."""
+        self.answer_metadata: tuple[tuple[str, str], ...] = ()
+        """What a client over gRPC is told before the answer."""
         self._body: bytes | None = None
         self._metadata = metadata
         self._parsed: ProtoMessage | None = None
@@ -88,6 +90,15 @@ class Call:
         """Where the client calls from, for people to read: what a balancer says of it may be a lie."""
         said = self.text(_FOR).rpartition(",")[2].strip()
         return visible_name(said or numeric_host(self.peer))[:_LONGEST_TEXT]
+
+    @property
+    def proven_address(self) -> str:
+        """The address of the client, empty for this machine or where a balancer does not tell it.
+
+        Only what is on this machine is believed to speak for others.
+        """
+        host = host_of(self.peer)
+        return host or host_of(f"{self.text(CLIENT_ADDRESS)}:0")
 
     @property
     def client_version(self) -> str:

@@ -15,10 +15,12 @@ from flower_nats.settings import GatewaySettings
 from flower_nats.wire.methods import CONTROL, FLEET, RUNTIME
 from flower_nats_gateway.api.control import ControlStreams
 from flower_nats_gateway.api.fleet import FleetService
-from flower_nats_gateway.api.forwarding import Forwarder
+from flower_nats_gateway.api.forwarding import Forwarder, with_renewal
+from flower_nats_gateway.api.login_page import PATH as LOGIN_PATH
+from flower_nats_gateway.api.login_page import LoginPage
 from flower_nats_gateway.api.runtime import RuntimeService
 from flower_nats_gateway.api.service import Service
-from flower_nats_gateway.auth.accounts import authenticate_account
+from flower_nats_gateway.auth.accounts import Renewal, authenticate_account
 from flower_nats_gateway.auth.doors import refuse_everybody, unless_passed_on
 from flower_nats_gateway.auth.follower import Followers
 from flower_nats_gateway.auth.identify import Authenticator
@@ -160,7 +162,8 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     log = LogFollower(
         logs=logs, pending_lines=pending_lines, directory=directory, wakes=wakes, drain=drain
     )
-    followers = Followers(rpc)
+    renewal, login_page = Renewal(rpc), LoginPage(rpc, settings.login_url)
+    followers = Followers(rpc, renewal)
     wakes.on_accounts(followers.note_change)
     wakes.on_loss(followers.note_change)
     streams = ControlStreams(log=log, followers=followers, wakes=wakes, rpc=rpc, drain=drain)
@@ -173,6 +176,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             endpoints=fleet_api.endpoints(),
             forward=forward,
             streams={},
+            pages={},
             in_hand=in_hand,
             admission=admission,
             outcomes=outcomes,
@@ -187,6 +191,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             endpoints=runtime_api.endpoints(),
             forward=forward,
             streams={},
+            pages={},
             in_hand=in_hand,
             admission=admission,
             outcomes=outcomes,
@@ -196,9 +201,10 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         control=Service(
             methods=CONTROL,
             authenticate=authenticate_account,
-            endpoints={},
-            forward=forward,
+            endpoints={"GetLoginDetails": login_page.with_address(forward)},
+            forward=with_renewal(forward, renewal),
             streams=streams.endpoints(),
+            pages={LOGIN_PATH: login_page},
             in_hand=in_hand,
             admission=admission,
             outcomes=outcomes,

@@ -8,7 +8,7 @@ and over HTTP; it asks gateways over gRPC.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -22,7 +22,13 @@ from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.api.service import Service
-from flower_nats_gateway.auth.accounts import ACCESS_TOKEN, authenticate_account, token_of
+from flower_nats_gateway.auth.accounts import (
+    ACCESS_TOKEN,
+    REFRESH_TOKEN,
+    authenticate_account,
+    token_of,
+)
+from flower_nats_gateway.auth.follower import SESSION
 from flower_nats_gateway.calls.admission import Admission
 from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Call
@@ -74,6 +80,7 @@ class LogRelay:
             endpoints={},
             forward=_nothing_else,
             streams={_STREAM_LOGS.name: self.follow},
+            pages={},
             in_hand=in_hand,
             # Its calls are streams, which wait for as long as a run goes on.
             admission=Admission(in_hand, lambda: in_hand.count),
@@ -100,15 +107,22 @@ class LogRelay:
     async def follow(self, call: Call, _caller: Caller) -> AsyncGenerator[bytes, None]:
         """Give a run's log until a gateway says that this is all, or refuses."""
         request, begun = call.body, False
-        # Over HTTP it came in another header.
-        metadata = [(ACCESS_TOKEN, token)] if (token := token_of(call)) else []
+        proof, session = _proof(call), ""
+
+        def note(told: Mapping[str, str]) -> None:
+            nonlocal session
+            session = told.get(SESSION, session)
+            # New tokens, which the client is to keep.
+            names = [name for name in (ACCESS_TOKEN, REFRESH_TOKEN) if name in told]
+            call.answer_metadata += tuple((name, told[name]) for name in names)
+
         while True:
             answer = b""
             try:
                 # A balancer that was started again a moment ago is waited for.
-                async with aclosing(
-                    _answers(self._stream(request, metadata=metadata, wait_for_ready=True))
-                ) as answers:
+                metadata = [*proof, (SESSION, session)] if session else proof
+                stream = self._stream(request, metadata=metadata, wait_for_ready=True)
+                async with aclosing(_answers(stream, note)) as answers:
                     async for answer in answers:
                         begun = True
                         yield answer
@@ -125,9 +139,21 @@ class LogRelay:
                 await asyncio.sleep(_PAUSE)
 
 
-async def _answers(stream: Any) -> AsyncGenerator[bytes, None]:
-    """Pass a stream on, and cancel it when nobody wants more."""
+def _proof(call: Call) -> list[tuple[str, str]]:
+    """Return what proves the caller to a gateway over gRPC; over HTTP it came in another header."""
+    proof = {
+        ACCESS_TOKEN: token_of(call),
+        REFRESH_TOKEN: call.text(REFRESH_TOKEN),
+    }
+    return [(name, value) for name, value in proof.items() if value]
+
+
+async def _answers(
+    stream: Any, note: Callable[[Mapping[str, str]], None]
+) -> AsyncGenerator[bytes, None]:
+    """Pass a stream on, and what is told before it; cancel it when nobody wants more."""
     try:
+        note(dict(await stream.initial_metadata() or ()))
         async for answer in stream:
             yield answer
     finally:

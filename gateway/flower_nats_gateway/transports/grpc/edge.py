@@ -177,6 +177,7 @@ class _Serving:
 
         A call whose message is not taken cannot be ended otherwise than with its connection.
         """
+        await self._tell_first()
         watch = self._route.meter.watch_taking(self._connection)
         try:
             await self._context.write(response)
@@ -214,10 +215,18 @@ class _Serving:
     async def __aexit__(self, _kind: object, exc: BaseException | None, _trace: object) -> None:
         if self._body is not None:
             self._body.close()
+        if not isinstance(exc, asyncio.CancelledError):
+            await self._tell_first()
         if exc is None:
             self._route.service.outcomes.served(self._route.method)
         elif isinstance(exc, Exception):
             await self._abort(exc)
+
+    async def _tell_first(self) -> None:
+        """Send what the client is to know before the answer, a refusal too."""
+        if self.call.answer_metadata:
+            metadata, self.call.answer_metadata = self.call.answer_metadata, ()
+            await self._context.send_initial_metadata(metadata)
 
     def _end(self, _context: Any) -> None:
         self._route.service.in_hand.end(self._connection, self._host)

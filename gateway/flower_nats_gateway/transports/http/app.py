@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
-from flower_nats.wire.methods import Bulk, Method
+from flower_nats.wire.methods import BY_NAME, Bulk, Method
+from flower_nats_gateway.api.page import ServePage
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.calls.answers import Answer, LargeAnswer
 from flower_nats_gateway.calls.bodies import Body
@@ -33,6 +34,7 @@ from flower_nats_gateway.transports.http.body import (
 )
 from flower_nats_gateway.transports.http.connection import CONNECTION, Connection
 from flower_nats_gateway.transports.http.headers import PROTOBUF, PROTOBUF_STREAM, metadata
+from flower_nats_gateway.transports.http.pages import page_answer, read_page_request
 from flower_nats_gateway.transports.notices import notice
 
 Scope = dict[str, Any]
@@ -56,6 +58,9 @@ _FIRST_PIECE = 64 * 1024
 """Bytes that go with the head of a frame, most messages whole."""
 
 _CLOSE = (b"connection", b"close")
+
+_PAGES_BELONG_TO = BY_NAME[("Control", "GetLoginDetails")]
+"""The method that pages are treated like: anybody may load them who may call it."""
 
 _LONGEST_LOGGED = 100
 """Characters of a path that the log shows."""
@@ -83,11 +88,14 @@ class HttpApp:
         self._is_ready = is_ready
         self._is_leaving = is_leaving
         self._routes: dict[str, _Route] = {}
+        self._pages: dict[str, tuple[_Route, ServePage]] = {}
         for service in services:
             arriving, leaving = BodyLimit(), BodyLimit()
             for method in service.methods:
                 limit = arriving if method.bulk is Bulk.REQUEST else leaving
                 self._routes[method.http_path] = _Route(method, service, limit)
+            for path, serve in service.pages.items():
+                self._pages[path] = (_Route(_PAGES_BELONG_TO, service, arriving), serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -95,6 +103,8 @@ class HttpApp:
         try:
             if scope["path"] == _HEALTH:
                 await self._send(send, self._health(scope))
+            elif (page := self._pages.get(scope["path"])) is not None:
+                await self._serve_page(*page, scope, receive, send)
             elif route is None:
                 await self._refuse(scope, send, errors.plain(404, "Not Found"))
             elif (refused := _not_a_call(scope)) is not None:
@@ -135,6 +145,36 @@ class HttpApp:
             else:
                 service.outcomes.served(route.method)
                 await self._send_message(route, send, body)
+        finally:
+            service.in_hand.end(call.peer, host)
+
+    async def _serve_page(
+        self, route: _Route, serve: ServePage, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if scope["method"] not in {"GET", "POST"}:
+            allowed = (b"allow", b"GET, POST")
+            await self._refuse(scope, send, errors.plain(405, "Method Not Allowed", allowed))
+            return
+        service, call = route.service, _call(route.method, scope)
+        host = host_of(call.peer)
+        service.in_hand.begin(call.peer, host)
+        try:
+            service.admission.check(route.method, host)
+            await service.authenticate(call)
+            async with _arriving(route, call, scope) as body:
+                request = read_page_request(
+                    is_post=scope["method"] == "POST",
+                    query=scope["query_string"],
+                    headers=scope["headers"],
+                    body=await read(receive, body, _connection(scope)),
+                    address=call.proven_address,
+                )
+            await self._send(send, page_answer(await serve(request)))
+        except ClientGone:
+            raise
+        except Exception as exc:
+            error = service.outcomes.refusal(route.method, exc, call.peer)
+            await self._send(send, errors.refusal(error))
         finally:
             service.in_hand.end(call.peer, host)
 
@@ -180,7 +220,7 @@ class HttpApp:
             service.in_hand.end(call.peer, host)
 
     async def _send(self, send: Send, answer: errors.Answer) -> None:
-        await self._start(send, answer.status, errors.JSON, len(answer.body), *answer.headers)
+        await self._start(send, answer.status, answer.kind, len(answer.body), *answer.headers)
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _start(

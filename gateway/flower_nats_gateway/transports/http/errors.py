@@ -20,6 +20,7 @@ class Answer:
     status: int
     body: bytes
     headers: Headers = ()
+    kind: bytes = JSON
 
     def last_words(self) -> bytes:
         """Return it with its head, for a connection that ends with it."""

@@ -1,0 +1,35 @@
+"""Passwords of accounts, kept as argon2id hashes (RFC 9106)."""
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+SHORTEST = 10
+"""Characters (NIST SP 800-63B asks for 8 at least); what they are is nobody's business."""
+
+LONGEST = 512
+"""Characters: a bound on the work that strangers can cause."""
+
+# The second recommendation of RFC 9106: 64 MiB for 50 to 100 ms of one core.
+_HASHER = PasswordHasher()
+
+_NOBODY = _HASHER.hash("nobody has this password")
+
+
+class BadPassword(ValueError):
+    """A password cannot be used."""
+
+
+def hash_password(password: str) -> str:
+    """Return what is kept of a password; takes about 0.1 s. Raises BadPassword."""
+    if not SHORTEST <= len(password) <= LONGEST:
+        raise BadPassword(f"A password has from {SHORTEST} to {LONGEST} characters.")
+    return _HASHER.hash(password)
+
+
+def verify_password(password_hash: str | None, password: str) -> bool:
+    """Return whether a password is the one of a hash; takes about 0.1 s, as long where there is none."""
+    try:
+        _HASHER.verify(password_hash or _NOBODY, password[: LONGEST + 1])
+    except (VerificationError, InvalidHashError):
+        return False
+    return password_hash is not None

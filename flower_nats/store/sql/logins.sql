@@ -1,0 +1,80 @@
+-- begin: Note that a command asks for a login; none if too many do so.
+INSERT INTO device_login (
+    device_hash, user_code, asked_from, expires_at,
+    issuer_device_code, issuer_page, issuer_code
+)
+SELECT
+    %(device_hash)s, %(user_code)s, %(asked_from)s, now() + make_interval(secs => %(seconds)s),
+    %(issuer_device_code)s, %(issuer_page)s, %(issuer_code)s
+WHERE (SELECT count(*) FROM device_login WHERE expires_at > now()) < %(most)s
+    AND (
+        SELECT count(*) FROM device_login
+        WHERE expires_at > now() AND asked_from = %(asked_from)s AND issued_at IS NULL
+    ) < %(most_of_one)s
+ON CONFLICT DO NOTHING
+RETURNING device_hash;
+
+-- by_device: A login that lasts, by what its command has.
+SELECT * FROM device_login WHERE device_hash = %(device_hash)s AND expires_at > now();
+
+-- by_user_code: A login that lasts, by what its person has.
+SELECT *, extract(epoch FROM now() - created_at)::double precision AS seconds_ago
+FROM device_login
+WHERE user_code = %(user_code)s AND expires_at > now();
+
+-- confirm: Say whose login it is; none if that was said, or it was refused.
+UPDATE device_login SET account_id = %(account_id)s
+WHERE device_hash = %(device_hash)s
+    AND expires_at > now() AND refused_at IS NULL
+    AND (account_id IS NULL OR account_id = %(account_id)s)
+RETURNING device_hash;
+
+-- refuse: Have a login that nobody has confirmed fail.
+UPDATE device_login SET refused_at = now()
+WHERE user_code = %(user_code)s AND account_id IS NULL AND expires_at > now();
+
+-- issue: Note that tokens are given out for a login; none if that was longer ago than an answer is
+-- asked for again.
+UPDATE device_login SET issued_at = coalesce(issued_at, now())
+WHERE device_hash = %(device_hash)s
+    AND (issued_at IS NULL OR issued_at > now() - make_interval(secs => %(again_within)s))
+RETURNING account_id;
+
+-- claim_poll: Take it on to ask the issuer about a login; none if somebody has just done so.
+UPDATE device_login SET poll_at = now() + make_interval(secs => %(seconds)s)
+WHERE device_hash = %(device_hash)s AND (poll_at IS NULL OR poll_at <= now())
+RETURNING device_hash;
+
+-- drop_expired: Remove logins that have ended.
+DELETE FROM device_login WHERE expires_at < now();
+
+-- attempt: Count an attempt to log in as a failure, until it has succeeded; none while it is locked.
+INSERT INTO login_failure AS known (what, failures) VALUES (%(what)s, 1)
+ON CONFLICT (what) DO UPDATE SET
+    failures = CASE
+        WHEN known.failed_at < now() - make_interval(secs => %(forget_after)s) THEN 1
+        ELSE known.failures + 1
+    END,
+    failed_at = now(),
+    locked_until = CASE
+        WHEN known.failed_at >= now() - make_interval(secs => %(forget_after)s)
+            AND known.failures + 1 >= %(most)s
+        THEN now() + make_interval(secs => least(
+            %(longest)s, %(first)s * 2.0 ^ least(known.failures + 1 - %(most)s, 20)
+        ))
+    END
+WHERE known.locked_until IS NULL OR known.locked_until <= now()
+RETURNING failures;
+
+-- locked_for: For how long it is locked yet.
+SELECT extract(epoch FROM locked_until - now())::double precision AS seconds
+FROM login_failure WHERE what = %(what)s AND locked_until > now();
+
+-- succeeded: Forget the failures of an account.
+DELETE FROM login_failure WHERE what = %(what)s;
+
+-- take_back: Count one failure less.
+UPDATE login_failure SET failures = failures - 1, locked_until = NULL WHERE what = %(what)s;
+
+-- drop_old_failures: Forget failures of long ago.
+DELETE FROM login_failure WHERE failed_at < now() - make_interval(secs => %(seconds)s);

@@ -1,0 +1,225 @@
+"""Logging in: the Control API's part of `flwr login`, and the page's where a person signs in.
+
+A command asks for a login and gets a device code, which is its alone, and the address of a page with
+the code of the login. A person signs in on that page and confirms. The command asks for its tokens
+meanwhile, again and again.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from flower_nats.logs import get_logger
+from flower_nats.model.account import Account, account_token_hash, new_token
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.password import verify_password
+from flower_nats.store.accounts import Accounts, RefreshableSession, Tokens
+from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.logins import DEVICE_SECONDS, DeviceLogin, Logins
+from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
+from flower_nats.superlink.identity import unauthenticated
+from flower_nats.wire import control_pb2 as control
+
+log = get_logger(__name__)
+
+Map = Mapping[str, Any]
+
+# Authentication types that stock clients know (flwr 1.42 `common/constant.py` AuthnType).
+_NO_LOGIN = "noop"
+_DEVICE_GRANT = "oidc"
+
+_POLL_EVERY = 2
+"""Seconds between two questions of a command whether its login is confirmed."""
+
+_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+"""Of a code: no vowels, so that it is no word, and nothing that is taken for a digit."""
+
+_CODE_LETTERS = 8
+
+_AT_ONCE = 2
+"""Passwords that a superlink looks at at once: each takes 64 MiB and a core for a tenth of a second."""
+
+_LOG_IN_AGAIN = "Run `flwr login` again."
+
+
+class LoginApi:
+    """Serves logins with accounts of our own."""
+
+    def __init__(self, database: Database, *, accounts: bool) -> None:
+        self._database = database
+        self._enabled = accounts
+        self._verifying = asyncio.Semaphore(_AT_ONCE)
+
+    def handlers(self) -> Mapping[str, ProtoHandler]:
+        """Return the handler of each RPC served here."""
+        return {
+            "GetLoginDetails": self.get_login_details,
+            "GetAuthTokens": self.get_auth_tokens,
+            "RefreshAuthTokens": self.refresh_auth_tokens,
+        }
+
+    def internal_handlers(self) -> Mapping[str, InternalHandler]:
+        """Return the handler of each internal RPC: what the page asks."""
+        return {
+            "LoginUnderWay": self.login_under_way,
+            "ConfirmLogin": self.confirm_login,
+            "RefuseLogin": self.refuse_login,
+        }
+
+    async def get_login_details(
+        self, request: control.GetLoginDetailsRequest, caller: Caller
+    ) -> control.GetLoginDetailsResponse:
+        """Begin a login. Without accounts there is none, which `flwr login` says in its own words.
+
+        What is said of the page is the end of its address: gateways know the rest.
+        """
+        if not self._enabled:
+            return control.GetLoginDetailsResponse(authn_type=_NO_LOGIN)
+        device_code, user_code = new_token("device"), _new_code()
+        begun = await Logins(self._database).begin(
+            account_token_hash(device_code), user_code, caller.address
+        )
+        if not begun:
+            raise ApiError(
+                ErrorCode.NO_PERMISSIONS,
+                f"too many logins are under way from {caller.address!r}",
+                "Too many logins are under way. Try again in ten minutes.",
+            )
+        log.info("login_begun", address=caller.address)
+        return control.GetLoginDetailsResponse(
+            authn_type=_DEVICE_GRANT,
+            device_code=device_code,
+            verification_uri_complete=f"?code={user_code}",
+            expires_in=int(DEVICE_SECONDS),
+            interval=_POLL_EVERY,
+        )
+
+    async def get_auth_tokens(
+        self, request: control.GetAuthTokensRequest, caller: Caller
+    ) -> control.GetAuthTokensResponse:
+        """Give the tokens of a login once it is confirmed, nothing before."""
+        if not self._enabled:
+            raise ApiError(ErrorCode.NO_ACCOUNT_AUTH, "there are no accounts")
+        login = await Logins(self._database).by_device(account_token_hash(request.device_code))
+        if login is None:
+            raise _refused("the login has ended", f"The login has ended. {_LOG_IN_AGAIN}")
+        if login.refused_at is not None:
+            raise _refused("the login was refused", "The login was refused on its page.")
+        if login.account_id is None:
+            return control.GetAuthTokensResponse()
+        tokens, account = await self._database.transaction(lambda session: _issue(session, login))
+        log.info("logged_in", **account.log_context(), address=caller.address)
+        return control.GetAuthTokensResponse(
+            access_token=tokens.access, refresh_token=tokens.refresh
+        )
+
+    async def refresh_auth_tokens(
+        self, request: control.RefreshAuthTokensRequest, caller: Caller
+    ) -> control.RefreshAuthTokensResponse:
+        """Give new tokens for a refresh token."""
+        if not self._enabled or not request.refresh_token:
+            raise unauthenticated("no refresh token came, or there are no accounts")
+        token = request.refresh_token
+
+        async def refresh(transaction: Transaction) -> Tokens | RefreshableSession | None:
+            accounts = Accounts(transaction)
+            session = await accounts.by_refresh_token(token)
+            if session is None or not session.is_stolen:
+                return session and await accounts.refresh(session, token)
+            await accounts.end_session(session.session_id)
+            return session
+
+        found = await self._database.transaction(refresh)
+        if isinstance(found, RefreshableSession):
+            log.warning(
+                "refresh_token_used_twice",
+                account_id=found.account_id,
+                address=caller.address,
+                meaning="Somebody has a copy of it. The login is ended.",
+            )
+        if not isinstance(found, Tokens):
+            raise unauthenticated("the refresh token is unknown, expired or revoked")
+        return control.RefreshAuthTokensResponse(
+            access_token=found.access, refresh_token=found.refresh
+        )
+
+    async def login_under_way(self, question: Map, caller: Caller) -> Map:
+        """{user_code} -> {state, asked_from, seconds_ago}: what the page shows of a login.
+
+        `state` is `unknown`, `open`, `confirmed` or `refused`.
+        """
+        found = await Logins(self._database).by_user_code(question["user_code"])
+        if found is None or not self._enabled:
+            return {"state": "unknown"}
+        login, seconds_ago = found
+        return {
+            "state": _state(login),
+            "asked_from": login.asked_from,
+            "seconds_ago": seconds_ago,
+        }
+
+    async def confirm_login(self, question: Map, caller: Caller) -> Map:
+        """{user_code, name, password, address} -> {outcome, seconds}: a person signs in and confirms.
+
+        `outcome` is `confirmed`, `wrong`, `locked` (for so many `seconds`) or `unknown`.
+        """
+        name, address = question["name"], question["address"]
+        logins = Logins(self._database)
+        found = await logins.by_user_code(question["user_code"])
+        if found is None or not self._enabled or _state(found[0]) != "open":
+            return {"outcome": "unknown", "seconds": 0.0}
+        locked_for = await logins.attempt(name, address)
+        if locked_for is not None:
+            log.warning("login_locked", name=name, address=address, seconds=round(locked_for))
+            return {"outcome": "locked", "seconds": locked_for}
+        account = await self._proven(name, question["password"])
+        if account is None:
+            log.warning("login_failed", name=name, address=address)
+            return {"outcome": "wrong", "seconds": 0.0}
+        await logins.succeeded(name, address)
+        if not await logins.confirm(found[0], account.account_id):
+            return {"outcome": "unknown", "seconds": 0.0}
+        log.info("login_confirmed", **account.log_context(), address=address)
+        return {"outcome": "confirmed", "seconds": 0.0}
+
+    async def refuse_login(self, question: Map, caller: Caller) -> Map:
+        """{user_code, address} -> {}: a person says that a login is not theirs."""
+        await Logins(self._database).refuse(question["user_code"])
+        log.warning("login_refused", address=question["address"])
+        return {}
+
+    async def _proven(self, name: str, password: str) -> Account | None:
+        """Return the account that a password proves; takes as long where there is none."""
+        accounts = Accounts(self._database)
+        account = await accounts.by_name(name)
+        password_hash = None if account is None else await accounts.password_hash(account)
+        async with self._verifying:
+            proven = await asyncio.to_thread(verify_password, password_hash, password)
+        return account if proven else None
+
+
+async def _issue(transaction: Transaction, login: DeviceLogin) -> tuple[Tokens, Account]:
+    accounts = Accounts(transaction)
+    account_id = await Logins(transaction).issue(login)
+    account = await accounts.by_id(account_id) if account_id else None
+    if account is None or account.disabled_at is not None:
+        raise _refused("its tokens are given out, or its account is disabled", _LOG_IN_AGAIN)
+    return await accounts.open_login(account.account_id), account
+
+
+def _state(login: DeviceLogin) -> str:
+    if login.refused_at is not None:
+        return "refused"
+    return "open" if login.account_id is None else "confirmed"
+
+
+def _refused(detail: str, text: str) -> ApiError:
+    """Return what ends a `flwr login`, which would go on asking otherwise."""
+    return ApiError(ErrorCode.NO_PERMISSIONS, detail, text)
+
+
+def _new_code() -> str:
+    letters = "".join(secrets.choice(_LETTERS) for _ in range(_CODE_LETTERS))
+    return f"{letters[:4]}-{letters[4:]}"
