@@ -164,7 +164,6 @@ async def test_clients_bring_their_token_in_the_way_of_their_wire(
 
     await gateway.call("Control", "ListFederations", FEDERATIONS, ana.metadata(wire))
     without = await refusal(gateway.call("Control", "ListFederations", FEDERATIONS))
-    await gateway.call("Control", "GetLoginDetails", control.GetLoginDetailsRequest())
 
     assert without.outcome is Outcome.UNAUTHENTICATED
     assert without.code == ErrorCode.ACCOUNT_AUTHENTICATION_FAILED
