@@ -1,0 +1,1 @@
+"""Pages as people see them: in a real Chromium, without a head."""

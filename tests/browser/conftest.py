@@ -1,0 +1,35 @@
+"""A Chromium for tests: that of the system, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def chromium() -> str:
+    """Return the path of Chromium. Without one the test is skipped, but never in CI."""
+    for name in _NAMES:
+        if path := shutil.which(name):
+            return path
+    reason = "There is no Chromium on this machine: `apt-get install chromium` brings one."
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+async def chrome() -> AsyncIterator[Browser]:
+    """A Chromium that ends with the test."""
+    path = chromium()
+    # Its sandbox does not start as root, as which tests run in containers.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        await browser.close()
