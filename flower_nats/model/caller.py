@@ -65,6 +65,12 @@ class Caller:
     supernode_auth: bool = False
     """Fleet: whether that gateway lets in only nodes whose key an account has registered."""
 
+    @property
+    def sees(self) -> str | None:
+        """Control: the account whose federations are all that is shown; None for an operator, who sees
+        everything."""
+        return None if self.is_operator else self.account_id
+
     def is_older_than(self, *release: int) -> bool:
         """Return whether the caller's flwr is older than a release, such as `1, 40`.
 

@@ -39,6 +39,8 @@ class Run:
     starting_at: datetime | None
     running_at: datetime | None
     finished_at: datetime | None
+    account_name: str
+    """Of the account that has started it."""
 
     def log_context(self) -> dict[str, object]:
         """Fields that name this run in a log line."""
@@ -55,6 +57,7 @@ class NewRun:
     override_config: bytes
     federation: str
     account_id: str
+    account_name: str
     primary_task_type: str
     series_id: int | None = None
     """The series to go on with, None to begin one."""

@@ -48,9 +48,11 @@ class Apps:
         rows = await self._session.fetch_all(_SQL["list"], federation=federation, limit=limit)
         return [App(**row) for row in rows]
 
-    async def federations(self, app_id: str) -> list[str]:
-        """Return the federations that have an app."""
-        rows = await self._session.fetch_all(_SQL["federations"], app_id=app_id)
+    async def federations(self, app_id: str, account_id: str | None) -> list[str]:
+        """Return the federations, of an account or of all, that have an app."""
+        rows = await self._session.fetch_all(
+            _SQL["federations"], app_id=app_id, account_id=account_id
+        )
         return [row["federation"] for row in rows]
 
     async def remove(self, federation: str, app_id: str) -> None:

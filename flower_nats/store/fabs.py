@@ -37,6 +37,11 @@ class Fabs:
             return None
         return StoredFab(fab_hash, row["content"], row["verifications"])
 
+    async def is_of(self, federation: str, fab_hash: str) -> bool:
+        """Return whether a run or an app of a federation has a FAB."""
+        row = await self._session.fetch_one(_SQL["is_of"], federation=federation, fab_hash=fab_hash)
+        return row is not None
+
     async def drop_unused(self, fab_hash: str) -> None:
         """Delete a FAB unless a run or an app has it."""
         await self._session.execute(_SQL["drop_unused"], fab_hash=fab_hash)

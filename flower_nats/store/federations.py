@@ -21,15 +21,19 @@ class Federations:
         """Return a federation that nobody else changes until the transaction ends."""
         return _federation(await self._session.fetch_one(_SQL["lock"], name=storable(name)))
 
-    async def all(self) -> list[Federation]:
-        """Return all federations, oldest first."""
-        rows = await self._session.fetch_all(_SQL["list"])
+    async def hold(self, name: str) -> Federation | None:
+        """Return a federation that stays as it is until the transaction ends."""
+        return _federation(await self._session.fetch_one(_SQL["hold"], name=storable(name)))
+
+    async def of(self, account_id: str | None) -> list[Federation]:
+        """Return the federations of an account, or all, oldest first."""
+        rows = await self._session.fetch_all(_SQL["list"], account_id=account_id)
         return [found for row in rows if (found := _federation(row)) is not None]
 
-    async def create(self, name: str, description: str) -> Federation | None:
+    async def create(self, name: str, description: str, *, simulation: bool) -> Federation | None:
         """Store a federation; None if its name was ever used."""
         row = await self._session.fetch_one(
-            _SQL["create"], name=name, description=storable(description)
+            _SQL["create"], name=name, description=storable(description), simulation=simulation
         )
         return _federation(row)
 
@@ -52,4 +56,5 @@ def _federation(row: Row | None) -> Federation | None:
         description=row["description"],
         simulation_config=bytes(row["simulation_config"]),
         archived=row["archived_at"] is not None,
+        simulation=row["simulation"],
     )

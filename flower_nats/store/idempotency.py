@@ -34,6 +34,13 @@ async def once(
     return await database.transaction(attempt)
 
 
+async def was_answered(session: Session, request_id: str) -> bool:
+    """Return whether a request was carried out before."""
+    if not request_id:
+        return False
+    return await session.fetch_one(_SQL["get"], request_id=request_id) is not None
+
+
 async def drop_old_answers(session: Session) -> int:
     """Forget answers that no gateway can ask for again; return how many."""
     return await session.execute(_SQL["drop_old"], seconds=_KEEP_SECONDS)

@@ -152,8 +152,8 @@ class Nodes:
         row = await self._session.fetch_one(_SQL["deactivate"], node_id=node_id, margin=_HEARD_SOON)
         return None if row is None else NodeStatus(row["status"])
 
-    async def unregister(self, node_id: int, owner_id: str) -> bool:
-        """Remove an owner's node for good; return whether there was one."""
+    async def unregister(self, node_id: int, owner_id: str | None) -> bool:
+        """Remove an owner's node for good, or anybody's; return whether there was one."""
         row = await self._session.fetch_one(_SQL["unregister"], node_id=node_id, owner_id=owner_id)
         return row is not None
 
@@ -215,25 +215,49 @@ class Nodes:
         rows = await self._session.fetch_all(_SQL["listed"], patience=HEARTBEAT_PATIENCE, most=most)
         return [NodeSign(**row) for row in rows]
 
-    async def online(self) -> list[Node]:
-        """Return the nodes that are online, and were heard since the last outage of ours."""
-        return [_node(row) for row in await self._session.fetch_all(_SQL["online"])]
+    async def is_awaited(self, run_id: int) -> bool:
+        """Return whether a node of a run's federation may still be heard that an outage of ours hides.
 
-    async def is_awaited(self) -> bool:
-        """Return whether a node may still be heard that was online before an outage of ours.
-
-        Such a node has `RETURN_SECONDS` from the end of the outage.
+        Such a node was online before it, and has `RETURN_SECONDS` from its end.
         """
-        row = await self._session.fetch_one(_SQL["is_awaited"], seconds=RETURN_SECONDS)
+        row = await self._session.fetch_one(
+            _SQL["is_awaited"], run_id=run_id, seconds=RETURN_SECONDS
+        )
         return bool(row and row["is_awaited"])
 
-    async def is_owned_by(self, node_id: int, owner_id: str) -> bool:
-        """Return whether an account has registered a node, also one that was unregistered since."""
-        row = await self._session.fetch_one(_SQL["is_owned"], node_id=node_id, owner_id=owner_id)
-        return row is not None
+    async def online_of_run(self, run_id: int) -> list[Node]:
+        """Return the nodes of a run's federation that are online, and were heard since an outage."""
+        rows = await self._session.fetch_all(_SQL["online_of_run"], run_id=run_id)
+        return [_node(row) for row in rows]
 
-    async def owned_by(self, owner_id: str) -> list[Node]:
-        """Return every node an account has registered, unregistered ones too, oldest first."""
+    async def statuses_of_run(self, run_id: int, node_ids: Sequence[int]) -> dict[int, str]:
+        """Return the status of each of these nodes that is in a run's federation."""
+        rows = await self._session.fetch_all(
+            _SQL["statuses_of_run"], run_id=run_id, node_ids=list(node_ids)
+        )
+        return {row["node_id"]: row["status"] for row in rows}
+
+    async def reachable(self, pairs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Return which of these runs and nodes belong together, where the node is online."""
+        rows = await self._session.fetch_all(
+            _SQL["reachable"],
+            run_ids=[run_id for run_id, _ in pairs],
+            node_ids=[node_id for _, node_id in pairs],
+        )
+        return {(row["run_id"], row["node_id"]) for row in rows}
+
+    async def of_federation(self, federation: str) -> list[Node]:
+        """Return the nodes of a federation, oldest first."""
+        rows = await self._session.fetch_all(_SQL["of_federation"], federation=federation)
+        return [_node(row) for row in rows]
+
+    async def owner(self, node_id: int) -> str | None:
+        """Return the account of a registered node, None if there is no such node."""
+        row = await self._session.fetch_one(_SQL["owner"], node_id=node_id)
+        return None if row is None else str(row["owner_id"])
+
+    async def owned_by(self, owner_id: str | None) -> list[Node]:
+        """Return every node of an account, or all, unregistered ones too, oldest first."""
         return [
             _node(row) for row in await self._session.fetch_all(_SQL["list"], owner_id=owner_id)
         ]

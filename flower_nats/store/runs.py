@@ -59,6 +59,7 @@ class Runs:
             override_config=new.override_config,
             federation=new.federation,
             account_id=new.account_id,
+            account_name=new.account_name,
             primary_task_type=new.primary_task_type,
             user_prompt=storable(new.user_prompt),
             simulation_config=new.simulation_config,
@@ -69,12 +70,22 @@ class Runs:
         row = await self._session.fetch_one(_SQL["get"], run_id=run_id)
         return None if row is None else _run(row)
 
-    async def of_account(
-        self, account_id: str, limit: int | None = None, skip: int = 0
+    async def seen_by(
+        self, account_id: str | None, limit: int | None = None, skip: int = 0
     ) -> list[Run]:
-        """Return an account's runs after the first `skip`, newest first, at most `limit` of them."""
+        """Return the runs of an account's federations, or all, newest first.
+
+        Those after the first `skip`, at most `limit` of them.
+        """
         rows = await self._session.fetch_all(
             _SQL["list"], account_id=account_id, limit=limit, skip=skip
+        )
+        return [_run(row) for row in rows]
+
+    async def in_federation(self, federation: str, limit: int | None = None) -> list[Run]:
+        """Return the runs of a federation, newest first, at most `limit` of them."""
+        rows = await self._session.fetch_all(
+            _SQL["in_federation"], federation=federation, limit=limit
         )
         return [_run(row) for row in rows]
 
@@ -94,9 +105,11 @@ class Runs:
         found = None if row is None else row["simulation_config"]
         return None if found is None else bytes(found)
 
-    async def unfinished_in(self, federation: str) -> list[Run]:
-        """Return the runs of a federation that have not finished."""
-        rows = await self._session.fetch_all(_SQL["unfinished_in"], federation=federation)
+    async def unfinished_in(self, federation: str, account_id: str | None = None) -> list[Run]:
+        """Return the runs of a federation, or those of one account in it, that have not finished."""
+        rows = await self._session.fetch_all(
+            _SQL["unfinished_in"], federation=federation, account_id=account_id
+        )
         return [_run(row) for row in rows]
 
     async def unfinished(self) -> list[Run]:

@@ -33,17 +33,78 @@ CREATE INDEX node_former_key ON node (public_key) WHERE status = 'unregistered';
 -- on that would be rewritten with every heartbeat.
 CREATE INDEX node_online ON node (node_id) WHERE status = 'online';
 
--- Federations: that of everything that connects, and those that users have created for simulations.
+-- Federations: that of those without an account, and those that accounts have created, of their
+-- SuperNodes or for simulations. The former is either, as its superlink is told.
 CREATE TABLE federation (
     name text PRIMARY KEY,
     description text NOT NULL,
     simulation_config bytea NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
-    archived_at timestamptz
+    archived_at timestamptz,
+    simulation boolean NOT NULL DEFAULT true
 );
 
-INSERT INTO federation (name, description)
-VALUES ('@none/default', 'The federation of everything that connects to this SuperLink.');
+INSERT INTO federation (name, description, simulation)
+VALUES (
+    '@none/default', 'The federation of everything that connects to this SuperLink.', false
+);
+
+CREATE TABLE federation_member (
+    federation text NOT NULL REFERENCES federation,
+    account_id text NOT NULL,
+    account_name text NOT NULL,
+    role text NOT NULL CHECK (role IN ('owner', 'admin', 'member', 'viewer')),
+    joined_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (federation, account_id)
+);
+
+CREATE INDEX federation_of_account ON federation_member (account_id);
+
+INSERT INTO federation_member (federation, account_id, account_name, role)
+VALUES ('@none/default', '<id:none>', 'none', 'owner');
+
+CREATE TABLE federation_node (
+    federation text NOT NULL REFERENCES federation,
+    node_id bigint NOT NULL REFERENCES node ON DELETE CASCADE,
+    added_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (federation, node_id)
+);
+
+CREATE INDEX federation_of_node ON federation_node (node_id);
+
+-- Which node is in which federation. Nodes without an account are in that of those without one.
+CREATE VIEW node_membership AS
+SELECT '@none/default'::text AS federation, node_id FROM node WHERE owner_id = '<id:none>'
+UNION ALL
+SELECT federation, node_id FROM federation_node;
+
+CREATE TABLE invitation (
+    invitation_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    federation text NOT NULL REFERENCES federation,
+    inviter_id text NOT NULL,
+    inviter_name text NOT NULL,
+    invitee_id text NOT NULL,
+    invitee_name text NOT NULL,
+    status text NOT NULL DEFAULT 'pending'
+        CHECK (status IN ('pending', 'accepted', 'rejected', 'revoked', 'expired')),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    changed_at timestamptz
+);
+
+CREATE UNIQUE INDEX invitation_pending ON invitation (federation, invitee_id)
+WHERE status = 'pending';
+CREATE INDEX invitation_of_invitee ON invitation (invitee_id);
+CREATE INDEX invitation_of_inviter ON invitation (inviter_id);
+
+-- How many runs at once, and how long a run: of a federation (`@account/name`) or an account (its
+-- name), or of each (`*`). NULL: no limit.
+CREATE TABLE quota (
+    kind text NOT NULL CHECK (kind IN ('federation', 'account')),
+    name text NOT NULL,
+    runs_at_once integer CHECK (runs_at_once >= 0),
+    run_seconds double precision CHECK (run_seconds > 0),
+    PRIMARY KEY (kind, name)
+);
 
 CREATE TABLE fab (
     fab_hash text PRIMARY KEY,
@@ -113,11 +174,13 @@ CREATE TABLE run (
     cleaned_at timestamptz,
     log_removed_at timestamptz,
     user_prompt text NOT NULL DEFAULT '',
-    simulation_config bytea
+    simulation_config bytea,
+    account_name text NOT NULL DEFAULT 'none'
 );
 
 CREATE INDEX run_of_series ON run (series_id, created_at);
 CREATE INDEX run_of_account ON run (account_id, created_at);
+CREATE INDEX run_of_federation ON run (federation, created_at);
 
 -- Housekeeping asks every few seconds which runs have something left in the broker.
 CREATE INDEX run_not_cleaned ON run (run_id) WHERE cleaned_at IS NULL;
@@ -173,7 +236,8 @@ SELECT
     task.pending_at,
     task.starting_at,
     task.running_at,
-    task.finished_at
+    task.finished_at,
+    run.account_name
 FROM run
 JOIN task ON task.task_id = run.primary_task_id;
 
@@ -200,7 +264,8 @@ SELECT
     pending_at,
     starting_at,
     running_at,
-    finished_at
+    finished_at,
+    account_name
 FROM run_state;
 
 -- The history of exchanges, for the console: when each instruction was put out, taken and answered. What

@@ -70,15 +70,20 @@ class SeriesStore:
         *,
         series_id: int | None = None,
         federation: str | None = None,
+        account_id: str | None = None,
         is_agent: bool | None = None,
         updated_before: datetime | None = None,
         limit: int | None = None,
     ) -> list[Series]:
-        """Return the series that fit every filter given, last updated first."""
+        """Return the series that fit every filter given, last updated first.
+
+        `account_id`: those in the federations of an account.
+        """
         rows = await self._session.fetch_all(
             _SQL["list"],
             series_id=series_id,
             federation=federation,
+            account_id=account_id,
             is_agent=is_agent,
             updated_before=updated_before,
             limit=limit,

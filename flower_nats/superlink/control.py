@@ -16,7 +16,6 @@ from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
 from flower_nats.superlink.codecs import ProtoHandler, refuse
 from flower_nats.superlink.convert import node_to_wire, now_iso
-from flower_nats.superlink.federations import KnownFederations
 from flower_nats.wire import control_pb2 as control
 
 log = get_logger(__name__)
@@ -36,9 +35,8 @@ _REFUSALS: Mapping[str, ProtoHandler] = {
 class ControlApi:
     """Serves the CLI's commands about nodes."""
 
-    def __init__(self, database: Database, hints: Hints, federations: KnownFederations) -> None:
+    def __init__(self, database: Database, hints: Hints) -> None:
         self._database = database
-        self._federations = federations
         self._hints = hints
         self._nodes = Nodes(database)
 
@@ -86,10 +84,10 @@ class ControlApi:
     async def unregister_node(
         self, request: control.UnregisterNodeRequest, caller: Caller
     ) -> control.UnregisterNodeResponse:
-        """Remove one of the account's nodes for good."""
+        """Remove a node for good."""
 
         async def unregister(transaction: Transaction) -> bytes:
-            if not await Nodes(transaction).unregister(request.node_id, caller.account_id):
+            if not await Nodes(transaction).unregister(request.node_id, caller.sees):
                 raise ApiError(ErrorCode.NODE_NOT_FOUND, f"node {request.node_id} is not there")
             return b""
 
@@ -102,7 +100,7 @@ class ControlApi:
         self, request: control.ListNodesRequest, caller: Caller
     ) -> control.ListNodesResponse:
         """Return the account's nodes, those that were unregistered too."""
-        nodes = await self._nodes.owned_by(caller.account_id)
+        nodes = await self._nodes.owned_by(caller.sees)
         return control.ListNodesResponse(
             nodes_info=[node_to_wire(node) for node in nodes], now=now_iso()
         )
@@ -111,8 +109,6 @@ class ControlApi:
         self, request: control.ListAutomationsRequest, caller: Caller
     ) -> control.ListAutomationsResponse:
         """There are none."""
-        if request.federation:
-            await self._federations.check_membership(request.federation)
         return control.ListAutomationsResponse()
 
     async def stop_automation(
@@ -125,8 +121,6 @@ class ControlApi:
         self, request: control.ListConnectorsRequest, caller: Caller
     ) -> control.ListConnectorsResponse:
         """There are none."""
-        if request.federation:
-            await self._federations.check_membership(request.federation)
         return control.ListConnectorsResponse()
 
 

@@ -10,7 +10,6 @@ from flower_nats.store.apps import Apps
 from flower_nats.store.connection import Database
 from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.superlink.convert import app_to_wire
-from flower_nats.superlink.federations import KnownFederations
 from flower_nats.wire import control_pb2 as control
 
 _APP_SPEC = re.compile(r"(?P<app_id>@[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(==\d+\.\d+\.\d+)?")
@@ -19,8 +18,7 @@ _APP_SPEC = re.compile(r"(?P<app_id>@[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)(==\d+\.\d+
 class AppsApi:
     """Serves `flwr chat`, which offers the agents of a federation."""
 
-    def __init__(self, database: Database, federations: KnownFederations) -> None:
-        self._federations = federations
+    def __init__(self, database: Database) -> None:
         self._apps = Apps(database)
 
     def handlers(self) -> Mapping[str, ProtoHandler]:
@@ -36,7 +34,6 @@ class AppsApi:
         self, request: control.ListAppsRequest, caller: Caller
     ) -> control.ListAppsResponse:
         """Return the apps of the federation, newest first."""
-        await self._federations.check_membership(request.federation_id)
         limit = min(request.limit, MOST_LISTED) if request.HasField("limit") else MOST_LISTED
         apps = await self._apps.of(request.federation_id, limit)
         return control.ListAppsResponse(apps=[app_to_wire(app) for app in apps])
@@ -44,16 +41,15 @@ class AppsApi:
     async def list_app_associations(
         self, request: control.ListAppAssociationsRequest, caller: Caller
     ) -> control.ListAppAssociationsResponse:
-        """Return the federations that have an app."""
+        """Return the caller's federations that have an app."""
         return control.ListAppAssociationsResponse(
-            federation_ids=await self._apps.federations(request.app_id)
+            federation_ids=await self._apps.federations(request.app_id, caller.sees)
         )
 
     async def add_app(
         self, request: control.AddAppRequest, caller: Caller
     ) -> control.AddAppResponse:
         """Refuse to fetch an app from Flower Hub."""
-        await self._federations.check_membership(request.federation_id)
         app_id_of(request.app_id)
         raise ApiError(ErrorCode.UNSUPPORTED_FAB_HUB_TRANSPORT, request.app_id)
 
@@ -61,7 +57,6 @@ class AppsApi:
         self, request: control.RemoveAppRequest, caller: Caller
     ) -> control.RemoveAppResponse:
         """Take an app out of the federation."""
-        await self._federations.check_membership(request.federation_id)
         await self._apps.remove(request.federation_id, request.app_id)
         return control.RemoveAppResponse()
 

@@ -17,7 +17,9 @@ from flower_nats.model.visible import visible_lines
 from flower_nats.store.apps import Apps
 from flower_nats.store.connection import Database, DatabaseFull, Transaction
 from flower_nats.store.fabs import Fabs
+from flower_nats.store.federations import Federations
 from flower_nats.store.idempotency import once
+from flower_nats.store.members import Members
 from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
@@ -99,7 +101,7 @@ class ControlRunsApi:
     ) -> control.StartRunResponse:
         await check_open(self._database)
         federation = await self._federations.open(request.federation)
-        content = await self._fab_content(request)
+        content = await self._fab_content(request, federation.name)
         if request.connector_refs or request.connector_ids:
             raise ApiError(ErrorCode.CONNECTOR_NOT_FOUND, "connectors are not supported")
         info, config = await self._check_app(content, request, caller)
@@ -112,6 +114,7 @@ class ControlRunsApi:
             override_config=config_to_bytes(request.override_config),
             federation=federation.name,
             account_id=caller.account_id,
+            account_name=caller.account_name,
             primary_task_type=info.task_type if simulated is None else TaskType.SIMULATION,
             series_id=request.series_id if request.HasField("series_id") else None,
             series_description=_cut(" ".join(prompt.split()), DESCRIPTION_LENGTH),
@@ -120,6 +123,7 @@ class ControlRunsApi:
         )
 
         async def create(transaction: Transaction) -> bytes:
+            await _check_still(transaction, federation.name, caller)
             await Fabs(transaction).put(info.fab_hash, content)
             await Apps(transaction).put(federation.name, info)
             response = await _create_run(transaction, new)
@@ -154,14 +158,14 @@ class ControlRunsApi:
     async def list_runs(
         self, request: control.ListRunsRequest, caller: Caller
     ) -> control.ListRunsResponse:
-        """Return one run, or the account's newest."""
+        """Return one run, or the newest of those that the account sees."""
         if request.HasField("run_id"):
             runs = [await self._run(request.run_id)]
         else:
             skip = min(request.skip, _MOST)
-            runs = await self._runs.of_account(caller.account_id, _limit(request, caller), skip)
+            runs = await self._runs.seen_by(caller.sees, _limit(request, caller), skip)
         return control.ListRunsResponse(
-            run_dict={run.run_id: run_to_wire(run, caller.account_name) for run in runs},
+            run_dict={run.run_id: run_to_wire(run, run.account_name) for run in runs},
             now=now_iso(),
         )
 
@@ -201,11 +205,11 @@ class ControlRunsApi:
             raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"there is no run {run_id}")
         return run
 
-    async def _fab_content(self, request: control.StartRunRequest) -> bytes:
-        """Return the FAB that a request brings, or means by its hash."""
+    async def _fab_content(self, request: control.StartRunRequest, federation: str) -> bytes:
+        """Return the FAB that a request brings, or, of those of its federation, means by its hash."""
         if request.fab.hash_str and not request.fab.content:
             fab = await self._fabs.get(request.fab.hash_str)
-            if fab is None:
+            if fab is None or not await self._fabs.is_of(federation, fab.fab_hash):
                 raise ApiError(ErrorCode.FAB_DOWNLOAD_FAILURE, f"no FAB {request.fab.hash_str}")
             return fab.content
         if request.app_spec:
@@ -255,6 +259,14 @@ def _limit(request: control.ListRunsRequest, caller: Caller) -> int:
     if request.HasField("limit"):
         return min(request.limit, MOST_LISTED)
     return MOST_LISTED if caller.is_older_than(1, 40) else _LISTED
+
+
+async def _check_still(transaction: Transaction, federation: str, caller: Caller) -> None:
+    """Check that the federation takes the account's runs still, and until the run is there."""
+    found = await Federations(transaction).hold(federation)
+    role = await Members(transaction).role(federation, caller.account_id)
+    if found is None or found.archived or (role is None and not caller.is_operator):
+        raise ApiError(ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION, federation)
 
 
 async def _create_run(transaction: Transaction, new: NewRun) -> control.StartRunResponse:

@@ -12,15 +12,13 @@ from flower_nats.store.series import SeriesStore
 from flower_nats.store.task_events import Events
 from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.superlink.convert import event_to_wire, run_to_wire, series_to_wire
-from flower_nats.superlink.federations import KnownFederations
 from flower_nats.wire import control_pb2 as control
 
 
 class SeriesApi:
     """Serves the CLI's commands about series."""
 
-    def __init__(self, database: Database, federations: KnownFederations) -> None:
-        self._federations = federations
+    def __init__(self, database: Database) -> None:
         self._series = SeriesStore(database)
         self._runs = Runs(database)
         self._events = Events(database)
@@ -38,10 +36,9 @@ class SeriesApi:
         self, request: control.ListRunSeriesRequest, caller: Caller
     ) -> control.ListRunSeriesResponse:
         """Return series of runs, last updated first."""
-        if request.HasField("federation_id"):
-            await self._federations.check_membership(request.federation_id)
         found = await self._series.find(
             federation=request.federation_id if request.HasField("federation_id") else None,
+            account_id=caller.sees,
             is_agent=request.is_agent if request.HasField("is_agent") else None,
             updated_before=_moment(request),
             limit=min(request.limit, MOST_LISTED) if request.HasField("limit") else MOST_LISTED,

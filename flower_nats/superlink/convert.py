@@ -12,6 +12,7 @@ from flower_nats.model.app_signature import LICENSE
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.config import Config, InvalidConfig
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.federation import Invitation
 from flower_nats.model.node import Node
 from flower_nats.model.run import Run, Series
 from flower_nats.model.task import Task
@@ -104,6 +105,18 @@ def node_to_wire(node: Node) -> common.NodeInfo:
         public_key=node.public_key,
         location=None if node.location is None else visible_name(node.location),
         name=None if node.name is None else visible_name(node.name),
+    )
+
+
+def invitation_to_wire(invitation: Invitation) -> common.Invitation:
+    """Write an invitation."""
+    return common.Invitation(
+        federation_name=invitation.federation,
+        inviter=common.Account(id=invitation.inviter_id, name=invitation.inviter_name),
+        invitee=common.Account(id=invitation.invitee_id, name=invitation.invitee_name),
+        status=invitation.status,
+        created_at=iso(invitation.created_at),
+        status_changed_at=iso(invitation.changed_at),
     )
 
 

@@ -19,6 +19,7 @@ from flower_nats.model.states import (
 )
 from flower_nats.model.visible import visible_name
 from flower_nats.store.fabs import Fabs
+from flower_nats.store.members import Members
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.runs import Runs
 from flower_nats.superlink.codecs import ProtoHandler
@@ -37,6 +38,7 @@ class FleetApi:
         nodes: Nodes,
         runs: Runs,
         fabs: Fabs,
+        members: Members,
         hints: Hints,
         mailbox: Mailbox,
         *,
@@ -45,6 +47,7 @@ class FleetApi:
         self._nodes = nodes
         self._runs = runs
         self._fabs = fabs
+        self._members = members
         self._hints = hints
         self._mailbox = mailbox
         self._supernode_auth = supernode_auth
@@ -140,13 +143,13 @@ class FleetApi:
         return fleet.UnregisterNodeFleetResponse()
 
     async def get_run(self, request: common.GetRunRequest, caller: Caller) -> common.GetRunResponse:
-        """Return a running run."""
-        run = await self._running(request.run_id, ErrorCode.GET_RUN_FAILED)
+        """Return a running run of one of the node's federations."""
+        run = await self._running(request.run_id, caller, ErrorCode.GET_RUN_FAILED)
         return common.GetRunResponse(run=run_to_wire(run))
 
     async def get_fab(self, request: common.GetFabRequest, caller: Caller) -> common.GetFabResponse:
-        """Return the FAB of a running run."""
-        run = await self._running(request.run_id, ErrorCode.GET_FAB_FAILED)
+        """Return the FAB of a running run of one of the node's federations."""
+        run = await self._running(request.run_id, caller, ErrorCode.GET_FAB_FAILED)
         fab = await self._fabs.get(run.fab_hash) if run.fab_hash == request.hash_str else None
         if fab is None:
             raise ApiError(
@@ -158,9 +161,9 @@ class FleetApi:
         """Whether it is we or the caller's gateway who let in only nodes with a registered key."""
         return self._supernode_auth or caller.supernode_auth
 
-    async def _running(self, run_id: int, unknown: ErrorCode) -> Run:
+    async def _running(self, run_id: int, caller: Caller, unknown: ErrorCode) -> Run:
         run = await self._runs.get(run_id)
-        if run is None:
+        if run is None or not await self._members.has_node(run.federation, caller.node_id or 0):
             raise ApiError(unknown, f"there is no run {run_id}")
         if run.status is not Status.RUNNING:
             raise ApiError(ErrorCode.RUN_STATUS_NOT_ALLOWED, f"run {run_id} is {run.status}")

@@ -122,10 +122,11 @@ class GatewayQuestions:
         return {"status": str(run.status), "sub_status": run.sub_status, "details": run.details}
 
     async def check_nodes(self, question: Map, caller: Caller) -> Map:
-        """{run_id, node_ids} -> {online, offline}: others cannot get messages of this run."""
-        statuses: dict[int, str] = {}
-        if await self._runs.statuses([question["run_id"]]):
-            statuses = await self._nodes.statuses(question["node_ids"])
+        """{run_id, node_ids} -> {online, offline}: others cannot get messages of this run.
+
+        They are not there, or not in the federation of the run.
+        """
+        statuses = await self._nodes.statuses_of_run(question["run_id"], question["node_ids"])
         return {
             str(wanted): [node_id for node_id, status in statuses.items() if status == wanted]
             for wanted in (NodeStatus.ONLINE, NodeStatus.OFFLINE)

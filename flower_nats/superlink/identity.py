@@ -15,8 +15,9 @@ from flower_nats.model.caller import NO_ACCOUNT_ID, NO_ACCOUNT_NAME, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.store.accounts import Accounts, KnownSession
 from flower_nats.store.connection import Database
-from flower_nats.store.runs import Runs
 from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
+from flower_nats.superlink.guard import Guard
+from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME, CallerKind
 
 _LOG_IN = "Log in with `flwr login`."
@@ -71,9 +72,9 @@ class Identity:
 class Followers:
     """Says who may follow a run: gateways serve the streams of Control themselves."""
 
-    def __init__(self, database: Database, identity: Identity) -> None:
+    def __init__(self, identity: Identity, guard: Guard) -> None:
         self._identity = identity
-        self._runs = Runs(database)
+        self._guard = guard
 
     def handlers(self) -> Mapping[str, InternalHandler]:
         """Return the handler of each internal RPC served here."""
@@ -91,8 +92,8 @@ class Followers:
             caller = await self._identity.identify_session(session, caller)
         else:
             caller = await self._identity.identify(caller)
-        if await self._runs.get(question["run_id"]) is None:
-            raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"run {question['run_id']}")
+        request = control.StreamLogsRequest(run_id=question["run_id"])
+        await self._guard.check("StreamLogs", request, caller)
         return {"session": caller.account_session}
 
 

@@ -3,7 +3,7 @@
 Each pass looks at everything in flight and mends what it finds; two passes at once, on two replicas,
 do no harm. What it mends:
 
-- an instruction whose node is gone gets an error reply;
+- an instruction whose node is gone, or has left the run's federation, gets an error reply;
 - what is left of a run that is not running any more is dropped;
 - a push session whose objects are all there, but whose gateway died before it put the messages out,
   is completed; one that nobody has pushed to for `SESSION_SECONDS` in which we could be heard is
@@ -13,7 +13,7 @@ do no harm. What it mends:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from flower_nats.broker.error_replies import ErrorReplies
@@ -57,7 +57,11 @@ _OUTAGE = 10.0
 """Seconds between two whole passes from which clients may not have been able to push in between."""
 
 Statuses = Callable[[Sequence[int]], Awaitable[Mapping[int, str]]]
-"""Looks up the status of nodes or runs by id; one that does not exist is left out."""
+"""Looks up the status of runs by id; one that does not exist is left out."""
+
+Reachable = Callable[[Sequence[tuple[int, int]]], Awaitable[Container[tuple[int, int]]]]
+"""Looks up which of these pairs, of a run and a node, are of a run whose federation has the node, which
+is online."""
 
 
 class MessageHousekeeping:
@@ -67,7 +71,7 @@ class MessageHousekeeping:
         self,
         mailbox: Mailbox,
         objects: Objects,
-        node_statuses: Statuses,
+        reachable: Reachable,
         run_statuses: Statuses,
         is_heard: Callable[[], Awaitable[bool]],
         pushers: Pushers,
@@ -76,7 +80,7 @@ class MessageHousekeeping:
         self._mailbox = mailbox
         self._objects = objects
         self._error_replies = ErrorReplies(mailbox, objects)
-        self._node_statuses = node_statuses
+        self._reachable = reachable
         self._run_statuses = run_statuses
         self._uptime = _Uptime(is_heard)
         self._pushers = pushers
@@ -116,9 +120,9 @@ class MessageHousekeeping:
 
     async def _answer_for_lost_nodes(self, flights: Mapping[int, InFlight]) -> None:
         waiting = [key for flight in flights.values() for key in flight.instructions.values()]
-        nodes = sorted({key.node_id for key in waiting})
-        statuses = await self._node_statuses(nodes) if nodes else {}
-        lost = [key for key in waiting if statuses.get(key.node_id) != "online"]
+        pairs = sorted({(key.run_id, key.node_id) for key in waiting})
+        reachable = await self._reachable(pairs) if pairs else ()
+        lost = [key for key in waiting if (key.run_id, key.node_id) not in reachable]
         limit = asyncio.Semaphore(_ERRORS_AT_ONCE)
 
         async def answer(key: InstructionKey) -> None:

@@ -196,8 +196,9 @@ class RuntimeApi:
         """
         if caller.task_type not in USES_GRID:
             raise ApiError(ErrorCode.ENDPOINT_UNAVAILABLE, f"task is a {caller.task_type}")
-        await self._until_heard()
-        online = await self._nodes.online()
+        run_id = caller.run_id or 0
+        await self._until_heard(run_id)
+        online = await self._nodes.online_of_run(run_id)
         if caller.is_older_than(1, 38):
             # Older apps read the id alone, once a second.
             nodes = [common.NodeInfo(node_id=node.node_id) for node in online]
@@ -205,10 +206,10 @@ class RuntimeApi:
             nodes = [node_to_wire(node) for node in online]
         return runtime.GetNodesResponse(nodes=nodes)
 
-    async def _until_heard(self) -> None:
+    async def _until_heard(self, run_id: int) -> None:
         deadline = time.monotonic() + _AWAIT_SECONDS
         while time.monotonic() < deadline:
-            if not await self._nodes.is_awaited():
+            if not await self._nodes.is_awaited(run_id):
                 return
             await asyncio.sleep(_AWAIT_EVERY)
 

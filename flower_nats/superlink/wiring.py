@@ -14,6 +14,7 @@ from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.store.fabs import Fabs
+from flower_nats.store.members import Members
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
@@ -28,6 +29,7 @@ from flower_nats.superlink.exchange_history import ExchangeHistory
 from flower_nats.superlink.federations import KnownFederations
 from flower_nats.superlink.fleet import FleetApi
 from flower_nats.superlink.gateway_questions import GatewayQuestions
+from flower_nats.superlink.guard import Guard
 from flower_nats.superlink.housekeeping import MetadataHousekeeping, Piece
 from flower_nats.superlink.identity import Followers, Identity
 from flower_nats.superlink.lifecycle import Lifecycle
@@ -81,6 +83,7 @@ def handlers(
         Nodes(database),
         Runs(database),
         Fabs(database),
+        Members(database),
         hints,
         mailbox,
         supernode_auth=settings.enable_supernode_auth,
@@ -95,17 +98,19 @@ def handlers(
         },
         "Control": {
             **logins.handlers(),
-            **ControlApi(database, hints, federations).handlers(),
+            **ControlApi(database, hints).handlers(),
             **ControlRunsApi(
                 database, lifecycle, federations, watched.trials, watched.room
             ).handlers(),
-            **SeriesApi(database, federations).handlers(),
-            **AppsApi(database, federations).handlers(),
+            **SeriesApi(database).handlers(),
+            **AppsApi(database).handlers(),
             **FederationsApi(database, lifecycle, federations).handlers(),
         },
     }
+    guard = Guard(database)
     public["Control"] = {
-        name: identity.guard(name, handler) for name, handler in public["Control"].items()
+        name: identity.guard(name, guard.guard(name, handler))
+        for name, handler in public["Control"].items()
     }
     questions = GatewayQuestions(
         database,
@@ -116,7 +121,7 @@ def handlers(
     )
     internal = {
         **questions.handlers(),
-        **Followers(database, identity).handlers(),
+        **Followers(identity, guard).handlers(),
         **logins.internal_handlers(),
         **AccountsAdmin(database, hints).handlers(),
         **ShutdownApi(database, lifecycle).handlers(),
@@ -144,7 +149,7 @@ def pieces(
     messages = MessageHousekeeping(
         mailbox,
         Objects(connection),
-        Nodes(database).statuses,
+        Nodes(database).reachable,
         Runs(database).statuses,
         Replicas(database).is_heard,
         pushers,

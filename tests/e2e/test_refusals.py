@@ -13,7 +13,6 @@ from tests.e2e.federation import APPS, BOTH, Federation, refusal_in
 from tests.e2e.servers import STOCK, ServerOptions
 
 DEFAULT_FEDERATION = "@none/default"
-NO_FEDERATION_MANAGEMENT = "[code: 1] SuperLink does not support federation management."
 
 over_each_wire = pytest.mark.parametrize("version", BOTH)
 ours_only = pytest.mark.skipif(STOCK, reason="the stock SuperLink does not say why")
@@ -25,27 +24,26 @@ def server_options() -> ServerOptions:
     return ServerOptions(isolation="process")
 
 
-def test_only_federations_for_simulations_can_be_created(user: Federation) -> None:
-    refusal = user.refusal("federation", "create", "mine")
-
-    # The stock SuperLink creates none at all.
-    assert refusal.startswith(NO_FEDERATION_MANAGEMENT)
-    assert STOCK or "say --simulation" in refusal
-
-
-def test_invitations_to_federations_are_not_supported(user: Federation) -> None:
-    assert user.refusal("federation", "invite", "list") == NO_FEDERATION_MANAGEMENT
-
-
-def test_a_node_cannot_be_added_to_a_federation(user: Federation, tmp_path: Path) -> None:
+@ours_only
+def test_the_default_federation_stays_as_it_is(user: Federation, tmp_path: Path) -> None:
     key = create_node_key(tmp_path, "node")
     mine = user.cli_json("supernode", "register", key.public)["node-id"]
 
     refusal = user.refusal("federation", "add-supernode", mine, DEFAULT_FEDERATION)
     of_another = user.refusal("federation", "add-supernode", "5", DEFAULT_FEDERATION)
 
-    assert refusal == NO_FEDERATION_MANAGEMENT
+    assert refusal == "[code: 11] The SuperNode is already part of the federation."
     assert of_another == "[code: 28] Node not found or you are not its owner."
+    assert user.refusal("federation", "archive", DEFAULT_FEDERATION).startswith("[code: 10]")
+
+
+@ours_only
+def test_there_is_nobody_to_invite_without_accounts(user: Federation) -> None:
+    user.cli_json("federation", "create", "mine")
+
+    refusal = user.refusal("federation", "invite", "create", "ana", "@none/mine")
+
+    assert refusal == "[code: 6] One or more specified accounts were not found."
 
 
 @over_each_wire

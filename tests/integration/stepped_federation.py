@@ -93,8 +93,8 @@ class Metadata:
         self.nodes = dict.fromkeys(NODES, "online")
         self.run = "running"
 
-    async def node_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
-        return {one: self.nodes[one] for one in ids}
+    async def reachable(self, pairs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        return {(run, node) for run, node in pairs if self.nodes[node] == "online"}
 
     async def run_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
         return {one: self.run for one in ids if one == RUN}
@@ -176,7 +176,7 @@ class Replica:
         self.housekeeping = MessageHousekeeping(
             self.mailbox,
             objects,
-            metadata.node_statuses,
+            metadata.reachable,
             metadata.run_statuses,
             metadata.is_heard,
             Pushers(),

@@ -181,6 +181,8 @@ async def follow(gateway: Gateway, run_id: int, ana: LoggedIn | None, method: st
 
 
 async def running_app(gateway: Gateway, ana: LoggedIn) -> ServerApp:
+    federation = control.CreateFederationRequest(federation_name="lab")
+    await gateway.call("Control", "CreateFederation", federation, ana.metadata(gateway.wire))
     request = control.StartRunRequest(fab=common.Fab(content=make_fab()))
     run = await gateway.call("Control", "StartRun", request, ana.metadata(gateway.wire))
     app = ServerApp(gateway, run.run_id, *await gateway._take_task(run.run_id))

@@ -34,14 +34,14 @@ class World:
         self.housekeeping = MessageHousekeeping(
             self.mailbox,
             self.objects,
-            self.node_statuses,
+            self.reachable,
             self.run_statuses,
             self.is_heard,
             self.pushers,
         )
 
-    async def node_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
-        return {one: self.nodes[one] for one in ids if one in self.nodes}
+    async def reachable(self, pairs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+        return {(run, node) for run, node in pairs if self.nodes.get(node) == "online"}
 
     async def run_statuses(self, ids: Sequence[int]) -> Mapping[int, str]:
         return {one: self.runs[one] for one in ids if one in self.runs}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from flower_nats.model.caller import NO_ACCOUNT_ID, NO_ACCOUNT_NAME
 from flower_nats.store.connection import Database
 from flower_nats.store.nodes import ABSENCE, RETURN_SECONDS, Nodes
 from flower_nats.store.replicas import Replicas
-from tests.integration.test_store_claims import pass_time
+from tests.integration.test_store_claims import RUN, make_run, pass_time
 
 
 class Gateways:
@@ -19,10 +20,11 @@ class Gateways:
         self.replicas = Replicas(database)
 
     async def connect_nodes(self) -> tuple[int, int]:
+        await make_run(self.database)
         await self.announce("stopped", "running")
         ids = []
         for gateway in ("stopped", "running"):
-            await self.nodes.register(gateway.encode(), "owner", "name", 0)
+            await self.nodes.register(gateway.encode(), NO_ACCOUNT_ID, NO_ACCOUNT_NAME, 0)
             ids.append(await self.nodes.activate(gateway.encode(), 30, gateway))
         assert ids[0] is not None and ids[1] is not None
         return ids[0], ids[1]
@@ -51,7 +53,7 @@ async def test_nodes_of_a_stopped_gateway_do_not_go_offline(gateways: Gateways) 
     await gateways.pass_time(70, "running")
 
     assert await gateways.nodes.expire() == [behind_running]
-    assert [node.node_id for node in await gateways.nodes.online()] == [behind_stopped]
+    assert await online(gateways) == [behind_stopped]
 
 
 async def test_they_have_as_long_as_before_when_it_is_back(gateways: Gateways) -> None:
@@ -113,13 +115,13 @@ async def test_an_outage_of_everything_is_given_back_once(gateways: Gateways) ->
 
 
 async def online(gateways: Gateways) -> list[int]:
-    return [node.node_id for node in await gateways.nodes.online()]
+    return [node.node_id for node in await gateways.nodes.online_of_run(RUN)]
 
 
 async def test_after_an_outage_nodes_count_once_they_were_heard_again(gateways: Gateways) -> None:
     one, other = await gateways.connect_nodes()
     assert sorted(await online(gateways)) == sorted([one, other])
-    assert not await gateways.nodes.is_awaited()
+    assert not await gateways.nodes.is_awaited(RUN)
 
     # Given an outage of everything.
     await gateways.pass_time(40)
@@ -127,13 +129,13 @@ async def test_after_an_outage_nodes_count_once_they_were_heard_again(gateways: 
 
     # Nobody was heard, but everybody may still be.
     assert await online(gateways) == []
-    assert await gateways.nodes.is_awaited()
+    assert await gateways.nodes.is_awaited(RUN)
     # A node is heard by its heartbeat, or seen to ask for work.
     await gateways.nodes.heartbeats([(one, 30)], "running")
     assert await online(gateways) == [one]
     await gateways.nodes.seen([other], "running")
     assert sorted(await online(gateways)) == sorted([one, other])
-    assert not await gateways.nodes.is_awaited()
+    assert not await gateways.nodes.is_awaited(RUN)
 
 
 async def test_a_node_that_ended_in_an_outage_is_not_waited_for_for_long(
@@ -146,7 +148,7 @@ async def test_a_node_that_ended_in_an_outage_is_not_waited_for_for_long(
 
     await gateways.pass_time(RETURN_SECONDS, "stopped", "running")
 
-    assert not await gateways.nodes.is_awaited()
+    assert not await gateways.nodes.is_awaited(RUN)
     assert await online(gateways) == [alive]
     # It comes online the moment it comes back.
     await gateways.nodes.activate(b"running", 30, "running")
@@ -175,9 +177,9 @@ async def test_nodes_that_are_gone_for_long_leave_the_lists_and_come_back_to_the
 
     assert await gateways.nodes.unlist(2 * 86400) == 1
 
-    assert [node.node_id for node in await gateways.nodes.owned_by("owner")] == [other]
+    assert [node.node_id for node in await gateways.nodes.owned_by(NO_ACCOUNT_ID)] == [other]
     assert [node.node_id for node in await gateways.nodes.listed(10)] == [other]
     assert await gateways.nodes.counts() == {"online": 1}
     # Its row stays: it is still the node of its key.
     assert await gateways.nodes.activate(b"stopped", 30, "running") == one
-    assert len(await gateways.nodes.owned_by("owner")) == 2
+    assert len(await gateways.nodes.owned_by(NO_ACCOUNT_ID)) == 2

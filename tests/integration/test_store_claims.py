@@ -6,12 +6,18 @@ import asyncio
 
 import pytest
 
+from flower_nats.model.caller import NO_ACCOUNT_ID, NO_ACCOUNT_NAME
+from flower_nats.model.federation import DEFAULT_FEDERATION
+from flower_nats.model.run import NewRun
 from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import drop_old_answers, once
 from flower_nats.store.leases import Leases
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
 from flower_nats.store.replicas import Replicas
+from flower_nats.store.runs import Runs
+from flower_nats.store.series import SeriesStore
 
 
 async def pass_time(database: Database, seconds: float) -> None:
@@ -29,6 +35,31 @@ async def pass_time(database: Database, seconds: float) -> None:
         f"UPDATE replica SET seen_at = seen_at - {back}",
     ):
         await database.execute(statement, seconds=seconds)
+
+
+RUN = 7
+
+
+async def make_run(database: Database) -> None:
+    """Have a run in the default federation, which all nodes without an account are in."""
+    await Fabs(database).put("fab", b"")
+    series = await SeriesStore(database).begin(DEFAULT_FEDERATION, "", is_agent=False)
+    new = NewRun(
+        fab_id="somebody/app",
+        fab_version="1.2.3",
+        fab_hash="fab",
+        override_config=b"",
+        federation=DEFAULT_FEDERATION,
+        account_id=NO_ACCOUNT_ID,
+        account_name=NO_ACCOUNT_NAME,
+        primary_task_type="flwr-serverapp",
+    )
+    await Runs(database).create(RUN, series, new)
+
+
+async def online(database: Database) -> list[int]:
+    """Return the nodes that the run samples from."""
+    return [node.node_id for node in await Nodes(database).online_of_run(RUN)]
 
 
 async def test_a_lease_has_one_holder(database: Database) -> None:
@@ -113,15 +144,12 @@ async def test_old_answers_are_forgotten(database: Database) -> None:
     assert await drop_old_answers(database) == 1
 
 
-async def online(database: Database) -> list[int]:
-    return [node.node_id for node in await Nodes(database).online()]
-
-
 async def test_a_silent_node_goes_offline_and_a_heard_one_stays(database: Database) -> None:
     nodes, replicas = Nodes(database), Replicas(database)
     await replicas.heard()
+    await make_run(database)
     for key in (b"silent", b"heard"):
-        await nodes.register(key, "owner", "name", 0)
+        await nodes.register(key, NO_ACCOUNT_ID, NO_ACCOUNT_NAME, 0)
     silent = await nodes.activate(b"silent", 30)
     heard = await nodes.activate(b"heard", 30)
     assert silent is not None and heard is not None
@@ -200,9 +228,10 @@ async def test_batches_of_heartbeats_that_overlap_do_not_block_each_other(
     database: Database,
 ) -> None:
     nodes = Nodes(database)
+    await make_run(database)
     ids = []
     for number in range(50):
-        ids.append(await nodes.register(b"%d" % number, "owner", "name", 0) or 0)
+        ids.append(await nodes.register(b"%d" % number, NO_ACCOUNT_ID, NO_ACCOUNT_NAME, 0) or 0)
 
     unknown = await asyncio.gather(
         *(

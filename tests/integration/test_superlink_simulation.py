@@ -33,7 +33,8 @@ async def simulating(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
 
 
 async def create(superlink: Superlink, name: str, **fields: Any) -> common.Federation:
-    request = control.CreateFederationRequest(federation_name=name, simulation=True, **fields)
+    fields = {"simulation": True, **fields}
+    request = control.CreateFederationRequest(federation_name=name, **fields)
     answer = await superlink.call(
         "Control", "CreateFederation", request, control.CreateFederationResponse
     )
@@ -180,14 +181,11 @@ async def test_an_archived_federation_has_its_runs_stopped_and_takes_no_more(
 async def test_what_is_not_for_simulations_is_refused_with_the_remedy(
     superlink: Superlink,
 ) -> None:
-    with refused(ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION, "--simulation"):
-        await configure(superlink, num_supernodes=3)
-    request = control.CreateFederationRequest(federation_name="deployed")
-    with refused(ErrorCode.NO_FEDERATION_MANAGEMENT_SUPPORT, "--simulation"):
-        await superlink.call(
-            "Control", "CreateFederation", request, control.CreateFederationResponse
-        )
-    with refused(ErrorCode.NO_FEDERATION_MANAGEMENT_SUPPORT):
+    await create(superlink, "deployed", simulation=False)
+    for federation in (DEFAULT, "@none/deployed"):
+        with refused(ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION, "--simulation"):
+            await configure(superlink, federation, num_supernodes=3)
+    with refused(ErrorCode.FORBIDDEN_ACTION, "federation create"):
         await archive(superlink, DEFAULT)
 
 

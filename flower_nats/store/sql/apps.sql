@@ -21,8 +21,16 @@ WHERE federation = %(federation)s
 ORDER BY added_at DESC, app_id DESC
 LIMIT %(limit)s;
 
--- federations: The federations that have an app.
-SELECT federation FROM app WHERE app_id = %(app_id)s ORDER BY federation;
+-- federations: The federations, of all or of an account, that have an app.
+SELECT federation FROM app
+WHERE app_id = %(app_id)s
+    AND (
+        %(account_id)s::text IS NULL
+        OR federation IN (
+            SELECT federation FROM federation_member WHERE account_id = %(account_id)s
+        )
+    )
+ORDER BY federation;
 
 -- remove: Take an app out of a federation; its FAB stays, for the runs that have it.
 DELETE FROM app WHERE federation = %(federation)s AND app_id = %(app_id)s;

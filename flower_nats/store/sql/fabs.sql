@@ -20,6 +20,11 @@ SELECT
 FROM fab
 WHERE fab_hash = %(fab_hash)s;
 
+-- is_of: Whether a run or an app of a federation has a FAB.
+SELECT 1
+WHERE EXISTS (SELECT FROM app WHERE federation = %(federation)s AND fab_hash = %(fab_hash)s)
+    OR EXISTS (SELECT FROM run WHERE federation = %(federation)s AND fab_hash = %(fab_hash)s);
+
 -- sign: Note that somebody vouches for a FAB, which need not be here yet; the last word counts.
 INSERT INTO fab_signature (fab_hash, key_id, verification)
 VALUES (%(fab_hash)s, %(key_id)s, %(verification)s)

@@ -72,7 +72,8 @@ SET
     status = 'unregistered',
     unregistered_at = now(),
     online_until = least(online_until, now())
-WHERE node_id = %(node_id)s AND owner_id = %(owner_id)s AND status <> 'unregistered'
+WHERE node_id = %(node_id)s AND status <> 'unregistered'
+    AND (%(owner_id)s::text IS NULL OR owner_id = %(owner_id)s)
 RETURNING node_id;
 
 -- heartbeats: Note a batch of heartbeats; the ids that come back belong to registered nodes.
@@ -181,22 +182,52 @@ WHERE status <> 'unregistered' AND unlisted_at IS NULL
 ORDER BY status = 'online' DESC, heard_at DESC NULLS LAST, node_id
 LIMIT %(most)s;
 
--- online: The nodes that are online, and were heard since the last outage of ours.
-SELECT * FROM node WHERE status = 'online' AND unheard_since IS NULL ORDER BY node_id;
-
--- is_awaited: Whether a node may still be heard that was online before an outage that has just ended.
+-- is_awaited: Whether a node of a run's federation may still be heard that was online before an outage
+-- that has just ended.
 SELECT EXISTS (
-    SELECT FROM node
-    WHERE status = 'online' AND unheard_since > now() - make_interval(secs => %(seconds)s)
+    SELECT FROM run
+    JOIN node_membership USING (federation)
+    JOIN node USING (node_id)
+    WHERE run_id = %(run_id)s
+        AND node.status = 'online'
+        AND node.unheard_since > now() - make_interval(secs => %(seconds)s)
 ) AS is_awaited;
 
--- list: Every node that an account has registered, and that lists do not leave out.
+-- online_of_run: The nodes of a run's federation that are online, and were heard since the last outage.
+SELECT node.* FROM run
+JOIN node_membership USING (federation)
+JOIN node USING (node_id)
+WHERE run_id = %(run_id)s AND node.status = 'online' AND node.unheard_since IS NULL
+ORDER BY node_id;
+
+-- statuses_of_run: The status of each of these nodes that is in a run's federation.
+SELECT node_id, node.status FROM run
+JOIN node_membership USING (federation)
+JOIN node USING (node_id)
+WHERE run_id = %(run_id)s AND node_id = ANY (%(node_ids)s::bigint[]);
+
+-- reachable: Those of these pairs of a run and a node of its federation whose node is online.
+SELECT run_id, node_id
+FROM unnest(%(run_ids)s::bigint[], %(node_ids)s::bigint[]) AS pair (run_id, node_id)
+JOIN run USING (run_id)
+JOIN node_membership USING (federation, node_id)
+JOIN node USING (node_id)
+WHERE node.status = 'online';
+
+-- of_federation: The nodes of a federation, oldest first.
+SELECT node.* FROM node_membership
+JOIN node USING (node_id)
+WHERE federation = %(federation)s
+    AND node.status <> 'unregistered' AND node.unlisted_at IS NULL
+ORDER BY node.registered_at, node_id;
+
+-- list: Every node that an account has registered, or all, that lists do not leave out.
 SELECT * FROM node
-WHERE owner_id = %(owner_id)s AND unlisted_at IS NULL
+WHERE (%(owner_id)s::text IS NULL OR owner_id = %(owner_id)s) AND unlisted_at IS NULL
 ORDER BY registered_at, node_id;
 
--- is_owned: A node, if it is of this account.
-SELECT node_id FROM node WHERE node_id = %(node_id)s AND owner_id = %(owner_id)s;
+-- owner: The account of a registered node.
+SELECT owner_id FROM node WHERE node_id = %(node_id)s AND status <> 'unregistered';
 
 -- counts: How many nodes are in each status, of those that lists show.
 SELECT status, count(*) AS count FROM node WHERE unlisted_at IS NULL GROUP BY status;

@@ -2,12 +2,12 @@
 WITH created AS (
     INSERT INTO run (
         run_id, series_id, primary_task_id, fab_id, fab_version, fab_hash, override_config,
-        federation, account_id, user_prompt, simulation_config
+        federation, account_id, account_name, user_prompt, simulation_config
     )
     VALUES (
         %(run_id)s, %(series_id)s, %(task_id)s, %(fab_id)s, %(fab_version)s, %(fab_hash)s,
-        %(override_config)s, %(federation)s, %(account_id)s, %(user_prompt)s,
-        %(simulation_config)s
+        %(override_config)s, %(federation)s, %(account_id)s, %(account_name)s,
+        %(user_prompt)s, %(simulation_config)s
     )
     RETURNING run_id
 )
@@ -17,12 +17,19 @@ SELECT %(task_id)s, run_id, %(primary_task_type)s, 'pending', %(fab_hash)s FROM 
 -- get: A run in the state of its primary task.
 SELECT * FROM run_state WHERE run_id = %(run_id)s;
 
--- list: An account's runs, newest first.
+-- list: The runs of the federations that an account is in, or all, newest first.
 SELECT * FROM run_listed
-WHERE account_id = %(account_id)s
+WHERE %(account_id)s::text IS NULL
+    OR federation IN (SELECT federation FROM federation_member WHERE account_id = %(account_id)s)
 ORDER BY created_at DESC, run_id DESC
 LIMIT %(limit)s
 OFFSET %(skip)s;
+
+-- in_federation: The runs of a federation, newest first.
+SELECT * FROM run_listed
+WHERE federation = %(federation)s
+ORDER BY created_at DESC, run_id DESC
+LIMIT %(limit)s;
 
 -- of_series: The runs of a series, oldest first.
 SELECT * FROM run_listed WHERE series_id = %(series_id)s ORDER BY created_at, run_id;
@@ -37,8 +44,10 @@ WHERE task.task_id = %(task_id)s AND run.user_prompt <> '';
 -- simulation_config: How a run is simulated.
 SELECT simulation_config FROM run WHERE run_id = %(run_id)s;
 
--- unfinished_in: The runs of a federation that have not finished.
-SELECT * FROM run_listed WHERE federation = %(federation)s AND status <> 'finished';
+-- unfinished_in: The runs of a federation, or those of one account in it, that have not finished.
+SELECT * FROM run_listed
+WHERE federation = %(federation)s AND status <> 'finished'
+    AND (%(account_id)s::text IS NULL OR account_id = %(account_id)s);
 
 -- unfinished: The runs that have not finished, the oldest first.
 SELECT * FROM run_listed WHERE status <> 'finished' ORDER BY created_at, run_id;

@@ -44,6 +44,12 @@ LEFT JOIN LATERAL (
 ) AS newest ON true
 WHERE (%(series_id)s::bigint IS NULL OR series.series_id = %(series_id)s)
     AND (%(federation)s::text IS NULL OR series.federation = %(federation)s)
+    AND (
+        %(account_id)s::text IS NULL
+        OR series.federation IN (
+            SELECT federation FROM federation_member WHERE account_id = %(account_id)s
+        )
+    )
     AND (%(is_agent)s::boolean IS NULL OR series.is_agent = %(is_agent)s)
     AND (%(updated_before)s::timestamptz IS NULL OR series.updated_at < %(updated_before)s)
 ORDER BY series.updated_at DESC, series.series_id

@@ -1,0 +1,59 @@
+-- role: The role of an account in a federation.
+SELECT role FROM federation_member
+WHERE federation = %(federation)s AND account_id = %(account_id)s;
+
+-- list: Who is in a federation, in the order in which they came.
+SELECT account_id, account_name, role FROM federation_member
+WHERE federation = %(federation)s
+ORDER BY joined_at, account_name;
+
+-- by_name: An account in a federation, however its name is written.
+SELECT account_id, account_name, role FROM federation_member
+WHERE federation = %(federation)s AND lower(account_name) = lower(%(account_name)s);
+
+-- federations: The federations that take runs in which an account has one of these roles.
+SELECT federation FROM federation_member
+JOIN federation ON federation.name = federation_member.federation
+WHERE account_id = %(account_id)s
+    AND role = ANY (%(roles)s::text[])
+    AND archived_at IS NULL
+ORDER BY created_at, federation;
+
+-- add: Let an account in; nothing comes back if it is in.
+INSERT INTO federation_member (federation, account_id, account_name, role)
+VALUES (%(federation)s, %(account_id)s, %(account_name)s, %(role)s)
+ON CONFLICT DO NOTHING
+RETURNING account_id;
+
+-- set_role: Change what a member may do.
+UPDATE federation_member SET role = %(role)s
+WHERE federation = %(federation)s AND account_id = %(account_id)s;
+
+-- remove: Let an account out, and its nodes with it.
+WITH nodes AS (
+    DELETE FROM federation_node
+    USING node
+    WHERE federation_node.federation = %(federation)s
+        AND node.node_id = federation_node.node_id
+        AND node.owner_id = %(account_id)s
+)
+DELETE FROM federation_member
+WHERE federation = %(federation)s AND account_id = %(account_id)s;
+
+-- add_node: Have a node in a federation; nothing comes back if it is in.
+INSERT INTO federation_node (federation, node_id)
+SELECT %(federation)s, %(node_id)s
+WHERE NOT EXISTS (
+    SELECT FROM node_membership
+    WHERE federation = %(federation)s AND node_id = %(node_id)s
+)
+ON CONFLICT DO NOTHING
+RETURNING node_id;
+
+-- remove_node: Take a node out of a federation; nothing comes back if it was not in.
+DELETE FROM federation_node
+WHERE federation = %(federation)s AND node_id = %(node_id)s
+RETURNING node_id;
+
+-- has_node: Whether a node is in a federation.
+SELECT 1 FROM node_membership WHERE federation = %(federation)s AND node_id = %(node_id)s;

@@ -1,0 +1,213 @@
+"""The guard in front of the Control API: who may not make a call is refused before it is served."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message as ProtoMessage
+
+from flower_nats.model.caller import NO_ACCOUNT_ID, Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.federation import DEFAULT_FEDERATION, MemberRole
+from flower_nats.store.connection import Database
+from flower_nats.store.federations import Federations
+from flower_nats.store.idempotency import was_answered
+from flower_nats.store.members import Members
+from flower_nats.store.nodes import Nodes
+from flower_nats.store.runs import Runs
+from flower_nats.store.series import SeriesStore
+from flower_nats.superlink.codecs import ProtoHandler
+from flower_nats.superlink.rights import LEVELS, RIGHTS, About, Level, Right, Unnamed
+
+_MAY_RUN = (MemberRole.OWNER, MemberRole.ADMIN, MemberRole.MEMBER)
+
+_FEDERATION_FIELDS = ("federation_name", "federation_id", "federation")
+"""How requests call the federation that they name; none has two of these."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a call happens."""
+
+    level: Level
+    """What the caller is there."""
+
+    is_own: bool = True
+    """Whether what it is about is the caller's, or nobody's."""
+
+    name: str = ""
+    """The federation."""
+
+
+class Guard:
+    """Lets calls of the Control API pass for which the table of rights says that they may."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._federations = Federations(database)
+        self._members = Members(database)
+        self._nodes = Nodes(database)
+        self._runs = Runs(database)
+        self._series = SeriesStore(database)
+        self._places: dict[About, Callable[[Any, Caller], Awaitable[_Place | None]]] = {
+            About.ITSELF: self._itself,
+            About.FEDERATION: self._of_federation,
+            About.MEMBER: self._of_member,
+            About.FEDERATION_NODE: self._of_federation_node,
+            About.NODE: self._of_node,
+            About.RUN: self._of_run,
+            About.SERIES: self._of_series,
+        }
+
+    def guard(self, name: str, handler: ProtoHandler) -> ProtoHandler:
+        """Have a handler see only calls that may be made; a request then names its federation."""
+
+        async def serve(request: Any, caller: Caller) -> ProtoMessage:
+            try:
+                await self.check(name, request, caller)
+            except ApiError:
+                # A gateway asks again whose answer was lost, and the right may have ended with the call:
+                # an account has left its federation.
+                if not await was_answered(self._database, caller.request_id):
+                    raise
+            return await handler(request, caller)
+
+        return serve
+
+    async def check(self, name: str, request: Any, caller: Caller) -> None:
+        """Raise `ApiError` unless the caller may make this call."""
+        right = RIGHTS[name]
+        if right.takes is Level.ANYBODY:
+            return
+        if _is_unnamed(right, request):
+            if right.unnamed is Unnamed.ALL:
+                return
+            if right.unnamed is Unnamed.REFUSED:
+                raise ApiError(ErrorCode.FEDERATION_NOT_SPECIFIED, name)
+            _name(request, await self._own_federation(caller))
+        place = await self._places[right.about](request, caller)
+        _judge(right, place, request)
+
+    async def _own_federation(self, caller: Caller) -> str:
+        """Return the federation that a caller means who names none."""
+        if caller.account_id == NO_ACCOUNT_ID:
+            return DEFAULT_FEDERATION
+        found = await self._members.federations(caller.account_id, _MAY_RUN)
+        if len(found) == 1:
+            return found[0]
+        if not found and caller.is_operator:
+            return DEFAULT_FEDERATION
+        names = ", ".join(found[:10])
+        text = (
+            f"Say which of your federations you mean (--federation, or `federation` of the connection): "
+            f"{names}."
+            if found
+            else "You are in no federation in which you may start runs. Remedy: `flwr federation create "
+            "NAME`, or have somebody invite you into theirs."
+        )
+        raise ApiError(ErrorCode.FEDERATION_NOT_SPECIFIED, caller.account_name, text)
+
+    async def _level(self, federation: str, caller: Caller) -> Level:
+        if caller.is_operator:
+            return Level.OPERATOR
+        role = await self._members.role(federation, caller.account_id)
+        return Level.ACCOUNT if role is None else LEVELS[role]
+
+    async def _itself(self, request: Any, caller: Caller) -> _Place:
+        return _Place(Level.OPERATOR if caller.is_operator else Level.ACCOUNT)
+
+    async def _of_federation(self, request: Any, caller: Caller) -> _Place | None:
+        name = _named(request)
+        if caller.is_operator and await self._federations.get(name) is None:
+            return None
+        return _Place(await self._level(name, caller), name=name)
+
+    async def _of_member(self, request: Any, caller: Caller) -> _Place | None:
+        place = await self._of_federation(request, caller)
+        wanted = request.account_name.lower()
+        is_own = wanted in ("", caller.account_name.lower())
+        return place and _Place(place.level, is_own, place.name)
+
+    async def _of_federation_node(self, request: Any, caller: Caller) -> _Place | None:
+        place = await self._of_federation(request, caller)
+        if place is None or place.level < Level.VIEWER:
+            return place
+        owner = await self._nodes.owner(request.node_id)
+        is_own = owner == caller.account_id
+        is_seen = owner is not None and (
+            is_own
+            or place.level is Level.OPERATOR
+            or await self._members.has_node(place.name, request.node_id)
+        )
+        if not is_seen:
+            raise ApiError(ErrorCode.NODE_NOT_FOUND_OR_NOT_OWNER, f"node {request.node_id}")
+        return _Place(place.level, is_own, place.name)
+
+    async def _of_node(self, request: Any, caller: Caller) -> _Place | None:
+        owner = await self._nodes.owner(request.node_id)
+        if owner is None:
+            return None
+        level = Level.OPERATOR if caller.is_operator else Level.ACCOUNT
+        is_own = owner == caller.account_id
+        return _Place(level, is_own) if is_own or caller.is_operator else None
+
+    async def _of_run(self, request: Any, caller: Caller) -> _Place | None:
+        run = await self._runs.get(request.run_id)
+        if run is None:
+            return None
+        level = await self._level(run.federation, caller)
+        return _Place(level, run.account_id == caller.account_id, run.federation)
+
+    async def _of_series(self, request: Any, caller: Caller) -> _Place | None:
+        found = await self._series.find(series_id=request.series_id)
+        if not found:
+            return None
+        name = found[0].federation
+        return _Place(await self._level(name, caller), name=name)
+
+
+def _judge(right: Right, place: _Place | None, request: Any) -> None:
+    what = type(request).__name__
+    if place is None or (right.hidden is not None and place.level < min(Level.VIEWER, right.takes)):
+        raise ApiError(right.hidden or ErrorCode.NO_PERMISSIONS, what)
+    if place.level < right.takes:
+        raise ApiError(ErrorCode.NO_PERMISSIONS, what, _remedy(place, right.takes))
+    if not place.is_own and right.of_others is not None and place.level < right.of_others:
+        raise ApiError(right.not_own, what, _remedy(place, right.of_others))
+
+
+def _remedy(place: _Place, needed: Level) -> str:
+    is_ = place.level.name.lower()
+    if needed is Level.OPERATOR:
+        return "It belongs to another account, and only that one may do this."
+    who = (
+        "its owner"
+        if needed is Level.OWNER
+        else f"an account that is {needed.name.lower()} or more"
+    )
+    whose = "" if place.is_own else " with what is another account's"
+    return f"In {place.name} you are {is_}. This{whose} takes {who}."
+
+
+def _is_unnamed(right: Right, request: Any) -> bool:
+    if right.about is About.RUN:
+        return right.unnamed is Unnamed.ALL and not request.HasField("run_id")
+    if right.about in (About.FEDERATION, About.MEMBER, About.FEDERATION_NODE):
+        field = _field(request)
+        if right.unnamed is Unnamed.ALL and request.DESCRIPTOR.fields_by_name[field].has_presence:
+            return not request.HasField(field)
+        return not _named(request)
+    return False
+
+
+def _field(request: Any) -> str:
+    fields = request.DESCRIPTOR.fields_by_name
+    return next(name for name in _FEDERATION_FIELDS if name in fields)
+
+
+def _named(request: Any) -> str:
+    return str(getattr(request, _field(request)))
+
+
+def _name(request: Any, federation: str) -> None:
+    setattr(request, _field(request), federation)

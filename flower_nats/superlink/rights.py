@@ -1,0 +1,190 @@
+"""Who may make which call of the Control API: the one table that says so.
+
+Each call is about something: a federation, or a run, a series or a SuperNode of one. Who is not in the
+federation does not see it, and hears of it what is said where there is none. Who is in it has the level
+of a role, and operators of the runtime stand above all roles.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from flower_nats.model.errors import ErrorCode
+from flower_nats.model.federation import MemberRole
+
+
+class Level(IntEnum):
+    """What somebody is where a call happens; each may do what those before it may."""
+
+    ANYBODY = 0
+    """Whoever reaches the Control API, without an account."""
+
+    ACCOUNT = 1
+    """An account that is not in the federation, or where no federation matters."""
+
+    VIEWER = 2
+    MEMBER = 3
+    ADMIN = 4
+    OWNER = 5
+
+    OPERATOR = 6
+    """An account that is an operator of the whole runtime."""
+
+
+LEVELS: Mapping[MemberRole, Level] = {
+    MemberRole.VIEWER: Level.VIEWER,
+    MemberRole.MEMBER: Level.MEMBER,
+    MemberRole.ADMIN: Level.ADMIN,
+    MemberRole.OWNER: Level.OWNER,
+}
+
+
+class About(Enum):
+    """What a call is about, and so where its right is looked up."""
+
+    ITSELF = "the account"
+    """What belongs to the account that calls. Lists show what it may see."""
+
+    FEDERATION = "the federation"
+    """The federation that the request names."""
+
+    MEMBER = "an account in the federation"
+    """An account, or the caller's own, in the federation that the request names."""
+
+    FEDERATION_NODE = "a SuperNode in the federation"
+    """A SuperNode, and the federation that the request names."""
+
+    NODE = "a SuperNode"
+    """A SuperNode, whose account it is that counts."""
+
+    RUN = "a run"
+    """A run, and the federation that it is in."""
+
+    SERIES = "a series of runs"
+    """A series, and the federation that it is in."""
+
+
+class Unnamed(Enum):
+    """What a request means that names no federation."""
+
+    REFUSED = "refused"
+    DEFAULT = "the caller's federation"
+    ALL = "all that the caller sees"
+
+
+@dataclass(frozen=True)
+class Right:
+    """What a call takes."""
+
+    about: About
+
+    takes: Level
+    """The least level. What has an owner is a run, a SuperNode or a membership: then the owner's."""
+
+    hidden: ErrorCode | None = None
+    """What is said where there is none, or the caller does not see it."""
+
+    of_others: Level | None = None
+    """The least level where the owner is another account; the same if not said."""
+
+    not_own: ErrorCode = ErrorCode.NO_PERMISSIONS
+    """What is said to those who see it, and may not because another account is the owner."""
+
+    unnamed: Unnamed = Unnamed.REFUSED
+
+    changes: bool = True
+    """Whether the call may change something."""
+
+
+def _see(about: About, hidden: ErrorCode, unnamed: Unnamed = Unnamed.REFUSED) -> Right:
+    return Right(about, Level.VIEWER, hidden, unnamed=unnamed, changes=False)
+
+
+_E = ErrorCode
+
+_LOGIN = Right(About.ITSELF, Level.ANYBODY)
+
+_OWN = Right(About.ITSELF, Level.ACCOUNT)
+
+_LIST = Right(About.ITSELF, Level.ACCOUNT, changes=False)
+
+RIGHTS: Mapping[str, Right] = {
+    # Logging in
+    "GetLoginDetails": _LOGIN,
+    "GetAuthTokens": _LOGIN,
+    "RefreshAuthTokens": _LOGIN,
+    # Runs
+    "StartRun": Right(
+        About.FEDERATION,
+        Level.MEMBER,
+        _E.FEDERATION_NOT_FOUND_OR_NO_PERMISSION,
+        unnamed=Unnamed.DEFAULT,
+    ),
+    "StopRun": Right(About.RUN, Level.VIEWER, _E.RUN_ID_NOT_FOUND, of_others=Level.ADMIN),
+    "ListRuns": _see(About.RUN, _E.RUN_ID_NOT_FOUND, Unnamed.ALL),
+    "StreamLogs": _see(About.RUN, _E.RUN_ID_NOT_FOUND),
+    "StreamRunEvents": _see(About.RUN, _E.RUN_ID_NOT_FOUND),
+    "PullArtifacts": _see(About.RUN, _E.RUN_ID_NOT_FOUND),
+    "ListRunSeries": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND, Unnamed.ALL),
+    "GetRunSeries": _see(About.SERIES, _E.RUN_SERIES_ID_NOT_FOUND),
+    "ListRunSeriesEvents": _see(About.SERIES, _E.RUN_SERIES_ID_NOT_FOUND),
+    "UpdateRunSeriesDescription": Right(About.SERIES, Level.MEMBER, _E.RUN_SERIES_ID_NOT_FOUND),
+    # SuperNodes
+    "RegisterNode": _OWN,
+    "UnregisterNode": Right(About.NODE, Level.ACCOUNT, _E.NODE_NOT_FOUND, of_others=Level.OPERATOR),
+    "ListNodes": _LIST,
+    # Federations
+    "ListFederations": _LIST,
+    "CreateFederation": _OWN,
+    "ShowFederation": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND_OR_NOT_MEMBER),
+    "ArchiveFederation": Right(
+        About.FEDERATION, Level.OWNER, _E.FEDERATION_NOT_FOUND_OR_NO_PERMISSION
+    ),
+    "SetFederationIcon": Right(
+        About.FEDERATION, Level.OWNER, _E.FEDERATION_NOT_FOUND_OR_NO_PERMISSION
+    ),
+    "ConfigureSimulationFederation": Right(
+        About.FEDERATION,
+        Level.ADMIN,
+        _E.FEDERATION_NOT_FOUND_OR_NO_PERMISSION,
+        unnamed=Unnamed.DEFAULT,
+    ),
+    "AddNodeToFederation": Right(
+        About.FEDERATION_NODE,
+        Level.MEMBER,
+        _E.FEDERATION_NOT_FOUND,
+        of_others=Level.OPERATOR,
+        not_own=_E.NODE_NOT_FOUND_OR_NOT_OWNER,
+    ),
+    "RemoveNodeFromFederation": Right(
+        About.FEDERATION_NODE, Level.VIEWER, _E.FEDERATION_NOT_FOUND, of_others=Level.ADMIN
+    ),
+    "RemoveAccountFromFederation": Right(
+        About.MEMBER,
+        Level.VIEWER,
+        _E.FEDERATION_NOT_FOUND_OR_NOT_MEMBER,
+        of_others=Level.ADMIN,
+    ),
+    "CreateInvitation": Right(
+        About.FEDERATION, Level.ADMIN, _E.FEDERATION_NOT_FOUND_OR_NO_PERMISSION
+    ),
+    "RevokeInvitation": Right(
+        About.FEDERATION, Level.ADMIN, _E.FEDERATION_NOT_FOUND_OR_NO_PENDING_INVITE
+    ),
+    "AcceptInvitation": _OWN,
+    "RejectInvitation": _OWN,
+    "ListInvitations": _LIST,
+    # Apps
+    "ListApps": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND),
+    "ListAppAssociations": _LIST,
+    "AddApp": Right(About.FEDERATION, Level.MEMBER, _E.FEDERATION_NOT_FOUND),
+    "RemoveApp": Right(About.FEDERATION, Level.MEMBER, _E.FEDERATION_NOT_FOUND),
+    # What there is none of
+    "StartAutomation": _OWN,
+    "ListAutomations": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND, Unnamed.ALL),
+    "StopAutomation": _OWN,
+    "ListConnectors": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND, Unnamed.ALL),
+    "DisconnectConnector": _OWN,
+    "BeginConnectorOAuth": _OWN,
+    "CompleteConnectorOAuth": _OWN,
+}
