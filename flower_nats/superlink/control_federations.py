@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
+from flower_nats.broker.hints import Hints
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
@@ -55,8 +56,13 @@ class FederationsApi:
     """Serves the CLI's commands about federations."""
 
     def __init__(
-        self, database: Database, lifecycle: Lifecycle, federations: KnownFederations
+        self,
+        database: Database,
+        lifecycle: Lifecycle,
+        federations: KnownFederations,
+        hints: Hints,
     ) -> None:
+        self._hints = hints
         self._database = database
         self._lifecycle = lifecycle
         self._federations = federations
@@ -215,6 +221,8 @@ class FederationsApi:
 
         await once(self._database, caller.request_id, remove)
         log.info("federation_account_removed", federation=name, removed=target)
+        # Whoever follows the log of a run there is asked again who it is.
+        await self._hints.accounts_changed()
         await self._tell(stopped)
         return control.RemoveAccountFromFederationResponse()
 

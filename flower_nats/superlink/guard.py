@@ -17,7 +17,7 @@ from flower_nats.store.nodes import Nodes
 from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.superlink.codecs import ProtoHandler
-from flower_nats.superlink.rights import LEVELS, RIGHTS, About, Level, Right, Unnamed
+from flower_nats.superlink.rights import LEVELS, RIGHTS, About, Level, Right, Unnamed, refusal
 
 _MAY_RUN = (MemberRole.OWNER, MemberRole.ADMIN, MemberRole.MEMBER)
 
@@ -148,8 +148,7 @@ class Guard:
         if owner is None:
             return None
         level = Level.OPERATOR if caller.is_operator else Level.ACCOUNT
-        is_own = owner == caller.account_id
-        return _Place(level, is_own) if is_own or caller.is_operator else None
+        return _Place(level, owner == caller.account_id)
 
     async def _of_run(self, request: Any, caller: Caller) -> _Place | None:
         run = await self._runs.get(request.run_id)
@@ -168,18 +167,17 @@ class Guard:
 
 def _judge(right: Right, place: _Place | None, request: Any) -> None:
     what = type(request).__name__
-    if place is None or (right.hidden is not None and place.level < min(Level.VIEWER, right.takes)):
+    if place is None:
         raise ApiError(right.hidden or ErrorCode.NO_PERMISSIONS, what)
-    if place.level < right.takes:
-        raise ApiError(ErrorCode.NO_PERMISSIONS, what, _remedy(place, right.takes))
-    if not place.is_own and right.of_others is not None and place.level < right.of_others:
-        raise ApiError(right.not_own, what, _remedy(place, right.of_others))
+    code = refusal(right, place.level, is_own=place.is_own)
+    if code is not None:
+        needed = right.takes if place.level < right.takes else right.of_others
+        is_seen = code is ErrorCode.NO_PERMISSIONS and needed is not None
+        raise ApiError(code, what, _remedy(place, needed) if is_seen and needed else None)
 
 
 def _remedy(place: _Place, needed: Level) -> str:
     is_ = place.level.name.lower()
-    if needed is Level.OPERATOR:
-        return "It belongs to another account, and only that one may do this."
     who = (
         "its owner"
         if needed is Level.OWNER

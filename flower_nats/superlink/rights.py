@@ -124,14 +124,19 @@ RIGHTS: Mapping[str, Right] = {
     "ListRuns": _see(About.RUN, _E.RUN_ID_NOT_FOUND, Unnamed.ALL),
     "StreamLogs": _see(About.RUN, _E.RUN_ID_NOT_FOUND),
     "StreamRunEvents": _see(About.RUN, _E.RUN_ID_NOT_FOUND),
-    "PullArtifacts": _see(About.RUN, _E.RUN_ID_NOT_FOUND),
     "ListRunSeries": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND, Unnamed.ALL),
     "GetRunSeries": _see(About.SERIES, _E.RUN_SERIES_ID_NOT_FOUND),
     "ListRunSeriesEvents": _see(About.SERIES, _E.RUN_SERIES_ID_NOT_FOUND),
     "UpdateRunSeriesDescription": Right(About.SERIES, Level.MEMBER, _E.RUN_SERIES_ID_NOT_FOUND),
     # SuperNodes
     "RegisterNode": _OWN,
-    "UnregisterNode": Right(About.NODE, Level.ACCOUNT, _E.NODE_NOT_FOUND, of_others=Level.OPERATOR),
+    "UnregisterNode": Right(
+        About.NODE,
+        Level.ACCOUNT,
+        _E.NODE_NOT_FOUND,
+        of_others=Level.OPERATOR,
+        not_own=_E.NODE_NOT_FOUND,
+    ),
     "ListNodes": _LIST,
     # Federations
     "ListFederations": _LIST,
@@ -179,7 +184,8 @@ RIGHTS: Mapping[str, Right] = {
     "ListAppAssociations": _LIST,
     "AddApp": Right(About.FEDERATION, Level.MEMBER, _E.FEDERATION_NOT_FOUND),
     "RemoveApp": Right(About.FEDERATION, Level.MEMBER, _E.FEDERATION_NOT_FOUND),
-    # What there is none of
+    # What there is none of: refused for everybody alike
+    "PullArtifacts": _OWN,
     "StartAutomation": _OWN,
     "ListAutomations": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND, Unnamed.ALL),
     "StopAutomation": _OWN,
@@ -188,3 +194,17 @@ RIGHTS: Mapping[str, Right] = {
     "BeginConnectorOAuth": _OWN,
     "CompleteConnectorOAuth": _OWN,
 }
+
+
+def refusal(right: Right, level: Level, *, is_own: bool = True) -> ErrorCode | None:
+    """Return why a call may not be made, None if it may.
+
+    `is_own` says whether what the call is about belongs to who makes it, or to nobody.
+    """
+    if level < right.takes:
+        if level is Level.ANYBODY:
+            return ErrorCode.ACCOUNT_AUTHENTICATION_FAILED
+        return right.hidden if level < Level.VIEWER else ErrorCode.NO_PERMISSIONS
+    if not is_own and right.of_others is not None and level < right.of_others:
+        return right.not_own
+    return None

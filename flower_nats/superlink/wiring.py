@@ -104,7 +104,7 @@ def handlers(
             ).handlers(),
             **SeriesApi(database).handlers(),
             **AppsApi(database).handlers(),
-            **FederationsApi(database, lifecycle, federations).handlers(),
+            **FederationsApi(database, lifecycle, federations, hints).handlers(),
         },
     }
     guard = Guard(database)
