@@ -21,7 +21,10 @@ secret() {
     [ -e "secrets/$1" ] || { random >"secrets/$1" && chmod 0444 "secrets/$1"; }
 }
 
-setting NATS_PASSWORD "$(random)"
+# Of each kind of process at NATS, and of its servers among themselves.
+for name in SUPERLINK GATEWAY OPERATOR CONSOLE BACKUP ROUTES; do
+    setting "NATS_${name}_PASSWORD" "$(random)"
+done
 setting POSTGRES_PASSWORD "$(random)"
 # Where SuperNodes reach the runtime: 0.0.0.0 for other machines too, with TLS only.
 setting FLEET_ADDRESS 127.0.0.1

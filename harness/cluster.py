@@ -10,7 +10,9 @@ from enum import Enum
 from pathlib import Path
 
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.permissions import User
 from flower_nats.broker.rpc import RpcClient
+from flower_nats.broker.subjects import OPERATOR
 from flower_nats.embedded.balancer import Balancer as EnvoyProcess
 from flower_nats.embedded.envoy import Api
 from flower_nats.embedded.nats_cluster import NatsCluster
@@ -108,9 +110,10 @@ class Cluster:
     async def start(self) -> None:
         """Start everything and wait until it serves."""
         await asyncio.gather(self._start_nats(), self.postgres.start())
-        nats = ",".join(self.nats_urls)
+        nats = self._urls_of(User.SUPERLINK)
         for number in range(1, self._size.superlinks + 1):
             self.superlinks.append(self._superlink(f"superlink-{number}", nats, self.postgres.dsn))
+        nats = self._urls_of(User.GATEWAY)
         for number in range(1, self._size.gateways + 1):
             self.gateways.append(self._gateway(f"gateway-{number}", nats))
         await asyncio.gather(*(one.start() for one in (*self.superlinks, *self.gateways)))
@@ -133,7 +136,7 @@ class Cluster:
                 if victim.exit_code() is not None:
                     await victim.start()
             async with self.connection() as connection:
-                await RpcClient(connection).ask("Status", patience=HEAL_SECONDS)
+                await RpcClient(connection).ask("Status", service=OPERATOR, patience=HEAL_SECONDS)
 
     async def close(self) -> None:
         """End everything."""
@@ -193,6 +196,9 @@ class Cluster:
 
     def _everybody(self) -> list[Victim]:
         return [*self.nats, *self.superlinks, *self.gateways]
+
+    def _urls_of(self, user: User) -> str:
+        return ",".join(server.url_of(user) for server in self.nats)
 
     async def _start_nats(self) -> None:
         if self._members is not None:

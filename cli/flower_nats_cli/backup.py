@@ -14,6 +14,7 @@ import click
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.permissions import User
 from flower_nats.broker.stream_copies import save_stream
 from flower_nats.embedded.postgres_server import find_client, no_postgres_settings
 from flower_nats.logs import configure_logs
@@ -24,7 +25,8 @@ from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.backup_files import DATABASE, LOGS, BackupError, draft_of, write_about
 from flower_nats_cli.datadir import DataDir, never_started
 from flower_nats_cli.embedded_servers import ServerUrls, embedded_servers
-from flower_nats_cli.stack import DATABASE_URL
+from flower_nats_cli.options import nats_urls
+from flower_nats_cli.stack import DATABASE_URL, nats_file_of
 from flower_nats_cli.which_runtime import servers_given
 
 _CONNECT_SECONDS = 5.0
@@ -72,7 +74,8 @@ async def _servers_of(data: DataDir) -> AsyncIterator[ServerUrls]:
     """Name the servers of a data directory, which are started if no runtime is."""
     state = data.state()
     if state is not None:
-        yield ServerUrls(state.nats, data.kept_secret(DATABASE_URL))
+        nats = nats_urls(data.kept_secret(nats_file_of(User.BACKUP)))
+        yield ServerUrls(nats, data.kept_secret(DATABASE_URL))
         return
     # Says so if a runtime owns the directory that is not ready.
     with data.owned():

@@ -4,7 +4,7 @@
 |---|---|
 | `up.lock` | which `up` owns the directory: its pid and start; it holds a lock as long as it lives |
 | `up.json` | the addresses of a runtime that is ready, for `status` and `down` |
-| `nats/` | nats-server: its configuration, password and streams |
+| `nats/` | nats-server: its configuration, secret and streams |
 | `nats-<n>/`, `nats-cluster/` | instead, with three replicas: each of three servers; what they share |
 | `postgres/` | PostgreSQL: its password and data |
 | `flower/` | files of Flower's programs and of apps (their FLWR_HOME) |
@@ -57,7 +57,7 @@ class RunningState:
     """When it became ready, ISO 8601."""
 
     nats: Sequence[str]
-    """URLs of its NATS servers, with the password in them."""
+    """URLs of its NATS servers for operators, with the password in them."""
 
     http_api_address: str
     """`host:port` of all three APIs over HTTP; this one and each of the following is empty if off."""

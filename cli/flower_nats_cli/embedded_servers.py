@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from flower_nats.broker.permissions import User
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats_cli.datadir import DataDir
@@ -30,6 +31,6 @@ async def embedded_servers(data: DataDir, replicas: int = 1) -> AsyncIterator[Se
     try:
         await asyncio.gather(*(server.start() for server in servers))
         await broker.until_formed()
-        yield ServerUrls(broker.urls, await postgres.dsn_for_superlinks())
+        yield ServerUrls(broker.urls_of(User.BACKUP), await postgres.dsn_for_superlinks())
     finally:
         await asyncio.gather(*(server.stop() for server in servers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flower_nats.broker.permissions import User
 from flower_nats.embedded.nats_cluster import SIZE, NatsCluster, is_cluster
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.model.errors import FlowerNatsError
@@ -36,10 +37,9 @@ class Broker:
             )
         self.servers = [NatsServer(data.nats, data.log_of("nats"))]
 
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """URLs for clients, with the password in them; known once the servers were started."""
-        return tuple(server.url for server in self.servers)
+    def urls_of(self, user: User) -> tuple[str, ...]:
+        """Return a user's URLs, with its password in them; known once the servers were started."""
+        return tuple(server.url_of(user) for server in self.servers)
 
     async def until_formed(self) -> None:
         """Wait until it stores messages, once its servers run."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient
 
@@ -22,11 +23,13 @@ class RuntimeClient:
         self._client = RpcClient(connection)
 
     async def ask(self, question: str, patience: float, **parameters: Any) -> dict[str, Any]:
-        """Return a superlink's answer to an internal question, such as `Status`.
+        """Return a superlink's answer to what operators ask, such as `Status`.
 
         Raises `ApiError` if it is refused, and `Unavailable` when no answer comes in `patience` seconds.
         """
-        return await self._client.ask(question, patience=patience, **parameters)
+        return await self._client.ask(
+            question, patience=patience, service=subjects.OPERATOR, **parameters
+        )
 
     def broker_version(self) -> str:
         """Return the version of the server that this is connected to."""

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flower_nats.broker.permissions import User
 from flower_nats.embedded.balancer import Balancer, find_envoy
 from flower_nats.embedded.postgres_server import PostgresServer, without_postgres_settings
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
@@ -144,6 +145,8 @@ class Stack:
         await start([*self._broker.servers, self._postgres], _SERVER_GRACE)
         await self._broker.until_formed()
         database = await self._postgres.dsn_for_superlinks()
+        # For `flower-nats backup`.
+        self._nats_file(User.BACKUP)
         database_file = data.keep_secret(DATABASE_URL, database)
         await start(self._superlinks(database, database_file), _SUPERLINK_GRACE)
         await start(self._gateways(), _GATEWAY_GRACE)
@@ -173,15 +176,14 @@ class Stack:
     async def _end_runs(self) -> None:
         """Let the runs whose ServerApps end with us end with the reason, not for want of heartbeats."""
         with suppress(ApiError):
-            async with runtime_client(self._broker.urls) as client:
+            async with runtime_client(self._broker.urls_of(User.OPERATOR)) as client:
                 await client.ask("EndRuns", _END_RUNS_SECONDS, reason=_ENDED)
 
     def _superlinks(self, database: str, database_file: str) -> Sequence[Service]:
         if self.settings.one_process:
             return [InProcess("superlink-1", partial(self._serve_superlink, database))]
-        data = self.settings.data
         secrets = {
-            "FLOWER_NATS_SUPERLINK_NATS_FILE": data.keep_secret("nats.urls", self._nats_urls),
+            "FLOWER_NATS_SUPERLINK_NATS_FILE": self._nats_file(User.SUPERLINK),
             "FLOWER_NATS_SUPERLINK_DATABASE_FILE": database_file,
         }
         # In process isolation each: the one SuperExec here is the supervisor's.
@@ -207,7 +209,7 @@ class Stack:
         from flower_nats.superlink.worker import serve
 
         settings = SuperlinkSettings(
-            nats=self._broker.urls,
+            nats=self._broker.urls_of(User.SUPERLINK),
             database=database,
             database_connections=database_size(self.settings.replicas).superlink,
             watch_disk=self.settings.data.path,
@@ -221,8 +223,7 @@ class Stack:
     def _gateways(self) -> Sequence[Service]:
         if self.settings.one_process:
             return [InProcess("gateway-1", self._serve_gateway)]
-        nats = self.settings.data.keep_secret("nats.urls", self._nats_urls)
-        secrets = {"FLOWER_NATS_GATEWAY_NATS_FILE": nats}
+        secrets = {"FLOWER_NATS_GATEWAY_NATS_FILE": self._nats_file(User.GATEWAY)}
         secret_file = self.settings.superexec_auth_secret_file
         more = ["--superexec-auth-secret-file", str(secret_file)] if secret_file else []
         balanced = bool(self._edges.balanced)
@@ -242,14 +243,14 @@ class Stack:
 
         settings = replace(
             self.settings.gateway,
-            nats=self._broker.urls,
+            nats=self._broker.urls_of(User.GATEWAY),
             superexec_auth_secret_file=self.settings.superexec_auth_secret_file,
         )
         await serve(settings, stop)
 
-    @property
-    def _nats_urls(self) -> str:
-        return ",".join(self._broker.urls)
+    def _nats_file(self, user: User) -> str:
+        urls = ",".join(self._broker.urls_of(user))
+        return self.settings.data.keep_secret(nats_file_of(user), urls)
 
     @property
     def _health_flags(self) -> dict[str, list[str]]:
@@ -271,7 +272,7 @@ class Stack:
             SuperexecService(
                 settings,
                 data.path,
-                lambda: self._broker.urls,
+                lambda: self._broker.urls_of(User.SUPERLINK),
                 log_file=log_file,
                 pid_file=pid_file,
                 environment={**home, **self._environment},
@@ -304,7 +305,7 @@ class Stack:
         once and not started again.
         """
         deadline = time.monotonic() + _READY_SECONDS
-        async with runtime_client(self._broker.urls) as client:
+        async with runtime_client(self._broker.urls_of(User.OPERATOR)) as client:
             while time.monotonic() < deadline:
                 self.supervisor.check()
                 if self._accept_connections():
@@ -335,7 +336,7 @@ class Stack:
         return RunningState(
             pid=os.getpid(),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            nats=self._broker.urls,
+            nats=self._broker.urls_of(User.OPERATOR),
             **{
                 name: reachable(address) if (address := getattr(gateway, name)) else ""
                 for name in API_ADDRESSES
@@ -347,6 +348,11 @@ class Stack:
             for_others=for_others(gateway, self.settings.http_health_addresses),
             warnings=list(warnings(exposure(gateway))),
         )
+
+
+def nats_file_of(user: User) -> str:
+    """Return the name of the secret with a NATS user's URLs."""
+    return f"nats.{user}.urls"
 
 
 class DatabaseSize(NamedTuple):

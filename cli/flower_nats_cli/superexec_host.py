@@ -25,6 +25,7 @@ from flower_nats.embedded.process import ProcessFailedError, private_file
 from flower_nats.logs import get_logger
 from flower_nats.model.about import about_process
 from flower_nats.model.errors import ApiError, Unavailable
+from flower_nats.model.ids import token_hash
 from flower_nats.model.superexec_secret import NO_SECRET, read_superexec_secrets, secret_of_host
 from flower_nats.settings import SuperexecSettings
 from flower_nats.stopping import end_tasks
@@ -174,7 +175,12 @@ class SuperexecHost:
             log.warning("simulation_orphans_killed", pids=_pids(simulation.family))
             simulation.kill(*simulation.family)
         if gone > _UNSAID_SECONDS and not simulation.is_settled:
-            await rpc.ask("TaskLost", patience=_ASK_SECONDS, token=simulation.token, reason=_LOST)
+            await rpc.ask(
+                "TaskLost",
+                patience=_ASK_SECONDS,
+                task_token=token_hash(simulation.token),
+                reason=_LOST,
+            )
             simulation.is_settled = True
         if simulation.is_settled and not simulation.family:
             del self._running[simulation.process]
@@ -188,7 +194,9 @@ class SuperexecHost:
         if not simulation.superexec.is_alive():
             self._interrupt(simulation)
             return
-        answer = await rpc.ask("ResolveToken", patience=_ASK_SECONDS, token=simulation.token)
+        answer = await rpc.ask(
+            "ResolveToken", patience=_ASK_SECONDS, task_token=token_hash(simulation.token)
+        )
         task = answer["task"]
         if task is None:
             simulation.is_settled = True

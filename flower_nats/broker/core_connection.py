@@ -14,6 +14,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 
+from flower_nats.broker.inboxes import inboxes_for, is_inbox
 from flower_nats.broker.requests import Enough, Requests
 from flower_nats.broker.urls import login, without_login
 from flower_nats.logs import get_logger
@@ -111,6 +112,7 @@ class CoreConnection:
                     **login(urls),
                     tls=None if ca_certificate is None else _trusting(ca_certificate),
                     name=name,
+                    inbox_prefix=inboxes_for(urls),
                     max_reconnect_attempts=-1,
                     # What this process publishes it does not need to hear: see `on_hint`.
                     no_echo=True,
@@ -231,12 +233,27 @@ class CoreConnection:
         self._requests.break_off(concerned)
 
     async def answer(self, request: Msg, body: bytes, headers: Headers) -> None:
-        """Answer a request that came by `subscribe`."""
+        """Answer a request that came by `subscribe`.
+
+        Only to an inbox: whoever asks could else have this connection say anything to anybody, such as
+        to the broker that a stream be purged.
+        """
+        if not is_inbox(request.reply):
+            log.warning("answer_to_no_inbox", subject=request.subject, reply=request.reply)
+            return
         try:
             await self._client.publish(request.reply, body, headers=dict(headers) or None)
         except NatsError as exc:
             # Whoever asked asks again.
             log.warning("answer_lost", subject=request.subject, reason=repr(exc))
+
+    async def acknowledge(self, message: Msg) -> None:
+        """Let the broker send more of what it sends in pieces."""
+        await self._client.publish(message.reply, b"")
+
+    def new_inbox(self) -> str:
+        """Return a subject that this connection alone hears."""
+        return self._client.new_inbox()
 
     @property
     def server_info(self) -> dict[str, Any]:

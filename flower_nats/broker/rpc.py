@@ -1,6 +1,6 @@
 """RPCs over NATS request/reply: gateways ask, superlinks in the queue group answer.
 
-The body is the protobuf (or, for the `Internal` service, msgpack) as it is; who calls and how it went
+The body is the protobuf (or, for services of our own, msgpack) as it is; who calls and how it went
 travel in headers. A body above `INLINE` bytes is deposited in JetStream and only its ticket sent.
 
 A superlink that needs long for a call says every second that it has it in hand, to gateways that have
@@ -99,15 +99,21 @@ class RpcClient:
                 self._blobs.drop(ticket)
 
     async def ask(
-        self, method: str, *, patience: float = PATIENCE, request_id: str = "", **question: Any
+        self,
+        method: str,
+        *,
+        patience: float = PATIENCE,
+        request_id: str = "",
+        service: str = subjects.INTERNAL,
+        **question: Any,
     ) -> dict[str, Any]:
-        """Call a method of the `Internal` service.
+        """Call a method of a service that is our own, such as `Internal` or `Operator`.
 
         What is asked twice with the same `request_id` happens once.
         """
         body = cast(bytes, msgpack.packb(question))
         caller = Caller(request_id=request_id or uuid.uuid4().hex)
-        return _unpack(await self.call("Internal", method, body, caller, patience=patience))
+        return _unpack(await self.call(service, method, body, caller, patience=patience))
 
     async def look_up(self, method: str, **question: Any) -> dict[str, Any]:
         """Call a method of the `Internal` service that changes nothing.
@@ -117,7 +123,9 @@ class RpcClient:
         """
         body = cast(bytes, msgpack.packb(question))
         headers = {_CALLER: _encode_caller(Caller())}
-        return _unpack(await self._answer("Internal", method, body, headers, PATIENCE, _FIRST_LOOK))
+        return _unpack(
+            await self._answer(subjects.INTERNAL, method, body, headers, PATIENCE, _FIRST_LOOK)
+        )
 
     def note_superlink(self, superlink: str, sign: bytes) -> None:
         """Note a sign of life: go past superlinks that are stopped, ask again when one has left."""

@@ -6,7 +6,6 @@ one moment, and has the sequence of each message. Meanwhile others write.
 
 import asyncio
 import json
-import uuid
 from typing import Any, BinaryIO
 
 from nats.aio.msg import Msg
@@ -35,7 +34,7 @@ async def save_stream(connection: Connection, stream: str, file: BinaryIO) -> di
 
     Raises CopyRefused and Unavailable.
     """
-    inbox = f"_INBOX.{uuid.uuid4().hex}"
+    inbox = connection.new_inbox()
     pieces: asyncio.Queue[Msg] = asyncio.Queue()
     subscription = await connection.subscribe(inbox, pieces.put)
     try:
@@ -49,7 +48,7 @@ async def save_stream(connection: Connection, stream: str, file: BinaryIO) -> di
             file.write(piece.data)
             # The server sends only so many pieces ahead.
             if piece.reply:
-                await connection.answer(piece, b"", {})
+                await connection.acknowledge(piece)
     finally:
         await subscription.unsubscribe()
 

@@ -44,8 +44,10 @@ class StreamTrials:
     stores about one trial for each stream in that time, however many processes look.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, sweeps: bool = True) -> None:
+        """`sweeps`: whether to remove former trials where they are kept, which gateways may not."""
         self._connection = connection
+        self._sweeps = sweeps
         self._seen: dict[str, int] = {}
         self._stored = {stream: Heard(STREAMS_LATELY) for stream in subjects.STREAMS}
         self._told_at = float("-inf")
@@ -88,6 +90,8 @@ class StreamTrials:
             async with asyncio.timeout(2 * ATTEMPT + _SLACK):
                 if not await self._was_tried(stream):
                     await self._try(stream)
+                if self._sweeps and stream in _KEEPS_ALL:
+                    await self._sweep(stream)
         except (FlowerNatsError, TimeoutError) as exc:
             self._failures[stream] = exc
         else:
@@ -112,10 +116,13 @@ class StreamTrials:
             # Made by an older version, the stream takes no trials. Its leader has answered just now.
             return
         self._seen[stream] = stored.sequence
-        if stream in _KEEPS_ALL:
+
+    async def _sweep(self, stream: str) -> None:
+        newest = self._seen.get(stream, 0)
+        if newest:
             with suppress(FlowerNatsError, TimeoutError):
                 async with asyncio.timeout(ATTEMPT):
-                    await self._connection.purge(stream, subject, up_to=stored.sequence)
+                    await self._connection.purge(stream, subjects.trial(stream), up_to=newest)
 
     def _tell(self) -> None:
         """One line when it begins, one a minute, and one when it ends."""

@@ -47,6 +47,15 @@ HINTS = ("fn.wake.>", "fn.event.>")
 WORKERS = "superlink"
 """The queue group in which superlink replicas share the forwarded RPCs."""
 
+INTERNAL = "Internal"
+"""The service with what gateways ask beside the calls that they forward."""
+
+OPERATOR = "Operator"
+"""The service with what the commands of operators ask."""
+
+CONSOLE = "Console"
+"""The service with what the console asks."""
+
 ANY = "*"
 
 
@@ -138,17 +147,18 @@ def api(service: str, method: str) -> str:
     return f"{API}{service}.{method}"
 
 
-_ONE = "fn.one."
+ONE = "fn.one."
+"""What every `one` begins with."""
 
 
 def one(superlink: str, service: str, method: str) -> str:
     """Subject on which this superlink alone serves an RPC."""
-    return f"{_ONE}{superlink}.{service}.{method}"
+    return f"{ONE}{superlink}.{service}.{method}"
 
 
 def all_of_one(superlink: str) -> str:
     """Subjects of all `one` of a superlink."""
-    return f"{_ONE}{superlink}.>"
+    return f"{ONE}{superlink}.>"
 
 
 def rpc(subject: str) -> str:
@@ -165,9 +175,13 @@ def wake_node(node_id: int) -> str:
     return f"{WAKE_NODE}{node_id}"
 
 
+WAKE_RUN = "fn.wake.run."
+"""What every `wake_run` begins with."""
+
+
 def wake_run(run_id: int) -> str:
     """Hint: a reply of this run has been stored; the payload is its subject."""
-    return f"fn.wake.run.{run_id}"
+    return f"{WAKE_RUN}{run_id}"
 
 
 WAKE_OBJECT = "fn.wake.object."

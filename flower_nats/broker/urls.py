@@ -40,6 +40,11 @@ def login(urls: Sequence[str]) -> dict[str, Any]:
     return {}
 
 
+def user_of(urls: Sequence[str]) -> str:
+    """Return the user that the URLs name; empty where they name none."""
+    return str(login(urls).get("user", ""))
+
+
 def without_login(url: str) -> str:
     """Return the URL without user, password and token."""
     scheme, separator, rest = url.rpartition("://")

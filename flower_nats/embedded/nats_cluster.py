@@ -22,7 +22,7 @@ _FORM_SECONDS = 60.0
 class NatsCluster:
     """Three members, each with a directory `nats-<n>` and a process of its own.
 
-    Ports and password are kept in `directory/nats-cluster`, so that clients and members find a
+    Ports and secret are kept in `directory/nats-cluster`, so that clients and members find a
     member again that was restarted. Members can be started, stopped and killed singly.
     """
 
@@ -41,7 +41,7 @@ class NatsCluster:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """URLs for clients, with the password in them: give a client all of them."""
+        """URLs of the owner, with the password in them: give a client all of them."""
         return tuple(member.url for member in self.members)
 
     async def start(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flower_nats.broker.permissions import User, accounts
 from flower_nats.embedded.ports import free_ports
 from flower_nats.embedded.process import (
     OwnedProcess,
@@ -21,13 +22,14 @@ from flower_nats.embedded.process import (
     private_directory,
     private_file,
 )
-from flower_nats.embedded.secret import secret_in
+from flower_nats.embedded.secret import derived, secret_in
 from flower_nats.model.errors import FlowerNatsError
 
-_USER = "flower"
+_ROUTES = "routes"
+"""As whom the members of a cluster connect to each other."""
+
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.01
-_SETTINGS_SUBJECT = "$SYS.REQ.SERVER.PING.VARZ"
 
 _KEPT_SHARE = 0.1
 _KEPT_LEAST_BYTES = 128 * 1024**2
@@ -59,17 +61,17 @@ class Membership:
     routes: Sequence[int]
     """The route ports of all members."""
 
-    password: str = field(repr=False)
-    """Lets clients in, and members."""
+    secret: str = field(repr=False)
+    """The owner's password, of which those of the other users and of the routes are derived."""
 
 
 class NatsServer:
     """A nats-server that keeps its streams in `directory` and syncs before it acknowledges.
 
-    It listens on a free port of the loopback interface, the same one after a restart, and lets in
-    only who knows the password, which is made once per directory. As a member of a cluster it gets
-    ports and password from there. The directory must have one owner at a time: a server that a
-    former owner left on it is ended.
+    It listens on a free port of the loopback interface, the same one after a restart. Each user has
+    a password and permissions of its own (`broker.permissions`); the passwords are derived of a secret,
+    which is made once per directory. As a member of a cluster it gets ports and secret from there. The
+    directory must have one owner at a time: a server that a former owner left on it is ended.
     """
 
     def __init__(
@@ -99,8 +101,12 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """URL for clients, with the password in it; known once the server was started."""
-        return f"nats://{_USER}:{self._password}@127.0.0.1:{self._port}"
+        """URL of the owner, with the password in it; known once the server was started."""
+        return self.url_of(User.OWNER)
+
+    def url_of(self, user: User) -> str:
+        """Return the URL for another user, with the password in it."""
+        return f"nats://{user}:{password_of(user, self._secret)}@127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:
@@ -144,8 +150,8 @@ class NatsServer:
         return self._directory / "store"
 
     @property
-    def _password(self) -> str:
-        return self._membership.password if self._membership else secret_in(self._directory)
+    def _secret(self) -> str:
+        return self._membership.secret if self._membership else secret_in(self._directory)
 
     def limit(self) -> int:
         """Return how many bytes it would be let store if it were started now.
@@ -176,16 +182,7 @@ class NatsServer:
                 "sync_interval": "always",
                 "max_file_store": self.limit(),
             },
-            "accounts": {
-                "FLOWER": {
-                    "jetstream": "enabled",
-                    "users": [{"user": _USER, "password": self._password}],
-                    # Lets clients read the server's settings, to tell what durability they get.
-                    "imports": [{"service": {"account": "SYS", "subject": _SETTINGS_SUBJECT}}],
-                },
-                # A stream of answers: each server of a cluster gives its own.
-                "SYS": {"exports": [{"service": _SETTINGS_SUBJECT, "response_type": "Stream"}]},
-            },
+            "accounts": accounts({user: password_of(user, self._secret) for user in User}),
             "system_account": "SYS",
             **_cluster_config(self._membership),
         }
@@ -211,16 +208,23 @@ def _size(file: Path) -> int:
     return 0
 
 
+def password_of(user: User, secret: str) -> str:
+    """Return the password of a user; the owner's is the secret itself."""
+    return secret if user is User.OWNER else derived(secret, user)
+
+
 def _cluster_config(membership: Membership | None) -> dict[str, Any]:
     if membership is None:
         return {}
-    login = f"{_USER}:{membership.password}"
+    password = derived(membership.secret, _ROUTES)
     return {
         "cluster": {
             "name": "flower-nats",
             "listen": f"127.0.0.1:{membership.route_port}",
-            "authorization": {"user": _USER, "password": membership.password},
-            "routes": [f"nats-route://{login}@127.0.0.1:{port}" for port in membership.routes],
+            "authorization": {"user": _ROUTES, "password": password},
+            "routes": [
+                f"nats-route://{_ROUTES}:{password}@127.0.0.1:{port}" for port in membership.routes
+            ],
         }
     }
 

@@ -1,5 +1,6 @@
 """The password of an embedded server: made once per directory, readable by its owner alone."""
 
+import hashlib
 import secrets
 from pathlib import Path
 
@@ -16,3 +17,8 @@ def secret_in(directory: Path, name: str = "password") -> str:
     if not path.exists():
         private_file(path, secrets.token_urlsafe(24))
     return read_ours(path, secret=True)
+
+
+def derived(secret: str, name: str) -> str:
+    """Return another password, for `name`: who knows it knows neither the secret nor any other."""
+    return hashlib.sha256(f"{name} {secret}".encode()).hexdigest()

@@ -32,8 +32,11 @@ class Caller:
     """Runtime: the run of that task."""
     task_type: str | None = None
     """Runtime: the type of that task, such as `flwr-serverapp`."""
-    token: str | None = None
-    """Runtime: the task token itself, for the one handler that must check it again."""
+    task_token: bytes = b""
+    """Runtime: the SHA-256 hash of the task token that came with the call. This alone is evidence:
+    superlinks find out by themselves whose it is, and fill in the three fields above."""
+    new_task_token: bytes = b""
+    """Runtime: the hash of the token that the gateway has made for the task that is claimed."""
     account_token: bytes = b""
     """Control: the SHA-256 hash of the token that came with the call, empty if none came. This alone is
     evidence: superlinks find out by themselves whose it is, and fill in what follows."""

@@ -15,10 +15,10 @@ def new_id() -> int:
 def token_for(request_id: str, task_id: int) -> str:
     """Return the token that a request gets for a task: the same one however often it is made.
 
-    What is known of a request to nobody but its gateway and us is its random id.
+    Gateways make it, of the random id of the request, and neither of both leaves them: superlinks get
+    the hash of the token alone.
     """
-    secret = request_id or secrets.token_hex(TOKEN_BYTES)
-    return hashlib.shake_256(f"task-token {task_id} {secret}".encode()).hexdigest(TOKEN_BYTES)
+    return hashlib.shake_256(f"task-token {task_id} {request_id}".encode()).hexdigest(TOKEN_BYTES)
 
 
 def token_for_any(request_id: str) -> str:
@@ -27,5 +27,6 @@ def token_for_any(request_id: str) -> str:
 
 
 def token_hash(token: str) -> bytes:
-    """Return what the database keeps of a task token: enough to know it again, not to use it."""
+    """Return what superlinks and the database know of a task token: enough to know it again, not to
+    use it."""
     return hashlib.sha256(token.encode()).digest()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from flower_nats.model.ids import new_id, token_for, token_for_any, token_hash
+from flower_nats.model.ids import new_id
 from flower_nats.model.states import (
     CLAIM_SECONDS,
     FAREWELL_SECONDS,
@@ -54,7 +54,7 @@ class TakenTask:
 
 
 class Tasks:
-    """The tasks of this runtime; a token is known here only by its hash."""
+    """The tasks of this runtime. What is called a token here is its hash (`model.ids.token_hash`)."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -72,66 +72,64 @@ class Tasks:
     async def claim(
         self,
         task_id: int,
-        request_id: str = "",
+        token: bytes,
         gateway: str | None = None,
         host: str = "",
         address: str = "",
-    ) -> tuple[Task, str] | None:
-        """Claim a pending task for `CLAIM_SECONDS` and return it with its token.
+    ) -> Task | None:
+        """Claim a pending task for `CLAIM_SECONDS`, for whoever has the token, and return it.
 
         None if it is not pending, or a simulation that the host has no room for. The same request may
-        ask again and gets the same token: an answer that was lost on its way must not cost the lease,
-        nor a try that comes late the token. `address` is where the SuperExec calls from, for people.
+        ask again with the same token: an answer that was lost on its way must not cost the lease, nor a
+        try that comes late the token. `address` is where the SuperExec calls from, for people.
         """
-        token = token_for(request_id, task_id)
         row = await self._session.fetch_one(
             _SQL["claim"],
             task_id=task_id,
-            token_hash=token_hash(token),
+            token_hash=token,
             seconds=CLAIM_SECONDS,
             gateway=gateway,
             host=host,
             address=address,
             has_room=await self.has_room(host),
         )
-        return None if row is None else (_task(row), token)
+        return None if row is None else _task(row)
 
     async def acquire(
         self,
         types: Sequence[str],
         fab_hashes: Sequence[str],
-        request_id: str,
+        token: bytes,
         gateway: str | None = None,
         host: str = "",
         address: str = "",
-    ) -> tuple[Task, str] | None:
-        """Claim the oldest pending task of one of these types or FABs; return it with its token.
+    ) -> Task | None:
+        """Claim the oldest pending task of one of these types or FABs for whoever has the token.
 
         None if there is none. The same request may ask again, as with `claim`, and at two replicas at
         once: so this belongs in a transaction, in which it waits for its turn.
         """
-        token = token_for_any(request_id)
-        await self._session.fetch_one(_SQL["take_turn"], request_id=request_id)
+        await self._session.fetch_one(_SQL["take_turn"], request_id=token.hex())
         row = await self._session.fetch_one(
             _SQL["acquire"],
             types=list(types),
             fab_hashes=list(fab_hashes),
-            token_hash=token_hash(token),
+            token_hash=token,
             seconds=CLAIM_SECONDS,
             gateway=gateway,
             host=host,
             address=address,
             has_room=await self.has_room(host),
         )
-        return None if row is None else (_task(row), token)
+        return None if row is None else _task(row)
 
-    async def by_token(self, token: str) -> Task | None:
+    async def by_token(self, token: bytes) -> Task | None:
         """Return the task of a token, None if there is none.
 
         It is unfinished, or has finished itself within the last `FAREWELL_SECONDS`.
         """
         row = await self._session.fetch_one(
-            _SQL["by_token"], token_hash=token_hash(token), farewell=FAREWELL_SECONDS
+            _SQL["by_token"], token_hash=token, farewell=FAREWELL_SECONDS
         )
         return None if row is None else _task(row)
 
@@ -142,12 +140,12 @@ class Tasks:
         )
         return TaskSign(None, "") if row is None else TaskSign(**row)
 
-    async def activate(self, task_id: int, token: str, gateway: str | None = None) -> Task | None:
+    async def activate(self, task_id: int, token: bytes, gateway: str | None = None) -> Task | None:
         """Start a claimed task, or find it running under the same token; None otherwise."""
         row = await self._session.fetch_one(
             _SQL["activate"],
             task_id=task_id,
-            token_hash=token_hash(token),
+            token_hash=token,
             seconds=TASK_SILENCE_SECONDS,
             gateway=gateway,
         )
@@ -157,19 +155,19 @@ class Tasks:
         """Return the tasks that a SuperExec has taken and that are not finished, oldest first."""
         return [TakenTask(**row) for row in await self._session.fetch_all(_SQL["under_way"])]
 
-    async def heartbeat(self, task_id: int, token: str, gateway: str | None = None) -> bool:
+    async def heartbeat(self, task_id: int, token: bytes, gateway: str | None = None) -> bool:
         """Note that a task lives; False if it is finished or was given to another process."""
         row = await self._session.fetch_one(
             _SQL["heartbeat"],
             task_id=task_id,
-            token_hash=token_hash(token),
+            token_hash=token,
             seconds=TASK_SILENCE_SECONDS,
             gateway=gateway,
         )
         return row is not None
 
     async def finish(
-        self, task_id: int, sub_status: SubStatus, details: str, token: str | None = None
+        self, task_id: int, sub_status: SubStatus, details: str, token: bytes | None = None
     ) -> Finished | None:
         """Finish a task and, if it leads its run, every task of the run.
 
@@ -180,7 +178,7 @@ class Tasks:
         row = await self._session.fetch_one(
             _SQL["finish"],
             task_id=task_id,
-            token_hash=None if token is None else token_hash(token),
+            token_hash=token,
             sub_status=str(sub_status),
             details=storable(details),
             others_sub_status=str(SubStatus.STOPPED if stopped else SubStatus.FAILED),

@@ -36,8 +36,8 @@ def serve_protobuf(service: str, name: str, handler: ProtoHandler) -> BytesHandl
     return serve
 
 
-def serve_internal(name: str, handler: InternalHandler) -> BytesHandler:
-    """Adapt the handler of an internal RPC to bytes."""
+def serve_internal(service: str, name: str, handler: InternalHandler) -> BytesHandler:
+    """Adapt the handler of an RPC between our own processes to bytes."""
 
     async def serve(body: bytes, caller: Caller) -> bytes:
         try:
@@ -46,7 +46,7 @@ def serve_internal(name: str, handler: InternalHandler) -> BytesHandler:
                 raise TypeError("not a map")
             answer = await handler(question, caller)
         except (ValueError, KeyError, TypeError) as exc:
-            raise ApiError(ErrorCode.MALFORMED_REQUEST, f"Internal.{name}: {exc!r}") from exc
+            raise ApiError(ErrorCode.MALFORMED_REQUEST, f"{service}.{name}: {exc!r}") from exc
         return cast(bytes, msgpack.packb(answer))
 
     return serve

@@ -6,15 +6,11 @@ Questions and answers are maps of plain values (msgpack).
 from collections.abc import Mapping
 from typing import Any
 
-from flower_nats.broker.mailbox import Mailbox
-from flower_nats.broker.progress import Progress
 from flower_nats.logs import get_logger
-from flower_nats.model.app_signature import BadAppSignature, read_app_signature
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import NodeStatus, Status, SubStatus
 from flower_nats.store.connection import Database, Transaction
-from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
@@ -25,8 +21,6 @@ from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import InternalHandler
 from flower_nats.superlink.convert import event_to_wire, iso
 from flower_nats.superlink.lifecycle import Lifecycle
-from flower_nats.superlink.run_report import RunReport
-from flower_nats.superlink.status_report import StatusReport
 
 log = get_logger(__name__)
 
@@ -36,22 +30,18 @@ _EVENTS_AT_ONCE = 500
 
 
 class GatewayQuestions:
-    """Serves gateways and `flower-nats status`."""
+    """Serves gateways, and the hosts of SuperExecs."""
 
     def __init__(
         self,
         database: Database,
-        mailbox: Mailbox,
         lifecycle: Lifecycle,
-        overview: StatusReport,
         *,
         supernode_auth: bool,
     ) -> None:
         self._database = database
         self._lifecycle = lifecycle
         self._supernode_auth = supernode_auth
-        self._overview = overview
-        self._run_report = RunReport(database, Progress(mailbox))
         self._nodes = Nodes(database)
         self._runs = Runs(database)
         self._tasks = Tasks(database)
@@ -74,9 +64,6 @@ class GatewayQuestions:
             "Leave": self.leave,
             "SuperexecHosts": self.superexec_hosts,
             "TaskLost": self.task_lost,
-            "Status": self.status,
-            "AddAppSignature": self.add_app_signature,
-            "RunReport": self.run_report,
         }
 
     async def resolve_node(self, question: Map, caller: Caller) -> Map:
@@ -98,11 +85,11 @@ class GatewayQuestions:
         }
 
     async def resolve_token(self, question: Map, caller: Caller) -> Map:
-        """{token} -> {task: {task_id, run_id, type, finished}}: None for a token not valid (now).
+        """{task_token} -> {task: {task_id, run_id, type, finished}}: None for a token not valid (now).
 
         `finished` is a task that has finished itself, and whose process is ending.
         """
-        task = await self._tasks.by_token(question["token"])
+        task = await self._tasks.by_token(question["task_token"])
         if task is None:
             return {"task": None}
         return {
@@ -215,12 +202,12 @@ class GatewayQuestions:
         return {"hosts": await self._replicas.superexec_hosts()}
 
     async def task_lost(self, question: Map, caller: Caller) -> Map:
-        """{token, reason} -> {}: the process of a task is gone and has left it unfinished."""
-        task = await self._tasks.by_token(question["token"])
+        """{task_token, reason} -> {}: the process of a task is gone and has left it unfinished."""
+        task = await self._tasks.by_token(question["task_token"])
         if task is None or task.status is Status.FINISHED:
             return {}
         finished = await self._tasks.finish(
-            task.task_id, SubStatus.FAILED, str(question["reason"]), question["token"]
+            task.task_id, SubStatus.FAILED, str(question["reason"]), question["task_token"]
         )
         if finished is not None:
             log.warning("task_lost", **task.log_context(), reason=question["reason"])
@@ -230,22 +217,4 @@ class GatewayQuestions:
     async def leave(self, question: Map, caller: Caller) -> Map:
         """{kind, id} -> {}: a replica ends."""
         await self._replicas.leave(question["kind"], question["id"])
-        return {}
-
-    async def status(self, question: Map, caller: Caller) -> Map:
-        """{} -> what `StatusReport.report` returns: for `flower-nats status`."""
-        return await self._overview.report()
-
-    async def run_report(self, question: Map, caller: Caller) -> Map:
-        """{run_id} -> {now, run, task, exchanges}: for `flower-nats status --run`."""
-        return await self._run_report.report(question["run_id"])
-
-    async def add_app_signature(self, question: Map, caller: Caller) -> Map:
-        """{signature} -> {}: an operator has the runtime hand a signature on with its FAB."""
-        try:
-            signature = read_app_signature(question["signature"])
-        except BadAppSignature as exc:
-            raise ApiError(ErrorCode.MALFORMED_REQUEST, str(exc)) from exc
-        await Fabs(self._database).sign(signature)
-        log.info("app_signature_added", fab_hash=signature.fab_hash, key_id=signature.key_id)
         return {}

@@ -81,43 +81,48 @@ class RuntimeApi:
     async def claim_task(
         self, request: runtime.ClaimTaskRequest, caller: Caller
     ) -> runtime.ClaimTaskResponse:
-        """Claim a pending task; no token comes back if it is not pending."""
-        claimed = await self._tasks.claim(
+        """Claim a pending task; no token comes back if it is not pending.
+
+        The gateway has the token, and says it in the place of its hash, which is answered.
+        """
+        task = await self._tasks.claim(
             request.task_id,
-            caller.request_id,
+            _new_token(caller),
             caller.gateway,
             caller.superexec_host,
             caller.address,
         )
-        if claimed is None:
+        if task is None:
             return runtime.ClaimTaskResponse()
-        task, token = claimed
         log.info("task_claimed", **task.log_context(), address=caller.address)
         await self._lifecycle.run_changed(task.run_id)
-        return runtime.ClaimTaskResponse(token=token)
+        return runtime.ClaimTaskResponse(token=caller.new_task_token.hex())
 
     async def acquire_task(
         self, request: runtime.AcquireTaskRequest, caller: Caller
     ) -> runtime.AcquireTaskResponse:
-        """Claim the oldest pending task that the SuperExec has room for; none may come back."""
+        """Claim the oldest pending task that the SuperExec has room for; none may come back.
 
-        async def acquire(transaction: Transaction) -> tuple[Task, str] | None:
+        As with `claim_task`, the hash of the token is answered.
+        """
+        token = _new_token(caller)
+
+        async def acquire(transaction: Transaction) -> Task | None:
             return await Tasks(transaction).acquire(
                 request.supported_task_types,
                 request.agentapp_fab_hashes,
-                caller.request_id,
+                token,
                 caller.gateway,
                 caller.superexec_host,
                 caller.address,
             )
 
-        claimed = await self._database.transaction(acquire)
-        if claimed is None:
+        task = await self._database.transaction(acquire)
+        if task is None:
             return runtime.AcquireTaskResponse()
-        task, token = claimed
         log.info("task_claimed", **task.log_context(), address=caller.address)
         await self._lifecycle.run_changed(task.run_id)
-        return runtime.AcquireTaskResponse(task=task_to_wire(task), token=token)
+        return runtime.AcquireTaskResponse(task=task_to_wire(task), token=token.hex())
 
     async def get_run(self, request: common.GetRunRequest, caller: Caller) -> common.GetRunResponse:
         """Return a run; empty if there is none, or for a task that asks for a run not its own."""
@@ -214,11 +219,17 @@ class RuntimeApi:
             await asyncio.sleep(_AWAIT_EVERY)
 
 
-def authenticated(caller: Caller) -> tuple[int, str]:
-    """Return the caller's task and its token."""
-    if caller.task_id is None or caller.token is None:
+def authenticated(caller: Caller) -> tuple[int, bytes]:
+    """Return the caller's task and the hash of its token."""
+    if caller.task_id is None or not caller.task_token:
         raise ApiError(ErrorCode.AUTHENTICATION_FAILED, "no task token")
-    return caller.task_id, caller.token
+    return caller.task_id, caller.task_token
+
+
+def _new_token(caller: Caller) -> bytes:
+    if not caller.new_task_token:
+        raise ApiError(ErrorCode.AUTHENTICATION_FAILED, "no token for the task that is claimed")
+    return caller.new_task_token
 
 
 def _sub_status(request: runtime.PushTaskOutputRequest) -> SubStatus:

@@ -11,6 +11,7 @@ from flower_nats.broker.objects import Objects
 from flower_nats.broker.pushers import Pushers
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.broker.stream_trials import StreamTrials
+from flower_nats.broker.subjects import INTERNAL, OPERATOR
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.store.fabs import Fabs
@@ -36,6 +37,7 @@ from flower_nats.superlink.lifecycle import Lifecycle
 from flower_nats.superlink.log_retention import LogRetention
 from flower_nats.superlink.logins import LoginApi
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
+from flower_nats.superlink.operator_questions import OperatorQuestions
 from flower_nats.superlink.room_watch import RoomWatch
 from flower_nats.superlink.run_deletion import RunDeletion
 from flower_nats.superlink.runtime import RuntimeApi
@@ -44,6 +46,7 @@ from flower_nats.superlink.runtime_tasks import TaskWorkApi
 from flower_nats.superlink.shutdown import ShutdownApi
 from flower_nats.superlink.status_report import StatusReport
 from flower_nats.superlink.stream_keeper import StreamKeeper
+from flower_nats.superlink.task_identity import TaskIdentity
 
 _SWEEP_EVERY = 2.0
 """Seconds between two looks at what is in flight."""
@@ -107,26 +110,29 @@ def handlers(
             **FederationsApi(database, lifecycle, federations, hints).handlers(),
         },
     }
+    tasks = TaskIdentity(database)
+    public["Runtime"] = {
+        name: tasks.guard(name, handler) for name, handler in public["Runtime"].items()
+    }
     guard = Guard(database)
     public["Control"] = {
         name: identity.guard(name, guard.guard(name, handler))
         for name, handler in public["Control"].items()
     }
-    questions = GatewayQuestions(
-        database,
-        mailbox,
-        lifecycle,
-        watched.overview,
-        supernode_auth=settings.enable_supernode_auth,
-    )
-    internal = {
-        **questions.handlers(),
-        **Followers(identity, guard).handlers(),
-        **logins.internal_handlers(),
-        **AccountsAdmin(database, hints).handlers(),
-        **ShutdownApi(database, lifecycle).handlers(),
-        **ExchangeHistory(database).handlers(),
-        **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),
+    questions = GatewayQuestions(database, lifecycle, supernode_auth=settings.enable_supernode_auth)
+    own = {
+        INTERNAL: {
+            **questions.handlers(),
+            **Followers(identity, guard).handlers(),
+            **logins.internal_handlers(),
+            **ExchangeHistory(database).handlers(),
+        },
+        OPERATOR: {
+            **OperatorQuestions(database, mailbox, watched.overview).handlers(),
+            **AccountsAdmin(database, hints).handlers(),
+            **ShutdownApi(database, lifecycle).handlers(),
+            **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),
+        },
     }
     return {
         **{
@@ -134,7 +140,11 @@ def handlers(
             for service, table in public.items()
             for name, handler in table.items()
         },
-        **{("Internal", name): serve_internal(name, handler) for name, handler in internal.items()},
+        **{
+            (service, name): serve_internal(service, name, handler)
+            for service, table in own.items()
+            for name, handler in table.items()
+        },
     }
 
 

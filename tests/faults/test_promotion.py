@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from flower_nats.broker.rpc import RpcClient
+from flower_nats.broker.subjects import OPERATOR
 from harness.cluster import Cluster, Size
 from harness.postgres_pair import PostgresPair
 from harness.processes import kill_all
@@ -32,7 +33,7 @@ async def running_pair(folder: Path, size: Size) -> AsyncIterator[tuple[Cluster,
 async def standbys(cluster: Cluster) -> tuple[int, int]:
     """What a superlink says: how many servers follow the database, and how many are synchronous."""
     async with cluster.connection() as connection:
-        status = await RpcClient(connection).ask("Status")
+        status = await RpcClient(connection).ask("Status", service=OPERATOR)
     database = status["durability"]["database"]
     return database["standbys"], database["synchronous_standbys"]
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message as ProtoMessage
 
+from flower_nats.broker.permissions import User
 from flower_nats.settings import GatewaySettings
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
@@ -32,6 +33,7 @@ from harness.channels import (
 from harness.clients import ServerApp, SuperNode
 from harness.environment import accepts_connections, free_port
 from harness.fabs import make_fab
+from harness.logins import as_user
 from tests.integration.superlinks import Superlink, running_superlink
 
 _START_SECONDS = 20.0
@@ -157,7 +159,7 @@ async def running_gateway(
 ) -> AsyncIterator[Gateway]:
     """Run a gateway in this process; it ends with the context."""
     settings = GatewaySettings(
-        nats=(nats_url,),
+        nats=(as_user(nats_url, User.GATEWAY),),
         serverappio_api_address=free_address(),
         fleet_api_address=free_address(),
         control_api_address=free_address(),

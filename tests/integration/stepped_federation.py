@@ -111,7 +111,7 @@ class Metadata:
     async def why_not_running(self, run_id: int) -> str:
         return "" if self.run == "running" else f"run {run_id} is {self.run}"
 
-    async def require_task(self, _token: str) -> None:
+    async def require_task(self, _token: bytes) -> None:
         if self.run != "running":
             raise ApiError(ErrorCode.AUTHENTICATION_FAILED, f"run {RUN} is {self.run}")
 
@@ -187,7 +187,7 @@ class Replica:
     ) -> M:
         """Serve a call of a node, or of the ServerApp, whose node is the SuperLink's."""
         if node_id == SUPERLINK_NODE_ID:
-            caller = Caller(task_id=1, run_id=RUN, task_type="flwr-serverapp", token="t")
+            caller = Caller(task_id=1, run_id=RUN, task_type="flwr-serverapp", task_token=b"t")
             endpoint, service = self._runtime.endpoints()[method], "Runtime"
         else:
             caller = Caller(node_id=node_id, signed_at=signed_at)

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from google.protobuf.message import Message as ProtoMessage
@@ -15,9 +15,11 @@ from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.permissions import User
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.ids import token_for, token_hash
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.superlink.worker import serve
@@ -26,6 +28,7 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.fabs import make_fab
+from harness.logins import as_user
 
 M = TypeVar("M", bound=ProtoMessage)
 
@@ -54,14 +57,26 @@ class Superlink:
     ) -> M:
         """Forward one RPC as a gateway does."""
         caller.setdefault("request_id", uuid.uuid4().hex)
+        token = ""
+        if method in {"ClaimTask", "AcquireTask"}:
+            token = token_for(caller["request_id"], getattr(request, "task_id", 0))
+            caller["new_task_token"] = token_hash(token)
         body = await self.rpc.call(
             service, method, request.SerializeToString(), Caller(**caller), patience=10
         )
-        return answer.FromString(body)
+        response: Any = answer.FromString(body)
+        if token and response.token:
+            assert response.token == token_hash(token).hex()
+            response.token = token
+        return cast(M, response)
 
     async def ask(self, method: str, **question: Any) -> dict[str, Any]:
         """Ask an internal question."""
         return await self.rpc.ask(method, patience=10, **question)
+
+    async def command(self, method: str, **question: Any) -> dict[str, Any]:
+        """Ask what operators ask."""
+        return await self.rpc.ask(method, patience=10, service=subjects.OPERATOR, **question)
 
     async def announce_gateway(self, *superexecs: dict[str, Any], **about: Any) -> None:
         """Announce a gateway, which has heard these SuperExecs: heartbeats could be heard since."""
@@ -162,7 +177,7 @@ class Task:
             task_id=self.task_id,
             run_id=self.run_id,
             task_type=self.task_type,
-            token=self.token,
+            task_token=token_hash(self.token),
             **more,
         )
 
@@ -207,7 +222,10 @@ async def running_superlink(nats_url: str, dsn: str, **settings: Any) -> AsyncIt
     """Run a superlink in this process; it ends with the context."""
     stop = asyncio.Event()
     running = asyncio.create_task(
-        serve(SuperlinkSettings(nats=(nats_url,), database=dsn, **settings), stop)
+        serve(
+            SuperlinkSettings(nats=(as_user(nats_url, User.SUPERLINK),), database=dsn, **settings),
+            stop,
+        )
     )
     connection = await Connection.connect([nats_url], "test")
     database = Database(dsn, max_connections=2)

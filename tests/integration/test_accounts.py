@@ -123,8 +123,8 @@ async def test_what_is_revoked_is_refused_at_once_by_every_replica(
             for _ in range(_BOTH_REPLICAS):
                 await nodes(one, **caller)
 
-        await one.ask("RevokeAccountToken", name="ana", token="test")
-        await one.ask("DisableAccount", name="BEN")
+        await one.command("RevokeAccountToken", name="ana", token="test")
+        await one.command("DisableAccount", name="BEN")
 
         for caller in both:
             for _ in range(_BOTH_REPLICAS):
@@ -141,13 +141,13 @@ async def test_a_token_that_has_ended_is_refused(superlink: Superlink) -> None:
 
 async def test_an_account_that_is_let_in_again_has_to_log_in_anew(superlink: Superlink) -> None:
     ana = await log_in(superlink.database, "ana")
-    await superlink.ask("DisableAccount", name="ana")
-    await superlink.ask("EnableAccount", name="ana")
+    await superlink.command("DisableAccount", name="ana")
+    await superlink.command("EnableAccount", name="ana")
 
     with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
         await nodes(superlink, account_token=ana.token_hash)
     token = new_token("token")
-    await superlink.ask(
+    await superlink.command(
         "CreateAccountToken",
         name="ana",
         token="ci",
@@ -216,7 +216,7 @@ async def test_a_stream_ends_when_the_account_of_its_caller_is_disabled(
     following = asyncio.create_task(follow(gateway, app.run_id, ana, method))
     await gateway.until_in_hand(1)
 
-    await gateway.superlink.ask("DisableAccount", name="ana")
+    await gateway.superlink.command("DisableAccount", name="ana")
 
     async with asyncio.timeout(10):
         with pytest.raises(Refused):

@@ -12,10 +12,12 @@ import pytest
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.permissions import User
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.store.migrate import migrations
 from harness.environment import SCRIPTS, clean_environment
+from harness.logins import as_user
 from tests.integration.superlinks import Superlink, Task, running_superlink
 
 LINES = "".join(f"line {number} of a log\n" for number in range(2000))
@@ -37,7 +39,7 @@ async def flower_nats(*words: str | Path, **variables: str) -> subprocess.Comple
 
 
 def servers(nats: str, database: str) -> list[str]:
-    return ["--nats", nats, "--database", database]
+    return ["--nats", as_user(nats, User.BACKUP), "--database", database]
 
 
 async def say(task: Task, text: str) -> None:

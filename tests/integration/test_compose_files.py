@@ -321,9 +321,30 @@ def test_every_nats_server_syncs_before_it_acknowledges(services: list[Service])
 
     for service in servers:
         config = FOLDER / "nats" / Path(service.command[-1]).name
-        text = config.read_text() + (FOLDER / "nats" / "nats.conf").read_text()
+        text = config.read_text()
+        assert config.name == "nats.conf" or 'include "nats.conf"' in text
+        text = (FOLDER / "nats" / "nats.conf").read_text()
         assert "sync_interval: always" in text
-        assert "include" not in text or 'include "nats.conf"' in text
+        assert 'include "accounts.conf"' in text
+
+
+def test_nats_servers_have_the_permissions_of_up(tmp_path: Path) -> None:
+    generator = shutil.copy(FOLDER / "nats" / "generate.py", tmp_path)
+    subprocess.run([sys.executable, generator], check=True)
+
+    committed = (FOLDER / "nats" / "accounts.conf").read_text()
+    generated = (tmp_path / "accounts.conf").read_text()
+    assert generated == committed, "run compose/nats/generate.py"
+
+
+def test_no_client_of_nats_knows_the_login_of_another(services: list[Service]) -> None:
+    logins = {"gateway": {"gateway"}, "superlink": {"superlink", "operator"}}
+    for service in services:
+        if not service.name.startswith("nats"):
+            text = json.dumps(service.environment)
+            found = set(re.findall(r"(?:nats|tls)://(\w+):", text))
+            assert found == logins.get(service.name, set()), service.name
+            assert "routes" not in text
 
 
 def test_the_balancer_follows_the_rules_of_up_with_replicas(tmp_path: Path) -> None:

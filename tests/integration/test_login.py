@@ -99,7 +99,7 @@ async def runtime(nats_url: str, pg_dsn: str, tmp_path: Path) -> AsyncIterator[R
         running_gateway(superlink, nats_url, **own()) as other,
     ):
         hashed = hash_password(PASSWORD)
-        await superlink.ask("CreateAccount", name=NAME, role="user", password_hash=hashed)
+        await superlink.command("CreateAccount", name=NAME, role="user", password_hash=hashed)
         yield Runtime(gateway, other, certificates)
 
 
@@ -251,7 +251,7 @@ async def test_a_refresh_token_that_was_replaced_works_for_a_minute_and_then_end
 async def test_another_password_ends_the_logins_of_the_old_one(runtime: Runtime) -> None:
     tokens = await logged_in(runtime)
     changed = hash_password("another password")
-    await runtime.superlink.ask("SetAccountPassword", name=NAME, password_hash=changed)
+    await runtime.superlink.command("SetAccountPassword", name=NAME, password_hash=changed)
 
     with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
         await runtime.refresh(tokens.refresh_token)

@@ -45,7 +45,7 @@ async def test_streams_that_were_deleted_are_made_again_and_runs_under_way_fail(
         # Nothing of it was in the broker yet.
         assert (await superlink.status(waiting.run_id))[0] == "pending"
         await superlink.connection.store(subjects.push(1, "0" * 32, 0), b"stored again")
-        assert (await superlink.ask("Status"))["streams_lost"] == len(subjects.STREAMS)
+        assert (await superlink.command("Status"))["streams_lost"] == len(subjects.STREAMS)
 
 
 async def test_a_superlink_that_starts_after_the_loss_ends_the_runs_as_well(

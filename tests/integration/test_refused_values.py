@@ -19,6 +19,7 @@ from flower_nats.broker import rpc
 from flower_nats.broker.connection import Connection
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Outcome, Unavailable
+from flower_nats.model.ids import token_hash
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
@@ -213,8 +214,8 @@ class World:
         if service == "Control":
             return caller
         task = self.runner.run(self.superlink.running_task())
-        known = {name: getattr(task, name) for name in ("task_id", "run_id", "task_type", "token")}
-        return replace(caller, **known)
+        known = {name: getattr(task, name) for name in ("task_id", "run_id", "task_type")}
+        return replace(caller, task_token=token_hash(task.token), **known)
 
     def sound(self, method: str, caller: Caller) -> ProtoMessage | None:
         """A request that would be served; None if one without content may be."""

@@ -56,7 +56,7 @@ async def end(superlink: Superlink, run_id: int) -> None:
 
 
 async def delete(superlink: Superlink, run_id: int) -> None:
-    await superlink.ask("DeleteRun", run_id=run_id)
+    await superlink.command("DeleteRun", run_id=run_id)
 
 
 async def app_fab(superlink: Superlink) -> str:

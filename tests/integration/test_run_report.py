@@ -22,7 +22,7 @@ async def gateway(connection: Connection, nats_url: str, pg_dsn: str) -> AsyncIt
 
 
 async def report(gateway: Gateway, run_id: int) -> dict[str, Any]:
-    return await gateway.superlink.ask("RunReport", run_id=run_id)
+    return await gateway.superlink.command("RunReport", run_id=run_id)
 
 
 async def test_each_node_of_an_exchange_is_shown_with_how_far_its_message_has_come(

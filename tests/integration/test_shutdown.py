@@ -24,8 +24,8 @@ async def test_runs_that_run_end_with_the_reason_and_pending_ones_are_kept(
     runs = await superlink.running_task()
     pending = await superlink.start_run()
 
-    before = (await superlink.ask("UnfinishedRuns"))["runs"]
-    ended = await superlink.ask("EndRuns", reason="The power goes.")
+    before = (await superlink.command("UnfinishedRuns"))["runs"]
+    ended = await superlink.command("EndRuns", reason="The power goes.")
 
     assert [(one["run_id"], one["status"]) for one in before] == [
         (str(runs.run_id), "running"),
@@ -40,7 +40,7 @@ async def test_no_run_is_taken_in_while_somebody_waits_for_the_last_one(
     superlink: Superlink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutdown, "_CLOSED_SECONDS", 1.0)
-    await superlink.ask("CloseToRuns", holder="down")
+    await superlink.command("CloseToRuns", holder="down")
 
     with pytest.raises(ApiError) as refused:
         await superlink.start_run()

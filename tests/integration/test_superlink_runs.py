@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.ids import token_hash
 from flower_nats.superlink import control_runs
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
@@ -237,7 +238,7 @@ async def test_a_stopped_run_takes_its_tasks_with_it(superlink: Superlink) -> No
     assert await stop(superlink, task.run_id)
 
     assert await superlink.status(task.run_id) == ("finished", "stopped", "")
-    assert await superlink.ask("ResolveToken", token=task.token) == {"task": None}
+    assert await superlink.ask("ResolveToken", task_token=token_hash(task.token)) == {"task": None}
     assert not await task.heartbeat()
     with refused(ErrorCode.RUN_ALREADY_FINISHED):
         await stop(superlink, task.run_id)

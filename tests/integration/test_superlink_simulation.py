@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flower_nats.model.errors import ErrorCode
+from flower_nats.model.ids import token_hash
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
@@ -286,10 +287,10 @@ async def test_a_simulation_whose_process_is_gone_fails_with_the_reason(
     task = await simulating.claim(run.run_id)
     await task.pull_input()
 
-    await simulating.ask("TaskLost", token="of nobody", reason="x")
+    await simulating.ask("TaskLost", task_token=token_hash("of nobody"), reason="x")
     assert (await simulating.status(run.run_id))[0] == "running"
-    await simulating.ask("TaskLost", token=task.token, reason="it was killed")
+    await simulating.ask("TaskLost", task_token=token_hash(task.token), reason="it was killed")
 
     assert await simulating.status(run.run_id) == ("finished", "failed", "it was killed")
-    await simulating.ask("TaskLost", token=task.token, reason="once more")
+    await simulating.ask("TaskLost", task_token=token_hash(task.token), reason="once more")
     assert await simulating.status(run.run_id) == ("finished", "failed", "it was killed")

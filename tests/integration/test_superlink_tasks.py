@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,11 +105,26 @@ async def test_a_task_that_could_not_start_is_not_created(
         await create(task, **fields)
 
 
-async def test_not_every_task_may_create_others(task: Task) -> None:
-    task.task_type = "flwr-model"
+async def test_not_every_task_may_create_others(superlink: Superlink, task: Task) -> None:
+    model = await helper(superlink, task)
+    model.task_type = "flwr-serverapp"
 
     with refused(ErrorCode.TASK_CREATION_NOT_ALLOWED, "flwr-model"):
-        await create(task)
+        await create(model)
+
+
+async def test_a_task_is_the_one_of_its_token_whatever_a_gateway_says(
+    superlink: Superlink, task: Task
+) -> None:
+    other = await superlink.running_task()
+    forged = replace(other, token=task.token)
+
+    created = await create(forged)
+
+    pending = await superlink.claim(task.run_id)
+    assert pending.task_id == created
+    with refused(ErrorCode.AUTHENTICATION_FAILED):
+        await create(replace(task, token="guess"))
 
 
 async def test_a_finished_task_creates_nothing(superlink: Superlink, task: Task) -> None:

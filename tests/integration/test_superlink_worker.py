@@ -46,8 +46,14 @@ SERVED_BY_GATEWAYS = {
 
 INTERNAL = {
     "ResolveNode", "ResolveToken", "RunState", "CheckNodes", "Heartbeats", "ReserveNonce",
-    "Usage", "TaskEvents", "DeleteRun", "Status", "RunReport", "Announce", "Leave", "SuperexecHosts",
-    "TaskLost", "UnfinishedRuns", "EndRuns", "CloseToRuns", "AddAppSignature",
+    "Usage", "TaskEvents", "Announce", "Leave", "SuperexecHosts", "TaskLost", "Exchanges",
+    "FollowRun", "LoginUnderWay", "ConfirmLogin", "RefuseLogin",
+}  # fmt: skip
+OPERATOR = {
+    "DeleteRun", "Status", "RunReport", "UnfinishedRuns", "EndRuns", "CloseToRuns",
+    "AddAppSignature", "CreateAccount", "ListAccounts", "DisableAccount", "EnableAccount",
+    "SetAccountRole", "SetAccountPassword", "CreateAccountToken", "ListAccountTokens",
+    "RevokeAccountToken",
 }  # fmt: skip
 
 
@@ -72,8 +78,10 @@ async def test_every_rpc_is_served_by_a_superlink_or_a_gateway(
 
     served = handlers(settings, database, connection, watches(settings, database, connection))
 
-    assert {key for key in served if key[0] != "Internal"} == set(BY_NAME) - SERVED_BY_GATEWAYS
-    assert {name for service, name in served if service == "Internal"} == INTERNAL
+    own = {"Internal": INTERNAL, "Operator": OPERATOR}
+    assert {key for key in served if key[0] not in own} == set(BY_NAME) - SERVED_BY_GATEWAYS
+    for service, names in own.items():
+        assert {name for one, name in served if one == service} == names
 
 
 HERE = {"federation_name": "@none/default"}
@@ -165,7 +173,7 @@ async def test_the_status_shows_runs_nodes_replicas_and_what_is_durable(
     await superlink.start_run()
     await superlink.announce_gateway()
 
-    status = await superlink.ask("Status")
+    status = await superlink.command("Status")
 
     assert status["runs"] == {"pending": 1}
     assert status["nodes"] == {"online": 1}
@@ -173,7 +181,7 @@ async def test_the_status_shows_runs_nodes_replicas_and_what_is_durable(
     assert status["durability"]["database"]["synced"] is True
     assert status["durability"]["broker"]["replicas"] == 1
     await superlink.ask("Leave", kind="gateway", id="gateway")
-    assert len((await superlink.ask("Status"))["replicas"]) == 1
+    assert len((await superlink.command("Status"))["replicas"]) == 1
 
 
 async def test_usage_adds_up(superlink: Superlink) -> None:

@@ -35,7 +35,8 @@ class Forwarder:
         """Forward one call."""
         caller = replace(
             caller,
-            request_id=call.request_id,
+            # The token of a task that is claimed is made of it.
+            request_id="" if caller.new_task_token else call.request_id,
             gateway=self._gateway,
             client_version=call.client_version,
             client_name=call.client_name,

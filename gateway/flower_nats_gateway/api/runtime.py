@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 from flower_nats.broker import subjects
 from flower_nats.broker.error_replies import ErrorReplies
@@ -13,6 +14,7 @@ from flower_nats.broker.subjects import ReplyKey
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.ids import token_for, token_for_any, token_hash
 from flower_nats.model.task import USES_GRID
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
@@ -82,7 +84,8 @@ class RuntimeService:
         """Return what this service serves, by method name."""
         return {
             "PullPendingTasks": self.await_task,
-            "AcquireTask": self.await_task,
+            "ClaimTask": self.claim_task,
+            "AcquireTask": self.acquire_task,
             "PushLogs": self.push_logs,
             "PushMessages": self.push_messages,
             "PullMessages": self.pull_messages,
@@ -94,6 +97,25 @@ class RuntimeService:
     async def settle(self, timeout: float) -> None:
         """Finish what goes on after an answer was given, for at most `timeout` seconds."""
         await self._acknowledgements.settle(timeout)
+
+    async def claim_task(self, call: Call, caller: Caller) -> bytes:
+        """Claim a task by the hash of a token, and give the token to the caller alone."""
+        request = call.parse(runtime.ClaimTaskRequest)
+        token = token_for(call.request_id, request.task_id)
+        claiming = replace(caller, new_task_token=token_hash(token))
+        response = runtime.ClaimTaskResponse.FromString(await self._forward(call, claiming))
+        if response.token:
+            response.token = token
+        return response.SerializeToString()
+
+    async def acquire_task(self, call: Call, caller: Caller) -> bytes:
+        """Do the same with whichever task there is; the call is held until there is one."""
+        token = token_for_any(call.request_id)
+        claiming = replace(caller, new_task_token=token_hash(token))
+        response = runtime.AcquireTaskResponse.FromString(await self.await_task(call, claiming))
+        if response.token:
+            response.token = token
+        return response.SerializeToString()
 
     async def await_task(self, call: Call, caller: Caller) -> bytes:
         """Return the pending tasks, or the one acquired; the call is held until there is one."""
@@ -195,7 +217,7 @@ class RuntimeService:
             if isinstance(key, ReplyKey):
                 if key.instruction_id in wanted:
                     found[key.instruction_id] = key
-            elif await self._directory.task(caller.token or "") is None:
+            elif await self._directory.task(caller.task_token) is None:
                 # The run has ended under the ServerApp: this tells its process to end, too.
                 raise ApiError(ErrorCode.AUTHENTICATION_FAILED, f"run {run_id} has ended")
         if lost:
@@ -216,7 +238,7 @@ class RuntimeService:
         if unknown:
             unknown = await self._unknown(run_id, unknown, flight)
         if unknown:
-            await self._directory.require_task(caller.token or "")
+            await self._directory.require_task(caller.task_token)
             found.update(dict.fromkeys(unknown))
 
     async def _unknown(self, run_id: int, unknown: set[str], flight: InFlight) -> set[str]:
@@ -239,7 +261,7 @@ class RuntimeService:
             # A late second try: the first may have completed the session, and that be over.
             stored = await self._objects.is_stored(request.run_id, request.object_id)
         if not stored:
-            await self._directory.require_task(caller.token or "")
+            await self._directory.require_task(caller.task_token)
         return common.PushObjectResponse(stored=stored).SerializeToString()
 
     async def pull_object(self, call: Call, caller: Caller) -> Answer:
@@ -248,7 +270,7 @@ class RuntimeService:
         _check_node(request.node)
         body = await self._objects.pull(_run_of(caller), request.object_id, broadcast=False)
         if body == NOT_FOUND:
-            await self._directory.require_task(caller.token or "")
+            await self._directory.require_task(caller.task_token)
         return body
 
     async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:

@@ -5,6 +5,7 @@ from pathlib import Path
 from flower_nats.broker.pushers import run_pusher
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.model.caller import Caller
+from flower_nats.model.ids import token_hash
 from flower_nats.wire.methods import CallerKind
 from flower_nats_gateway.auth.identify import Identify, certainly
 from flower_nats_gateway.auth.superexec import SuperexecProof, failed
@@ -36,16 +37,22 @@ class RuntimeAuthenticator:
         if call.method.caller is CallerKind.SUPEREXEC:
             return await self._superexec.check(call)
         token = call.text(TASK_TOKEN)
-        task = await self._task(call, token) if token else None
+        task_token = token_hash(token)
+        task = await self._task(call, task_token) if token else None
         if task is None or (task.finished and not call.method.farewell):
             raise failed("no task has this token" if task is None else "this task is finished")
         call.pusher = run_pusher(task.run_id)
         return certainly(
-            Caller(task_id=task.task_id, run_id=task.run_id, task_type=task.type, token=token)
+            Caller(
+                task_id=task.task_id,
+                run_id=task.run_id,
+                task_type=task.type,
+                task_token=task_token,
+            )
         )
 
-    async def _task(self, call: Call, token: str) -> Task | None:
-        asking = self._directory.task(token)
+    async def _task(self, call: Call, task_token: bytes) -> Task | None:
+        asking = self._directory.task(task_token)
         if call.method.name == "PushLogs":
             asking = self._pending_lines.until_known(asking)
         return await asking

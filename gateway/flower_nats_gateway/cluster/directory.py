@@ -53,7 +53,7 @@ class Directory:
         self._rpc = rpc
         self._supernode_auth = supernode_auth
         self._nodes: ExpiringCache[bytes, Node] = ExpiringCache(self._ask_node, _NODE_SECONDS)
-        self._tasks: ExpiringCache[str, Task] = ExpiringCache(self._ask_task, _TASK_SECONDS)
+        self._tasks: ExpiringCache[bytes, Task] = ExpiringCache(self._ask_task, _TASK_SECONDS)
         self._runs: ExpiringCache[int, RunState] = ExpiringCache(self._ask_run, _RUN_SECONDS)
 
     async def node(self, public_key: bytes) -> Node | None:
@@ -68,17 +68,17 @@ class Directory:
         """Return the same, not from memory: the key may be registered again, as another node."""
         return await self._nodes.fresh(public_key)
 
-    async def task(self, token: str) -> Task | None:
-        """Return the task of a token, None if the token is unknown or no longer valid."""
-        return await self._tasks.get(token)
+    async def task(self, task_token: bytes) -> Task | None:
+        """Return the task of a token, by its hash; None if it is unknown or no longer valid."""
+        return await self._tasks.get(task_token)
 
-    async def require_task(self, token: str) -> None:
+    async def require_task(self, task_token: bytes) -> None:
         """Raise `ApiError` (AUTHENTICATION_FAILED) unless the token's task goes on, as is known now.
 
         Ask it before saying that something of a run is not there: it may have been cleared away with
         the run, and the hint of that be lost or late.
         """
-        task = await self._tasks.fresh(token)
+        task = await self._tasks.fresh(task_token)
         if task is None or task.finished:
             raise ApiError(ErrorCode.AUTHENTICATION_FAILED, "the run of this token has ended")
 
@@ -115,8 +115,8 @@ class Directory:
             return None
         return None if answer["node_id"] is None else Node(answer["node_id"], has_left=False)
 
-    async def _ask_task(self, token: str) -> Task | None:
-        task = (await self._rpc.look_up("ResolveToken", token=token))["task"]
+    async def _ask_task(self, task_token: bytes) -> Task | None:
+        task = (await self._rpc.look_up("ResolveToken", task_token=task_token))["task"]
         if not task:
             return None
         # As with nodes.

@@ -69,7 +69,7 @@ class Gateway:
         self._listens = False
         self._health = health.aio.HealthServicer()
         self._heard = Heard(_LATELY)
-        self._trials = StreamTrials(connection)
+        self._trials = StreamTrials(connection, sweeps=False)
         self._readiness = Readiness(
             {
                 "broker": lambda: connection.is_connected,

@@ -1,0 +1,223 @@
+"""What each NATS user may say and hear: the least that its process needs.
+
+Streams, superlinks, backups and `flower-nats up` are in one account, FLOWER. Everybody else has an
+account of its own, which imports from there the subjects that it needs. That alone keeps them apart.
+nats-server checks what a user publishes and subscribes to, but not where the answer to a request goes:
+within one account, whoever may ask for anything could have the answer sent to
+`$JS.API.STREAM.PURGE.FN_LOGS`, and all logs would be gone. Between accounts, answers come back to the
+account that has asked.
+
+`accounts` is a part of nats-server's configuration: of the embedded one (`flower_nats.embedded`), and of
+your own as `compose/nats/accounts.conf`, which `compose/nats/generate.py` writes. A NATS with other
+accounts, or none, works as well: nothing is refused there.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from flower_nats.broker import subjects
+from flower_nats.broker.inboxes import ANSWERS, inboxes_of
+from flower_nats.broker.storage import SETTINGS
+
+_RUNTIME = "FLOWER"
+"""The account with the streams."""
+
+_SYSTEM = "SYS"
+
+_LEADERS = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*"
+"""Heard by every connection: a stream has a new leader."""
+
+_INFO = "$JS.API.INFO"
+"""Imported by every account, though few may ask it: nats-server answers all of `$JS.API` in an account
+that does not import it, by saying that the account has no streams."""
+
+_SILENCE = "30s"
+"""After this, nats-server forgets who waits for one more answer to a call. Superlinks say every second
+that they are at it."""
+
+
+class User(StrEnum):
+    """The users of a runtime's NATS."""
+
+    SUPERLINK = "superlink"
+    """Superlinks, and the SuperExecs that they start: the only ones who answer calls."""
+
+    GATEWAY = "gateway"
+    """Gateways, which face other machines."""
+
+    OPERATOR = "operator"
+    """`flower-nats status` and the other commands of operators."""
+
+    CONSOLE = "console"
+    """The console, which shows what a superlink tells."""
+
+    BACKUP = "backup"
+    """`flower-nats backup` and `restore`, which copy logs as a stream."""
+
+    OWNER = "owner"
+    """Whoever has started an embedded server: may do everything in the runtime's account."""
+
+
+_GUESTS = (User.GATEWAY, User.OPERATOR, User.CONSOLE)
+"""Users with an account of their own."""
+
+
+def accounts(passwords: Mapping[User, str]) -> dict[str, Any]:
+    """Return the accounts for these users, as nats-server's configuration has them."""
+    guests = [user for user in passwords if user in _GUESTS]
+    return {
+        _RUNTIME: {
+            "jetstream": "enabled",
+            "users": [_login(user, word) for user, word in passwords.items() if user not in guests],
+            "exports": [*_exports(guests)],
+            # Lets superlinks read the server's settings, to tell what durability they get.
+            "imports": [{"service": {"account": _SYSTEM, "subject": SETTINGS}}],
+        },
+        **{
+            str(user).upper(): {"users": [_login(user, passwords[user])], "imports": _imports(user)}
+            for user in guests
+        },
+        # A stream of answers: each server of a cluster gives its own.
+        _SYSTEM: {"exports": [{"service": SETTINGS, "response_type": "Stream"}]},
+    }
+
+
+def _login(user: User, password: str) -> dict[str, Any]:
+    login: dict[str, Any] = {"user": str(user), "password": password}
+    if user is User.OWNER:
+        return login
+    hear = [f"{inboxes_of(user)}.>", _LEADERS, *_HEARS[user]]
+    permissions = {"publish": {"allow": sorted(_SAYS[user])}, "subscribe": {"allow": sorted(hear)}}
+    return {**login, "permissions": permissions}
+
+
+def _exports(guests: Iterable[User]) -> Iterable[dict[str, Any]]:
+    names = {user: str(user).upper() for user in guests}
+    for subject in sorted({_INFO}.union(*(_services(user) for user in names))):
+        answers: dict[str, Any] = {}
+        if subject in _ANSWERED_AT_LENGTH:
+            answers = {"response_type": "Stream", "response_threshold": _SILENCE}
+        whose = [name for user, name in names.items() if subject in {_INFO, *_services(user)}]
+        yield {"service": subject, "accounts": whose, **answers}
+    for subject in (_LEADERS, *subjects.HINTS):
+        whose = [name for user, name in names.items() if subject in {_LEADERS, *_HEARS[user]}]
+        yield {"stream": subject, "accounts": whose}
+
+
+def _imports(user: User) -> list[dict[str, Any]]:
+    services, streams = sorted({_INFO, *_services(user)}), [_LEADERS]
+    streams += [subject for subject in subjects.HINTS if subject in _HEARS[user]]
+    return [
+        *({"service": {"account": _RUNTIME, "subject": subject}} for subject in services),
+        *({"stream": {"account": _RUNTIME, "subject": subject}} for subject in streams),
+    ]
+
+
+def _services(user: User) -> set[str]:
+    """What a user with an account of its own says to the runtime's account."""
+    return _SAYS[user] - {_AMONG_GATEWAYS}
+
+
+def _calls(services: Iterable[str]) -> set[str]:
+    """Requests to superlinks: to any, and to a certain one."""
+    return {
+        subject
+        for service in services
+        for subject in (subjects.api(service, "*"), subjects.one("*", service, "*"))
+    }
+
+
+def _of_streams(verb: str, streams: Iterable[str] = subjects.STREAMS) -> set[str]:
+    return {f"$JS.API.{verb}.{stream}" for stream in streams}
+
+
+_AMONG_GATEWAYS = subjects.gateway("*")
+
+_FORWARDED = ("Fleet", "Runtime", "Control")
+
+_ANSWERED_AT_LENGTH = {
+    *_calls([*_FORWARDED, subjects.INTERNAL, subjects.OPERATOR, subjects.CONSOLE]),
+    *_of_streams("DIRECT.GET", [subjects.LOGS_STREAM]),
+}
+"""What has several answers: signs of work before the answer, and the records of a log."""
+
+_READS = {
+    *_of_streams("STREAM.MSG.GET"),
+    *_of_streams("DIRECT.GET"),
+    *_of_streams("STREAM.INFO"),
+}
+
+_LARGE_BODIES = {
+    subjects.BLOBS_SUBJECTS,
+    *_of_streams("STREAM.MSG.GET", [subjects.BLOBS_STREAM]),
+    *_of_streams("DIRECT.GET", [subjects.BLOBS_STREAM]),
+    *_of_streams("STREAM.PURGE", [subjects.BLOBS_STREAM]),
+}
+"""What calls need whose body is too large for one message."""
+
+_STORED = {
+    subjects.MESSAGES_SUBJECTS,
+    subjects.OBJECTS_SUBJECTS,
+    subjects.LOGS_SUBJECTS,
+    subjects.trial("*"),
+}
+
+_GATEWAY_HINTS = {
+    f"{subjects.WAKE_NODE}*",
+    f"{subjects.WAKE_RUN}*",
+    f"{subjects.WAKE_OBJECT}>",
+    f"{subjects.WAKE_SESSION}*",
+    f"{subjects.WAKE_LOG}*",
+    subjects.EVENT_SIGNATURES,
+    f"{subjects.EVENT_LINES}*",
+    f"{subjects.EVENT_GATEWAY}*",
+    f"{subjects.EVENT_PUSHES}*",
+}
+"""Hints of gateways. All others, such as that a run has ended, are of superlinks alone."""
+
+_SAYS: dict[User, set[str]] = {
+    User.SUPERLINK: {
+        *_STORED,
+        *_READS,
+        *_LARGE_BODIES,
+        *_of_streams("STREAM.CREATE"),
+        *_of_streams("STREAM.UPDATE"),
+        *_of_streams("STREAM.PURGE"),
+        "$JS.API.STREAM.NAMES",
+        _INFO,
+        SETTINGS,
+        # The SuperExec beside a superlink asks, too.
+        *_calls([subjects.INTERNAL]),
+        *ANSWERS,
+        *subjects.HINTS,
+    },
+    User.GATEWAY: {
+        *_STORED,
+        *_READS,
+        *_LARGE_BODIES,
+        # A gateway writes every subject of what is in flight: there is nothing that it must not remove.
+        *_of_streams("STREAM.PURGE", [subjects.MESSAGES_STREAM]),
+        *_calls([*_FORWARDED, subjects.INTERNAL]),
+        *_GATEWAY_HINTS,
+        _AMONG_GATEWAYS,
+    },
+    User.OPERATOR: {*_calls([subjects.OPERATOR]), *_LARGE_BODIES},
+    User.BACKUP: {
+        *_of_streams("STREAM.SNAPSHOT", [subjects.LOGS_STREAM]),
+        *_of_streams("STREAM.RESTORE", [subjects.LOGS_STREAM]),
+        *_of_streams("STREAM.DELETE", [subjects.LOGS_STREAM]),
+        "$JS.API.STREAM.NAMES",
+        # The pieces of a copy, as they are taken and brought.
+        "$JS.SNAPSHOT.>",
+    },
+    User.CONSOLE: {*_calls(["Control", subjects.CONSOLE]), *_LARGE_BODIES},
+}
+
+_HEARS: dict[User, set[str]] = {
+    User.SUPERLINK: {f"{subjects.API}>", f"{subjects.ONE}>", *subjects.HINTS},
+    User.GATEWAY: {*subjects.HINTS, _AMONG_GATEWAYS},
+    User.OPERATOR: set(),
+    User.BACKUP: set(),
+    User.CONSOLE: set(subjects.HINTS),
+}
