@@ -17,6 +17,7 @@ WORKDIR /source
 COPY pyproject.toml README.md ./
 COPY flower_nats flower_nats
 COPY gateway gateway
+COPY console console
 COPY cli cli
 COPY examples/digits examples/digits
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \

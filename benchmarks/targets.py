@@ -184,6 +184,7 @@ class FlowerNats(Target):
     def command(self) -> list[str]:
         return [
             *(executable("flower-nats"), "up", *self.tls_options(), "--isolation", "process"),
+            *("--console-address", "none"),
             *("--data-dir", str(self.directory / "data")),
             *("--serverappio-api-address", self.addresses.serverappio),
             *("--fleet-api-address", self.addresses.fleet),

@@ -162,6 +162,24 @@ class SuperlinkSettings:
 
 
 @dataclass(frozen=True)
+class ConsoleSettings:
+    """Settings of one console."""
+
+    nats: tuple[str, ...] = field(repr=False)
+    """URLs of the NATS servers of one cluster. Hidden: a URL may carry a token."""
+
+    nats_ca_certificate: Path | None = None
+    """CA certificate (PEM) that NATS servers with `tls://` URLs are verified with; None: the authorities
+    that the system trusts."""
+
+    address: str = "127.0.0.1:9090"
+    """`host:port` that its pages are served on: of this machine alone, as nobody has to log in."""
+
+    log: LogSettings = LogSettings()
+    """Where log lines go."""
+
+
+@dataclass(frozen=True)
 class GatewaySettings:
     """Settings of one gateway."""
 

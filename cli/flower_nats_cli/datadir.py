@@ -77,6 +77,9 @@ class RunningState:
     for_others: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What other machines are served, by the address that is listened on."""
 
+    console_address: str = ""
+    """`host:port` of the console, empty if there is none."""
+
     warnings: Sequence[str] = ()
     """What an operator has to know of that."""
 

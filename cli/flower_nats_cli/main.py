@@ -21,6 +21,7 @@ _COMMANDS = (
     "account",
     "app",
     "backup",
+    "console",
     "demo",
     "down",
     "gateway",

@@ -136,6 +136,8 @@ def _commands(
             yield f"Start a SuperExec:    {shlex.join(command)}"
     yield "Run an app:           flwr run <app> flower-nats --stream"
     yield f"See how it is:        flower-nats status --data-dir {data.path}"
+    if state.console_address:
+        yield f"See it in a browser:  http://{state.console_address}"
     yield f"End it:               Ctrl-C, or flower-nats down --data-dir {data.path}"
     yield f"Logs:                 {data.path / 'logs'}"
     for name, address in state.http_health_addresses.items():

@@ -49,13 +49,14 @@ from flower_nats_cli.supervisor import Service, Supervisor
 _READY_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 
-# Seconds that each group has to end in good order: 9.5 in all, of the 10 that `up` promises.
+# Seconds that each group has to end in good order: 9.8 in all, of the 10 that `up` promises.
 # ServerApps end with their SuperExec, and tell a gateway of it: gateways outlast them.
 _SUPEREXEC_GRACE = 2.5
 _BALANCER_GRACE = 1.0
 _GATEWAY_GRACE = 2.5
 _SUPERLINK_GRACE = 2.0
 _SERVER_GRACE = 1.5
+_CONSOLE_GRACE = 0.3
 
 _END_RUNS_SECONDS = 0.5
 """Seconds for runs to be told of the end: of a runtime that is in order it takes much less."""
@@ -115,6 +116,9 @@ class StackSettings:
     http_health_addresses: Mapping[str, str] = field(default_factory=dict)
     """`host:port` of the HTTP health server of each superlink and gateway, by its name."""
 
+    console_address: str = ""
+    """`host:port` of this machine alone that the console is served on; empty: there is none."""
+
 
 class Stack:
     """A runtime: NATS, PostgreSQL, superlinks, gateways, a balancer and a SuperExec.
@@ -157,6 +161,8 @@ class Stack:
         await self._until_ready(began)
         for superexec in self._superexecs:
             await superexec.begun()
+        # Last, and after all that can fail: whatever befalls it hurts nobody.
+        await start(self._consoles(), _CONSOLE_GRACE)
         self.supervisor.watch()
         care = BrokerCare(self._broker.servers, data.path)
         self.supervisor.accompany("broker care", care.run())
@@ -261,6 +267,13 @@ class Stack:
         data, apis = self.settings.data, self._edges.balanced
         return [Balancer(data.balancer, apis, data.log_of("balancer"))] if apis else []
 
+    def _consoles(self) -> Sequence[Service]:
+        address = self.settings.console_address
+        if not address:
+            return []
+        secrets = {"FLOWER_NATS_CONSOLE_NATS_FILE": self._nats_file(User.CONSOLE)}
+        return [self._replica("console-1", ["--address", address], secrets)]
+
     def _hosted_superexecs(self) -> list[SuperexecService]:
         settings, data = self.settings.superexec, self.settings.data
         if settings is None:
@@ -346,6 +359,7 @@ class Stack:
                 for name, address in self.settings.http_health_addresses.items()
             },
             for_others=for_others(gateway, self.settings.http_health_addresses),
+            console_address=self.settings.console_address,
             warnings=list(warnings(exposure(gateway))),
         )
 
@@ -390,17 +404,26 @@ def find_programs(settings: StackSettings) -> None:
 def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     """Settle on addresses before anything starts; raises AddressInUseError."""
     gateway, health = settings.gateway, settings.http_health_addresses
+    console = [settings.console_address] if settings.console_address else []
     names = (*API_ADDRESSES, "http_loopback_address", "health_server_address")
     used = [name for name in names if getattr(gateway, name)]
-    claimed = claim_addresses([*(getattr(gateway, name) for name in used), *health.values()])
+    claimed = claim_addresses(
+        [*(getattr(gateway, name) for name in used), *health.values(), *console]
+    )
     own: dict[str, Any] = dict(zip(used, claimed, strict=False))
-    pages = dict(zip(health, claimed[len(used) :], strict=True))
+    pages = dict(zip(health, claimed[len(used) :], strict=False))
     gateway = with_login_page(replace(gateway, **own))
     superexec = settings.superexec
     if superexec is not None and settings.flower is not None:
         address, _ = runtime_access(gateway, settings.flower)
         superexec = replace(superexec, runtime_api_address=address)
-    return replace(settings, gateway=gateway, superexec=superexec, http_health_addresses=pages)
+    return replace(
+        settings,
+        gateway=gateway,
+        superexec=superexec,
+        http_health_addresses=pages,
+        console_address=claimed[-1] if console else "",
+    )
 
 
 def _with_own_secret(settings: StackSettings) -> StackSettings:

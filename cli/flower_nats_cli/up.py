@@ -18,8 +18,10 @@ from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.addresses import (
     EVERYWHERE,
     LOOPBACK,
+    accepts_connections,
     address_argument,
     addresses_from,
+    loopback_argument,
 )
 from flower_nats_cli.datadir import DataDir
 from flower_nats_cli.flower import check_superexec_user, flwr_version, superexec_version
@@ -29,6 +31,13 @@ from flower_nats_cli.simulation import check_simulations_can_run
 from flower_nats_cli.stack import Stack, StackSettings, names
 
 log = get_logger(__name__)
+
+_CONSOLE = f"{LOOPBACK}:9090"
+
+
+def console_argument(value: str) -> str:
+    """Take a `host:port` of this machine alone, or `none`, from the command line."""
+    return "" if value == "none" else loopback_argument(value)
 
 
 @click.command()
@@ -62,6 +71,13 @@ log = get_logger(__name__)
     metavar="HOST:PORT",
     help="First address of HTTP servers that answer GET /livez, /readyz and /metrics, one for each "
     "superlink and then one for each gateway, on PORT, PORT+1, and so on. Default: none.",
+)
+@click.option(
+    "--console-address",
+    type=console_argument,
+    metavar="HOST:PORT|none",
+    help="Address of this machine alone that the console, its web pages, is served on. Default: "
+    "127.0.0.1:9090, or another port if that one is taken.",
 )
 @opts.log_options
 def up(**options: Any) -> None:
@@ -99,6 +115,7 @@ def stack_settings(options: read.Options) -> StackSettings:
         log_retention=options["log_retention"],
         node_retention=options["node_retention"],
         http_health_addresses=health,
+        console_address=_console_address(options),
     )
     if options["isolation"] == Isolation.PROCESS:
         return replace(settings, flower=flwr_version())
@@ -142,6 +159,14 @@ def _gateway_settings(options: read.Options) -> GatewaySettings:
         log=LogSettings(level=options["log_level"]),
     )
     return opened_here(gateway)
+
+
+def _console_address(options: read.Options) -> str:
+    given: str | None = options["console_address"]
+    if given is not None:
+        return given
+    # Prometheus has the same port; nobody has asked for this one.
+    return f"{LOOPBACK}:0" if accepts_connections(_CONSOLE) else _CONSOLE
 
 
 def _http_health_addresses(options: read.Options) -> dict[str, str]:

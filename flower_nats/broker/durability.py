@@ -19,7 +19,8 @@ _NAMELESS = "Server name unknown"
 async def durability(connection: Connection) -> dict[str, Any]:
     """Return what the servers that hold the runtime's streams do with what they store.
 
-    `replicas` is the number of servers that hold each message. `servers` says of each server, by name,
+    `replicas` is the number of servers that hold each message; `leader` is the one that takes messages
+    in, empty if it is alone or none is elected. `servers` says of each server, by name,
     how often it syncs to disk: `always`, an interval such as `120 s`, or `unknown` when it was not
     heard, because it is down or this connection may not ask it (the settings belong to the system
     account, which has to export them). `sync` is the worst of those: an interval, else `unknown`,
@@ -35,6 +36,7 @@ async def durability(connection: Connection) -> dict[str, Any]:
     return {
         "server_version": connection.server_info.get("version", UNKNOWN),
         "replicas": copies,
+        "leader": (infos[0].get("cluster") or {}).get("leader") or "",
         "sync": max(servers.values(), key=_badness),
         "servers": servers,
     }

@@ -91,6 +91,18 @@ def read_fab(content: bytes) -> FabInfo:
     )
 
 
+def read_config(content: bytes) -> Config:
+    """Return the configuration in a FAB that was accepted before, of which nothing else is unpacked.
+
+    Raises `InvalidFab` if a FAB must look otherwise by now.
+    """
+    try:
+        app = _check_sections(_parse_project(_read_project(FabArchive(content))))
+        return flatten(app.get("config", {}))
+    except (InvalidConfig, ValueError, RecursionError) as exc:
+        raise InvalidFab(str(exc)) from exc
+
+
 def check_size(content: bytes) -> None:
     """Check that a FAB is not too large to be read; raises `InvalidFab`."""
     if len(content) > MAX_FAB_BYTES:

@@ -22,6 +22,8 @@ class Send:
     group_id: str
     began_at: datetime | None
     """When the first of its instructions was put out; None if nobody has noted that."""
+    first_answered_at: datetime | None
+    """When the first reply came; None if none has."""
     ended_at: datetime | None
     """When the last reply came; None if none has."""
     sent: int

@@ -74,6 +74,9 @@ class NodeSign:
     """When its last heartbeat was heard; None if it has said farewell, or was never online."""
 
 
+_SIGN_FIELDS = tuple(NodeSign.__dataclass_fields__)
+
+
 class Nodes:
     """The nodes of this runtime."""
 
@@ -229,6 +232,15 @@ class Nodes:
         """Return the nodes of a run's federation that are online, and were heard since an outage."""
         rows = await self._session.fetch_all(_SQL["online_of_run"], run_id=run_id)
         return [_node(row) for row in rows]
+
+    async def newest(self, limit: int, account_id: str | None) -> list[tuple[Node, NodeSign]]:
+        """Return nodes that an account sees, or all: those online first, then the last seen."""
+        rows = await self._session.fetch_all(
+            _SQL["newest"], limit=limit, patience=HEARTBEAT_PATIENCE, account_id=account_id
+        )
+        return [
+            (_node(row), NodeSign(**{name: row[name] for name in _SIGN_FIELDS})) for row in rows
+        ]
 
     async def statuses_of_run(self, run_id: int, node_ids: Sequence[int]) -> dict[int, str]:
         """Return the status of each of these nodes that is in a run's federation."""

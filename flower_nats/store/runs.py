@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from flower_nats.model.ids import new_id
 from flower_nats.model.run import NewRun, Run
@@ -27,6 +27,20 @@ class RunUsage:
     bytes_recv: int
     clientapp_runtime: float
     """Seconds."""
+
+
+@dataclass(frozen=True)
+class RunSearch:
+    """Which runs are sought; None: any."""
+
+    status: str | None = None
+    unfinished: bool = False
+    sub_status: str | None = None
+    federation: str | None = None
+    seen_by: str | None = None
+    """An account of its federation."""
+    text: str | None = None
+    """What the app's name or the run's details must hold, in any case of letters."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,18 @@ class Runs:
             _SQL["in_federation"], federation=federation, limit=limit
         )
         return [_run(row) for row in rows]
+
+    async def search(self, sought: RunSearch, limit: int, skip: int = 0) -> list[Run]:
+        """Return the runs that are sought, after the first `skip`, newest first."""
+        rows = await self._session.fetch_all(
+            _SQL["search"], **asdict(sought), limit=limit, skip=skip
+        )
+        return [_run(row) for row in rows]
+
+    async def federations(self, account_id: str | None) -> list[str]:
+        """Return the federations that have runs, of those that an account is in, or of all."""
+        rows = await self._session.fetch_all(_SQL["federations"], account_id=account_id)
+        return [row["federation"] for row in rows]
 
     async def of_series(self, series_id: int) -> list[Run]:
         """Return the runs of a series, oldest first."""

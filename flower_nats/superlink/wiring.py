@@ -11,7 +11,7 @@ from flower_nats.broker.objects import Objects
 from flower_nats.broker.pushers import Pushers
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.broker.stream_trials import StreamTrials
-from flower_nats.broker.subjects import INTERNAL, OPERATOR
+from flower_nats.broker.subjects import CONSOLE, INTERNAL, OPERATOR
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.connection import Database
 from flower_nats.store.fabs import Fabs
@@ -21,6 +21,7 @@ from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
 from flower_nats.superlink.accounts_admin import AccountsAdmin
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
+from flower_nats.superlink.console_questions import ConsoleQuestions
 from flower_nats.superlink.control import ControlApi
 from flower_nats.superlink.control_apps import AppsApi
 from flower_nats.superlink.control_federations import FederationsApi
@@ -133,6 +134,9 @@ def handlers(
             **ShutdownApi(database, lifecycle).handlers(),
             **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),
         },
+        CONSOLE: ConsoleQuestions(
+            database, RunLogs(connection), identity, guard, watched.overview
+        ).handlers(),
     }
     return {
         **{

@@ -46,6 +46,9 @@ class ServerOptions:
     superexec_secret: Path | None = None
     """File with the secret that SuperExecs share with the server, in `process` isolation."""
 
+    console: str = "none"
+    """Where the console is; stock has none."""
+
     more: tuple[str, ...] = ()
     """Further flags of `flower-nats up`."""
 
@@ -110,6 +113,7 @@ def _flower_nats_command(server: ServerUnderTest) -> list[str]:
         *("--fleet-api-address", addresses.fleet),
         *("--control-api-address", addresses.control),
         *("--http-api-address", addresses.http),
+        *("--console-address", server.options.console),
         *_flags(server.options),
         *server.options.more,
     ]

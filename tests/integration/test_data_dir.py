@@ -24,7 +24,11 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to
 ANYWHERE = [
     f"--{api}-api-address=127.0.0.1:0" for api in ("http", "serverappio", "fleet", "control")
 ]
-COMMANDS = [["up", "--isolation", "process", *ANYWHERE], ["down"], ["status"]]
+COMMANDS = [
+    ["up", "--isolation", "process", "--console-address=none", *ANYWHERE],
+    ["down"],
+    ["status"],
+]
 
 
 @pytest.fixture

@@ -49,6 +49,9 @@ INTERNAL = {
     "Usage", "TaskEvents", "Announce", "Leave", "SuperexecHosts", "TaskLost", "Exchanges",
     "FollowRun", "LoginUnderWay", "ConfirmLogin", "RefuseLogin",
 }  # fmt: skip
+
+CONSOLE = {"Status", "Runs", "Run", "Timeline", "Log", "Nodes"}
+
 OPERATOR = {
     "DeleteRun", "Status", "RunReport", "UnfinishedRuns", "EndRuns", "CloseToRuns",
     "AddAppSignature", "CreateAccount", "ListAccounts", "DisableAccount", "EnableAccount",
@@ -78,7 +81,7 @@ async def test_every_rpc_is_served_by_a_superlink_or_a_gateway(
 
     served = handlers(settings, database, connection, watches(settings, database, connection))
 
-    own = {"Internal": INTERNAL, "Operator": OPERATOR}
+    own = {"Internal": INTERNAL, "Operator": OPERATOR, "Console": CONSOLE}
     assert {key for key in served if key[0] not in own} == set(BY_NAME) - SERVED_BY_GATEWAYS
     for service, names in own.items():
         assert {name for one, name in served if one == service} == names

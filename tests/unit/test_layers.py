@@ -10,13 +10,18 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "flower_nats": ROOT / "flower_nats",
     "flower_nats_gateway": ROOT / "gateway" / "flower_nats_gateway",
+    "flower_nats_console": ROOT / "console" / "flower_nats_console",
     "flower_nats_cli": ROOT / "cli" / "flower_nats_cli",
 }
 
 Layers = Sequence[Sequence[str]]
 """From the top down; what stands together may use each other."""
 
-ALL: Layers = [["flower_nats_cli"], ["flower_nats_gateway"], ["flower_nats"]]
+ALL: Layers = [
+    ["flower_nats_cli"],
+    ["flower_nats_gateway", "flower_nats_console"],
+    ["flower_nats"],
+]
 
 OF_GATEWAY: Layers = [
     ["process"],
@@ -47,7 +52,10 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
         "flower_nats_gateway.transports",
         "flower_nats_gateway.process",
     ],
-    "uvicorn": ["flower_nats_gateway.transports.http"],
+    "uvicorn": ["flower_nats_gateway.transports.http", "flower_nats_console.process"],
+    "starlette": ["flower_nats_console"],
+    "jinja2": ["flower_nats_console.pages"],
+    "playwright": [],
     "httptools": ["flower_nats_gateway.transports.http"],
     "argon2": ["flower_nats.model.password"],
     "awscrt": ["flower_nats_gateway.auth.signatures"],
@@ -114,6 +122,17 @@ def is_in(module: str, package: str) -> bool:
 
 def test_the_runtime_knows_nothing_of_gateways_and_nothing_knows_the_command() -> None:
     assert upwards(ALL) == []
+
+
+def test_gateways_and_the_console_know_nothing_of_each_other() -> None:
+    pair = ("flower_nats_gateway", "flower_nats_console")
+    crossing = [
+        f"{importer} imports {imported}"
+        for importer, imported in IMPORTS
+        for one, other in (pair, pair[::-1])
+        if is_in(importer, one) and is_in(imported, other)
+    ]
+    assert crossing == []
 
 
 def test_a_gateways_imports_go_downwards() -> None:

@@ -43,6 +43,7 @@ SELECT
     max(message_type) AS message_type,
     max(group_id) AS group_id,
     min(put_out_at) AS began_at,
+    min(answered_at) AS first_answered_at,
     max(answered_at) AS ended_at,
     count(*) AS sent,
     count(answered_at) AS answered,

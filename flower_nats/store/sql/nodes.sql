@@ -221,6 +221,28 @@ WHERE federation = %(federation)s
     AND node.status <> 'unregistered' AND node.unlisted_at IS NULL
 ORDER BY node.registered_at, node_id;
 
+-- newest: The nodes of the federations that an account is in, and its own, or all: first those that are
+-- online, then those that were last seen last.
+SELECT
+    *,
+    unheard_since IS NOT NULL AS is_unheard,
+    CASE status
+        WHEN 'online' THEN online_until - make_interval(secs => %(patience)s * heartbeat_interval)
+        ELSE last_deactivated_at
+    END AS heard_at
+FROM node
+WHERE status <> 'unregistered' AND unlisted_at IS NULL
+    AND (
+        %(account_id)s::text IS NULL
+        OR owner_id = %(account_id)s
+        OR node_id IN (
+            SELECT node_id FROM node_membership JOIN federation_member USING (federation)
+            WHERE account_id = %(account_id)s
+        )
+    )
+ORDER BY status = 'online' DESC, greatest(registered_at, last_deactivated_at) DESC, node_id
+LIMIT %(limit)s;
+
 -- list: Every node that an account has registered, or all, that lists do not leave out.
 SELECT * FROM node
 WHERE (%(owner_id)s::text IS NULL OR owner_id = %(owner_id)s) AND unlisted_at IS NULL

@@ -31,6 +31,31 @@ WHERE federation = %(federation)s
 ORDER BY created_at DESC, run_id DESC
 LIMIT %(limit)s;
 
+-- search: Runs newest first, of those that match what is not null.
+SELECT * FROM run_listed
+WHERE (%(status)s::text IS NULL OR status = %(status)s)
+    AND (NOT %(unfinished)s OR status <> 'finished')
+    AND (%(sub_status)s::text IS NULL OR sub_status = %(sub_status)s)
+    AND (%(federation)s::text IS NULL OR federation = %(federation)s)
+    AND (
+        %(seen_by)s::text IS NULL
+        OR federation IN (SELECT federation FROM federation_member WHERE account_id = %(seen_by)s)
+    )
+    AND (
+        %(text)s::text IS NULL
+        OR strpos(lower(fab_id), lower(%(text)s)) > 0
+        OR strpos(lower(details), lower(%(text)s)) > 0
+    )
+ORDER BY created_at DESC, run_id DESC
+LIMIT %(limit)s
+OFFSET %(skip)s;
+
+-- federations: The federations that have runs, of those that an account is in, or of all.
+SELECT DISTINCT federation FROM run
+WHERE %(account_id)s::text IS NULL
+    OR federation IN (SELECT federation FROM federation_member WHERE account_id = %(account_id)s)
+ORDER BY federation;
+
 -- of_series: The runs of a series, oldest first.
 SELECT * FROM run_listed WHERE series_id = %(series_id)s ORDER BY created_at, run_id;
 

@@ -1,0 +1,49 @@
+"""`flower-nats console`: web pages that show the federation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flower_nats.settings import ConsoleSettings
+from flower_nats_cli import options as opts
+from flower_nats_cli import settings_from_options as read
+from flower_nats_cli.addresses import loopback_argument
+
+
+@click.command()
+@opts.nats_options
+@click.option(
+    "--address",
+    type=loopback_argument,
+    default="127.0.0.1:9090",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Address of this machine alone that the pages are served on.",
+)
+@opts.log_options
+def console(**options: Any) -> None:
+    """Start one console: web pages that show runs, nodes and whether all is well.
+
+    It needs NATS only, asks superlinks, and keeps nothing: start and stop it as you like. It serves this
+    machine alone; from elsewhere it is reached by ssh -L 9090:127.0.0.1:9090 HOST.
+    """
+    settings = console_settings(options)
+    read.start_logs(settings.log)
+    import uvloop
+
+    from flower_nats_console.process import serve
+
+    uvloop.run(serve(settings))
+
+
+def console_settings(options: read.Options) -> ConsoleSettings:
+    """Turn the command's options into settings; raises UsageError."""
+    nats = read.nats_servers(options)
+    return ConsoleSettings(
+        nats=nats,
+        nats_ca_certificate=read.nats_ca_certificate(options, nats),
+        address=options["address"],
+        log=read.log_settings(options),
+    )

@@ -1,0 +1,174 @@
+"""The pages of the console, and what becomes of errors."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from flower_nats.logs import get_logger
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats_console.guard import Guard
+from flower_nats_console.live import MOST_STREAMS, Live
+from flower_nats_console.overview import overview
+from flower_nats_console.pages import STATIC, data, page
+from flower_nats_console.runs import RunPages
+from flower_nats_console.superlinks import Superlinks
+from flower_nats_console.viewer import log_in, log_out, viewer
+
+log = get_logger(__name__)
+
+_SMALL = 500
+"""Bytes below which nothing is gained by compressing an answer."""
+
+_NOT_FOUND = {ErrorCode.RUN_ID_NOT_FOUND: "There is no such run here, or it was deleted."}
+
+
+class Console:
+    """Serves the overview, the nodes and the live stream; `RunPages` serves the runs."""
+
+    def __init__(self, superlinks: Superlinks, live: Live) -> None:
+        self._superlinks = superlinks
+        self._live = live
+
+    async def overview(self, request: Request) -> Response:
+        """Answer: can I sleep?"""
+        asking = viewer(request)
+        try:
+            status = await self._superlinks.ask("Status", asking)
+        except ApiError as exc:
+            if exc.code is not ErrorCode.FORBIDDEN_ACTION:
+                raise
+            # The runtime as a whole is for operators.
+            return RedirectResponse("/runs", 303)
+        active = await self._superlinks.ask(
+            "Runs", asking, state="active", federation="", text="", limit=20, skip=0
+        )
+        failed = await self._superlinks.ask(
+            "Runs", asking, state="failed", federation="", text="", limit=5, skip=0
+        )
+        found = overview(status)
+        if request.url.path.endswith(".json"):
+            findings = [vars(one) for one in found.findings]
+            return data(
+                {"state": found.state, "answer": found.answer, "findings": findings, **status}
+            )
+        return page(
+            request,
+            "overview",
+            "Overview",
+            found=found,
+            status=status,
+            active=active,
+            failed=failed,
+            now=active["now"],
+        )
+
+    async def nodes(self, request: Request) -> Response:
+        """Show the SuperNodes."""
+        found = await self._superlinks.ask("Nodes", viewer(request))
+        if request.url.path.endswith(".json"):
+            return data(found)
+        return page(request, "nodes", "Nodes", found=found)
+
+    async def login(self, request: Request) -> Response:
+        """Ask for a token."""
+        return page(request, "login", "Log in")
+
+    async def live(self, request: Request) -> Response:
+        """Begin a stream that tells a page when to look again."""
+        if self._live.streams >= MOST_STREAMS:
+            return PlainTextResponse("Too many pages are open.\n", 503)
+        text = request.query_params.get("run", "")
+        is_id = text.isascii() and text.isdecimal() and len(text) <= 20
+        events = self._live.events(int(text) if is_id else None)
+        return StreamingResponse(
+            events, media_type="text/event-stream", headers={"content-encoding": "identity"}
+        )
+
+
+def console_app(console: Console, runs: RunPages, hosts: Iterable[str]) -> Starlette:
+    """Return the application; `hosts` are the names under which it may be asked."""
+    get = ["GET"]
+    routes = [
+        Route("/", console.overview, methods=get),
+        Route("/overview.json", console.overview, methods=get),
+        Route("/runs", runs.listed, methods=get),
+        Route("/runs.json", runs.listed, methods=get),
+        Route("/runs/{run_id:str}.json", runs.shown, methods=get),
+        Route("/runs/{run_id:str}", runs.shown, methods=get),
+        Route("/runs/{run_id:str}/timeline.json", runs.timeline, methods=get),
+        Route("/runs/{run_id:str}/log.json", runs.log, methods=get),
+        Route("/runs/{run_id:str}/stop", runs.ask_to_stop, methods=get),
+        Route("/runs/{run_id:str}/stop", runs.stop, methods=["POST"]),
+        Route("/nodes", console.nodes, methods=get),
+        Route("/nodes.json", console.nodes, methods=get),
+        Route("/login", console.login, methods=get),
+        Route("/login", log_in, methods=["POST"]),
+        Route("/logout", log_out, methods=["POST"]),
+        Route("/live", console.live, methods=get),
+        Mount("/static", StaticFiles(directory=STATIC)),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(Guard, hosts=hosts),
+            Middleware(GZipMiddleware, minimum_size=_SMALL),
+        ],
+        exception_handlers={
+            ApiError: _on_api_error,
+            HTTPException: _on_http_error,
+            Exception: _on_bug,
+        },
+    )
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    if isinstance(error, Unavailable):
+        log.warning("page_not_served", path=request.url.path, reason=error.detail)
+        return _told(
+            request,
+            503,
+            "No superlink answers.",
+            "This page goes on by itself as soon as one does. If that does not happen soon, see whether "
+            "NATS, PostgreSQL and a superlink are running: flower-nats status says it.",
+        )
+    if error.code is ErrorCode.ACCOUNT_AUTHENTICATION_FAILED:
+        if request.url.path.endswith(".json") or "hx-request" in request.headers:
+            return _told(request, 401, "Nobody is logged in, or not any more.", "Log in: /login.")
+        return RedirectResponse("/login", 303)
+    if error.code in _NOT_FOUND:
+        return _told(request, 404, _NOT_FOUND[error.code], "See the list of runs.")
+    if error.code is ErrorCode.RUN_ALREADY_FINISHED:
+        return _told(request, 409, "The run is over already.", "Go back to it to see how it ended.")
+    log.warning("page_refused", path=request.url.path, reason=error.detail)
+    return _told(request, 400, error.public_details or error.detail, "")
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = "There is no such page." if error.status_code == 404 else error.detail
+    if error.status_code == 404 and error.detail != HTTPStatus(404).phrase:
+        text = error.detail
+    return _told(request, error.status_code, text, "")
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    log.error("page_failed", path=request.url.path, exc_info=error)
+    text = "The console has met something that it cannot cope with."
+    return _told(request, 500, text, "Its log has the details.")
+
+
+def _told(request: Request, status: int, text: str, remedy: str) -> Response:
+    if request.url.path.endswith(".json"):
+        response = data({"error": text, "remedy": remedy})
+        response.status_code = status
+        return response
+    return page(request, "error", text, status, text=text, remedy=remedy)

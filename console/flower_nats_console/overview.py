@@ -1,0 +1,202 @@
+"""The overview: "can I sleep?", in words."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flower_nats_console.words import bytes_in_words, hours_in_words, plural
+
+Map = Mapping[str, Any]
+
+_SOON = 72.0
+"""Hours: what is full before a weekend is over is told."""
+
+GOOD, NOTE, BAD = "good", "note", "bad"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    state: str
+    """`good`, `note` (it works; one more failure would hurt) or `bad`."""
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All that was looked at, the worst first."""
+
+    findings: Sequence[Finding]
+
+    @property
+    def state(self) -> str:
+        """The worst state."""
+        states = {one.state for one in self.findings}
+        return next(state for state in (BAD, NOTE, GOOD) if state in states or state == GOOD)
+
+    @property
+    def answer(self) -> str:
+        """Whether one can sleep."""
+        bad = [one for one in self.findings if one.state == BAD]
+        notes = [one for one in self.findings if one.state == NOTE]
+        if bad:
+            return f"No: {plural(len(bad), 'thing')} {'needs' if len(bad) == 1 else 'need'} you."
+        if notes:
+            return "Yes. One more failure could hurt: see what is marked."
+        return "Yes. Any one of its processes may die."
+
+
+def overview(status: Map) -> Overview:
+    """Return what the status of the runtime (see `StatusReport.report`) means."""
+    found = [Finding(BAD, "Runtime", *_split(one)) for one in status["problems"]]
+    found += [Finding(NOTE, "Access", *_split(one)) for one in status.get("warnings", ())]
+    found += [*_broker(status), *_room(status)]
+    # The rest is in the database.
+    if status["database"]["healthy"]:
+        found += [*_replicas(status), *_database(status), *_nodes(status)]
+    order = [BAD, NOTE, GOOD]
+    return Overview(sorted(found, key=lambda one: order.index(one.state)))
+
+
+def _split(problem: str) -> tuple[str, str]:
+    """Return what is wrong, as a sentence, and the remedy."""
+    text, _, remedy = problem.partition(" Remedy: ")
+    return text[:1].upper() + text[1:], remedy[:1].upper() + remedy[1:]
+
+
+def _replicas(status: Map) -> Iterator[Finding]:
+    kinds = Counter(one["kind"] for one in status["replicas"])
+    for kind, what in (
+        ("gateway", "clients wait until it is started again"),
+        ("superlink", "no run starts or ends until it is started again"),
+    ):
+        number, subject = kinds[kind], f"{kind.capitalize()}s"
+        if number == 0:
+            yield Finding(BAD, subject, f"No {kind} is up.", f"Start one: flower-nats {kind}.")
+        elif number == 1:
+            yield Finding(
+                NOTE,
+                subject,
+                f"One {kind} is up. If it dies, {what}; nothing is lost.",
+                f"Start another {kind}, or use flower-nats up --replicas 3.",
+            )
+        else:
+            yield Finding(GOOD, subject, f"{number} {kind}s are up. Any of them may die.")
+
+
+def _broker(status: Map) -> Iterator[Finding]:
+    if lost := status["streams_lost"]:
+        yield Finding(
+            BAD,
+            "NATS",
+            f"{plural(lost, 'stream')} of NATS were gone and made again: messages or logs are lost.",
+            "See what happened to its data directory.",
+        )
+    if status["durability"] is None:
+        if status["database"]["healthy"]:
+            yield Finding(BAD, "NATS", "NATS does not say what it promises.", "See its log.")
+        return
+    broker = status["durability"]["broker"]
+    copies, silent = (
+        broker["replicas"],
+        [name for name, sync in broker["servers"].items() if sync == "unknown"],
+    )
+    leader = f" The leader is {broker['leader']}." if broker.get("leader") else ""
+    if silent:
+        yield Finding(
+            BAD,
+            "NATS",
+            f"{plural(len(silent), 'NATS server')} not heard: {', '.join(silent)}.{leader}",
+            "Start it again. Of three servers two are needed.",
+        )
+    elif copies == 1:
+        yield Finding(
+            NOTE,
+            "NATS",
+            "One NATS server holds all messages. While it is down, everything waits.",
+            "Use a cluster of three: flower-nats up --replicas 3.",
+        )
+    else:
+        yield Finding(GOOD, "NATS", f"{copies} servers hold each message. Any one may die.{leader}")
+    if broker["sync"] == "always":
+        yield Finding(GOOD, "NATS on disk", "What is acknowledged is on disk, also at a power cut.")
+    elif broker["sync"] != "unknown":
+        yield Finding(
+            BAD,
+            "NATS on disk",
+            f"NATS syncs only every {broker['sync']}: a power cut loses what was acknowledged since.",
+            "Set sync_interval: always in the jetstream block of every nats-server.",
+        )
+
+
+def _database(status: Map) -> Iterator[Finding]:
+    if status["durability"] is None:
+        return
+    database = status["durability"]["database"]
+    if not database["synced"]:
+        yield Finding(
+            BAD,
+            "PostgreSQL on disk",
+            f"PostgreSQL acknowledges before it is on disk (fsync {database['fsync']}, "
+            f"synchronous_commit {database['synchronous_commit']}): a power cut loses runs.",
+            "Set fsync and synchronous_commit to on.",
+        )
+    else:
+        yield Finding(GOOD, "PostgreSQL on disk", "What is committed is on disk.")
+    standbys, synchronous = database["standbys"], database["synchronous_standbys"]
+    if standbys == 0:
+        yield Finding(
+            NOTE,
+            "PostgreSQL",
+            "One PostgreSQL, without a standby. While it is down, no run starts or ends.",
+            "Add a standby, or see that it is started again soon.",
+        )
+    elif not synchronous:
+        yield Finding(
+            NOTE,
+            "PostgreSQL",
+            f"{plural(standbys, 'standby', 'standbys')}, none known to be synchronous: if the primary's "
+            "disk dies, the last commits may be lost.",
+            "Name the standbys in synchronous_standby_names.",
+        )
+    else:
+        text = f"{plural(standbys, 'standby', 'standbys')}, {synchronous} of them synchronous."
+        yield Finding(GOOD, "PostgreSQL", text)
+
+
+def _room(status: Map) -> Iterator[Finding]:
+    for place, room in status["room"].items():
+        left = f"{bytes_in_words(room['free'])} of {bytes_in_words(room['size'])} free"
+        hours = room["hours_left"]
+        subject = f"Room: {place}"
+        if room["is_low"]:
+            yield Finding(
+                BAD, subject, f"Low: {left}. When it is full, runs stand still.", "Make room."
+            )
+        elif hours is not None and hours < _SOON:
+            yield Finding(
+                NOTE,
+                subject,
+                f"{left}. Full in about {hours_in_words(hours)} if it fills as in the last hour.",
+                "Make room, or keep logs for a shorter time (--log-retention).",
+            )
+        else:
+            yield Finding(GOOD, subject, f"{left}.")
+
+
+def _nodes(status: Map) -> Iterator[Finding]:
+    nodes = status["nodes"]
+    online, offline = nodes.get("online", 0), nodes.get("offline", 0)
+    if offline:
+        yield Finding(
+            NOTE,
+            "SuperNodes",
+            f"{online} online, {offline} offline.",
+            "The page of nodes says since when.",
+        )
+    elif online:
+        yield Finding(GOOD, "SuperNodes", f"All {online} are online.")

@@ -1,0 +1,73 @@
+"""Rendering: pages from templates, and the same as JSON."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from flower_nats_console.words import (
+    bytes_in_words,
+    ms_in_words,
+    plural,
+    seconds_in_words,
+)
+
+_HERE = Path(__file__).parent
+
+STATIC = _HERE / "static"
+
+
+def _moment(iso: str) -> Markup:
+    """Return a moment: the page's script writes it in the reader's zone, and without one it is UTC."""
+    if not iso:
+        return Markup("–")
+    when = datetime.fromisoformat(iso)
+    text = f"{when:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}">{}</time>').format(iso, text)
+
+
+def seconds_between(earlier: str, later: str) -> float | None:
+    """Return the seconds from one moment (ISO 8601) to another; None if one of them is missing."""
+    if not earlier or not later:
+        return None
+    span = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
+    return max(0.0, span.total_seconds())
+
+
+def _span(earlier: str, later: str) -> str:
+    return seconds_in_words(seconds_between(earlier, later))
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+_TEMPLATES.filters.update(
+    moment=_moment,
+    bytes=bytes_in_words,
+    seconds=seconds_in_words,
+    ms=ms_in_words,
+)
+_TEMPLATES.globals.update(plural=plural, span=_span)
+
+
+def page(request: Request, name: str, title: str, code: int = 200, **values: Any) -> Response:
+    """Return a page made of the template `name`."""
+    template = _TEMPLATES.get_template(f"{name}.html")
+    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    text = template.render(title=title, here=path, path=request.url.path, **values)
+    return HTMLResponse(text, code)
+
+
+def data(values: Mapping[str, Any]) -> Response:
+    """Return what a page shows, for programs."""
+    return JSONResponse(values)

@@ -1,0 +1,130 @@
+"""The pages of runs."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from flower_nats_console.pages import data, page
+from flower_nats_console.superlinks import Answer, Superlinks
+from flower_nats_console.viewer import viewer
+
+_A_PAGE = 50
+"""Runs on one page."""
+
+_ROUNDS, _NODES = 200, 100
+"""Columns and rows of a timeline: more do not fit on a screen, and the page says how many there are."""
+
+_LOG_BYTES = 64 * 1024
+"""Bytes of a log that a page gets at a time."""
+
+_STATES = ("active", "pending", "running", "completed", "failed", "stopped")
+
+_LONGEST_TEXT = 200
+
+
+class RunPages:
+    """Serves them."""
+
+    def __init__(self, superlinks: Superlinks) -> None:
+        self._superlinks = superlinks
+
+    async def listed(self, request: Request) -> Response:
+        """List runs; the filters are in the URL."""
+        query = request.query_params
+        state = query.get("state", "")
+        number = _whole(query.get("page", "1"), least=1, most=100_000)
+        filters = {
+            "state": state if state in _STATES else "",
+            "federation": query.get("federation", "")[:_LONGEST_TEXT],
+            "text": query.get("text", "")[:_LONGEST_TEXT].replace("\0", ""),
+        }
+        found = await self._superlinks.ask(
+            "Runs", viewer(request), **filters, limit=_A_PAGE, skip=(number - 1) * _A_PAGE
+        )
+        if _wants_json(request):
+            return data(found)
+
+        def to_page(other: int) -> str:
+            given = {name: value for name, value in filters.items() if value}
+            return f"/runs?{urlencode({**given, 'page': other})}"
+
+        return page(
+            request,
+            "runs",
+            "Runs",
+            found=found,
+            filters=filters,
+            states=_STATES,
+            number=number,
+            earlier=to_page(number - 1) if number > 1 else "",
+            later=to_page(number + 1) if found["more"] else "",
+        )
+
+    async def shown(self, request: Request) -> Response:
+        """Show one run."""
+        found = await self._run(request)
+        if _wants_json(request):
+            return data(found)
+        timeline = await self._timeline(request)
+        name = f"Run {found['run']['run_id']}"
+        return page(request, "run", name, found=found, run=found["run"], timeline=timeline)
+
+    async def timeline(self, request: Request) -> Response:
+        """Return the rounds × nodes of a run."""
+        return data(await self._timeline(request))
+
+    async def log(self, request: Request) -> Response:
+        """Return a piece of a run's log after a position."""
+        after = _whole(request.query_params.get("after", "0"), least=0, most=2**53)
+        return data(
+            await self._superlinks.ask(
+                "Log", viewer(request), run_id=_run_id(request), after=after, at_most=_LOG_BYTES
+            )
+        )
+
+    async def ask_to_stop(self, request: Request) -> Response:
+        """Say what stopping a run will do."""
+        found = await self._run(request)
+        return page(request, "stop", f"Stop run {found['run']['run_id']}?", run=found["run"])
+
+    async def stop(self, request: Request) -> Response:
+        """Stop a run."""
+        run_id = _run_id(request)
+        await self._superlinks.stop_run(run_id, viewer(request))
+        return RedirectResponse(f"/runs/{run_id}", 303)
+
+    async def _run(self, request: Request) -> Answer:
+        return await self._superlinks.ask("Run", viewer(request), run_id=_run_id(request))
+
+    async def _timeline(self, request: Request) -> Answer:
+        query = request.query_params
+        return await self._superlinks.ask(
+            "Timeline",
+            viewer(request),
+            run_id=_run_id(request),
+            message_type=query.get("type", "")[:_LONGEST_TEXT].replace("\0", ""),
+            columns=_ROUNDS,
+            rows=_NODES,
+            skip=_whole(query.get("skip", "0"), least=0, most=10_000_000),
+        )
+
+
+def _wants_json(request: Request) -> bool:
+    return request.url.path.endswith(".json")
+
+
+def _run_id(request: Request) -> int:
+    text: Any = request.path_params["run_id"]
+    if text.isascii() and text.isdecimal() and int(text) < 2**64:
+        return int(text)
+    raise HTTPException(404, f"{text[:40]!r} is not the id of a run.")
+
+
+def _whole(text: str, *, least: int, most: int) -> int:
+    """Return a number from a URL; the nearest that is possible."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        return least
+    return min(max(int(text), least), most)

@@ -1,0 +1,68 @@
+// Live updates: one stream says "look again", and parts of the page are fetched anew by htmx.
+// Times are written in the reader's zone.
+"use strict";
+
+const moments = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+function writeTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]:not([data-written])")) {
+    const when = new Date(time.dateTime);
+    time.title = `${time.dateTime} (${Intl.DateTimeFormat().resolvedOptions().timeZone})`;
+    time.textContent = moments.format(when);
+    time.dataset.written = "";
+  }
+}
+
+const told = {};
+
+// Says what is wrong with the connection; an empty text: nothing any more.
+function tell(about, text) {
+  told[about] = text;
+  const line = document.getElementById("connection");
+  const now = Object.values(told).filter(Boolean).join(" ");
+  if (line.textContent !== now) line.textContent = now;
+  document.body.classList.toggle("stale", now !== "");
+}
+
+function begin() {
+  writeTimes(document);
+  const run = document.querySelector("[data-run]");
+  const events = new EventSource("/live" + (run ? `?run=${run.dataset.run}` : ""));
+  let missed = false;
+  const look = () => {
+    missed = document.hidden;
+    if (!missed) document.body.dispatchEvent(new CustomEvent("live"));
+  };
+  events.addEventListener("live", (event) => {
+    tell("console", "");
+    if (event.data !== "begun") look();
+  });
+  events.onerror = () => tell("console", "The console does not answer. Trying again…");
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && missed) look();
+  });
+  document.body.addEventListener("htmx:afterSwap", () => writeTimes(document));
+  document.body.addEventListener("htmx:afterRequest", (event) => {
+    const status = event.detail.xhr.status;
+    tell("runtime", status === 503 ? "No superlink answers. Trying again…" : "");
+  });
+  // What a reader has opened or closed stays so when a part of the page is fetched anew.
+  document.body.addEventListener("htmx:beforeSwap", (event) => {
+    const fresh = event.detail.serverResponse;
+    if (!fresh.includes("<details")) return;
+    const open = {};
+    for (const one of document.querySelectorAll("details[id]")) open[one.id] = one.open;
+    const scrolls = [...document.querySelectorAll(".wide")].map((one) => [one.scrollLeft, one.scrollTop]);
+    document.body.addEventListener("htmx:afterSwap", () => {
+      for (const [id, isOpen] of Object.entries(open)) {
+        const one = document.getElementById(id);
+        if (one) one.open = isOpen;
+      }
+      [...document.querySelectorAll(".wide")].forEach((one, number) => {
+        if (scrolls[number]) [one.scrollLeft, one.scrollTop] = scrolls[number];
+      });
+    }, { once: true });
+  });
+}
+
+begin();

@@ -1,0 +1,60 @@
+"""Who is looking: the one place that turns a request of a browser into a caller.
+
+In a runtime with accounts a person logs in with a token of `flower-nats account`, which the browser then
+brings in a cookie. Superlinks know whose it is. Without accounts nobody is asked, which is why the
+console serves this machine alone.
+"""
+
+import uuid
+from urllib.parse import parse_qs
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from flower_nats.model.account import account_token_hash
+from flower_nats.model.caller import Caller
+
+_COOKIE = "flower_nats_console"
+
+_LONGEST_FORM = 4_096
+"""Bytes; our tokens have about fifty."""
+
+
+def viewer(request: Request) -> Caller:
+    """Return as whom a request is made. Each has an id, so that what it asks for happens once."""
+    token = request.cookies.get(_COOKIE, "")
+    return Caller(
+        account_token=account_token_hash(token) if token else b"",
+        client_name="console",
+        request_id=uuid.uuid4().hex,
+    )
+
+
+async def log_in(request: Request) -> Response:
+    """Keep the token of a form in the browser; whether it is good shows at the next page."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _LONGEST_FORM:
+            raise HTTPException(413, "That is longer than any token.")
+    [token] = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[:1]
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise HTTPException(400, "A token has letters, digits, - and _ only.")
+    response = RedirectResponse("/", 303)
+    response.set_cookie(
+        _COOKIE,
+        token,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+async def log_out(request: Request) -> Response:
+    """Forget the token."""
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(_COOKIE, httponly=True, samesite="strict")
+    return response

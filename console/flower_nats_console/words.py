@@ -1,0 +1,43 @@
+"""Numbers as people read them."""
+
+_LONG = (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1))
+"""Units of durations: the first, the one beside it, and the seconds of both."""
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def bytes_in_words(number: float) -> str:
+    """Return a number of bytes with its unit."""
+    for unit in _UNITS:
+        if number < 1000 or unit == _UNITS[-1]:
+            return f"{number:.0f} {unit}" if unit in ("B", "kB") else f"{number:.1f} {unit}"
+        number /= 1000
+    raise AssertionError
+
+
+def seconds_in_words(seconds: float | None) -> str:
+    """Return a duration in its two largest units; empty for none."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, smaller, length, part in _LONG:
+        if whole >= length:
+            return f"{whole // length} {unit} {whole % length // part} {smaller}"
+    return f"{whole} s"
+
+
+def ms_in_words(ms: float | None) -> str:
+    """Return a duration given in milliseconds; empty for none."""
+    return seconds_in_words(None if ms is None else ms / 1000)
+
+
+def hours_in_words(hours: float) -> str:
+    """Return a long duration."""
+    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,202 @@
+"""The rounds of a run, made out from the history of its exchanges.
+
+Strategies of older flwr name the round in the `group_id` of their messages. Those of newer flwr name
+none, but send a round with one call. So the round of an instruction is its group, or else the number of
+the call among the calls that have sent messages of the same type.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+from statistics import median
+
+from flower_nats.model.exchange import Outcome
+from flower_nats.store.exchanges import NodeHistory, Send
+
+_ONE_BREATH = timedelta(seconds=5)
+"""Sends without a group that begin within this time of each other, before any reply has come, are one
+round: some apps send message by message."""
+
+
+@dataclass
+class Round:
+    """What a ServerApp has sent in one round with one type of message."""
+
+    name: str
+    message_type: str
+    began_at: datetime | None
+    sessions: list[int] = field(default_factory=list)
+    first_answered_at: datetime | None = None
+    ended_at: datetime | None = None
+    """When the last reply came."""
+    last_send: datetime | None = None
+    sent: int = 0
+    answered: int = 0
+    failed: int = 0
+    bytes_sent: int = 0
+    bytes_recv: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every instruction has its answer."""
+        return self.answered >= self.sent
+
+    def add(self, send: Send) -> None:
+        """Count a send in."""
+        self.sessions.append(send.session_id)
+        self.first_answered_at = _earlier(self.first_answered_at, send.first_answered_at)
+        self.ended_at = _later(self.ended_at, send.ended_at)
+        self.last_send = send.began_at
+        self.sent += send.sent
+        self.answered += send.answered
+        self.failed += send.failed
+        self.bytes_sent += send.bytes_sent
+        self.bytes_recv += send.bytes_recv
+
+    def takes(self, send: Send) -> bool:
+        """Whether a send without a group belongs to this round."""
+        if self.last_send is None or send.began_at is None:
+            return False
+        answered = self.first_answered_at
+        return send.began_at - self.last_send < _ONE_BREATH and (
+            answered is None or send.began_at < answered
+        )
+
+
+def rounds_of(sends: Iterable[Send]) -> dict[str, list[Round]]:
+    """Return the rounds of a run by message type, oldest first; `sends` are oldest first."""
+    found: dict[str, list[Round]] = {}
+    for send in sends:
+        rounds = found.setdefault(send.message_type, [])
+        current = _round_for(send, rounds)
+        if current is None:
+            name = send.group_id or str(len(rounds) + 1)
+            current = Round(name, send.message_type, send.began_at)
+            rounds.append(current)
+        current.add(send)
+    return found
+
+
+def _round_for(send: Send, rounds: Sequence[Round]) -> Round | None:
+    if send.group_id:
+        return next((one for one in reversed(rounds) if one.name == send.group_id), None)
+    return rounds[-1] if rounds and rounds[-1].takes(send) else None
+
+
+WAITS, WORKS, NEVER = "w", "t", "n"
+_LETTERS = {Outcome.ANSWERED: "a", Outcome.FAILED: "f", Outcome.UNANSWERED: "u"}
+
+
+@dataclass
+class NodeRow:
+    """How one node has done in the rounds of one type."""
+
+    node_id: int
+    states: list[str]
+    """One letter a round: a(nswered), f(ailed), u(nanswered: the runtime has answered in its place),
+    w(aits for its node), t(aken: the node is at it), n(ever answered: the run ended), - (not asked)."""
+    ms: list[int]
+    """Milliseconds from put out to answered, or to now; -1 where that is not known."""
+    last_of: int = 0
+    """Rounds in which it was the last of several to answer."""
+
+    @property
+    def failed(self) -> int:
+        """Rounds that ended with an error."""
+        return self.states.count("f") + self.states.count("u")
+
+    @property
+    def median_ms(self) -> float | None:
+        """Of the rounds that it has answered."""
+        known = [
+            ms for state, ms in zip(self.states, self.ms, strict=True) if state == "a" and ms >= 0
+        ]
+        return median(known) if known else None
+
+    @property
+    def waiting_ms(self) -> int:
+        """How long the newest round has waited for it; -1 if that does not."""
+        return self.ms[-1] if self.states and self.states[-1] in (WAITS, WORKS) else -1
+
+
+def rows_of(
+    rounds: Sequence[Round], histories: Iterable[NodeHistory], *, is_over: bool
+) -> list[NodeRow]:
+    """Return how each node has done, the ones that need a look first. `is_over`: the run is."""
+    columns = {session: number for number, one in enumerate(rounds) for session in one.sessions}
+    every = (_row(history, columns, len(rounds), is_over=is_over) for history in histories)
+    rows = [row for row in every if row is not None]
+    _note_last(rows, len(rounds))
+    return sorted(rows, key=_need, reverse=True)
+
+
+def _row(
+    history: NodeHistory, columns: Mapping[int, int], width: int, *, is_over: bool
+) -> NodeRow | None:
+    states, ms = ["-"] * width, [-1] * width
+    asked = False
+    for session, outcome, wait, work in zip(
+        history.sessions, history.outcomes, history.waits, history.works, strict=True
+    ):
+        at = columns.get(session)
+        if at is None:
+            continue
+        asked = True
+        ms[at] = work
+        if outcome:
+            states[at] = _LETTERS[Outcome(outcome)]
+        elif is_over:
+            states[at] = NEVER
+        else:
+            states[at] = WAITS if wait < 0 else WORKS
+    return NodeRow(history.node_id, states, ms) if asked else None
+
+
+def _note_last(rows: Sequence[NodeRow], width: int) -> None:
+    for at in range(width):
+        answered = [row for row in rows if row.states[at] == "a"]
+        if len(answered) > 1:
+            max(answered, key=lambda row: row.ms[at]).last_of += 1
+
+
+def _need(row: NodeRow) -> tuple[int, int, int, float]:
+    return row.waiting_ms, row.failed, row.last_of, row.median_ms or 0.0
+
+
+def slowest(rows: Iterable[NodeRow], at: int) -> NodeRow | None:
+    """Return the node that took longest in a round, or that the round waits for longest."""
+    asked = [row for row in rows if row.states[at] in ("a", WAITS, WORKS) and row.ms[at] >= 0]
+    return max(asked, key=lambda row: row.ms[at], default=None)
+
+
+def median_ms(rows: Iterable[NodeRow], at: int) -> float | None:
+    """Return how long the nodes that have answered took in a round, in the middle."""
+    known = [row.ms[at] for row in rows if row.states[at] == "a" and row.ms[at] >= 0]
+    return median(known) if known else None
+
+
+def expected_end(rounds: Sequence[Round], total: int | None, now: datetime) -> datetime | None:
+    """Return when the last round should be over if the coming ones take as long as the last few.
+
+    None if that cannot be told: `total` is not known, or no round is over yet.
+    """
+    starts = [one.began_at for one in rounds if one.began_at is not None]
+    if total is None or len(starts) < 2 or total < len(rounds):
+        return None
+    latest = starts[-_LOOK_BACK:]
+    each = median((later - earlier).total_seconds() for earlier, later in pairwise(latest))
+    left = timedelta(seconds=each * (total - len(rounds) + 1))
+    return max(now, starts[-1] + left)
+
+
+_LOOK_BACK = 6
+"""Rounds of which the next ones are judged."""
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min(filter(None, (one, other)), default=None)
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max(filter(None, (one, other)), default=None)

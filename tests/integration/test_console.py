@@ -1,0 +1,218 @@
+"""The console over HTTP: pages and JSON, who may ask, and what becomes of bad input."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from flwr.app import RecordDict
+
+from flower_nats.broker.connection import Connection
+from flower_nats.settings import ConsoleSettings
+from flower_nats.wire import runtime_pb2 as runtime
+from flower_nats_console.process import serve
+from harness.messages import instruction, reply
+from tests.integration.gateways import Gateway, free_address, running_stack
+
+NASTY = "<script>alert(1)</script> \x1b]0;title\x07 \u202e"
+
+
+@dataclass
+class Console:
+    """A console and what it is about."""
+
+    http: httpx.AsyncClient
+    gateway: Gateway
+    address: str
+
+    async def json(self, path: str) -> dict[str, Any]:
+        answer = await self.http.get(path)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+@pytest.fixture
+async def console(connection: Connection, nats_url: str, pg_dsn: str) -> AsyncIterator[Console]:
+    address, stop = free_address(), asyncio.Event()
+    async with running_stack(nats_url, pg_dsn) as gateway:
+        serving = asyncio.create_task(serve(ConsoleSettings((nats_url,), address=address), stop))
+        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as http:
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        await http.get("/static/console.css")
+                        break
+                    except httpx.TransportError:
+                        assert not serving.done(), serving.result()
+                        await asyncio.sleep(0.05)
+            yield Console(http, gateway, address)
+        stop.set()
+        await serving
+
+
+async def test_pages_of_a_runtime_without_runs_and_nodes_say_what_to_do(console: Console) -> None:
+    for path, words in (
+        ("/", "No run is under way. Start one"),
+        ("/runs", "No run was started here yet"),
+        ("/nodes", "No SuperNode has connected yet"),
+    ):
+        answer = await console.http.get(path)
+        assert answer.status_code == 200
+        assert words in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_a_run_is_shown_with_its_rounds_by_node(console: Console) -> None:
+    gateway = console.gateway
+    nodes = [await gateway.node() for _ in range(3)]
+    app = await gateway.server_app()
+    for _ in range(2):
+        questions = [instruction(app.run_id, node.node_id) for node in nodes]
+        await app.send(*questions)
+        for node, question in zip(nodes, questions, strict=True):
+            await node.pull()
+            await node.confirm(app.run_id, question.message_id)
+            await node.send(reply(question, RecordDict()))
+    path = f"/runs/{app.run_id}"
+    async with asyncio.timeout(20):
+        while True:
+            timeline = await console.json(f"{path}/timeline.json")
+            if [one["answered"] for one in timeline["rounds"]] == [3, 3]:
+                break
+            await asyncio.sleep(0.1)
+
+    assert timeline["type"] == "train"
+    assert [one["name"] for one in timeline["rounds"]] == ["1", "2"]
+    assert {one["states"] for one in timeline["nodes"]} == {"aa"}
+    assert sum(one["last_of"] for one in timeline["nodes"]) == 2
+    page = (await console.http.get(path)).text
+    assert "Round 2 was answered by 3 of 3 nodes." in page
+    listed = await console.json("/runs.json?state=running")
+    [run] = listed["runs"]
+    assert run["round"] == {"name": "2", "type": "train", "sent": 3, "answered": 3, "failed": 0}
+    assert (await console.json("/runs.json?state=failed"))["runs"] == []
+    nodes_page = await console.json("/nodes.json")
+    assert [one["exchanges"] for one in nodes_page["nodes"]] == [2, 2, 2]
+
+
+async def test_a_log_comes_in_pieces_and_does_nothing_to_the_page(console: Console) -> None:
+    app = await console.gateway.server_app()
+    await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=[f"{NASTY}\n"]))
+    async with asyncio.timeout(20):
+        while not (piece := await console.json(f"/runs/{app.run_id}/log.json"))["text"]:
+            await asyncio.sleep(0.05)
+
+    assert piece["text"] == "<script>alert(1)</script> \\x1b]0;title\\x07 \u202e\n"
+    after = await console.json(f"/runs/{app.run_id}/log.json?after={piece['position']}")
+    assert after == {"text": "", "position": piece["position"]}
+
+
+async def test_a_run_is_stopped_by_a_form_of_the_console_alone(console: Console) -> None:
+    app = await console.gateway.server_app()
+    path = f"/runs/{app.run_id}/stop"
+    asked = await console.http.get(path)
+    assert "cannot be taken up again" in asked.text
+
+    for headers in (
+        {},
+        {"origin": "http://evil.example"},
+        {"origin": f"http://{console.address}", "sec-fetch-site": "cross-site"},
+    ):
+        assert (await console.http.post(path, headers=headers)).status_code == 403
+    status, _, _ = await console.gateway.superlink.status(app.run_id)
+    assert status == "running"
+
+    own = {"origin": f"http://{console.address}", "sec-fetch-site": "same-origin"}
+    assert (await console.http.post(path, headers=own)).status_code == 303
+    status, sub_status, _ = await console.gateway.superlink.status(app.run_id)
+    assert (status, sub_status) == ("finished", "stopped")
+    assert (await console.http.post(path, headers=own)).status_code == 409
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""])
+async def test_a_name_that_somebody_points_here_is_refused(console: Console, host: str) -> None:
+    answer = await console.http.get("/runs.json", headers={"host": host})
+
+    assert answer.status_code == 421
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/runs/1",
+        "/runs/1.json",
+        "/runs/18446744073709551616",
+        "/runs/-1",
+        "/runs/abc",
+        "/runs/²",
+        "/runs/1/timeline.json",
+        "/runs/1/log.json",
+        "/runs/1/stop",
+        "/nothing",
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+    ],
+)
+async def test_what_is_not_there_is_not_found(console: Console, path: str) -> None:
+    answer = await console.http.get(path)
+
+    assert answer.status_code == 404
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "state=<b>",
+        "page=-1",
+        "page=99999999999999999999",
+        "text=%00%27%22<b>",
+        f"text={5000 * 'x'}",
+    ],
+)
+async def test_filters_that_make_no_sense_find_nothing_or_all(console: Console, query: str) -> None:
+    answer = await console.http.get(f"/runs?{query}")
+
+    assert answer.status_code == 200
+    assert "<b>" not in answer.text
+
+
+async def test_without_a_superlink_a_page_says_so(console: Console) -> None:
+    superlink = console.gateway.superlink
+    superlink.stop.set()
+    await superlink.running
+
+    page = await console.http.get("/runs")
+    data = await console.http.get("/runs.json")
+
+    assert page.status_code == data.status_code == 503
+    assert "No superlink answers." in page.text
+    assert data.json()["error"] == "No superlink answers."
+
+
+async def test_a_thousand_nodes_and_a_hundred_rounds_are_one_page(console: Console) -> None:
+    app = await console.gateway.server_app()
+    await console.gateway.superlink.database.execute(
+        """
+        INSERT INTO exchange
+        SELECT %(run_id)s, 1000 * round + node, 10000 + node, 1 + round, 'train', '',
+            now() - make_interval(secs => 1000 - 10 * round),
+            now() - make_interval(secs => 999 - 10 * round),
+            now() - make_interval(secs => 998 - 10 * round - node / 1000.0), 'answered', '', 10, 20
+        FROM generate_series(0, 99) AS round, generate_series(0, 999) AS node
+        """,
+        run_id=app.run_id,
+    )
+
+    timeline = await console.json(f"/runs/{app.run_id}/timeline.json")
+    page = await console.http.get(f"/runs/{app.run_id}")
+
+    assert timeline["nodes_in_all"] == 1000
+    assert timeline["rounds_in_all"] == 100
+    assert len(timeline["nodes"]) == 100
+    assert len(page.content) < 200_000
