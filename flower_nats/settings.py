@@ -20,6 +20,9 @@ DEFAULT_LOG_RETENTION = 90
 DEFAULT_NODE_RETENTION = 30
 """Days for which lists show a node that is offline."""
 
+DEFAULT_AUDIT_RETENTION = 730
+"""Days for which events of the audit trail are kept: two years."""
+
 DEFAULT_CALLS_PER_ADDRESS = 4_096
 """Calls that one address may have in hand: a thousand SuperNodes behind one NAT, each with four."""
 
@@ -141,6 +144,9 @@ class SuperlinkSettings:
 
     node_retention: int = DEFAULT_NODE_RETENTION
     """Days after which lists leave out a node that was not online since; 0 for never."""
+
+    audit_retention: int = DEFAULT_AUDIT_RETENTION
+    """Days for which events of the audit trail are kept; 0 for ever."""
 
     database_connections: int = DEFAULT_DATABASE_CONNECTIONS
     """Connections to PostgreSQL that it opens at most."""

@@ -20,6 +20,7 @@ click.FloatRange.name = "number"
 _COMMANDS = (
     "account",
     "app",
+    "audit",
     "backup",
     "console",
     "demo",

@@ -16,6 +16,7 @@ import click
 
 from flower_nats.broker.urls import check_url
 from flower_nats.settings import (
+    DEFAULT_AUDIT_RETENTION,
     DEFAULT_CALLS_PER_ADDRESS,
     DEFAULT_CONNECTIONS_PER_ADDRESS,
     DEFAULT_LOG_RETENTION,
@@ -310,6 +311,15 @@ log_retention_option = click.option(
     default=DEFAULT_LOG_RETENTION,
     show_default=True,
     help="Days after the end of a run for which its log, which `flwr log` shows, is kept; 0: for ever.",
+)
+
+audit_retention_option = click.option(
+    "--audit-retention",
+    type=click.IntRange(min=0, max=36_500),
+    metavar="DAYS",
+    default=DEFAULT_AUDIT_RETENTION,
+    show_default=True,
+    help="Days for which events of the audit trail (`flower-nats audit`) are kept; 0: for ever.",
 )
 
 node_retention_option = click.option(

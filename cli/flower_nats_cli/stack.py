@@ -24,6 +24,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, Unavailable
 from flower_nats.model.exposure import exposure, warnings
 from flower_nats.settings import (
+    DEFAULT_AUDIT_RETENTION,
     DEFAULT_DATABASE_CONNECTIONS,
     DEFAULT_LOG_RETENTION,
     DEFAULT_NODE_RETENTION,
@@ -113,6 +114,9 @@ class StackSettings:
     node_retention: int = DEFAULT_NODE_RETENTION
     """Days after which lists leave out a node that was not online since; 0 for never."""
 
+    audit_retention: int = DEFAULT_AUDIT_RETENTION
+    """Days for which events of the audit trail are kept; 0 for ever."""
+
     http_health_addresses: Mapping[str, str] = field(default_factory=dict)
     """`host:port` of the HTTP health server of each superlink and gateway, by its name."""
 
@@ -197,6 +201,7 @@ class Stack:
         if self.settings.accounts:
             flags += ["--accounts"]
         flags += ["--node-retention", str(self.settings.node_retention)]
+        flags += ["--audit-retention", str(self.settings.audit_retention)]
         if self.settings.simulation:
             flags += ["--simulation"]
         flags += ["--watch-disk", str(self.settings.data.path)]
@@ -223,6 +228,7 @@ class Stack:
             simulation=self.settings.simulation,
             log_retention=self.settings.log_retention,
             node_retention=self.settings.node_retention,
+            audit_retention=self.settings.audit_retention,
         )
         await serve(settings, stop)
 

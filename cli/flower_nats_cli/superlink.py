@@ -74,6 +74,7 @@ log = get_logger(__name__)
     "those of all superlinks together, and some more.",
 )
 @opts.log_retention_option
+@opts.audit_retention_option
 @opts.node_retention_option
 @click.option(
     "--watch-disk",
@@ -110,6 +111,7 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         accounts=options["accounts"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
+        audit_retention=options["audit_retention"],
         node_retention=options["node_retention"],
         database_connections=options["database_connections"],
         watch_disk=options["watch_disk"],

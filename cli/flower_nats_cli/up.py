@@ -62,6 +62,7 @@ def console_argument(value: str) -> str:
 @opts.superexec_app_options
 @opts.dependency_option
 @opts.log_retention_option
+@opts.audit_retention_option
 @opts.node_retention_option
 @opts.storage_limit_options
 @opts.health_option
@@ -113,6 +114,7 @@ def stack_settings(options: read.Options) -> StackSettings:
         accounts=options["accounts"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
+        audit_retention=options["audit_retention"],
         node_retention=options["node_retention"],
         http_health_addresses=health,
         console_address=_console_address(options),

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from flower_nats.model.caller import ASKED_FOR
+from flower_nats.store.audit import ATTEMPT, append
 from flower_nats.store.connection import Database, Session, Transaction
 from flower_nats.store.queries import load
 
@@ -17,21 +18,31 @@ async def once(
 ) -> bytes:
     """Run `work` in a transaction and return its answer, or the one it gave to this request before.
 
-    A request without an id is carried out as it comes.
+    A request without an id is carried out as it comes. If the call is to become an event of the audit
+    trail, the same transaction adds it.
     """
 
     async def attempt(transaction: Transaction) -> bytes:
         if not request_id:
-            return await work(transaction)
+            response = await work(transaction)
+            await _record(transaction)
+            return response
         # Waits here for another replica that is carrying the same request out just now.
         if await transaction.fetch_one(_SQL["open"], request_id=request_id) is None:
             answered = await transaction.fetch_one(_SQL["get"], request_id=request_id)
             return bytes(answered["response"]) if answered else b""
         response = await work(transaction)
         await transaction.execute(_SQL["close"], request_id=request_id, response=response)
+        await _record(transaction)
         return response
 
     return await database.transaction(attempt)
+
+
+async def _record(transaction: Transaction) -> None:
+    attempt = ATTEMPT.get()
+    if attempt is not None:
+        attempt.recorded = await append(transaction, attempt.event)
 
 
 async def was_answered(session: Session, request_id: str) -> bool:

@@ -11,6 +11,7 @@ from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.location import check_location
 from flower_nats.model.node_key import is_node_key
+from flower_nats.store.audit import note_object
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
@@ -73,6 +74,7 @@ class ControlApi:
             )
             if node_id is None:
                 raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, "registered before")
+            note_object(f"node {node_id}")
             return control.RegisterNodeResponse(node_id=node_id).SerializeToString()
 
         answer = await once(self._database, caller.request_id, register)

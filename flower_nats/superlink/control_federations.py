@@ -23,6 +23,7 @@ from flower_nats.model.run import MOST_LISTED
 from flower_nats.model.task import Finished
 from flower_nats.model.visible import visible_name
 from flower_nats.store.accounts import Accounts
+from flower_nats.store.audit import note_object
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.federations import Federations
 from flower_nats.store.idempotency import once
@@ -138,6 +139,7 @@ class FederationsApi:
             )
             if created is None:
                 raise ApiError(ErrorCode.FEDERATION_ALREADY_EXISTS, name)
+            note_object(created.name)
             owner = Member(caller.account_id, caller.account_name, MemberRole.OWNER)
             await Members(transaction).add(created.name, owner)
             return _summary(created, created.simulation, [owner], Level.OWNER).SerializeToString()

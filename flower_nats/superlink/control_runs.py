@@ -15,6 +15,7 @@ from flower_nats.model.states import SubStatus
 from flower_nats.model.task import Finished, TaskType
 from flower_nats.model.visible import visible_lines
 from flower_nats.store.apps import Apps
+from flower_nats.store.audit import note_object
 from flower_nats.store.connection import Database, DatabaseFull, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.federations import Federations
@@ -127,6 +128,7 @@ class ControlRunsApi:
             await Fabs(transaction).put(info.fab_hash, content)
             await Apps(transaction).put(federation.name, info)
             response = await _create_run(transaction, new)
+            note_object(f"run {response.run_id}, {federation.name}")
             return response.SerializeToString()
 
         answer = await once(self._database, caller.request_id, create)

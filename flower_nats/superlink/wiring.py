@@ -20,6 +20,7 @@ from flower_nats.store.nodes import Nodes
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
 from flower_nats.superlink.accounts_admin import AccountsAdmin
+from flower_nats.superlink.audit import AuditApi, Auditor, AuditRetention
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
 from flower_nats.superlink.console_questions import ConsoleQuestions
 from flower_nats.superlink.control import ControlApi
@@ -51,6 +52,9 @@ from flower_nats.superlink.task_identity import TaskIdentity
 
 _SWEEP_EVERY = 2.0
 """Seconds between two looks at what is in flight."""
+
+_FORGET_AUDIT_EVERY = 600.0
+"""Seconds between two looks for audit events that are old enough to be removed."""
 
 _REMOVE_LOGS_EVERY = 60.0
 """Seconds between two looks for logs that are old enough to be removed."""
@@ -115,9 +119,9 @@ def handlers(
     public["Runtime"] = {
         name: tasks.guard(name, handler) for name, handler in public["Runtime"].items()
     }
-    guard = Guard(database)
+    guard, auditor = Guard(database), Auditor(database, identity)
     public["Control"] = {
-        name: identity.guard(name, guard.guard(name, handler))
+        name: auditor.guard(name, guard.guard(name, handler))
         for name, handler in public["Control"].items()
     }
     questions = GatewayQuestions(database, lifecycle, supernode_auth=settings.enable_supernode_auth)
@@ -131,6 +135,7 @@ def handlers(
         OPERATOR: {
             **OperatorQuestions(database, mailbox, watched.overview).handlers(),
             **AccountsAdmin(database, hints).handlers(),
+            **AuditApi(database).handlers(),
             **ShutdownApi(database, lifecycle).handlers(),
             **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),
         },
@@ -145,7 +150,7 @@ def handlers(
             for name, handler in table.items()
         },
         **{
-            (service, name): serve_internal(service, name, handler)
+            (service, name): serve_internal(service, name, auditor.guard_internal(name, handler))
             for service, table in own.items()
             for name, handler in table.items()
         },
@@ -168,6 +173,7 @@ def pieces(
         Replicas(database).is_heard,
         pushers,
     )
+    audit = AuditRetention(database, settings.audit_retention)
     days = settings.log_retention
     retention = LogRetention(Runs(database), RunLogs(connection), days)
     return [
@@ -176,4 +182,5 @@ def pieces(
             database, lifecycle, mailbox, hints, settings.node_retention
         ).pieces(),
         *([Piece("logs", _REMOVE_LOGS_EVERY, retention.remove_logs)] if days else []),
+        *([Piece("audit", _FORGET_AUDIT_EVERY, audit.forget)] if settings.audit_retention else []),
     ]

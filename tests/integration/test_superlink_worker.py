@@ -53,6 +53,8 @@ INTERNAL = {
 CONSOLE = {"Status", "Runs", "Run", "Timeline", "Log", "Nodes"}
 
 OPERATOR = {
+    "AuditChain",
+    "AuditEvents",
     "DeleteRun", "Status", "RunReport", "UnfinishedRuns", "EndRuns", "CloseToRuns",
     "AddAppSignature", "CreateAccount", "ListAccounts", "DisableAccount", "EnableAccount",
     "SetAccountRole", "SetAccountPassword", "CreateAccountToken", "ListAccountTokens",
@@ -93,22 +95,20 @@ HERE = {"federation_name": "@none/default"}
 @pytest.mark.parametrize(
     ("method", "fields", "code"),
     [
-        ("CreateFederation", {"federation_name": "new"}, 1),
         ("CreateFederation", {}, 12),
-        ("ArchiveFederation", HERE, 1),
+        ("ArchiveFederation", HERE, 10),
         ("ArchiveFederation", {}, 12),
         ("SetFederationIcon", HERE, 1),
         ("SetFederationIcon", {}, 12),
         ("AddNodeToFederation", HERE, 28),
         ("AddNodeToFederation", {}, 12),
         ("RemoveNodeFromFederation", {"federation_name": "@none/other"}, 25),
-        ("RemoveAccountFromFederation", HERE, 1),
-        ("CreateInvitation", HERE, 1),
+        ("RemoveAccountFromFederation", HERE, 10),
+        ("CreateInvitation", HERE, 10),
         ("CreateInvitation", {"federation_name": "@none/other"}, 2),
-        ("AcceptInvitation", HERE, 1),
-        ("ListInvitations", {}, 1),
-        ("RejectInvitation", HERE, 1),
-        ("RevokeInvitation", HERE, 1),
+        ("AcceptInvitation", HERE, 7),
+        ("RejectInvitation", HERE, 7),
+        ("RevokeInvitation", HERE, 7),
         ("ConfigureSimulationFederation", HERE, 2),
         ("GetAuthTokens", {"device_code": "x"}, 19),
         ("RefreshAuthTokens", {"refresh_token": "x"}, 36),
@@ -130,11 +130,13 @@ async def test_what_is_not_here_is_refused_as_by_flowers_own_server(
         await superlink.call("Control", method, rpc.request(**fields), rpc.response)
 
 
-async def test_no_node_of_an_accounts_own_can_be_moved_either(superlink: Superlink) -> None:
+async def test_a_node_without_an_account_is_in_the_default_federation_already(
+    superlink: Superlink,
+) -> None:
     node = await superlink.online_node()
     request = control.AddNodeToFederationRequest(**HERE, node_id=node.node_id)
 
-    with refused(ErrorCode.NO_FEDERATION_MANAGEMENT_SUPPORT):
+    with refused(ErrorCode.SUPERNODE_ALREADY_IN_FEDERATION):
         await superlink.call(
             "Control", "AddNodeToFederation", request, control.AddNodeToFederationResponse
         )

@@ -1,0 +1,137 @@
+"""`flower-nats audit`: who did what in a runtime, and whether that is all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+
+from flower_nats.logs import configure_logs
+from flower_nats.model.audit import AuditEvent, chain_hash
+from flower_nats.model.errors import ApiError
+from flower_nats.model.visible import visible_name
+from flower_nats.settings import LogSettings
+from flower_nats_cli import options as opts
+from flower_nats_cli.runtime_client import RuntimeClient, runtime_client
+from flower_nats_cli.which_runtime import Servers, servers_given, servers_of
+
+_PATIENCE_SECONDS = 10.0
+"""Seconds for a superlink to answer."""
+
+_ALL: dict[str, Any] = {
+    "account": None,
+    "action": None,
+    "object": None,
+    "outcome": None,
+    "since": None,
+}
+
+_EVENT_FIELDS = tuple(AuditEvent.__dataclass_fields__)
+
+
+@click.command()
+@click.option("--account", metavar="NAME", help="Only what this account has done.")
+@click.option("--action", metavar="CALL", help="Only this call, such as StartRun.")
+@click.option(
+    "--object", metavar="TEXT", help="Only what was about this, such as 'run 5' or @ana/lab."
+)
+@click.option(
+    "--outcome", metavar="OUTCOME", help="Only this one: done, or such as NO_PERMISSIONS."
+)
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="Only from this day, or moment, of this machine's time on.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object a line, with the hash of each event.",
+)
+@click.option(
+    "--verify", is_flag=True, help="Say whether an event was changed or is missing, and print none."
+)
+@opts.data_dir_option
+@opts.status_nats_options
+@click.pass_context
+def audit(context: click.Context, /, **options: Any) -> None:
+    """Show who did what: logins, refusals, and every change of runs, nodes, federations and accounts."""
+    servers = servers_given(context, options) or servers_of(options)
+    configure_logs(LogSettings(level="error"))
+    since: datetime | None = options["since"]
+    wanted = {name: options[name] for name in _ALL}
+    wanted["since"] = None if since is None else since.astimezone().isoformat()
+    try:
+        if options["verify"]:
+            click.echo(asyncio.run(_verify(servers)))
+        else:
+            asyncio.run(_print(servers, wanted, as_json=options["as_json"]))
+    except ApiError as exc:
+        raise click.ClickException(exc.detail) from exc
+
+
+async def _print(servers: Servers, wanted: Mapping[str, Any], *, as_json: bool) -> None:
+    async with runtime_client(*servers) as client:
+        async for event in _events(client, wanted):
+            click.echo(json.dumps(event) if as_json else _line(event))
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    parts = (
+        event["at"][:19],
+        event["account_name"] or "-",
+        event["address"] or "-",
+        event["action"],
+        event["object"] or "-",
+        event["outcome"],
+    )
+    return "  ".join(visible_name(part) for part in parts)
+
+
+async def _verify(servers: Servers) -> str:
+    """Go through the whole chain; raises `click.ClickException` at the first event that is not right."""
+    async with runtime_client(*servers) as client:
+        chain = await client.ask("AuditChain", _PATIENCE_SECONDS)
+        count, last_id = 0, chain["forgotten_id"]
+        last = bytes.fromhex(chain["forgotten_hash"])
+        async for event in _events(client, _ALL, last_id):
+            event_id = event["event_id"]
+            if event_id > chain["last_id"]:
+                break
+            if event_id != last_id + 1:
+                raise _broken(f"Event {last_id + 1} is missing: after {last_id} comes {event_id}")
+            moment = datetime.fromisoformat(event["at"])
+            last = chain_hash(last, event_id, moment, _event(event))
+            if last.hex() != event["hash"]:
+                raise _broken(f"Event {event_id} was changed, or one before it")
+            last_id, count = event_id, count + 1
+        if (last_id, last.hex()) != (chain["last_id"], chain["last_hash"]):
+            raise _broken(f"Events {last_id + 1} to {chain['last_id']} are missing at the end")
+    return f"{count} events, all there and unchanged. The last is {last_id}, its hash {last.hex()}."
+
+
+def _broken(what: str) -> click.ClickException:
+    return click.ClickException(
+        f"{what}. The logs of the superlinks have each event as well (`audit`), with its hash."
+    )
+
+
+def _event(written: Mapping[str, Any]) -> AuditEvent:
+    return AuditEvent(**{name: written[name] for name in _EVENT_FIELDS})
+
+
+async def _events(
+    client: RuntimeClient, wanted: Mapping[str, Any], after: int = 0
+) -> AsyncIterator[Mapping[str, Any]]:
+    while True:
+        answer = await client.ask("AuditEvents", _PATIENCE_SECONDS, **wanted, after=after)
+        for event in answer["events"]:
+            yield event
+        if not answer["events"]:
+            return
+        after = answer["events"][-1]["event_id"]

@@ -1,0 +1,34 @@
+-- last: How the chain ends. Nobody else adds to it until the transaction ends.
+SELECT last_id, last_hash, clock_timestamp() AS at FROM audit_chain FOR UPDATE;
+
+-- append: Add an event.
+WITH added AS (
+    INSERT INTO audit_event (
+        event_id, at, account_id, account_name, address, action, object, outcome, request_id, hash
+    )
+    VALUES (
+        %(event_id)s, %(at)s, %(account_id)s, %(account_name)s, %(address)s, %(action)s,
+        %(object)s, %(outcome)s, %(request_id)s, %(hash)s
+    )
+)
+UPDATE audit_chain SET last_id = %(event_id)s, last_hash = %(hash)s;
+
+-- is_known: Whether a request has its event.
+SELECT 1 FROM audit_event WHERE request_id = %(request_id)s AND action = %(action)s;
+
+-- list: Events that fit every filter given, from one on, in the order of the chain.
+SELECT * FROM audit_event
+WHERE event_id > %(after)s
+    AND (%(account)s::text IS NULL OR lower(account_name) = lower(%(account)s))
+    AND (%(action)s::text IS NULL OR lower(action) = lower(%(action)s))
+    AND (%(object)s::text IS NULL OR strpos(object, %(object)s) > 0)
+    AND (%(outcome)s::text IS NULL OR lower(outcome) = lower(%(outcome)s))
+    AND (%(since)s::timestamptz IS NULL OR at >= %(since)s)
+ORDER BY event_id
+LIMIT %(limit)s;
+
+-- chain: How the chain begins and ends.
+SELECT last_id, last_hash, forgotten_id, forgotten_hash FROM audit_chain;
+
+-- forget: Remove events by their age.
+SELECT forget_audit_events(%(days)s::integer) AS count;

@@ -1,0 +1,311 @@
+"""The audit trail: which calls become events, for whom they are read, and when they are removed.
+
+The table of rights says which calls of Control change something: each becomes an event, and so does
+every refusal of any call. What operators do with `flower-nats` is recorded by name. Contents of
+messages, apps and passwords are never in an event.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.message import Message as ProtoMessage
+
+from flower_nats.logs import get_logger
+from flower_nats.model.account import account_token_hash
+from flower_nats.model.audit import DONE, AuditEvent, ChainedEvent
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import CATALOGUE, ApiError, ErrorCode, Outcome
+from flower_nats.store.accounts import Accounts
+from flower_nats.store.audit import ATTEMPT, Attempt, AuditTrail, Filter, append
+from flower_nats.store.connection import Database, Transaction
+from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
+from flower_nats.superlink.convert import iso
+from flower_nats.superlink.identity import Identity
+from flower_nats.superlink.rights import RIGHTS, Level
+
+log = get_logger(__name__)
+
+Map = Mapping[str, Any]
+
+_NOBODY = ""
+"""The account of a call that nothing proves one for."""
+
+_OPERATOR = "(flower-nats)"
+"""The account of what is done with the `flower-nats` command, which proves itself to NATS."""
+
+_STRANGERS_A_MINUTE = 60
+"""Refusals of calls without an account that a superlink records in a minute: whoever reaches Control
+could fill the database otherwise. Its log has all."""
+
+_MOST_EVENTS = 1_000
+"""Events in one answer."""
+
+_BY_OPERATORS = {
+    "CreateAccount": "account {name}, {role}",
+    "DisableAccount": "account {name}",
+    "EnableAccount": "account {name}",
+    "SetAccountRole": "account {name}, {role}",
+    "SetAccountPassword": "account {name}",
+    "CreateAccountToken": "account {name}, token {token}",
+    "RevokeAccountToken": "account {name}, token {token}",
+    "ConfirmLogin": "login",
+    "RefuseLogin": "login",
+    "DeleteRun": "run {run_id}",
+    "EndRuns": "all runs",
+    "SetQuota": "{kind} {name}",
+    "SetMemberRole": "{federation}, account {account}, {role}",
+    "RotateNodeKey": "node {node_id}",
+    "AddAppSignature": "app",
+}
+"""The internal calls that become events, each with what it is about."""
+
+
+class Auditor:
+    """Makes events of calls."""
+
+    def __init__(self, database: Database, identity: Identity) -> None:
+        self._database = database
+        self._identity = identity
+        self._strangers = _Allowance(_STRANGERS_A_MINUTE)
+
+    def guard(self, name: str, handler: ProtoHandler) -> ProtoHandler:
+        """Have a handler of Control see callers whose account is known, and what they do recorded."""
+        changes = RIGHTS[name].changes
+        identified = self._identity.guard(name, _keep_caller(handler))
+
+        async def serve(request: Any, caller: Caller) -> ProtoMessage:
+            event = AuditEvent(
+                account_id=_NOBODY,
+                account_name=_NOBODY,
+                address=caller.address,
+                action=name,
+                object=_object_of(request),
+                outcome=DONE,
+                request_id=caller.request_id,
+            )
+            with _attempt(event) as attempt:
+                try:
+                    response = await identified(request, caller)
+                except ApiError as exc:
+                    await self._refused(attempt, exc)
+                    raise
+                if changes and attempt.recorded is None:
+                    await self._done(attempt, response)
+                _tell(attempt)
+                return response
+
+        return serve
+
+    def guard_internal(self, name: str, handler: InternalHandler) -> InternalHandler:
+        """Have what operators and the login page do recorded."""
+        about = _BY_OPERATORS.get(name)
+        if about is None:
+            return handler
+
+        async def serve(question: Map, caller: Caller) -> Map:
+            event = AuditEvent(
+                account_id=_NOBODY,
+                account_name=question["name"] if name == "ConfirmLogin" else _OPERATOR,
+                address=str(question.get("address", caller.address)),
+                action=name,
+                object=about.format_map(_Said(question)),
+                outcome=DONE,
+                request_id=caller.request_id,
+            )
+            with _attempt(event) as attempt:
+                try:
+                    answer = await handler(question, caller)
+                except ApiError as exc:
+                    await self._refused(attempt, exc)
+                    raise
+                outcome = str(answer.get("outcome", DONE))
+                attempt.event = replace(
+                    attempt.event, outcome=DONE if outcome == "confirmed" else outcome
+                )
+                if attempt.recorded is None:
+                    await self._record(attempt)
+                _tell(attempt)
+                return answer
+
+        return serve
+
+    async def _done(self, attempt: Attempt, response: Any) -> None:
+        if attempt.event.action == "GetAuthTokens":
+            # The command asks again and again until the login is confirmed.
+            if not response.access_token:
+                return
+            token_hash = account_token_hash(response.access_token)
+            known = await Accounts(self._database).by_token(token_hash)
+            if known is not None:
+                account = known.account
+                attempt.event = _as(attempt.event, account.account_id, account.name)
+        await self._record(attempt)
+
+    async def _refused(self, attempt: Attempt, refusal: ApiError) -> None:
+        if CATALOGUE[refusal.code].outcome is Outcome.UNAVAILABLE:
+            return
+        attempt.event = event = replace(attempt.event, outcome=refusal.code.name)
+        is_stranger = refusal.code is ErrorCode.ACCOUNT_AUTHENTICATION_FAILED
+        if is_stranger and not self._strangers.take():
+            log.warning("audit_left_out", address=event.address, action=event.action)
+            return
+        await self._record(attempt)
+        _tell(attempt)
+
+    async def _record(self, attempt: Attempt) -> None:
+        """Add an event, unless the request has one: a gateway asks again whose answer was lost."""
+        event = attempt.event
+
+        async def add(transaction: Transaction) -> ChainedEvent | None:
+            if event.request_id and await AuditTrail(transaction).is_known(event):
+                return None
+            return await append(transaction, event)
+
+        attempt.recorded = await self._database.transaction(add)
+
+
+def _keep_caller(handler: ProtoHandler) -> ProtoHandler:
+    """Note whose call it is, once that is known."""
+
+    async def serve(request: Any, caller: Caller) -> ProtoMessage:
+        attempt = ATTEMPT.get()
+        if attempt is not None and RIGHTS[attempt.event.action].takes is not Level.ANYBODY:
+            attempt.event = _as(attempt.event, caller.account_id, caller.account_name)
+        return await handler(request, caller)
+
+    return serve
+
+
+def _as(event: AuditEvent, account_id: str, account_name: str) -> AuditEvent:
+    return replace(event, account_id=account_id, account_name=account_name)
+
+
+@contextmanager
+def _attempt(event: AuditEvent) -> Iterator[Attempt]:
+    attempt = Attempt(event)
+    token = ATTEMPT.set(attempt)
+    try:
+        yield attempt
+    finally:
+        ATTEMPT.reset(token)
+
+
+def _tell(attempt: Attempt) -> None:
+    """Say it in the log as well, which is kept elsewhere: with its hash, the log proves the database."""
+    recorded = attempt.recorded
+    if recorded is not None:
+        log.info(
+            "audit", event_id=recorded.event_id, hash=recorded.hash.hex(), **asdict(recorded.event)
+        )
+
+
+def _object_of(request: Any) -> str:
+    """Return what a request of Control is about: ids and names alone, nothing else that it has."""
+    fields = request.DESCRIPTOR.fields_by_name
+    numbers = [
+        f"{word} {getattr(request, field)}"
+        for field, word in (("run_id", "run"), ("node_id", "node"), ("series_id", "series"))
+        if field in fields and getattr(request, field)
+    ]
+    names = [
+        f"{word}{getattr(request, field)}"
+        for field, word in (
+            ("federation_name", ""),
+            ("federation_id", ""),
+            ("federation", ""),
+            ("app_id", "app "),
+            ("account_name", "account "),
+            ("invitee_account_name", "account "),
+        )
+        if field in fields and getattr(request, field)
+    ]
+    return ", ".join(numbers + names)
+
+
+class _Said(dict[str, Any]):
+    """What a question says; of what it leaves out, nothing."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+class _Allowance:
+    """So many a minute."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._minute = 0
+        self._taken = 0
+
+    def take(self) -> bool:
+        """Take one; False if there is none left in this minute."""
+        minute = int(time.monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._taken = minute, 0
+        self._taken += 1
+        return self._taken <= self._most
+
+
+class AuditApi:
+    """Serves `flower-nats audit`."""
+
+    def __init__(self, database: Database) -> None:
+        self._trail = AuditTrail(database)
+
+    def handlers(self) -> Mapping[str, InternalHandler]:
+        """Return the handler of each internal RPC served here."""
+        return {"AuditEvents": self.events, "AuditChain": self.chain}
+
+    async def events(self, question: Map, caller: Caller) -> Map:
+        """{account, action, object, outcome, since, after} -> {events}: the first ones after an id.
+
+        Filters are None for all; `since` is ISO 8601. Each event has `event_id`, `at`, `hash` and the
+        fields of `AuditEvent`.
+        """
+        since = question["since"]
+        wanted = Filter(
+            account=question["account"],
+            action=question["action"],
+            object=question["object"],
+            outcome=question["outcome"],
+            since=None if since is None else datetime.fromisoformat(since),
+        )
+        found = await self._trail.events(wanted, question["after"], _MOST_EVENTS)
+        return {"events": [_written(one) for one in found]}
+
+    async def chain(self, question: Map, caller: Caller) -> Map:
+        """{} -> {last_id, last_hash, forgotten_id, forgotten_hash}: hashes in hexadecimal digits."""
+        chain = await self._trail.chain()
+        return {
+            "last_id": chain.last_id,
+            "last_hash": chain.last_hash.hex(),
+            "forgotten_id": chain.forgotten_id,
+            "forgotten_hash": chain.forgotten_hash.hex(),
+        }
+
+
+class AuditRetention:
+    """Removes events by their age."""
+
+    def __init__(self, database: Database, days: int) -> None:
+        self._database = database
+        self._days = days
+
+    async def forget(self) -> None:
+        """Make one pass."""
+        count = await AuditTrail(self._database).forget(self._days)
+        if count:
+            log.info("audit_events_removed", count=count, older_than_days=self._days)
+
+
+def _written(one: ChainedEvent) -> Map:
+    return {
+        "event_id": one.event_id,
+        "at": iso(one.at),
+        **asdict(one.event),
+        "hash": one.hash.hex(),
+    }
