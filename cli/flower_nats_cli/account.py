@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flower_nats.logs import configure_logs
 from flower_nats.model.account import Role, account_token_hash, new_token
-from flower_nats.model.errors import ApiError
 from flower_nats.model.password import BadPassword, hash_password
-from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
-from flower_nats_cli.runtime_client import runtime_client
-from flower_nats_cli.which_runtime import Servers, servers_given, servers_of
-
-_PATIENCE_SECONDS = 10.0
-"""Seconds for a superlink to answer."""
+from flower_nats_cli.operator_commands import ask, runtime_options, show
 
 _MOST_DAYS = 3650
 """Days that a token may be good for: one that never ends is forgotten, and found by others."""
@@ -53,10 +44,6 @@ def _read_password(file: Path | None) -> str:
         raise click.UsageError(str(exc)) from exc
 
 
-def _runtime_options(command: opts.Command) -> opts.Command:
-    return opts.data_dir_option(opts.status_nats_options(command))
-
-
 @click.group()
 def account() -> None:
     """Manage the accounts of a runtime that was started with --accounts."""
@@ -71,7 +58,7 @@ def account() -> None:
     is_flag=True,
     help="It logs in by no password: for programs, with tokens alone.",
 )
-@_runtime_options
+@runtime_options
 @click.pass_context
 def create(
     context: click.Context,
@@ -84,20 +71,20 @@ def create(
 ) -> None:
     """Make an account. Its password is asked for, or read from a file."""
     password_hash = None if no_password else _read_password(password_file)
-    _ask(context, options, "CreateAccount", name=name, role=role, password_hash=password_hash)
+    ask(context, options, "CreateAccount", name=name, role=role, password_hash=password_hash)
     click.echo(f"Account {name} is created, with the role {role}.")
 
 
 @account.command()
 @click.argument("name")
 @_password_file_option
-@_runtime_options
+@runtime_options
 @click.pass_context
 def passwd(
     context: click.Context, /, name: str, password_file: Path | None, **options: Any
 ) -> None:
     """Give an account another password, and end its logins. Its tokens with a name stay."""
-    _ask(
+    ask(
         context,
         options,
         "SetAccountPassword",
@@ -109,49 +96,49 @@ def passwd(
 
 @account.command("list")
 @opts.format_option
-@_runtime_options
+@runtime_options
 @click.pass_context
 def list_accounts(context: click.Context, /, **options: Any) -> None:
     """Show all accounts."""
-    found = _ask(context, options, "ListAccounts")["accounts"]
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+    found = ask(context, options, "ListAccounts")["accounts"]
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "NAME": lambda one: one["name"],
         "ROLE": lambda one: one["role"],
         "FROM": lambda one: one["issuer"] or "this runtime",
         "CREATED": lambda one: one["created_at"],
         "STATE": lambda one: "disabled" if one["disabled_at"] else "enabled",
     }
-    _show(found, columns, as_json=options["format"] == "json")
+    show(found, columns, as_json=options["format"] == "json")
 
 
 @account.command()
 @click.argument("name")
-@_runtime_options
+@runtime_options
 @click.pass_context
 def disable(context: click.Context, /, name: str, **options: Any) -> None:
     """Let an account in no more, and revoke all of its tokens."""
-    _ask(context, options, "DisableAccount", name=name)
+    ask(context, options, "DisableAccount", name=name)
     click.echo(f"Account {name} is disabled. Its tokens are revoked.")
 
 
 @account.command()
 @click.argument("name")
-@_runtime_options
+@runtime_options
 @click.pass_context
 def enable(context: click.Context, /, name: str, **options: Any) -> None:
     """Let an account in again, after it has logged in anew."""
-    _ask(context, options, "EnableAccount", name=name)
+    ask(context, options, "EnableAccount", name=name)
     click.echo(f"Account {name} is enabled.")
 
 
 @account.command()
 @click.argument("name")
 @click.argument("role", type=click.Choice([str(role) for role in Role]))
-@_runtime_options
+@runtime_options
 @click.pass_context
 def role(context: click.Context, /, name: str, role: str, **options: Any) -> None:
     """Change what an account may do in the runtime as a whole."""
-    _ask(context, options, "SetAccountRole", name=name, role=role)
+    ask(context, options, "SetAccountRole", name=name, role=role)
     click.echo(f"Account {name} has the role {role}.")
 
 
@@ -170,14 +157,14 @@ def token() -> None:
     show_default=True,
     help="Days after which it ends.",
 )
-@_runtime_options
+@runtime_options
 @click.pass_context
 def create_token(
     context: click.Context, /, name: str, token_name: str, days: int, **options: Any
 ) -> None:
     """Make a token, and print it: it is shown this once."""
     made = new_token("token")
-    _ask(
+    ask(
         context,
         options,
         "CreateAccountToken",
@@ -192,58 +179,25 @@ def create_token(
 @token.command("list")
 @click.argument("name")
 @opts.format_option
-@_runtime_options
+@runtime_options
 @click.pass_context
 def list_tokens(context: click.Context, /, name: str, **options: Any) -> None:
     """Show the tokens of an account, without the tokens themselves."""
-    found = _ask(context, options, "ListAccountTokens", name=name)["tokens"]
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+    found = ask(context, options, "ListAccountTokens", name=name)["tokens"]
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "NAME": lambda one: one["name"],
         "CREATED": lambda one: one["created_at"],
         "ENDS": lambda one: one["expires_at"],
     }
-    _show(found, columns, as_json=options["format"] == "json")
+    show(found, columns, as_json=options["format"] == "json")
 
 
 @token.command("revoke")
 @click.argument("name")
 @click.argument("token_name", metavar="TOKEN_NAME")
-@_runtime_options
+@runtime_options
 @click.pass_context
 def revoke_token(context: click.Context, /, name: str, token_name: str, **options: Any) -> None:
     """Let nobody in any more who has this token."""
-    _ask(context, options, "RevokeAccountToken", name=name, token=token_name)
+    ask(context, options, "RevokeAccountToken", name=name, token=token_name)
     click.echo(f"Token {token_name} of {name} is revoked.")
-
-
-def _ask(
-    context: click.Context, options: dict[str, Any], question: str, **parameters: Any
-) -> dict[str, Any]:
-    """Ask the runtime that the options mean; a refusal is told in a sentence."""
-    servers = servers_given(context, options) or servers_of(options)
-    configure_logs(LogSettings(level="error"))
-    try:
-        return asyncio.run(_ask_at(servers, question, parameters))
-    except ApiError as exc:
-        raise click.ClickException(exc.detail) from exc
-
-
-async def _ask_at(servers: Servers, question: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    nats, ca_certificate = servers
-    async with runtime_client(nats, ca_certificate) as client:
-        return await client.ask(question, _PATIENCE_SECONDS, **parameters)
-
-
-def _show(
-    rows: list[dict[str, Any]],
-    columns: dict[str, Callable[[dict[str, Any]], str]],
-    *,
-    as_json: bool,
-) -> None:
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    table = [list(columns), *([text(row) for text in columns.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())

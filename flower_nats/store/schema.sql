@@ -241,6 +241,43 @@ SELECT
 FROM run
 JOIN task ON task.task_id = run.primary_task_id;
 
+-- Pending runs that wait until others of their account or federation have finished: first come, first
+-- served. A run that waits for its account keeps nobody of its federation waiting.
+CREATE VIEW run_held_back AS
+WITH unfinished AS (
+    SELECT run.federation, run.account_id, run.account_name, task.task_id, task.status,
+        task.pending_at
+    FROM task
+    JOIN run ON run.primary_task_id = task.task_id
+    WHERE task.status <> 'finished'
+        AND EXISTS (SELECT FROM quota WHERE runs_at_once IS NOT NULL)
+), of_account AS (
+    SELECT
+        unfinished.*,
+        row_number() OVER (
+            PARTITION BY account_id ORDER BY status = 'pending', pending_at, task_id
+        ) > (
+            SELECT runs_at_once FROM quota
+            WHERE kind = 'account' AND lower(name) IN ('*', lower(unfinished.account_name))
+            ORDER BY name = '*' LIMIT 1
+        ) AS waits_for_account
+    FROM unfinished
+), of_federation AS (
+    SELECT
+        of_account.*,
+        row_number() OVER (
+            PARTITION BY federation, waits_for_account IS TRUE AND status = 'pending'
+            ORDER BY status = 'pending', pending_at, task_id
+        ) > (
+            SELECT runs_at_once FROM quota
+            WHERE kind = 'federation' AND name IN ('*', of_account.federation)
+            ORDER BY name = '*' LIMIT 1
+        ) AS waits_for_federation
+    FROM of_account
+)
+SELECT task_id FROM of_federation
+WHERE status = 'pending' AND (waits_for_account OR waits_for_federation);
+
 -- What lists show of runs: all but the overrides of their configurations, which may be large.
 CREATE VIEW run_listed AS
 SELECT

@@ -14,6 +14,7 @@ from flower_nats.broker.hints import Hints
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats.model.states import SubStatus
 from flower_nats.store.accounts import Accounts
 from flower_nats.store.connection import Database
 from flower_nats.store.idempotency import drop_old_answers
@@ -21,6 +22,7 @@ from flower_nats.store.leases import Leases
 from flower_nats.store.logins import Logins
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.nonces import Nonces
+from flower_nats.store.quotas import Quotas
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
 from flower_nats.store.task_messages import TaskMessages
@@ -112,6 +114,7 @@ class MetadataHousekeeping:
             Piece("nodes", 1.0, self.expire_nodes),
             Piece("tasks", 1.0, self.expire_tasks),
             Piece("runs", 2.0, self.clear_runs),
+            Piece("overdue runs", 2.0, self.end_overdue),
             Piece("records", 30.0, self.drop_records),
             Piece("unseen nodes", 60.0, self.forget_nodes),
             *([Piece("old nodes", 60.0, self.unlist_nodes)] if self._node_retention else []),
@@ -148,6 +151,16 @@ class MetadataHousekeeping:
         for task_id, run_id in await tasks.finish_orphans():
             log.info("task_orphaned", task_id=task_id, run_id=run_id)
             await self._lifecycle.run_changed(run_id)
+
+    async def end_overdue(self) -> None:
+        """End runs that have taken longer than their federation or account allows."""
+        for run in await Quotas(self._database).overdue():
+            finished = await Tasks(self._database).finish(
+                run.primary_task_id, SubStatus.FAILED, run.reason()
+            )
+            if finished is not None:
+                log.warning("run_overdue", run_id=finished.run_id, reason=run.reason())
+                await self._lifecycle.task_finished(finished)
 
     async def clear_runs(self) -> None:
         """Drop what finished runs have left in the broker: the run's end may have been cut short."""

@@ -40,6 +40,7 @@ from flower_nats.superlink.log_retention import LogRetention
 from flower_nats.superlink.logins import LoginApi
 from flower_nats.superlink.message_housekeeping import MessageHousekeeping
 from flower_nats.superlink.operator_questions import OperatorQuestions
+from flower_nats.superlink.operator_rights import OperatorRights
 from flower_nats.superlink.room_watch import RoomWatch
 from flower_nats.superlink.run_deletion import RunDeletion
 from flower_nats.superlink.runtime import RuntimeApi
@@ -136,6 +137,7 @@ def handlers(
             **OperatorQuestions(database, mailbox, watched.overview).handlers(),
             **AccountsAdmin(database, hints).handlers(),
             **AuditApi(database).handlers(),
+            **OperatorRights(database, hints).handlers(),
             **ShutdownApi(database, lifecycle).handlers(),
             **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),
         },

@@ -53,6 +53,7 @@ INTERNAL = {
 CONSOLE = {"Status", "Runs", "Run", "Timeline", "Log", "Nodes"}
 
 OPERATOR = {
+    "Quotas", "SetQuota", "SetMemberRole",
     "AuditChain",
     "AuditEvents",
     "DeleteRun", "Status", "RunReport", "UnfinishedRuns", "EndRuns", "CloseToRuns",

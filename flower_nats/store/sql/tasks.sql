@@ -1,6 +1,7 @@
 -- pending: Tasks of these types that wait for a SuperExec, oldest first.
 SELECT * FROM task
 WHERE status = 'pending' AND type = ANY (%(types)s::text[])
+    AND task_id NOT IN (SELECT task_id FROM run_held_back)
 ORDER BY pending_at, task_id;
 
 -- claim: Claim a pending task; the request that claimed it, known by its token, may ask again.
@@ -15,7 +16,11 @@ SET
     taken_from = %(address)s
 WHERE task_id = %(task_id)s
     AND (
-        (status = 'pending' AND (type <> 'flwr-simulation' OR %(has_room)s))
+        (
+            status = 'pending'
+            AND (type <> 'flwr-simulation' OR %(has_room)s)
+            AND task_id NOT IN (SELECT task_id FROM run_held_back)
+        )
         OR (status = 'starting' AND token_hash = %(token_hash)s)
     )
 RETURNING *;
@@ -31,6 +36,7 @@ WITH acquired AS (
     WHERE status = 'pending'
         AND (type = ANY (%(types)s::text[]) OR fab_hash = ANY (%(fab_hashes)s::text[]))
         AND (type <> 'flwr-simulation' OR %(has_room)s)
+        AND task_id NOT IN (SELECT task_id FROM run_held_back)
         AND NOT EXISTS (SELECT FROM acquired)
     ORDER BY pending_at, task_id
     LIMIT 1

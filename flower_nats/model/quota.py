@@ -1,0 +1,44 @@
+"""Limits of a federation or an account: runs at once, and how long a run may take."""
+
+from dataclasses import dataclass
+
+EACH = "*"
+"""The name for what holds for each federation, or each account, without limits of its own."""
+
+KINDS = ("federation", "account")
+
+
+@dataclass(frozen=True)
+class Quota:
+    """The limits of a federation or an account; None for no limit."""
+
+    kind: str
+    """One of `KINDS`."""
+    name: str
+    """`@account/name` of a federation, the name of an account, or `EACH`."""
+    runs_at_once: int | None = None
+    """Runs that have begun and not finished; others wait as pending, first come first served."""
+    run_seconds: float | None = None
+    """Seconds that a run may take from when its app has started."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is limited."""
+        return self.runs_at_once is None and self.run_seconds is None
+
+
+@dataclass(frozen=True)
+class Overdue:
+    """A run that has taken longer than it may."""
+
+    primary_task_id: int
+    run_seconds: float
+    kind: str
+    name: str
+
+    def reason(self) -> str:
+        """Say why the run ends."""
+        return (
+            f"The run has taken longer than {self.run_seconds:g} seconds, the limit of the {self.kind} "
+            f"{self.name}. Remedy: have an operator raise it with `flower-nats quota set`."
+        )

@@ -1,0 +1,53 @@
+-- set: Keep the limits of a federation or an account, or of each.
+INSERT INTO quota (kind, name, runs_at_once, run_seconds)
+VALUES (%(kind)s, %(name)s, %(runs_at_once)s, %(run_seconds)s)
+ON CONFLICT (kind, name) DO UPDATE
+SET runs_at_once = excluded.runs_at_once, run_seconds = excluded.run_seconds;
+
+-- remove: Take the limits of a federation or an account away: those of each hold then.
+DELETE FROM quota WHERE kind = %(kind)s AND name = %(name)s;
+
+-- get: The limits of a federation or an account, locked.
+SELECT kind, name, runs_at_once, run_seconds FROM quota
+WHERE kind = %(kind)s AND name = %(name)s
+FOR UPDATE;
+
+-- list: All limits.
+SELECT kind, name, runs_at_once, run_seconds FROM quota ORDER BY kind, name;
+
+-- use: How many runs of each federation and account have begun, and how many wait.
+SELECT
+    kind, name,
+    count(*) FILTER (WHERE task.status <> 'pending') AS begun,
+    count(*) FILTER (WHERE task.status = 'pending') AS pending
+FROM task
+JOIN run ON run.primary_task_id = task.task_id
+CROSS JOIN LATERAL (
+    VALUES ('federation', run.federation), ('account', run.account_name)
+) AS subject (kind, name)
+WHERE task.status <> 'finished'
+GROUP BY kind, name
+ORDER BY kind, name;
+
+-- overdue: Runs that have taken longer than they may, each with one limit that says so.
+SELECT DISTINCT ON (task.task_id)
+    task.task_id AS primary_task_id, quota.run_seconds, quota.kind,
+    CASE quota.kind WHEN 'federation' THEN run.federation ELSE run.account_name END AS name
+FROM task
+JOIN run ON run.primary_task_id = task.task_id
+CROSS JOIN LATERAL (
+    (
+        SELECT kind, run_seconds FROM quota
+        WHERE kind = 'federation' AND name IN ('*', run.federation)
+        ORDER BY name = '*' LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT kind, run_seconds FROM quota
+        WHERE kind = 'account' AND lower(name) IN ('*', lower(run.account_name))
+        ORDER BY name = '*' LIMIT 1
+    )
+) AS quota
+WHERE task.status = 'running'
+    AND task.running_at < now() - make_interval(secs => quota.run_seconds)
+ORDER BY task.task_id, quota.run_seconds;

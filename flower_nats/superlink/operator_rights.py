@@ -1,0 +1,106 @@
+"""What operators see to beside accounts: limits, and roles in federations."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from flower_nats.broker.hints import Hints
+from flower_nats.logs import get_logger
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.federation import MemberRole
+from flower_nats.model.quota import EACH, KINDS, Quota
+from flower_nats.store.accounts import Accounts
+from flower_nats.store.connection import Database, Session, Transaction
+from flower_nats.store.federations import Federations
+from flower_nats.store.idempotency import once
+from flower_nats.store.members import Members
+from flower_nats.store.quotas import Quotas
+from flower_nats.superlink.codecs import InternalHandler
+
+log = get_logger(__name__)
+
+Map = Mapping[str, Any]
+
+
+class OperatorRights:
+    """Serves `flower-nats quota` and `flower-nats role`."""
+
+    def __init__(self, database: Database, hints: Hints) -> None:
+        self._database = database
+        self._hints = hints
+
+    def handlers(self) -> Mapping[str, InternalHandler]:
+        """Return the handler of each RPC served here."""
+        return {
+            "Quotas": self.quotas,
+            "SetQuota": self.set_quota,
+            "SetMemberRole": self.set_member_role,
+        }
+
+    async def quotas(self, question: Map, caller: Caller) -> Map:
+        """{} -> {quotas: [field of `Quota`], use: [field of `Use`]}."""
+        quotas = Quotas(self._database)
+        return {
+            "quotas": [asdict(one) for one in await quotas.all()],
+            "use": [asdict(one) for one in await quotas.use()],
+        }
+
+    async def set_quota(self, question: Map, caller: Caller) -> Map:
+        """{kind, name, change} -> {}: `change` has `runs_at_once`, `run_seconds`, or both."""
+        kind, name, change = question["kind"], question["name"], question["change"]
+        if kind not in KINDS:
+            raise ValueError(f"{kind} is none of {KINDS}")
+
+        async def keep(transaction: Transaction) -> bytes:
+            await _check_subject(transaction, kind, name)
+            former = asdict(await Quotas(transaction).get(kind, name))
+            await Quotas(transaction).set(Quota(**{**former, **change}))
+            return b""
+
+        await once(self._database, caller.request_id, keep)
+        log.info("quota_set", kind=kind, name=name, **change)
+        # Runs that have waited may begin.
+        await self._hints.tasks_pending()
+        return {}
+
+    async def set_member_role(self, question: Map, caller: Caller) -> Map:
+        """{federation, account, role} -> {}: change what a member may do; `owner` hands it over."""
+        federation, name = question["federation"], question["account"]
+        role = MemberRole(question["role"])
+
+        async def keep(transaction: Transaction) -> bytes:
+            members = Members(transaction)
+            await Federations(transaction).lock(federation)
+            member = await members.by_name(federation, name)
+            if member is None:
+                text = f"{name} is not in {federation}, or there is no such federation."
+                raise ApiError(ErrorCode.ACCOUNT_NOT_A_MEMBER, text, text)
+            owner = next(
+                one for one in await members.of(federation) if one.role is MemberRole.OWNER
+            )
+            if role is MemberRole.OWNER:
+                await members.set_role(federation, owner.account_id, MemberRole.ADMIN)
+            elif member == owner:
+                text = f"{name} is the owner. Remedy: make somebody else the owner first."
+                raise ApiError(ErrorCode.FORBIDDEN_ACTION, text, text)
+            await members.set_role(federation, member.account_id, role)
+            return b""
+
+        await once(self._database, caller.request_id, keep)
+        log.info("member_role_set", federation=federation, member=name, role=str(role))
+        await self._hints.accounts_changed()
+        return {}
+
+
+async def _check_subject(session: Session, kind: str, name: str) -> None:
+    """Check that there is what a limit is for: one with a typing error would limit nothing."""
+    if name == EACH or (kind == "account" and name == "none"):
+        return
+    if kind == "federation":
+        found: object = await Federations(session).get(name)
+    else:
+        found = await Accounts(session).by_name(name)
+    if found is None:
+        text = f"There is no {kind} {name}."
+        raise ApiError(ErrorCode.FORBIDDEN_ACTION, text, text)
