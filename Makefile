@@ -16,7 +16,7 @@ demo: $(VENV)/.installed-demo
 # Three at once, also on two cores: many tests mostly wait. The order is that of tests/conftest.py. With four,
 # stock processes of flwr 1.42, which take seconds of CPU to start, kept each other from ending in time.
 # The other flwr is installed before them: a test that waited for it would miss what it measures.
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/.installed-issuer
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What is left out of `make test` because it takes minutes: more replicas, more versions, more kills.
-long: $(VENV)/.installed-dev
+long: $(VENV)/.installed-dev $(VENV)/.installed-issuer
 	$(BIN)/python -m harness.flower_environments
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -63,5 +63,10 @@ $(VENV)/.installed-dev: pyproject.toml locks/dev.txt | $(VENV)/bin/python
 	$(OURS)
 	touch $@ $(VENV)/.installed-demo
 
+# The OIDC issuer of the tests, by the Node that is in the environment.
+$(VENV)/.installed-issuer: harness/oidc/package-lock.json $(VENV)/.installed-dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --prefix harness/oidc --no-audit --no-fund --silent
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info harness/oidc/node_modules

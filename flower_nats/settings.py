@@ -113,6 +113,40 @@ class SuperexecSettings:
 
 
 @dataclass(frozen=True)
+class OidcSettings:
+    """The OIDC issuer that says who people are."""
+
+    url: str
+    """What the issuer calls itself, such as `https://login.example.org/realms/hospital`."""
+
+    client_id: str
+    """What the issuer knows this runtime by."""
+
+    client_secret_file: Path | None = None
+    """File with the secret of that client, read anew for each question; None for a public client."""
+
+    scopes: str = "openid profile email offline_access"
+    """What is asked for. Without `offline_access` most issuers give no refresh token: a login then lasts
+    for 8 hours."""
+
+    audience: str = ""
+    """Whom ID tokens must be for; empty for `client_id`."""
+
+    name_claim: str = "preferred_username"
+    """The claim that accounts are named by."""
+
+    groups_claim: str = "groups"
+    """The claim that lists a person's groups; `a.b` for claim `b` in claim `a`."""
+
+    operator_group: str = ""
+    """The group whose members are operators; empty to set roles by `flower-nats account role`."""
+
+    ca_certificate: Path | None = None
+    """CA certificate (PEM) that the issuer is verified with; None: the authorities that the system
+    trusts."""
+
+
+@dataclass(frozen=True)
 class SuperlinkSettings:
     """Settings of one superlink worker."""
 
@@ -135,6 +169,9 @@ class SuperlinkSettings:
 
     accounts: bool = False
     """Whether the Control API asks who is calling: by accounts, with `flwr login`."""
+
+    oidc: OidcSettings | None = None
+    """Who says who people are, None for accounts with passwords of our own; with `accounts` alone."""
 
     simulation: bool = False
     """Whether runs in the federation of everything that connects are simulations."""

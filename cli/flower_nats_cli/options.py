@@ -22,6 +22,7 @@ from flower_nats.settings import (
     DEFAULT_LOG_RETENTION,
     DEFAULT_NODE_RETENTION,
     Isolation,
+    OidcSettings,
     StorageLimits,
 )
 from flower_nats_cli.addresses import address_argument, api_address_argument
@@ -264,6 +265,74 @@ accounts_option = click.option(
     is_flag=True,
     help="Ask who is calling Control: accounts, with `flwr login`. `flower-nats account create` makes "
     "them. Every superlink of a runtime is told the same.",
+)
+
+
+def _issuer(value: str) -> str:
+    parts = urlsplit(value)
+    here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    if not parts.netloc or parts.scheme not in ({"https", "http"} if here else {"https"}):
+        raise click.BadParameter(f"{value} is not an address such as https://HOST/PATH.")
+    return value
+
+
+oidc_options = _together(
+    click.option(
+        "--oidc-issuer",
+        type=_issuer,
+        metavar="ISSUER",
+        help="Have an OIDC issuer say who people are, by its device grant: what it calls itself, like "
+        "https://login.example.org/realms/hospital. With this, --accounts is on.",
+    ),
+    click.option(
+        "--oidc-client-id", metavar="CLIENT_ID", help="What the issuer knows this runtime by."
+    ),
+    click.option(
+        "--oidc-client-secret-file",
+        type=FILE,
+        help="File with the secret of that client. Default: it is a public client, without one.",
+    ),
+    click.option(
+        "--oidc-scopes",
+        metavar="SCOPES",
+        default=OidcSettings.scopes,
+        show_default=True,
+        help="What the issuer is asked for.",
+    ),
+    click.option(
+        "--oidc-audience",
+        metavar="AUDIENCE",
+        default="",
+        show_default="the client id",
+        help="Whom ID tokens must be for.",
+    ),
+    click.option(
+        "--oidc-name-claim",
+        metavar="CLAIM",
+        default=OidcSettings.name_claim,
+        show_default=True,
+        help="Claim that accounts are named by.",
+    ),
+    click.option(
+        "--oidc-groups-claim",
+        metavar="CLAIM",
+        default=OidcSettings.groups_claim,
+        show_default=True,
+        help="Claim that lists a person's groups; a.b for claim b in claim a.",
+    ),
+    click.option(
+        "--oidc-operator-group",
+        metavar="GROUP",
+        default="",
+        show_default="none: roles are set by `flower-nats account role`",
+        help="Group whose members are operators.",
+    ),
+    click.option(
+        "--oidc-ca-certfile",
+        type=FILE,
+        help="CA certificate to verify the issuer with. Default: the authorities that this system "
+        "trusts.",
+    ),
 )
 
 supernode_auth_option = click.option(

@@ -8,7 +8,7 @@ from typing import Any
 
 from flower_nats.embedded.envoy import Api
 from flower_nats.embedded.ports import free_ports
-from flower_nats.settings import GatewaySettings, TlsFiles
+from flower_nats.settings import GatewaySettings, OidcSettings, TlsFiles
 from flower_nats_cli.addresses import LOOPBACK, join_address
 from flower_nats_gateway.transports.log_relay import LogRelay
 
@@ -97,6 +97,22 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
     for limit in fields(gateway.storage_limits):
         flags += [f"--max-{limit.name}-mib", str(getattr(gateway.storage_limits, limit.name))]
     return flags
+
+
+def oidc_flags(oidc: OidcSettings) -> list[str]:
+    """Return the flags that make `flower-nats superlink` ask this issuer."""
+    given = {
+        "issuer": oidc.url,
+        "client-id": oidc.client_id,
+        "client-secret-file": oidc.client_secret_file,
+        "scopes": oidc.scopes,
+        "audience": oidc.audience,
+        "name-claim": oidc.name_claim,
+        "groups-claim": oidc.groups_claim,
+        "operator-group": oidc.operator_group,
+        "ca-certfile": oidc.ca_certificate,
+    }
+    return [word for name, one in given.items() if one for word in (f"--oidc-{name}", str(one))]
 
 
 def _private(public: GatewaySettings) -> GatewaySettings:

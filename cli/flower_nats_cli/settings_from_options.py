@@ -13,6 +13,7 @@ from flower_nats.model.superexec_secret import read_superexec_secrets
 from flower_nats.settings import (
     GatewaySettings,
     LogSettings,
+    OidcSettings,
     StorageLimits,
     SuperexecSettings,
     SuperlinkSettings,
@@ -134,6 +135,34 @@ def check_supernode_auth(options: Options, *, encrypted: bool) -> bool:
             "--ssl-ca-certfile, and not --insecure."
         )
     return enabled
+
+
+def oidc_settings(options: Options) -> OidcSettings | None:
+    """Read `oidc_options`, None without an issuer. Raises UsageError."""
+    issuer, client_id = options["oidc_issuer"], options["oidc_client_id"]
+    if issuer is None:
+        if client_id is not None:
+            raise click.UsageError("--oidc-client-id is for --oidc-issuer.")
+        return None
+    if client_id is None:
+        raise click.UsageError(
+            "--oidc-issuer needs --oidc-client-id: what it knows this runtime by."
+        )
+    secret_file: Path | None = options["oidc_client_secret_file"]
+    ca_certificate: Path | None = options["oidc_ca_certfile"]
+    if ca_certificate is not None:
+        check_certificate(ca_certificate, "--oidc-ca-certfile")
+    return OidcSettings(
+        url=issuer,
+        client_id=client_id,
+        client_secret_file=secret_file.absolute() if secret_file else None,
+        scopes=options["oidc_scopes"],
+        audience=options["oidc_audience"],
+        name_claim=options["oidc_name_claim"],
+        groups_claim=options["oidc_groups_claim"],
+        operator_group=options["oidc_operator_group"],
+        ca_certificate=ca_certificate.absolute() if ca_certificate else None,
+    )
 
 
 def http_api_address(options: Options, host: str) -> str:

@@ -29,6 +29,7 @@ from flower_nats.settings import (
     DEFAULT_LOG_RETENTION,
     DEFAULT_NODE_RETENTION,
     GatewaySettings,
+    OidcSettings,
     SuperexecSettings,
     SuperlinkSettings,
 )
@@ -41,7 +42,7 @@ from flower_nats_cli.flower import SUPEREXEC, find_program
 from flower_nats_cli.flower_version import FlowerVersion
 from flower_nats_cli.in_process import InProcess
 from flower_nats_cli.nats_servers import Broker
-from flower_nats_cli.placement import API_ADDRESSES, edges, gateway_flags
+from flower_nats_cli.placement import API_ADDRESSES, edges, gateway_flags, oidc_flags
 from flower_nats_cli.runtime_access import runtime_access, with_login_page
 from flower_nats_cli.runtime_client import runtime_client
 from flower_nats_cli.superexec_host import SuperexecService
@@ -104,6 +105,9 @@ class StackSettings:
 
     accounts: bool = False
     """Whether Control asks who is calling."""
+
+    oidc: OidcSettings | None = None
+    """Who says who people are, None for accounts with passwords of our own."""
 
     simulation: bool = False
     """Whether runs that name no federation are simulations."""
@@ -200,6 +204,8 @@ class Stack:
         flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]
         if self.settings.accounts:
             flags += ["--accounts"]
+        if self.settings.oidc:
+            flags += oidc_flags(self.settings.oidc)
         flags += ["--node-retention", str(self.settings.node_retention)]
         flags += ["--audit-retention", str(self.settings.audit_retention)]
         if self.settings.simulation:
@@ -225,6 +231,7 @@ class Stack:
             database_connections=database_size(self.settings.replicas).superlink,
             watch_disk=self.settings.data.path,
             accounts=self.settings.accounts,
+            oidc=self.settings.oidc,
             simulation=self.settings.simulation,
             log_retention=self.settings.log_retention,
             node_retention=self.settings.node_retention,

@@ -58,6 +58,7 @@ log = get_logger(__name__)
     help="CA certificate that its SuperExec verifies the gateway with.",
 )
 @opts.accounts_option
+@opts.oidc_options
 @opts.simulation_option
 @opts.max_simulations_option
 @opts.supernode_auth_option
@@ -108,7 +109,8 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         database=read.database(options),
         superexec=None if elsewhere else _superexec_settings(options),
         enable_supernode_auth=options["enable_supernode_auth"],
-        accounts=options["accounts"],
+        accounts=options["accounts"] or options["oidc_issuer"] is not None,
+        oidc=read.oidc_settings(options),
         simulation=options["simulation"],
         log_retention=options["log_retention"],
         audit_retention=options["audit_retention"],

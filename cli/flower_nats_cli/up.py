@@ -54,6 +54,7 @@ def console_argument(value: str) -> str:
 @opts.api_address_options
 @opts.tls_options
 @opts.accounts_option
+@opts.oidc_options
 @opts.login_url_option
 @opts.simulation_option
 @opts.max_simulations_option
@@ -111,7 +112,8 @@ def stack_settings(options: read.Options) -> StackSettings:
         superexec=None,
         superexec_auth_secret_file=secret_file,
         replicas=options["replicas"],
-        accounts=options["accounts"],
+        accounts=options["accounts"] or options["oidc_issuer"] is not None,
+        oidc=read.oidc_settings(options),
         simulation=options["simulation"],
         log_retention=options["log_retention"],
         audit_retention=options["audit_retention"],

@@ -82,6 +82,16 @@ def new_token(kind: str) -> str:
     return f"fn-{kind}-{secrets.token_urlsafe(_TOKEN_BYTES)}"
 
 
+def new_refresh_token(replaced: str = "") -> str:
+    """Return a refresh token, which begins as the one that it is in the place of."""
+    return f"{root_of(replaced) or new_token('refresh')}.{secrets.token_urlsafe(_TOKEN_BYTES)}"
+
+
+def root_of(refresh_token: str) -> str:
+    """Return what all refresh tokens of a login begin with: what is sealed by it, each can open."""
+    return refresh_token.partition(".")[0]
+
+
 def account_token_hash(token: str) -> bytes:
     """Return what the gateway tells superlinks of a token, and what the database keeps of it."""
     return hashlib.sha256(token.encode()).digest()

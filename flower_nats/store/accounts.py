@@ -4,7 +4,14 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
-from flower_nats.model.account import Account, Role, TokenKind, account_token_hash, new_token
+from flower_nats.model.account import (
+    Account,
+    Role,
+    TokenKind,
+    account_token_hash,
+    new_refresh_token,
+    new_token,
+)
 from flower_nats.store.connection import Row, Session, storable
 from flower_nats.store.queries import load
 
@@ -39,6 +46,11 @@ class Tokens:
     access: str
     refresh: str
 
+    @classmethod
+    def new(cls, replaced: str = "") -> "Tokens":
+        """Return new ones, in the place of a refresh token if there is one."""
+        return cls(new_token("access"), new_refresh_token(replaced))
+
 
 @dataclass(frozen=True)
 class RefreshableSession:
@@ -47,7 +59,11 @@ class RefreshableSession:
     session_id: str
     account_id: str
     issuer_token: bytes | None
-    """The refresh token of the issuer, encrypted; None for an account of our own."""
+    """The refresh token of the issuer, sealed; None if it gave none."""
+    is_of_issuer: bool
+    """Whether an issuer says who this is."""
+    issuer_seen_for: float
+    """Seconds since the issuer has said so."""
     replaced_for: float
     """Seconds for which another refresh token has been in the place of this one; 0 if there is none."""
 
@@ -72,15 +88,17 @@ class Accounts:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def create(self, name: str, role: Role) -> Account | None:
-        """Store an account of our own; None if the name is taken."""
+    async def create(
+        self, name: str, role: Role, issuer: str = "", subject: str = ""
+    ) -> Account | None:
+        """Store an account, by default one of our own; None if the name or the subject is taken."""
         account_id = str(uuid.uuid4())
         row = await self._session.fetch_one(
             _SQL["create"],
             account_id=account_id,
             name=name,
-            issuer="",
-            subject=account_id,
+            issuer=issuer,
+            subject=subject or account_id,
             role=str(role),
         )
         return _account(row)
@@ -128,6 +146,7 @@ class Accounts:
             account_id=account.account_id,
             name=name,
             seconds=seconds,
+            issuer_token=None,
         )
         if row is None:
             return False
@@ -162,17 +181,24 @@ class Accounts:
         )
         await self._session.execute(_SQL["end_logins"], account_id=account.account_id)
 
-    async def open_login(self, account_id: str) -> Tokens:
-        """Return tokens of a new session."""
+    async def open_login(
+        self,
+        account_id: str,
+        tokens: Tokens,
+        issuer_token: bytes | None = None,
+        seconds: float = REFRESH_SECONDS,
+    ) -> None:
+        """Let tokens of a new session in."""
         session_id = str(uuid.uuid4())
         await self._session.fetch_one(
             _SQL["open_session"],
             session_id=session_id,
             account_id=account_id,
             name=None,
-            seconds=REFRESH_SECONDS,
+            seconds=seconds,
+            issuer_token=issuer_token,
         )
-        return await self._issue(session_id)
+        await self._let_in(session_id, tokens)
 
     async def by_refresh_token(self, token: str) -> RefreshableSession | None:
         """Return the session of a refresh token, which is ours until the transaction ends."""
@@ -184,23 +210,46 @@ class Accounts:
     async def refresh(self, session: RefreshableSession, token: str) -> Tokens:
         """Return new tokens in the place of a refresh token."""
         await self._session.execute(_SQL["replace_token"], token_hash=account_token_hash(token))
-        await self._session.execute(
-            _SQL["prolong"], session_id=session.session_id, seconds=REFRESH_SECONDS
+        if session.issuer_token is not None or not session.is_of_issuer:
+            await self._session.execute(
+                _SQL["prolong"], session_id=session.session_id, seconds=REFRESH_SECONDS
+            )
+        tokens = Tokens.new(token)
+        await self._let_in(session.session_id, tokens)
+        return tokens
+
+    async def by_subject(self, issuer: str, subject: str) -> Account | None:
+        """Return the account of a person whom an issuer knows; None if there is none."""
+        row = await self._session.fetch_one(_SQL["by_subject"], issuer=issuer, subject=subject)
+        return _account(row)
+
+    async def claim_issuer(self, session_id: str, seconds: float) -> bool:
+        """Take it on to ask the issuer about a session; False if somebody is at it."""
+        row = await self._session.fetch_one(
+            _SQL["claim_issuer"], session_id=session_id, seconds=seconds
         )
-        return await self._issue(session.session_id)
+        return row is not None
+
+    async def leave_issuer(self, session_id: str) -> None:
+        """Let others ask the issuer about a session."""
+        await self._session.execute(_SQL["leave_issuer"], session_id=session_id)
+
+    async def issuer_answered(self, session_id: str, issuer_token: bytes) -> None:
+        """Keep what the issuer has given for a session."""
+        await self._session.execute(
+            _SQL["issuer_answered"], session_id=session_id, issuer_token=issuer_token
+        )
 
     async def end_session(self, session_id: str) -> None:
         """Revoke one session."""
         await self._session.execute(_SQL["end_session"], session_id=session_id)
 
-    async def _issue(self, session_id: str) -> Tokens:
-        tokens = Tokens(new_token("access"), new_token("refresh"))
+    async def _let_in(self, session_id: str, tokens: Tokens) -> None:
         for token, kind, seconds in (
             (tokens.access, TokenKind.ACCESS, ACCESS_SECONDS),
             (tokens.refresh, TokenKind.REFRESH, REFRESH_SECONDS),
         ):
             await self._add_token(session_id, kind, account_token_hash(token), seconds)
-        return tokens
 
     async def end_sessions(self, account: Account) -> None:
         """Revoke everything that an account has let in."""

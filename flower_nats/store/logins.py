@@ -48,8 +48,9 @@ class DeviceLogin:
     account_id: str | None
     """Whose login it is, once that is confirmed."""
     refused_at: datetime | None
-    issuer_device_code: bytes | None
-    """What the issuer knows it by, encrypted; None for an account of our own."""
+    issuer_secret: bytes | None
+    """What the issuer knows it by, and once it is confirmed the refresh token of the issuer, sealed;
+    None for an account of our own."""
     issuer_page: str | None
     issuer_code: str | None
 
@@ -67,7 +68,7 @@ class Logins:
         asked_from: str,
         seconds: float = DEVICE_SECONDS,
         *,
-        issuer_device_code: bytes | None = None,
+        issuer_secret: bytes | None = None,
         issuer_page: str | None = None,
         issuer_code: str | None = None,
     ) -> bool:
@@ -78,7 +79,7 @@ class Logins:
             user_code=user_code,
             asked_from=asked_from,
             seconds=seconds,
-            issuer_device_code=issuer_device_code,
+            issuer_secret=issuer_secret,
             issuer_page=issuer_page,
             issuer_code=issuer_code,
             most=_MOST,
@@ -96,10 +97,15 @@ class Logins:
         login = _login(row)
         return None if row is None or login is None else (login, row["seconds_ago"])
 
-    async def confirm(self, login: DeviceLogin, account_id: str) -> bool:
+    async def confirm(
+        self, login: DeviceLogin, account_id: str, issuer_secret: bytes | None = None
+    ) -> bool:
         """Say whose login it is; False if it has another one, was refused or has ended."""
         row = await self._session.fetch_one(
-            _SQL["confirm"], device_hash=login.device_hash, account_id=account_id
+            _SQL["confirm"],
+            device_hash=login.device_hash,
+            account_id=account_id,
+            issuer_secret=issuer_secret,
         )
         return row is not None
 
@@ -113,6 +119,12 @@ class Logins:
             _SQL["issue"], device_hash=login.device_hash, again_within=_AGAIN_WITHIN
         )
         return None if row is None else row["account_id"]
+
+    async def postpone_poll(self, login: DeviceLogin, seconds: float) -> None:
+        """Have the issuer asked about a login again in so many seconds."""
+        await self._session.execute(
+            _SQL["postpone_poll"], device_hash=login.device_hash, seconds=seconds
+        )
 
     async def claim_poll(self, login: DeviceLogin, seconds: float) -> bool:
         """Take it on to ask the issuer about a login; False if somebody has within `seconds`."""

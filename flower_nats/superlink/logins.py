@@ -7,19 +7,24 @@ meanwhile, again and again.
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping
 from typing import Any
 
+from flower_nats.broker.hints import Hints
 from flower_nats.logs import get_logger
-from flower_nats.model.account import Account, account_token_hash, new_token
+from flower_nats.model.account import Account, account_token_hash, new_token, root_of
 from flower_nats.model.caller import Caller
-from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.model.password import verify_password
-from flower_nats.store.accounts import Accounts, RefreshableSession, Tokens
+from flower_nats.model.sealed import open_sealed, seal
+from flower_nats.settings import OidcSettings
+from flower_nats.store.accounts import REFRESH_SECONDS, Accounts, RefreshableSession, Tokens
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.logins import DEVICE_SECONDS, DeviceLogin, Logins
 from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
 from flower_nats.superlink.identity import unauthenticated
+from flower_nats.superlink.issuer_logins import SEEN_SECONDS, IssuerLogins
 from flower_nats.wire import control_pb2 as control
 
 log = get_logger(__name__)
@@ -41,15 +46,28 @@ _CODE_LETTERS = 8
 _AT_ONCE = 2
 """Passwords that a superlink looks at at once: each takes 64 MiB and a core for a tenth of a second."""
 
+_ISSUER_SECONDS = 20.0
+"""Seconds for which one superlink alone asks the issuer about a session, and others wait for it: longer
+than the issuer has for an answer."""
+
+_ISSUER_PAUSE = 0.3
+"""Seconds between two looks whether it has answered."""
+
+_UNRENEWED_SECONDS = 8 * 3600.0
+"""Seconds of a login whose issuer gave no refresh token, and so cannot be asked whether it goes on."""
+
 _LOG_IN_AGAIN = "Run `flwr login` again."
 
 
 class LoginApi:
-    """Serves logins with accounts of our own."""
+    """Serves logins, with accounts of our own or by an issuer."""
 
-    def __init__(self, database: Database, *, accounts: bool) -> None:
+    def __init__(
+        self, database: Database, hints: Hints, *, accounts: bool, oidc: OidcSettings | None
+    ) -> None:
         self._database = database
         self._enabled = accounts
+        self._issuer = IssuerLogins(database, hints, oidc) if oidc else None
         self._verifying = asyncio.Semaphore(_AT_ONCE)
 
     def handlers(self) -> Mapping[str, ProtoHandler]:
@@ -78,8 +96,16 @@ class LoginApi:
         if not self._enabled:
             return control.GetLoginDetailsResponse(authn_type=_NO_LOGIN)
         device_code, user_code = new_token("device"), _new_code()
+        grant = await self._issuer.begin() if self._issuer else None
+        seconds = grant.seconds if grant else DEVICE_SECONDS
         begun = await Logins(self._database).begin(
-            account_token_hash(device_code), user_code, caller.address
+            account_token_hash(device_code),
+            user_code,
+            caller.address,
+            seconds,
+            issuer_secret=seal(device_code, grant.device_code) if grant else None,
+            issuer_page=grant.page if grant else None,
+            issuer_code=grant.code if grant else None,
         )
         if not begun:
             raise ApiError(
@@ -91,9 +117,9 @@ class LoginApi:
         return control.GetLoginDetailsResponse(
             authn_type=_DEVICE_GRANT,
             device_code=device_code,
-            verification_uri_complete=f"?code={user_code}",
-            expires_in=int(DEVICE_SECONDS),
-            interval=_POLL_EVERY,
+            verification_uri_complete=(grant and grant.complete_page) or f"?code={user_code}",
+            expires_in=int(seconds),
+            interval=grant.interval if grant else _POLL_EVERY,
         )
 
     async def get_auth_tokens(
@@ -102,14 +128,21 @@ class LoginApi:
         """Give the tokens of a login once it is confirmed, nothing before."""
         if not self._enabled:
             raise ApiError(ErrorCode.NO_ACCOUNT_AUTH, "there are no accounts")
-        login = await Logins(self._database).by_device(account_token_hash(request.device_code))
+        device_code = request.device_code
+        login = await Logins(self._database).by_device(account_token_hash(device_code))
+        if login is not None and _state(login) == "elsewhere" and self._issuer is not None:
+            login = await self._issuer.poll(login, device_code)
         if login is None:
             raise _refused("the login has ended", f"The login has ended. {_LOG_IN_AGAIN}")
         if login.refused_at is not None:
-            raise _refused("the login was refused", "The login was refused on its page.")
+            raise _refused("the login was refused", "The login was refused.")
         if login.account_id is None:
             return control.GetAuthTokensResponse()
-        tokens, account = await self._database.transaction(lambda session: _issue(session, login))
+
+        async def issue(transaction: Transaction) -> tuple[Tokens, Account]:
+            return await _issue(transaction, login, device_code)
+
+        tokens, account = await self._database.transaction(issue)
         log.info("logged_in", **account.log_context(), address=caller.address)
         return control.GetAuthTokensResponse(
             access_token=tokens.access, refresh_token=tokens.refresh
@@ -123,32 +156,43 @@ class LoginApi:
             raise unauthenticated("no refresh token came, or there are no accounts")
         token = request.refresh_token
 
-        async def refresh(transaction: Transaction) -> Tokens | RefreshableSession | None:
-            accounts = Accounts(transaction)
-            session = await accounts.by_refresh_token(token)
-            if session is None or not session.is_stolen:
-                return session and await accounts.refresh(session, token)
-            await accounts.end_session(session.session_id)
-            return session
-
-        found = await self._database.transaction(refresh)
-        if isinstance(found, RefreshableSession):
-            log.warning(
-                "refresh_token_used_twice",
-                account_id=found.account_id,
-                address=caller.address,
-                meaning="Somebody has a copy of it. The login is ended.",
-            )
-        if not isinstance(found, Tokens):
-            raise unauthenticated("the refresh token is unknown, expired or revoked")
+        deadline = time.monotonic() + _ISSUER_SECONDS
+        while True:
+            found = await self._database.transaction(lambda session: _refresh(session, token))
+            if isinstance(found, Tokens):
+                break
+            if found is None:
+                raise unauthenticated("the refresh token is unknown, expired or revoked")
+            if found.is_stolen:
+                log.warning(
+                    "refresh_token_used_twice",
+                    account_id=found.account_id,
+                    address=caller.address,
+                    meaning="Somebody has a copy of it. The login is ended.",
+                )
+                raise unauthenticated("the refresh token was used twice")
+            await self._ask_issuer(found, token, deadline)
         return control.RefreshAuthTokensResponse(
             access_token=found.access, refresh_token=found.refresh
         )
 
-    async def login_under_way(self, question: Map, caller: Caller) -> Map:
-        """{user_code} -> {state, asked_from, seconds_ago}: what the page shows of a login.
+    async def _ask_issuer(self, session: RefreshableSession, token: str, deadline: float) -> None:
+        """Have the issuer say whether a session goes on; another superlink may be at it already."""
+        accounts = Accounts(self._database)
+        if self._issuer is None:
+            await accounts.end_session(session.session_id)
+        elif await accounts.claim_issuer(session.session_id, _ISSUER_SECONDS):
+            await self._issuer.renew(session, token)
+        elif time.monotonic() < deadline:
+            await asyncio.sleep(_ISSUER_PAUSE)
+        else:
+            raise Unavailable("another superlink has asked the issuer, and got no answer yet")
 
-        `state` is `unknown`, `open`, `confirmed` or `refused`.
+    async def login_under_way(self, question: Map, caller: Caller) -> Map:
+        """{user_code} -> {state, asked_from, seconds_ago, page, code}: what is shown of a login.
+
+        `state` is `unknown`, `open`, `confirmed`, `refused` or `elsewhere`: to be confirmed at the page
+        of an issuer, with a code of its own.
         """
         found = await Logins(self._database).by_user_code(question["user_code"])
         if found is None or not self._enabled:
@@ -158,6 +202,8 @@ class LoginApi:
             "state": _state(login),
             "asked_from": login.asked_from,
             "seconds_ago": seconds_ago,
+            "page": login.issuer_page,
+            "code": login.issuer_code,
         }
 
     async def confirm_login(self, question: Map, caller: Caller) -> Map:
@@ -200,19 +246,47 @@ class LoginApi:
         return account if proven else None
 
 
-async def _issue(transaction: Transaction, login: DeviceLogin) -> tuple[Tokens, Account]:
+async def _issue(
+    transaction: Transaction, login: DeviceLogin, device_code: str
+) -> tuple[Tokens, Account]:
     accounts = Accounts(transaction)
     account_id = await Logins(transaction).issue(login)
     account = await accounts.by_id(account_id) if account_id else None
-    if account is None or account.disabled_at is not None:
-        raise _refused("its tokens are given out, or its account is disabled", _LOG_IN_AGAIN)
-    return await accounts.open_login(account.account_id), account
+    if account is None:
+        raise _refused("its tokens are given out", f"The login is over. {_LOG_IN_AGAIN}")
+    if account.disabled_at is not None:
+        raise _refused("the account is disabled", f"The account {account.name} is disabled.")
+    tokens, seconds, issuer_token = Tokens.new(), REFRESH_SECONDS, None
+    if login.issuer_secret is not None:
+        secret = open_sealed(device_code, login.issuer_secret)
+        issuer_token = seal(root_of(tokens.refresh), secret)
+    elif account.issuer:
+        seconds = _UNRENEWED_SECONDS
+    await accounts.open_login(account.account_id, tokens, issuer_token, seconds)
+    return tokens, account
+
+
+async def _refresh(transaction: Transaction, token: str) -> Tokens | RefreshableSession | None:
+    """Return new tokens for a refresh token; the session if it is stolen (then it is ended), or if the
+    issuer has to be asked first; None for a token that proves nothing."""
+    accounts = Accounts(transaction)
+    session = await accounts.by_refresh_token(token)
+    if session is None:
+        return None
+    if session.is_stolen:
+        await accounts.end_session(session.session_id)
+        return session
+    if session.issuer_token is not None and session.issuer_seen_for > SEEN_SECONDS:
+        return session
+    return await accounts.refresh(session, token)
 
 
 def _state(login: DeviceLogin) -> str:
     if login.refused_at is not None:
         return "refused"
-    return "open" if login.account_id is None else "confirmed"
+    if login.account_id is not None:
+        return "confirmed"
+    return "open" if login.issuer_page is None else "elsewhere"
 
 
 def _refused(detail: str, text: str) -> ApiError:

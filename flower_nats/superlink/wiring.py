@@ -97,7 +97,7 @@ def handlers(
         mailbox,
         supernode_auth=settings.enable_supernode_auth,
     )
-    logins = LoginApi(database, accounts=settings.accounts)
+    logins = LoginApi(database, hints, accounts=settings.accounts, oidc=settings.oidc)
     public = {
         "Fleet": fleet.handlers(),
         "Runtime": {

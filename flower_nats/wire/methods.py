@@ -264,6 +264,9 @@ _CONTROL_NAMES = (
     "ConfigureSimulationFederation", "StreamRunEvents",
 )  # fmt: skip
 
+# An issuer may have to be asked.
+_LEADS_TO_A_TOKEN: dict[str, object] = {"caller": CallerKind.ANYBODY, "takes_long": True}
+
 # Control is regular: FooBar takes FooBarRequest and gives FooBarResponse.
 CONTROL = _methods(
     "Control",
@@ -272,9 +275,9 @@ CONTROL = _methods(
         (name, getattr(control, f"{name}Request"), getattr(control, f"{name}Response"))
         for name in _CONTROL_NAMES
     ),
-    GetLoginDetails={"caller": CallerKind.ANYBODY},
-    GetAuthTokens={"caller": CallerKind.ANYBODY},
-    RefreshAuthTokens={"caller": CallerKind.ANYBODY},
+    GetLoginDetails=_LEADS_TO_A_TOKEN,
+    GetAuthTokens=_LEADS_TO_A_TOKEN,
+    RefreshAuthTokens=_LEADS_TO_A_TOKEN,
     StreamLogs={"overlooks_empty": True},
     # A FAB, of 10 MiB at most, and the options of a run.
     StartRun={"longest_request": 11 * _MIB, "takes_long": True},

@@ -17,7 +17,7 @@ from harness.environment import clean_environment
 from harness.flower import Addresses, Flower
 from tests.integration.gateways import Gateway
 
-_URL = re.compile(r"https://\S+")
+_URL = re.compile(r"https?://\S+")
 
 _SECONDS = 60.0
 

@@ -20,6 +20,12 @@ REQUIRED = {
     "superlink": {"nats": "nats://here:4222", "database": "postgresql://here/x"},
 }
 WORDS = {
+    "ISSUER": "https://there.example",
+    "CLIENT_ID": "us",
+    "SCOPES": "openid",
+    "AUDIENCE": "them",
+    "CLAIM": "email",
+    "GROUP": "admins",
     "https://HOST:PORT": "https://there:1",
     "HOST:PORT|none": "127.0.0.1:7777",
     "HOST:PORT": "127.0.0.1:7777",

@@ -50,7 +50,7 @@ CREATE TABLE device_login (
     account_id text REFERENCES account,
     issued_at timestamptz,
     refused_at timestamptz,
-    issuer_device_code bytea,
+    issuer_secret bytea,
     issuer_page text,
     issuer_code text,
     poll_at timestamptz

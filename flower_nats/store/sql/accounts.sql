@@ -20,9 +20,12 @@ UPDATE account SET disabled_at = coalesce(disabled_at, now()) WHERE account_id =
 UPDATE account SET disabled_at = NULL WHERE account_id = %(account_id)s;
 
 -- open_session: Note that an account has let something in; none if it has a session of this name.
-INSERT INTO account_session (session_id, account_id, name, expires_at)
+INSERT INTO account_session (
+    session_id, account_id, name, expires_at, issuer_token, issuer_seen_at
+)
 VALUES (
-    %(session_id)s, %(account_id)s, %(name)s, now() + make_interval(secs => %(seconds)s)
+    %(session_id)s, %(account_id)s, %(name)s, now() + make_interval(secs => %(seconds)s),
+    %(issuer_token)s, now()
 )
 ON CONFLICT DO NOTHING
 RETURNING session_id;
@@ -41,6 +44,7 @@ JOIN account USING (account_id)
 WHERE token_hash = %(token_hash)s
     AND kind = 'access'
     AND account_token.expires_at > now()
+    AND account_session.expires_at > now()
     AND account.disabled_at IS NULL;
 
 -- by_session: Whose session this is, as long as it lasts.
@@ -91,6 +95,8 @@ DELETE FROM account_session WHERE account_id = %(account_id)s AND name IS NULL;
 -- else's until the transaction ends.
 SELECT account_session.session_id, account_session.account_id,
     account_session.issuer_token,
+    account.issuer <> '' AS is_of_issuer,
+    extract(epoch FROM now() - issuer_seen_at)::double precision AS issuer_seen_for,
     coalesce(extract(epoch FROM now() - replaced_at), 0)::double precision AS replaced_for
 FROM account_token
 JOIN account_session USING (session_id)
@@ -98,6 +104,7 @@ JOIN account USING (account_id)
 WHERE token_hash = %(token_hash)s
     AND kind = 'refresh'
     AND account_token.expires_at > now()
+    AND account_session.expires_at > now()
     AND account.disabled_at IS NULL
 FOR UPDATE OF account_session, account_token;
 
@@ -110,3 +117,19 @@ WHERE session_id = %(session_id)s;
 
 -- end_session: Revoke one session.
 DELETE FROM account_session WHERE session_id = %(session_id)s;
+
+-- by_subject: The account of a person whom an issuer knows.
+SELECT * FROM account WHERE issuer = %(issuer)s AND subject = %(subject)s;
+
+-- claim_issuer: Take it on to ask the issuer about a session; none if somebody is at it.
+UPDATE account_session SET issuer_asked_until = now() + make_interval(secs => %(seconds)s)
+WHERE session_id = %(session_id)s AND (issuer_asked_until IS NULL OR issuer_asked_until <= now())
+RETURNING session_id;
+
+-- leave_issuer: Let others ask the issuer about a session.
+UPDATE account_session SET issuer_asked_until = NULL WHERE session_id = %(session_id)s;
+
+-- issuer_answered: Keep what the issuer has given for a session.
+UPDATE account_session
+SET issuer_token = %(issuer_token)s, issuer_seen_at = now(), issuer_asked_until = NULL
+WHERE session_id = %(session_id)s;

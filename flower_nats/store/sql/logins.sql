@@ -1,11 +1,11 @@
 -- begin: Note that a command asks for a login; none if too many do so.
 INSERT INTO device_login (
     device_hash, user_code, asked_from, expires_at,
-    issuer_device_code, issuer_page, issuer_code
+    issuer_secret, issuer_page, issuer_code
 )
 SELECT
     %(device_hash)s, %(user_code)s, %(asked_from)s, now() + make_interval(secs => %(seconds)s),
-    %(issuer_device_code)s, %(issuer_page)s, %(issuer_code)s
+    %(issuer_secret)s, %(issuer_page)s, %(issuer_code)s
 WHERE (SELECT count(*) FROM device_login WHERE expires_at > now()) < %(most)s
     AND (
         SELECT count(*) FROM device_login
@@ -23,7 +23,7 @@ FROM device_login
 WHERE user_code = %(user_code)s AND expires_at > now();
 
 -- confirm: Say whose login it is; none if that was said, or it was refused.
-UPDATE device_login SET account_id = %(account_id)s
+UPDATE device_login SET account_id = %(account_id)s, issuer_secret = %(issuer_secret)s
 WHERE device_hash = %(device_hash)s
     AND expires_at > now() AND refused_at IS NULL
     AND (account_id IS NULL OR account_id = %(account_id)s)
@@ -44,6 +44,10 @@ RETURNING account_id;
 UPDATE device_login SET poll_at = now() + make_interval(secs => %(seconds)s)
 WHERE device_hash = %(device_hash)s AND (poll_at IS NULL OR poll_at <= now())
 RETURNING device_hash;
+
+-- postpone_poll: Have the issuer asked about a login again later.
+UPDATE device_login SET poll_at = now() + make_interval(secs => %(seconds)s)
+WHERE device_hash = %(device_hash)s;
 
 -- drop_expired: Remove logins that have ended.
 DELETE FROM device_login WHERE expires_at < now();

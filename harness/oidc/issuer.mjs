@@ -1,0 +1,36 @@
+// A real OIDC issuer for tests, with the device grant. What it is to be like comes as JSON in its first
+// argument: {port, keys}. It says "ready" when it listens. Whoever signs in is whom they say they are;
+// those whose name begins with "op" are in the group "admins".
+import { readFileSync } from "node:fs";
+import Provider from "oidc-provider";
+
+const { port, keys } = JSON.parse(process.argv[2]);
+const issuer = `http://127.0.0.1:${port}`;
+
+function account(_context, id) {
+  const groups = id.startsWith("op") ? ["staff", "admins"] : ["staff"];
+  return { accountId: id, claims: () => ({ sub: id, preferred_username: `${id}@hospital.example`, groups }) };
+}
+
+const client = {
+  redirect_uris: [],
+  response_types: [],
+  grant_types: ["urn:ietf:params:oauth:grant-type:device_code", "refresh_token"],
+};
+
+const provider = new Provider(issuer, {
+  clients: [
+    { ...client, client_id: "public", token_endpoint_auth_method: "none" },
+    { ...client, client_id: "basic", client_secret: "a secret: of+ours", token_endpoint_auth_method: "client_secret_basic" },
+    { ...client, client_id: "post", client_secret: "a secret: of+ours", token_endpoint_auth_method: "client_secret_post" },
+  ],
+  jwks: JSON.parse(readFileSync(keys, "utf8")),
+  claims: { openid: ["sub"], profile: ["preferred_username", "groups"] },
+  conformIdTokenClaims: false,
+  features: { deviceFlow: { enabled: true } },
+  findAccount: account,
+  issueRefreshToken: async () => true,
+  cookies: { keys: ["for tests"] },
+});
+
+provider.listen(port, "127.0.0.1", () => console.log("ready"));

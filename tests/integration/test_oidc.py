@@ -1,0 +1,241 @@
+"""People who are known to an OIDC issuer log in; the issuer is a real one, and may be away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from flower_nats.model.account import account_token_hash
+from flower_nats.model.errors import ErrorCode
+from flower_nats.settings import OidcSettings, TlsFiles
+from flower_nats.wire import control_pb2 as control
+from harness.certificates import create_server_certificates
+from harness.flower import Flower
+from harness.flower_environments import LAST_OVER_GRPC, environment, installed
+from harness.oidc_issuer import SECRET, OidcIssuer, sign_in, why_not
+from tests.integration.gateways import free_address, running_gateway
+from tests.integration.stock_login import ended, stock_cli
+from tests.integration.superlinks import Superlink, refused, running_superlink
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def issuer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OidcIssuer]:
+    issuer = OidcIssuer(tmp_path_factory.mktemp("issuer"))
+    await issuer.start()
+    yield issuer
+    await issuer.stop()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Two superlinks that ask the issuer."""
+
+    superlink: Superlink
+    issuer: OidcIssuer
+
+    async def begin(self) -> control.GetLoginDetailsResponse:
+        return await self.superlink.call(
+            "Control",
+            "GetLoginDetails",
+            control.GetLoginDetailsRequest(),
+            control.GetLoginDetailsResponse,
+        )
+
+    async def tokens(
+        self, details: control.GetLoginDetailsResponse
+    ) -> control.GetAuthTokensResponse:
+        await self.superlink.database.execute("UPDATE device_login SET poll_at = NULL")
+        return await self.superlink.call(
+            "Control",
+            "GetAuthTokens",
+            control.GetAuthTokensRequest(device_code=details.device_code),
+            control.GetAuthTokensResponse,
+        )
+
+    async def log_in(self, name: str) -> control.GetAuthTokensResponse:
+        details = await self.begin()
+        await sign_in(details.verification_uri_complete, name)
+        return await self.tokens(details)
+
+    async def refresh(self, token: str) -> control.RefreshAuthTokensResponse:
+        return await self.superlink.call(
+            "Control",
+            "RefreshAuthTokens",
+            control.RefreshAuthTokensRequest(refresh_token=token),
+            control.RefreshAuthTokensResponse,
+        )
+
+    async def nodes(self, token: str) -> None:
+        await self.superlink.call(
+            "Control",
+            "ListNodes",
+            control.ListNodesRequest(),
+            control.ListNodesResponse,
+            account_token=account_token_hash(token),
+        )
+
+    async def accounts(self) -> dict[str, str]:
+        """The names of all accounts, and their roles."""
+        found = (await self.superlink.command("ListAccounts"))["accounts"]
+        return {one["name"]: one["role"] for one in found}
+
+    async def age(self, seconds: float) -> None:
+        """Let time pass since the issuer was asked."""
+        await self.superlink.database.execute(
+            "UPDATE account_session "
+            "SET issuer_seen_at = issuer_seen_at - make_interval(secs => %(s)s)",
+            s=seconds,
+        )
+
+
+@pytest.fixture
+def oidc(issuer: OidcIssuer) -> OidcSettings:
+    return OidcSettings(url=issuer.url, client_id="public", operator_group="admins")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def runtime(
+    nats_url: str, pg_dsn: str, issuer: OidcIssuer, oidc: OidcSettings
+) -> AsyncIterator[Runtime]:
+    given = {"accounts": True, "oidc": oidc}
+    async with (
+        running_superlink(nats_url, pg_dsn, **given) as superlink,
+        running_superlink(nats_url, pg_dsn, **given),
+    ):
+        yield Runtime(superlink, issuer)
+
+
+async def test_a_person_logs_in_and_is_named_and_an_operator_by_what_the_issuer_says(
+    runtime: Runtime,
+) -> None:
+    details = await runtime.begin()
+    waiting = await runtime.tokens(details)
+    await sign_in(details.verification_uri_complete, "ana")
+    tokens = await runtime.tokens(details)
+    await runtime.log_in("opal")
+    await runtime.log_in("ana")
+
+    assert waiting.access_token == ""
+    await runtime.nodes(tokens.access_token)
+    assert await runtime.accounts() == {
+        "ana-hospital.example": "user",
+        "opal-hospital.example": "operator",
+    }
+
+
+@pytest.mark.parametrize("client", ["basic", "post"])
+async def test_a_client_with_a_secret_proves_itself_in_the_way_that_the_issuer_wants(
+    nats_url: str, pg_dsn: str, issuer: OidcIssuer, oidc: OidcSettings, tmp_path: Path, client: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(f"{SECRET}\n")
+    given = replace(oidc, client_id=client, client_secret_file=secret)
+    async with running_superlink(nats_url, pg_dsn, accounts=True, oidc=given) as superlink:
+        tokens = await Runtime(superlink, issuer).log_in("ana")
+
+    assert tokens.access_token
+
+
+async def test_a_token_for_somebody_else_lets_nobody_in(
+    nats_url: str, pg_dsn: str, issuer: OidcIssuer, oidc: OidcSettings
+) -> None:
+    given = replace(oidc, audience="another runtime")
+    async with running_superlink(nats_url, pg_dsn, accounts=True, oidc=given) as superlink:
+        with refused(ErrorCode.NO_PERMISSIONS, "refused"):
+            await Runtime(superlink, issuer).log_in("ana")
+
+
+async def test_the_issuer_is_asked_again_when_tokens_are_renewed_and_may_end_the_login(
+    runtime: Runtime,
+) -> None:
+    first = await runtime.log_in("ana")
+    at_once = await runtime.refresh(first.refresh_token)
+    await runtime.age(61)
+    asked = await runtime.refresh(at_once.refresh_token)
+    await runtime.age(61)
+    again = await runtime.refresh(asked.refresh_token)
+    await runtime.age(61)
+    await runtime.issuer.stop()
+    await runtime.issuer.start()  # It has forgotten everybody.
+
+    await runtime.nodes(again.access_token)
+    with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
+        await runtime.refresh(again.refresh_token)
+    with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
+        await runtime.nodes(again.access_token)
+
+
+async def test_with_the_issuer_away_people_go_on_until_their_token_ends_and_others_are_told(
+    runtime: Runtime,
+) -> None:
+    tokens = await runtime.log_in("ana")
+    await runtime.age(61)
+    await runtime.issuer.stop()
+    try:
+        await runtime.nodes(tokens.access_token)
+        with refused(ErrorCode.ACCOUNT_AUTHENTICATION_NOT_INITIALIZED, "does not answer"):
+            await runtime.begin()
+        with refused(ErrorCode.ACCOUNT_AUTHENTICATION_NOT_INITIALIZED, "does not answer"):
+            await runtime.refresh(tokens.refresh_token)
+    finally:
+        await runtime.issuer.start()
+    await runtime.nodes(tokens.access_token)
+
+
+async def test_keys_that_the_issuer_has_turned_are_fetched(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flower_nats.superlink.oidc._KEYS_PAUSE", 0.0)
+    await runtime.log_in("ana")
+    await runtime.issuer.stop()
+    runtime.issuer.turn_keys()
+    await runtime.issuer.start()
+
+    tokens = await runtime.log_in("ana")
+
+    await runtime.nodes(tokens.access_token)
+
+
+async def test_a_disabled_account_gets_no_tokens(runtime: Runtime) -> None:
+    await runtime.log_in("ana")
+    await runtime.superlink.command("DisableAccount", name="ana-hospital.example")
+
+    with refused(ErrorCode.NO_PERMISSIONS, "is disabled"):
+        await runtime.log_in("ana")
+
+
+async def test_what_the_issuer_gave_is_sealed(runtime: Runtime) -> None:
+    tokens = await runtime.log_in("ana")
+    [session] = await runtime.superlink.database.fetch_all("SELECT * FROM account_session")
+
+    assert len(session["issuer_token"]) > 40
+    assert tokens.refresh_token.encode() not in session["issuer_token"]
+
+
+@pytest.mark.parametrize("version", [LAST_OVER_GRPC, str(installed().version)])
+async def test_stock_commands_log_in_at_the_issuer(
+    nats_url: str, runtime: Runtime, tmp_path: Path, version: str
+) -> None:
+    certificates = create_server_certificates(tmp_path)
+    tls = TlsFiles(certificates.certificate, certificates.key, certificates.ca_certificate)
+    async with running_gateway(
+        runtime.superlink, nats_url, http_api_address=free_address(), tls=tls
+    ) as gateway:
+        cli = stock_cli(Flower(environment(version)), gateway, tmp_path / "home", certificates)
+        process, url = await cli.login()
+        await sign_in(url, "ana")
+        code, said = await ended(process)
+        listed = await cli.run("federation", "list")
+
+    assert url.startswith(runtime.issuer.url)
+    assert code == 0, said
+    assert listed[0] == 0, listed
