@@ -31,6 +31,6 @@ async def embedded_servers(data: DataDir, replicas: int = 1) -> AsyncIterator[Se
     try:
         await asyncio.gather(*(server.start() for server in servers))
         await broker.until_formed()
-        yield ServerUrls(broker.urls_of(User.BACKUP), await postgres.dsn_for_superlinks())
+        yield ServerUrls(broker.urls_of(User.BACKUP), await postgres.dsn_for_owner())
     finally:
         await asyncio.gather(*(server.stop() for server in servers))

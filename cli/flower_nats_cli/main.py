@@ -27,6 +27,7 @@ _COMMANDS = (
     "down",
     "gateway",
     "local",
+    "migrate",
     "quota",
     "restore",
     "role",

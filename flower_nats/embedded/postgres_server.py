@@ -30,12 +30,15 @@ from flower_nats.embedded.process import (
 from flower_nats.embedded.secret import secret_in
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
-from flower_nats.store.roles import make_ordinary_role
+from flower_nats.store.connection import Database
+from flower_nats.store.migrate import migrate
+from flower_nats.store.roles import make_owner, make_serving_role
 
 log = get_logger(__name__)
 
 
 _USER = "flower"
+_OWNER = "owner"
 _SUPERLINK = "superlink"
 _DATABASE = "postgres"
 _START_SECONDS = 120.0
@@ -101,15 +104,27 @@ class PostgresServer:
         """Connection string of the superuser, with the password in it; known once it was started."""
         return self._dsn(_USER, secret_in(self._directory))
 
-    async def dsn_for_superlinks(self) -> str:
+    async def dsn_for_owner(self) -> str:
         """Return the connection string of a role that has the database, and nothing of the server.
 
         A superuser could run programs, and read files, as the server. The server must run, and take
         writes.
         """
+        password = secret_in(self._directory, "owner.password")
+        with no_postgres_settings():
+            await make_owner(self.dsn, _OWNER, password)
+        return self._dsn(_OWNER, password)
+
+    async def dsn_for_superlinks(self) -> str:
+        """Return the connection string of a role that reads and writes rows, and changes no tables.
+
+        The database is migrated before. The server must run, and take writes.
+        """
+        owner = await self.dsn_for_owner()
         password = secret_in(self._directory, "superlink.password")
         with no_postgres_settings():
-            await make_ordinary_role(self.dsn, _SUPERLINK, password)
+            await _migrate(owner)
+            await make_serving_role(self.dsn, _OWNER, _SUPERLINK, password)
         return self._dsn(_SUPERLINK, password)
 
     def _dsn(self, role: str, password: str) -> str:
@@ -236,6 +251,15 @@ class PostgresServer:
             await asyncio.sleep(_POLL_SECONDS)
         await self._process.stop()
         raise ProcessFailedError(f"PostgreSQL was not ready within {_START_SECONDS:.0f} s.")
+
+
+async def _migrate(dsn: str) -> None:
+    database = Database(dsn, max_connections=1)
+    await database.open()
+    try:
+        await migrate(database)
+    finally:
+        await database.close()
 
 
 def find_postgres() -> Path:

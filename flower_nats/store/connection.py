@@ -86,6 +86,10 @@ class StoreError(FlowerNatsError):
     """The database refused a statement for a reason that trying again would not mend."""
 
 
+class NotAllowed(StoreError):
+    """The role may not do this."""
+
+
 class DatabaseFull(Unavailable):
     """The database has no room on its disk."""
 
@@ -228,6 +232,8 @@ class Database:
                     full = isinstance(exc, psycopg.errors.DiskFull)
                     kind = DatabaseFull if full else Unavailable
                     raise kind(f"the database cannot answer: {exc}") from exc
+            except psycopg.errors.InsufficientPrivilege as exc:
+                raise NotAllowed(f"the database refused: {exc}") from exc
             except psycopg.Error as exc:
                 raise StoreError(f"the database refused: {exc}") from exc
             # Spread out, so that replicas in a deadlock do not meet again.
@@ -298,6 +304,7 @@ __all__ = [
     "Database",
     "DatabaseFull",
     "Jsonb",
+    "NotAllowed",
     "Row",
     "Session",
     "StoreError",

@@ -25,3 +25,9 @@ def check_dsn(dsn: str) -> None:
     # Hosts that are not named may be in PGHOST.
     if hosts and len(ports) > 1 and len(ports) != len(hosts.split(",")):
         raise ValueError("there are more ports than hosts")
+
+
+def login_of(dsn: str) -> tuple[str, str]:
+    """Return the user and the password that a connection string names; empty where it names none."""
+    parts = conninfo_to_dict(dsn)
+    return str(parts.get("user") or ""), str(parts.get("password") or "")

@@ -7,10 +7,16 @@ read. A test proves that both give the same database.
 from importlib import resources
 
 from flower_nats.logs import get_logger
-from flower_nats.store.connection import Database, Transaction
+from flower_nats.model.errors import FlowerNatsError
+from flower_nats.store.connection import Database, NotAllowed, Transaction
 from flower_nats.store.queries import load
 
 log = get_logger(__name__)
+
+
+class MayNotMigrate(FlowerNatsError):
+    """The database has to be changed, by another role than this."""
+
 
 _SQL = load("database")
 
@@ -27,12 +33,29 @@ def migrations() -> dict[str, str]:
 async def migrate(database: Database) -> list[str]:
     """Bring the database to today's schema and return what was applied.
 
-    Replicas that start together wait for each other: one migrates, the others find it done.
+    Replicas that start together wait for each other: one migrates, the others find it done. Raises
+    `MayNotMigrate` where something is to be applied by a role that does not own the database.
     """
-    applied = await database.transaction(_apply, timeout=None)
+    missing = await database.transaction(_missing)
+    if not missing:
+        return []
+    try:
+        applied = await database.transaction(_apply, timeout=None)
+    except NotAllowed as exc:
+        raise MayNotMigrate(
+            f"The database lacks {len(missing)} migrations, from {missing[0]} on, and this role may not "
+            "change it. Remedy: `flower-nats migrate` with the role that owns it, and start again."
+        ) from exc
     if applied:
         log.info("database_migrated", migrations=applied)
     return applied
+
+
+async def _missing(transaction: Transaction) -> list[str]:
+    """Return what is to be applied; to look takes no rights but to read."""
+    found = await transaction.fetch_one(_SQL["has_migrations"])
+    rows = await transaction.fetch_all(_SQL["list_migrations"]) if found and found["found"] else []
+    return [name for name in migrations() if name not in {row["name"] for row in rows}]
 
 
 async def _apply(transaction: Transaction) -> list[str]:

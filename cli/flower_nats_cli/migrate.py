@@ -1,0 +1,70 @@
+"""`flower-nats migrate`: bring the database to this version, with a role that superlinks do not have."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flower_nats.logs import configure_logs
+from flower_nats.settings import LogSettings
+from flower_nats.store.connection import Database
+from flower_nats.store.dsn import login_of
+from flower_nats.store.migrate import migrate as migrate_database
+from flower_nats.store.roles import make_serving_role
+from flower_nats_cli import options as opts
+from flower_nats_cli import settings_from_options as read
+
+
+@click.command()
+@opts.database_options
+@click.option(
+    "--serving-role",
+    metavar="URL",
+    type=opts.database_url,
+    help="URL of the database with which superlinks are started: its user is made, with its password, "
+    "and may read and write rows. Without it, no role is made.",
+)
+@click.option(
+    "--serving-role-file",
+    type=opts.FILE,
+    help="File with what --serving-role says, in its place.",
+)
+def migrate(**options: Any) -> None:
+    """Make the tables of this version, before its superlinks are started.
+
+    --database names a role that owns the database; to make the serving role it has to be a superuser.
+    Done again, it changes nothing. Superlinks whose own role owns the database do without this.
+    """
+    configure_logs(LogSettings(level="error"))
+    database = read.database(options)
+    serving = _serving_role(options)
+    applied = asyncio.run(_migrate(database, serving))
+    click.echo(f"{len(applied)} migrations were applied; the database is that of this version.")
+    if serving is not None:
+        click.echo(f"Superlinks may connect as {serving[0]}, who cannot change tables.")
+
+
+def _serving_role(options: read.Options) -> tuple[str, str] | None:
+    text: str | None = options["serving_role"]
+    path: Path | None = options["serving_role_file"]
+    if text is None and path is None:
+        return None
+    name, password = login_of(read.value_or_file(options, "serving_role", opts.database_url))
+    if not (name and password):
+        raise click.UsageError("--serving-role names no user, or no password.")
+    return name, password
+
+
+async def _migrate(dsn: str, serving: tuple[str, str] | None) -> list[str]:
+    database = Database(dsn, max_connections=1)
+    await database.open()
+    try:
+        applied = await migrate_database(database)
+    finally:
+        await database.close()
+    if serving is not None:
+        await make_serving_role(dsn, login_of(dsn)[0], *serving)
+    return applied
