@@ -55,6 +55,8 @@ _GRANTS = (
     "GRANT SELECT, USAGE ON SEQUENCES TO {role}",
     # Which migrations were applied, the owner alone says.
     "REVOKE INSERT, UPDATE, DELETE ON schema_migration FROM {role}",
+    # Events are added; the owner's function forgets those of an age.
+    "REVOKE UPDATE, DELETE ON audit_event FROM {role}",
 )
 
 

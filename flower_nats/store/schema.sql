@@ -462,7 +462,8 @@ CREATE TRIGGER audit_event_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_eve
 FOR EACH STATEMENT EXECUTE FUNCTION keep_audit_events();
 
 -- Remove the events that are older than so many days; the chain goes on from the last of them.
-CREATE FUNCTION forget_audit_events(days integer) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION forget_audit_events(days integer) RETURNS bigint LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     newest record;
     count bigint;

@@ -81,6 +81,7 @@ async def test_superlinks_read_and_write_rows_and_can_do_nothing_else(tmp_path: 
             serving.execute("INSERT INTO later (b) VALUES (1)")
             serving.execute("UPDATE later SET b = 2")
             serving.execute("DELETE FROM later")
+            assert serving.execute("SELECT forget_audit_events(1)").fetchone() == (0,)
             owned = "SELECT count(*) FROM pg_class WHERE relowner = 'superlink'::regrole"
             assert serving.execute(owned).fetchone() == (0,)
             _refuses(serving, *NOT_FOR_ANYBODY, *FOR_THE_OWNER)
@@ -104,6 +105,10 @@ FOR_THE_OWNER = (
     "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "CREATE TRIGGER t AFTER INSERT ON run EXECUTE FUNCTION now()",
     "DELETE FROM schema_migration",
+    "UPDATE audit_event SET outcome = ''",
+    "DELETE FROM audit_event",
+    "SELECT set_config('flower_nats.audit_retention', 'on', true); DELETE FROM audit_event",
+    "DROP TRIGGER audit_event_kept ON audit_event",
     "SET ROLE owner",
 )
 
@@ -132,6 +137,20 @@ async def test_a_superlink_that_may_not_migrate_says_what_to_do(tmp_path: Path) 
         await server.stop()
 
 
+def _migrate(owner: str, serving: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "FLOWER_NATS_MIGRATE_DATABASE": owner,
+        "FLOWER_NATS_MIGRATE_SERVING_ROLE": serving,
+    }
+    return subprocess.run(
+        [Path(sys.executable).with_name("flower-nats"), "migrate"],
+        env=clean_environment(environment),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
 async def test_migrate_makes_the_tables_and_the_role_of_superlinks(
     create_database: Callable[[str], str], nats_url: str
 ) -> None:
@@ -139,19 +158,7 @@ async def test_migrate_makes_the_tables_and_the_role_of_superlinks(
     name = f"serving_{os.getpid()}"
     serving = urlunsplit(urlsplit(owner)._replace(netloc=f"{name}:hush@"))
     for applied in (len(migrations()), 0):
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [Path(sys.executable).with_name("flower-nats"), "migrate"],
-            env=clean_environment(
-                {
-                    "FLOWER_NATS_MIGRATE_DATABASE": owner,
-                    "FLOWER_NATS_MIGRATE_SERVING_ROLE": serving,
-                }
-            ),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = await asyncio.to_thread(_migrate, owner, serving)
         assert done.stdout.startswith(f"{applied} migrations were applied")
         assert "hush" not in done.stdout + done.stderr
 

@@ -149,7 +149,7 @@ async def test_superexecs_and_nodes_are_shown_with_what_they_do(
 async def test_runs_are_counted_by_how_they_have_ended(superlink: Superlink, nats_url: str) -> None:
     await superlink.announce_gateway(superexec_heard())
     await superlink.running_task()
-    await superlink.ask("EndRuns", reason="tested")
+    await superlink.command("EndRuns", reason="tested")
     stopped = await superlink.start_run()
     await superlink.call(
         "Control",
