@@ -50,16 +50,15 @@ class NodeHistory:
 
 
 @dataclass(frozen=True)
-class FailedExchange:
-    """An exchange that has ended with an error."""
+class Failure:
+    """Exchanges that have ended with the same error."""
 
-    run_id: int
-    node_id: int | None
-    session_id: int
-    message_type: str
-    outcome: str
     reason: str
-    answered_at: datetime | None
+    outcome: str
+    count: int
+    first_at: datetime | None
+    last_at: datetime | None
+    node_ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,10 @@ class Exchanges:
         rows = await self._session.fetch_all(_SQL["by_node"], run_id=run_id)
         return [NodeHistory(**row) for row in rows]
 
-    async def failures(self, run_id: int, limit: int) -> list[FailedExchange]:
-        """Return the exchanges of a run that have failed last, newest first."""
+    async def failures(self, run_id: int, limit: int) -> list[Failure]:
+        """Return what exchanges of a run have failed with, the newest first."""
         rows = await self._session.fetch_all(_SQL["failures"], run_id=run_id, limit=limit)
-        return [FailedExchange(**row) for row in rows]
+        return [Failure(**{**row, "node_ids": row["node_ids"] or []}) for row in rows]
 
     async def of_nodes(self, node_ids: Sequence[int], days: int) -> list[NodeRecord]:
         """Return how nodes have done in the runs of so many days."""

@@ -16,7 +16,7 @@ from flower_nats.model.run import Run
 from flower_nats.model.states import Status
 from flower_nats.model.visible import visible_lines, visible_name
 from flower_nats.store.connection import Database
-from flower_nats.store.exchanges import Exchanges, FailedExchange, NodeRecord
+from flower_nats.store.exchanges import Exchanges, Failure, NodeRecord
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.nodes import Nodes, NodeSign
 from flower_nats.store.runs import Runs, RunSearch
@@ -50,8 +50,11 @@ _LOG_BYTES = 256 * 1024
 _MOST_NODES = 2_000
 """Nodes in one answer."""
 
-_FAILURES = 50
-"""Failed exchanges that are told of a run."""
+_FAILURES = 20
+"""Different errors that are told of a run."""
+
+_NAMED = 10
+"""Nodes that are named of those with the same error."""
 
 _RECORD_DAYS = 30
 """Days of which the record of a node is."""
@@ -165,7 +168,8 @@ class ConsoleQuestions:
         """{run_id} -> {now, run, config, failures}. Raises `ApiError` (RUN_ID_NOT_FOUND)."""
         run = await self._run(question["run_id"], caller)
         failures = await self._exchanges.failures(run.run_id, _FAILURES)
-        names = await self._signs([one.node_id for one in failures if one.node_id is not None])
+        named = [node_id for one in failures for node_id in one.node_ids[:_NAMED]]
+        names = await self._signs(named)
         return {
             "now": now_iso(),
             "run": _run(run),
@@ -365,13 +369,15 @@ def _named(node_id: int, signs: Mapping[int, NodeSign]) -> dict[str, Any]:
     }
 
 
-def _failure(one: FailedExchange, signs: Mapping[int, NodeSign]) -> Map:
+def _failure(one: Failure, signs: Mapping[int, NodeSign]) -> Map:
     return {
-        **({"node_id": "", "name": ""} if one.node_id is None else _named(one.node_id, signs)),
-        "message_type": one.message_type,
         "outcome": one.outcome,
         "reason": visible_lines(one.reason),
-        "at": iso(one.answered_at),
+        "count": one.count,
+        "first_at": iso(one.first_at),
+        "last_at": iso(one.last_at),
+        "nodes": [_named(node_id, signs) for node_id in one.node_ids[:_NAMED]],
+        "nodes_in_all": len(one.node_ids),
     }
 
 

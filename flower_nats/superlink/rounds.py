@@ -84,7 +84,7 @@ def _round_for(send: Send, rounds: Sequence[Round]) -> Round | None:
     return rounds[-1] if rounds and rounds[-1].takes(send) else None
 
 
-WAITS, WORKS, NEVER = "w", "t", "n"
+WAITS, WORKS, UNNOTED = "w", "t", "n"
 _LETTERS = {Outcome.ANSWERED: "a", Outcome.FAILED: "f", Outcome.UNANSWERED: "u"}
 
 
@@ -95,7 +95,7 @@ class NodeRow:
     node_id: int
     states: list[str]
     """One letter a round: a(nswered), f(ailed), u(nanswered: the runtime has answered in its place),
-    w(aits for its node), t(aken: the node is at it), n(ever answered: the run ended), - (not asked)."""
+    w(aits for its node), t(aken: the node is at it), n(o answer was noted), - (not asked)."""
     ms: list[int]
     """Milliseconds from put out to answered, or to now; -1 where that is not known."""
     last_of: int = 0
@@ -146,10 +146,17 @@ def _row(
         ms[at] = work
         if outcome:
             states[at] = _LETTERS[Outcome(outcome)]
-        elif is_over:
-            states[at] = NEVER
         else:
             states[at] = WAITS if wait < 0 else WORKS
+    if not is_over:
+        # What it was asked since it has answered last it may still answer.
+        open_from = max((at for at, state in enumerate(states) if state == "a"), default=-1) + 1
+    else:
+        open_from = width
+    for at in range(open_from):
+        if states[at] in (WAITS, WORKS):
+            # The note was lost with its gateway, or nobody waits for the answer any more.
+            states[at], ms[at] = UNNOTED, -1
     return NodeRow(history.node_id, states, ms) if asked else None
 
 

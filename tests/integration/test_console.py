@@ -4,55 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
 
-import httpx
 import pytest
 from flwr.app import RecordDict
 
 from flower_nats.broker.connection import Connection
-from flower_nats.settings import ConsoleSettings
 from flower_nats.wire import runtime_pb2 as runtime
-from flower_nats_console.process import serve
 from harness.messages import instruction, reply
-from tests.integration.gateways import Gateway, free_address, running_stack
+from tests.integration.consoles import Console, running_console
 
 NASTY = "<script>alert(1)</script> \x1b]0;title\x07 \u202e"
 
 
-@dataclass
-class Console:
-    """A console and what it is about."""
-
-    http: httpx.AsyncClient
-    gateway: Gateway
-    address: str
-
-    async def json(self, path: str) -> dict[str, Any]:
-        answer = await self.http.get(path)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-
 @pytest.fixture
 async def console(connection: Connection, nats_url: str, pg_dsn: str) -> AsyncIterator[Console]:
-    address, stop = free_address(), asyncio.Event()
-    async with running_stack(nats_url, pg_dsn) as gateway:
-        serving = asyncio.create_task(serve(ConsoleSettings((nats_url,), address=address), stop))
-        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as http:
-            async with asyncio.timeout(20):
-                while True:
-                    try:
-                        await http.get("/static/console.css")
-                        break
-                    except httpx.TransportError:
-                        assert not serving.done(), serving.result()
-                        await asyncio.sleep(0.05)
-            yield Console(http, gateway, address)
-        stop.set()
-        await serving
+    async with running_console(nats_url, pg_dsn) as console:
+        yield console
 
 
 async def test_pages_of_a_runtime_without_runs_and_nodes_say_what_to_do(console: Console) -> None:
@@ -134,52 +101,45 @@ async def test_a_run_is_stopped_by_a_form_of_the_console_alone(console: Console)
     assert (await console.http.post(path, headers=own)).status_code == 409
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""])
-async def test_a_name_that_somebody_points_here_is_refused(console: Console, host: str) -> None:
-    answer = await console.http.get("/runs.json", headers={"host": host})
-
-    assert answer.status_code == 421
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/runs/1",
-        "/runs/1.json",
-        "/runs/18446744073709551616",
-        "/runs/-1",
-        "/runs/abc",
-        "/runs/²",
-        "/runs/1/timeline.json",
-        "/runs/1/log.json",
-        "/runs/1/stop",
-        "/nothing",
-        "/static/../app.py",
-        "/static/%2e%2e/app.py",
-    ],
-)
-async def test_what_is_not_there_is_not_found(console: Console, path: str) -> None:
-    answer = await console.http.get(path)
-
-    assert answer.status_code == 404
-    assert "Traceback" not in answer.text
+async def test_a_name_that_somebody_points_here_is_refused(console: Console) -> None:
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+        answer = await console.http.get("/runs.json", headers={"host": host})
+        assert answer.status_code == 421
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "state=<b>",
-        "page=-1",
-        "page=99999999999999999999",
-        "text=%00%27%22<b>",
-        f"text={5000 * 'x'}",
-    ],
-)
-async def test_filters_that_make_no_sense_find_nothing_or_all(console: Console, query: str) -> None:
-    answer = await console.http.get(f"/runs?{query}")
+NOT_THERE = [
+    "/runs/1",
+    "/runs/1.json",
+    "/runs/18446744073709551616",
+    "/runs/-1",
+    "/runs/abc",
+    "/runs/²",
+    "/runs/1/timeline.json",
+    "/runs/1/log.json",
+    "/runs/1/stop",
+    "/nothing",
+    "/static/../app.py",
+    "/static/%2e%2e/app.py",
+]
 
-    assert answer.status_code == 200
-    assert "<b>" not in answer.text
+NO_SENSE = [
+    "state=<b>",
+    "page=-1",
+    "page=99999999999999999999",
+    "text=%00%27%22<b>",
+    "text=x" * 999,
+]
+
+
+async def test_bad_addresses_are_told_from_good_ones(console: Console) -> None:
+    for path in NOT_THERE:
+        answer = await console.http.get(path)
+        assert answer.status_code == 404, path
+        assert "Traceback" not in answer.text
+    for query in NO_SENSE:
+        answer = await console.http.get(f"/runs?{query}")
+        assert answer.status_code == 200, query
+        assert "<b>" not in answer.text
 
 
 async def test_without_a_superlink_a_page_says_so(console: Console) -> None:

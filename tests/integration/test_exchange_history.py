@@ -72,7 +72,8 @@ async def test_an_answer_in_the_place_of_a_node_that_is_gone_says_why(gateway: G
     assert row["node_id"] == node.node_id
     assert row["reason"]
     [failed] = await Exchanges(gateway.superlink.database).failures(app.run_id, 10)
-    assert failed.reason == row["reason"]
+    assert (failed.reason, failed.count) == (row["reason"], 1)
+    assert failed.node_ids == [node.node_id]
 
 
 async def test_notes_of_several_gateways_add_up_in_any_order(gateway: Gateway) -> None:

@@ -3,7 +3,7 @@
 
 const MOST_LINES = 5000;
 
-const NAMES = { a: "answered", f: "failed", u: "no answer came", w: "not taken yet", t: "at work", n: "never answered", "-": "not asked" };
+const NAMES = { a: "answered", f: "failed", u: "no answer came", w: "not taken yet", t: "at work", n: "no answer was noted", "-": "not asked" };
 
 function inWords(ms) {
   if (ms < 0) return "";
@@ -30,6 +30,7 @@ class Timeline {
     const response = await fetch(this.figure.dataset.url + location.search, { cache: "no-store" });
     if (!response.ok) return;
     this.found = await response.json();
+    this.figure.hidden = this.found.rounds.length === 0;
     this.draw();
   }
 
@@ -72,7 +73,7 @@ class Timeline {
       [...node.states].forEach((state, at) => {
         if (state === "-") return;
         pen.globalAlpha = 1;
-        pen.fillStyle = colour(`k-${state === "n" ? "u" : state}`);
+        pen.fillStyle = colour(`k-${state}`);
         if (state === "a") {
           const part = high > low ? (Math.log(1 + node.ms[at]) - low) / (high - low) : 0.5;
           pen.globalAlpha = 0.18 + 0.82 * Math.min(1, Math.max(0, part));

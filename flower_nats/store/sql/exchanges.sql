@@ -80,11 +80,18 @@ WHERE run_id = %(run_id)s AND session_id <> 0 AND node_id IS NOT NULL
 GROUP BY node_id
 ORDER BY node_id;
 
--- failures: The exchanges of a run that have ended with an error, newest first.
-SELECT run_id, node_id, session_id, message_type, outcome, reason, answered_at
+-- failures: What the errors say that exchanges of a run have ended with, the newest first.
+SELECT
+    reason,
+    outcome,
+    count(*) AS count,
+    min(answered_at) AS first_at,
+    max(answered_at) AS last_at,
+    array_agg(DISTINCT node_id) FILTER (WHERE node_id IS NOT NULL) AS node_ids
 FROM exchange
 WHERE run_id = %(run_id)s AND outcome IN ('failed', 'unanswered')
-ORDER BY answered_at DESC, exchange_id
+GROUP BY reason, outcome
+ORDER BY max(answered_at) DESC, reason
 LIMIT %(limit)s;
 
 -- of_nodes: How nodes have done in the runs of the last days.

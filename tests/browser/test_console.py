@@ -1,0 +1,156 @@
+"""The console in a browser: everybody can read it, on any screen, whatever names people give."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from flwr.app import RecordDict
+from playwright.async_api import Browser, expect
+
+from flower_nats.wire import runtime_pb2 as runtime
+from harness.messages import instruction, reply
+from tests.browser.pages import SCREENS, check_page, complaints_of, open_page
+from tests.integration.consoles import Console, running_console
+
+NASTY = "<img src=x onerror=alert(1)> \x1b]0;title\x07"
+LONG = "St. Mary's and St. Joseph's University Hospital of the Northern Provinces, " * 3
+NAMES = (LONG, "مستشفى الجامعة", "東京大学医学部附属病院", "<b>bold</b>", "x" * 200)
+
+
+@pytest.fixture
+async def console(nats_url: str, pg_dsn: str) -> AsyncIterator[Console]:
+    async with running_console(nats_url, pg_dsn) as console:
+        yield console
+
+
+async def many_nodes(console: Console, *, rounds: int, nodes: int) -> int:
+    """Return a run whose history has so many exchanges, of nodes that people have given names."""
+    app = await console.gateway.server_app()
+    database = console.gateway.superlink.database
+    await database.execute(
+        """
+        INSERT INTO node (
+            node_id, public_key, owner_id, owner_name, status, heartbeat_interval, name, online_until
+        )
+        SELECT 10000 + node, int8send(node), '<id:none>', 'none', 'online', 30,
+            (%(names)s::text[])[1 + node], now() + interval '1 hour'
+        FROM generate_series(0, %(nodes)s - 1) AS node
+        """,
+        names=list(NAMES),
+        nodes=nodes,
+    )
+    await database.execute(
+        """
+        INSERT INTO exchange
+        SELECT %(run_id)s, 1000 * round + node, 10000 + node, 1 + round, 'train', '',
+            now() - make_interval(secs => 1010 - 10 * round),
+            now() - make_interval(secs => 1009 - 10 * round),
+            CASE WHEN round < %(rounds)s - 1 OR node %% 7 > 0
+                THEN now() - make_interval(secs => 1009 - 10 * round - (node %% 13) / 2.0) END,
+            CASE WHEN round = %(rounds)s - 1 AND node %% 7 = 0 THEN ''
+                WHEN (round + node) %% 17 = 0 THEN 'failed' ELSE 'answered' END,
+            CASE WHEN (round + node) %% 17 = 0 THEN %(reason)s ELSE '' END, 10, 20
+        FROM generate_series(0, %(rounds)s - 1) AS round, generate_series(0, %(nodes)s - 1) AS node
+        """,
+        run_id=app.run_id,
+        reason=f"{NASTY} CUDA out of memory: " + "tried to allocate " * 30,
+        rounds=rounds,
+        nodes=nodes,
+    )
+    lines = [f"{NASTY} line {number}\n" for number in range(10_000)]
+    await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=lines))
+    return app.run_id
+
+
+async def test_pages_without_anything_are_for_everybody(chrome: Browser, console: Console) -> None:
+    page = await open_page(chrome, *SCREENS[-1], f"http://{console.address}")
+    paths = {"overview": "/", "runs": "/runs", "nodes": "/nodes", "login": "/login"}
+    for name, path in paths.items():
+        await page.goto(path)
+        await check_page(page, f"console-empty-{name}")
+
+
+async def test_pages_with_all_sorts_of_names_are_for_everybody_on_any_screen(
+    chrome: Browser, console: Console
+) -> None:
+    run_id = await many_nodes(console, rounds=30, nodes=40)
+    pages = {
+        "overview": "/",
+        "runs": "/runs",
+        "nodes": "/nodes",
+        "run": f"/runs/{run_id}",
+        "stop": f"/runs/{run_id}/stop",
+        "missing": "/runs/7",
+    }
+    for width, scheme in SCREENS:
+        page = await open_page(chrome, width, scheme, f"http://{console.address}")
+        for name, path in pages.items():
+            await page.goto(path)
+            if name == "run":
+                await expect(page.locator("#log")).to_contain_text("line 9999")
+                assert await page.locator("#log img").count() == 0
+            await check_page(page, f"console-{name}-{width}-{scheme}")
+
+
+async def test_a_thousand_nodes_and_a_hundred_rounds_are_drawn(
+    chrome: Browser, console: Console
+) -> None:
+    run_id = await many_nodes(console, rounds=100, nodes=1000)
+    page = await open_page(chrome, 1280, "light", f"http://{console.address}")
+    await page.goto(f"/runs/{run_id}")
+
+    await expect(page.get_by_text("Nodes: 1000, 100 shown")).to_be_visible()
+    drawn = "document.querySelector('#timeline canvas').getBoundingClientRect().height > 500"
+    await page.wait_for_function(drawn)
+    await check_page(page, "console-thousand")
+    await page.locator("#timeline canvas").hover(position={"x": 400, "y": 100})
+    await expect(page.locator(".tip")).to_contain_text("round")
+
+
+async def test_a_run_is_found_and_stopped_by_keyboard(chrome: Browser, console: Console) -> None:
+    app = await console.gateway.server_app()
+    page = await open_page(chrome, 1280, "light", f"http://{console.address}")
+    await page.goto("/runs?state=running")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_text("Go to the content")).to_be_focused()
+    await page.keyboard.press("Enter")
+    link = page.locator(f"#run-{app.run_id}")
+    for _ in range(20):
+        if await link.evaluate("one => one === document.activeElement"):
+            break
+        await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"**/runs/{app.run_id}")
+    await page.locator("#stop").focus()
+    await page.keyboard.press("Enter")
+    await page.get_by_role("button", name="Stop the run").focus()
+    await page.keyboard.press("Enter")
+
+    await expect(page.locator("h1 .state")).to_have_text("stopped")
+    assert complaints_of(page) == []
+
+
+async def test_a_page_goes_on_by_itself(chrome: Browser, console: Console) -> None:
+    node, app = await console.gateway.node(), await console.gateway.server_app()
+    page = await open_page(chrome, 1280, "light", f"http://{console.address}")
+    await page.goto(f"/runs/{app.run_id}")
+    await expect(page.get_by_text("has sent nothing to nodes yet")).to_be_visible()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    await expect(page.get_by_text("Round 1 waits for 1 of 1 node,")).to_be_visible(timeout=20_000)
+    await node.pull()
+    await node.confirm(app.run_id, question.message_id)
+    await node.send(reply(question, RecordDict()))
+    await expect(page.get_by_text("Round 1 was answered by 1 of 1 node.")).to_be_visible(
+        timeout=20_000
+    )
+
+    superlink = console.gateway.superlink
+    superlink.stop.set()
+    await superlink.running
+    await expect(page.get_by_text("No superlink answers. Trying again…")).to_be_visible(
+        timeout=30_000
+    )
+    await expect(page.get_by_text("Round 1 was answered by 1 of 1 node.")).to_be_visible()
+    assert complaints_of(page) == []

@@ -1,0 +1,54 @@
+"""A console for tests, with a superlink and a gateway to ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from flower_nats.settings import ConsoleSettings
+from flower_nats_console.process import serve
+from tests.integration.gateways import Gateway, free_address, running_stack
+
+
+@dataclass
+class Console:
+    """A console and what it is about."""
+
+    http: httpx.AsyncClient
+    gateway: Gateway
+    address: str
+
+    async def json(self, path: str) -> dict[str, Any]:
+        answer = await self.http.get(path)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+@asynccontextmanager
+async def running_console(nats_url: str, dsn: str, **superlink: Any) -> AsyncIterator[Console]:
+    """Run a superlink, a gateway and a console in this process; they end with the context."""
+    address, stop = free_address(), asyncio.Event()
+    async with running_stack(nats_url, dsn, superlink=superlink) as gateway:
+        serving = asyncio.create_task(serve(ConsoleSettings((nats_url,), address=address), stop))
+        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as http:
+            async with asyncio.timeout(20):
+                while not await _answers(http):
+                    assert not serving.done(), serving.result()
+                    await asyncio.sleep(0.05)
+            yield Console(http, gateway, address)
+        stop.set()
+        await serving
+
+
+async def _answers(http: httpx.AsyncClient) -> bool:
+    try:
+        await http.get("/static/console.css")
+    except httpx.TransportError:
+        return False
+    return True
