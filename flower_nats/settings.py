@@ -216,7 +216,8 @@ class ConsoleSettings:
     that the system trusts."""
 
     address: str = "127.0.0.1:9090"
-    """`host:port` that its pages are served on: of this machine alone, as nobody has to log in."""
+    """`host:port` that its pages are served on, without TLS. Pages are shown under names of the loopback
+    interface alone."""
 
     log: LogSettings = LogSettings()
     """Where log lines go."""

@@ -10,7 +10,7 @@ from playwright.async_api import Browser, expect
 
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.messages import instruction, reply
-from tests.browser.pages import SCREENS, check_page, complaints_of, open_page
+from tests.browser.pages import PICTURES, SCREENS, check_page, complaints_of, open_page
 from tests.integration.consoles import Console, running_console
 
 NASTY = "<img src=x onerror=alert(1)> \x1b]0;title\x07"
@@ -24,7 +24,21 @@ async def console(nats_url: str, pg_dsn: str) -> AsyncIterator[Console]:
         yield console
 
 
-async def many_nodes(console: Console, *, rounds: int, nodes: int) -> int:
+HOSPITALS = tuple(
+    f"{kind}, {town}"
+    for town in ("Lyon", "Porto", "Graz", "Turku", "Ghent", "Brno", "Cork", "Bari")
+    for kind in ("University Hospital", "Heart Centre", "Radiology")
+)
+
+
+async def many_nodes(
+    console: Console,
+    *,
+    rounds: int,
+    nodes: int,
+    names: tuple[str, ...] = NAMES,
+    reason: str = f"{NASTY} CUDA out of memory: " + "tried to allocate " * 30,
+) -> int:
     """Return a run whose history has so many exchanges, of nodes that people have given names."""
     app = await console.gateway.server_app()
     database = console.gateway.superlink.database
@@ -37,7 +51,7 @@ async def many_nodes(console: Console, *, rounds: int, nodes: int) -> int:
             (%(names)s::text[])[1 + node], now() + interval '1 hour'
         FROM generate_series(0, %(nodes)s - 1) AS node
         """,
-        names=list(NAMES),
+        names=list(names),
         nodes=nodes,
     )
     await database.execute(
@@ -54,7 +68,7 @@ async def many_nodes(console: Console, *, rounds: int, nodes: int) -> int:
         FROM generate_series(0, %(rounds)s - 1) AS round, generate_series(0, %(nodes)s - 1) AS node
         """,
         run_id=app.run_id,
-        reason=f"{NASTY} CUDA out of memory: " + "tried to allocate " * 30,
+        reason=reason,
         rounds=rounds,
         nodes=nodes,
     )
@@ -154,3 +168,20 @@ async def test_a_page_goes_on_by_itself(chrome: Browser, console: Console) -> No
     )
     await expect(page.get_by_text("Round 1 was answered by 1 of 1 node.")).to_be_visible()
     assert complaints_of(page) == []
+
+
+@pytest.mark.skipif(PICTURES is None, reason="Pictures for the documentation are made when wanted.")
+async def test_pictures_for_the_documentation(chrome: Browser, console: Console) -> None:
+    run_id = await many_nodes(
+        console,
+        rounds=18,
+        nodes=len(HOSPITALS),
+        names=HOSPITALS,
+        reason="CUDA out of memory. Tried to allocate 2.00 GiB.",
+    )
+    page = await open_page(chrome, 1280, "light", f"http://{console.address}")
+    for name, path in (("overview", "/"), ("run", f"/runs/{run_id}"), ("nodes", "/nodes")):
+        await page.goto(path)
+        if name == "run":
+            await page.wait_for_function("document.querySelector('canvas').height > 200")
+        await page.screenshot(path=f"{PICTURES}/docs-{name}.png")

@@ -144,8 +144,9 @@ def test_what_clients_need_is_published_and_on_this_machine_alone(
 ) -> None:
     published = [port for service in services for port in service.settings.get("ports", [])]
 
-    # The Fleet API on two ports, and Control.
-    assert published == [f"127.0.0.1:{port}" for port in ("8000:9092", "9092:9092", "9093:9093")]
+    # The console; the Fleet API on two ports, and Control.
+    ports = ("9090:9090", "8000:9092", "9092:9092", "9093:9093")
+    assert published == [f"127.0.0.1:{port}" for port in ports]
 
 
 def test_users_and_supernodes_are_let_in_from_other_machines_each_on_their_own(
@@ -238,7 +239,11 @@ def test_with_high_availability_nats_and_postgres_prove_who_they_are(
     services = compose([FOLDER / "compose.ha.yaml"], variables).services
     authority = "/run/secrets/core-ca.crt"
 
-    for name, commands in (("superlink", ("SUPERLINK", "STATUS")), ("gateway", ("GATEWAY",))):
+    for name, commands in (
+        ("superlink", ("SUPERLINK", "STATUS")),
+        ("gateway", ("GATEWAY",)),
+        ("console", ("CONSOLE",)),
+    ):
         assert "core-ca.crt" in services[name].secrets
         for command in commands:
             urls = services[name].environment[f"FLOWER_NATS_{command}_NATS"].split(",")
@@ -338,7 +343,11 @@ def test_nats_servers_have_the_permissions_of_up(tmp_path: Path) -> None:
 
 
 def test_no_client_of_nats_knows_the_login_of_another(services: list[Service]) -> None:
-    logins = {"gateway": {"gateway"}, "superlink": {"superlink", "operator"}}
+    logins = {
+        "gateway": {"gateway"},
+        "superlink": {"superlink", "operator"},
+        "console": {"console"},
+    }
     for service in services:
         if not service.name.startswith("nats"):
             text = json.dumps(service.environment)
