@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
+from flower_nats.model.addresses import address_of_this_machine, is_everywhere
 from flower_nats.settings import GatewaySettings, SuperexecSettings
 from flower_nats_cli.datadir import RunningState
-from flower_nats_cli.exposure import CONTROL, in_words
+from flower_nats_cli.exposure import in_words
 from flower_nats_cli.flower import (
     SUPEREXEC,
     connection_config,
@@ -34,6 +36,10 @@ from flower_nats_cli.runtime_access import (
 from flower_nats_cli.stack import StackSettings
 
 _NAMES = {"http": "HTTP", "serverappio": "ServerAppIo", "fleet": "Fleet", "control": "Control"}
+
+
+_INDENT = 22
+"""Where the second column begins."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def ready_text(state: RunningState, settings: StackSettings) -> str:
     version = settings.flower or NEWEST
     control = _ways(*_control_here(settings.gateway), CONTROL_OVER_HTTP, version)
     fleet = _ways(*_fleet(state, settings.gateway), FLEET_OVER_HTTP, version)
-    served = ", ".join(f"{_NAMES[name]} {one}" for name, one in state.addresses.items())
+    served = ", ".join(f"{_NAMES[name]} {one}" for name, one in _listens_on(settings.gateway))
     lines = [
         f"flower-nats is ready: {served}",
         *_config(control[:1], version),
@@ -116,11 +122,20 @@ def _config(ways: Sequence[_Way], version: FlowerVersion) -> Iterator[str]:
         yield connection_config("flower-nats", way.address, way.ca_certificate)
 
 
+def _listens_on(gateway: GatewaySettings) -> Iterator[tuple[str, str]]:
+    for name in _NAMES:
+        if address := getattr(gateway, f"{name}_api_address"):
+            yield name, address
+
+
 def _exposure(state: RunningState) -> Iterator[str]:
-    """Say what other machines reach."""
+    """Say what other machines reach, and at which address most likely."""
     yield f"Other machines reach: {in_words(state.for_others)}"
-    if any(CONTROL in apis for apis in state.for_others.values()):
-        yield "                      Whoever reaches Control runs code on every host."
+    if any(map(is_everywhere, state.for_others)):
+        likely = address_of_this_machine()
+        yield f"{'':{_INDENT}}at an address of this machine, most likely {likely}"
+    for warning in state.warnings:
+        yield from wrap(warning, 100, initial_indent="WARNING: ", subsequent_indent=" " * _INDENT)
 
 
 def _commands(

@@ -373,7 +373,7 @@ class Stack:
             },
             for_others=for_others(gateway, self.settings.http_health_addresses),
             console_address=self.settings.console_address,
-            warnings=list(warnings(exposure(gateway))),
+            warnings=list(warnings(exposure(gateway), accounts=self.settings.accounts)),
         )
 
 

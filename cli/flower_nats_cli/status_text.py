@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from flower_nats.model.visible import visible_name
@@ -75,7 +76,7 @@ def _local_lines(report: Map) -> Iterator[str]:
 def _answer_lines(report: Map) -> Iterator[str]:
     """Say what the broker and a superlink have answered."""
     for warning in report.get("warnings", ()):
-        yield f"  WARNING      {warning}"
+        yield from wrap(warning, 100, initial_indent="  WARNING      ", subsequent_indent=" " * 15)
     yield f"  broker       {_server(report['broker'])}"
     yield f"  database     {_database(report)}"
     if "runs" in report:

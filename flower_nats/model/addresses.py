@@ -1,5 +1,6 @@
 """Network addresses as people write them: `host:port`, an IPv6 host in brackets."""
 
+import socket
 from contextlib import suppress
 from ipaddress import ip_address
 
@@ -38,5 +39,23 @@ def is_loopback(address: str) -> bool:
 
 def is_of_loopback(address: str) -> bool:
     """Whether a server that listens on `address` is reached by this machine alone."""
+    return not is_everywhere(address) and is_loopback(address)
+
+
+def is_everywhere(address: str) -> bool:
+    """Whether a server that listens on `address` does so on every interface."""
     host, _ = split_address(address)
-    return host not in (EVERYWHERE, "::") and is_loopback(address)
+    return host in (EVERYWHERE, "::")
+
+
+def address_of_this_machine() -> str:
+    """Return the address at which other machines most likely reach this one.
+
+    It is the one from which this machine calls others. Behind NAT, or in a container, others do not know
+    that one.
+    """
+    # No packet is sent: the system only looks up which way it would take (192.0.2.1 is nobody's).
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return socket.gethostname()

@@ -39,12 +39,13 @@ def together(exposures: Iterable[Exposure]) -> Exposure:
     }
 
 
-def warnings(exposed: Exposure) -> Iterator[str]:
-    """Say what follows, each with its remedy."""
-    if exposed.get("control"):
+def warnings(exposed: Exposure, *, accounts: bool) -> Iterator[str]:
+    """Say what follows, each with its remedy; `accounts` says whether Control asks who is calling."""
+    if exposed.get("control") and not accounts:
         yield (
             f"Whoever reaches Control ({', '.join(exposed['control'])}) can run any Python on the "
-            "server and on every SuperNode. Let nobody else reach it: see docs/security.md."
+            "server and on every SuperNode. Remedy: --accounts, or let nobody else reach it "
+            "(docs/security.md)."
         )
     if exposed.get("unencrypted"):
         yield (

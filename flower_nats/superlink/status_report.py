@@ -62,7 +62,11 @@ class StatusReport:
         trials: StreamTrials,
         room: RoomWatch,
         streams: StreamKeeper,
+        *,
+        accounts: bool,
     ) -> None:
+        """`accounts` says whether Control asks who is calling."""
+        self._accounts = accounts
         self._mailbox = Mailbox(connection)
         self._database = database
         self._connection = connection
@@ -106,7 +110,7 @@ class StatusReport:
             "replicas": replicas_there(replicas),
             "superexecs": superexecs_there(replicas, tasks, time.time()),
             "nodes_listed": nodes_there(nodes, await self._in_flight()),
-            "warnings": list(warnings(exposed)),
+            "warnings": list(warnings(exposed, accounts=self._accounts)),
         }
 
     async def _counts(self) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def watches(settings: SuperlinkSettings, database: Database, connection: Connect
     trials, room = StreamTrials(connection), RoomWatch(connection, settings.watch_disk)
     lifecycle = Lifecycle(Hints(connection), Mailbox(connection))
     streams = StreamKeeper(connection, database, lifecycle)
-    overview = StatusReport(database, connection, trials, room, streams)
+    overview = StatusReport(database, connection, trials, room, streams, accounts=settings.accounts)
     return Watches(trials, room, streams, overview)
 
 

@@ -345,7 +345,8 @@ def test_everything_ends_with_an_up_that_is_killed_and_the_next_one_works(
     own_runtime.wait_until_ready()
     assert ended(family)
     report = own_runtime.status()
-    assert report["healthy"] is True, report
+    # Its isolation is `process`, and nobody has started a SuperExec.
+    assert all("no SuperExec" in problem for problem in report["problems"]), report
 
 
 def test_everything_ends_with_an_up_that_is_killed(own_runtime: Runtime) -> None:
@@ -355,7 +356,8 @@ def test_everything_ends_with_an_up_that_is_killed(own_runtime: Runtime) -> None
     own_runtime.up.kill()
 
     wait_until(lambda: ended(family), 10.0, "the end of every process")
-    assert own_runtime.status()["state"] == "stopped"
+    assert own_runtime.status()["state"] == "crashed"
+    assert "Remedy: start `flower-nats up` again." in own_runtime.flower_nats("status").stdout
 
 
 def test_a_server_that_cannot_start_ends_up_with_its_reason(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
 
 from flower_nats.embedded.ports import free_ports
+from flower_nats.model.exposure import exposure, warnings
 from flower_nats.settings import GatewaySettings, SuperexecSettings, TlsFiles
 from flower_nats_cli import flower
 from flower_nats_cli.addresses import reachable
@@ -231,7 +232,10 @@ def told(minor: int, tls: TlsFiles | None = None, **off: str) -> Sequence[str]:
     gateway = opened_here(replace(GATEWAY, tls=tls, **addresses))
     served = for_others(gateway, {})
     here: dict[str, Any] = {name: one and reachable(one) for name, one in addresses.items()}
-    state = RunningState(1, "now", [], http_health_addresses={}, for_others=served, **here)
+    warned = list(warnings(exposure(gateway), accounts=False))
+    state = RunningState(
+        1, "now", [], http_health_addresses={}, for_others=served, warnings=warned, **here
+    )
     settings = StackSettings(
         DataDir(Path("data")), gateway, SUPEREXEC, flower=FlowerVersion(1, minor)
     )
@@ -340,7 +344,23 @@ def test_up_says_when_other_machines_reach_control() -> None:
     lines = told(42, control_api_address="0.0.0.0:9093")
 
     at = lines.index("Other machines reach: 0.0.0.0:9093 (Control)")
-    assert "runs code on every host" in lines[at + 1]
+    assert "at an address of this machine, most likely " in lines[at + 1]
+    assert "WARNING: Whoever reaches Control (0.0.0.0:9093) can run any Python" in words(
+        lines[at + 2]
+    )
+    assert "Traffic is not encrypted (0.0.0.0:9093)" in words("\n".join(lines))
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_up_warns_of_traffic_in_the_clear_and_of_supernodes_that_anybody_may_add() -> None:
+    open_to_others = words("\n".join(told(42, http_api_address="0.0.0.0:8000")))
+
+    assert "Traffic is not encrypted (0.0.0.0:8000)" in open_to_others
+    assert "Anybody may add a SuperNode (0.0.0.0:8000)" in open_to_others
+    assert "WARNING" not in "\n".join(told(42))
 
 
 def test_a_version_that_is_newer_than_all_that_were_tried_is_told() -> None:
