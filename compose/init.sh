@@ -25,7 +25,9 @@ secret() {
 for name in SUPERLINK GATEWAY OPERATOR CONSOLE BACKUP ROUTES; do
     setting "NATS_${name}_PASSWORD" "$(random)"
 done
+# Of the superuser, who makes the tables, and of superlinks.
 setting POSTGRES_PASSWORD "$(random)"
+setting POSTGRES_SUPERLINK_PASSWORD "$(random)"
 # Where SuperNodes reach the runtime: 0.0.0.0 for other machines too, with TLS only.
 setting FLEET_ADDRESS 127.0.0.1
 # Where users do, who run code in this stack and on every SuperNode: this machine alone.

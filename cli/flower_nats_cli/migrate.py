@@ -40,14 +40,14 @@ def migrate(**options: Any) -> None:
     """
     configure_logs(LogSettings(level="error"))
     database = read.database(options)
-    serving = _serving_role(options)
+    serving = _serving_role(options, login_of(database)[0])
     applied = asyncio.run(_migrate(database, serving))
     click.echo(f"{len(applied)} migrations were applied; the database is that of this version.")
     if serving is not None:
         click.echo(f"Superlinks may connect as {serving[0]}, who cannot change tables.")
 
 
-def _serving_role(options: read.Options) -> tuple[str, str] | None:
+def _serving_role(options: read.Options, owner: str) -> tuple[str, str] | None:
     text: str | None = options["serving_role"]
     path: Path | None = options["serving_role_file"]
     if text is None and path is None:
@@ -55,6 +55,10 @@ def _serving_role(options: read.Options) -> tuple[str, str] | None:
     name, password = login_of(read.value_or_file(options, "serving_role", opts.database_url))
     if not (name and password):
         raise click.UsageError("--serving-role names no user, or no password.")
+    if name == owner:
+        raise click.UsageError(
+            "--serving-role names the user of --database, who could change tables then. Remedy: another."
+        )
     return name, password
 
 

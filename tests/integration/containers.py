@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import private_directory, private_file
@@ -94,9 +95,8 @@ class Stack:
         """Start all in order, each when what it depends on is as well as it must be."""
         healthy: set[str] = set()
         for service in self.composition.in_order():
-            assert set(service.dependencies.values()) <= {"service_healthy"}
             for name in service.dependencies.keys() - healthy:
-                self.wait_until_healthy(name)
+                self._wait_until(service.dependencies[name], name)
                 healthy.add(name)
             for container in self.of(service.name):
                 self.start_container(container)
@@ -126,6 +126,15 @@ class Stack:
             if service != "postgres":
                 well = partial(self._is_well, container)
                 wait_until(well, _HEALTHY_SECONDS, f"{container.folder.name} to be healthy")
+
+    def _wait_until(self, condition: str, service: str) -> None:
+        if condition == "service_healthy":
+            self.wait_until_healthy(service)
+            return
+        assert condition == "service_completed_successfully"
+        process = self.one(service).running
+        wait_until(lambda: process.exit_code is not None, _HEALTHY_SECONDS, f"{service} to end")
+        assert process.exit_code == 0, process.output()
 
     def mount_again(self, container: Container, path: str) -> None:
         """Show a container what has become of a folder of the host: each file replaces the former."""
@@ -209,7 +218,8 @@ class Stack:
     def _translated(self, text: str, container: Container) -> str:
         """Replace what names other containers, and what `_translated_own` replaces."""
         if self._postgres is not None and text.startswith("postgresql://"):
-            return self._postgres.dsn
+            there, login = urlsplit(self._postgres.dsn), urlsplit(text).netloc.rpartition("@")[0]
+            return urlunsplit(there._replace(netloc=f"{login}@"))
         for name, address in self._names().items():
             # Before a port; not a part of another name.
             text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?=:\d)", address, text)

@@ -122,7 +122,20 @@ def test_no_container_is_root_or_may_become_it(services: list[Service]) -> None:
 
 def test_every_container_is_watched_and_comes_back(services: list[Service]) -> None:
     for service in services:
-        assert service.health_command and service.settings["restart"] == "unless-stopped"
+        if service.name != "migrate":
+            assert service.health_command and service.settings["restart"] == "unless-stopped"
+
+
+def test_tables_are_made_by_a_role_that_no_superlink_has(stack: Composition) -> None:
+    services = stack.services
+    needed = services["superlink"].dependencies
+    assert needed["migrate"] == "service_completed_successfully"
+    given = {name: json.dumps(dict(service.environment)) for name, service in services.items()}
+    assert {name for name, text in given.items() if "//flower:" in text} == {"migrate"}
+    assert {name for name, text in given.items() if "postgresql://" in text} == {
+        "migrate",
+        "superlink",
+    }
 
 
 def test_state_lies_on_volumes_each_with_one_owner(stack: Composition) -> None:
