@@ -75,7 +75,11 @@ def accounts(passwords: Mapping[User, str]) -> dict[str, Any]:
             "imports": [{"service": {"account": _SYSTEM, "subject": SETTINGS}}],
         },
         **{
-            str(user).upper(): {"users": [_login(user, passwords[user])], "imports": _imports(user)}
+            str(user).upper(): {
+                "users": [_login(user, passwords[user])],
+                "exports": [*_exports_of_hints(user)],
+                "imports": _imports(user),
+            }
             for user in guests
         },
         # A stream of answers: each server of a cluster gives its own.
@@ -105,18 +109,30 @@ def _exports(guests: Iterable[User]) -> Iterable[dict[str, Any]]:
         yield {"stream": subject, "accounts": whose}
 
 
+def _exports_of_hints(user: User) -> Iterable[dict[str, Any]]:
+    """Let the console hear gateways themselves: what went through FLOWER would come twice."""
+    if user is User.GATEWAY:
+        for subject in subjects.HINTS:
+            yield {"stream": subject, "accounts": [str(User.CONSOLE).upper()]}
+
+
 def _imports(user: User) -> list[dict[str, Any]]:
-    services, streams = sorted({_INFO, *_services(user)}), [_LEADERS]
-    streams += [subject for subject in subjects.HINTS if subject in _HEARS[user]]
+    streams = [(_RUNTIME, _LEADERS)]
+    streams += [(_RUNTIME, subject) for subject in subjects.HINTS if subject in _HEARS[user]]
+    if user is User.CONSOLE:
+        streams += [(str(User.GATEWAY).upper(), subject) for subject in subjects.HINTS]
     return [
-        *({"service": {"account": _RUNTIME, "subject": subject}} for subject in services),
-        *({"stream": {"account": _RUNTIME, "subject": subject}} for subject in streams),
+        *(
+            {"service": {"account": _RUNTIME, "subject": subject}}
+            for subject in sorted({_INFO, *_services(user)})
+        ),
+        *({"stream": {"account": account, "subject": one}} for account, one in streams),
     ]
 
 
 def _services(user: User) -> set[str]:
     """What a user with an account of its own says to the runtime's account."""
-    return _SAYS[user] - {_AMONG_GATEWAYS}
+    return _SAYS[user] - _AMONG_GATEWAYS
 
 
 def _calls(services: Iterable[str]) -> set[str]:
@@ -131,8 +147,6 @@ def _calls(services: Iterable[str]) -> set[str]:
 def _of_streams(verb: str, streams: Iterable[str] = subjects.STREAMS) -> set[str]:
     return {f"$JS.API.{verb}.{stream}" for stream in streams}
 
-
-_AMONG_GATEWAYS = subjects.gateway("*")
 
 _FORWARDED = ("Fleet", "Runtime", "Control")
 
@@ -163,7 +177,8 @@ _STORED = {
     subjects.trial("*"),
 }
 
-_GATEWAY_HINTS = {
+_AMONG_GATEWAYS = {
+    subjects.gateway("*"),
     f"{subjects.WAKE_NODE}*",
     f"{subjects.WAKE_RUN}*",
     f"{subjects.WAKE_OBJECT}>",
@@ -172,9 +187,9 @@ _GATEWAY_HINTS = {
     subjects.EVENT_SIGNATURES,
     f"{subjects.EVENT_LINES}*",
     f"{subjects.EVENT_GATEWAY}*",
-    f"{subjects.EVENT_PUSHES}*",
 }
-"""Hints of gateways. All others, such as that a run has ended, are of superlinks alone."""
+"""What gateways say to each other; superlinks hear of it only who pushes objects. All other hints, such
+as that a run has ended, are of superlinks alone."""
 
 _SAYS: dict[User, set[str]] = {
     User.SUPERLINK: {
@@ -199,8 +214,8 @@ _SAYS: dict[User, set[str]] = {
         # A gateway writes every subject of what is in flight: there is nothing that it must not remove.
         *_of_streams("STREAM.PURGE", [subjects.MESSAGES_STREAM]),
         *_calls([*_FORWARDED, subjects.INTERNAL]),
-        *_GATEWAY_HINTS,
-        _AMONG_GATEWAYS,
+        *_AMONG_GATEWAYS,
+        f"{subjects.EVENT_PUSHES}*",
     },
     User.OPERATOR: {*_calls([subjects.OPERATOR]), *_LARGE_BODIES},
     User.BACKUP: {
@@ -216,7 +231,7 @@ _SAYS: dict[User, set[str]] = {
 
 _HEARS: dict[User, set[str]] = {
     User.SUPERLINK: {f"{subjects.API}>", f"{subjects.ONE}>", *subjects.HINTS},
-    User.GATEWAY: {*subjects.HINTS, _AMONG_GATEWAYS},
+    User.GATEWAY: {*subjects.HINTS, subjects.gateway("*")},
     User.OPERATOR: set(),
     User.BACKUP: set(),
     User.CONSOLE: set(subjects.HINTS),

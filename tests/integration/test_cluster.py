@@ -10,15 +10,17 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.durability import durability
+from flower_nats.broker.permissions import User
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer, find_nats_server
@@ -285,3 +287,39 @@ async def test_a_hint_that_dies_with_its_server_is_given_again(data_dir: Path) -
 
             async with asyncio.timeout(30):
                 await heard.wait()
+
+
+async def test_a_hint_is_heard_once_wherever_it_was_given(data_dir: Path) -> None:
+    async with running_cluster(data_dir) as cluster, AsyncExitStack() as stack:
+        said: list[tuple[str, str]] = []
+        connections = {}
+        for number, member in enumerate(cluster.members):
+            for user in (User.SUPERLINK, User.GATEWAY, User.CONSOLE):
+                name = f"{user}-{number}"
+                connections[name] = await stack.enter_async_context(connected(member.url_of(user)))
+
+                async def hear(message: Msg, name: str = name) -> None:
+                    said.append((name, message.subject))
+
+                for subject in subjects.HINTS:
+                    await connections[name].subscribe(subject, hear)
+
+        async def heard(giver: str, subject: str, *users: User) -> None:
+            expected = {one for one in connections if one.partition("-")[0] in users} - {giver}
+            names: list[str] = []
+            # Whoever has not come to know of a subscription yet passes nothing on.
+            async with asyncio.timeout(10):
+                while set(names) != expected:
+                    said.clear()
+                    await connections[giver].hint(subject)
+                    await asyncio.sleep(0.2)
+                    names = [name for name, _ in said if name.partition("-")[0] in users]
+            assert sorted(names) == sorted(expected)
+            assert {one for _, one in said} == {subject}
+
+        for number in range(len(cluster.members)):
+            everybody = User.SUPERLINK, User.GATEWAY, User.CONSOLE
+            await heard(f"superlink-{number}", subjects.event_run(1), *everybody)
+            gateway = f"gateway-{number}"
+            await heard(gateway, subjects.wake_node(1), User.GATEWAY, User.CONSOLE)
+            await heard(gateway, subjects.event_pushes("g"), User.SUPERLINK)
