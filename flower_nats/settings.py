@@ -173,6 +173,9 @@ class SuperlinkSettings:
     oidc: OidcSettings | None = None
     """Who says who people are, None for accounts with passwords of our own; with `accounts` alone."""
 
+    supernode_self_registration: bool = False
+    """Whether, with accounts, SuperNodes are let in that no account has registered."""
+
     simulation: bool = False
     """Whether runs in the federation of everything that connects are simulations."""
 
@@ -202,6 +205,12 @@ class SuperlinkSettings:
 
     log: LogSettings = LogSettings()
     """Where log lines go."""
+
+    @property
+    def only_registered_supernodes(self) -> bool:
+        """Whether only SuperNodes are let in whose key an account has registered."""
+        by_accounts = self.accounts and not self.supernode_self_registration
+        return self.enable_supernode_auth or by_accounts
 
 
 @dataclass(frozen=True)
@@ -257,6 +266,9 @@ class GatewaySettings:
     http_loopback_address: str = ""
     """`host:port` of this machine alone that the HTTP APIs listen on once more, without TLS: for a
     SuperExec beside the gateway where the certificate is for other names. Empty: not at all."""
+
+    require_accounts: bool = False
+    """Whether Control is served by superlinks alone that have accounts."""
 
     login_url: str = ""
     """`https://host:port` at which people's browsers reach Control, for the page where they log in;

@@ -26,6 +26,7 @@ from flower_nats_cli.runtime_access import with_login_page
     "that the certificate gives no name for. Default: none.",
 )
 @opts.login_url_option
+@opts.require_accounts_option
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.peer_limit_options
@@ -72,6 +73,7 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         fleet_api_address=read.api_address(options, "fleet", EVERYWHERE, 9092),
         control_api_address=read.api_address(options, "control", LOOPBACK, 9093),
         http_loopback_address=options["http_loopback_address"] or "",
+        require_accounts=options["require_accounts"],
         login_url=options["login_url"] or "",
         tls=tls,
         appio_tls=appio_tls,

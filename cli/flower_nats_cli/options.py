@@ -268,6 +268,19 @@ accounts_option = click.option(
 )
 
 
+self_registration_option = click.option(
+    "--supernode-self-registration",
+    is_flag=True,
+    help="With accounts, let in SuperNodes as well whose key no account has registered.",
+)
+
+require_accounts_option = click.option(
+    "--require-accounts",
+    is_flag=True,
+    help="Serve Control to other machines only where there are accounts.",
+)
+
+
 def _issuer(value: str) -> str:
     parts = urlsplit(value)
     here = parts.hostname in {"localhost", "127.0.0.1", "::1"}

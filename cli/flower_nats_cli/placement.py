@@ -74,10 +74,13 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
     flags = []
     for name in API_ADDRESSES:
         flags += [f"--{name.replace('_', '-')}", getattr(gateway, name) or "none"]
-    if gateway.control_to_others:
-        flags += ["--http-control"]
-    if gateway.runtime_to_others:
-        flags += ["--insecure-appio"]
+    switches = {
+        "--http-control": gateway.control_to_others,
+        "--insecure-appio": gateway.runtime_to_others,
+        "--require-accounts": gateway.require_accounts,
+        "--enable-supernode-auth": gateway.enable_supernode_auth,
+    }
+    flags += [flag for flag, is_on in switches.items() if is_on]
     if gateway.http_loopback_address:
         flags += ["--http-loopback-address", gateway.http_loopback_address]
     if gateway.health_server_address is not None:
@@ -92,8 +95,6 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
         flags += _tls_flags("--appio-ssl", gateway.appio_tls)
     if gateway.login_url:
         flags += ["--login-url", gateway.login_url]
-    if gateway.enable_supernode_auth:
-        flags += ["--enable-supernode-auth"]
     for limit in fields(gateway.storage_limits):
         flags += [f"--max-{limit.name}-mib", str(getattr(gateway.storage_limits, limit.name))]
     return flags

@@ -106,6 +106,9 @@ class StackSettings:
     accounts: bool = False
     """Whether Control asks who is calling."""
 
+    supernode_self_registration: bool = False
+    """Whether, with accounts, SuperNodes are let in that no account has registered."""
+
     oidc: OidcSettings | None = None
     """Who says who people are, None for accounts with passwords of our own."""
 
@@ -204,6 +207,8 @@ class Stack:
         flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]
         if self.settings.accounts:
             flags += ["--accounts"]
+        if self.settings.supernode_self_registration:
+            flags += ["--supernode-self-registration"]
         if self.settings.oidc:
             flags += oidc_flags(self.settings.oidc)
         flags += ["--node-retention", str(self.settings.node_retention)]
@@ -232,6 +237,7 @@ class Stack:
             watch_disk=self.settings.data.path,
             accounts=self.settings.accounts,
             oidc=self.settings.oidc,
+            supernode_self_registration=self.settings.supernode_self_registration,
             simulation=self.settings.simulation,
             log_retention=self.settings.log_retention,
             node_retention=self.settings.node_retention,
@@ -373,7 +379,14 @@ class Stack:
             },
             for_others=for_others(gateway, self.settings.http_health_addresses),
             console_address=self.settings.console_address,
-            warnings=list(warnings(exposure(gateway), accounts=self.settings.accounts)),
+            warnings=list(
+                warnings(
+                    exposure(gateway),
+                    accounts=self.settings.accounts,
+                    only_registered=self.settings.accounts
+                    and not self.settings.supernode_self_registration,
+                )
+            ),
         )
 
 

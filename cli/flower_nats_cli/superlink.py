@@ -59,6 +59,7 @@ log = get_logger(__name__)
 )
 @opts.accounts_option
 @opts.oidc_options
+@opts.self_registration_option
 @opts.simulation_option
 @opts.max_simulations_option
 @opts.supernode_auth_option
@@ -111,6 +112,7 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         enable_supernode_auth=options["enable_supernode_auth"],
         accounts=options["accounts"] or options["oidc_issuer"] is not None,
         oidc=read.oidc_settings(options),
+        supernode_self_registration=options["supernode_self_registration"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
         audit_retention=options["audit_retention"],

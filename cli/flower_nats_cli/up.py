@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from flower_nats.logs import get_logger
+from flower_nats.model.exposure import exposure, open_control
 from flower_nats.settings import GatewaySettings, Isolation, LogSettings
 from flower_nats.stopping import until
 from flower_nats_cli import options as opts
@@ -55,6 +56,8 @@ def console_argument(value: str) -> str:
 @opts.tls_options
 @opts.accounts_option
 @opts.oidc_options
+@opts.require_accounts_option
+@opts.self_registration_option
 @opts.login_url_option
 @opts.simulation_option
 @opts.max_simulations_option
@@ -105,6 +108,9 @@ def stack_settings(options: read.Options) -> StackSettings:
     read.check_gateway_addresses(
         gateway, **{f"--http-health-address ({name})": one for name, one in health.items()}
     )
+    exposed = exposure(gateway)
+    if options["require_accounts"] and exposed["control"] and not _has_accounts(options):
+        raise click.UsageError(open_control(exposed))
     secret_file: Path | None = options["superexec_auth_secret_file"]
     settings = StackSettings(
         data=DataDir(options["data_dir"]),
@@ -112,8 +118,9 @@ def stack_settings(options: read.Options) -> StackSettings:
         superexec=None,
         superexec_auth_secret_file=secret_file,
         replicas=options["replicas"],
-        accounts=options["accounts"] or options["oidc_issuer"] is not None,
+        accounts=_has_accounts(options),
         oidc=read.oidc_settings(options),
+        supernode_self_registration=options["supernode_self_registration"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
         audit_retention=options["audit_retention"],
@@ -124,6 +131,10 @@ def stack_settings(options: read.Options) -> StackSettings:
     if options["isolation"] == Isolation.PROCESS:
         return replace(settings, flower=flwr_version())
     return _with_superexec(settings, options)
+
+
+def _has_accounts(options: read.Options) -> bool:
+    return bool(options["accounts"]) or options["oidc_issuer"] is not None
 
 
 def _with_superexec(settings: StackSettings, options: read.Options) -> StackSettings:
@@ -153,6 +164,7 @@ def _gateway_settings(options: read.Options) -> GatewaySettings:
         ),
         fleet_api_address=read.api_address(options, "fleet", host, 9092),
         control_api_address=read.api_address(options, "control", LOOPBACK, 9093),
+        require_accounts=_has_accounts(options),
         login_url=options["login_url"] or "",
         tls=tls,
         appio_tls=appio_tls,

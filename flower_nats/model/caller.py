@@ -40,6 +40,8 @@ class Caller:
     account_token: bytes = b""
     """Control: the SHA-256 hash of the token that came with the call, empty if none came. This alone is
     evidence: superlinks find out by themselves whose it is, and fill in what follows."""
+    accounts_required: bool = False
+    """Control: whether that gateway serves it with accounts alone."""
     account_id: str = NO_ACCOUNT_ID
     """Control: the Flower account id (`flwr_aid`)."""
     account_name: str = NO_ACCOUNT_NAME

@@ -39,24 +39,33 @@ def together(exposures: Iterable[Exposure]) -> Exposure:
     }
 
 
-def warnings(exposed: Exposure, *, accounts: bool) -> Iterator[str]:
-    """Say what follows, each with its remedy; `accounts` says whether Control asks who is calling."""
+def warnings(
+    exposed: Exposure, *, accounts: bool = False, only_registered: bool = False
+) -> Iterator[str]:
+    """Say what follows, each with its remedy.
+
+    `accounts`: Control asks who is calling. `only_registered`: so is every SuperNode that is let in.
+    """
     if exposed.get("control") and not accounts:
-        yield (
-            f"Whoever reaches Control ({', '.join(exposed['control'])}) can run any Python on the "
-            "server and on every SuperNode. Remedy: --accounts, or let nobody else reach it "
-            "(docs/security.md)."
-        )
+        yield open_control(exposed)
     if exposed.get("unencrypted"):
         yield (
             f"Traffic is not encrypted ({', '.join(exposed['unencrypted'])}): who is in between reads "
             "and changes models. Remedy: --ssl-certfile, --ssl-keyfile and --ssl-ca-certfile."
         )
-    if exposed.get("open"):
+    if exposed.get("open") and not only_registered:
         yield (
             f"Anybody may add a SuperNode ({', '.join(exposed['open'])}), and send it as a "
             "participant. Remedy: --enable-supernode-auth, and `flwr supernode register` for each."
         )
+
+
+def open_control(exposed: Exposure) -> str:
+    """Say what it means that other machines reach Control where there are no accounts."""
+    return (
+        f"Whoever reaches Control ({', '.join(exposed['control'])}) can run any Python on the server "
+        "and on every SuperNode. Remedy: --accounts, or let nobody else reach it (docs/security.md)."
+    )
 
 
 def _for_others(addresses: Iterable[str]) -> list[str]:

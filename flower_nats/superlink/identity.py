@@ -20,6 +20,11 @@ from flower_nats.superlink.guard import Guard
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME, CallerKind
 
+_NO_ACCOUNTS = (
+    "This gateway serves Control to accounts alone (--require-accounts), and there are none. Remedy: "
+    "start every superlink with --accounts or --oidc-issuer."
+)
+
 _LOG_IN = "Log in with `flwr login`."
 
 
@@ -33,6 +38,8 @@ class Identity:
     async def identify(self, caller: Caller) -> Caller:
         """Return the caller with its account; raises `ApiError` if nothing proves one."""
         if not self._required:
+            if caller.accounts_required:
+                raise ApiError(ErrorCode.FORBIDDEN_ACTION, "there are no accounts", _NO_ACCOUNTS)
             return replace(
                 caller,
                 account_id=NO_ACCOUNT_ID,
@@ -81,12 +88,16 @@ class Followers:
         return {"FollowRun": self.follow_run}
 
     async def follow_run(self, question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
-        """{run_id, account_token, session} -> {session}: whether a stream of a run may begin, or go on.
+        """{run_id, account_token, session, required} -> {session}: may a stream begin, or go on?
 
         `account_token` is the hash of the token that came with the call. `session` is empty at first,
         and then what was answered: a stream may outlast the token that it was begun with.
         """
-        caller = replace(caller, account_token=question["account_token"])
+        caller = replace(
+            caller,
+            account_token=question["account_token"],
+            accounts_required=bool(question.get("required")),
+        )
         session = question["session"]
         if session:
             caller = await self._identity.identify_session(session, caller)

@@ -64,9 +64,11 @@ class StatusReport:
         streams: StreamKeeper,
         *,
         accounts: bool,
+        only_registered: bool,
     ) -> None:
-        """`accounts` says whether Control asks who is calling."""
+        """`accounts` and `only_registered` are those of `warnings`."""
         self._accounts = accounts
+        self._only_registered = only_registered
         self._mailbox = Mailbox(connection)
         self._database = database
         self._connection = connection
@@ -110,7 +112,9 @@ class StatusReport:
             "replicas": replicas_there(replicas),
             "superexecs": superexecs_there(replicas, tasks, time.time()),
             "nodes_listed": nodes_there(nodes, await self._in_flight()),
-            "warnings": list(warnings(exposed, accounts=self._accounts)),
+            "warnings": list(
+                warnings(exposed, accounts=self._accounts, only_registered=self._only_registered)
+            ),
         }
 
     async def _counts(self) -> dict[str, Any]:

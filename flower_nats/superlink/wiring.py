@@ -76,7 +76,15 @@ def watches(settings: SuperlinkSettings, database: Database, connection: Connect
     trials, room = StreamTrials(connection), RoomWatch(connection, settings.watch_disk)
     lifecycle = Lifecycle(Hints(connection), Mailbox(connection))
     streams = StreamKeeper(connection, database, lifecycle)
-    overview = StatusReport(database, connection, trials, room, streams, accounts=settings.accounts)
+    overview = StatusReport(
+        database,
+        connection,
+        trials,
+        room,
+        streams,
+        accounts=settings.accounts,
+        only_registered=settings.only_registered_supernodes,
+    )
     return Watches(trials, room, streams, overview)
 
 
@@ -95,7 +103,7 @@ def handlers(
         Members(database),
         hints,
         mailbox,
-        supernode_auth=settings.enable_supernode_auth,
+        supernode_auth=settings.only_registered_supernodes,
     )
     logins = LoginApi(database, hints, accounts=settings.accounts, oidc=settings.oidc)
     public = {
@@ -125,7 +133,9 @@ def handlers(
         name: auditor.guard(name, guard.guard(name, handler))
         for name, handler in public["Control"].items()
     }
-    questions = GatewayQuestions(database, lifecycle, supernode_auth=settings.enable_supernode_auth)
+    questions = GatewayQuestions(
+        database, lifecycle, supernode_auth=settings.only_registered_supernodes
+    )
     own = {
         INTERNAL: {
             **questions.handlers(),

@@ -264,3 +264,32 @@ async def test_an_operator_manages_accounts_from_the_command_line(
     assert revoked.returncode == 0, revoked.stderr
     with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
         await nodes(superlink, account_token=account_token_hash(token.stdout.strip()))
+
+
+async def register_itself(superlink: Superlink) -> None:
+    await superlink.online_node()
+
+
+async def test_with_accounts_no_supernode_registers_itself_unless_that_is_said(
+    superlink: Superlink,
+) -> None:
+    with refused(ErrorCode.SUPERNODE_REGISTRATION_DISABLED):
+        await register_itself(superlink)
+
+
+async def test_self_registration_may_be_on_beside_accounts(nats_url: str, pg_dsn: str) -> None:
+    async with running_superlink(
+        nats_url, pg_dsn, accounts=True, supernode_self_registration=True
+    ) as superlink:
+        await register_itself(superlink)
+
+
+async def test_a_gateway_that_requires_accounts_is_served_by_no_superlink_without(
+    nats_url: str, pg_dsn: str, wire: WireName
+) -> None:
+    async with running_stack(nats_url, pg_dsn, wire, require_accounts=True) as gateway:
+        said = await refusal(gateway.call("Control", "ListFederations", FEDERATIONS))
+        log = await refusal(follow(gateway, 1, None, "StreamLogs"))
+
+    assert said.code == log.code == ErrorCode.FORBIDDEN_ACTION
+    assert "--accounts" in said.text

@@ -21,7 +21,9 @@ LAB = "@ana/lab"
 
 @pytest.fixture
 async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
-    async with running_superlink(nats_url, pg_dsn, accounts=True) as superlink:
+    async with running_superlink(
+        nats_url, pg_dsn, accounts=True, supernode_self_registration=True
+    ) as superlink:
         yield superlink
 
 

@@ -10,7 +10,7 @@ from flower_nats.model.account import account_token_hash
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire import control_pb2 as control
-from flower_nats_gateway.auth.identify import Identify, certainly
+from flower_nats_gateway.auth.identify import Authenticator, Identify, certainly
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.wire import GRPC
 
@@ -26,11 +26,18 @@ _SCHEME = "bearer"
 REFUSED = ErrorCode.ACCOUNT_AUTHENTICATION_FAILED
 
 
-async def authenticate_account(call: Call) -> Identify:
-    """Take note of the token of a call; a superlink says whether it is good."""
-    token = token_of(call)
-    token_hash = account_token_hash(token) if token else b""
-    return certainly(Caller(account_token=token_hash))
+def authenticate_account(*, required: bool = False) -> Authenticator:
+    """Take note of the token of a call; a superlink says whether it is good.
+
+    `required`: a superlink without accounts is to serve nobody.
+    """
+
+    async def authenticate(call: Call) -> Identify:
+        token = token_of(call)
+        token_hash = account_token_hash(token) if token else b""
+        return certainly(Caller(account_token=token_hash, accounts_required=required))
+
+    return authenticate
 
 
 def token_of(call: Call) -> str:

@@ -76,6 +76,7 @@ class Follower:
             run_id=self._run_id,
             account_token=self._caller.account_token,
             session=self._session,
+            required=self._caller.accounts_required,
         )
         return str(answer["session"])
 

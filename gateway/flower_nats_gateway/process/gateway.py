@@ -18,7 +18,7 @@ from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.about import about_process
 from flower_nats.model.errors import Unavailable
-from flower_nats.model.exposure import exposure
+from flower_nats.model.exposure import exposure, open_control
 from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats_gateway.api.service import Service
@@ -138,6 +138,13 @@ class Gateway:
         if settings.http_api_address:
             await self._start_http(settings)
         self._listens = True
+        exposed = exposure(settings)
+        if exposed["control"] and not settings.require_accounts:
+            log.warning(
+                "control_to_others",
+                meaning=open_control(exposed),
+                remedy="--require-accounts, if every superlink has --accounts.",
+            )
         log.info(
             "gateway_ready",
             gateway=self.id,

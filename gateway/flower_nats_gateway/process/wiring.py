@@ -200,7 +200,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         ),
         control=Service(
             methods=CONTROL,
-            authenticate=authenticate_account,
+            authenticate=authenticate_account(required=settings.require_accounts),
             endpoints={"GetLoginDetails": login_page.with_address(forward)},
             forward=with_renewal(forward, renewal),
             streams=streams.endpoints(),

@@ -76,7 +76,7 @@ class LogRelay:
         in_hand = CallsInHand()
         service = Service(
             methods=[_STREAM_LOGS],
-            authenticate=authenticate_account,
+            authenticate=authenticate_account(),
             endpoints={},
             forward=_nothing_else,
             streams={_STREAM_LOGS.name: self.follow},
