@@ -28,6 +28,7 @@ _COMMANDS = (
     "gateway",
     "local",
     "migrate",
+    "node",
     "quota",
     "restore",
     "role",

@@ -35,6 +35,13 @@ def note_object(text: str) -> None:
         attempt.event = replace(attempt.event, object=text)
 
 
+def note_account(account_id: str, account_name: str) -> None:
+    """Say whose call it is that is being served."""
+    attempt = ATTEMPT.get()
+    if attempt is not None:
+        attempt.event = replace(attempt.event, account_id=account_id, account_name=account_name)
+
+
 @dataclass(frozen=True)
 class Chain:
     """How the chain begins and ends."""

@@ -155,6 +155,13 @@ class Nodes:
         row = await self._session.fetch_one(_SQL["deactivate"], node_id=node_id, margin=_HEARD_SOON)
         return None if row is None else NodeStatus(row["status"])
 
+    async def rotate_key(self, node_id: int, public_key: bytes) -> bool:
+        """Give a node another key; False if there is no such node, or a node has the key."""
+        row = await self._session.fetch_one(
+            _SQL["rotate_key"], node_id=node_id, public_key=public_key
+        )
+        return row is not None
+
     async def unregister(self, node_id: int, owner_id: str | None) -> bool:
         """Remove an owner's node for good, or anybody's; return whether there was one."""
         row = await self._session.fetch_one(_SQL["unregister"], node_id=node_id, owner_id=owner_id)

@@ -20,7 +20,14 @@ from flower_nats.model.audit import DONE, AuditEvent, ChainedEvent
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import CATALOGUE, ApiError, ErrorCode, Outcome
 from flower_nats.store.accounts import Accounts
-from flower_nats.store.audit import ATTEMPT, Attempt, AuditTrail, Filter, append
+from flower_nats.store.audit import (
+    ATTEMPT,
+    Attempt,
+    AuditTrail,
+    Filter,
+    append,
+    note_account,
+)
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
 from flower_nats.superlink.convert import iso
@@ -64,6 +71,10 @@ _BY_OPERATORS = {
 """The internal calls that become events, each with what it is about."""
 
 
+_FOLLOWING = {"FollowRun": "run {run_id}"}
+"""What gateways ask for the streams of Control that they serve themselves: its refusals are events."""
+
+
 class Auditor:
     """Makes events of calls."""
 
@@ -75,7 +86,8 @@ class Auditor:
     def guard(self, name: str, handler: ProtoHandler) -> ProtoHandler:
         """Have a handler of Control see callers whose account is known, and what they do recorded."""
         changes = RIGHTS[name].changes
-        identified = self._identity.guard(name, _keep_caller(handler))
+        is_open = RIGHTS[name].takes is Level.ANYBODY
+        identified = self._identity.guard(name, handler if is_open else _keep_caller(handler))
 
         async def serve(request: Any, caller: Caller) -> ProtoMessage:
             event = AuditEvent(
@@ -102,14 +114,15 @@ class Auditor:
 
     def guard_internal(self, name: str, handler: InternalHandler) -> InternalHandler:
         """Have what operators and the login page do recorded."""
-        about = _BY_OPERATORS.get(name)
+        about = _BY_OPERATORS.get(name) or _FOLLOWING.get(name)
         if about is None:
             return handler
+        changes = name not in _FOLLOWING
 
         async def serve(question: Map, caller: Caller) -> Map:
             event = AuditEvent(
                 account_id=_NOBODY,
-                account_name=question["name"] if name == "ConfirmLogin" else _OPERATOR,
+                account_name=_account_of(name, question),
                 address=str(question.get("address", caller.address)),
                 action=name,
                 object=about.format_map(_Said(question)),
@@ -126,7 +139,7 @@ class Auditor:
                 attempt.event = replace(
                     attempt.event, outcome=DONE if outcome == "confirmed" else outcome
                 )
-                if attempt.recorded is None:
+                if changes and attempt.recorded is None:
                     await self._record(attempt)
                 _tell(attempt)
                 return answer
@@ -141,8 +154,7 @@ class Auditor:
             token_hash = account_token_hash(response.access_token)
             known = await Accounts(self._database).by_token(token_hash)
             if known is not None:
-                account = known.account
-                attempt.event = _as(attempt.event, account.account_id, account.name)
+                note_account(known.account.account_id, known.account.name)
         await self._record(attempt)
 
     async def _refused(self, attempt: Attempt, refusal: ApiError) -> None:
@@ -172,16 +184,10 @@ def _keep_caller(handler: ProtoHandler) -> ProtoHandler:
     """Note whose call it is, once that is known."""
 
     async def serve(request: Any, caller: Caller) -> ProtoMessage:
-        attempt = ATTEMPT.get()
-        if attempt is not None and RIGHTS[attempt.event.action].takes is not Level.ANYBODY:
-            attempt.event = _as(attempt.event, caller.account_id, caller.account_name)
+        note_account(caller.account_id, caller.account_name)
         return await handler(request, caller)
 
     return serve
-
-
-def _as(event: AuditEvent, account_id: str, account_name: str) -> AuditEvent:
-    return replace(event, account_id=account_id, account_name=account_name)
 
 
 @contextmanager
@@ -192,6 +198,12 @@ def _attempt(event: AuditEvent) -> Iterator[Attempt]:
         yield attempt
     finally:
         ATTEMPT.reset(token)
+
+
+def _account_of(name: str, question: Map) -> str:
+    if name == "ConfirmLogin":
+        return str(question["name"])
+    return _NOBODY if name in _FOLLOWING else _OPERATOR
 
 
 def _tell(attempt: Attempt) -> None:

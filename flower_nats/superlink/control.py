@@ -57,7 +57,7 @@ class ControlApi:
         self, request: control.RegisterNodeRequest, caller: Caller
     ) -> control.RegisterNodeResponse:
         """Register the key of a SuperNode that is still to come."""
-        _check_key(request.public_key)
+        check_key(request.public_key)
         location = request.location if request.HasField("location") else None
         if location is not None:
             _check_location(location)
@@ -126,7 +126,7 @@ class ControlApi:
         return control.ListConnectorsResponse()
 
 
-def _check_key(pem: bytes) -> None:
+def check_key(pem: bytes) -> None:
     """Check that a key is one that SuperNodes can sign with."""
     if not is_node_key(pem):
         text = "It must be on P-256, P-384 or P-521, and spelled as `flwr supernode register` does."

@@ -25,6 +25,22 @@ _FEDERATION_FIELDS = ("federation_name", "federation_id", "federation")
 """How requests call the federation that they name; none has two of these."""
 
 
+_A = {
+    Level.VIEWER: "a viewer",
+    Level.MEMBER: "a member",
+    Level.ADMIN: "an admin",
+    Level.OWNER: "the owner",
+}
+
+_WHO = {
+    Level.VIEWER: "those who are in it",
+    Level.MEMBER: "members, admins and the owner",
+    Level.ADMIN: "admins and the owner",
+    Level.OWNER: "the owner",
+    Level.OPERATOR: "an operator of the runtime",
+}
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a call happens."""
@@ -177,14 +193,8 @@ def _judge(right: Right, place: _Place | None, request: Any) -> None:
 
 
 def _remedy(place: _Place, needed: Level) -> str:
-    is_ = place.level.name.lower()
-    who = (
-        "its owner"
-        if needed is Level.OWNER
-        else f"an account that is {needed.name.lower()} or more"
-    )
-    whose = "" if place.is_own else " with what is another account's"
-    return f"In {place.name} you are {is_}. This{whose} takes {who}."
+    whose = "" if place.is_own else " to what belongs to another account"
+    return f"You are {_A[place.level]} of {place.name}. Only {_WHO[needed]} may do this{whose}."
 
 
 def _is_unnamed(right: Right, request: Any) -> bool:

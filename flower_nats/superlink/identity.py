@@ -14,6 +14,7 @@ from flower_nats.model.account import Account
 from flower_nats.model.caller import NO_ACCOUNT_ID, NO_ACCOUNT_NAME, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.store.accounts import Accounts, KnownSession
+from flower_nats.store.audit import note_account
 from flower_nats.store.connection import Database
 from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
 from flower_nats.superlink.guard import Guard
@@ -103,6 +104,7 @@ class Followers:
             caller = await self._identity.identify_session(session, caller)
         else:
             caller = await self._identity.identify(caller)
+        note_account(caller.account_id, caller.account_name)
         request = control.StreamLogsRequest(run_id=question["run_id"])
         await self._guard.check("StreamLogs", request, caller)
         return {"session": caller.account_session}

@@ -1,4 +1,4 @@
-"""What operators see to beside accounts: limits, and roles in federations."""
+"""What operators see to beside accounts: limits, roles in federations, and keys of SuperNodes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,8 +15,10 @@ from flower_nats.store.connection import Database, Session, Transaction
 from flower_nats.store.federations import Federations
 from flower_nats.store.idempotency import once
 from flower_nats.store.members import Members
+from flower_nats.store.nodes import Nodes
 from flower_nats.store.quotas import Quotas
 from flower_nats.superlink.codecs import InternalHandler
+from flower_nats.superlink.control import check_key
 
 log = get_logger(__name__)
 
@@ -24,7 +26,7 @@ Map = Mapping[str, Any]
 
 
 class OperatorRights:
-    """Serves `flower-nats quota` and `flower-nats role`."""
+    """Serves `flower-nats quota`, `flower-nats role` and `flower-nats node`."""
 
     def __init__(self, database: Database, hints: Hints) -> None:
         self._database = database
@@ -36,6 +38,7 @@ class OperatorRights:
             "Quotas": self.quotas,
             "SetQuota": self.set_quota,
             "SetMemberRole": self.set_member_role,
+            "RotateNodeKey": self.rotate_node_key,
         }
 
     async def quotas(self, question: Map, caller: Caller) -> Map:
@@ -90,6 +93,30 @@ class OperatorRights:
         await once(self._database, caller.request_id, keep)
         log.info("member_role_set", federation=federation, member=name, role=str(role))
         await self._hints.accounts_changed()
+        return {}
+
+    async def rotate_node_key(self, question: Map, caller: Caller) -> Map:
+        """{node_id, public_key} -> {}: another key for a node, which stays what it is."""
+        node_id, public_key = question["node_id"], question["public_key"]
+        check_key(public_key)
+
+        async def rotate(transaction: Transaction) -> bytes:
+            nodes = Nodes(transaction)
+            if not await nodes.rotate_key(node_id, public_key):
+                known = await nodes.owner(node_id) is not None
+                text = (
+                    "A SuperNode has this key already. Remedy: make a new one."
+                    if known
+                    else f"There is no SuperNode {node_id}."
+                )
+                code = ErrorCode.PUBLIC_KEY_ALREADY_IN_USE if known else ErrorCode.NODE_NOT_FOUND
+                raise ApiError(code, text, text)
+            return b""
+
+        await once(self._database, caller.request_id, rotate)
+        log.info("node_key_rotated", node_id=node_id)
+        # Gateways look again whose the old key is.
+        await self._hints.node_changed(node_id)
         return {}
 
 

@@ -60,6 +60,9 @@ async def test_changes_and_refusals_are_events_and_looking_is_not(superlink: Sup
         await ben.call("StopRun", run_id=run_id)
     with refused(ErrorCode.FEDERATION_NOT_FOUND_OR_NOT_MEMBER):
         await ben.show(LAB)
+    with refused(ErrorCode.RUN_ID_NOT_FOUND):
+        token = ben.logged_in.token_hash
+        await superlink.ask("FollowRun", run_id=run_id, account_token=token, session="")
     await ana.invite(ben, LAB)
     node = await ben.register(LAB)
     await ana.call("StopRun", run_id=run_id)
@@ -72,6 +75,7 @@ async def test_changes_and_refusals_are_events_and_looking_is_not(superlink: Sup
         ("ana", "StartRun", f"run {run_id}, {LAB}", "done"),
         ("ben", "StopRun", f"run {run_id}", "RUN_ID_NOT_FOUND"),
         ("ben", "ShowFederation", LAB, "FEDERATION_NOT_FOUND_OR_NOT_MEMBER"),
+        ("ben", "FollowRun", f"run {run_id}", "RUN_ID_NOT_FOUND"),
         ("ana", "CreateInvitation", f"{LAB}, account ben", "done"),
         ("ben", "AcceptInvitation", LAB, "done"),
         ("ben", "RegisterNode", f"node {node.node_id}", "done"),

@@ -53,7 +53,7 @@ INTERNAL = {
 CONSOLE = {"Status", "Runs", "Run", "Timeline", "Log", "Nodes"}
 
 OPERATOR = {
-    "Quotas", "SetQuota", "SetMemberRole",
+    "Quotas", "SetQuota", "SetMemberRole", "RotateNodeKey",
     "AuditChain",
     "AuditEvents",
     "DeleteRun", "Status", "RunReport", "UnfinishedRuns", "EndRuns", "CloseToRuns",

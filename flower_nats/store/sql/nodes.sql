@@ -66,6 +66,20 @@ SET
 WHERE node_id = %(node_id)s AND status = 'online'
 RETURNING status;
 
+-- rotate_key: Give a node another key, which no node has; whoever comes with the old one is nobody.
+UPDATE node
+SET
+    public_key = %(public_key)s,
+    status = CASE status WHEN 'online' THEN 'offline' ELSE status END,
+    last_deactivated_at = CASE status WHEN 'online' THEN now() ELSE last_deactivated_at END,
+    online_until = NULL
+WHERE node_id = %(node_id)s AND status <> 'unregistered'
+    AND NOT EXISTS (
+        SELECT FROM node AS other
+        WHERE other.public_key = %(public_key)s AND other.status <> 'unregistered'
+    )
+RETURNING node_id;
+
 -- unregister: Remove a node for good; its row stays, which says who may register its key again.
 UPDATE node
 SET
