@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from flower_nats.model.account import Role, account_token_hash, new_token
 from flower_nats.model.password import BadPassword, hash_password
 from flower_nats_cli import options as opts
+from flower_nats_cli.addresses import address_argument
 from flower_nats_cli.operator_commands import ask, runtime_options, show
 
 _MOST_DAYS = 3650
@@ -157,10 +159,23 @@ def token() -> None:
     show_default=True,
     help="Days after which it ends.",
 )
+@click.option(
+    "--credentials-for",
+    type=address_argument,
+    metavar="HOST:PORT",
+    help="Print the file credentials.yaml for the FLWR_HOME of a program, whose `flwr` then calls this "
+    "address, that of its config.toml, with the token. Default: print the token alone.",
+)
 @runtime_options
 @click.pass_context
 def create_token(
-    context: click.Context, /, name: str, token_name: str, days: int, **options: Any
+    context: click.Context,
+    /,
+    name: str,
+    token_name: str,
+    days: int,
+    credentials_for: str | None,
+    **options: Any,
 ) -> None:
     """Make a token, and print it: it is shown this once."""
     made = new_token("token")
@@ -173,7 +188,16 @@ def create_token(
         token_hash=account_token_hash(made),
         days=days,
     )
-    click.echo(made)
+    click.echo(made if credentials_for is None else _credentials(credentials_for, made))
+
+
+def _credentials(address: str, token: str) -> str:
+    """Return the file that stock commands have their tokens in (flwr 1.42 `cli/constant.py`)."""
+    stored = {"authn-type": "oidc", "oidc-access-token": token, "oidc-refresh-token": token}
+    return "\n".join(
+        f"flower.account-auth.{address}.{key}: {b64encode(value.encode()).decode()}"
+        for key, value in stored.items()
+    )
 
 
 @token.command("list")

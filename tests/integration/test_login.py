@@ -19,6 +19,7 @@ from harness.flower_environments import LAST_OVER_GRPC, environment, installed
 from tests.integration.gateways import Gateway, free_address, refusal, running_gateway
 from tests.integration.stock_login import StockCli, browser, ended, sign_in, stock_cli
 from tests.integration.superlinks import Superlink, refused, running_superlink
+from tests.integration.test_accounts import flower_nats
 
 PASSWORD = "correct horse battery"
 NAME = "ana"
@@ -189,6 +190,20 @@ async def test_a_code_that_is_unknown_or_over_says_so(runtime: Runtime) -> None:
     assert "unknown" in over.text
     with refused(ErrorCode.NO_PERMISSIONS, "flwr login"):
         await runtime.tokens(details.device_code)
+
+
+async def test_a_program_calls_with_a_token_that_has_a_name(
+    runtime: Runtime, nats_url: str, tmp_path: Path
+) -> None:
+    cli = runtime.cli(Flower(installed()), tmp_path / "home")
+    address = runtime.gateway.settings.http_api_address.replace("127.0.0.1", "localhost")
+    words = ("account", "token", "create", NAME, "ci", "--credentials-for", address)
+    made = await flower_nats(*words, "--nats", nats_url)
+    (cli.home / "credentials.yaml").write_text(made.stdout)
+
+    code, said = await cli.run("federation", "list")
+
+    assert code == 0, (made.stderr, said)
 
 
 @pytest.mark.parametrize(
