@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError, NoRespondersError
 
 from flower_nats.broker.inboxes import inboxes_for, is_inbox
+from flower_nats.broker.nkeys import user_key
 from flower_nats.broker.requests import Enough, Requests
 from flower_nats.broker.urls import login, without_login
 from flower_nats.logs import get_logger
@@ -62,7 +63,15 @@ class NobodyListens(Unavailable):
 
 
 class _Client(Client):
-    """The driver's client, which does not log in in clear text where a URL says tls."""
+    """The driver's client, which does not log in in clear text where a URL says tls.
+
+    And which knows NKeys without a package more.
+    """
+
+    def _setup_nkeys_seed_connect(self) -> None:
+        key = user_key(self._nkeys_seed_str or "")
+        assert key is not None, "urls.login has read it"
+        self._public_nkey, self._signature_cb = key.public, key.sign
 
     def _connect_command(self) -> bytes:
         # What comes first from a server is in clear text, and says whether TLS follows. The driver would

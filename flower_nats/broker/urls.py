@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from flower_nats.broker.nkeys import user_key
+
 
 def check_url(url: str) -> None:
     """Raise ValueError if `url` cannot be that of a NATS server; the text never holds the URL.
@@ -30,11 +32,15 @@ def check_url(url: str) -> None:
 def login(urls: Sequence[str]) -> dict[str, Any]:
     """Return the login in the URLs as the driver's options.
 
-    In a URL it would be for that server alone, and not for those that the cluster tells of.
+    In a URL it would be for that server alone, and not for those that the cluster tells of. A seed in
+    the place of the password is not sent (`nkeys`).
     """
     for url in map(urlsplit, urls):
         if url.username is not None and url.password is not None:
-            return {"user": unquote(url.username), "password": unquote(url.password)}
+            password = unquote(url.password)
+            if user_key(password) is not None:
+                return {"nkeys_seed_str": password}
+            return {"user": unquote(url.username), "password": password}
         if url.username is not None:
             return {"token": unquote(url.username)}
     return {}
@@ -42,7 +48,8 @@ def login(urls: Sequence[str]) -> dict[str, Any]:
 
 def user_of(urls: Sequence[str]) -> str:
     """Return the user that the URLs name; empty where they name none."""
-    return str(login(urls).get("user", ""))
+    users = [unquote(url.username or "") for url in map(urlsplit, urls) if url.password is not None]
+    return users[0] if users else ""
 
 
 def without_login(url: str) -> str:

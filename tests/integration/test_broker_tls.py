@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flower_nats.broker.connection import Connection
+from flower_nats.broker.connection import Connection, NobodyListens
+from flower_nats.broker.nkeys import user_key
 from flower_nats.embedded.nats_server import find_nats_server
 from flower_nats.model.errors import Unavailable
 from harness.certificates import ServerCertificates, create_server_certificates
@@ -17,6 +18,10 @@ from harness.children import Child, wait_until
 from harness.environment import accepts_connections, free_port
 
 _LOGIN = "flower:hush"
+
+# The example of NATS' own pages.
+_SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
+_PUBLIC = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +36,17 @@ def server(
     """Address of a nats-server that speaks TLS."""
     folder, port = tmp_path_factory.mktemp("nats"), free_port()
     user, _, password = _LOGIN.partition(":")
+    key = user_key(_SEED)
+    assert key is not None
+    hear = {"subscribe": {"allow": ["_INBOX.gateway.>"]}}
     config = {
         "listen": f"127.0.0.1:{port}",
-        "authorization": {"user": user, "password": password},
+        "authorization": {
+            "users": [
+                {"user": user, "password": password},
+                {"nkey": key.public, "permissions": hear},
+            ]
+        },
         "tls": {"cert_file": str(certificates.certificate), "key_file": str(certificates.key)},
     }
     (folder / "nats.conf").write_text(json.dumps(config))
@@ -108,3 +121,29 @@ async def test_no_login_goes_to_a_server_that_says_that_it_speaks_no_tls(
             )
 
     assert b"hush" not in plain.heard
+
+
+async def test_a_seed_in_the_place_of_a_password_signs_and_is_not_sent(
+    server: str, plain_server: tuple[_PlainServer, int], certificates: ServerCertificates
+) -> None:
+    known = user_key(_SEED)
+    assert known is not None
+    assert known.public == _PUBLIC
+
+    connection = await Connection.connect(
+        [f"tls://gateway:{_SEED}@{server}"], "test", ca_certificate=certificates.ca_certificate
+    )
+    # Its inboxes go by the name in the URL: this one may be heard.
+    with pytest.raises(NobodyListens):
+        await connection.ask("anybody", b"", timeout=5.0)
+    await connection.close()
+    plain, port = plain_server
+    deaf = await Connection.connect([f"nats://gateway:{_SEED}@127.0.0.1:{port}"], "test")
+    await deaf.close()
+    assert b"CONNECT" in plain.heard
+    assert _SEED.encode() not in plain.heard
+
+
+@pytest.mark.parametrize("word", ["hush", "", _PUBLIC, _SEED[:-1] + "A", _SEED.lower(), "SU"])
+def test_what_is_no_seed_is_a_password(word: str) -> None:
+    assert user_key(word) is None
