@@ -50,7 +50,10 @@ audit: $(VENV)/.installed-dev
 proto: $(VENV)/.installed-dev
 	$(BIN)/python flower_nats/wire/generate.py
 
+# An environment of the wrong Python would be kept, and fail later with a riddle.
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is\
+	    `$(PYTHON) --version 2>&1`, and flower-nats needs 3.11 or newer. Remedy: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-demo: pyproject.toml locks/demo.txt | $(VENV)/bin/python

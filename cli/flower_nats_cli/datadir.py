@@ -80,6 +80,10 @@ class RunningState:
     console_address: str = ""
     """`host:port` of the console, empty if there is none."""
 
+    connection: Sequence[str] = ("", "")
+    """Where `flwr` of the version that is installed here finds Control on this machine, empty if it does
+    not; and the CA certificate to trust there, empty for no TLS."""
+
     warnings: Sequence[str] = ()
     """What an operator has to know of that."""
 

@@ -22,6 +22,7 @@ _COMMANDS = (
     "app",
     "audit",
     "backup",
+    "connect",
     "console",
     "demo",
     "down",

@@ -135,7 +135,9 @@ def _exposure(state: RunningState) -> Iterator[str]:
         likely = address_of_this_machine()
         yield f"{'':{_INDENT}}at an address of this machine, most likely {likely}"
     for warning in state.warnings:
-        yield from wrap(warning, 100, initial_indent="WARNING: ", subsequent_indent=" " * _INDENT)
+        yield from wrap(
+            f"WARNING: {warning}", 100, subsequent_indent=" " * _INDENT, break_on_hyphens=False
+        )
 
 
 def _commands(
@@ -149,6 +151,7 @@ def _commands(
     if settings.superexec is None:
         for command in _superexecs(settings, version):
             yield f"Start a SuperExec:    {shlex.join(command)}"
+    yield f"Tell flwr of it:      flower-nats connect --data-dir {data.path}    (writes the lines above)"
     yield "Run an app:           flwr run <app> flower-nats --stream"
     yield f"See how it is:        flower-nats status --data-dir {data.path}"
     if state.console_address:

@@ -18,7 +18,7 @@ from flower_nats_cli.addresses import (
     reachable,
     split_address,
 )
-from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP, FlowerVersion
+from flower_nats_cli.flower_version import CONTROL_OVER_HTTP, RUNTIME_OVER_HTTP, FlowerVersion
 
 
 def opened_here(gateway: GatewaySettings) -> GatewaySettings:
@@ -106,6 +106,16 @@ def control_access(gateway: GatewaySettings) -> tuple[str, Path | None]:
         # Nobody could verify its certificate there; this one serves Control over both wires, too.
         return gateway.http_loopback_address, None
     return certified_address(address, tls), tls.ca_certificate
+
+
+def flwr_access(gateway: GatewaySettings, version: FlowerVersion) -> tuple[str, Path | None]:
+    """Return where `flwr` of a version finds Control on this machine, and the CA certificate to trust.
+
+    The address is empty if it finds it nowhere.
+    """
+    if gateway.http_api_address and version >= CONTROL_OVER_HTTP:
+        return http_access(gateway)
+    return control_access(gateway) if gateway.control_api_address else ("", None)
 
 
 def _local_host(gateway: GatewaySettings) -> str | None:

@@ -39,11 +39,11 @@ from flower_nats_cli.datadir import DataDir, RunningState
 from flower_nats_cli.environment import flower_home, without_ours
 from flower_nats_cli.exposure import for_others
 from flower_nats_cli.flower import SUPEREXEC, find_program
-from flower_nats_cli.flower_version import FlowerVersion
+from flower_nats_cli.flower_version import NEWEST, FlowerVersion
 from flower_nats_cli.in_process import InProcess
 from flower_nats_cli.nats_servers import Broker
 from flower_nats_cli.placement import API_ADDRESSES, edges, gateway_flags, oidc_flags
-from flower_nats_cli.runtime_access import runtime_access, with_login_page
+from flower_nats_cli.runtime_access import flwr_access, runtime_access, with_login_page
 from flower_nats_cli.runtime_client import runtime_client
 from flower_nats_cli.superexec_host import SuperexecService
 from flower_nats_cli.supervisor import Service, Supervisor
@@ -363,6 +363,11 @@ class Stack:
             if (address := getattr(one, name))
         )
 
+    def _connection(self) -> list[str]:
+        version = self.settings.flower or NEWEST
+        address, ca_certificate = flwr_access(self.settings.gateway, version)
+        return [address, str(ca_certificate or "")]
+
     def _state(self) -> RunningState:
         gateway = self.settings.gateway
         return RunningState(
@@ -387,6 +392,7 @@ class Stack:
                     and not self.settings.supernode_self_registration,
                 )
             ),
+            connection=self._connection(),
         )
 
 

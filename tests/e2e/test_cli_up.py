@@ -122,6 +122,26 @@ def own_runtime(tmp_path: Path) -> Iterator[Runtime]:
     running.up.terminate()
 
 
+def test_connect_writes_the_lines_into_the_file_that_flwr_has_made(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    home = {"FLWR_HOME": str(tmp_path)}
+    connect = ("flower-nats", "connect", "--data-dir", str(runtime.data_dir))
+
+    unasked = run(*connect, **home)
+    assert unasked.returncode == 1
+    assert "+[superlink.flower-nats]" in unasked.stdout
+    assert "flower-nats" not in (tmp_path / "config.toml").read_text()
+
+    assert run(*connect, "--yes", "--default", **home).returncode == 0
+    listed = run("flwr", "list", "--format", "json", **home)
+
+    assert json.loads(listed.stdout) == {"success": True, "runs": []}
+    # The connections that flwr comes with are still there.
+    assert "[superlink.local]" in (tmp_path / "config.toml").read_text()
+    assert "has this connection already" in run(*connect, "--default", **home).stdout
+
+
 def test_up_prints_the_lines_that_make_flwr_find_it(runtime: Runtime, tmp_path: Path) -> None:
     write_config(runtime, tmp_path)
 

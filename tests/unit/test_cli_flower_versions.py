@@ -256,6 +256,7 @@ def test_up_says_first_what_the_installed_version_needs_and_then_what_others_nee
         "insecure = true",
         "",
         "Connect a SuperNode:  flower-supernode --insecure --superlink 127.0.0.1:8000",
+        f"Tell flwr of it:      flower-nats connect --data-dir {data}    (writes the lines above)",
         "Run an app:           flwr run <app> flower-nats --stream",
         f"See how it is:        flower-nats status --data-dir {data}",
         f"End it:               Ctrl-C, or flower-nats down --data-dir {data}",
