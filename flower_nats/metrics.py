@@ -1,11 +1,40 @@
-"""What a process says of itself as numbers, in Prometheus' text format (0.0.4)."""
+"""What a process says of itself as numbers, in Prometheus' text format."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.metrics_core import Metric as Family
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 Labels = Mapping[str, str]
+
+BOUNDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0, 60.0)
+"""Seconds: the upper bounds of what durations are sorted into. Few, as each method has its own."""
+
+
+class Durations:
+    """How many durations were how long, in seconds."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
+
+    def note(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.sum += seconds
 
 
 @dataclass(frozen=True)
@@ -18,8 +47,11 @@ class Metric:
     meaning: str
     """One line for who reads it."""
 
-    samples: tuple[tuple[Labels, float], ...]
+    samples: tuple[tuple[Labels, float], ...] = ()
     """Values, each with the labels that tell it from the others."""
+
+    durations: tuple[tuple[Labels, Durations], ...] = ()
+    """The same of a histogram, in the place of values."""
 
 
 def gauge(name: str, meaning: str, value: float, **labels: str) -> Metric:
@@ -32,26 +64,45 @@ def by_label(name: str, meaning: str, label: str, values: Mapping[str, float]) -
     return Metric(name, meaning, tuple(({label: key}, value) for key, value in values.items()))
 
 
+class _Collected:
+    """Metrics as prometheus_client asks for them."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._families = [_family(metric) for metric in metrics]
+
+    def collect(self) -> Iterable[Family]:
+        """Return them."""
+        return self._families
+
+
 def exposition(metrics: Iterable[Metric]) -> str:
     """Return the metrics as Prometheus reads them."""
-    return "".join(line + "\n" for metric in metrics for line in _lines(metric))
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(metrics))
+    return "".join(map(_with_plain_number, generate_latest(registry).decode().splitlines(True)))
 
 
-def _lines(metric: Metric) -> list[str]:
+def _with_plain_number(line: str) -> str:
+    """Write a whole number without a point: people read this as well, and tools that count."""
+    if line.startswith("#"):
+        return line
+    name, _, value = line.rpartition(" ")
+    number = float(value)
+    return f"{name} {int(number)}\n" if number.is_integer() else line
+
+
+def _family(metric: Metric) -> Family:
     name = f"flower_nats_{metric.name}"
-    kind = "counter" if name.endswith("_total") else "gauge"
-    samples = [f"{name}{_labels(labels)} {_number(value)}" for labels, value in metric.samples]
-    return [f"# HELP {name} {metric.meaning}", f"# TYPE {name} {kind}", *samples]
-
-
-def _labels(labels: Labels) -> str:
-    pairs = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items())
-    return f"{{{pairs}}}" if pairs else ""
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(float(value))
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    labels = [*(next((given for given, _ in (*metric.samples, *metric.durations)), {}))]
+    if metric.durations:
+        histogram = HistogramMetricFamily(name, metric.meaning, labels=labels)
+        for given, durations in metric.durations:
+            ends = [*map(str, BOUNDS), "+Inf"]
+            buckets = list(zip(ends, accumulate(durations.counts), strict=True))
+            histogram.add_metric([given[one] for one in labels], buckets, durations.sum)
+        return histogram
+    kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+    family = kind(name, metric.meaning, labels=labels)
+    for given, value in metric.samples:
+        family.add_metric([given[one] for one in labels], value)
+    return family

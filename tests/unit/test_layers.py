@@ -56,6 +56,7 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "starlette": ["flower_nats_console"],
     "jinja2": ["flower_nats_console.pages"],
     "playwright": [],
+    "prometheus_client": ["flower_nats.metrics"],
     "httptools": ["flower_nats_gateway.transports.http"],
     "argon2": ["flower_nats.model.password"],
     "awscrt": ["flower_nats_gateway.auth.signatures"],

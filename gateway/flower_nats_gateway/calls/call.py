@@ -1,6 +1,7 @@
 """One RPC as the gateway sees it, whatever transport it came over."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TypeVar, cast
@@ -50,6 +51,8 @@ class Call:
         signed_path: str,
     ) -> None:
         self.method = method
+        self.began_at = time.monotonic()
+        """A moment of our monotonic clock."""
         self.peer = peer
         """The other end of the connection it came over: a client, or a balancer."""
         self.wire = wire

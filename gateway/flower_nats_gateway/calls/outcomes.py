@@ -1,11 +1,13 @@
 """How calls end: counted for all, and logged where somebody should look."""
 
+import time
 from collections import Counter
 
 from flower_nats.logs import get_logger
-from flower_nats.metrics import Metric, by_label
+from flower_nats.metrics import Durations, Metric, by_label
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire.methods import Method
+from flower_nats_gateway.calls.call import Call
 
 log = get_logger(__name__)
 
@@ -20,10 +22,16 @@ class Outcomes:
     def __init__(self) -> None:
         self._ended: Counter[tuple[str, str]] = Counter()
         self._faults: Counter[str] = Counter()
+        self._seconds: dict[str, Durations] = {}
 
-    def served(self, method: Method) -> None:
+    def served(self, call: Call) -> None:
         """Count a call that was answered."""
-        self._ended[(_name(method), _OK)] += 1
+        name = _name(call.method)
+        self._ended[(name, _OK)] += 1
+        durations = self._seconds.get(name)
+        if durations is None:
+            durations = self._seconds[name] = Durations()
+        durations.note(time.monotonic() - call.began_at)
 
     def refusal(self, method: Method, exc: Exception, peer: str) -> ApiError:
         """Count and log a call that was not answered; return the refusal that its caller gets.
@@ -55,6 +63,7 @@ class Outcomes:
         )
         return [
             Metric("calls_total", "Calls that have ended, by method and outcome.", ended),
+            *self._latencies(),
             by_label(
                 "faults_total",
                 "Calls that met a fault in this program, which is a bug, by method.",
@@ -62,6 +71,15 @@ class Outcomes:
                 {rpc: float(count) for rpc, count in self._faults.items()},
             ),
         ]
+
+    def _latencies(self) -> list[Metric]:
+        if not self._seconds:
+            return []
+        durations = tuple(({"rpc": rpc}, one) for rpc, one in self._seconds.items())
+        meaning = (
+            "Seconds from a call to its answer, by method; PullMessages and the like are held."
+        )
+        return [Metric("call_seconds", meaning, durations=durations)]
 
 
 def _name(method: Method) -> str:

@@ -218,7 +218,7 @@ class _Serving:
         if not isinstance(exc, asyncio.CancelledError):
             await self._tell_first()
         if exc is None:
-            self._route.service.outcomes.served(self._route.method)
+            self._route.service.outcomes.served(self.call)
         elif isinstance(exc, Exception):
             await self._abort(exc)
 

@@ -143,7 +143,7 @@ class HttpApp:
                     raise ClientGone from exc
                 await self._send(send, errors.refusal(error))
             else:
-                service.outcomes.served(route.method)
+                service.outcomes.served(call)
                 await self._send_message(route, send, body)
         finally:
             service.in_hand.end(call.peer, host)
@@ -207,7 +207,7 @@ class HttpApp:
             caller = await identify(call)
             async with aclosing(service.streams[route.method.name](call, caller)) as messages:
                 await _unless_gone(connection, answer.give(messages))
-            service.outcomes.served(route.method)
+            service.outcomes.served(call)
         except ClientGone:
             raise
         except Exception as exc:
