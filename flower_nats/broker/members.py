@@ -6,6 +6,7 @@ any other. But it gives no signs of life, which the others do twice a second, by
 
 import random
 import time
+from collections.abc import Collection
 
 PULSE = 0.4
 """Seconds between two signs of life."""
@@ -44,9 +45,13 @@ class Members:
             return None
         return random.choice(fresh)
 
-    def to_ask_again(self) -> str | None:
-        """Return the one to ask after another has said nothing, None for any that NATS chooses."""
+    def to_ask_again(self, besides: Collection[str] = ()) -> str | None:
+        """Return the one to ask after others have not served a call, None for any that NATS chooses.
+
+        Those named `besides` it are not asked.
+        """
         awake = self._within(_AWAKE) or self._within(_SILENT_AFTER)[-1:]
+        awake = [name for name in awake if name not in besides]
         return random.choice(awake) if awake else None
 
     def _within(self, seconds: float) -> list[str]:

@@ -8,6 +8,7 @@ told how long they wait. As long as they hear that, they ask nobody else.
 """
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -36,6 +37,11 @@ _CALLER = "Fn-Caller"
 _TICKET = "Fn-Ticket"
 _ERROR = "Fn-Error"
 
+_BY = "Fn-By"
+"""Of an answer that says UNAVAILABLE: the superlink that has given it."""
+
+_UNAVAILABLE = str(int(ErrorCode.UNAVAILABLE))
+
 _PATIENCE = "Fn-Patience"
 """Of a request: seconds for which an answer is waited for. Who says so knows `_IN_HAND`."""
 
@@ -56,8 +62,23 @@ _CALLER_FIELDS = tuple(Caller.__dataclass_fields__)
 _LONGEST_PAUSE = 1.0
 """Seconds between two tries, at most."""
 
+_FIRST_REST = 0.4
+"""Seconds for which a superlink that said it cannot serve right now is left alone at first, more or less.
+Everybody whom an overloaded one has sent away would otherwise be back at once, and all together."""
+
+_LONGEST_REST = 2.0
+"""The same at most: each time is twice as long as the one before."""
+
 _BACKLOG = 1.0
 """Seconds after a stop in which a request may be one that has waited for its end."""
+
+
+class _Busy(Unavailable):
+    """A superlink has answered that it cannot serve a call right now."""
+
+    def __init__(self, detail: str, superlink: str) -> None:
+        super().__init__(detail)
+        self.superlink = superlink
 
 
 class RpcClient:
@@ -149,7 +170,8 @@ class RpcClient:
     ) -> bytes:
         """Ask one superlink after the other; wait for the first one for `timeout` seconds."""
         deadline = time.monotonic() + patience
-        superlink, pause = self._superlinks.to_ask(), 0.1
+        superlink, pause, rest = self._superlinks.to_ask(), 0.1, _FIRST_REST
+        busy: set[str] = set()
         while True:
             if superlink is None:
                 subject = subjects.api(service, method)
@@ -168,10 +190,20 @@ class RpcClient:
                     raise
                 self.retries += 1
                 log.info("rpc_retried", subject=subject, reason=exc.detail)
+                if isinstance(exc, _Busy):
+                    busy.add(exc.superlink)
             timeout *= 2
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-            superlink = self._superlinks.to_ask_again()
+            superlink = self._superlinks.to_ask_again(besides=busy)
+            if busy and superlink is None:
+                # All that are there have said so.
+                busy.clear()
+                left = max(0.0, deadline - time.monotonic())
+                await asyncio.sleep(min(left, rest * random.uniform(0.5, 1.5)))
+                rest = min(2 * rest, _LONGEST_REST)
+                superlink = self._superlinks.to_ask_again()
+            else:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _ask_at_length(
         self, subject: str, body: bytes, headers: Mapping[str, str], timeout: float, left: float
@@ -201,7 +233,7 @@ class RpcClient:
             detail, public_details = msgpack.unpackb(message.data)
             code = ErrorCode(int(headers[_ERROR]))
             if code is ErrorCode.UNAVAILABLE:
-                raise Unavailable(detail)
+                raise _Busy(detail, headers.get(_BY, ""))
             raise ApiError(code, detail, public_details)
         if ticket := headers.get(_TICKET):
             body = await self._blobs.get(ticket)
@@ -302,8 +334,10 @@ class RpcServer:
         except Exception as exc:
             # A fault of ours, which another try may not meet: it must not end a stock client.
             log.exception("rpc_failed", rpc=name)
-            headers[_ERROR] = str(int(ErrorCode.UNAVAILABLE))
+            headers[_ERROR] = _UNAVAILABLE
             body = bytes(msgpack.packb((repr(exc), None)))
+        if headers.get(_ERROR) == _UNAVAILABLE:
+            headers[_BY] = self._id
         await self._connection.answer(message, body, headers)
 
     @asynccontextmanager

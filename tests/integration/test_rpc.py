@@ -105,3 +105,54 @@ async def test_a_gateway_that_does_not_know_signs_hears_none(
         answer = await connection.ask(subjects.api(*LONG), b"run")
 
     assert answer.data == b"run"
+
+
+async def test_a_superlink_that_is_busy_is_left_alone_and_another_one_is_asked(
+    nats_url: str,
+) -> None:
+    asked_busy = 0
+
+    async def refuse(_body: bytes, _caller: Caller) -> bytes:
+        nonlocal asked_busy
+        asked_busy += 1
+        raise Unavailable("too much to do")
+
+    async def answer(_body: bytes, _caller: Caller) -> bytes:
+        return b"here"
+
+    asking = await Connection.connect([nats_url], "client")
+    client, wakes = RpcClient(asking), Wakes(asking)
+    heard: set[str] = set()
+    wakes.on_superlink(client.note_superlink)
+    wakes.on_superlink(lambda superlink, _sign: heard.add(superlink))
+    await wakes.start()
+    async with serving(nats_url, refuse), serving(nats_url, answer):
+        async with asyncio.timeout(5):
+            while len(heard) < 2:
+                await asyncio.sleep(0.05)
+        answers = await asyncio.gather(*(client.call(*LONG, b"") for _ in range(40)))
+
+    assert answers == [b"here"] * 40
+    # Each call has met it once at most.
+    assert 0 < asked_busy <= 40
+    await asking.close()
+
+
+async def test_all_who_are_sent_away_do_not_come_back_at_once(
+    nats_url: str, connection: Connection
+) -> None:
+    asked = 0
+
+    async def refuse(_body: bytes, _caller: Caller) -> bytes:
+        nonlocal asked
+        asked += 1
+        raise Unavailable("too much to do")
+
+    client = RpcClient(connection)
+    async with serving(nats_url, refuse):
+        calls = [client.call(*LONG, b"", patience=2.0) for _ in range(50)]
+        heard = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert all(isinstance(one, Unavailable) for one in heard)
+    # In two seconds each has come at most five times, where it was seven and more.
+    assert asked <= 5 * 50

@@ -86,17 +86,17 @@ class LogFollower:
                 with self._room.take(wanted) as size:
                     try:
                         await check()
-                        text, position, finished = await self._look(run_id, position, size)
+                        answer, position, finished = await self._look(run_id, position, size)
                     except Unavailable as exc:
                         fault: Unavailable | None = exc
                     else:
                         fault, begun = None, True
-                        if text:
-                            yield _answer(text, position)
+                        if answer:
+                            yield answer
                 if fault is not None:
                     await self._outlast(call, fault, wait, begun=begun)
                     continue
-                if text:
+                if answer:
                     wanted = _PIECE
                     if call.wire.follows_on and call.balanced and not finished:
                         raise ApiError(ErrorCode.STREAM_ENDS, "answered")
@@ -107,8 +107,9 @@ class LogFollower:
                     raise ApiError(ErrorCode.STREAM_ENDS, "the gateway drains")
                 await wait.wait(self._pause(run_id))
 
-    async def _look(self, run_id: int, position: int, size: int) -> tuple[str, int, bool]:
-        """Return what follows in the log, up to where that is, and whether it is all."""
+    async def _look(self, run_id: int, position: int, size: int) -> tuple[bytes, int, bool]:
+        """Return the answer with what follows in the log (empty: nothing), up to where that is, and
+        whether it is all."""
         # These first: lines written before a run finished are then sure to be read.
         pending = self._pending_lines.are_waiting(run_id)
         state = await self._directory.run(run_id)
@@ -117,7 +118,7 @@ class LogFollower:
         finished = state.status == Status.FINISHED and not pending
         async with self._reads:
             text, position = await self._logs.read(run_id, position, size)
-        return text, position, finished
+        return _answer(text, position) if text else b"", position, finished
 
     def _pause(self, run_id: int) -> float:
         return _LOOK_AGAIN_SOON if self._pending_lines.are_waiting(run_id) else _LOOK_AGAIN

@@ -205,6 +205,7 @@ class HttpApp:
             async with _arriving(route, call, scope) as body:
                 call.receive(await read(receive, body, connection))
             caller = await identify(call)
+            connection.hold_little()
             async with aclosing(service.streams[route.method.name](call, caller)) as messages:
                 await _unless_gone(connection, answer.give(messages))
             service.outcomes.served(call)

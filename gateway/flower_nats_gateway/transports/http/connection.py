@@ -24,5 +24,8 @@ class Connection(Protocol):
     def ends_with_client(self, task: asyncio.Task[Any] | None) -> None:
         """Cancel a task when the client has gone; None: no more."""
 
+    def hold_little(self) -> None:
+        """Have the system hold little of an answer that may last for ever."""
+
     def cut_off(self) -> None:
         """End it at once."""

@@ -12,7 +12,7 @@ from flower_nats_gateway.calls.bodies import PAUSE
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.connection import CONNECTION
-from flower_nats_gateway.transports.http.sockets import reset
+from flower_nats_gateway.transports.http.sockets import hold_little, reset
 from flower_nats_gateway.transports.notices import notice
 
 _HEAD_SECONDS = 20.0
@@ -193,6 +193,10 @@ class _Connection(HttpToolsProtocol):
         self._ends_with_client = task
         if task is not None and self.is_gone:
             task.cancel()
+
+    def hold_little(self) -> None:
+        """Have the system hold little of an answer that may last for ever."""
+        hold_little(self.transport.get_extra_info("socket"))
 
     def cut_off(self) -> None:
         """End the connection at once."""

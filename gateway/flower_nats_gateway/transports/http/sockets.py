@@ -15,6 +15,10 @@ _PROBES = 3
 
 _RESET = struct.pack("ii", 1, 0)
 
+_LITTLE = 256 * 1024
+"""Bytes of an answer that the system takes before their turn to be sent. It would take 4 MiB of each
+connection by itself, and with some hundreds of them let all others wait for memory."""
+
 
 def listen(address: str) -> socket.socket:
     """Listen on `host:port`, without blocking. Raises `CannotListen`."""
@@ -55,6 +59,11 @@ def keep_alive(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+
+
+def hold_little(connection: socket.socket) -> None:
+    """Have the system hold little of what a peer does not take. What is on its way does not count."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _LITTLE)
 
 
 def reset(connection: socket.socket) -> None:
