@@ -63,8 +63,8 @@ _LONGEST_PAUSE = 1.0
 """Seconds between two tries, at most."""
 
 _FIRST_REST = 0.4
-"""Seconds for which a superlink that said it cannot serve right now is left alone at first, more or less.
-Everybody whom an overloaded one has sent away would otherwise be back at once, and all together."""
+"""Seconds for which a superlink that said it cannot serve right now is left alone at first, more or
+less. Everybody whom an overloaded one has sent away would otherwise be back at once, all together."""
 
 _LONGEST_REST = 2.0
 """The same at most: each time is twice as long as the one before."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flower_nats.model.doors import not_for_others
-from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME, Method
+from flower_nats.model.errors import too_long
+from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME, SHORT_REQUEST, Method
 
 Json = dict[str, Any]
 
@@ -72,7 +73,8 @@ def routes(port: str, clusters: Collection[str], kept: Collection[str] = ()) -> 
     Calls of the APIs that are `kept`, by the names of their ports, are refused.
     """
     kinds = _kept_from_others(kept, clusters) if kept else _kinds(port, clusters)
-    found = [_route(kind, match) for kind in kinds for match in kind.matches]
+    found = list(_too_long(api for api in ([port] if port in _APIS else _APIS) if api not in kept))
+    found += [_route(kind, match) for kind in kinds for match in kind.matches]
     found += [refusal for api in kept for refusal in _refusals(api)]
     return [*found, _wrong_port(port)] if port in _APIS else found
 
@@ -182,6 +184,33 @@ def _refusals(api: str) -> Iterator[Json]:
     statuses = {**dict.fromkeys(_services(api), 403), _http_prefix(api): refusal.spec.http_status}
     for prefix, status in statuses.items():
         yield {"match": {"prefix": prefix}, "direct_response": {"status": status, "body": body}}
+
+
+def _too_long(apis: Iterable[str]) -> Iterator[Json]:
+    """Give the answers to calls over HTTP that say that they are longer than their method takes.
+
+    A gateway refuses them, too, but hangs up while the balancer still sends, and to the balancer that is
+    a fault.
+    """
+    for api in apis:
+        others = [one for one in _APIS[api] if one.longest_request != SHORT_REQUEST]
+        for one in others:
+            yield _too_long_for(one.longest_request, {"path": one.http_path})
+        not_others = [
+            {"name": ":path", "string_match": {"exact": one.http_path}, "invert_match": True}
+            for one in others
+        ]
+        yield _too_long_for(SHORT_REQUEST, {"prefix": _http_prefix(api)}, not_others)
+
+
+def _too_long_for(longest: int, match: Json, more: Sequence[Json] = ()) -> Json:
+    refusal = too_long(longest)
+    length = {"name": "content-length", "range_match": {"start": longest + 1, "end": 2**62}}
+    body = json.dumps({"detail": f"{refusal.spec.message} {refusal.public_details}"})
+    return {
+        "match": {**match, "headers": [length, *more]},
+        "direct_response": {"status": refusal.spec.http_status, "body": {"inline_string": body}},
+    }
 
 
 def _services(api: str) -> Iterable[str]:

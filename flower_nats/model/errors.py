@@ -438,6 +438,12 @@ class ApiError(FlowerNatsError):
         return CATALOGUE[self.code]
 
 
+def too_long(longest: int) -> ApiError:
+    """Return the refusal of a request whose body has more than `longest` bytes."""
+    text = f"The body has more than {longest} bytes."
+    return ApiError(ErrorCode.BODY_TOO_LONG, text, text)
+
+
 class Unavailable(ApiError):
     """A transient fault of ours: the one thing that stock clients retry."""
 

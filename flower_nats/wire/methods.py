@@ -20,6 +20,9 @@ _KIB, _MIB = 1024, 1024 * 1024
 LONGEST_MESSAGE = 2**31 - 1
 """Bytes; what stock sets on both sides (flwr 1.33 `supercore/grpc.py`)."""
 
+SHORT_REQUEST = 64 * _KIB
+"""Bytes of a request, unless its method says more. Ids, keys and numbers need no more."""
+
 
 class CallerKind(Enum):
     """What proves who makes a call."""
@@ -79,8 +82,8 @@ class Method:
     bulk: Bulk = Bulk.NEITHER
     """What passes a gateway only a few at a time, so that its memory is bounded."""
 
-    longest_request: int = 64 * _KIB
-    """Bytes that a request may have. Ids, keys and numbers need no more than this."""
+    longest_request: int = SHORT_REQUEST
+    """Bytes that a request may have."""
 
     farewell: bool = False
     """Whether a node that was unregistered, or a task that has finished itself, may still make this

@@ -25,6 +25,7 @@ from tests.integration.test_balancer import until, upstream
 
 GET_NODES = BY_NAME[("Runtime", "GetNodes")]
 PULL_MESSAGES = BY_NAME[("Fleet", "PullMessages")]
+PUSH_OBJECT = BY_NAME[("Fleet", "PushObject")]
 STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
 
 CLIENT_SECONDS = 30.0

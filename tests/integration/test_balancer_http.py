@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import time
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 
 from flower_nats.wire.methods import BY_NAME
 from tests.integration.http_front import (
+    GET_NODES,
     PULL_MESSAGES,
+    PUSH_OBJECT,
     STREAM_LOGS,
+    certificates,
     front,
 )
 from tests.integration.test_balancer import kill, until
@@ -89,7 +93,7 @@ async def test_a_gateway_that_hangs_gets_no_more_calls(tmp_path: Path) -> None:
 async def test_a_large_request_is_made_again_in_full(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
         body = b"die %d " % there.upstreams[0].pid + b"x" * 10_000_000
-        answers = [await there.call(body) for _ in range(15)]
+        answers = [await there.call(body, PUSH_OBJECT.http_path) for _ in range(15)]
 
         await until(lambda: there.upstreams[0].exit_code() is not None)
     assert {int(one.content.split()[2]) for one in answers} == {len(body)}
@@ -97,7 +101,7 @@ async def test_a_large_request_is_made_again_in_full(tmp_path: Path) -> None:
 
 async def test_large_bodies_arrive_in_full_both_ways(tmp_path: Path) -> None:
     async with front(tmp_path) as there:
-        sent = await there.call(b"who " + b"x" * 100_000_000)
+        sent = await there.call(b"who " + b"x" * 100_000_000, PUSH_OBJECT.http_path)
         received = await there.call(b"large 100000000")
 
     assert int(sent.content.split()[2]) == 100_000_004
@@ -187,3 +191,26 @@ async def test_a_stream_whose_gateway_dies_does_not_look_like_its_end(tmp_path: 
 
             with pytest.raises(httpx.RemoteProtocolError):
                 await anext(pieces)
+
+
+@pytest.mark.parametrize(("port", "encrypted"), [("http", False), ("control", True)])
+async def test_a_request_that_is_too_long_hears_so_and_others_go_on(
+    tmp_path: Path, port: str, encrypted: bool
+) -> None:
+    tls = certificates(tmp_path) if encrypted else None
+    verify = ssl.create_default_context(cafile=str(tls.ca_certificate)) if tls else True
+    start_run = BY_NAME[("Control", "StartRun")]
+    async with front(tmp_path, tls) as there:
+        for size in (start_run.longest_request + 1, 60 * 1024 * 1024, 300 * 1024 * 1024):
+            # As stock, whose client waits in the middle of what it sends until it is cut off.
+            url = there.url(start_run.http_path, port)
+            refused = await asyncio.to_thread(
+                httpx.post, url, content=bytes(size), timeout=30, verify=verify
+            )
+            assert refused.status_code == 413
+            assert str(start_run.longest_request) in refused.json()["detail"]
+        longest = await there.call(b"who " + bytes(10_000_000), start_run.http_path, port)
+        other = await there.call(b"who " + bytes(100_000), GET_NODES.http_path)
+
+    assert longest.status_code == 200
+    assert other.status_code == 413

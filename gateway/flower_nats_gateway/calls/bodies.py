@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Iterable
 from typing import TypeVar
 
 from flower_nats.metrics import Metric, by_label, gauge
-from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.errors import ApiError, ErrorCode, too_long
 from flower_nats.wire.methods import CallerKind, Method
 
 _T = TypeVar("_T")
@@ -94,8 +94,7 @@ class Body:
 
     def too_long(self) -> ApiError:
         """Return the refusal of a body that is longer than it may be."""
-        text = f"The body has more than {self.longest} bytes."
-        return ApiError(ErrorCode.BODY_TOO_LONG, text, text)
+        return too_long(self.longest)
 
     @property
     def is_arriving(self) -> bool:
