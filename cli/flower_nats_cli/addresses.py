@@ -20,6 +20,7 @@ from flower_nats.model.addresses import (
     split_address,
 )
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats_cli.listeners import listener_on
 
 __all__ = [
     "EVERYWHERE",
@@ -104,7 +105,12 @@ def _claim(host: str, port: int) -> str:
         try:
             probe.bind((host, port))
         except OSError as exc:
-            raise AddressInUseError(f"Cannot listen on {address}: {exc.strerror}.") from exc
+            listener = listener_on(port)
+            by = f" by {listener[1]} (pid {listener[0]})" if listener else ""
+            raise AddressInUseError(
+                f"Cannot listen on {address}: {exc.strerror}{by}. Remedy: end what listens there, or "
+                "say another address (`flower-nats up --help` has the options)."
+            ) from exc
     return address
 
 
