@@ -182,6 +182,11 @@ class StockApp:
 
         assert await _until(is_heard, within), "no lines are taken"
 
+    async def until_sent(self, within: float) -> None:
+        """Wait until the server has taken all lines that were printed so far."""
+        sent = await _until(lambda: not (self._unsent or self._uploading), within)
+        assert sent, "lines are left"
+
     async def finish(self, within: float) -> None:
         """Let it finish its round and end; its output is pushed once, as stock does."""
         self._enough.set()

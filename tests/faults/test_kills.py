@@ -58,7 +58,13 @@ async def test_the_nats_server_that_leads_the_log_is_killed_when_a_run_ends(
     """Nothing can be added to the log for seconds then, and stock does not wait for that."""
     leading = await cluster.leader(LOGS_STREAM)
 
-    running.app.before_last_line = lambda: kill(leading)
+    async def kill_it() -> None:
+        # Stock sends one batch of lines after the other. A last line that waits for the answer to the
+        # lines before it may wait longer than a ServerApp lives, and never leave it.
+        await running.app.until_sent(within=10)
+        await kill(leading)
+
+    running.app.before_last_line = kill_it
     await running.end(within=60)
     await leading.start()
 
