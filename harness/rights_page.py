@@ -35,6 +35,8 @@ def table() -> str:
 
 
 def _about(right: Right) -> str:
+    if right.takes is Level.ANYBODY:
+        return "no account yet"
     return right.about.value + (", or all seen" if right.unnamed is Unnamed.ALL else "")
 
 

@@ -49,7 +49,6 @@ _EVENT_FIELDS = tuple(AuditEvent.__dataclass_fields__)
 )
 @click.option(
     "--json",
-    "as_json",
     is_flag=True,
     help="Print one JSON object a line, with the hash of each event.",
 )
@@ -70,7 +69,7 @@ def audit(context: click.Context, /, **options: Any) -> None:
         if options["verify"]:
             click.echo(asyncio.run(_verify(servers)))
         else:
-            asyncio.run(_print(servers, wanted, as_json=options["as_json"]))
+            asyncio.run(_print(servers, wanted, as_json=options["json"]))
     except ApiError as exc:
         raise click.ClickException(exc.detail) from exc
 

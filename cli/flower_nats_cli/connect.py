@@ -36,11 +36,9 @@ class ConnectError(FlowerNatsError):
     metavar="NAME",
     help="Name of the connection: what `flwr run APP NAME` is told.",
 )
-@click.option(
-    "--default", "as_default", is_flag=True, help="Have `flwr` use it if no name is given."
-)
+@click.option("--default", is_flag=True, help="Have `flwr` use it if no name is given.")
 @click.option("--yes", is_flag=True, help="Write without asking.")
-def connect(data_dir: Path, name: str, *, as_default: bool, yes: bool) -> None:
+def connect(data_dir: Path, name: str, *, default: bool, yes: bool) -> None:
     """Write the connection to this runtime into the Flower config, so that `flwr` finds it.
 
     The file is $FLWR_HOME/config.toml, or ~/.flwr/config.toml. The change is shown first, and nothing
@@ -54,7 +52,7 @@ def connect(data_dir: Path, name: str, *, as_default: bool, yes: bool) -> None:
     _let_flwr_begin(path)
     before = _read(path)
     try:
-        after = with_connection(before, name, lines, as_default=as_default)
+        after = with_connection(before, name, lines, as_default=default)
     except CannotEdit as exc:
         raise ConnectError(
             f"{path} {exc}. Nothing was written. Put this into it:\n\n{lines}"
@@ -67,9 +65,7 @@ def connect(data_dir: Path, name: str, *, as_default: bool, yes: bool) -> None:
         click.echo("Nothing was written.")
         raise click.exceptions.Exit(1)
     _write(path, after)
-    click.echo(
-        f"Wrote {path}. Run an app:  flwr run <app> {'' if as_default else name + ' '}--stream"
-    )
+    click.echo(f"Wrote {path}. Run an app:  flwr run <app> {'' if default else name + ' '}--stream")
 
 
 def _check_name(name: str) -> None:

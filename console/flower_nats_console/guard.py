@@ -39,7 +39,10 @@ class Guard:
     """Refuses what comes from elsewhere, and sets the headers that bind browsers."""
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        """`hosts` are the names, without a port, under which the console may be asked."""
+        """`hosts` are the names, without a port, under which the console may be asked.
+
+        It may also be asked by the very address that it is reached at: no name points there.
+        """
         self._app = app
         self._hosts = frozenset(hosts)
 
@@ -57,16 +60,17 @@ class Guard:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        refusal = self._refusal(scope, Headers(scope=scope))
         app: ASGIApp = self._app if refusal is None else refusal
         await app(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: Headers) -> PlainTextResponse | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")
-        if _name_of(host) not in self._hosts:
+        reached_at, _ = scope["server"]
+        if _name_of(host) not in {*self._hosts, reached_at}:
             text = "This console is not known by the name in the Host header.\n"
             return PlainTextResponse(text, 421)
-        if method in _HARMLESS:
+        if scope["method"] in _HARMLESS:
             return None
         origin = headers.get("origin", "")
         same_site = headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")

@@ -102,7 +102,7 @@ async def test_a_run_is_stopped_by_a_form_of_the_console_alone(console: Console)
 
 
 async def test_a_name_that_somebody_points_here_is_refused(console: Console) -> None:
-    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "127.0.0.2", ""):
         answer = await console.http.get("/runs.json", headers={"host": host})
         assert answer.status_code == 421
 

@@ -396,7 +396,7 @@ async def test_the_serverapp_sees_the_nodes_that_are_online(superlink: Superlink
         "GetNodes", runtime.GetNodesRequest(), runtime.GetNodesResponse, client_version="1.37.0"
     )
     assert older.nodes == [common.NodeInfo(node_id=online.node_id)]
-    task.task_type = "flwr-simulation"
+    await superlink.database.execute("UPDATE task SET type = 'flwr-simulation'")
     with refused(ErrorCode.ENDPOINT_UNAVAILABLE):
         await task.call("GetNodes", runtime.GetNodesRequest(), runtime.GetNodesResponse)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,26 @@ WORDS = {
     "URL": "postgresql://there/x",
     "NAME": "somebody",
     "NAME[,NAME...]": "AWS_*",
+    "CALL": "StartRun",
+    "OUTCOME": "done",
+    "TEXT": "run 5",
 }
 
+VALUES: dict[type[Any], tuple[str, Any]] = {
+    click.IntRange: ("3", 3),
+    click.FloatRange: ("0.5", 0.5),
+    click.DateTime: ("2026-01-02", datetime(2026, 1, 2)),
+}
 
 MANY = {"nats", "superexec_env"}
 """Options that take several words."""
 
-ARGUMENTS = {"run": ["delete", "1"], "backup": ["backup"], "restore": ["."]}
+ARGUMENTS = {
+    "run": ["delete", "1"],
+    "backup": ["backup"],
+    "restore": ["."],
+    "role": ["@ana/lab", "ana", "viewer"],
+}
 """What a command needs besides options."""
 
 WITHOUT_VARIABLE = ("host", "port")
@@ -65,10 +79,8 @@ def value_for(option: click.Option, folder: Path) -> tuple[str, Any]:
     if isinstance(kind, click.Choice):
         last = kind.choices[-1]
         return last, last
-    if isinstance(kind, click.IntRange):
-        return "3", 3
-    if isinstance(kind, click.FloatRange):
-        return "0.5", 0.5
+    if type(kind) in VALUES:
+        return VALUES[type(kind)]
     if isinstance(kind, click.Path):
         path = folder / "there"
         path.mkdir() if kind.dir_okay else path.touch()
