@@ -59,7 +59,7 @@ async def login(nats_url: str, pg_dsn: str, tmp_path: Path) -> AsyncIterator[Log
         ),
     ):
         hashed = hash_password(PASSWORD)
-        await superlink.ask("CreateAccount", name="ana", role="user", password_hash=hashed)
+        await superlink.command("CreateAccount", name="ana", role="user", password_hash=hashed)
         details = await superlink.call(
             "Control",
             "GetLoginDetails",
