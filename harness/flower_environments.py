@@ -1,6 +1,6 @@
 """Where the programs of each flwr are: beside us, or in a virtual environment made once and kept.
 
-``python -m harness.flower_environments`` makes the one that the tests need.
+``python -m harness.flower_environments`` makes those that `make test` needs.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ VERSIONS = (
 
 LAST_OVER_GRPC = "1.33.0"
 """The last one whose programs all call over gRPC."""
+
+NEEDED_BY_TESTS = ("1.30.0", LAST_OVER_GRPC, "1.35.0", "1.39.0")
+"""Made before the tests begin: an installation takes minutes of a test's time on a busy machine."""
 
 FOLDER_VARIABLE = "FLOWER_NATS_MATRIX_DIR"
 _DEFAULT_FOLDER = Path(__file__).parents[1] / ".matrix"
@@ -117,4 +120,5 @@ def _run(*command: str) -> str:
 
 
 if __name__ == "__main__":
-    environment(LAST_OVER_GRPC)
+    for needed in NEEDED_BY_TESTS:
+        environment(needed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.embedded.nats_cluster import is_cluster
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.model.errors import ApiError, ErrorCode, FlowerNatsError
 from flower_nats_cli.supervisor import Supervisor
@@ -53,8 +55,12 @@ async def runtime_on(disk: SmallDisk, *flags: str) -> AsyncIterator[Runtime]:
 
 @asynccontextmanager
 async def broker_of(runtime: Runtime) -> AsyncIterator[Connection]:
+    """Connect as the owner, for operators may not store anything."""
     state = json.loads((runtime.data_dir / "up.json").read_text())
-    connection = await Connection.connect(state["nats"], "test")
+    folder = "nats-cluster" if is_cluster(runtime.data_dir) else "nats"
+    secret = (runtime.data_dir / folder / "password").read_text()
+    urls = [re.sub(r"//[^@]*@", f"//owner:{secret}@", url) for url in state["nats"]]
+    connection = await Connection.connect(urls, "test")
     try:
         yield connection
     finally:
