@@ -18,7 +18,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.account import account_token_hash
 from flower_nats.model.audit import DONE, AuditEvent, ChainedEvent
 from flower_nats.model.caller import Caller
-from flower_nats.model.errors import CATALOGUE, ApiError, ErrorCode, Outcome
+from flower_nats.model.errors import CATALOGUE, ApiError, ErrorCode, Outcome, Unavailable
 from flower_nats.store.accounts import Accounts
 from flower_nats.store.audit import (
     ATTEMPT,
@@ -165,7 +165,12 @@ class Auditor:
         if is_stranger and not self._strangers.take():
             log.warning("audit_left_out", address=event.address, action=event.action)
             return
-        await self._record(attempt)
+        try:
+            await self._record(attempt)
+        except Unavailable as exc:
+            # The caller hears why the call was refused, which may be that nothing can be stored.
+            log.warning("audit_not_stored", reason=exc.detail, **asdict(event))
+            return
         _tell(attempt)
 
     async def _record(self, attempt: Attempt) -> None:
