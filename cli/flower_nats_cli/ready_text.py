@@ -140,10 +140,31 @@ def _exposure(state: RunningState) -> Iterator[str]:
         )
 
 
+def _accounts(settings: StackSettings) -> Iterator[str]:
+    """Say what people do first where there are accounts."""
+    if not settings.accounts:
+        return
+    if settings.oidc is None:
+        yield (
+            "Make an account:      flower-nats account create NAME --role operator "
+            f"--data-dir {settings.data.path}"
+        )
+    if settings.gateway.tls:
+        yield "Log in:               flwr login flower-nats"
+    else:
+        yield (
+            "Log in:               flower-nats account token create NAME TOKEN "
+            f"--data-dir {settings.data.path}    (flwr login needs TLS)"
+        )
+    if not settings.supernode_self_registration:
+        yield "Register a SuperNode: flwr supernode register KEY.pub flower-nats"
+
+
 def _commands(
     state: RunningState, settings: StackSettings, fleet: Sequence[_Way], version: FlowerVersion
 ) -> Iterator[str]:
     data = settings.data
+    yield from _accounts(settings)
     for way in fleet:
         trust = shlex.join(trust_flags(way.ca_certificate))
         note = "" if way.is_for(version) else f"    (flwr {way.versions})"

@@ -220,7 +220,9 @@ def nobody_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
 
 
-def told(minor: int, tls: TlsFiles | None = None, **off: str) -> Sequence[str]:
+def told(
+    minor: int, tls: TlsFiles | None = None, accounts: bool = False, **off: Any
+) -> Sequence[str]:
     """What `up` says where flwr 1.<minor> is installed, line by line."""
     addresses: dict[str, Any] = {
         "http_api_address": "127.0.0.1:8000",
@@ -237,9 +239,33 @@ def told(minor: int, tls: TlsFiles | None = None, **off: str) -> Sequence[str]:
         1, "now", [], http_health_addresses={}, for_others=served, warnings=warned, **here
     )
     settings = StackSettings(
-        DataDir(Path("data")), gateway, SUPEREXEC, flower=FlowerVersion(1, minor)
+        DataDir(Path("data")),
+        gateway,
+        SUPEREXEC,
+        flower=FlowerVersion(1, minor),
+        accounts=accounts,
     )
     return ready_text(state, settings).splitlines()
+
+
+def test_up_with_accounts_says_how_to_make_one_before_a_supernode_is_refused(
+    tmp_path: Path,
+) -> None:
+    data, tls = Path("data").resolve(), certificate_for(tmp_path, "127.0.0.1")
+    make = (
+        f"Make an account:      flower-nats account create NAME --role operator --data-dir {data}"
+    )
+
+    lines = told(42, tls, accounts=True)
+
+    at = lines.index(make)
+    assert lines[at + 1 : at + 3] == [
+        "Log in:               flwr login flower-nats",
+        "Register a SuperNode: flwr supernode register KEY.pub flower-nats",
+    ]
+    assert lines[at + 3].startswith("Connect a SuperNode:")
+    assert make not in told(42, tls)
+    assert any("flwr login needs TLS" in one for one in told(42, accounts=True))
 
 
 def test_up_says_first_what_the_installed_version_needs_and_then_what_others_need() -> None:
@@ -314,7 +340,7 @@ def test_with_tls_up_says_a_host_that_the_certificate_is_good_for(
     tmp_path: Path, names: list[str], host: str
 ) -> None:
     tls = certificate_for(tmp_path, *names)
-    ports = {
+    ports: dict[str, Any] = {
         f"{api}_api_address": f"0.0.0.0:{port}" for api, port in (("http", 8000), ("fleet", 9092))
     }
 
