@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,11 @@ def train(federation: Federation) -> str:
 
 def assert_durable(stack: Stack, copies: str) -> None:
     """Ask for the promises of the stack as docs/compose.md says."""
+    deadline = time.monotonic() + 60
     done = stack.run_in(stack.of("superlink")[0], "flower-nats", "status")
+    # The SuperExec may not have called yet.
+    while done.returncode != 0 and time.monotonic() < deadline:
+        done = stack.run_in(stack.of("superlink")[0], "flower-nats", "status")
     assert done.returncode == 0, done.stdout
     assert f"broker: {copies} of every message, synced to disk before it is" in done.stdout
     assert "database: synced to disk before a commit is acknowledged" in done.stdout

@@ -46,7 +46,7 @@ async def test_a_node_that_asks_for_work_is_back_and_one_that_has_ended_is_not(
         again = asyncio.create_task(asking.pull())
 
         assert await nodes_given(app) == sorted([held.node_id, asking.node_id])
-        report = await gateway.superlink.ask("Status")
+        report = await gateway.superlink.command("Status")
         unheard = [one["node_id"] for one in report["nodes_listed"] if one["is_unheard"]]
         assert unheard == [str(ghost.node_id)]
         # It counts the moment it is back.

@@ -8,8 +8,10 @@ from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.permissions import User
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.channels import WireName
+from harness.logins import as_user
 from tests.integration.gateways import running_pair
 from tests.integration.superlinks import silent_superlinks
 
@@ -27,7 +29,8 @@ async def test_a_run_does_not_end_before_a_gateway_knows_whose_lines_it_has(
     async def hear(_hint: Msg) -> None:
         waiting.set()
 
-    await connection.subscribe(subjects.event_lines(_NOT_KNOWN_WHOSE), hear)
+    gateway = await Connection.connect([as_user(nats_url, User.GATEWAY)], "test")
+    await gateway.subscribe(subjects.event_lines(_NOT_KNOWN_WHOSE), hear)
     async with running_pair(nats_url, pg_dsn, wire) as (first, second):
         app = await first.server_app()
         token = [("flwr-task-token", app.token)]
@@ -39,6 +42,7 @@ async def test_a_run_does_not_end_before_a_gateway_knows_whose_lines_it_has(
             assert lines.done()
             await lines
         assert await first.log_of(app.run_id) == "the last\n"
+    await gateway.close()
 
 
 async def test_tokens_of_nobody_keep_no_run_from_ending(
