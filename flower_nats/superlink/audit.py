@@ -6,11 +6,11 @@ messages, apps and passwords are never in an event.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message as ProtoMessage
 
@@ -37,6 +37,8 @@ from flower_nats.superlink.rights import RIGHTS, Level
 log = get_logger(__name__)
 
 Map = Mapping[str, Any]
+
+_T = TypeVar("_T")
 
 _NOBODY = ""
 """The account of a call that nothing proves one for."""
@@ -89,26 +91,13 @@ class Auditor:
         is_open = RIGHTS[name].takes is Level.ANYBODY
         identified = self._identity.guard(name, handler if is_open else _keep_caller(handler))
 
+        async def ended(attempt: Attempt, response: ProtoMessage) -> None:
+            if changes and attempt.recorded is None:
+                await self._done(attempt, response)
+
         async def serve(request: Any, caller: Caller) -> ProtoMessage:
-            event = AuditEvent(
-                account_id=_NOBODY,
-                account_name=_NOBODY,
-                address=caller.address,
-                action=name,
-                object=_object_of(request),
-                outcome=DONE,
-                request_id=caller.request_id,
-            )
-            with _attempt(event) as attempt:
-                try:
-                    response = await identified(request, caller)
-                except ApiError as exc:
-                    await self._refused(attempt, exc)
-                    raise
-                if changes and attempt.recorded is None:
-                    await self._done(attempt, response)
-                _tell(attempt)
-                return response
+            event = _event(name, _object_of(request), caller)
+            return await self._serve(event, identified(request, caller), ended)
 
         return serve
 
@@ -119,32 +108,40 @@ class Auditor:
             return handler
         changes = name not in _FOLLOWING
 
+        async def ended(attempt: Attempt, answer: Map) -> None:
+            outcome = str(answer.get("outcome", DONE))
+            attempt.event = replace(
+                attempt.event, outcome=DONE if outcome == "confirmed" else outcome
+            )
+            if changes and attempt.recorded is None:
+                await self._record(attempt)
+
         async def serve(question: Map, caller: Caller) -> Map:
-            event = AuditEvent(
-                account_id=_NOBODY,
+            event = replace(
+                _event(name, about.format_map(_Said(question)), caller),
                 account_name=_account_of(name, question),
                 address=str(question.get("address", caller.address)),
-                action=name,
-                object=about.format_map(_Said(question)),
-                outcome=DONE,
-                request_id=caller.request_id,
             )
-            with _attempt(event) as attempt:
-                try:
-                    answer = await handler(question, caller)
-                except ApiError as exc:
-                    await self._refused(attempt, exc)
-                    raise
-                outcome = str(answer.get("outcome", DONE))
-                attempt.event = replace(
-                    attempt.event, outcome=DONE if outcome == "confirmed" else outcome
-                )
-                if changes and attempt.recorded is None:
-                    await self._record(attempt)
-                _tell(attempt)
-                return answer
+            return await self._serve(event, handler(question, caller), ended)
 
         return serve
+
+    async def _serve(
+        self,
+        event: AuditEvent,
+        serving: Awaitable[_T],
+        ended: Callable[[Attempt, _T], Awaitable[None]],
+    ) -> _T:
+        """Answer a call by awaiting `serving`; a refusal is recorded here, all else by `ended`."""
+        with _attempt(event) as attempt:
+            try:
+                answer = await serving
+            except ApiError as exc:
+                await self._refused(attempt, exc)
+                raise
+            await ended(attempt, answer)
+            _tell(attempt)
+            return answer
 
     async def _done(self, attempt: Attempt, response: Any) -> None:
         if attempt.event.action == "GetAuthTokens":
@@ -193,6 +190,19 @@ def _keep_caller(handler: ProtoHandler) -> ProtoHandler:
         return await handler(request, caller)
 
     return serve
+
+
+def _event(name: str, about: str, caller: Caller) -> AuditEvent:
+    """Return the event of a call, whose account is not known yet."""
+    return AuditEvent(
+        account_id=_NOBODY,
+        account_name=_NOBODY,
+        address=caller.address,
+        action=name,
+        object=about,
+        outcome=DONE,
+        request_id=caller.request_id,
+    )
 
 
 @contextmanager
