@@ -305,7 +305,7 @@ class DataDir:
         return owner.pid if owner is not None else 0
 
 
-def never_started(path: Path | str) -> str:
-    """Return what to tell people who ask for a directory that was never used."""
-    remedy = "Use the --data-dir that you gave to `flower-nats up`."
+def never_started(path: Path | str, command: str = "flower-nats up") -> str:
+    """Return what to tell people who ask for a directory in which `command` never started one."""
+    remedy = f"Use the --data-dir that you gave to `{command}`."
     return f"No runtime has been started in {path}. {remedy}"

@@ -25,7 +25,7 @@ from flower_nats.settings import GatewaySettings, LogSettings, SuperexecSettings
 from flower_nats.stopping import stop_at_signals, until
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import LOOPBACK, accepts_connections, join_address
-from flower_nats_cli.datadir import DataDir, DirectoryInUseError, RunningState
+from flower_nats_cli.datadir import DataDir, DirectoryInUseError, RunningState, never_started
 from flower_nats_cli.down import down
 from flower_nats_cli.environment import PREFIX
 from flower_nats_cli.flower import superexec_version
@@ -286,10 +286,7 @@ def _check_free(variable: str) -> None:
 
 def _check_used(data: DataDir) -> None:
     if not data.was_used():
-        raise LocalError(
-            f"Nothing was ever started on {data.path}. Remedy: `flower-nats local start`, or the "
-            f"--data-dir that it was given."
-        )
+        raise LocalError(never_started(data.path, "flower-nats local start"))
 
 
 def _serve_command(data: DataDir, options: dict[str, Any]) -> Sequence[str]:
