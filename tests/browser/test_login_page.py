@@ -60,13 +60,7 @@ async def login(nats_url: str, pg_dsn: str, tmp_path: Path) -> AsyncIterator[Log
     ):
         hashed = hash_password(PASSWORD)
         await superlink.command("CreateAccount", name="ana", role="user", password_hash=hashed)
-        details = await superlink.call(
-            "Control",
-            "GetLoginDetails",
-            control.GetLoginDetailsRequest(),
-            control.GetLoginDetailsResponse,
-            address="192.0.2.7",
-        )
+        details = await superlink.begin_login(address="192.0.2.7")
         url = f"{base}/v1/control/login{details.verification_uri_complete}"
         yield Login(superlink, details.device_code, url)
 

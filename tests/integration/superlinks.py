@@ -78,6 +78,22 @@ class Superlink:
         """Ask what operators ask."""
         return await self.rpc.ask(method, patience=10, service=subjects.OPERATOR, **question)
 
+    async def begin_login(self, **caller: Any) -> control.GetLoginDetailsResponse:
+        """Ask for a login, as `flwr login` does."""
+        request, response = control.GetLoginDetailsRequest(), control.GetLoginDetailsResponse
+        return await self.call("Control", "GetLoginDetails", request, response, **caller)
+
+    async def auth_tokens(self, device_code: str) -> control.GetAuthTokensResponse:
+        """Ask whether a login is confirmed."""
+        request = control.GetAuthTokensRequest(device_code=device_code)
+        return await self.call("Control", "GetAuthTokens", request, control.GetAuthTokensResponse)
+
+    async def refresh_tokens(self, token: str) -> control.RefreshAuthTokensResponse:
+        """Ask for new tokens in place of those that a refresh token belongs to."""
+        request = control.RefreshAuthTokensRequest(refresh_token=token)
+        response = control.RefreshAuthTokensResponse
+        return await self.call("Control", "RefreshAuthTokens", request, response)
+
     async def announce_gateway(self, *superexecs: dict[str, Any], **about: Any) -> None:
         """Announce a gateway, which has heard these SuperExecs: heartbeats could be heard since."""
         about = {"superexecs": superexecs, **about}

@@ -41,31 +41,10 @@ class Runtime:
         return stock_cli(flower, self.gateway, home, self.certificates)
 
     async def begin(self) -> control.GetLoginDetailsResponse:
-        """Ask for a login, as a command does."""
-        answer = await self.superlink.call(
-            "Control",
-            "GetLoginDetails",
-            control.GetLoginDetailsRequest(),
-            control.GetLoginDetailsResponse,
-            address="10.0.0.7",
-        )
-        return answer
+        return await self.superlink.begin_login(address="10.0.0.7")
 
     async def tokens(self, device_code: str) -> control.GetAuthTokensResponse:
-        return await self.superlink.call(
-            "Control",
-            "GetAuthTokens",
-            control.GetAuthTokensRequest(device_code=device_code),
-            control.GetAuthTokensResponse,
-        )
-
-    async def refresh(self, token: str) -> control.RefreshAuthTokensResponse:
-        return await self.superlink.call(
-            "Control",
-            "RefreshAuthTokens",
-            control.RefreshAuthTokensRequest(refresh_token=token),
-            control.RefreshAuthTokensResponse,
-        )
+        return await self.superlink.auth_tokens(device_code)
 
     def url(self, details: control.GetLoginDetailsResponse) -> str:
         """Where the page is, at the other gateway."""
@@ -252,15 +231,15 @@ async def test_a_refresh_token_that_was_replaced_works_for_a_minute_and_then_end
     runtime: Runtime,
 ) -> None:
     first = await logged_in(runtime)
-    second = await runtime.refresh(first.refresh_token)
-    beside = await runtime.refresh(first.refresh_token)
-    await runtime.refresh(second.refresh_token)
+    second = await runtime.superlink.refresh_tokens(first.refresh_token)
+    beside = await runtime.superlink.refresh_tokens(first.refresh_token)
+    await runtime.superlink.refresh_tokens(second.refresh_token)
     await runtime.age("replaced_at", 61.0)
 
     with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
-        await runtime.refresh(first.refresh_token)
+        await runtime.superlink.refresh_tokens(first.refresh_token)
     with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
-        await runtime.refresh(beside.refresh_token)
+        await runtime.superlink.refresh_tokens(beside.refresh_token)
 
 
 async def test_another_password_ends_the_logins_of_the_old_one(runtime: Runtime) -> None:
@@ -269,7 +248,7 @@ async def test_another_password_ends_the_logins_of_the_old_one(runtime: Runtime)
     await runtime.superlink.command("SetAccountPassword", name=NAME, password_hash=changed)
 
     with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
-        await runtime.refresh(tokens.refresh_token)
+        await runtime.superlink.refresh_tokens(tokens.refresh_token)
 
 
 async def test_tokens_and_passwords_are_kept_as_hashes_alone(runtime: Runtime) -> None:

@@ -42,37 +42,16 @@ class Runtime:
     superlink: Superlink
     issuer: OidcIssuer
 
-    async def begin(self) -> control.GetLoginDetailsResponse:
-        return await self.superlink.call(
-            "Control",
-            "GetLoginDetails",
-            control.GetLoginDetailsRequest(),
-            control.GetLoginDetailsResponse,
-        )
-
     async def tokens(
         self, details: control.GetLoginDetailsResponse
     ) -> control.GetAuthTokensResponse:
         await self.superlink.database.execute("UPDATE device_login SET poll_at = NULL")
-        return await self.superlink.call(
-            "Control",
-            "GetAuthTokens",
-            control.GetAuthTokensRequest(device_code=details.device_code),
-            control.GetAuthTokensResponse,
-        )
+        return await self.superlink.auth_tokens(details.device_code)
 
     async def log_in(self, name: str) -> control.GetAuthTokensResponse:
-        details = await self.begin()
+        details = await self.superlink.begin_login()
         await sign_in(details.verification_uri_complete, name)
         return await self.tokens(details)
-
-    async def refresh(self, token: str) -> control.RefreshAuthTokensResponse:
-        return await self.superlink.call(
-            "Control",
-            "RefreshAuthTokens",
-            control.RefreshAuthTokensRequest(refresh_token=token),
-            control.RefreshAuthTokensResponse,
-        )
 
     async def nodes(self, token: str) -> None:
         await self.superlink.call(
@@ -117,7 +96,7 @@ async def runtime(
 async def test_a_person_logs_in_and_is_named_and_an_operator_by_what_the_issuer_says(
     runtime: Runtime,
 ) -> None:
-    details = await runtime.begin()
+    details = await runtime.superlink.begin_login()
     waiting = await runtime.tokens(details)
     await sign_in(details.verification_uri_complete, "ana")
     tokens = await runtime.tokens(details)
@@ -158,18 +137,18 @@ async def test_the_issuer_is_asked_again_when_tokens_are_renewed_and_may_end_the
     runtime: Runtime,
 ) -> None:
     first = await runtime.log_in("ana")
-    at_once = await runtime.refresh(first.refresh_token)
+    at_once = await runtime.superlink.refresh_tokens(first.refresh_token)
     await runtime.age(61)
-    asked = await runtime.refresh(at_once.refresh_token)
+    asked = await runtime.superlink.refresh_tokens(at_once.refresh_token)
     await runtime.age(61)
-    again = await runtime.refresh(asked.refresh_token)
+    again = await runtime.superlink.refresh_tokens(asked.refresh_token)
     await runtime.age(61)
     await runtime.issuer.stop()
     await runtime.issuer.start()  # It has forgotten everybody.
 
     await runtime.nodes(again.access_token)
     with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
-        await runtime.refresh(again.refresh_token)
+        await runtime.superlink.refresh_tokens(again.refresh_token)
     with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
         await runtime.nodes(again.access_token)
 
@@ -183,9 +162,9 @@ async def test_with_the_issuer_away_people_go_on_until_their_token_ends_and_othe
     try:
         await runtime.nodes(tokens.access_token)
         with refused(ErrorCode.ACCOUNT_AUTHENTICATION_NOT_INITIALIZED, "does not answer"):
-            await runtime.begin()
+            await runtime.superlink.begin_login()
         with refused(ErrorCode.ACCOUNT_AUTHENTICATION_NOT_INITIALIZED, "does not answer"):
-            await runtime.refresh(tokens.refresh_token)
+            await runtime.superlink.refresh_tokens(tokens.refresh_token)
     finally:
         await runtime.issuer.start()
     await runtime.nodes(tokens.access_token)
