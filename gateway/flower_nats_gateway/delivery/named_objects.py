@@ -4,6 +4,7 @@ import re
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
+from typing import NamedTuple
 
 from flower_nats.broker.in_flight import Instruction
 from flower_nats.broker.mailbox import Mailbox
@@ -17,24 +18,29 @@ _ENTRY_BYTES = 512
 _OBJECT_ID = re.compile(rb"[0-9a-f]{64}")
 
 
+class _Named(NamedTuple):
+    message_id: str
+    ids: "array[int]"
+
+
 class NamedObjects:
     """Remembers what instructions name, for the nodes that were given them or asked for an object."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self._size = 0
-        self._ids: OrderedDict[tuple[int, int], array[int]] = OrderedDict()
-        self._named_by: dict[tuple[int, int], str] = {}
+        self._named: OrderedDict[tuple[int, int], _Named] = OrderedDict()
+        """What the newest instruction names, by run and node."""
 
     def note(self, instruction: Instruction) -> None:
         """Remember an instruction that its node is given: about it the node asks next."""
         key = (instruction.key.run_id, instruction.key.node_id)
         self._forget(key)
-        ids = self._ids[key] = _ids(instruction.outgoing.tree)
-        self._named_by[key] = instruction.key.message_id
+        ids = _ids(instruction.outgoing.tree)
+        self._named[key] = _Named(instruction.key.message_id, ids)
         self._size += _size(ids)
-        while self._size > _REMEMBERED_BYTES and len(self._ids) > 1:
-            self._forget(next(iter(self._ids)))
+        while self._size > _REMEMBERED_BYTES and len(self._named) > 1:
+            self._forget(next(iter(self._named)))
 
     async def names(self, run_id: int, node_id: int, object_id: str) -> bool:
         """Return whether an instruction of this run, in flight to this node, names an object.
@@ -42,9 +48,9 @@ class NamedObjects:
         That it does may be remembered for a while after its end; that it does not, the broker says.
         """
         key, wanted = (run_id, node_id), _short(object_id.encode())
-        known = self._ids.get(key)
-        if known is not None and _holds(known, wanted):
-            self._ids.move_to_end(key)
+        known = self._named.get(key)
+        if known is not None and _holds(known.ids, wanted):
+            self._named.move_to_end(key)
             return True
         found = await self._mailbox.instruction_after(0, run_id, node_id)
         while found is not None:
@@ -56,13 +62,13 @@ class NamedObjects:
 
     def named_by(self, run_id: int, node_id: int) -> str:
         """Return the id of the instruction that is remembered of a node; empty if none is."""
-        return self._named_by.get((run_id, node_id), "")
+        known = self._named.get((run_id, node_id))
+        return "" if known is None else known.message_id
 
     def _forget(self, key: tuple[int, int]) -> None:
-        gone = self._ids.pop(key, None)
-        self._named_by.pop(key, None)
+        gone = self._named.pop(key, None)
         if gone is not None:
-            self._size -= _size(gone)
+            self._size -= _size(gone.ids)
 
 
 def _ids(tree: bytes) -> "array[int]":
