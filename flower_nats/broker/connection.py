@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
 from flower_nats.broker.core_connection import (
     ATTEMPT,
     PATIENCE,
+    BrokerClient,
     BrokerRefused,
     CoreConnection,
     Headers,
@@ -89,7 +89,7 @@ class Stored:
 class Connection(CoreConnection):
     """A connection to the broker that reconnects for ever, and the streams there."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: BrokerClient) -> None:
         super().__init__(client)
         self.sending = asyncio.Semaphore(WINDOW)
         """Places for chunks on their way to the broker."""

@@ -62,11 +62,21 @@ class NobodyListens(Unavailable):
     """There is no subscription to what was asked."""
 
 
-class _Client(Client):
+class BrokerClient(Client):
     """The driver's client, which does not log in in clear text where a URL says tls.
 
-    And which knows NKeys without a package more.
+    And which knows NKeys without a package more, and looks for no server once it is to end.
     """
+
+    is_leaving = False
+    """Whether it is to end."""
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # To end, the driver cancels its search for a server once. Python 3.11 may lose that, and the
+        # search would go on for ever, and keep its event loop from ending.
+        if self.is_leaving:
+            raise asyncio.CancelledError
+        await super()._connect_to_server(s)
 
     def _setup_nkeys_seed_connect(self) -> None:
         key = user_key(self._nkeys_seed_str or "")
@@ -86,14 +96,13 @@ class _Client(Client):
 class CoreConnection:
     """A connection to the broker that reconnects for ever."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: BrokerClient) -> None:
         self._client = client
         self._requests = Requests(client)
         self._reconnected: list[Callable[[], None]] = []
         self._hinted: list[Callable[[str, bytes], None]] = []
         self._hints: deque[tuple[float, str, bytes]] = deque(maxlen=_HINTS)
         self._outage = Outage(log, "broker")
-        self._closing = False
         self._closed = asyncio.Event()
         self.retries = 0
         """Requests to the broker's streams that were made again after a fault that passes."""
@@ -111,7 +120,7 @@ class CoreConnection:
         `ca_certificate` is the authority behind servers that speak TLS; None: those that the system
         trusts. Raises `Unavailable` if none answers within `patience` seconds.
         """
-        client = _Client()
+        client = BrokerClient()
         connection = cls(client)
         try:
             # The driver itself would go on for ever, at the start too.
@@ -150,7 +159,7 @@ class CoreConnection:
 
     async def close(self) -> None:
         """Close the connection after what is on its way out has left."""
-        self._closing = True
+        self._client.is_leaving = True
         try:
             if self._client.is_connected:
                 # Not the driver's drain, which waits for a server that hangs for a quarter of a minute.
@@ -277,7 +286,7 @@ class CoreConnection:
 
     async def _on_disconnect(self) -> None:
         self._requests.pause()
-        if not self._closing:
+        if not self._client.is_leaving:
             log.warning("broker_disconnected")
 
     async def _on_close(self) -> None:

@@ -18,9 +18,8 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
-from nats.aio.client import Client
-
 from flower_nats.broker.connection import PATIENCE, Connection, Headers, Record, Stored
+from flower_nats.broker.core_connection import BrokerClient
 from flower_nats.broker.streams import DUPLICATE_WINDOW
 from flower_nats.model.errors import Unavailable
 
@@ -248,7 +247,7 @@ class Memory:
 class SteppedConnection(Connection):
     """A connection whose requests wait for the turn of the operation that makes them."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: BrokerClient) -> None:
         super().__init__(client)
         self.begin(Clock(), "")
 
