@@ -63,9 +63,10 @@ class NobodyListens(Unavailable):
 
 
 class BrokerClient(Client):
-    """The driver's client, which does not log in in clear text where a URL says tls.
+    """The driver's client, with what the driver lacks.
 
-    And which knows NKeys without a package more, and looks for no server once it is to end.
+    It does not log in in clear text where a URL says tls. It knows NKeys without another package. It
+    looks for no server once it is to end.
     """
 
     is_leaving = False
