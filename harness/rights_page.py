@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flower_nats.model.errors import CATALOGUE, ErrorCode
-from flower_nats.superlink.rights import RIGHTS, About, Level, Right, Unnamed, refusal
+from flower_nats.superlink.accounts.rights import RIGHTS, About, Level, Right, Unnamed, refusal
 
 PAGE = Path(__file__).parents[1] / "docs" / "security.md"
 

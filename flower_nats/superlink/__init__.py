@@ -1,1 +1,1 @@
-"""The worker: API handlers, run life cycle, liveness, expiry, collection."""
+"""The worker. `wiring.py` names its parts: API handlers, the life of runs, accounts, housekeeping."""

@@ -19,37 +19,37 @@ from flower_nats.store.members import Members
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
-from flower_nats.superlink.accounts_admin import AccountsAdmin
-from flower_nats.superlink.audit import AuditApi, Auditor, AuditRetention
+from flower_nats.superlink.accounts.audit import AuditApi, Auditor, AuditRetention
+from flower_nats.superlink.accounts.guard import Guard
+from flower_nats.superlink.accounts.identity import Followers, Identity
+from flower_nats.superlink.accounts.logins import LoginApi
+from flower_nats.superlink.accounts.task_identity import TaskIdentity
+from flower_nats.superlink.api.control import ControlApi
+from flower_nats.superlink.api.control_apps import AppsApi
+from flower_nats.superlink.api.control_federations import FederationsApi
+from flower_nats.superlink.api.control_runs import ControlRunsApi
+from flower_nats.superlink.api.control_series import SeriesApi
+from flower_nats.superlink.api.fleet import FleetApi
+from flower_nats.superlink.api.gateway_questions import GatewayQuestions
+from flower_nats.superlink.api.runtime import RuntimeApi
+from flower_nats.superlink.api.runtime_agents import AgentsApi
+from flower_nats.superlink.api.runtime_tasks import TaskWorkApi
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
-from flower_nats.superlink.console_questions import ConsoleQuestions
-from flower_nats.superlink.control import ControlApi
-from flower_nats.superlink.control_apps import AppsApi
-from flower_nats.superlink.control_federations import FederationsApi
-from flower_nats.superlink.control_runs import ControlRunsApi
-from flower_nats.superlink.control_series import SeriesApi
-from flower_nats.superlink.exchange_history import ExchangeHistory
-from flower_nats.superlink.federations import KnownFederations
-from flower_nats.superlink.fleet import FleetApi
-from flower_nats.superlink.gateway_questions import GatewayQuestions
-from flower_nats.superlink.guard import Guard
-from flower_nats.superlink.housekeeping import MetadataHousekeeping, Piece
-from flower_nats.superlink.identity import Followers, Identity
-from flower_nats.superlink.lifecycle import Lifecycle
-from flower_nats.superlink.log_retention import LogRetention
-from flower_nats.superlink.logins import LoginApi
-from flower_nats.superlink.message_housekeeping import MessageHousekeeping
-from flower_nats.superlink.operator_questions import OperatorQuestions
-from flower_nats.superlink.operator_rights import OperatorRights
-from flower_nats.superlink.room_watch import RoomWatch
-from flower_nats.superlink.run_deletion import RunDeletion
-from flower_nats.superlink.runtime import RuntimeApi
-from flower_nats.superlink.runtime_agents import AgentsApi
-from flower_nats.superlink.runtime_tasks import TaskWorkApi
-from flower_nats.superlink.shutdown import ShutdownApi
-from flower_nats.superlink.status_report import StatusReport
-from flower_nats.superlink.stream_keeper import StreamKeeper
-from flower_nats.superlink.task_identity import TaskIdentity
+from flower_nats.superlink.console.exchange_history import ExchangeHistory
+from flower_nats.superlink.console.questions import ConsoleQuestions
+from flower_nats.superlink.housekeeping.housekeeper import MetadataHousekeeping, Piece
+from flower_nats.superlink.housekeeping.log_retention import LogRetention
+from flower_nats.superlink.housekeeping.messages import MessageHousekeeping
+from flower_nats.superlink.housekeeping.room_watch import RoomWatch
+from flower_nats.superlink.housekeeping.stream_keeper import StreamKeeper
+from flower_nats.superlink.operators.accounts import AccountsAdmin
+from flower_nats.superlink.operators.questions import OperatorQuestions
+from flower_nats.superlink.operators.rights import OperatorRights
+from flower_nats.superlink.operators.status_report import StatusReport
+from flower_nats.superlink.runs.federations import KnownFederations
+from flower_nats.superlink.runs.lifecycle import Lifecycle
+from flower_nats.superlink.runs.run_deletion import RunDeletion
+from flower_nats.superlink.runs.shutdown import ShutdownApi
 
 _SWEEP_EVERY = 2.0
 """Seconds between two looks at what is in flight."""

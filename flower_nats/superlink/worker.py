@@ -22,8 +22,8 @@ from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
 from flower_nats.store.migrate import migrate
 from flower_nats.store.replicas import Replicas
-from flower_nats.superlink.housekeeping import Housekeeping
-from flower_nats.superlink.status_report import durability
+from flower_nats.superlink.housekeeping.housekeeper import Housekeeping
+from flower_nats.superlink.operators.status_report import durability
 from flower_nats.superlink.wiring import Watches, handlers, pieces, watches
 
 log = get_logger(__name__)

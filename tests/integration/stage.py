@@ -16,7 +16,7 @@ from flower_nats.broker import subjects
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.errors import ApiError, ErrorCode, FlowerNatsError
-from flower_nats.superlink import message_housekeeping as housekeeping_module
+from flower_nats.superlink.housekeeping import messages as housekeeping_module
 from flower_nats.wire import messages as wire_module
 from flower_nats_gateway.delivery import push_session as push_session_module
 from tests.integration.crashing import Clock, Fate, Operation, SteppedConnection

@@ -27,7 +27,7 @@ from flower_nats.broker.subjects import InstructionKey, ReplyKey
 from flower_nats.model.caller import SUPERLINK_NODE_ID, Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.settings import StorageLimits
-from flower_nats.superlink.message_housekeeping import MessageHousekeeping
+from flower_nats.superlink.housekeeping.messages import MessageHousekeeping
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime

@@ -13,8 +13,8 @@ import pytest
 
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.model.fab import InvalidFab
-from flower_nats.superlink import fab_checks
-from flower_nats.superlink.fab_checks import FabChecks
+from flower_nats.superlink.runs import fab_checks
+from flower_nats.superlink.runs.fab_checks import FabChecks
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from harness.fabs import PROJECT, make_fab
@@ -40,7 +40,7 @@ def bzip2(content: bytes) -> bytes:
 
 def child(work: str) -> tuple[str, ...]:
     """The command of a child that does something else in the place of a check."""
-    text = f"from flower_nats.superlink import fab_child as c\n{work}\nc.main()"
+    text = f"from flower_nats.superlink.runs import fab_child as c\n{work}\nc.main()"
     return (sys.executable, "-P", "-c", text)
 
 

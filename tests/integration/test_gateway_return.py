@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from flower_nats.store.replicas import Replicas
-from flower_nats.superlink import runtime as superlink_runtime
+from flower_nats.superlink.api import runtime as superlink_runtime
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats_gateway.process import gateway as gateway_process
 from harness.channels import WireName

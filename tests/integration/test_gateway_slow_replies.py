@@ -9,7 +9,8 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from flower_nats.broker import pushers
-from flower_nats.superlink import message_housekeeping, wiring
+from flower_nats.superlink import wiring
+from flower_nats.superlink.housekeeping import messages as message_housekeeping
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
 from harness.channels import Refused, WireName

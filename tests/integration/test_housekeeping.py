@@ -13,8 +13,8 @@ from structlog.testing import CapturingLogger
 from flower_nats.stopping import end_tasks
 from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
-from flower_nats.superlink import housekeeping
-from flower_nats.superlink.housekeeping import Housekeeping, Piece
+from flower_nats.superlink.housekeeping import housekeeper as housekeeping
+from flower_nats.superlink.housekeeping.housekeeper import Housekeeping, Piece
 from harness.processes import Replica, kill
 
 TAKEN_OVER_SECONDS = 20.0

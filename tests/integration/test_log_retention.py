@@ -18,7 +18,7 @@ from flower_nats.broker.runlog import RunLogs
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store.runs import Runs
 from flower_nats.superlink import wiring
-from flower_nats.superlink.log_retention import LogRetention
+from flower_nats.superlink.housekeeping.log_retention import LogRetention
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.clients import ServerApp
 from tests.integration.gateways import Gateway, running_stack

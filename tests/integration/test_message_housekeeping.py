@@ -14,8 +14,8 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
 from flower_nats.broker.pushers import Pushers, node_pusher, run_pusher
 from flower_nats.broker.subjects import InstructionKey
-from flower_nats.superlink import message_housekeeping
-from flower_nats.superlink.message_housekeeping import MessageHousekeeping
+from flower_nats.superlink.housekeeping import messages as message_housekeeping
+from flower_nats.superlink.housekeeping.messages import MessageHousekeeping
 from harness.messages import Parcel, inflate, instruction, reply
 
 RUN, NODE = 77, 2**64 - 9

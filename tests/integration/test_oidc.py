@@ -173,7 +173,7 @@ async def test_with_the_issuer_away_people_go_on_until_their_token_ends_and_othe
 async def test_keys_that_the_issuer_has_turned_are_fetched(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flower_nats.superlink.oidc._KEYS_PAUSE", 0.0)
+    monkeypatch.setattr("flower_nats.superlink.accounts.oidc._KEYS_PAUSE", 0.0)
     await runtime.log_in("ana")
     await runtime.issuer.stop()
     runtime.issuer.turn_keys()

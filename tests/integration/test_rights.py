@@ -13,8 +13,8 @@ from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.federation import Member, MemberRole
 from flower_nats.store.members import Members
-from flower_nats.superlink.guard import Guard
-from flower_nats.superlink.rights import LEVELS, RIGHTS, About, Level, refusal
+from flower_nats.superlink.accounts.guard import Guard
+from flower_nats.superlink.accounts.rights import LEVELS, RIGHTS, About, Level, refusal
 from flower_nats.wire.methods import BY_NAME, CONTROL, CallerKind
 from harness.rights_page import PAGE, page_with_table
 from tests.integration.people import Person

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.superlink import shutdown
+from flower_nats.superlink.runs import shutdown
 from tests.integration.superlinks import Superlink, running_superlink
 
 

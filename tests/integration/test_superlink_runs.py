@@ -9,7 +9,7 @@ import pytest
 
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.ids import token_hash
-from flower_nats.superlink import control_runs
+from flower_nats.superlink.api import control_runs
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime

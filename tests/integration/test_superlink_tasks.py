@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flower_nats.model.errors import ErrorCode
-from flower_nats.superlink.runtime_tasks import _is_json_object
+from flower_nats.superlink.api.runtime_tasks import _is_json_object
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime

@@ -39,6 +39,17 @@ OF_RUNTIME: Layers = [
 ]
 """Beside them are single files that everybody uses: settings, logs, metrics, health, stopping."""
 
+OF_SUPERLINK: Layers = [
+    ["worker"],
+    ["wiring"],
+    ["console"],
+    ["operators"],
+    ["api"],
+    ["accounts", "housekeeping"],
+    ["runs"],
+    ["codecs", "convert"],
+]
+
 LIBRARIES: Mapping[str, Sequence[str]] = {
     "nats": ["flower_nats.broker"],
     "psycopg": ["flower_nats.store"],
@@ -62,8 +73,8 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "awscrt": ["flower_nats_gateway.auth.signatures"],
     "click": ["flower_nats_cli"],
     "flwr": [],
-    "httpx": ["flower_nats.superlink.oidc"],
-    "joserfc": ["flower_nats.superlink.oidc"],
+    "httpx": ["flower_nats.superlink.accounts.oidc"],
+    "joserfc": ["flower_nats.superlink.accounts.oidc"],
     "harness": [],
     "tests": [],
     "benchmarks": [],
@@ -143,6 +154,7 @@ def test_a_gateways_imports_go_downwards() -> None:
 
 def test_a_runtimes_imports_go_downwards() -> None:
     assert upwards(OF_RUNTIME, "flower_nats.") == []
+    assert upwards(OF_SUPERLINK, "flower_nats.superlink.") == []
 
 
 def test_packages_that_stand_together_do_not_use_each_other_in_circles() -> None:
@@ -190,10 +202,13 @@ def test_what_stands_beside_the_packages_imports_downwards_too() -> None:
 
 def test_every_package_has_its_layer() -> None:
     """A new one would otherwise be free to import what it likes."""
-    for package, layers in (("flower_nats_gateway", OF_GATEWAY), ("flower_nats", OF_RUNTIME)):
-        folders = {
-            folder.name
-            for folder in PACKAGES[package].iterdir()
-            if (folder / "__init__.py").exists()
+    runtime = PACKAGES["flower_nats"]
+    for folder, layers in (
+        (PACKAGES["flower_nats_gateway"], OF_GATEWAY),
+        (runtime, OF_RUNTIME),
+        (runtime / "superlink", OF_SUPERLINK),
+    ):
+        packages = {each.parent.name for each in folder.glob("*/__init__.py")}
+        assert packages == {
+            name for layer in layers for name in layer if not (folder / f"{name}.py").exists()
         }
-        assert folders == {name for layer in layers for name in layer}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from flower_nats.store.exchanges import NodeHistory, Send
-from flower_nats.superlink.rounds import expected_end, rounds_of, rows_of
+from flower_nats.superlink.console.rounds import expected_end, rounds_of, rows_of
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 

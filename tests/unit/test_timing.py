@@ -30,7 +30,10 @@ from flower_nats.embedded.envoy_routes import routes
 from flower_nats.model import caller, states
 from flower_nats.store import connection as database
 from flower_nats.store import idempotency, nodes, pool, replicas
-from flower_nats.superlink import fab_checks, housekeeping, message_housekeeping, wiring, worker
+from flower_nats.superlink import wiring, worker
+from flower_nats.superlink.housekeeping import housekeeper as housekeeping
+from flower_nats.superlink.housekeeping import messages as message_housekeeping
+from flower_nats.superlink.runs import fab_checks
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_cli import down, stack
 from flower_nats_gateway.api import runtime

@@ -24,9 +24,8 @@ from flower_nats.store.members import Members
 from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
-from flower_nats.superlink import simulation
+from flower_nats.superlink.api.control_apps import app_id_of
 from flower_nats.superlink.codecs import ProtoHandler
-from flower_nats.superlink.control_apps import app_id_of
 from flower_nats.superlink.convert import (
     config_from_wire,
     config_to_bytes,
@@ -34,11 +33,12 @@ from flower_nats.superlink.convert import (
     now_iso,
     run_to_wire,
 )
-from flower_nats.superlink.fab_checks import FabChecks
-from flower_nats.superlink.federations import KnownFederations
-from flower_nats.superlink.lifecycle import Lifecycle
-from flower_nats.superlink.room_watch import RoomWatch
-from flower_nats.superlink.shutdown import check_open
+from flower_nats.superlink.housekeeping.room_watch import RoomWatch
+from flower_nats.superlink.runs import simulation
+from flower_nats.superlink.runs.fab_checks import FabChecks
+from flower_nats.superlink.runs.federations import KnownFederations
+from flower_nats.superlink.runs.lifecycle import Lifecycle
+from flower_nats.superlink.runs.shutdown import check_open
 from flower_nats.wire import control_pb2 as control
 
 log = get_logger(__name__)

@@ -19,7 +19,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
 from flower_nats.model.fab import FabInfo, InvalidFab, check_size
 from flower_nats.model.task import TaskType
-from flower_nats.superlink.fab_child import CPU_SECONDS, INFO, REFUSED
+from flower_nats.superlink.runs.fab_child import CPU_SECONDS, INFO, REFUSED
 
 log = get_logger(__name__)
 
@@ -35,7 +35,7 @@ _TO_ANSWER = 2.0
 _KNOWN = 32
 """Good FABs that are known again without a check: people run the same app many times."""
 
-_COMMAND = (sys.executable, "-P", "-m", "flower_nats.superlink.fab_child")
+_COMMAND = (sys.executable, "-P", "-m", "flower_nats.superlink.runs.fab_child")
 
 # Passwords of the runtime are in other ones.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "HOME", "LANG")

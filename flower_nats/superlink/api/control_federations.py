@@ -1,7 +1,7 @@
 """The Control API about federations: the accounts and the SuperNodes in them, and how they simulate.
 
-Who may make which call, the guard has seen to (`rights.py`). The default federation, of those without
-an account, cannot be made, ended or left, and nobody is invited into it.
+The guard has refused calls that an account may not make (`accounts/rights.py`). The default federation,
+of those without an account, cannot be made, ended or left, and nobody is invited into it.
 """
 
 import re
@@ -31,13 +31,13 @@ from flower_nats.store.invitations import Invitations
 from flower_nats.store.members import Members
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.runs import Runs
-from flower_nats.superlink import simulation
+from flower_nats.superlink.accounts.rights import LEVELS, Level
 from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.superlink.convert import invitation_to_wire, node_to_wire, now_iso, run_to_wire
-from flower_nats.superlink.federations import KnownFederations
-from flower_nats.superlink.lifecycle import Lifecycle
-from flower_nats.superlink.rights import LEVELS, Level
-from flower_nats.superlink.run_ends import stop_runs
+from flower_nats.superlink.runs import simulation
+from flower_nats.superlink.runs.federations import KnownFederations
+from flower_nats.superlink.runs.lifecycle import Lifecycle
+from flower_nats.superlink.runs.run_ends import stop_runs
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 

@@ -20,11 +20,10 @@ from flower_nats.store.exchanges import Exchanges, Failure, NodeRecord
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.nodes import Nodes, NodeSign
 from flower_nats.store.runs import Runs, RunSearch
+from flower_nats.superlink.accounts.guard import Guard
+from flower_nats.superlink.accounts.identity import Identity
 from flower_nats.superlink.codecs import InternalHandler
-from flower_nats.superlink.convert import config_from_wire, iso, now_iso
-from flower_nats.superlink.guard import Guard
-from flower_nats.superlink.identity import Identity
-from flower_nats.superlink.rounds import (
+from flower_nats.superlink.console.rounds import (
     NodeRow,
     Round,
     expected_end,
@@ -33,7 +32,8 @@ from flower_nats.superlink.rounds import (
     rows_of,
     slowest,
 )
-from flower_nats.superlink.status_report import StatusReport
+from flower_nats.superlink.convert import config_from_wire, iso, now_iso
+from flower_nats.superlink.operators.status_report import StatusReport
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 

@@ -15,8 +15,8 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.store.connection import Database
 from flower_nats.store.fabs import Fabs
 from flower_nats.superlink.codecs import InternalHandler
-from flower_nats.superlink.run_report import RunReport
-from flower_nats.superlink.status_report import StatusReport
+from flower_nats.superlink.operators.run_report import RunReport
+from flower_nats.superlink.operators.status_report import StatusReport
 
 log = get_logger(__name__)
 

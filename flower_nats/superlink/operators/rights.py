@@ -17,8 +17,8 @@ from flower_nats.store.idempotency import once
 from flower_nats.store.members import Members
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.quotas import Quotas
+from flower_nats.superlink.api.control import check_key
 from flower_nats.superlink.codecs import InternalHandler
-from flower_nats.superlink.control import check_key
 
 log = get_logger(__name__)
 

@@ -16,8 +16,8 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.store.accounts import Accounts, KnownSession
 from flower_nats.store.audit import note_account
 from flower_nats.store.connection import Database
+from flower_nats.superlink.accounts.guard import Guard
 from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
-from flower_nats.superlink.guard import Guard
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME, CallerKind
 

@@ -22,9 +22,9 @@ from flower_nats.settings import OidcSettings
 from flower_nats.store.accounts import REFRESH_SECONDS, Accounts, RefreshableSession, Tokens
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.logins import DEVICE_SECONDS, DeviceLogin, Logins
+from flower_nats.superlink.accounts.identity import unauthenticated
+from flower_nats.superlink.accounts.issuer_logins import SEEN_SECONDS, IssuerLogins
 from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
-from flower_nats.superlink.identity import unauthenticated
-from flower_nats.superlink.issuer_logins import SEEN_SECONDS, IssuerLogins
 from flower_nats.wire import control_pb2 as control
 
 log = get_logger(__name__)

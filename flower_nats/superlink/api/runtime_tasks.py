@@ -14,7 +14,7 @@ from flower_nats.store.task_events import Events
 from flower_nats.store.task_messages import TaskMessage, TaskMessages
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import ProtoHandler, refuse
-from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.runs.lifecycle import Lifecycle
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import OLDEST_CREATED_AT

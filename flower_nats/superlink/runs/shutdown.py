@@ -13,7 +13,7 @@ from flower_nats.store.runs import Runs
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import InternalHandler
 from flower_nats.superlink.convert import iso
-from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.runs.lifecycle import Lifecycle
 
 log = get_logger(__name__)
 

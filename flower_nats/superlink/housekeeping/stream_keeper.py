@@ -12,7 +12,7 @@ from flower_nats.model.states import SubStatus
 from flower_nats.store.connection import Database
 from flower_nats.store.runs import Runs
 from flower_nats.store.tasks import Tasks
-from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.runs.lifecycle import Lifecycle
 
 log = get_logger(__name__)
 

@@ -11,9 +11,9 @@ from flower_nats.store.idempotency import once
 from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.store.task_events import Events
+from flower_nats.superlink.api.runtime import authenticated
 from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.superlink.convert import context_to_wire, event_to_wire
-from flower_nats.superlink.runtime import authenticated
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.prompt import prompt_message
 

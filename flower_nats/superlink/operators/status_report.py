@@ -25,10 +25,14 @@ from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.convert import now_iso
-from flower_nats.superlink.problems import problems
-from flower_nats.superlink.room_watch import RoomWatch
-from flower_nats.superlink.stream_keeper import StreamKeeper
-from flower_nats.superlink.who_is_there import nodes_there, replicas_there, superexecs_there
+from flower_nats.superlink.housekeeping.room_watch import RoomWatch
+from flower_nats.superlink.housekeeping.stream_keeper import StreamKeeper
+from flower_nats.superlink.operators.problems import problems
+from flower_nats.superlink.operators.who_is_there import (
+    nodes_there,
+    replicas_there,
+    superexecs_there,
+)
 
 log = get_logger(__name__)
 

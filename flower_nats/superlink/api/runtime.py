@@ -21,7 +21,7 @@ from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.superlink.convert import fab_to_wire, node_to_wire, run_to_wire, task_to_wire
-from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.runs.lifecycle import Lifecycle
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
 

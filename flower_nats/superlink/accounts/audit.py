@@ -29,10 +29,10 @@ from flower_nats.store.audit import (
     note_account,
 )
 from flower_nats.store.connection import Database, Transaction
+from flower_nats.superlink.accounts.identity import Identity
+from flower_nats.superlink.accounts.rights import RIGHTS, Level
 from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
 from flower_nats.superlink.convert import iso
-from flower_nats.superlink.identity import Identity
-from flower_nats.superlink.rights import RIGHTS, Level
 
 log = get_logger(__name__)
 

@@ -16,8 +16,16 @@ from flower_nats.store.members import Members
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
+from flower_nats.superlink.accounts.rights import (
+    LEVELS,
+    RIGHTS,
+    About,
+    Level,
+    Right,
+    Unnamed,
+    refusal,
+)
 from flower_nats.superlink.codecs import ProtoHandler
-from flower_nats.superlink.rights import LEVELS, RIGHTS, About, Level, Right, Unnamed, refusal
 
 _MAY_RUN = (MemberRole.OWNER, MemberRole.ADMIN, MemberRole.MEMBER)
 

@@ -27,7 +27,7 @@ from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
 from flower_nats.store.task_messages import TaskMessages
 from flower_nats.store.tasks import Tasks
-from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.runs.lifecycle import Lifecycle
 
 log = get_logger(__name__)
 

@@ -17,7 +17,13 @@ from flower_nats.settings import OidcSettings
 from flower_nats.store.accounts import Accounts, RefreshableSession
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.logins import DeviceLogin, Logins
-from flower_nats.superlink.oidc import DeviceGrant, Grant, GrantPending, GrantRefused, Issuer
+from flower_nats.superlink.accounts.oidc import (
+    DeviceGrant,
+    Grant,
+    GrantPending,
+    GrantRefused,
+    Issuer,
+)
 
 log = get_logger(__name__)
 

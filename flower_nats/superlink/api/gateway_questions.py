@@ -20,7 +20,7 @@ from flower_nats.store.task_events import Events
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import InternalHandler
 from flower_nats.superlink.convert import event_to_wire, iso
-from flower_nats.superlink.lifecycle import Lifecycle
+from flower_nats.superlink.runs.lifecycle import Lifecycle
 
 log = get_logger(__name__)
 

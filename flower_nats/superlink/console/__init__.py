@@ -1,0 +1,1 @@
+"""What the console asks, and the history of exchanges that it shows."""
