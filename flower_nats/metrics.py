@@ -18,22 +18,27 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 Labels = Mapping[str, str]
 
-BOUNDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0, 60.0)
-"""Seconds: the upper bounds of what durations are sorted into. Few, as each method has its own."""
+FAULTS = "Calls that met a fault in this program, which is a bug, by method."
+"""What `faults_total` of gateways and superlinks means."""
+
+OF_CALLS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0, 60.0)
+"""Seconds: the upper bounds of what durations of calls are sorted into. Few: each method has its own."""
 
 
 class Durations:
     """How many durations were how long, in seconds."""
 
-    __slots__ = ("counts", "sum")
+    __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
+    def __init__(self, bounds: tuple[float, ...] = OF_CALLS) -> None:
+        """`bounds` are upper ones, in seconds, the same for all durations of a metric."""
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
     def note(self, seconds: float) -> None:
         """Count one."""
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds
 
 
@@ -97,7 +102,7 @@ def _family(metric: Metric) -> Family:
     if metric.durations:
         histogram = HistogramMetricFamily(name, metric.meaning, labels=labels)
         for given, durations in metric.durations:
-            ends = [*map(str, BOUNDS), "+Inf"]
+            ends = [*map(str, durations.bounds), "+Inf"]
             buckets = list(zip(ends, accumulate(durations.counts), strict=True))
             histogram.add_metric([given[one] for one in labels], buckets, durations.sum)
         return histogram

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from flower_nats.broker.in_flight import Instruction
 from flower_nats.logs import get_logger
+from flower_nats.metrics import Metric, by_label
 from flower_nats.model.caller import SUPERLINK_NODE_ID
 from flower_nats.model.exchange import ROOM_FOR_TEXT, ExchangeNote, Outcome, exchange_id_of
 from flower_nats.wire import common_pb2 as common
@@ -32,9 +33,22 @@ class ExchangeNotes:
         self._most = most
         self._notes: dict[tuple[int, int], ExchangeNote] = {}
         self._dropped = 0
+        self._counts = {"put_out": 0, "taken": 0, **{str(one): 0 for one in Outcome}}
+
+    def metrics(self) -> list[Metric]:
+        """Return how many messages there were since this process began."""
+        return [
+            by_label(
+                "messages_total",
+                "Instructions that were put out and taken, and how they have ended.",
+                "step",
+                self._counts,
+            )
+        ]
 
     def put_out(self, session_id: str, outgoing: Outgoing) -> None:
         """Note that an instruction has come into its node's mailbox."""
+        self._counts["put_out"] += 1
         metadata = outgoing.metadata
         note = self._note(metadata.run_id, metadata.message_id)
         if note is not None:
@@ -44,6 +58,7 @@ class ExchangeNotes:
 
     def taken(self, instruction: Instruction) -> None:
         """Note that a node has an instruction whole."""
+        self._counts["taken"] += 1
         key = instruction.key
         note = self._note(key.run_id, key.message_id)
         if note is not None:
@@ -53,6 +68,9 @@ class ExchangeNotes:
     def answered(self, outgoing: Outgoing, instruction: Instruction | None) -> None:
         """Note that the reply to an instruction was accepted."""
         metadata = outgoing.metadata
+        by_runtime = metadata.src_node_id == SUPERLINK_NODE_ID
+        outcome = _outcome(outgoing, by_runtime=by_runtime)
+        self._counts[outcome] += 1
         note = self._note(metadata.run_id, metadata.reply_to_message_id)
         if note is None:
             return
@@ -60,12 +78,10 @@ class ExchangeNotes:
         if instruction is not None:
             _describe(note, instruction.outgoing.metadata, instruction.key.session_id)
             note.node_id = instruction.key.node_id
-        by_runtime = metadata.src_node_id == SUPERLINK_NODE_ID
         if note.node_id is None and not by_runtime:
             note.node_id = metadata.src_node_id
-        note.outcome = Outcome.ANSWERED
-        if outgoing.head.HasField("error"):
-            note.outcome = Outcome.UNANSWERED if by_runtime else Outcome.FAILED
+        note.outcome = outcome
+        if outcome is not Outcome.ANSWERED:
             note.reason = outgoing.head.error.reason[:ROOM_FOR_TEXT]
 
     def traffic(self, run_id: int, message_id: str, *, sent: int = 0, received: int = 0) -> None:
@@ -115,6 +131,12 @@ def with_ages(notes: Sequence[ExchangeNote]) -> list[ExchangeNote]:
         replace(note, put_out=age(note.put_out), taken=age(note.taken), answered=age(note.answered))
         for note in notes
     ]
+
+
+def _outcome(reply: Outgoing, *, by_runtime: bool) -> Outcome:
+    if not reply.head.HasField("error"):
+        return Outcome.ANSWERED
+    return Outcome.UNANSWERED if by_runtime else Outcome.FAILED
 
 
 def _describe(note: ExchangeNote, instruction: common.Metadata, session_id: str) -> None:

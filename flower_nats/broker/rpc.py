@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -25,6 +26,7 @@ from flower_nats.broker.connection import PATIENCE, Connection
 from flower_nats.broker.large_bodies import INLINE, LargeBodies
 from flower_nats.broker.members import FAREWELL, PULSE, Members
 from flower_nats.logs import get_logger
+from flower_nats.metrics import FAULTS, Metric, gauge
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire.methods import BY_NAME
@@ -257,6 +259,7 @@ class RpcServer:
         self._id = uuid.uuid4().hex
         self._subscriptions: list[Subscription] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._faults: Counter[tuple[str, str]] = Counter()
         self._pulse: asyncio.Task[None] | None = None
         self._awake_at = time.monotonic()
         self._fresh_from = 0.0
@@ -272,10 +275,16 @@ class RpcServer:
         self._subscriptions.append(alone)
         self._pulse = asyncio.create_task(self._stay_awake(), name="rpc pulse")
 
-    @property
-    def in_hand(self) -> int:
-        """How many requests are being served."""
-        return len(self._running)
+    def metrics(self) -> list[Metric]:
+        """Return how many requests there are, and how many have met a bug."""
+        faults = tuple(
+            ({"api": service, "method": method}, float(count))
+            for (service, method), count in self._faults.items()
+        )
+        return [
+            gauge("requests_in_hand", "Requests that are being served.", len(self._running)),
+            Metric("faults_total", FAULTS, faults),
+        ]
 
     async def drain(self, timeout: float = 8.0) -> None:
         """Take no more requests and finish those in hand, for at most `timeout` seconds.
@@ -334,6 +343,7 @@ class RpcServer:
         except Exception as exc:
             # A fault of ours, which another try may not meet: it must not end a stock client.
             log.exception("rpc_failed", rpc=name)
+            self._faults[(service, method)] += 1
             headers[_ERROR] = _UNAVAILABLE
             body = bytes(msgpack.packb((repr(exc), None)))
         if headers.get(_ERROR) == _UNAVAILABLE:

@@ -37,6 +37,7 @@ from flower_nats.superlink.api.runtime_tasks import TaskWorkApi
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
 from flower_nats.superlink.console.exchange_history import ExchangeHistory
 from flower_nats.superlink.console.questions import ConsoleQuestions
+from flower_nats.superlink.console.run_figures import RunFigures
 from flower_nats.superlink.housekeeping.housekeeper import MetadataHousekeeping, Piece
 from flower_nats.superlink.housekeeping.log_retention import LogRetention
 from flower_nats.superlink.housekeeping.messages import MessageHousekeeping
@@ -69,12 +70,15 @@ class Watches:
     room: RoomWatch
     streams: StreamKeeper
     overview: StatusReport
+    notes: ExchangeNotes
+    figures: RunFigures
 
 
 def watches(settings: SuperlinkSettings, database: Database, connection: Connection) -> Watches:
     """Make them; nothing is looked at yet."""
     trials, room = StreamTrials(connection), RoomWatch(connection, settings.watch_disk)
-    lifecycle = Lifecycle(Hints(connection), Mailbox(connection))
+    figures = RunFigures(database)
+    lifecycle = Lifecycle(Hints(connection), Mailbox(connection), figures.run_ended)
     streams = StreamKeeper(connection, database, lifecycle)
     overview = StatusReport(
         database,
@@ -85,7 +89,7 @@ def watches(settings: SuperlinkSettings, database: Database, connection: Connect
         accounts=settings.accounts,
         only_registered=settings.only_registered_supernodes,
     )
-    return Watches(trials, room, streams, overview)
+    return Watches(trials, room, streams, overview, ExchangeNotes(), figures)
 
 
 def handlers(
@@ -93,7 +97,7 @@ def handlers(
 ) -> Mapping[tuple[str, str], BytesHandler]:
     """Return the handler of every RPC that superlinks serve."""
     hints, mailbox = Hints(connection), Mailbox(connection)
-    lifecycle = Lifecycle(hints, mailbox)
+    lifecycle = Lifecycle(hints, mailbox, watched.figures.run_ended)
     federations = KnownFederations(database, simulation=settings.simulation)
     identity = Identity(database, accounts=settings.accounts)
     fleet = FleetApi(
@@ -170,13 +174,17 @@ def handlers(
 
 
 def pieces(
-    settings: SuperlinkSettings, database: Database, connection: Connection, pushers: Pushers
+    settings: SuperlinkSettings,
+    database: Database,
+    connection: Connection,
+    watched: Watches,
+    pushers: Pushers,
 ) -> list[Piece]:
     """Return every piece of housekeeping there is."""
-    notes, history = ExchangeNotes(), ExchangeHistory(database)
+    notes, history = watched.notes, ExchangeHistory(database)
     mailbox = Mailbox(connection, notes)
     hints = Hints(connection)
-    lifecycle = Lifecycle(hints, mailbox)
+    lifecycle = Lifecycle(hints, mailbox, watched.figures.run_ended)
     messages = MessageHousekeeping(
         mailbox,
         Objects(connection),

@@ -13,7 +13,7 @@ from flower_nats.broker.pushers import Pushers
 from flower_nats.broker.rpc import RpcServer
 from flower_nats.health import HealthServer, Readiness
 from flower_nats.logs import get_logger
-from flower_nats.metrics import Metric, by_label, gauge
+from flower_nats.metrics import Metric, by_label
 from flower_nats.model.about import about_process
 from flower_nats.model.errors import Unavailable
 from flower_nats.settings import SuperlinkSettings
@@ -107,7 +107,7 @@ class _Worker:
         housekeeping = Housekeeping(
             Leases(self._database),
             self._id,
-            pieces(self._settings, self._database, self._connection, pushers),
+            pieces(self._settings, self._database, self._connection, self._watched, pushers),
         )
         try:
             await keep_running(
@@ -135,14 +135,19 @@ class _Worker:
         self._health_servers.push_async_callback(server.stop)
 
     async def _metrics(self) -> list[Metric]:
-        hand = gauge("requests_in_hand", "Requests that are being served.", self._server.in_hand)
         retries = by_label(
             "retries_total",
             "Requests that were made again after a passing fault, by whom they were made to.",
             "to",
             {"broker": self._connection.retries},
         )
-        return [hand, retries, *await self._watched.overview.metrics()]
+        return [
+            retries,
+            *self._server.metrics(),
+            *self._watched.notes.metrics(),
+            *self._watched.figures.metrics(),
+            *await self._watched.overview.metrics(),
+        ]
 
     async def _announce(self) -> None:
         """Show this replica to `flower-nats status` for as long as it runs."""

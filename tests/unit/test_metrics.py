@@ -13,13 +13,13 @@ def test_each_kind_of_number_is_written_with_its_labels() -> None:
             gauge("things", "Things.", 2.5, kind='a "b"\\'),
             by_label("ends_total", "Ends.", "code", {"OK": 3}),
             by_label("none_total", "None.", "code", {}),
-            Metric("call_seconds", "Calls.", durations=(({"rpc": "A.B"}, durations),)),
+            Metric("call_seconds", "Calls.", durations=(({"api": "A", "method": "B"}, durations),)),
         ]
     ).splitlines()
 
     assert 'flower_nats_things{kind="a \\"b\\"\\\\"} 2.5' in lines
     assert 'flower_nats_ends_total{code="OK"} 3' in lines
     assert "# TYPE flower_nats_none_total counter" in lines
-    assert 'flower_nats_call_seconds_bucket{le="0.5",rpc="A.B"} 2' in lines
-    assert 'flower_nats_call_seconds_bucket{le="+Inf",rpc="A.B"} 3' in lines
-    assert 'flower_nats_call_seconds_count{rpc="A.B"} 3' in lines
+    assert 'flower_nats_call_seconds_bucket{api="A",le="0.5",method="B"} 2' in lines
+    assert 'flower_nats_call_seconds_bucket{api="A",le="+Inf",method="B"} 3' in lines
+    assert 'flower_nats_call_seconds_count{api="A",method="B"} 3' in lines

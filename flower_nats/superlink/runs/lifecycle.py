@@ -1,6 +1,7 @@
 """What follows when a run changes: everybody who waits hears of it, and a finished run is cleared."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from flower_nats.broker.hints import Hints
 from flower_nats.broker.mailbox import Mailbox
@@ -17,7 +18,11 @@ _CLEAR_SECONDS = 2.0
 class Lifecycle:
     """Tells of changes after they are committed. Losing what is done here delays, never loses."""
 
-    def __init__(self, hints: Hints, mailbox: Mailbox) -> None:
+    def __init__(
+        self, hints: Hints, mailbox: Mailbox, on_run_end: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """`on_run_end` is told of each run that has ended here; it does not fail."""
+        self._on_run_end = on_run_end
         self._hints = hints
         self._mailbox = mailbox
 
@@ -43,3 +48,4 @@ class Lifecycle:
                 await self._mailbox.end_run(finished.run_id)
         except (ApiError, TimeoutError) as exc:
             log.warning("run_not_cleared_yet", run_id=finished.run_id, reason=str(exc))
+        await self._on_run_end(finished.run_id)

@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 from flower_nats.broker.exchange_notes import ExchangeNotes, with_ages
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.logs import get_logger
+from flower_nats.metrics import Metric, by_label
 from flower_nats.model.errors import ApiError, Unavailable
 from flower_nats.model.exchange import ExchangeNote
 from flower_nats_gateway.cluster.presence import Presence
@@ -54,6 +55,7 @@ class Usage:
         self._beats: dict[int, float] = {}
         self._runs: dict[int, tuple[int, int, float]] = {}
         self._sending: _Batch | None = None
+        self._bytes = {"to_nodes": 0, "from_nodes": 0}
 
     def beat(self, node_id: int, interval: float) -> None:
         """Note a heartbeat; `interval` is the seconds until the node's next."""
@@ -63,8 +65,15 @@ class Usage:
         self, run_id: int, *, sent: int = 0, received: int = 0, runtime: float = 0.0
     ) -> None:
         """Note bytes sent to and received from SuperNodes for a run, and ClientApp seconds."""
+        self._bytes["to_nodes"] += sent
+        self._bytes["from_nodes"] += received
         have = self._runs.get(run_id, (0, 0, 0.0))
         self._runs[run_id] = (have[0] + sent, have[1] + received, have[2] + runtime)
+
+    def metrics(self) -> list[Metric]:
+        """Return how many bytes there were since this process began."""
+        meaning = "Bytes of messages and objects of runs, to and from SuperNodes."
+        return [by_label("bytes_total", meaning, "direction", self._bytes)]
 
     async def send_forever(self) -> None:
         """Send what is owed, once a second, until cancelled."""

@@ -107,6 +107,8 @@ class Gateway:
             ),
             *self._trials.metrics(),
             *parts.outcomes.metrics(),
+            *parts.notes.metrics(),
+            *parts.usage.metrics(),
             *parts.admission.metrics(),
             *parts.bodies.metrics(),
         ]

@@ -58,6 +58,7 @@ class Parts:
     wakes: Wakes
     verifier: Verifier
     rpc: RpcClient
+    notes: ExchangeNotes
     usage: Usage
     presence: Presence
     superexecs: SuperexecsHeard
@@ -214,6 +215,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         wakes=wakes,
         verifier=verifier,
         rpc=rpc,
+        notes=notes,
         usage=usage,
         presence=presence,
         superexecs=superexecs,

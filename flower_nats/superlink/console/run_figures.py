@@ -1,0 +1,60 @@
+"""How long they took and how many rounds they had: of runs that this superlink has ended."""
+
+from collections import Counter
+
+from flower_nats.logs import get_logger
+from flower_nats.metrics import Durations, Metric, by_label
+from flower_nats.model.errors import Unavailable
+from flower_nats.store.connection import Database
+from flower_nats.store.exchanges import Exchanges
+from flower_nats.store.runs import Runs
+from flower_nats.superlink.console.rounds import rounds_of
+
+log = get_logger(__name__)
+
+_BOUNDS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0, 604800.0)
+"""Seconds: the upper bounds of what the durations of runs are sorted into, from a trial to a week."""
+
+_TYPES = ("train", "evaluate", "query")
+"""The types of messages of flwr; what follows a point in a type is the app's (`train.lora`)."""
+
+_OTHER = "other"
+"""The label of any other type: apps make up as many as they like."""
+
+
+class RunFigures:
+    """Counts runs as they end."""
+
+    def __init__(self, database: Database) -> None:
+        self._runs = Runs(database)
+        self._exchanges = Exchanges(database)
+        self._seconds: dict[str, Durations] = {}
+        self._rounds = Counter(dict.fromkeys((*_TYPES, _OTHER), 0))
+
+    async def run_ended(self, run_id: int) -> None:
+        """Count a run in. If the database is away just now, it is left out."""
+        try:
+            run = await self._runs.get(run_id)
+            sends = await self._exchanges.sends(run_id)
+        except Unavailable as exc:
+            log.warning("run_not_counted", run_id=run_id, reason=exc.detail)
+            return
+        if run is None or run.finished_at is None:
+            return
+        took = (run.finished_at - (run.running_at or run.pending_at)).total_seconds()
+        self._seconds.setdefault(run.sub_status, Durations(_BOUNDS)).note(max(0.0, took))
+        for message_type, rounds in rounds_of(sends).items():
+            kind = message_type.partition(".")[0]
+            self._rounds[kind if kind in _TYPES else _OTHER] += len(rounds)
+
+    def metrics(self) -> list[Metric]:
+        """Return the counts."""
+        meaning = "Rounds of runs that have ended, by type of message."
+        rounds = by_label("rounds_total", meaning, "type", self._rounds)
+        if not self._seconds:
+            return [rounds]
+        durations = tuple(({"how": how}, one) for how, one in self._seconds.items())
+        return [
+            rounds,
+            Metric("run_seconds", "Seconds from a run's start to its end.", durations=durations),
+        ]
