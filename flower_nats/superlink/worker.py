@@ -118,6 +118,7 @@ class _Worker:
                     "trials": self._watched.trials.run(),
                     "streams": self._watched.streams.run(),
                     "room": self._watched.room.run(),
+                    "figures": self._watched.figures.run(),
                     "connection": self._connection.until_ended(),
                     # Another one, with a pool of its own, is started in our place.
                     "database": self._database.until_lost(),

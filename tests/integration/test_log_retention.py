@@ -201,5 +201,8 @@ async def test_without_a_retention_logs_stay_for_ever(gateway: Gateway) -> None:
     superlink = gateway.superlink
     for days, kept in ((0, True), (1, False)):
         settings = SuperlinkSettings(nats=(), database="", log_retention=days)
-        pieces = wiring.pieces(settings, superlink.database, superlink.connection, Pushers())
+        watched = wiring.watches(settings, superlink.database, superlink.connection)
+        pieces = wiring.pieces(
+            settings, superlink.database, superlink.connection, watched, Pushers()
+        )
         assert ("logs" not in {piece.name for piece in pieces}) is kept

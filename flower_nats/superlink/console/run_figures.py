@@ -1,6 +1,8 @@
 """How long they took and how many rounds they had: of runs that this superlink has ended."""
 
-from collections import Counter
+import asyncio
+import time
+from collections import Counter, deque
 
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Durations, Metric, by_label
@@ -22,16 +24,38 @@ _OTHER = "other"
 """The label of any other type: apps make up as many as they like."""
 
 
+_LATER = 3.0
+"""Seconds after a run's end at which it is counted in: gateways bring the history of its last messages
+once a second."""
+
+_LOOK_EVERY = 1.0
+
+_MOST = 10_000
+"""Runs that wait to be counted in; beyond that the oldest are left out."""
+
+
 class RunFigures:
     """Counts runs as they end."""
 
     def __init__(self, database: Database) -> None:
         self._runs = Runs(database)
         self._exchanges = Exchanges(database)
+        self._ended: deque[tuple[float, int]] = deque(maxlen=_MOST)
         self._seconds: dict[str, Durations] = {}
         self._rounds = Counter(dict.fromkeys((*_TYPES, _OTHER), 0))
 
-    async def run_ended(self, run_id: int) -> None:
+    def run_ended(self, run_id: int) -> None:
+        """Note that a run has ended."""
+        self._ended.append((time.monotonic() + _LATER, run_id))
+
+    async def run(self) -> None:
+        """Count in the runs that have ended, until cancelled."""
+        while True:
+            while self._ended and self._ended[0][0] <= time.monotonic():
+                await self._count(self._ended.popleft()[1])
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _count(self, run_id: int) -> None:
         """Count a run in. If the database is away just now, it is left out."""
         try:
             run = await self._runs.get(run_id)

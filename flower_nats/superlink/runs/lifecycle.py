@@ -1,7 +1,7 @@
 """What follows when a run changes: everybody who waits hears of it, and a finished run is cleared."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from flower_nats.broker.hints import Hints
 from flower_nats.broker.mailbox import Mailbox
@@ -18,10 +18,8 @@ _CLEAR_SECONDS = 2.0
 class Lifecycle:
     """Tells of changes after they are committed. Losing what is done here delays, never loses."""
 
-    def __init__(
-        self, hints: Hints, mailbox: Mailbox, on_run_end: Callable[[int], Awaitable[None]]
-    ) -> None:
-        """`on_run_end` is told of each run that has ended here; it does not fail."""
+    def __init__(self, hints: Hints, mailbox: Mailbox, on_run_end: Callable[[int], None]) -> None:
+        """`on_run_end` is told of each run that has ended here."""
         self._on_run_end = on_run_end
         self._hints = hints
         self._mailbox = mailbox
@@ -48,4 +46,4 @@ class Lifecycle:
                 await self._mailbox.end_run(finished.run_id)
         except (ApiError, TimeoutError) as exc:
             log.warning("run_not_cleared_yet", run_id=finished.run_id, reason=str(exc))
-        await self._on_run_end(finished.run_id)
+        self._on_run_end(finished.run_id)
