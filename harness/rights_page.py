@@ -6,10 +6,9 @@ from pathlib import Path
 
 from flower_nats.model.errors import CATALOGUE, ErrorCode
 from flower_nats.superlink.accounts.rights import RIGHTS, About, Level, Right, Unnamed, refusal
+from harness import agent_rights
 
 PAGE = Path(__file__).parents[1] / "docs" / "security.md"
-
-BEGIN, END = "<!-- rights: begin -->", "<!-- rights: end -->"
 
 COLUMNS = {
     Level.ANYBODY: "no login",
@@ -53,12 +52,14 @@ def _code(code: ErrorCode) -> str:
     return f"{code.value}: {CATALOGUE[code].http_status}"
 
 
-def page_with_table(page: str) -> str:
-    """Return the page with the table as it is now."""
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+def page_with_tables(page: str) -> str:
+    """Return the page with the tables as they are now."""
+    for name, lines in {"rights": table(), "agent rights": agent_rights.table()}.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, rest = page.split(begin)
+        page = f"{before}{begin}\n{lines}\n{end}{rest.split(end)[1]}"
+    return page
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page_with_table(PAGE.read_text("utf-8")), "utf-8")
+    PAGE.write_text(page_with_tables(PAGE.read_text("utf-8")), "utf-8")

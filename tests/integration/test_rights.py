@@ -16,7 +16,7 @@ from flower_nats.store.members import Members
 from flower_nats.superlink.accounts.guard import Guard
 from flower_nats.superlink.accounts.rights import LEVELS, RIGHTS, About, Level, refusal
 from flower_nats.wire.methods import BY_NAME, CONTROL, CallerKind
-from harness.rights_page import PAGE, page_with_table
+from harness.rights_page import PAGE, page_with_tables
 from tests.integration.people import Person
 from tests.integration.superlinks import Superlink, running_superlink
 
@@ -167,10 +167,10 @@ def test_every_call_has_a_line_in_the_table() -> None:
         assert is_open == (method.caller is CallerKind.ANYBODY), method.name
 
 
-def test_docs_have_the_table_as_it_is() -> None:
+def test_docs_have_the_tables_as_they_are() -> None:
     page = PAGE.read_text("utf-8")
 
-    assert page == page_with_table(page), "run `python -m harness.rights_page`"
+    assert page == page_with_tables(page), "run `python -m harness.rights_page`"
 
 
 async def test_a_role_is_good_in_its_own_federation_alone(superlink: Superlink) -> None:
