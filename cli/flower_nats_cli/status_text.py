@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from flower_nats.model.certificates import days_left
 from flower_nats.model.visible import visible_name
 from flower_nats_cli.datadir import never_started
 from flower_nats_cli.exposure import in_words
@@ -84,6 +85,10 @@ def _answer_lines(report: Map) -> Iterator[str]:
         yield f"  nodes        {_pairs(report['nodes']) or 'none'}"
         for replica in report["replicas"]:
             yield f"  replica      {_replica(report, replica)}"
+    for certificate in report.get("certificates", ()):
+        yield f"  certificate  {_certificate(certificate)}"
+    if clients := report.get("clients"):
+        yield f"  clients      {', '.join(map(_client, clients))}"
     yield from room_lines(report.get("room", {}))
     if lost := report.get("streams_lost"):
         yield f"  LOST         {lost} streams of the broker were gone and were made again"
@@ -106,6 +111,16 @@ def _replica(report: Map, replica: Map) -> str:
     where = f", {replica['host']} pid {replica['pid']}" if "pid" in replica else ""
     version = f", version {replica['version']}" if "version" in replica else ""
     return f"{named}for {age(report['now'], replica['since'])}{where}{version} ({replica['id']})"
+
+
+def _certificate(certificate: Map) -> str:
+    left = days_left(certificate)
+    word = f"for {left:.0f} days more" if left >= 0 else "HAS EXPIRED"
+    return f"of {certificate['of']}: until {certificate['expires_at'][:10]}, {word}"
+
+
+def _client(one: Map) -> str:
+    return f"{one['count']} {one['client']} {visible_name(one['version']) or 'of unknown version'}"
 
 
 def _superexec_lines(report: Map) -> Iterator[str]:

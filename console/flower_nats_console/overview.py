@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flower_nats.model.certificates import days_left, expired, expiring, together
 from flower_nats_console.words import bytes_in_words, hours_in_words, plural
 
 Map = Mapping[str, Any]
@@ -50,10 +51,16 @@ class Overview:
         return "Yes. Any one of its processes may die."
 
 
-def overview(status: Map) -> Overview:
-    """Return what the status of the runtime (see `StatusReport.report`) means."""
+def overview(status: Map, own_certificate: Sequence[Map] = ()) -> Overview:
+    """Return what the status of the runtime (see `StatusReport.report`) means.
+
+    `own_certificate` is the console's, if it has one.
+    """
     found = [Finding(BAD, "Runtime", *_split(one)) for one in status["problems"]]
-    found += [Finding(NOTE, "Access", *_split(one)) for one in status.get("warnings", ())]
+    found += [Finding(BAD, "Console", *_split(one)) for one in expired(own_certificate)]
+    notes = [*status.get("warnings", ()), *expiring(own_certificate)]
+    found += [Finding(NOTE, "Security", *_split(one)) for one in notes]
+    found += _certificates([*status.get("certificates", ()), *own_certificate])
     found += [*_broker(status), *_room(status)]
     # The rest is in the database.
     if status["database"]["healthy"]:
@@ -66,6 +73,13 @@ def _split(problem: str) -> tuple[str, str]:
     """Return what is wrong, as a sentence, and the remedy."""
     text, _, remedy = problem.partition(" Remedy: ")
     return text[:1].upper() + text[1:], remedy[:1].upper() + remedy[1:]
+
+
+def _certificates(certificates: Sequence[Map]) -> Iterator[Finding]:
+    good = [one for one in together(certificates) if days_left(one) >= 0]
+    if good:
+        ends = ", ".join(f"of {one['of']} until {one['expires_at'][:10]}" for one in good)
+        yield Finding(GOOD, "Certificates", f"{ends[:1].upper()}{ends[1:]}.")
 
 
 def _replicas(status: Map) -> Iterator[Finding]:

@@ -79,6 +79,12 @@ class BrokerClient(Client):
             raise asyncio.CancelledError
         await super()._connect_to_server(s)
 
+    def server_certificate(self) -> bytes | None:
+        """Return the certificate (DER) of the server that we are connected to; None without TLS."""
+        writer = getattr(self._transport, "_io_writer", None)
+        encrypted = None if writer is None else writer.get_extra_info("ssl_object")
+        return None if encrypted is None else encrypted.getpeercert(True)
+
     def _setup_nkeys_seed_connect(self) -> None:
         key = user_key(self._nkeys_seed_str or "")
         assert key is not None, "urls.login has read it"
@@ -185,6 +191,11 @@ class CoreConnection:
     def is_connected(self) -> bool:
         """Whether the broker can be reached right now."""
         return self._client.is_connected
+
+    @property
+    def server_certificate(self) -> bytes | None:
+        """The certificate (DER) of the server that we are connected to; None without TLS."""
+        return self._client.server_certificate()
 
     @property
     def max_payload(self) -> int:

@@ -178,6 +178,18 @@ class Database:
         """Return whether the database has done what it was asked within the last `lately` seconds."""
         return time.monotonic() - self._answered_at < lately
 
+    async def encrypted_server(self) -> tuple[str, int] | None:
+        """Return host and port of the server if our connections to it speak TLS.
+
+        Raises `Unavailable` if it does not answer.
+        """
+        try:
+            async with self._pool.connection(CONNECT) as connection:
+                info = connection.info
+                return (info.host, info.port) if connection.pgconn.ssl_in_use else None
+        except (psycopg.OperationalError, TimeoutError) as exc:
+            raise Unavailable(f"the database does not answer: {exc}") from exc
+
     async def until_lost(self) -> None:
         """See `Pool.until_lost`."""
         await self._pool.until_lost()

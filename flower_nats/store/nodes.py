@@ -281,6 +281,11 @@ class Nodes:
             _node(row) for row in await self._session.fetch_all(_SQL["list"], owner_id=owner_id)
         ]
 
+    async def versions_online(self) -> dict[str, int]:
+        """Return how many nodes of each version of flwr are online."""
+        rows = await self._session.fetch_all(_SQL["versions_online"])
+        return {row["version"]: row["count"] for row in rows}
+
     async def counts(self) -> dict[str, int]:
         """Return how many nodes are in each status."""
         return {

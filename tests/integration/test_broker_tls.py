@@ -12,6 +12,7 @@ import pytest
 from flower_nats.broker.connection import Connection, NobodyListens
 from flower_nats.broker.nkeys import user_key
 from flower_nats.embedded.nats_server import find_nats_server
+from flower_nats.model import certificates as certificates_of
 from flower_nats.model.errors import Unavailable
 from harness.certificates import ServerCertificates, create_server_certificates
 from harness.children import Child, wait_until
@@ -68,6 +69,8 @@ async def test_a_server_of_our_own_authority_is_spoken_to(
     )
 
     assert connection.is_connected
+    [shown] = certificates_of.shown(connection.server_certificate, "NATS")
+    assert shown == certificates_of.in_file(certificates.certificate, "NATS")[0]
     assert connection.server_info["tls_required"]
     await connection.close()
 

@@ -268,6 +268,10 @@ SELECT owner_id FROM node WHERE node_id = %(node_id)s AND status <> 'unregistere
 -- counts: How many nodes are in each status, of those that lists show.
 SELECT status, count(*) AS count FROM node WHERE unlisted_at IS NULL GROUP BY status;
 
+-- versions_online: How many nodes of each version of flwr are online; of the versions the most frequent.
+SELECT version, count(*) AS count FROM node WHERE status = 'online'
+GROUP BY version ORDER BY count(*) DESC, version LIMIT 50;
+
 -- unlist: Leave nodes out of lists that were not online for so many days. Their rows stay.
 UPDATE node SET unlisted_at = now()
 WHERE status <> 'online' AND unlisted_at IS NULL

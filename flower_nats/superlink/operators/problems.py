@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from flower_nats.model.certificates import expired
+
 Map = Mapping[str, Any]
 
 
@@ -18,6 +20,7 @@ def problems(report: Map) -> Iterator[str]:
             f"runs; its log says why it does not."
         )
         return
+    yield from expired(report["certificates"])
     yield from _no_superexec(report["superexecs"])
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -15,20 +15,23 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
+from flower_nats.model import certificates
 from flower_nats.model.errors import Unavailable
 from flower_nats.model.exposure import together, warnings
 from flower_nats.model.states import NodeStatus, Status
 from flower_nats.store.connection import Database
 from flower_nats.store.durability import durability as database_durability
 from flower_nats.store.nodes import Nodes
-from flower_nats.store.replicas import Replicas
+from flower_nats.store.replicas import Replica, Replicas
 from flower_nats.store.runs import Runs
+from flower_nats.store.server_certificate import server_certificate
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.convert import now_iso
 from flower_nats.superlink.housekeeping.room_watch import RoomWatch
 from flower_nats.superlink.housekeeping.stream_keeper import StreamKeeper
 from flower_nats.superlink.operators.problems import problems
 from flower_nats.superlink.operators.who_is_there import (
+    clients_there,
     nodes_there,
     replicas_there,
     superexecs_there,
@@ -84,10 +87,10 @@ class StatusReport:
         """Return everything that people ask for, as far as broker and database answer.
 
         {now, problems, not_stored, streams_lost, room, database, durability}; if the database answers,
-        {runs, nodes, replicas, superexecs, nodes_listed, warnings}. `problems` are what makes the
-        runtime unhealthy; `not_stored` are the streams that do not store, each with the reason;
-        `streams_lost` says how many this superlink has found missing; `durability` is None if the
-        broker does not tell it now; `nodes_listed` are at most `_MOST_NODES`.
+        {runs, nodes, replicas, superexecs, nodes_listed, clients, certificates, warnings}. `problems`
+        are what makes the runtime unhealthy; `not_stored` are the streams that do not store, each with
+        the reason; `streams_lost` says how many this superlink has found missing; `durability`
+        is None if the broker does not tell it now; `nodes_listed` are at most `_MOST_NODES`.
         """
         report: dict[str, Any] = {
             "now": now_iso(),
@@ -111,15 +114,34 @@ class StatusReport:
         nodes = await Nodes(self._database).listed(_MOST_NODES)
         tasks = await Tasks(self._database).under_way()
         exposed = together(one.about.get("exposure", {}) for one in replicas)
+        shown = await self._certificates(replicas)
+        superexecs = superexecs_there(replicas, tasks, time.time())
         return {
             **await self._counts(),
             "replicas": replicas_there(replicas),
-            "superexecs": superexecs_there(replicas, tasks, time.time()),
+            "superexecs": superexecs,
             "nodes_listed": nodes_there(nodes, await self._in_flight()),
-            "warnings": list(
-                warnings(exposed, accounts=self._accounts, only_registered=self._only_registered)
+            "clients": clients_there(
+                replicas, superexecs, await Nodes(self._database).versions_online()
             ),
+            "certificates": shown,
+            "warnings": [
+                *warnings(exposed, accounts=self._accounts, only_registered=self._only_registered),
+                *certificates.expiring(shown),
+            ],
         }
+
+    async def _certificates(self, replicas: Iterable[Replica]) -> list[Map]:
+        """Describe the certificates that gateways show to clients, and NATS and PostgreSQL to us."""
+        told = [one for replica in replicas for one in replica.about.get("certificates", ())]
+        of_database = await server_certificate(self._database)
+        return certificates.together(
+            [
+                *told,
+                *certificates.shown(self._connection.server_certificate, "NATS"),
+                *certificates.shown(of_database, "PostgreSQL"),
+            ]
+        )
 
     async def _counts(self) -> dict[str, Any]:
         runs = await Runs(self._database).counts()

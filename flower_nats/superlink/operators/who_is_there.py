@@ -1,5 +1,6 @@
 """Who is connected, and what each does now: SuperExecs and SuperNodes, for people to read."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,29 @@ def replicas_there(replicas: Iterable[Replica]) -> list[Map]:
             },
         }
         for replica in replicas
+    ]
+
+
+def clients_there(
+    replicas: Iterable[Replica], superexecs: Iterable[Map], of_nodes: Mapping[str, int]
+) -> list[Map]:
+    """Describe the versions of flwr that clients say they have: {client, version, count}.
+
+    CLIs count by address, those that have called in the last day; SuperNodes are those that are online.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    for replica in replicas:
+        for version, count in replica.about.get("clis", {}).items():
+            # Each gateway may have heard the same ones.
+            counts["CLI", version] = max(counts["CLI", version], count)
+    for version, count in of_nodes.items():
+        counts["SuperNode", version] += count
+    for one in superexecs:
+        if not one["refused"]:
+            counts["SuperExec", one["flwr"]] += 1
+    return [
+        {"client": client, "version": version, "count": count}
+        for (client, version), count in sorted(counts.items())
     ]
 
 

@@ -13,6 +13,7 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats_gateway.auth.identify import Authenticator, Identify, certainly
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.wire import GRPC
+from flower_nats_gateway.cluster.clis_heard import ClisHeard
 
 # Where clients over gRPC have their tokens (flwr 1.33 `common/constant.py`).
 ACCESS_TOKEN = "flwr-oidc-access-token"
@@ -26,13 +27,14 @@ _SCHEME = "bearer"
 REFUSED = ErrorCode.ACCOUNT_AUTHENTICATION_FAILED
 
 
-def authenticate_account(*, required: bool = False) -> Authenticator:
+def authenticate_account(clis: ClisHeard, *, required: bool = False) -> Authenticator:
     """Take note of the token of a call; a superlink says whether it is good.
 
-    `required`: a superlink without accounts is to serve nobody.
+    `clis` hears of each call. `required`: a superlink without accounts is to serve nobody.
     """
 
     async def authenticate(call: Call) -> Identify:
+        clis.note(call)
         token = token_of(call)
         token_hash = account_token_hash(token) if token else b""
         return certainly(Caller(account_token=token_hash, accounts_required=required))

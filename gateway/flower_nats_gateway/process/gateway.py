@@ -16,6 +16,7 @@ from flower_nats.grpc_health import tell
 from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
+from flower_nats.model import certificates
 from flower_nats.model.about import about_process
 from flower_nats.model.errors import Unavailable
 from flower_nats.model.exposure import exposure, open_control
@@ -80,6 +81,16 @@ class Gateway:
         )
         self._http_health = HealthServer(self._readiness, self._metrics)
         self._since = time.time()
+        # Those that it shows until it ends: TLS reads the files once.
+        self._certificates = [
+            described
+            for files, of in (
+                (settings.tls, "gateways"),
+                (settings.appio_tls, "gateways (ServerAppIo)"),
+            )
+            if files is not None
+            for described in certificates.in_file(files.certificate, of)
+        ]
 
     async def _metrics(self) -> list[Metric]:
         parts = self._parts
@@ -211,6 +222,8 @@ class Gateway:
                     about=about_process(
                         exposure=exposure(self._settings),
                         superexecs=self._parts.superexecs.report(),
+                        clis=self._parts.clis.report(),
+                        certificates=self._certificates,
                     ),
                 )
                 self._parts.presence.heard_since(answer.get("heard_since"))

@@ -33,6 +33,7 @@ from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
+from flower_nats_gateway.cluster.clis_heard import ClisHeard
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.cluster.liveness import GatewayLiveness
 from flower_nats_gateway.cluster.presence import Presence
@@ -62,6 +63,7 @@ class Parts:
     usage: Usage
     presence: Presence
     superexecs: SuperexecsHeard
+    clis: ClisHeard
     liveness: GatewayLiveness
     forward: Forwarder
     runtime_api: RuntimeService
@@ -105,7 +107,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     notes = ExchangeNotes()
     mailbox, objects, logs = Mailbox(connection, notes), Objects(connection), RunLogs(connection)
     admission = Admission(in_hand, lambda: wakes.waiting, per_host=settings.max_calls_per_address)
-    presence, superexecs = Presence(), SuperexecsHeard()
+    presence, superexecs, clis = Presence(), SuperexecsHeard(), ClisHeard()
     usage = Usage(rpc, gateway_id, notes, presence)
     liveness = GatewayLiveness(connection, gateway_id)
     verifier, answered = Verifier(), Answered()
@@ -201,7 +203,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         ),
         control=Service(
             methods=CONTROL,
-            authenticate=authenticate_account(required=settings.require_accounts),
+            authenticate=authenticate_account(clis, required=settings.require_accounts),
             endpoints={"GetLoginDetails": login_page.with_address(forward)},
             forward=with_renewal(forward, renewal),
             streams=streams.endpoints(),
@@ -219,6 +221,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         usage=usage,
         presence=presence,
         superexecs=superexecs,
+        clis=clis,
         liveness=liveness,
         forward=forward,
         runtime_api=runtime_api,

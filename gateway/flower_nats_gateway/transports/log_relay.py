@@ -34,6 +34,7 @@ from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
+from flower_nats_gateway.cluster.clis_heard import ClisHeard
 from flower_nats_gateway.transports.grpc.listener import Listener, listen
 from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.listener import HttpListener, Served
@@ -76,7 +77,7 @@ class LogRelay:
         in_hand = CallsInHand()
         service = Service(
             methods=[_STREAM_LOGS],
-            authenticate=authenticate_account(),
+            authenticate=authenticate_account(ClisHeard()),
             endpoints={},
             forward=_nothing_else,
             streams={_STREAM_LOGS.name: self.follow},

@@ -1,0 +1,74 @@
+"""When the certificates end that servers show, and what an operator has to know of that."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+_SOON = 21
+"""Days before its end from which a certificate is warned of: time to have another one made."""
+
+Map = Mapping[str, Any]
+
+
+def described(certificate: x509.Certificate, of: str) -> Map:
+    """Return {of, names, expires_at}: `of` is who shows the certificate, in words."""
+    names = [one.rfc4514_string() for one in certificate.subject.rdns]
+    return {
+        "of": of,
+        "names": ", ".join(names)[:200],
+        "expires_at": certificate.not_valid_after_utc.isoformat(),
+    }
+
+
+def in_file(path: Path, of: str) -> list[Map]:
+    """Describe the certificate that a server shows from a PEM file; nothing if it is not readable."""
+    try:
+        return [described(x509.load_pem_x509_certificate(path.read_bytes()), of)]
+    except (OSError, ValueError):
+        return []
+
+
+def shown(der: bytes | None, of: str) -> list[Map]:
+    """Describe the certificate that a server has shown to us, if it has."""
+    try:
+        return [] if der is None else [described(x509.load_der_x509_certificate(der), of)]
+    except ValueError:
+        return []
+
+
+def days_left(certificate: Map, now: datetime | None = None) -> float:
+    """Return the days until a certificate ends, negative if it has ended."""
+    left = datetime.fromisoformat(certificate["expires_at"]) - (now or datetime.now(UTC))
+    return left.total_seconds() / 86_400
+
+
+def together(certificates: Iterable[Map]) -> list[Map]:
+    """Return each of them once, those that end first before the others."""
+    different = {tuple(sorted(one.items())): one for one in certificates}
+    return sorted(different.values(), key=lambda one: (one["expires_at"], one["of"]))
+
+
+def expired(certificates: Iterable[Map]) -> Iterator[str]:
+    """Say which have ended, each with the remedy."""
+    for one in certificates:
+        if days_left(one) < 0:
+            yield (
+                f"the certificate of {one['of']} ({one['names']}) has expired on "
+                f"{one['expires_at'][:10]}: who checks it does not connect any more. Remedy: put a new "
+                "one in its place and start what shows it again, one process after the other."
+            )
+
+
+def expiring(certificates: Iterable[Map]) -> Iterator[str]:
+    """Say which will end soon, each with the remedy."""
+    for one in certificates:
+        if 0 <= (left := days_left(one)) < _SOON:
+            days = f"{left:.0f} day{'' if round(left) == 1 else 's'}"
+            yield (
+                f"The certificate of {one['of']} ({one['names']}) expires on "
+                f"{one['expires_at'][:10]}, in {days}. Remedy: put a new one in its place "
+                "before that and start what shows it again, one process after the other."
+            )
