@@ -19,6 +19,11 @@ class Outage:
         self._said_at = 0.0
         self._attempts = 0
 
+    @property
+    def since(self) -> float | None:
+        """Since when it cannot be used, a moment of the monotonic clock; None while it can."""
+        return self._since if self._attempts else None
+
     def failed(self, reason: str) -> None:
         """Note an attempt that has failed."""
         now = time.monotonic()

@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats_console.events import EventPages
 from flower_nats_console.guard import Guard
 from flower_nats_console.live import MOST_STREAMS, Live
 from flower_nats_console.overview import overview
@@ -93,7 +94,9 @@ class Console:
         )
 
 
-def console_app(console: Console, runs: RunPages, hosts: Iterable[str]) -> Starlette:
+def console_app(
+    console: Console, runs: RunPages, events: EventPages, hosts: Iterable[str]
+) -> Starlette:
     """Return the application; `hosts` are the names under which it may be asked."""
     get = ["GET"]
     routes = [
@@ -109,6 +112,7 @@ def console_app(console: Console, runs: RunPages, hosts: Iterable[str]) -> Starl
         Route("/runs/{run_id:str}/stop", runs.stop, methods=["POST"]),
         Route("/nodes", console.nodes, methods=get),
         Route("/nodes.json", console.nodes, methods=get),
+        *events.routes(),
         Route("/login", console.login, methods=get),
         Route("/login", log_in, methods=["POST"]),
         Route("/logout", log_out, methods=["POST"]),

@@ -190,6 +190,11 @@ class Database:
         except (psycopg.OperationalError, TimeoutError) as exc:
             raise Unavailable(f"the database does not answer: {exc}") from exc
 
+    @property
+    def away_since(self) -> float | None:
+        """Since when the database does not answer, of the monotonic clock; None while it does."""
+        return self._outage.since
+
     async def until_lost(self) -> None:
         """See `Pool.until_lost`."""
         await self._pool.until_lost()

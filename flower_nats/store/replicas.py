@@ -95,6 +95,11 @@ class Replicas:
         rows = await self._session.fetch_all(_SQL["list"], seconds=_SEEN_WITHIN)
         return [Replica(**row) for row in rows]
 
+    async def note_lost(self, seconds: float) -> list[tuple[str, str]]:
+        """Note which replicas were not seen for so long; return the kind and id of each new one."""
+        rows = await self._session.fetch_all(_SQL["note_lost"], seconds=seconds)
+        return [(row["kind"], row["id"]) for row in rows]
+
     async def superexec_hosts(self) -> list[str]:
         """Return the hosts that run a SuperExec; those that are silent may only be out of reach."""
         return [row["id"] for row in await self._session.fetch_all(_SQL["superexec_hosts"])]

@@ -19,6 +19,7 @@ from flower_nats.store.members import Members
 from flower_nats.store.nodes import Nodes
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
+from flower_nats.store.runtime_events import RuntimeEvents
 from flower_nats.superlink.accounts.audit import AuditApi, Auditor, AuditRetention
 from flower_nats.superlink.accounts.guard import Guard
 from flower_nats.superlink.accounts.identity import Followers, Identity
@@ -35,13 +36,16 @@ from flower_nats.superlink.api.runtime import RuntimeApi
 from flower_nats.superlink.api.runtime_agents import AgentsApi
 from flower_nats.superlink.api.runtime_tasks import TaskWorkApi
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
+from flower_nats.superlink.console.event_questions import EventQuestions
 from flower_nats.superlink.console.exchange_history import ExchangeHistory
 from flower_nats.superlink.console.questions import ConsoleQuestions
 from flower_nats.superlink.console.run_figures import RunFigures
 from flower_nats.superlink.housekeeping.housekeeper import MetadataHousekeeping, Piece
 from flower_nats.superlink.housekeeping.log_retention import LogRetention
 from flower_nats.superlink.housekeeping.messages import MessageHousekeeping
+from flower_nats.superlink.housekeeping.replica_watch import LOOK_EVERY, ReplicaWatch
 from flower_nats.superlink.housekeeping.room_watch import RoomWatch
+from flower_nats.superlink.housekeeping.runtime_watch import RuntimeWatch
 from flower_nats.superlink.housekeeping.stream_keeper import StreamKeeper
 from flower_nats.superlink.operators.accounts import AccountsAdmin
 from flower_nats.superlink.operators.questions import OperatorQuestions
@@ -58,6 +62,9 @@ _SWEEP_EVERY = 2.0
 _FORGET_AUDIT_EVERY = 600.0
 """Seconds between two looks for audit events that are old enough to be removed."""
 
+_TRIM_EVENTS_EVERY = 600.0
+"""Seconds between two looks for events of the runtime that are old enough to be removed."""
+
 _REMOVE_LOGS_EVERY = 60.0
 """Seconds between two looks for logs that are old enough to be removed."""
 
@@ -69,6 +76,7 @@ class Watches:
     trials: StreamTrials
     room: RoomWatch
     streams: StreamKeeper
+    runtime: RuntimeWatch
     overview: StatusReport
     notes: ExchangeNotes
     figures: RunFigures
@@ -89,7 +97,8 @@ def watches(settings: SuperlinkSettings, database: Database, connection: Connect
         accounts=settings.accounts,
         only_registered=settings.only_registered_supernodes,
     )
-    return Watches(trials, room, streams, overview, ExchangeNotes(), figures)
+    runtime = RuntimeWatch(database, connection, trials, room)
+    return Watches(trials, room, streams, runtime, overview, ExchangeNotes(), figures)
 
 
 def handlers(
@@ -155,9 +164,12 @@ def handlers(
             **ShutdownApi(database, lifecycle).handlers(),
             **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),
         },
-        CONSOLE: ConsoleQuestions(
-            database, RunLogs(connection), identity, guard, watched.overview
-        ).handlers(),
+        CONSOLE: {
+            **ConsoleQuestions(
+                database, RunLogs(connection), identity, guard, watched.overview
+            ).handlers(),
+            **EventQuestions(database, identity).handlers(),
+        },
     }
     return {
         **{
@@ -195,12 +207,19 @@ def pieces(
     )
     audit = AuditRetention(database, settings.audit_retention)
     days = settings.log_retention
-    retention = LogRetention(Runs(database), RunLogs(connection), days)
+    retention = LogRetention(database, RunLogs(connection), days)
+    silence = ReplicaWatch(Replicas(database), lambda: connection.is_connected)
+
+    async def trim_events() -> None:
+        await RuntimeEvents(database).trim()
+
     return [
         Piece("messages", _SWEEP_EVERY, history.noting(notes, messages.sweep)),
         *MetadataHousekeeping(
             database, lifecycle, mailbox, hints, settings.node_retention
         ).pieces(),
+        Piece("lost replicas", LOOK_EVERY, silence.look),
+        Piece("events", _TRIM_EVENTS_EVERY, trim_events),
         *([Piece("logs", _REMOVE_LOGS_EVERY, retention.remove_logs)] if days else []),
         *([Piece("audit", _FORGET_AUDIT_EVERY, audit.forget)] if settings.audit_retention else []),
     ]

@@ -119,6 +119,7 @@ class _Worker:
                     "streams": self._watched.streams.run(),
                     "room": self._watched.room.run(),
                     "figures": self._watched.figures.run(),
+                    "runtime": self._watched.runtime.run(),
                     "connection": self._connection.until_ended(),
                     # Another one, with a pool of its own, is started in our place.
                     "database": self._database.until_lost(),

@@ -42,7 +42,7 @@ class Logs:
     def retention(self) -> LogRetention:
         """What a replica does."""
         superlink = self.gateway.superlink
-        return LogRetention(Runs(superlink.database), RunLogs(superlink.connection), DAYS)
+        return LogRetention(superlink.database, RunLogs(superlink.connection), DAYS)
 
     async def run(self, *lines: str) -> ServerApp:
         """Start a run that logs."""

@@ -32,6 +32,9 @@ CATALOGUE = """
     UNION ALL
     SELECT 'function', proname, '', '', pg_get_functiondef(oid), '', '', ''
     FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'trigger', tgrelid::regclass::text, tgname, '', pg_get_triggerdef(oid), '', '', ''
+    FROM pg_trigger WHERE NOT tgisinternal
     ORDER BY 1, 2, 3, 4
 """
 

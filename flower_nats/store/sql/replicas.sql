@@ -19,7 +19,8 @@ WITH away AS (
         since = excluded.since,
         seen_at = now(),
         simulations = excluded.simulations,
-        about = excluded.about
+        about = excluded.about,
+        lost_at = NULL
 )
 SELECT extract(epoch FROM span)::double precision AS away_seconds FROM away;
 
@@ -36,6 +37,11 @@ ORDER BY kind, since, id;
 
 -- superexec_hosts: The hosts that run a SuperExec, newest first.
 SELECT id FROM replica WHERE kind = 'superexec' ORDER BY since DESC;
+
+-- note_lost: Note that replicas are lost that were not seen for so long.
+UPDATE replica SET lost_at = now()
+WHERE lost_at IS NULL AND seen_at < now() - make_interval(secs => %(seconds)s)
+RETURNING kind, id;
 
 -- drop_gone: Forget replicas that have not been seen for long.
 DELETE FROM replica WHERE seen_at < now() - make_interval(secs => %(seconds)s);

@@ -29,6 +29,7 @@ from flower_nats.store.audit import (
     note_account,
 )
 from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.runtime_events import note
 from flower_nats.superlink.accounts.identity import Identity
 from flower_nats.superlink.accounts.rights import RIGHTS, Level
 from flower_nats.superlink.codecs import InternalHandler, ProtoHandler
@@ -327,6 +328,8 @@ class AuditRetention:
         count = await AuditTrail(self._database).forget(self._days)
         if count:
             log.info("audit_events_removed", count=count, older_than_days=self._days)
+            text = f"Events of the audit trail that are older than {self._days} days: {count}."
+            await note(self._database, "housekeeping", details=text)
 
 
 def _written(one: ChainedEvent) -> Map:

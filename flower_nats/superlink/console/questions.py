@@ -23,6 +23,7 @@ from flower_nats.store.runs import Runs, RunSearch
 from flower_nats.superlink.accounts.guard import Guard
 from flower_nats.superlink.accounts.identity import Identity
 from flower_nats.superlink.codecs import InternalHandler
+from flower_nats.superlink.console.known import check_operator, for_known
 from flower_nats.superlink.console.rounds import (
     NodeRow,
     Round,
@@ -108,20 +109,11 @@ class ConsoleQuestions:
             "Log": self.log,
             "Nodes": self.nodes,
         }
-        return {name: self._for_known(handler) for name, handler in handlers.items()}
-
-    def _for_known(self, handler: InternalHandler) -> InternalHandler:
-        """Have a handler see callers whose account is known; raises `ApiError` for others."""
-
-        async def serve(question: Map, caller: Caller) -> Map:
-            return await handler(question, await self._identity.identify(caller))
-
-        return serve
+        return for_known(self._identity, handlers)
 
     async def status(self, question: Map, caller: Caller) -> Map:
         """{} -> what `StatusReport.report` returns: for operators, as it is about the whole runtime."""
-        if not caller.is_operator:
-            raise ApiError(ErrorCode.FORBIDDEN_ACTION, f"{caller.account_name} is no operator")
+        check_operator(caller)
         return await self._status.report()
 
     async def runs(self, question: Map, caller: Caller) -> Map:

@@ -25,6 +25,7 @@ from flower_nats.store.nonces import Nonces
 from flower_nats.store.quotas import Quotas
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runs import Runs
+from flower_nats.store.runtime_events import note
 from flower_nats.store.task_messages import TaskMessages
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.runs.lifecycle import Lifecycle
@@ -130,6 +131,8 @@ class MetadataHousekeeping:
         forgotten = await Nodes(self._database).forget_unseen()
         if forgotten:
             log.info("nodes_forgotten", count=len(forgotten))
+            text = f"SuperNodes that registered themselves and are gone for good: {len(forgotten)}."
+            await note(self._database, "housekeeping", details=text)
         for node_id in forgotten:
             await self._hints.node_changed(node_id)
 
@@ -138,6 +141,11 @@ class MetadataHousekeeping:
         count = await Nodes(self._database).unlist(self._node_retention * _DAY)
         if count:
             log.info("nodes_unlisted", count=count, days=self._node_retention)
+            text = (
+                f"SuperNodes from lists, not online for {self._node_retention} days: {count}. "
+                "They come back when they connect."
+            )
+            await note(self._database, "housekeeping", details=text)
 
     async def expire_tasks(self) -> None:
         """Give up on tasks whose processes did not start or have been silent for too long."""

@@ -2,7 +2,9 @@
 
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.logs import get_logger
+from flower_nats.store.connection import Database
 from flower_nats.store.runs import Runs
+from flower_nats.store.runtime_events import note
 
 log = get_logger(__name__)
 
@@ -10,8 +12,9 @@ log = get_logger(__name__)
 class LogRetention:
     """Removes logs, pass by pass. Replicas that do it at once do no harm."""
 
-    def __init__(self, runs: Runs, logs: RunLogs, days: int) -> None:
-        self._runs = runs
+    def __init__(self, database: Database, logs: RunLogs, days: int) -> None:
+        self._database = database
+        self._runs = Runs(database)
         self._logs = logs
         self._days = days
         self._notice = (
@@ -20,8 +23,12 @@ class LogRetention:
 
     async def remove_logs(self) -> None:
         """Make one pass. Raises `Unavailable` if a server is out of reach."""
-        for run_id in await self._runs.with_old_logs(self._days):
+        removed = await self._runs.with_old_logs(self._days)
+        for run_id in removed:
             await self._logs.replace(run_id, self._notice)
             # Noted when it is done: whoever dies before this leaves it to be done again.
             await self._runs.mark_log_removed(run_id)
             log.info("log_removed", run_id=run_id)
+        if removed:
+            text = f"Logs of runs that ended more than {self._days} days ago: {len(removed)}."
+            await note(self._database, "housekeeping", details=text)

@@ -11,6 +11,7 @@ from flower_nats.model.errors import FlowerNatsError
 from flower_nats.model.states import SubStatus
 from flower_nats.store.connection import Database
 from flower_nats.store.runs import Runs
+from flower_nats.store.runtime_events import note
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.runs.lifecycle import Lifecycle
 
@@ -19,6 +20,9 @@ log = get_logger(__name__)
 LOOK_EVERY = 5.0
 """Seconds between two looks. What two looks one after the other have missed is gone: a server that
 starts may not know of a stream for a moment."""
+
+_SAME_LOSS = 60.0
+"""Seconds within which two superlinks have seen the same loss."""
 
 _REASON = (
     "The broker has lost the messages of this run: its streams were deleted, its disk was replaced, or "
@@ -87,6 +91,10 @@ class StreamKeeper:
                 "streams_lost",
                 streams=sorted(missing),
                 meaning="What they held is lost. Runs that were at work end as failed.",
+            )
+            text = f"Streams of NATS were gone and made again: {', '.join(sorted(missing))}."
+            await note(
+                self._database, "messages_lost", subject="streams", details=text, within=_SAME_LOSS
             )
         if missing & {subjects.MESSAGES_STREAM, subjects.OBJECTS_STREAM}:
             await self._end_runs()

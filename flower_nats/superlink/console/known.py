@@ -1,0 +1,29 @@
+"""What the console asks is answered to callers whose account is known."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.superlink.accounts.identity import Identity
+from flower_nats.superlink.codecs import InternalHandler
+
+
+def for_known(
+    identity: Identity, handlers: Mapping[str, InternalHandler]
+) -> dict[str, InternalHandler]:
+    """Have handlers see callers whose account is known; raises `ApiError` for others."""
+
+    def known(handler: InternalHandler) -> InternalHandler:
+        async def serve(question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
+            return await handler(question, await identity.identify(caller))
+
+        return serve
+
+    return {name: known(handler) for name, handler in handlers.items()}
+
+
+def check_operator(caller: Caller) -> None:
+    """Raise `ApiError` (FORBIDDEN_ACTION) for who is no operator of the runtime."""
+    if not caller.is_operator:
+        raise ApiError(ErrorCode.FORBIDDEN_ACTION, f"{caller.account_name} is no operator")
