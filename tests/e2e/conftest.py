@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,8 +9,10 @@ import pytest
 
 from tests.e2e.federation import BOTH, OVER_GRPC, OVER_HTTP, Federation, SuperNode
 from tests.e2e.servers import ServerOptions, ServerUnderTest, running_server
+from tests.turns import in_turn, leave_to_long
 
 LOG_LINES_SHOWN = 60
+_HERE = Path(__file__).parent
 WORKSPACE = pytest.StashKey[Path]()
 
 
@@ -56,8 +57,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "version" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
     )
     if "version" in metafunc.fixturenames and not chosen:
-        turn = zlib.crc32(metafunc.definition.name.encode())
-        metafunc.parametrize("version", [BOTH[turn % len(BOTH)]])
+        metafunc.parametrize("version", [in_turn(metafunc.definition.name, BOTH)])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave one of both versions of flwr to `make long` where a test names them both."""
+    for item in items:
+        for mark in item.iter_markers("parametrize"):
+            if item.path.is_relative_to(_HERE) and mark.args == ("version", BOTH):
+                leave_to_long(item, "version", BOTH)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ def server_options() -> ServerOptions:
     return ServerOptions(isolation="process")
 
 
+@pytest.mark.long
 def test_the_run_of_a_lost_host_fails_with_its_log_and_its_nodes_do_the_next_run(
     federation: Federation, supernodes: list[SuperNode]
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from harness.children import PATIENCE, wait_until
 from tests.e2e.federation import OVER_GRPC, OVER_HTTP, Federation
 
@@ -25,6 +27,7 @@ def test_an_app_waits_for_a_node_that_joins_later(federation: Federation) -> Non
     assert f"node {late.node_id} answered" in log
 
 
+@pytest.mark.long
 def test_a_question_to_a_node_that_goes_away_is_answered_with_an_error(
     federation: Federation,
 ) -> None:

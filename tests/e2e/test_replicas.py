@@ -139,6 +139,7 @@ def test_status_shows_all_of_them_and_three_copies_of_every_message(
     assert report["durability"]["broker"]["replicas"] == 3
 
 
+@pytest.mark.long
 def test_a_run_and_its_log_outlive_every_gateway_every_superlink_and_every_nats_server_in_turn(
     federation: Federation, federation_server: ServerUnderTest, supernodes: list[SuperNode]
 ) -> None:

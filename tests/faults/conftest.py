@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from harness.cluster import Cluster, Front, Size
-from tests.faults.trial import MIXED, Trial, Wires, running_trial
+from tests.faults.trial import BOTH, MIXED, Trial, Wires, running_trial
+from tests.turns import in_turn, leave_to_long
 
 FULL = os.environ.get("FLOWER_NATS_FAULTS_FULL") == "1"
 """Whether faults last as long as they should, not as long as CI has time for."""
@@ -21,21 +21,27 @@ _FOLDER = pytest.StashKey[Path]()
 _LINES_SHOWN = 80
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run these tests in one event loop: the processes' clients live as long as the session."""
+    """Run these tests in one event loop: the processes' clients live as long as the session.
+
+    Where a test is about what a wire does, one of both mixtures is left to `make long`.
+    """
     mark = pytest.mark.asyncio(loop_scope="session")
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(mark, append=False)
+            if not FULL and BOTH.mark in item.iter_markers("parametrize"):
+                leave_to_long(item, "wires", sorted(MIXED))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Let the clients of each trial call over both wires, mixed one way; in full, also the other way."""
     if "wires" not in metafunc.fixturenames or _says_wires(metafunc.definition):
         return
-    name = metafunc.definition.name
-    one_of_both = sorted(MIXED)[zlib.crc32(name.encode()) % len(MIXED)]
-    metafunc.parametrize("wires", sorted(MIXED) if FULL else [one_of_both], indirect=True)
+    ways = sorted(MIXED)
+    chosen = ways if FULL else [in_turn(metafunc.definition.name, ways)]
+    metafunc.parametrize("wires", chosen, indirect=True)
 
 
 def _says_wires(test: pytest.Item) -> bool:

@@ -77,7 +77,7 @@ async def test_a_gateway_that_leaves_ends_held_calls_and_log_streams_in_good_ord
         running.assert_log_unbroken()
 
 
-@pytest.mark.parametrize("missing", ["nats", "postgres"])
+@pytest.mark.parametrize("missing", ["nats", pytest.param("postgres", marks=pytest.mark.long)])
 async def test_replicas_leave_in_time_while_a_server_is_gone(
     cluster: Cluster, running: Trial, missing: str
 ) -> None:

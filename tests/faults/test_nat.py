@@ -99,6 +99,7 @@ async def test_nobody_gets_in_and_supernodes_do_not_need_it(hospital: Hospital) 
         assert set(line.callers) == {site.address}
 
 
+@pytest.mark.long
 async def test_the_router_forgets_idle_flows_but_ours_are_never_idle(hospital: Hospital) -> None:
     hospital.site.drop_unknown_flows()
     hospital.site.forget_idle_flows(after=FLOW_TIMEOUT)

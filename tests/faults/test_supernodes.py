@@ -47,7 +47,7 @@ async def test_a_supernode_whose_first_answers_are_lost_comes_online(
         assert await trial.gone() == []
 
 
-@pytest.mark.parametrize("wire", ["grpc", "http"])
+@pytest.mark.parametrize("wire", [pytest.param("grpc", marks=pytest.mark.long), "http"])
 @pytest.mark.parametrize(
     ("method", "is_given_up"), [("PullObject", True), ("ConfirmMessageReceived", False)]
 )

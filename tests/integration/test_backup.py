@@ -123,6 +123,7 @@ async def test_a_backup_under_load_has_each_finished_run_and_its_whole_log(
         await other.stop()
 
 
+@pytest.mark.long
 async def test_a_data_directory_is_made_of_a_backup_and_backed_up_while_nothing_runs(
     backup: Path, tmp_path: Path
 ) -> None:

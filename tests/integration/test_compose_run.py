@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import httpx
+import pytest
 
 from flower_nats.wire.methods import BY_NAME, Method
 from harness.certificates import ServerCertificates, in_file, shown_at
@@ -85,6 +86,7 @@ def assert_durable(stack: Stack, copies: str) -> None:
     assert "database: synced to disk before a commit is acknowledged" in done.stdout
 
 
+@pytest.mark.long
 def test_a_newcomer_trains_on_the_stack_for_one_machine(tmp_path: Path) -> None:
     with running(tmp_path, "compose.yaml") as stack:
         assert "round 1  accuracy" in train(federation_around(stack, tmp_path))

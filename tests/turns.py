@@ -1,0 +1,24 @@
+"""What is tried both ways is tried one way in each test of the suite, and both ways by `make long`."""
+
+import zlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import pytest
+
+_T = TypeVar("_T")
+
+
+def in_turn(name: str, ways: Sequence[_T]) -> _T:
+    """Return the way of a test, the same in every session: half of all tests have each of two."""
+    return ways[zlib.crc32(name.encode()) % len(ways)]
+
+
+def leave_to_long(item: pytest.Item, parameter: str, ways: Sequence[str]) -> None:
+    """Mark a test `long` if its parameter has another value than is its turn."""
+    if not isinstance(item, pytest.Function):
+        return
+    others = {key: str(one) for key, one in item.callspec.params.items() if key != parameter}
+    name = f"{item.originalname}{sorted(others.items())}"
+    if item.callspec.params[parameter] != in_turn(name, ways):
+        item.add_marker(pytest.mark.long)
