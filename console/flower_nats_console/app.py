@@ -17,6 +17,7 @@ from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats_console.events import EventPages
 from flower_nats_console.guard import Guard
 from flower_nats_console.live import MOST_STREAMS, Live
+from flower_nats_console.nodes import NodePages
 from flower_nats_console.overview import overview
 from flower_nats_console.pages import STATIC, data, page
 from flower_nats_console.runs import RunPages
@@ -32,7 +33,7 @@ _NOT_FOUND = {ErrorCode.RUN_ID_NOT_FOUND: "There is no such run here, or it was 
 
 
 class Console:
-    """Serves the overview, the nodes and the live stream; `RunPages` serves the runs."""
+    """Serves the overview and the live stream; `NodePages` and `RunPages` serve the others."""
 
     def __init__(self, superlinks: Superlinks, live: Live) -> None:
         self._superlinks = superlinks
@@ -71,13 +72,6 @@ class Console:
             now=active["now"],
         )
 
-    async def nodes(self, request: Request) -> Response:
-        """Show the SuperNodes."""
-        found = await self._superlinks.ask("Nodes", viewer(request))
-        if request.url.path.endswith(".json"):
-            return data(found)
-        return page(request, "nodes", "Nodes", found=found)
-
     async def login(self, request: Request) -> Response:
         """Ask for a token."""
         return page(request, "login", "Log in")
@@ -95,7 +89,11 @@ class Console:
 
 
 def console_app(
-    console: Console, runs: RunPages, events: EventPages, hosts: Iterable[str]
+    console: Console,
+    runs: RunPages,
+    nodes: NodePages,
+    events: EventPages,
+    hosts: Iterable[str],
 ) -> Starlette:
     """Return the application; `hosts` are the names under which it may be asked."""
     get = ["GET"]
@@ -110,8 +108,7 @@ def console_app(
         Route("/runs/{run_id:str}/log.json", runs.log, methods=get),
         Route("/runs/{run_id:str}/stop", runs.ask_to_stop, methods=get),
         Route("/runs/{run_id:str}/stop", runs.stop, methods=["POST"]),
-        Route("/nodes", console.nodes, methods=get),
-        Route("/nodes.json", console.nodes, methods=get),
+        *nodes.routes(),
         *events.routes(),
         Route("/login", console.login, methods=get),
         Route("/login", log_in, methods=["POST"]),

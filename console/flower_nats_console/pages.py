@@ -12,6 +12,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from flower_nats_console.words import (
     bytes_in_words,
+    clock_in_words,
+    clock_is_off,
     ms_in_words,
     plural,
     seconds_in_words,
@@ -54,10 +56,11 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters.update(
     moment=_moment,
     bytes=bytes_in_words,
+    clock=clock_in_words,
     seconds=seconds_in_words,
     ms=ms_in_words,
 )
-_TEMPLATES.globals.update(plural=plural, span=_span)
+_TEMPLATES.globals.update(plural=plural, span=_span, clock_is_off=clock_is_off)
 
 
 def page(request: Request, name: str, title: str, code: int = 200, **values: Any) -> Response:

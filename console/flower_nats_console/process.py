@@ -18,6 +18,7 @@ from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats_console.app import Console, console_app
 from flower_nats_console.events import EventPages
 from flower_nats_console.live import Live
+from flower_nats_console.nodes import NodePages
 from flower_nats_console.runs import RunPages
 from flower_nats_console.superlinks import Superlinks
 
@@ -56,7 +57,13 @@ async def _serve(settings: ConsoleSettings, connection: Connection, stop: asynci
     await live.start()
     superlinks = Superlinks(rpc)
     console = Console(superlinks, live)
-    app = console_app(console, RunPages(superlinks), EventPages(superlinks), _LOOPBACK_NAMES)
+    app = console_app(
+        console,
+        RunPages(superlinks),
+        NodePages(superlinks),
+        EventPages(superlinks),
+        _LOOPBACK_NAMES,
+    )
     server = _Server(
         uvicorn.Config(
             app,

@@ -33,6 +33,25 @@ def ms_in_words(ms: float | None) -> str:
     return seconds_in_words(None if ms is None else ms / 1000)
 
 
+_SAME_TIME = 0.5
+"""Seconds of difference that say nothing of a clock: the way of a call is in it, too."""
+
+_CLOCK_OFF = 2.0
+"""Seconds by which a clock is off worth telling: a node that is 5 s ahead is refused."""
+
+
+def clock_in_words(ahead: float) -> str:
+    """Return how a clock that is so many seconds ahead goes beside ours."""
+    if abs(ahead) < _SAME_TIME:
+        return "right"
+    return f"{seconds_in_words(abs(ahead))} {'ahead' if ahead > 0 else 'behind'}"
+
+
+def clock_is_off(ahead: float) -> bool:
+    """Whether somebody should set this clock."""
+    return abs(ahead) > _CLOCK_OFF
+
+
 def hours_in_words(hours: float) -> str:
     """Return a long duration."""
     return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"

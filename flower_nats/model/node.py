@@ -29,6 +29,10 @@ class Node:
     """What its owner calls it, if anything."""
     location: str | None
     """`latitude,longitude`, if its owner says where it is."""
+    clock_ahead: float | None
+    """Seconds by which its clock is ahead of a gateway's, less the way of a call; None if not known."""
+    key_since: datetime
+    """Since when it has its key."""
 
     def log_context(self) -> dict[str, object]:
         """Fields that name this node in a log line."""

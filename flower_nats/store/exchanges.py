@@ -75,6 +75,22 @@ class NodeRecord:
     bytes_recv: int
 
 
+@dataclass(frozen=True)
+class RunOfNode:
+    """How a node has done in one run."""
+
+    run_id: int
+    fab_id: str
+    federation: str
+    created_at: datetime
+    exchanges: int
+    failed: int
+    median_seconds: float | None
+    """From put out to answered."""
+    bytes_sent: int
+    bytes_recv: int
+
+
 class Exchanges:
     """Who put out, took and answered which message, and when."""
 
@@ -103,6 +119,24 @@ class Exchanges:
         """Return what exchanges of a run have failed with, the newest first."""
         rows = await self._session.fetch_all(_SQL["failures"], run_id=run_id, limit=limit)
         return [Failure(**{**row, "node_ids": row["node_ids"] or []}) for row in rows]
+
+    async def runs_of_node(
+        self, node_id: int, days: int, limit: int, account_id: str | None
+    ) -> list[RunOfNode]:
+        """Return how a node has done in the runs of so many days that an account sees, or in all."""
+        rows = await self._session.fetch_all(
+            _SQL["runs_of_node"], node_id=node_id, days=days, limit=limit, account_id=account_id
+        )
+        return [RunOfNode(**row) for row in rows]
+
+    async def failures_of_node(
+        self, node_id: int, days: int, limit: int, account_id: str | None
+    ) -> list[Failure]:
+        """Return what a node has failed with in those runs, the newest first."""
+        rows = await self._session.fetch_all(
+            _SQL["failures_of_node"], node_id=node_id, days=days, limit=limit, account_id=account_id
+        )
+        return [Failure(**row, node_ids=[node_id]) for row in rows]
 
     async def of_nodes(self, node_ids: Sequence[int], days: int) -> list[NodeRecord]:
         """Return how nodes have done in the runs of so many days."""

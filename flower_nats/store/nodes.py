@@ -1,6 +1,6 @@
 """Nodes in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -168,16 +168,21 @@ class Nodes:
         return row is not None
 
     async def heartbeats(
-        self, beats: Sequence[tuple[int, float]], gateway: str | None = None
+        self,
+        beats: Sequence[tuple[int, float]],
+        gateway: str | None = None,
+        clocks: Mapping[int, float] = {},
     ) -> set[int]:
         """Note heartbeats that a gateway has heard, each a node id and an interval in seconds.
 
-        Returns the ids that are unknown.
+        `clocks` has, of nodes, the seconds by which their clock is ahead of the gateway's. Returns the
+        ids that are unknown.
         """
         rows = await self._session.fetch_all(
             _SQL["heartbeats"],
             node_ids=[node_id for node_id, _ in beats],
             intervals=[float(interval) for _, interval in beats],
+            aheads=[clocks.get(node_id) for node_id, _ in beats],
             patience=HEARTBEAT_PATIENCE,
             farewell=_LATE_SECONDS,
             gateway=gateway,
@@ -240,14 +245,28 @@ class Nodes:
         rows = await self._session.fetch_all(_SQL["online_of_run"], run_id=run_id)
         return [_node(row) for row in rows]
 
-    async def newest(self, limit: int, account_id: str | None) -> list[tuple[Node, NodeSign]]:
-        """Return nodes that an account sees, or all: those online first, then the last seen."""
+    async def newest(
+        self, limit: int, account_id: str | None, node_id: int | None = None
+    ) -> list[tuple[Node, NodeSign]]:
+        """Return nodes that an account sees, or all: those online first, then the last seen.
+
+        With `node_id` that one alone, also if lists leave it out.
+        """
         rows = await self._session.fetch_all(
-            _SQL["newest"], limit=limit, patience=HEARTBEAT_PATIENCE, account_id=account_id
+            _SQL["newest"],
+            limit=limit,
+            patience=HEARTBEAT_PATIENCE,
+            account_id=account_id,
+            node_id=node_id,
         )
         return [
             (_node(row), NodeSign(**{name: row[name] for name in _SIGN_FIELDS})) for row in rows
         ]
+
+    async def presence(self, node_id: int, limit: int) -> list[tuple[datetime, str]]:
+        """Return when a node came and went, with its status from then on, the newest first."""
+        rows = await self._session.fetch_all(_SQL["presence"], node_id=node_id, limit=limit)
+        return [(row["at"], row["status"]) for row in rows]
 
     async def statuses_of_run(self, run_id: int, node_ids: Sequence[int]) -> dict[int, str]:
         """Return the status of each of these nodes that is in a run's federation."""

@@ -22,7 +22,9 @@ CREATE TABLE node (
     version text NOT NULL DEFAULT '',
     address text NOT NULL DEFAULT '',
     unheard_since timestamptz,
-    unlisted_at timestamptz
+    unlisted_at timestamptz,
+    clock_ahead double precision,
+    key_since timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70);
 
 -- A key is that of one node which is not unregistered, and of any number which are.
@@ -32,6 +34,40 @@ CREATE INDEX node_former_key ON node (public_key) WHERE status = 'unregistered';
 -- Liveness looks at the nodes that are online, every second. Not by the time it compares: an index
 -- on that would be rewritten with every heartbeat.
 CREATE INDEX node_online ON node (node_id) WHERE status = 'online';
+
+-- When each node came and went.
+CREATE TABLE node_presence (
+    node_id bigint NOT NULL REFERENCES node ON DELETE CASCADE,
+    at timestamptz NOT NULL,
+    status text NOT NULL,
+    PRIMARY KEY (node_id, at)
+);
+
+-- Notes that a node has come or gone, whatever has brought that about. The newest 200 notes are kept.
+CREATE FUNCTION note_presence() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO node_presence (node_id, at, status)
+    VALUES (
+        NEW.node_id,
+        CASE NEW.status
+            WHEN 'online' THEN coalesce(NEW.last_activated_at, now())
+            WHEN 'offline' THEN coalesce(NEW.last_deactivated_at, now())
+            ELSE now()
+        END,
+        NEW.status
+    )
+    ON CONFLICT (node_id, at) DO UPDATE SET status = excluded.status;
+    DELETE FROM node_presence
+    WHERE node_id = NEW.node_id AND at <= (
+        SELECT at FROM node_presence WHERE node_id = NEW.node_id
+        ORDER BY at DESC OFFSET 200 LIMIT 1
+    );
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER node_presence_noted AFTER UPDATE OF status ON node
+FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION note_presence();
 
 -- Federations: that of those without an account, and those that accounts have created, of their
 -- SuperNodes or for simulations. The former is either, as its superlink is told.
@@ -322,8 +358,11 @@ CREATE TABLE exchange (
     reason text NOT NULL,
     bytes_sent bigint NOT NULL,
     bytes_recv bigint NOT NULL,
+    metrics jsonb,
     PRIMARY KEY (run_id, exchange_id)
 ) WITH (fillfactor = 80);
+
+CREATE INDEX exchange_node ON exchange (node_id, run_id);
 
 CREATE TABLE task_event (
     event_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,

@@ -9,6 +9,7 @@ import pytest
 from flwr.app import RecordDict
 
 from flower_nats.broker.connection import Connection
+from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.messages import instruction, reply
 from tests.integration.consoles import Console, running_console
@@ -67,6 +68,39 @@ async def test_a_run_is_shown_with_its_rounds_by_node(console: Console) -> None:
     assert [one["exchanges"] for one in nodes_page["nodes"]] == [2, 2, 2]
 
 
+async def test_a_node_is_shown_with_its_clock_its_key_and_when_it_came_and_went(
+    console: Console,
+) -> None:
+    gateway = console.gateway
+    node, app = await gateway.node(), await gateway.server_app()
+    question = instruction(app.run_id, node.node_id)
+    await app.send(question)
+    await node.pull()
+    await node.send(reply(question, RecordDict()))
+    await node.call("DeactivateNode", fleet.DeactivateNodeRequest(node_id=node.node_id))
+    await node.activate()
+    await node.call(
+        "SendNodeHeartbeat",
+        fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30),
+        offset=3.0,
+    )
+    async with asyncio.timeout(20):
+        while True:
+            found = await console.json(f"/nodes/{node.node_id}.json")
+            if found["node"]["clock_ahead"] is not None and found["runs"]:
+                break
+            await asyncio.sleep(0.1)
+
+    assert 2.0 < found["node"]["clock_ahead"] < 3.5
+    assert found["node"]["key_since"] == found["node"]["registered_at"]
+    assert [one["status"] for one in found["presence"]] == ["online", "offline", "online"]
+    [run] = found["runs"]
+    assert (run["run_id"], run["exchanges"], run["failed"]) == (str(app.run_id), 1, 0)
+    page = (await console.http.get(f"/nodes/{node.node_id}")).text
+    assert "s ahead" in page
+    assert f"/nodes/{node.node_id}" in (await console.http.get("/nodes")).text
+
+
 async def test_a_log_comes_in_pieces_and_does_nothing_to_the_page(console: Console) -> None:
     app = await console.gateway.server_app()
     await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=[f"{NASTY}\n"]))
@@ -117,6 +151,9 @@ NOT_THERE = [
     "/runs/1/timeline.json",
     "/runs/1/log.json",
     "/runs/1/stop",
+    "/nodes/1",
+    "/nodes/1.json",
+    "/nodes/abc",
     "/nothing",
     "/static/../app.py",
     "/static/%2e%2e/app.py",

@@ -94,6 +94,44 @@ GROUP BY reason, outcome
 ORDER BY max(answered_at) DESC, reason
 LIMIT %(limit)s;
 
+-- runs_of_node: How a node has done in the runs of the last days that an account sees, or in all: by run,
+-- the newest first.
+SELECT
+    run_id,
+    fab_id,
+    federation,
+    created_at,
+    count(*) AS exchanges,
+    count(*) FILTER (WHERE outcome IN ('failed', 'unanswered')) AS failed,
+    percentile_cont(0.5) WITHIN GROUP (
+        ORDER BY extract(epoch FROM answered_at - put_out_at)::double precision
+    ) FILTER (WHERE outcome = 'answered') AS median_seconds,
+    sum(exchange.bytes_sent)::bigint AS bytes_sent,
+    sum(exchange.bytes_recv)::bigint AS bytes_recv
+FROM exchange JOIN run USING (run_id)
+WHERE node_id = %(node_id)s
+    AND created_at > now() - make_interval(days => %(days)s::integer)
+    AND (
+        %(account_id)s::text IS NULL
+        OR federation IN (SELECT federation FROM federation_member WHERE account_id = %(account_id)s)
+    )
+GROUP BY run_id, fab_id, federation, created_at
+ORDER BY created_at DESC, run_id DESC
+LIMIT %(limit)s;
+
+-- failures_of_node: What the errors of a node say in runs that an account sees, or in all, the newest first.
+SELECT reason, outcome, count(*) AS count, min(answered_at) AS first_at, max(answered_at) AS last_at
+FROM exchange JOIN run USING (run_id)
+WHERE node_id = %(node_id)s AND outcome IN ('failed', 'unanswered')
+    AND created_at > now() - make_interval(days => %(days)s::integer)
+    AND (
+        %(account_id)s::text IS NULL
+        OR federation IN (SELECT federation FROM federation_member WHERE account_id = %(account_id)s)
+    )
+GROUP BY reason, outcome
+ORDER BY max(answered_at) DESC, reason
+LIMIT %(limit)s;
+
 -- of_nodes: How nodes have done in the runs of the last days.
 SELECT
     node_id,

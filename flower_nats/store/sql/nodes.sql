@@ -70,6 +70,7 @@ RETURNING status;
 UPDATE node
 SET
     public_key = %(public_key)s,
+    key_since = now(),
     status = CASE status WHEN 'online' THEN 'offline' ELSE status END,
     last_deactivated_at = CASE status WHEN 'online' THEN now() ELSE last_deactivated_at END,
     online_until = NULL
@@ -92,15 +93,17 @@ RETURNING node_id;
 
 -- heartbeats: Note a batch of heartbeats; the ids that come back belong to registered nodes.
 WITH beat AS (
-    SELECT DISTINCT ON (node_id) node_id, seconds
-    FROM unnest(%(node_ids)s::bigint[], %(intervals)s::double precision[])
-        AS beats (node_id, seconds)
+    SELECT DISTINCT ON (node_id) node_id, seconds, ahead
+    FROM unnest(
+        %(node_ids)s::bigint[], %(intervals)s::double precision[], %(aheads)s::double precision[]
+    ) AS beats (node_id, seconds, ahead)
     ORDER BY node_id
 ), known AS (
     -- Locked in one order everywhere: batches of several gateways may overlap.
     SELECT
         node.node_id,
         beat.seconds,
+        beat.ahead,
         -- Its last heartbeat may reach us after its farewell: gateways collect heartbeats.
         coalesce(
             node.status = 'offline'
@@ -120,6 +123,7 @@ WITH beat AS (
         last_activated_at =
             CASE node.status WHEN 'online' THEN node.last_activated_at ELSE now() END,
         heartbeat_interval = known.seconds,
+        clock_ahead = coalesce(known.ahead, node.clock_ahead),
         online_until = now() + make_interval(secs => %(patience)s * known.seconds),
         heard_by = %(gateway)s,
         unheard_since = NULL,
@@ -245,7 +249,9 @@ SELECT
         ELSE last_deactivated_at
     END AS heard_at
 FROM node
-WHERE status <> 'unregistered' AND unlisted_at IS NULL
+WHERE status <> 'unregistered'
+    -- One that is asked for by its id is shown, though lists leave it out.
+    AND CASE WHEN %(node_id)s::bigint IS NULL THEN unlisted_at IS NULL ELSE node_id = %(node_id)s END
     AND (
         %(account_id)s::text IS NULL
         OR owner_id = %(account_id)s
@@ -256,6 +262,9 @@ WHERE status <> 'unregistered' AND unlisted_at IS NULL
     )
 ORDER BY status = 'online' DESC, greatest(registered_at, last_deactivated_at) DESC, node_id
 LIMIT %(limit)s;
+
+-- presence: When a node came and went, the newest first.
+SELECT at, status FROM node_presence WHERE node_id = %(node_id)s ORDER BY at DESC LIMIT %(limit)s;
 
 -- list: Every node that an account has registered, or all, that lists do not leave out.
 SELECT * FROM node

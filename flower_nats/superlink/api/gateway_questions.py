@@ -120,16 +120,19 @@ class GatewayQuestions:
         }
 
     async def heartbeats(self, question: Map, caller: Caller) -> Map:
-        """{beats: [[node_id, interval_s], …], gateway, seen?} -> {unknown}: ids not registered (now).
+        """{beats: [[node_id, interval_s], …], gateway, seen?, clocks?} -> {unknown}: ids not registered.
 
-        `seen`: ids of nodes that are there, as other calls of theirs have shown.
+        `seen`: ids of nodes that are there, as other calls of theirs have shown. `clocks`: pairs of an
+        id and the seconds by which the clock of that node is ahead of the gateway's.
         """
         if seen := question.get("seen"):
             await self._nodes.seen(seen, question.get("gateway"))
         beats = [(node_id, float(interval)) for node_id, interval in question["beats"]]
         if not beats:
             return {"unknown": []}
-        return {"unknown": sorted(await self._nodes.heartbeats(beats, question.get("gateway")))}
+        clocks = {int(node_id): float(ahead) for node_id, ahead in question.get("clocks", ())}
+        unknown = await self._nodes.heartbeats(beats, question.get("gateway"), clocks)
+        return {"unknown": sorted(unknown)}
 
     async def reserve_nonce(self, question: Map, caller: Caller) -> Map:
         """{namespace, nonce, expires_at, holder} -> {reserved}: False if another has used it.

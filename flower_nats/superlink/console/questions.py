@@ -12,11 +12,12 @@ from flower_nats.model.caller import Caller
 from flower_nats.model.config import Config
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.fab import InvalidFab, read_config
+from flower_nats.model.node import Node
 from flower_nats.model.run import Run
 from flower_nats.model.states import Status
 from flower_nats.model.visible import visible_lines, visible_name
 from flower_nats.store.connection import Database
-from flower_nats.store.exchanges import Exchanges, Failure, NodeRecord
+from flower_nats.store.exchanges import Exchanges, Failure, NodeRecord, RunOfNode
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.nodes import Nodes, NodeSign
 from flower_nats.store.runs import Runs, RunSearch
@@ -59,6 +60,11 @@ _NAMED = 10
 
 _RECORD_DAYS = 30
 """Days of which the record of a node is."""
+
+_PRESENCE = 50
+"""Times that a node came or went that are told."""
+
+_RUNS_OF_NODE = 50
 
 _KEPT_CONFIGS = 64
 """Apps whose configuration is remembered: to read it from a FAB takes milliseconds."""
@@ -108,6 +114,7 @@ class ConsoleQuestions:
             "Timeline": self.timeline,
             "Log": self.log,
             "Nodes": self.nodes,
+            "Node": self.node,
         }
         return for_known(self._identity, handlers)
 
@@ -232,22 +239,33 @@ class ConsoleQuestions:
             "now": now_iso(),
             "days": _RECORD_DAYS,
             "nodes": [
-                {
-                    "node_id": str(node.node_id),
-                    "name": visible_name(node.name or ""),
-                    "location": visible_name(node.location or ""),
-                    "owner": visible_name(node.owner_name),
-                    "status": str(node.status),
-                    "registered_at": iso(node.registered_at),
-                    "online_since": iso(node.last_activated_at),
-                    "heard_at": iso(sign.heard_at),
-                    "version": visible_name(sign.version or ""),
-                    "address": visible_name(sign.address or ""),
-                    "is_unheard": sign.is_unheard,
-                    **_record(by_id.get(node.node_id)),
-                }
-                for node, sign in found
+                {**_node(node, sign), **_record(by_id.get(node.node_id))} for node, sign in found
             ],
+        }
+
+    async def node(self, question: Map, caller: Caller) -> Map:
+        """{node_id} -> {now, days, node, presence, runs, failures}. Raises `ApiError` (INVALID_NODE_ID).
+
+        `presence` says when it came and went, the newest first; `runs` and `failures` are of runs that
+        the caller sees.
+        """
+        node_id = int(question["node_id"])
+        found = await self._nodes.newest(1, caller.sees, node_id)
+        if not found:
+            raise ApiError(ErrorCode.INVALID_NODE_ID, f"there is no node {node_id}")
+        [record] = await self._exchanges.of_nodes([node_id], _RECORD_DAYS) or [None]
+        presence = await self._nodes.presence(node_id, _PRESENCE)
+        runs = await self._exchanges.runs_of_node(node_id, _RECORD_DAYS, _RUNS_OF_NODE, caller.sees)
+        failures = await self._exchanges.failures_of_node(
+            node_id, _RECORD_DAYS, _FAILURES, caller.sees
+        )
+        return {
+            "now": now_iso(),
+            "days": _RECORD_DAYS,
+            "node": {**_node(*found[0]), **_record(record)},
+            "presence": [{"at": iso(at), "status": status} for at, status in presence],
+            "runs": [_run_of_node(one) for one in runs],
+            "failures": [_failure(one, {}) for one in failures],
         }
 
     async def _run(self, run_id: int, caller: Caller) -> Run:
@@ -370,6 +388,33 @@ def _failure(one: Failure, signs: Mapping[int, NodeSign]) -> Map:
         "last_at": iso(one.last_at),
         "nodes": [_named(node_id, signs) for node_id in one.node_ids[:_NAMED]],
         "nodes_in_all": len(one.node_ids),
+    }
+
+
+def _node(node: Node, sign: NodeSign) -> dict[str, Any]:
+    return {
+        "node_id": str(node.node_id),
+        "name": visible_name(node.name or ""),
+        "location": visible_name(node.location or ""),
+        "owner": visible_name(node.owner_name),
+        "status": str(node.status),
+        "registered_at": iso(node.registered_at),
+        "online_since": iso(node.last_activated_at),
+        "heard_at": iso(sign.heard_at),
+        "version": visible_name(sign.version or ""),
+        "address": visible_name(sign.address or ""),
+        "is_unheard": sign.is_unheard,
+        "clock_ahead": node.clock_ahead,
+        "key_since": iso(node.key_since),
+    }
+
+
+def _run_of_node(one: RunOfNode) -> dict[str, Any]:
+    return {
+        **asdict(one),
+        "run_id": str(one.run_id),
+        "fab_id": visible_name(one.fab_id),
+        "created_at": iso(one.created_at),
     }
 
 

@@ -96,7 +96,8 @@ class FleetService:
         interval = request.heartbeat_interval
         if not MIN_HEARTBEAT_INTERVAL <= interval <= MAX_HEARTBEAT_INTERVAL:
             raise ApiError(ErrorCode.INVALID_HEARTBEAT_INTERVAL, f"{interval} s")
-        self._usage.beat(_node(caller), interval)
+        came_at = time.time() - (time.monotonic() - call.began_at)
+        self._usage.beat(_node(caller), interval, caller.signed_at - came_at)
         return fleet.SendNodeHeartbeatResponse(success=True).SerializeToString()
 
     async def pull_messages(self, call: Call, caller: Caller) -> bytes:

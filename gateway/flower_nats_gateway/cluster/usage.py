@@ -53,13 +53,18 @@ class Usage:
         self._gateway = gateway
         self._presence = presence
         self._beats: dict[int, float] = {}
+        self._clocks: dict[int, float] = {}
         self._runs: dict[int, tuple[int, int, float]] = {}
         self._sending: _Batch | None = None
         self._bytes = {"to_nodes": 0, "from_nodes": 0}
 
-    def beat(self, node_id: int, interval: float) -> None:
-        """Note a heartbeat; `interval` is the seconds until the node's next."""
+    def beat(self, node_id: int, interval: float, clock_ahead: float) -> None:
+        """Note a heartbeat; `interval` is the seconds until the node's next.
+
+        `clock_ahead` is by how many seconds the node's clock is ahead of ours.
+        """
         self._beats[node_id] = interval
+        self._clocks[node_id] = round(clock_ahead, 3)
 
     def traffic(
         self, run_id: int, *, sent: int = 0, received: int = 0, runtime: float = 0.0
@@ -96,15 +101,21 @@ class Usage:
 
     async def _send_beats(self) -> None:
         beats, self._beats = self._beats, {}
+        clocks, self._clocks = self._clocks, {}
         seen = self._presence.take()
         if not (beats or seen):
             return
         try:
             await self._rpc.ask(
-                "Heartbeats", beats=list(beats.items()), seen=seen, gateway=self._gateway
+                "Heartbeats",
+                beats=list(beats.items()),
+                clocks=list(clocks.items()),
+                seen=seen,
+                gateway=self._gateway,
             )
         except Unavailable:
             self._beats = beats | self._beats
+            self._clocks = clocks | self._clocks
             self._presence.give_back(seen)
             raise
 
