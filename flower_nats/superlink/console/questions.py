@@ -253,7 +253,7 @@ class ConsoleQuestions:
         found = await self._nodes.newest(1, caller.sees, node_id)
         if not found:
             raise ApiError(ErrorCode.INVALID_NODE_ID, f"there is no node {node_id}")
-        [record] = await self._exchanges.of_nodes([node_id], _RECORD_DAYS) or [None]
+        records = await self._exchanges.of_nodes([node_id], _RECORD_DAYS)
         presence = await self._nodes.presence(node_id, _PRESENCE)
         runs = await self._exchanges.runs_of_node(node_id, _RECORD_DAYS, _RUNS_OF_NODE, caller.sees)
         failures = await self._exchanges.failures_of_node(
@@ -262,7 +262,7 @@ class ConsoleQuestions:
         return {
             "now": now_iso(),
             "days": _RECORD_DAYS,
-            "node": {**_node(*found[0]), **_record(record)},
+            "node": {**_node(*found[0]), **_record(records[0] if records else None)},
             "presence": [{"at": iso(at), "status": status} for at, status in presence],
             "runs": [_run_of_node(one) for one in runs],
             "failures": [_failure(one, {}) for one in failures],
