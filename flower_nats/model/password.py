@@ -1,5 +1,7 @@
 """Passwords of accounts, kept as argon2id hashes (RFC 9106)."""
 
+from functools import cache
+
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -11,8 +13,6 @@ LONGEST = 512
 
 # The second recommendation of RFC 9106: 64 MiB for 50 to 100 ms of one core.
 _HASHER = PasswordHasher()
-
-_NOBODY = _HASHER.hash("nobody has this password")
 
 
 class BadPassword(ValueError):
@@ -26,10 +26,15 @@ def hash_password(password: str) -> str:
     return _HASHER.hash(password)
 
 
+@cache
+def _hash_of_nobody() -> str:
+    return _HASHER.hash("nobody has this password")
+
+
 def verify_password(password_hash: str | None, password: str) -> bool:
     """Return whether a password is the one of a hash; takes about 0.1 s, as long where there is none."""
     try:
-        _HASHER.verify(password_hash or _NOBODY, password[: LONGEST + 1])
+        _HASHER.verify(password_hash or _hash_of_nobody(), password[: LONGEST + 1])
     except (VerificationError, InvalidHashError):
         return False
     return password_hash is not None

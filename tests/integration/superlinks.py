@@ -248,7 +248,8 @@ async def running_superlink(nats_url: str, dsn: str, **settings: Any) -> AsyncIt
     try:
         await database.open()
         superlink = Superlink(RpcClient(connection), connection, database, stop, running)
-        await superlink.ask("RunState", run_id=0)
+        # To start takes longer than any answer, on a busy machine.
+        await superlink.rpc.ask("RunState", patience=60, run_id=0)
         yield superlink
     finally:
         stop.set()
