@@ -267,6 +267,7 @@ async def test_large_answers_arrive_in_full(tmp_path: Path) -> None:
     assert len(answer) == 80_000_000
 
 
+@pytest.mark.long
 async def test_an_answer_arrives_over_a_line_that_brings_nothing_for_half_a_minute(
     tmp_path: Path,
 ) -> None:

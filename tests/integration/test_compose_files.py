@@ -56,7 +56,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return read_env_file(folder / ".env")
 
 
-@pytest.fixture(params=list(STACKS.values()), ids=list(STACKS))
+@pytest.fixture(scope="module", params=list(STACKS.values()), ids=list(STACKS))
 def stack(request: pytest.FixtureRequest, variables: dict[str, str]) -> Composition:
     return compose([FOLDER / file for file in request.param], variables)
 
