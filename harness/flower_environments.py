@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -76,13 +76,26 @@ def environment(version: str) -> Environment:
     """
     if Version(version) == installed().version:
         return installed()
+    place = completed_environment(version, lambda place: _install(version, place))
+    return Environment(Version(version), place / "bin")
+
+
+def completed_environment(name: str, install: Callable[[Path], None]) -> Path:
+    """Return the virtual environment of a name.
+
+    If it is not there, it is made, and `install` called with it. Raises InstallError.
+    """
     folder = Path(os.environ.get(FOLDER_VARIABLE) or _DEFAULT_FOLDER).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    place = folder / version
-    with _locked(folder / f"{version}.lock"):
+    place = folder / name
+    with _locked(folder / f"{name}.lock"):
         if not (place / _COMPLETE).exists():
-            _make(version, place)
-    return Environment(Version(version), place / "bin")
+            # What was left half done may have anything in it.
+            shutil.rmtree(place, ignore_errors=True)
+            run_to_end(sys.executable, "-m", "venv", str(place))
+            install(place)
+            (place / _COMPLETE).touch()
+    return place
 
 
 @contextmanager
@@ -93,20 +106,17 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(version: str, place: Path) -> None:
-    # What was left half done may have anything in it.
-    shutil.rmtree(place, ignore_errors=True)
+def _install(version: str, place: Path) -> None:
     python = str(place / "bin" / "python")
-    _run(sys.executable, "-m", "venv", str(place))
-    _run(python, "-m", "pip", "install", "--quiet", f"flwr=={version}", "numpy")
-    _run(python, "-c", _CHECK)
-    said = _run(str(place / "bin" / "flwr"), "--version")
+    run_to_end(python, "-m", "pip", "install", "--quiet", f"flwr=={version}", "numpy")
+    run_to_end(python, "-c", _CHECK)
+    said = run_to_end(str(place / "bin" / "flwr"), "--version")
     if version not in said:
         raise InstallError(f"flwr --version of {version} says {said}")
-    (place / _COMPLETE).touch()
 
 
-def _run(*command: str) -> str:
+def run_to_end(*command: str) -> str:
+    """Return what a command has put out. Raises InstallError if it fails."""
     done = subprocess.run(
         command,
         env=clean_environment({"PYTHONPATH": ""}),

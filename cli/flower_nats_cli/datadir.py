@@ -22,8 +22,9 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,16 +60,16 @@ class RunningState:
     nats: Sequence[str]
     """URLs of its NATS servers for operators, with the password in them."""
 
-    http_api_address: str
+    http_api_address: str = ""
     """`host:port` of all three APIs over HTTP; this one and each of the following is empty if off."""
 
-    serverappio_api_address: str
+    serverappio_api_address: str = ""
     """`host:port` of the ServerAppIo API over gRPC."""
 
-    fleet_api_address: str
+    fleet_api_address: str = ""
     """`host:port` of the Fleet API over gRPC."""
 
-    control_api_address: str
+    control_api_address: str = ""
     """`host:port` of the Control API over gRPC."""
 
     http_health_addresses: Mapping[str, str] = field(default_factory=dict)
@@ -236,10 +237,11 @@ class DataDir:
         owner = self.owner()
         with suppress(FileNotFoundError):
             try:
-                state = RunningState(**json.loads(read_ours(self._state, secret=True)))
-            except (ValueError, TypeError) as exc:
+                state = _state_from(json.loads(read_ours(self._state, secret=True)))
+            except (ValueError, TypeError, AttributeError) as exc:
                 raise StateUnreadableError(
-                    f"{self._state} was not written by this version of flower-nats."
+                    f"{self._state} was not written by flower-nats. Remedy: kill the processes that use "
+                    "the directory, and start `flower-nats up` again."
                 ) from exc
             # What an `up` that was killed has left says nothing about the present one.
             return state if owner is not None and state.pid == owner.pid else None
@@ -298,11 +300,20 @@ class DataDir:
 
     def _named(self) -> ProcessIdentity | None:
         pid, _, started = read_ours(self._lock).partition(" ")
-        return ProcessIdentity(int(pid), started) if pid.isdecimal() else None
+        if not pid.isdecimal():
+            return None
+        # 0.1.0 wrote its pid alone.
+        return ProcessIdentity(int(pid), started) if started else ProcessIdentity.of(int(pid))
 
     def _pid_named(self) -> int:
         owner = self._named()
         return owner.pid if owner is not None else 0
+
+
+def _state_from(published: Mapping[str, Any]) -> RunningState:
+    """Read what an `up` of any version has published: another one says more, or less, than ours."""
+    known = {one.name for one in fields(RunningState)}
+    return RunningState(**{name: said for name, said in published.items() if name in known})
 
 
 def never_started(path: Path | str, command: str = "flower-nats up") -> str:

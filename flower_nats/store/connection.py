@@ -36,6 +36,9 @@ log = get_logger(__name__)
 PATIENCE = 5.0
 """Seconds for which a fault of the database is waited out before a caller hears of it."""
 
+OLDEST_SERVER = 15
+"""The oldest major version of PostgreSQL that was tried."""
+
 _ATTEMPT = 12.0
 """Seconds for one attempt: a little more than the database's own limit for a statement."""
 
@@ -80,6 +83,10 @@ _UNSIGNED = 2**64
 Row = Mapping[str, Any]
 Parameters = Mapping[str, object]
 T = TypeVar("T")
+
+
+class DatabaseTooOld(FlowerNatsError):
+    """The database's server lacks what we need."""
 
 
 class StoreError(FlowerNatsError):
@@ -158,13 +165,20 @@ class Database:
         )
 
     async def open(self, patience: float = 30.0) -> None:
-        """Connect; raises `Unavailable` if the database does not answer in `patience` seconds."""
+        """Connect.
+
+        Raises `Unavailable` if the database does not answer in `patience` seconds, and `DatabaseTooOld`.
+        """
         await self._pool.open()
         deadline = time.monotonic() + patience
         while True:
             try:
-                async with self._pool.connection(CONNECT):
-                    return
+                async with self._pool.connection(CONNECT) as connection:
+                    _check_version(connection.info.server_version)
+                return
+            except DatabaseTooOld:
+                await self.close()
+                raise
             except psycopg.OperationalError as exc:
                 if time.monotonic() > deadline:
                     await self.close()
@@ -274,6 +288,16 @@ def storable(text: str) -> str:
     For what must be kept whatever it holds; anything else is better refused.
     """
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _check_version(number: int) -> None:
+    """Take what libpq calls the server's version: 150018 is 15.18."""
+    major = number // 10_000
+    if major < OLDEST_SERVER:
+        raise DatabaseTooOld(
+            f"The PostgreSQL server is of version {major}, and flower-nats needs {OLDEST_SERVER} or "
+            "newer. Nothing was changed. Remedy: a newer server; pg_upgrade moves the data to it."
+        )
 
 
 async def _configure(connection: AsyncConnection[DictRow]) -> None:

@@ -2,11 +2,20 @@
 
 `migrations/*.sql` is what happened over time; `schema.sql` is where that has led, for people to
 read. A test proves that both give the same database.
+
+One database serves one version of flower-nats at a time: processes of two versions would read each
+other's rows and calls wrongly. So who starts waits for those of another version to end, and gives up if
+they do not.
 """
 
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 
 from flower_nats.logs import get_logger
+from flower_nats.model.about import UPGRADE, OtherVersion, own_version
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.store.connection import Database, NotAllowed, Transaction
 from flower_nats.store.queries import load
@@ -18,7 +27,33 @@ class MayNotMigrate(FlowerNatsError):
     """The database has to be changed, by another role than this."""
 
 
+class NewerDatabase(FlowerNatsError):
+    """A newer version of flower-nats has changed the database."""
+
+
 _SQL = load("database")
+
+OTHERS_END_SECONDS = 25.0
+"""Seconds for replicas of another version to end, or to be silent if they were killed: a little more
+than `SILENT_AFTER`."""
+
+SILENT_AFTER = 15.0
+"""Seconds after which a replica that gives no sign of life is gone: it gives one every five seconds."""
+
+_LOOK_EVERY = 0.5
+"""Seconds between two looks whether they have ended."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a database is, beside this version."""
+
+    unknown: Sequence[str]
+    """Migrations that were applied, and that this version does not know."""
+    missing: Sequence[str]
+    """Those that are to be applied."""
+    others: Sequence[str]
+    """Replicas of another version that are at work."""
 
 
 def migrations() -> dict[str, str]:
@@ -30,32 +65,86 @@ def migrations() -> dict[str, str]:
     return {file.name.removesuffix(".sql"): file.read_text("utf-8") for file in files}
 
 
-async def migrate(database: Database) -> list[str]:
+async def migrate(database: Database, patience: float = OTHERS_END_SECONDS) -> list[str]:
     """Bring the database to today's schema and return what was applied.
 
-    Replicas that start together wait for each other: one migrates, the others find it done. Raises
-    `MayNotMigrate` where something is to be applied by a role that does not own the database.
+    Replicas that start together wait for each other: one migrates, the others find it done. Those of
+    another version are waited for `patience` seconds. Raises `OtherVersion` if they are still there,
+    `NewerDatabase` where this version is the older one, and `MayNotMigrate` where something is to be
+    applied by a role that does not own the database.
     """
-    missing = await database.transaction(_missing)
+    missing = await _when_alone(database, patience)
     if not missing:
+        return []
+    return await apply_migrations(database)
+
+
+async def apply_migrations(database: Database) -> list[str]:
+    """Bring the database of nobody else to today's schema; see `migrate`."""
+    state = await database.transaction(_look)
+    _check_known(state)
+    if not state.missing:
         return []
     try:
         applied = await database.transaction(_apply, timeout=None)
     except NotAllowed as exc:
         raise MayNotMigrate(
-            f"The database lacks {len(missing)} migrations, from {missing[0]} on, and this role may not "
-            "change it. Remedy: `flower-nats migrate` with the role that owns it, and start again."
+            f"The database lacks {len(state.missing)} migrations, from {state.missing[0]} on, and this "
+            "role may not change it. Remedy: `flower-nats migrate` with the role that owns it, and "
+            "start again."
         ) from exc
     if applied:
         log.info("database_migrated", migrations=applied)
     return applied
 
 
-async def _missing(transaction: Transaction) -> list[str]:
-    """Return what is to be applied; to look takes no rights but to read."""
+async def _when_alone(database: Database, patience: float) -> Sequence[str]:
+    """Return what is to be applied, once no replica of another version is at work."""
+    deadline = time.monotonic() + patience
+    told = False
+    while True:
+        state = await database.transaction(_look)
+        _check_known(state)
+        if not state.others:
+            return state.missing
+        if time.monotonic() > deadline:
+            raise OtherVersion(
+                f"This is flower-nats {own_version()}, and replicas of another version are at work on "
+                f"the database: {', '.join(state.others)}. Nothing was changed. {UPGRADE}"
+            )
+        if not told:
+            log.warning("waiting_for_another_version_to_end", replicas=state.others)
+            told = True
+        await asyncio.sleep(_LOOK_EVERY)
+
+
+def _check_known(state: _State) -> None:
+    if state.unknown:
+        raise NewerDatabase(
+            f"A newer flower-nats has changed the database ({state.unknown[-1]}), which "
+            f"{own_version()} does not know. Nothing was changed. Remedy: the newer version; or the "
+            "backup from before the upgrade (docs/operations.md#upgrade-and-rollback)."
+        )
+
+
+async def _look(transaction: Transaction) -> _State:
+    """Compare a database with this version; to look takes no rights but to read."""
     found = await transaction.fetch_one(_SQL["has_migrations"])
-    rows = await transaction.fetch_all(_SQL["list_migrations"]) if found and found["found"] else []
-    return [name for name in migrations() if name not in {row["name"] for row in rows}]
+    if not (found and found["found"]):
+        return _State((), tuple(migrations()), ())
+    applied = {row["name"] for row in await transaction.fetch_all(_SQL["list_migrations"])}
+    missing = [name for name in migrations() if name not in applied]
+    replicas = await transaction.fetch_all(_SQL["replicas_at_work"], seconds=SILENT_AFTER)
+    return _State(
+        unknown=sorted(applied - migrations().keys()),
+        missing=missing,
+        # Whoever is at work on a database that lacks something is of another version, whatever it says.
+        others=[
+            f"{row['kind']} of {row['version'] or 'an earlier version'}, host {row['host'] or 'unknown'}"
+            for row in replicas
+            if missing or row["version"] != own_version()
+        ],
+    )
 
 
 async def _apply(transaction: Transaction) -> list[str]:

@@ -18,6 +18,7 @@ from harness.children import Child, wait_until
 from harness.environment import accepts_connections
 from harness.flower import Addresses, Flower
 from harness.flower_environments import installed
+from harness.former_releases import Release
 
 STOCK = os.environ.get("FLOWER_NATS_E2E_STOCK") == "1"
 
@@ -60,6 +61,8 @@ class ServerUnderTest:
         self.folder = folder
         self.options = options
         self.addresses = Addresses.free()
+        self.release: Release | None = None
+        """A former release to start in place of this one."""
         self._process: Child | None = None
         self._starts = 0
 
@@ -75,7 +78,7 @@ class ServerUnderTest:
         self._process = Child(
             _stock_command(self) if STOCK else _flower_nats_command(self),
             log_file=self.folder / f"server-{self._starts}.log",
-            environment={"FLWR_HOME": str(self.folder / "flwr-home")},
+            environment=_variables(self, self.folder / "flwr-home"),
         )
         if STOCK:
             wait_until(self._accepts_connections, START_TIMEOUT, "the stock server to serve")
@@ -104,19 +107,31 @@ def running_server(folder: Path, options: ServerOptions) -> Iterator[ServerUnder
         server.stop()
 
 
+def _variables(server: ServerUnderTest, home: Path) -> dict[str, str]:
+    if server.release is not None:
+        return server.release.environment().variables(home)
+    return {"FLWR_HOME": str(home)}
+
+
 def _flower_nats_command(server: ServerUnderTest) -> list[str]:
-    addresses = server.addresses
+    addresses, program = server.addresses, "flower-nats"
+    if server.release is not None:
+        program = server.release.environment().program(program)
     return [
-        *("flower-nats", "up", "--data-dir", str(server.folder / "data")),
+        *(program, "up", "--data-dir", str(server.folder / "data")),
         *("--replicas", str(server.options.replicas)),
         *("--serverappio-api-address", addresses.serverappio),
         *("--fleet-api-address", addresses.fleet),
         *("--control-api-address", addresses.control),
-        *("--http-api-address", addresses.http),
-        *("--console-address", server.options.console),
+        *(() if _is(server, "0.1.0") else ("--http-api-address", addresses.http)),
+        *(() if server.release else ("--console-address", server.options.console)),
         *_flags(server.options),
         *server.options.more,
     ]
+
+
+def _is(server: ServerUnderTest, version: str) -> bool:
+    return server.release is not None and server.release.version == version
 
 
 def _stock_command(server: ServerUnderTest) -> list[str]:

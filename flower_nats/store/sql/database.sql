@@ -26,6 +26,17 @@ SELECT to_regclass('schema_migration') IS NOT NULL AS found;
 -- list_migrations: The migrations that have been applied.
 SELECT name FROM schema_migration;
 
+-- replicas_at_work: Superlinks and gateways that were seen lately, with what they say of themselves.
+SELECT
+    kind,
+    -- Before 0.3.0 the table had no such column.
+    to_jsonb(replica) #>> '{about,version}' AS version,
+    to_jsonb(replica) #>> '{about,host}' AS host
+FROM replica
+WHERE kind IN ('superlink', 'gateway')
+    AND seen_at > now() - make_interval(secs => %(seconds)s)
+ORDER BY kind, since;
+
 -- newest_migration: The migration that was applied last, NULL before the first.
 SELECT max(name) AS name FROM schema_migration;
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flower_nats.logs import get_logger
+from flower_nats.model.about import own_version
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import NodeStatus, Status, SubStatus
@@ -178,11 +179,11 @@ class GatewayQuestions:
         }
 
     async def announce(self, question: Map, caller: Caller) -> Map:
-        """{kind, id, since, simulations?, about?} -> {heard_since}: a replica lives.
+        """{kind, id, since, simulations?, about?} -> {heard_since, version}: a replica lives.
 
         Of a gateway, also that we are heard. `simulations`: how many the host of a SuperExec runs at a
         time. `about`: what a replica says of itself. `heard_since`: when the last outage ended after
-        which nodes are to be heard anew.
+        which nodes are to be heard anew. `version`: ours.
         """
         kind, replica_id = question["kind"], question["id"]
         away = await self._replicas.announce(
@@ -198,7 +199,7 @@ class GatewayQuestions:
             deaf = await self._replicas.heard()
             if deaf:
                 log.warning("deadlines_moved", seconds=round(deaf, 1))
-        return {"heard_since": iso(await self._replicas.heard_since())}
+        return {"heard_since": iso(await self._replicas.heard_since()), "version": own_version()}
 
     async def superexec_hosts(self, question: Map, caller: Caller) -> Map:
         """{} -> {hosts}: the ids of the hosts that run a SuperExec."""

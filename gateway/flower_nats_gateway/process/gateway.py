@@ -17,7 +17,7 @@ from flower_nats.health import HealthServer, Heard, Readiness
 from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model import certificates
-from flower_nats.model.about import about_process
+from flower_nats.model.about import UPGRADE, OtherVersion, about_process, own_version
 from flower_nats.model.errors import Unavailable
 from flower_nats.model.exposure import exposure, open_control
 from flower_nats.settings import GatewaySettings, TlsFiles
@@ -226,6 +226,7 @@ class Gateway:
                         certificates=self._certificates,
                     ),
                 )
+                _check_version(answer.get("version"))
                 self._parts.presence.heard_since(answer.get("heard_since"))
                 self._heard.note()
             except Unavailable as exc:
@@ -275,6 +276,15 @@ class Gateway:
 
     async def _tell_health(self) -> None:
         await tell(self._health, self._readiness)
+
+
+def _check_version(superlinks: str | None) -> None:
+    """Raise OtherVersion if the superlink that has answered is not of our version."""
+    if superlinks != own_version():
+        raise OtherVersion(
+            f"This gateway is of flower-nats {own_version()}, and superlinks are of "
+            f"{superlinks or 'an earlier version'}. {UPGRADE}"
+        )
 
 
 async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:
