@@ -51,4 +51,4 @@ def test_a_source_with_tests_is_refused(built: tuple[Path, Path], tmp_path: Path
         copy.add(__file__, f"{source.name.removesuffix('.tar.gz')}/tests/test_one.py")
 
     with pytest.raises(NotWhole, match=r"holds tests/test_one\.py"):
-        check(source, wheel)
+        check(more, wheel)
