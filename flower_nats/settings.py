@@ -288,10 +288,18 @@ class GatewaySettings:
     superlinks each refuse if they themselves, or the other of a call, are told so."""
 
     max_calls_per_address: int = DEFAULT_CALLS_PER_ADDRESS
-    """Calls that one address may have in hand, 0 for any number. Loopback has no such limit."""
+    """Calls that one address may have in hand, 0 for any number. Loopback has no such limit. Of clients
+    that come by a balancer that is trusted, each address has it."""
 
     max_connections_per_address: int = DEFAULT_CONNECTIONS_PER_ADDRESS
-    """Connections that one address may have, 0 for any number. Loopback has no such limit."""
+    """Connections that one address may have, 0 for any number. Loopback and balancers that are trusted
+    have no such limit."""
+
+    trusted_balancers: tuple[str, ...] = ()
+    """Addresses, networks and names of balancers, which say in a header whose call they pass on."""
+
+    control_by_balancer: tuple[str, ...] = ()
+    """Each `host:port` of a balancer that passes Control on to this gateway."""
 
     storage_limits: StorageLimits = StorageLimits()
     """What replies, nodes and runs may have stored."""

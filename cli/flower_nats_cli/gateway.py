@@ -30,6 +30,7 @@ from flower_nats_cli.runtime_access import with_login_page
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.peer_limit_options
+@opts.balancer_options
 @opts.storage_limit_options
 @opts.health_option
 @opts.http_health_options
@@ -81,6 +82,8 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         enable_supernode_auth=read.check_supernode_auth(options, encrypted=bool(tls or terminated)),
         max_calls_per_address=options["max_calls_per_address"],
         max_connections_per_address=options["max_connections_per_address"],
+        trusted_balancers=options["trusted_balancers"],
+        control_by_balancer=options["control_by_balancer"],
         storage_limits=read.storage_limits(options),
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],

@@ -47,6 +47,12 @@ def nats_urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return urls
 
 
+def _words(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words of a list, with commas between them."""
+    # Click converts a default that is a tuple already once more.
+    return value if isinstance(value, tuple) else tuple(value.replace(",", " ").split())
+
+
 def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -378,7 +384,7 @@ superexec_app_options = _together(
     ),
     click.option(
         "--superexec-env",
-        type=lambda value: tuple(filter(None, value.replace(",", " ").split())),
+        type=_words,
         metavar="NAME[,NAME...]",
         default="",
         help="Environment variables that ServerApps get beside those that apps usually need: names, or "
@@ -421,7 +427,7 @@ peer_limit_options = _together(
         default=DEFAULT_CALLS_PER_ADDRESS,
         show_default=True,
         help="Calls that one client address may have in hand; 0: any number. All SuperNodes behind one "
-        "NAT have one address. Say 0 behind a balancer on another host.",
+        "NAT have one address. Say 0 behind a balancer that cannot say whose calls it passes on.",
     ),
     click.option(
         "--max-connections-per-address",
@@ -429,6 +435,26 @@ peer_limit_options = _together(
         default=DEFAULT_CONNECTIONS_PER_ADDRESS,
         show_default=True,
         help="Connections that one client address may have; 0: any number, as for calls.",
+    ),
+)
+
+balancer_options = _together(
+    click.option(
+        "--trusted-balancers",
+        type=_words,
+        metavar="ADDRESS[,ADDRESS...]",
+        default="",
+        help="Balancers that say, in the header flower-nats-client-address, whose calls they pass on: "
+        "addresses, networks such as 10.0.5.0/24, or names. Of others nobody reads this header. "
+        "Default: none.",
+    ),
+    click.option(
+        "--control-by-balancer",
+        type=_words,
+        metavar="HOST:PORT[,HOST:PORT...]",
+        default="",
+        help="Where a balancer serves Control of this gateway. It is for the warnings and the metric "
+        "about who reaches Control. Default: nowhere.",
     ),
 )
 

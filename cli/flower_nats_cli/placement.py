@@ -8,9 +8,10 @@ from typing import Any
 
 from flower_nats.embedded.envoy import Api
 from flower_nats.embedded.ports import free_ports
+from flower_nats.model.exposure import exposure
 from flower_nats.settings import GatewaySettings, OidcSettings, TlsFiles
 from flower_nats_cli.addresses import LOOPBACK, join_address
-from flower_nats_gateway.transports.log_relay import LogRelay
+from flower_nats_gateway.transports.log_relay import BALANCER, LogRelay
 
 API_ADDRESSES = (
     "http_api_address",
@@ -93,6 +94,10 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
         flags += _tls_flags("--ssl", gateway.tls)
     if gateway.appio_tls is not None:
         flags += _tls_flags("--appio-ssl", gateway.appio_tls)
+    if gateway.trusted_balancers:
+        flags += ["--trusted-balancers", ",".join(gateway.trusted_balancers)]
+    if gateway.control_by_balancer:
+        flags += ["--control-by-balancer", ",".join(gateway.control_by_balancer)]
     if gateway.login_url:
         flags += ["--login-url", gateway.login_url]
     for limit in fields(gateway.storage_limits):
@@ -131,6 +136,8 @@ def _private(public: GatewaySettings) -> GatewaySettings:
         # What other machines get, the balancer says, who connects from this one.
         control_to_others=True,
         runtime_to_others=True,
+        trusted_balancers=(BALANCER,),
+        control_by_balancer=tuple(exposure(public)["control"]),
         http_loopback_address="",
         health_server_address=None,
         tls=None,

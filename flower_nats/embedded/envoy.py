@@ -258,6 +258,10 @@ def _keep_alive() -> list[Json]:
 
 
 def _manager(api: Api, clusters: Collection[str]) -> Json:
+    said = {REQUEST_ID: "%UNIQUE_ID%"}
+    # The log relay says it itself of its clients.
+    if api.name != "logs":
+        said[CLIENT_ADDRESS] = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
     return {
         "stat_prefix": api.name,
         # Calls are held for a minute, and streams are quiet for hours.
@@ -284,19 +288,7 @@ def _manager(api: Api, clusters: Collection[str]) -> Json:
                     "domains": ["*"],
                     "request_body_buffer_limit": _REQUEST_BYTES,
                     # The same for all attempts at one call, and never what a client says.
-                    "request_headers_to_add": [
-                        {
-                            "header": {"key": REQUEST_ID, "value": "%UNIQUE_ID%"},
-                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                        },
-                        {
-                            "header": {
-                                "key": CLIENT_ADDRESS,
-                                "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-                            },
-                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                        },
-                    ],
+                    "request_headers_to_add": [_header(*one) for one in said.items()],
                     "routes": routes(api.name, clusters, api.kept),
                 }
             ]
@@ -305,6 +297,13 @@ def _manager(api: Api, clusters: Collection[str]) -> Json:
             _typed(LUA, _LUA_FILTER, default_source_code={"inline_string": _WAIT_FOR_THE_WHOLE}),
             _typed("router", _ROUTER, suppress_envoy_headers=True),
         ],
+    }
+
+
+def _header(name: str, value: str) -> Json:
+    return {
+        "header": {"key": name, "value": value},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
     }
 
 

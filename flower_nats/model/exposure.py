@@ -19,7 +19,7 @@ def exposure(gateway: GatewaySettings) -> Exposure:
     control = _for_others([http if gateway.control_to_others else "", gateway.control_api_address])
     runtime = _for_others([gateway.serverappio_api_address])
     return {
-        "control": control,
+        "control": sorted({*control, *_for_others(gateway.control_by_balancer)}),
         "unencrypted": sorted(
             {
                 *(() if gateway.tls else (*fleet, *control)),

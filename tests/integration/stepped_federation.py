@@ -192,7 +192,7 @@ class Replica:
         else:
             caller = Caller(node_id=node_id, signed_at=signed_at)
             endpoint, service = self._fleet.endpoints()[method], "Fleet"
-        call = Call(BY_NAME[(service, method)], {}, "test", GRPC, "")
+        call = Call(BY_NAME[(service, method)], {}, "test", GRPC, "", "")
         call.receive(request.SerializeToString())
         return answer.FromString(cast(bytes, await endpoint(call, caller)))
 

@@ -14,6 +14,7 @@ from flower_nats.model.errors import Outcome
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.calls import admission
+from flower_nats_gateway.calls.balancers import Balancers
 from flower_nats_gateway.transports import address_limit
 from flower_nats_gateway.transports.open_sockets import open_sockets, peer_of
 from harness import raw_grpc
@@ -108,7 +109,7 @@ async def test_one_address_has_so_many_connections(
     """Loopback has no limit of its own: the test takes it for an address like others."""
     node = await gateway.node()
     monkeypatch.setattr(address_limit, "host_of", lambda _peer: "10.0.0.1")
-    limit = address_limit.AddressLimit(3)
+    limit = address_limit.AddressLimit(3, Balancers())
     port = int(gateway.address("Fleet").rpartition(":")[2])
     # The newest are cut off, whatever their number.
     await asyncio.to_thread(limit.count, {port})

@@ -14,8 +14,6 @@ from flower_nats.broker import chunks, subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.objects import Objects
 from flower_nats.model.errors import Outcome
-from flower_nats_gateway.calls import body_limit
-from flower_nats_gateway.calls.body_limit import Room
 from flower_nats_gateway.calls.wire import HTTP
 from flower_nats_gateway.delivery import objects
 from flower_nats_gateway.transports.http import app, body
@@ -85,27 +83,6 @@ async def test_half_of_a_large_object_is_nobodys_answer(
         assert caught.value.outcome is Outcome.UNAVAILABLE
     await chunks.store(broker, lambda _: subject, [largest(question)[1][2 * _MIB : 3 * _MIB]])
     assert (await node.pull_object(app.run_id, object_id)).object_available
-
-
-async def test_large_answers_leave_in_turn_where_each_is_held_as_a_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(body_limit, "ROOM", 100)
-    room = Room()
-    monkeypatch.setattr(body_limit, "PATIENCE", 0.05)
-    leave = await room.enter(60)
-    with pytest.raises(Exception, match="no room"):
-        await room.enter(50)
-    monkeypatch.setattr(body_limit, "PATIENCE", 10.0)
-    gone, huge, small = [asyncio.create_task(room.enter(size)) for size in (50, 1000, 10)]
-    await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.wait({gone})
-    assert not huge.done() and not small.done()
-    leave()
-    (await huge)()
-    (await small)()
-    await room.enter(100)
 
 
 async def test_a_broker_that_is_slower_than_a_client_has_patience_gets_an_object_once(

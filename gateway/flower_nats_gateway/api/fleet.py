@@ -87,7 +87,7 @@ class FleetService:
 
     async def register_node(self, call: Call, caller: Caller) -> bytes:
         """Have a superlink register a key, unless too many have come from its address."""
-        self._registrations.check(call.peer)
+        self._registrations.check(call.host)
         return await self._forward(call, caller)
 
     async def send_node_heartbeat(self, call: Call, caller: Caller) -> bytes:

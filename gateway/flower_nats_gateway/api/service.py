@@ -10,6 +10,7 @@ from flower_nats_gateway.api.page import ServePage
 from flower_nats_gateway.auth.identify import Authenticator
 from flower_nats_gateway.calls.admission import Admission
 from flower_nats_gateway.calls.answers import Answer
+from flower_nats_gateway.calls.balancers import Balancers
 from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.in_hand import CallsInHand
@@ -39,6 +40,7 @@ class Service:
     outcomes: Outcomes
     bodies: Bodies
     pushes: Pushes
+    balancers: Balancers
 
     @property
     def longest_body(self) -> int:

@@ -9,12 +9,14 @@ strangers must not keep a training from its models.
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from flower_nats.metrics import Metric, by_label, gauge
 from flower_nats.model.errors import ApiError, ErrorCode, too_long
 from flower_nats.wire.methods import CallerKind, Method
+from flower_nats_gateway.calls.answer_room import AnswerRoom
+from flower_nats_gateway.calls.wire import GRPC, HTTP, Wire
 
 _T = TypeVar("_T")
 
@@ -25,9 +27,6 @@ POOL = 256 * _MIB
 
 STRANGERS_POOL = 64 * _MIB
 """Bytes of bodies of everybody else: `flwr run` sends 11 MiB at most."""
-
-ANSWERS_POOL = 256 * _MIB
-"""Bytes of answers that their clients have not taken yet."""
 
 SHARE = 0.5
 """Of a pool, what one address may hold."""
@@ -221,7 +220,7 @@ class Bodies:
 
     def __init__(self) -> None:
         self._pools = {True: _Pool(POOL), False: _Pool(STRANGERS_POOL)}
-        self._answers = _Pool(ANSWERS_POOL)
+        self._answers = {wire: AnswerRoom(wire.answer_room) for wire in (GRPC, HTTP)}
         self.shared = True
         """Whether each address has a share, and no more: not where all come by a balancer's."""
         self._look_again: asyncio.TimerHandle | None = None
@@ -244,15 +243,12 @@ class Bodies:
             self._look_later()
         return body
 
-    async def leave(self, host: str, size: int) -> Body:
-        """Wait until there is room for an answer, which is to be closed once its client has it.
+    async def leave(self, wire: Wire, host: str, size: int) -> Callable[[], None]:
+        """Wait until there is room for an answer; return what is to be called once its client has it.
 
         Raises `ApiError` (OVERLOADED).
         """
-        host = host if self.shared else ""
-        answer = await self._answers.add(size, host, may_be_large=size > _LARGE)
-        answer.grow(size)
-        return answer
+        return await self._answers[wire].enter(host if self.shared else "", size)
 
     def metrics(self) -> list[Metric]:
         """Return the counts."""
@@ -266,7 +262,7 @@ class Bodies:
             gauge(
                 "answer_body_bytes",
                 "Bytes of large answers that their clients have not taken yet.",
-                self._answers.size,
+                sum(room.size for room in self._answers.values()),
             ),
             by_label(
                 "request_bodies_ended_total",

@@ -5,13 +5,9 @@ the same on the wire, it reads when we ask, and flow control holds the caller ba
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TypeVar
-
-from flower_nats.model.errors import ApiError, ErrorCode
 
 _T = TypeVar("_T")
 
@@ -24,56 +20,6 @@ SMALL = 64 * 1024
 SLOW = 1.0
 """Seconds after which a transfer no longer counts: callers on slow lines must not hold up others, and
 what is slow to arrive or to leave takes little memory at a time."""
-
-
-ROOM = 256 * 1024 * 1024
-"""Bytes of large answers that leave at once where the transport takes each as a whole. One that is
-alone may be larger."""
-
-PATIENCE = 20.0
-"""Seconds for which a large answer waits for room, before its caller is told to come again."""
-
-
-class Room:
-    """Lets large answers of `ROOM` bytes through at a time, in the order in which they come."""
-
-    def __init__(self) -> None:
-        self._free = ROOM
-        self._waiting = deque[tuple[int, asyncio.Future[None]]]()
-
-    async def enter(self, size: int) -> Callable[[], None]:
-        """Wait for room for so many bytes; return what gives it up. Raises `ApiError` (OVERLOADED)."""
-        size = min(size, ROOM)
-        place = asyncio.get_running_loop().create_future()
-        entry = (size, place)
-        self._waiting.append(entry)
-        self._admit()
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await place
-        except BaseException as exc:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-                self._admit()
-            else:
-                self._leave(size)
-            if not isinstance(exc, TimeoutError):
-                raise
-            reason = f"no room for an answer of {size} bytes within {PATIENCE:g} s"
-            raise ApiError(ErrorCode.OVERLOADED, reason) from None
-        return partial(self._leave, size)
-
-    def _admit(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            size, place = self._waiting.popleft()
-            self._free -= size
-            # One whose caller has gone in this moment gives its room up itself.
-            if not place.done():
-                place.set_result(None)
-
-    def _leave(self, size: int) -> None:
-        self._free += size
-        self._admit()
 
 
 class Place:

@@ -15,8 +15,8 @@ from flower_nats.model.visible import visible_name
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire.bulk import read_push_object
 from flower_nats.wire.methods import Method
-from flower_nats.wire.request_id import CLIENT_ADDRESS, REQUEST_ID, is_request_id, new_request_id
-from flower_nats_gateway.calls.peers import host_of, numeric_host
+from flower_nats.wire.request_id import REQUEST_ID, is_request_id, new_request_id
+from flower_nats_gateway.calls.peers import host_of
 from flower_nats_gateway.calls.wire import Wire
 
 _M = TypeVar("_M", bound=ProtoMessage)
@@ -24,9 +24,6 @@ _M = TypeVar("_M", bound=ProtoMessage)
 
 _PASSED_ON = frozenset({"forwarded", "x-forwarded-for", "via"})
 """Headers, any of which a balancer that speaks HTTP adds."""
-
-_FOR = "x-forwarded-for"
-"""Whom a balancer has had the call from; of several, the last is what the nearest balancer has seen."""
 
 _LONGEST_TEXT = 64
 """Characters of what a client says of itself that are shown to people."""
@@ -49,12 +46,17 @@ class Call:
         peer: str,
         wire: Wire,
         signed_path: str,
+        client_address: str,
     ) -> None:
         self.method = method
         self.began_at = time.monotonic()
         """A moment of our monotonic clock."""
         self.peer = peer
         """The other end of the connection it came over: a client, or a balancer."""
+        self.client_address = client_address
+        """Where the client calls from: what a balancer says of that counts if it is trusted."""
+        self.host = host_of(f"{client_address}:0")
+        """The same, whose share of a gateway the call takes; empty for this machine."""
         self.wire = wire
         """What the wire that it came over is like."""
         self.signed_path = signed_path
@@ -80,28 +82,17 @@ class Call:
         It is not known behind a balancer that speaks HTTP, and from clients that open connections
         anew as they please.
         """
-        is_direct = not (self.balanced or self.was_passed_on)
-        return self.peer if is_direct and self.wire.keeps_connection else None
+        return self.peer if self.is_direct and self.wire.keeps_connection else None
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the client itself is at the other end, as far as it is known."""
+        return not (self.balanced or self.was_passed_on)
 
     @property
     def was_passed_on(self) -> bool:
         """Whether a balancer or proxy says that it has passed the call on."""
         return not _PASSED_ON.isdisjoint(self._metadata)
-
-    @property
-    def client_address(self) -> str:
-        """Where the client calls from, for people to read: what a balancer says of it may be a lie."""
-        said = self.text(_FOR).rpartition(",")[2].strip()
-        return visible_name(said or numeric_host(self.peer))[:_LONGEST_TEXT]
-
-    @property
-    def proven_address(self) -> str:
-        """The address of the client, empty for this machine or where a balancer does not tell it.
-
-        Only what is on this machine is believed to speak for others.
-        """
-        host = host_of(self.peer)
-        return host or host_of(f"{self.text(CLIENT_ADDRESS)}:0")
 
     @property
     def client_version(self) -> str:

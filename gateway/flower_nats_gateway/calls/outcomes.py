@@ -40,12 +40,13 @@ class Outcomes:
             durations = self._seconds[key] = Durations()
         durations.note(time.monotonic() - call.began_at)
 
-    def refusal(self, method: Method, exc: Exception, peer: str) -> ApiError:
+    def refusal(self, call: Call, exc: Exception) -> ApiError:
         """Count and log a call that was not answered; return the refusal that its caller gets.
 
         A fault of ours must not end a stock client, and a retry may well meet a healthy replica. So
         it looks like an outage to the caller. `faults_total` tells it from one.
         """
+        method = call.method
         if isinstance(exc, ApiError):
             error = exc
         else:
@@ -59,7 +60,7 @@ class Outcomes:
                 rpc=_name(method),
                 code=error.code.name,
                 reason=error.detail,
-                peer=peer,
+                peer=call.peer if call.is_direct else call.client_address,
             )
         return error
 

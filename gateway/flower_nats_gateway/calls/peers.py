@@ -27,8 +27,9 @@ def host_of(peer: str) -> str:
     return "" if address.is_loopback else str(address)
 
 
+@lru_cache(maxsize=16_384)
 def numeric_host(peer: str) -> str:
-    """Return the address of a peer as it is, for people to read."""
+    """Return the address of a peer as it is."""
     return _host(peer).removeprefix("::ffff:")
 
 

@@ -4,11 +4,10 @@ import time
 from collections import OrderedDict
 
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats_gateway.calls.peers import host_of
 
 AT_ONCE = 5_000
 """Registrations that one address may make at once: a fleet behind one NAT that starts together. All that
-come by a balancer, or from this machine, count as one address."""
+come from this machine, or by a balancer that is not trusted, count as one address."""
 
 A_SECOND = 100.0
 """Registrations that one address may make in each second after that."""
@@ -24,9 +23,9 @@ class RegistrationLimit:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """By address: how many it had left, and when that was."""
 
-    def check(self, peer: str) -> None:
+    def check(self, host: str) -> None:
         """Count a registration. Raises `ApiError` (OVERLOADED) if it is one too many."""
-        host, now = host_of(peer), time.monotonic()
+        now = time.monotonic()
         left, since = self._left.pop(host, (AT_ONCE, now))
         left = min(AT_ONCE, left + (now - since) * A_SECOND)
         self._left[host] = (left - 1 if left >= 1 else left, now)

@@ -17,6 +17,9 @@ class Wire:
     """Whether a client that follows a log calls again where its stream has ended early. One that does
     not takes the end for the end of the log."""
 
+    answer_room: int
+    """Bytes of large answers that their clients have not taken yet."""
+
     keeps_connection: bool
     """Whether a client makes its calls over one connection until that breaks."""
 
@@ -26,6 +29,8 @@ GRPC = Wire(
     longest_hold=50.0,
     answer_within=None,
     follows_on=True,
+    # The library has a copy of each.
+    answer_room=256 * 1024 * 1024,
     keeps_connection=True,
 )
 
@@ -34,5 +39,6 @@ HTTP = Wire(
     longest_hold=20.0,
     answer_within=27.0,
     follows_on=False,
+    answer_room=1024 * 1024 * 1024,
     keeps_connection=False,
 )

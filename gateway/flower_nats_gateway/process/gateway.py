@@ -65,7 +65,9 @@ class Gateway:
         self._parts = wiring.wire(settings, connection, self.id)
         self._listeners: list[Listener] = []
         self._http: list[HttpListener] = []
-        self._address_limit = AddressLimit(settings.max_connections_per_address)
+        self._address_limit = AddressLimit(
+            settings.max_connections_per_address, self._parts.balancers
+        )
         self._public_ports: set[int] = set()
         self._listens = False
         self._health = health.aio.HealthServicer()
@@ -205,6 +207,7 @@ class Gateway:
             "streams": self._trials.run(),
             "pushes": self._parts.pushes.tell_forever(self._connection, self.id),
             "health": self._tell_health_forever(),
+            "balancers": self._parts.balancers.look_up_forever(),
             "connections": self._address_limit.watch(self._public_ports),
             "connection": self._connection.until_ended(),
             "memory": return_freed_memory_forever(),

@@ -29,6 +29,7 @@ from flower_nats_gateway.auth.signatures import Verifier
 from flower_nats_gateway.auth.tasks import RuntimeAuthenticator
 from flower_nats_gateway.auth.used_signatures import UsedSignatures
 from flower_nats_gateway.calls.admission import Admission
+from flower_nats_gateway.calls.balancers import Balancers
 from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.calls.in_hand import CallsInHand
@@ -70,6 +71,7 @@ class Parts:
     in_hand: CallsInHand
     admission: Admission
     bodies: Bodies
+    balancers: Balancers
     pushes: Pushes
     outcomes: Outcomes
     drain: Drain
@@ -102,6 +104,7 @@ def _with(authenticate: Authenticator, service: Service) -> Service:
 def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> Parts:
     """Make all parts of a gateway."""
     drain, in_hand, outcomes, bodies = Drain(), CallsInHand(), Outcomes(), Bodies()
+    balancers = Balancers(settings.trusted_balancers)
     bodies.shared = settings.max_calls_per_address > 0
     wakes, rpc, pushes = Wakes(connection), RpcClient(connection), Pushes()
     notes = ExchangeNotes()
@@ -185,6 +188,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             outcomes=outcomes,
             bodies=bodies,
             pushes=pushes,
+            balancers=balancers,
         ),
         runtime=Service(
             methods=RUNTIME,
@@ -200,6 +204,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             outcomes=outcomes,
             bodies=bodies,
             pushes=pushes,
+            balancers=balancers,
         ),
         control=Service(
             methods=CONTROL,
@@ -213,6 +218,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
             outcomes=outcomes,
             bodies=bodies,
             pushes=pushes,
+            balancers=balancers,
         ),
         wakes=wakes,
         verifier=verifier,
@@ -228,6 +234,7 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         in_hand=in_hand,
         admission=admission,
         bodies=bodies,
+        balancers=balancers,
         pushes=pushes,
         outcomes=outcomes,
         drain=drain,

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from contextlib import suppress
 
+from flower_nats_gateway.calls.balancers import Balancers
 from flower_nats_gateway.calls.peers import host_of
 from flower_nats_gateway.transports.notices import notice
 from flower_nats_gateway.transports.open_sockets import established, open_sockets, peer_of
@@ -22,17 +23,19 @@ _MAPPED = "::ffff:"
 
 
 class AddressLimit:
-    """Counts the connections of each address. Loopback has no limit: a balancer calls for many."""
+    """Counts the connections of each address. A balancer that is trusted has no limit, and neither has
+    loopback: a tunnel calls for many."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, balancers: Balancers) -> None:
         """`limit` is how many one address may have, 0 for any number."""
         self._limit = limit
+        self._balancers = balancers
         self._counted: Counter[str] = Counter()
         self._known: set[tuple[str, int]] = set()
 
     def takes(self, host: str) -> bool:
         """Whether one more connection of an address is taken; it counts as one that is."""
-        name = host_of(f"{host}:0")
+        name = self._name(host)
         if not (self._limit and name):
             return True
         if self._counted[name] >= self._limit:
@@ -55,7 +58,7 @@ class AddressLimit:
             found[host].append((host, port))
         counted, surplus = Counter[str](), set[tuple[str, int]]()
         for host, peers in found.items():
-            name = host_of(f"{host}:0")
+            name = self._name(host)
             counted[name] = len(peers)
             if name and len(peers) > self._limit:
                 notice(name, "connections_refused", limit=self._limit, connections=len(peers))
@@ -65,6 +68,11 @@ class AddressLimit:
         self._counted = counted
         if surplus:
             _cut_off(surplus, ports)
+
+    def _name(self, host: str) -> str:
+        """Return the address as it is counted, empty if it has no limit."""
+        name = host_of(f"{host}:0")
+        return "" if self._balancers.are_at(name) else name
 
 
 def _cut_off(peers: Collection[tuple[str, int]], ports: Collection[int]) -> None:

@@ -21,6 +21,7 @@ from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
+from flower_nats.wire.request_id import CLIENT_ADDRESS
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.auth.accounts import (
     ACCESS_TOKEN,
@@ -30,6 +31,7 @@ from flower_nats_gateway.auth.accounts import (
 )
 from flower_nats_gateway.auth.follower import SESSION
 from flower_nats_gateway.calls.admission import Admission
+from flower_nats_gateway.calls.balancers import Balancers
 from flower_nats_gateway.calls.bodies import Bodies
 from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.in_hand import CallsInHand
@@ -40,6 +42,9 @@ from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.listener import HttpListener, Served
 
 _STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
+
+BALANCER = "127.0.0.1"
+"""Where the balancer calls from, which alone comes to the relay."""
 
 _PAUSE = 0.1
 """Seconds before it calls again after a stream that gave nothing, as those of a gateway that drains."""
@@ -88,6 +93,7 @@ class LogRelay:
             outcomes=Outcomes(),
             bodies=Bodies(),
             pushes=Pushes(),
+            balancers=Balancers([BALANCER]),
         )
         always = health.aio.HealthServicer()
         self._listener = await listen(self._address, [service], always)
@@ -141,8 +147,12 @@ class LogRelay:
 
 
 def _proof(call: Call) -> list[tuple[str, str]]:
-    """Return what proves the caller to a gateway over gRPC; over HTTP it came in another header."""
+    """Return what proves the caller to a gateway over gRPC, and where it calls from.
+
+    Over HTTP the token came in another header.
+    """
     proof = {
+        CLIENT_ADDRESS: call.client_address,
         ACCESS_TOKEN: token_of(call),
         REFRESH_TOKEN: call.text(REFRESH_TOKEN),
     }

@@ -13,9 +13,9 @@ from flower_nats.wire.methods import Bulk, Method
 from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.calls.answers import Answer, LargeAnswer
 from flower_nats_gateway.calls.bodies import Body
-from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit, Room
+from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
 from flower_nats_gateway.calls.call import Call
-from flower_nats_gateway.calls.peers import Origins, host_of
+from flower_nats_gateway.calls.peers import Origins
 from flower_nats_gateway.calls.wire import GRPC
 from flower_nats_gateway.transports.grpc import errors
 from flower_nats_gateway.transports.grpc.meter import Meter
@@ -25,9 +25,9 @@ class ServiceHandler(grpc.GenericRpcHandler):
     """Routes the calls of one API by their path."""
 
     def __init__(self, service: Service, meter: Meter, origins: Origins) -> None:
-        arriving, leaving, room = BodyLimit(), BodyLimit(), Room()
+        arriving, leaving = BodyLimit(), BodyLimit()
         self._handlers = {
-            path: _handler(_Route(method, path, service, meter, origins), arriving, leaving, room)
+            path: _handler(_Route(method, path, service, meter, origins), arriving, leaving)
             for method in service.methods
             for path in method.grpc_paths
         }
@@ -50,13 +50,13 @@ class _Route:
         self.origins = origins
 
 
-def _handler(route: _Route, arriving: BodyLimit, leaving: BodyLimit, room: Room) -> Any:
+def _handler(route: _Route, arriving: BodyLimit, leaving: BodyLimit) -> Any:
     if route.method.streams:
         return _stream_handler(route)
     if route.method.bulk is Bulk.REQUEST:
         return _bulky_request_handler(route, arriving)
     if route.method.bulk is Bulk.RESPONSE:
-        return _bulky_response_handler(route, leaving, room)
+        return _bulky_response_handler(route, leaving)
     return _unary_handler(route)
 
 
@@ -68,8 +68,7 @@ def _unary_handler(route: _Route) -> Any:
             identify = await service.authenticate(serving.call)
             await serving.receive()
             response = await endpoint(serving.call, await identify(serving.call))
-            await serving.await_room(response)
-            return response
+            return await serving.whole(response)
 
     return _reads_when_it_wants(handle)
 
@@ -98,7 +97,7 @@ def _bulky_request_handler(route: _Route, body_limit: BodyLimit) -> Any:
     return _reads_when_it_wants(handle)
 
 
-def _bulky_response_handler(route: _Route, body_limit: BodyLimit, room: Room) -> Any:
+def _bulky_response_handler(route: _Route, body_limit: BodyLimit) -> Any:
     endpoint, service = route.service.endpoint(route.method), route.service
 
     async def handle(_requests: Any, context: Any) -> bytes:
@@ -106,13 +105,9 @@ def _bulky_response_handler(route: _Route, body_limit: BodyLimit, room: Room) ->
             identify = await service.authenticate(serving.call)
             await serving.receive()
             response = await endpoint(serving.call, await identify(serving.call))
-            if isinstance(response, LargeAnswer):
-                leave = await room.enter(len(response))
-                context.add_done_callback(lambda _: leave())
-                # gRPC takes a message as a whole, and a copy of it.
-                return await response.whole()
-            await serving.await_room(response)
-            if len(response) > SMALL:
+            is_large = isinstance(response, LargeAnswer)
+            response = await serving.whole(response)
+            if len(response) > SMALL and not is_large:
                 place = await body_limit.enter()
                 place.leave_later()
                 context.add_done_callback(lambda _: place.leave())
@@ -147,10 +142,11 @@ class _Serving:
         self._context = context
         self._connection: str = context.peer()
         peer = route.origins.of(self._connection)
-        self._host = host_of(peer)
         self._body: Body | None = None
         metadata = {key: value for key, value in context.invocation_metadata() or ()}
-        self.call = Call(route.method, metadata, peer, GRPC, route.path)
+        client = route.service.balancers.client_of(peer, metadata)
+        self.call = Call(route.method, metadata, peer, GRPC, route.path, client)
+        self._host = self.call.host
 
     async def receive(self) -> None:
         """Read the call's body, as far as there is room for it.
@@ -187,18 +183,20 @@ class _Serving:
         finally:
             watch.cancel()
 
-    async def await_room(self, response: Answer) -> None:
-        """Wait until there is room for an answer that is large, which its client may be slow to take."""
-        if len(response) <= SMALL:
-            return
-        answer = await self._route.service.bodies.leave(self._host, len(response))
-        watch = self._route.meter.watch_taking(self._connection)
+    async def whole(self, response: Answer) -> bytes:
+        """Return an answer as gRPC takes it, as a whole, once there is room for it.
 
-        def end(_context: Any) -> None:
-            answer.close()
-            watch.cancel()
-
-        self._context.add_done_callback(end)
+        Its client may be slow to take it, and gRPC has a copy of it.
+        """
+        if len(response) > SMALL:
+            leave = await self._route.service.bodies.leave(GRPC, self._host, len(response))
+            self._context.add_done_callback(lambda _: leave())
+        if isinstance(response, LargeAnswer):
+            response = await response.whole()
+        if len(response) > SMALL:
+            watch = self._route.meter.watch_taking(self._connection)
+            self._context.add_done_callback(lambda _: watch.cancel())
+        return response
 
     async def __aenter__(self) -> Self:
         # Among those in hand, which a gateway that drains lets finish, from its first byte.
@@ -232,6 +230,6 @@ class _Serving:
         self._route.service.in_hand.end(self._connection, self._host)
 
     async def _abort(self, exc: Exception) -> NoReturn:
-        error = self._route.service.outcomes.refusal(self._route.method, exc, self.call.peer)
+        error = self._route.service.outcomes.refusal(self.call, exc)
         await self._context.abort(errors.status(error), errors.details(self._route.path, error))
         raise AssertionError("abort does not return")

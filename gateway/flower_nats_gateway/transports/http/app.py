@@ -19,7 +19,6 @@ from flower_nats_gateway.calls.answers import Answer, LargeAnswer
 from flower_nats_gateway.calls.bodies import Body
 from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
 from flower_nats_gateway.calls.call import Call
-from flower_nats_gateway.calls.peers import host_of
 from flower_nats_gateway.calls.wire import HTTP
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.body import (
@@ -85,6 +84,7 @@ class HttpApp:
         is_ready: Callable[[], bool],
         is_leaving: Callable[[], bool],
     ) -> None:
+        self._balancers = services[0].balancers
         self._is_ready = is_ready
         self._is_leaving = is_leaving
         self._routes: dict[str, _Route] = {}
@@ -117,7 +117,7 @@ class HttpApp:
             _connection(scope).cut_off()
 
     async def _refuse(self, scope: Scope, send: Send, answer: errors.Answer) -> None:
-        host, _ = scope["client"] or ("", 0)
+        host = self._balancers.client_of(_peer(scope), metadata(scope["headers"]))
         request = f"{scope['method']} {scope['path'][:_LONGEST_LOGGED]}"
         notice(host, "http_request_refused", status=answer.status, request=request)
         await self._send(send, answer)
@@ -128,17 +128,21 @@ class HttpApp:
         return errors.Answer(200 if self._is_ready() else 503, b"")
 
     async def _serve_unary(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> None:
-        service, call = route.service, _call(route.method, scope)
-        host = host_of(call.peer)
+        service = route.service
+        call = _call(route, scope)
+        host = call.host
         service.in_hand.begin(call.peer, host)
+        leave = _nothing
         try:
             try:
                 service.admission.check(route.method, host)
                 body = await _answer(route, call, scope, receive)
+                if not isinstance(body, LargeAnswer) and len(body) > SMALL:
+                    leave = await service.bodies.leave(HTTP, host, len(body))
             except ClientGone:
                 raise
             except Exception as exc:
-                error = service.outcomes.refusal(route.method, exc, call.peer)
+                error = service.outcomes.refusal(call, exc)
                 if error.code is ErrorCode.BODY_TOO_SLOW:
                     raise ClientGone from exc
                 await self._send(send, errors.refusal(error))
@@ -146,6 +150,7 @@ class HttpApp:
                 service.outcomes.served(call)
                 await self._send_message(route, send, body)
         finally:
+            leave()
             service.in_hand.end(call.peer, host)
 
     async def _serve_page(
@@ -155,8 +160,9 @@ class HttpApp:
             allowed = (b"allow", b"GET, POST")
             await self._refuse(scope, send, errors.plain(405, "Method Not Allowed", allowed))
             return
-        service, call = route.service, _call(route.method, scope)
-        host = host_of(call.peer)
+        service = route.service
+        call = _call(route, scope)
+        host = call.host
         service.in_hand.begin(call.peer, host)
         try:
             service.admission.check(route.method, host)
@@ -167,13 +173,13 @@ class HttpApp:
                     query=scope["query_string"],
                     headers=scope["headers"],
                     body=await read(receive, body, _connection(scope)),
-                    address=call.proven_address,
+                    address=call.host,
                 )
             await self._send(send, page_answer(await serve(request)))
         except ClientGone:
             raise
         except Exception as exc:
-            error = service.outcomes.refusal(route.method, exc, call.peer)
+            error = service.outcomes.refusal(call, exc)
             await self._send(send, errors.refusal(error))
         finally:
             service.in_hand.end(call.peer, host)
@@ -194,8 +200,9 @@ class HttpApp:
     async def _serve_stream(
         self, route: _Route, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        service, call = route.service, _call(route.method, scope)
-        host = host_of(call.peer)
+        service = route.service
+        call = _call(route, scope)
+        host = call.host
         service.in_hand.begin(call.peer, host)
         answer = _StreamedAnswer(self._start, send, route.method)
         try:
@@ -212,7 +219,7 @@ class HttpApp:
         except ClientGone:
             raise
         except Exception as exc:
-            error = service.outcomes.refusal(route.method, exc, call.peer)
+            error = service.outcomes.refusal(call, exc)
             if answer.has_begun:
                 # The client must not take the end of the connection for the end of the stream.
                 raise ClientGone from exc
@@ -273,6 +280,10 @@ class _StreamedAnswer:
             await send_piece(self._send, message[at : at + PIECE])
 
 
+def _nothing() -> None:
+    """Give up the room of an answer that needs none."""
+
+
 def _connection(scope: Scope) -> Connection:
     connection: Connection = scope[CONNECTION]
     return connection
@@ -289,9 +300,15 @@ def _not_a_call(scope: Scope) -> errors.Answer | None:
     return None
 
 
-def _call(method: Method, scope: Scope) -> Call:
+def _call(route: _Route, scope: Scope) -> Call:
+    method, peer, headers = route.method, _peer(scope), metadata(scope["headers"])
+    client = route.service.balancers.client_of(peer, headers)
+    return Call(method, headers, peer, HTTP, method.signed_path, client)
+
+
+def _peer(scope: Scope) -> str:
     host, port = scope["client"] or ("", 0)
-    return Call(method, metadata(scope["headers"]), f"{host}:{port}", HTTP, method.signed_path)
+    return f"{host}:{port}"
 
 
 def _announced(scope: Scope) -> int | None:
@@ -321,8 +338,7 @@ async def _answer(route: _Route, call: Call, scope: Scope, receive: Receive) -> 
 @asynccontextmanager
 async def _arriving(route: _Route, call: Call, scope: Scope) -> AsyncIterator[Body]:
     """Hold what comes of a call's body, to the end of the context."""
-    host = host_of(call.peer)
-    body = await route.service.bodies.begin(route.method, host, _announced(scope))
+    body = await route.service.bodies.begin(route.method, call.host, _announced(scope))
     try:
         yield body
     finally:

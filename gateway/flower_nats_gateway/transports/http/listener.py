@@ -14,6 +14,7 @@ from typing import cast
 
 from flower_nats.settings import TlsFiles
 from flower_nats.tls import renewable, server_context
+from flower_nats_gateway.calls.balancers import Balancers
 from flower_nats_gateway.calls.peers import Origins
 from flower_nats_gateway.transports.address_limit import AddressLimit
 from flower_nats_gateway.transports.http import errors
@@ -83,7 +84,7 @@ class HttpListener:
         address_limit: AddressLimit | None = None,
     ) -> None:
         """`here` is for connections to a loopback address, `others` for the rest; None: the same."""
-        self._address_limit = address_limit or AddressLimit(0)
+        self._address_limit = address_limit or AddressLimit(0, Balancers())
         self._here = _Side(here)
         self._others = self._here if others is None else _Side(others)
         self._tls = None if tls is None else renewable(tls, lambda: _server_context(tls))
