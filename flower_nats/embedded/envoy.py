@@ -55,6 +55,10 @@ _CLIENT_CONNECTIONS = 16_384
 _STREAMS = 256
 """Calls on one connection of a client: others wait there, or take a connection more."""
 
+_IDLE = 90.0
+"""Seconds for which a connection without a call is kept: longer than clients over HTTP keep theirs (5 s).
+Without, a stranger could take all connections and say nothing."""
+
 _MANY = 1_000_000
 
 _NOBODY = "127.0.0.1:1"
@@ -266,6 +270,8 @@ def _manager(api: Api, clusters: Collection[str]) -> Json:
         "stat_prefix": api.name,
         # Calls are held for a minute, and streams are quiet for hours.
         "stream_idle_timeout": "0s",
+        # Clients keep theirs for less, or have a call under way.
+        "common_http_protocol_options": {"idle_timeout": seconds(_IDLE)},
         # Nobody sends half of a head and then waits, but to keep us busy.
         "request_headers_timeout": "60s",
         "http2_protocol_options": {

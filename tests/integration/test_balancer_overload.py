@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -85,14 +84,11 @@ async def test_connections_that_are_too_many_are_closed_and_the_others_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(envoy, "_CLIENT_CONNECTIONS", 4)
-    async with front(tmp_path) as there, AsyncExitStack() as open_ones:
+    async with front(tmp_path) as there:
         assert await there.serving_pid()
         host, _, port = there.balancer._apis[0].listen.rpartition(":")
-        ends = []
-        for _ in range(8):
-            reader, writer = await asyncio.open_connection(host, int(port))
-            open_ones.callback(writer.transport.abort)
-            ends.append(asyncio.create_task(reader.read(1)))
+        strangers = [await asyncio.open_connection(host, int(port)) for _ in range(8)]
+        ends = [asyncio.create_task(reader.read(1)) for reader, _ in strangers]
 
         async with asyncio.timeout(20):
             while sum(one.done() for one in ends) < 5:
@@ -100,8 +96,9 @@ async def test_connections_that_are_too_many_are_closed_and_the_others_served(
 
         assert await there.serving_pid()
         assert not all(one.done() for one in ends)
-        for one in ends:
-            one.cancel()
+        for _, writer in strangers:
+            writer.transport.abort()
+        await asyncio.gather(*ends, return_exceptions=True)
 
 
 async def test_a_burst_over_one_connection_is_answered_call_by_call(tmp_path: Path) -> None:

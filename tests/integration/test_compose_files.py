@@ -227,9 +227,14 @@ def test_no_container_may_take_the_machine_from_the_others(services: list[Servic
 
 def test_clients_behind_the_balancers_are_not_taken_for_one(services: list[Service]) -> None:
     (gateway,) = (service for service in services if service.name == "gateway")
+    balancers = [one for one in services if str(one.settings["image"]).startswith("envoyproxy/")]
 
-    for limit in ("CALLS", "CONNECTIONS"):
-        assert gateway.environment[f"FLOWER_NATS_GATEWAY_MAX_{limit}_PER_ADDRESS"] == "0"
+    trusted = gateway.environment["FLOWER_NATS_GATEWAY_TRUSTED_BALANCERS"].split(",")
+
+    assert trusted == [one.name for one in balancers]
+    # Nobody else is where gateways could take somebody for a balancer.
+    there = {one.name for one in services if "gateways" in one.settings["networks"]}
+    assert there == {"gateway", *trusted}
 
 
 def test_by_default_nothing_is_installed_when_an_app_starts(

@@ -30,6 +30,8 @@ WORDS = {
     "https://HOST:PORT": "https://there:1",
     "HOST:PORT|none": "127.0.0.1:7777",
     "HOST:PORT": "127.0.0.1:7777",
+    "HOST:PORT[,HOST:PORT...]": "10.0.0.1:7777",
+    "ADDRESS[,ADDRESS...]": "10.0.0.0/8",
     "URL[,URL...]": "nats://there:4222",
     "URL": "postgresql://there/x",
     "NAME": "somebody",
@@ -45,7 +47,7 @@ VALUES: dict[type[Any], tuple[str, Any]] = {
     click.DateTime: ("2026-01-02", datetime(2026, 1, 2)),
 }
 
-MANY = {"nats", "superexec_env"}
+MANY = {"nats", "superexec_env", "trusted_balancers", "control_by_balancer"}
 """Options that take several words."""
 
 ARGUMENTS = {
