@@ -56,8 +56,8 @@ _STREAMS = 256
 """Calls on one connection of a client: others wait there, or take a connection more."""
 
 _IDLE = 90.0
-"""Seconds for which a connection without a call is kept: longer than clients over HTTP keep theirs (5 s).
-Without, a stranger could take all connections and say nothing."""
+"""Seconds for which a connection without a call is kept: longer than clients over HTTP do (5 s). Without
+it, a stranger could take all connections and say nothing."""
 
 _MANY = 1_000_000
 

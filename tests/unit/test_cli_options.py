@@ -12,11 +12,13 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from flower_nats.model.exposure import exposure
 from flower_nats.settings import GatewaySettings, SuperlinkSettings
 from flower_nats_cli import flower
 from flower_nats_cli.addresses import claim_addresses, reachable, split_address
 from flower_nats_cli.gateway import gateway_settings
 from flower_nats_cli.main import main
+from flower_nats_cli.placement import edges, gateway_flags
 from flower_nats_cli.stack import StackSettings
 from flower_nats_cli.superlink import superlink_settings
 from flower_nats_cli.up import stack_settings
@@ -182,6 +184,28 @@ def test_control_is_for_the_gateways_machine_until_somebody_asks_for_more(
     address = ["--control-api-address", "10.0.0.1:9093"]
     assert cli.up(*certificates, *address).gateway.control_api_address == "10.0.0.1:9093"
     assert not cli.up(*certificates, *address).gateway.control_to_others
+
+
+@pytest.mark.parametrize(
+    ("flags", "reached"),
+    [
+        ([], []),
+        (["--http-control"], ["0.0.0.0:8000"]),
+        (["--control-api-address", "10.0.0.1:9093"], ["10.0.0.1:9093"]),
+    ],
+)
+def test_gateways_behind_the_balancer_know_who_reaches_control(
+    cli: Cli, certificates: list[str], flags: list[str], reached: list[str]
+) -> None:
+    """By their own addresses they would not: those are for the balancer alone."""
+    public = cli.up(*certificates, "--replicas", "3", *flags).gateway
+    for placed in edges(public, 3).gateways:
+        options = gateway_flags(placed, balanced=True)
+
+        gateway = cli.gateway("--nats", "nats://a", *options)
+
+        assert exposure(gateway)["control"] == reached
+        assert gateway.trusted_balancers == placed.trusted_balancers == ("127.0.0.1",)
 
 
 def test_superexecs_of_other_machines_need_a_secret_and_tls_unless_somebody_says_otherwise(
