@@ -89,7 +89,11 @@ class Cluster:
     """A whole runtime, each process of which can be killed, frozen, ended and started again."""
 
     def __init__(
-        self, folder: Path, size: Size, postgres: PostgresServer | PostgresPair | None = None
+        self,
+        folder: Path,
+        size: Size,
+        postgres: PostgresServer | PostgresPair | None = None,
+        superlink_flags: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -101,6 +105,7 @@ class Cluster:
         self.superlinks: list[Replica] = []
         self.gateways: list[Gateway] = []
         self._size = size
+        self._superlink_flags = superlink_flags
 
     @property
     def nats_urls(self) -> tuple[str, ...]:
@@ -208,7 +213,7 @@ class Cluster:
 
     def _superlink(self, name: str, nats: str, dsn: str) -> Replica:
         secrets = {"FLOWER_NATS_SUPERLINK_NATS": nats, "FLOWER_NATS_SUPERLINK_DATABASE": dsn}
-        command = ["superlink", "--isolation", "process"]
+        command = ["superlink", "--isolation", "process", *self._superlink_flags]
         return Replica(name, command, secrets, self.folder, "superlink_ready")
 
     def _gateway(self, name: str, nats: str) -> Gateway:

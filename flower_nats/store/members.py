@@ -1,12 +1,24 @@
 """Which accounts and which nodes are in federations, in the database."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from flower_nats.model.federation import Member, MemberRole
 from flower_nats.store.connection import Row, Session, storable
 from flower_nats.store.queries import load
 
 _SQL = load("members")
+
+
+@dataclass(frozen=True)
+class RunSeen:
+    """A run, as an account is placed to it."""
+
+    federation: str
+    owner: str
+    """The id of the account that has started it."""
+    role: MemberRole | None
+    """What the account is in its federation; None if it is not in it."""
 
 
 class Members:
@@ -21,6 +33,14 @@ class Members:
             _SQL["role"], federation=storable(federation), account_id=account_id
         )
         return None if row is None else MemberRole(row["role"])
+
+    async def of_run(self, run_id: int, account_id: str) -> RunSeen | None:
+        """Return how an account is placed to a run; None if there is no such run."""
+        row = await self._session.fetch_one(_SQL["of_run"], run_id=run_id, account_id=account_id)
+        if row is None:
+            return None
+        role = None if row["role"] is None else MemberRole(row["role"])
+        return RunSeen(row["federation"], row["account_id"], role)
 
     async def of(self, federation: str) -> list[Member]:
         """Return who is in a federation, in the order in which they came."""

@@ -2,6 +2,14 @@
 SELECT role FROM federation_member
 WHERE federation = %(federation)s AND account_id = %(account_id)s;
 
+-- of_run: Where a run is and whose, and the role of an account there.
+SELECT run.federation, run.account_id, federation_member.role
+FROM run
+LEFT JOIN federation_member
+    ON federation_member.federation = run.federation
+    AND federation_member.account_id = %(account_id)s
+WHERE run.run_id = %(run_id)s;
+
 -- list: Who is in a federation, in the order in which they came.
 SELECT account_id, account_name, role FROM federation_member
 WHERE federation = %(federation)s

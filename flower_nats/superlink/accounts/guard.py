@@ -14,7 +14,6 @@ from flower_nats.store.federations import Federations
 from flower_nats.store.idempotency import was_answered
 from flower_nats.store.members import Members
 from flower_nats.store.nodes import Nodes
-from flower_nats.store.runs import Runs
 from flower_nats.store.series import SeriesStore
 from flower_nats.superlink.accounts.rights import (
     LEVELS,
@@ -71,7 +70,6 @@ class Guard:
         self._federations = Federations(database)
         self._members = Members(database)
         self._nodes = Nodes(database)
-        self._runs = Runs(database)
         self._series = SeriesStore(database)
         self._places: dict[About, Callable[[Any, Caller], Awaitable[_Place | None]]] = {
             About.ITSELF: self._itself,
@@ -134,8 +132,7 @@ class Guard:
     async def _level(self, federation: str, caller: Caller) -> Level:
         if caller.is_operator:
             return Level.OPERATOR
-        role = await self._members.role(federation, caller.account_id)
-        return Level.ACCOUNT if role is None else LEVELS[role]
+        return _level(await self._members.role(federation, caller.account_id), caller)
 
     async def _itself(self, request: Any, caller: Caller) -> _Place:
         return _Place(Level.OPERATOR if caller.is_operator else Level.ACCOUNT)
@@ -175,11 +172,11 @@ class Guard:
         return _Place(level, owner == caller.account_id)
 
     async def _of_run(self, request: Any, caller: Caller) -> _Place | None:
-        run = await self._runs.get(request.run_id)
+        run = await self._members.of_run(request.run_id, caller.account_id)
         if run is None:
             return None
-        level = await self._level(run.federation, caller)
-        return _Place(level, run.account_id == caller.account_id, run.federation)
+        level = _level(run.role, caller)
+        return _Place(level, run.owner == caller.account_id, run.federation)
 
     async def _of_series(self, request: Any, caller: Caller) -> _Place | None:
         found = await self._series.find(series_id=request.series_id)
@@ -187,6 +184,12 @@ class Guard:
             return None
         name = found[0].federation
         return _Place(await self._level(name, caller), name=name)
+
+
+def _level(role: MemberRole | None, caller: Caller) -> Level:
+    if caller.is_operator:
+        return Level.OPERATOR
+    return Level.ACCOUNT if role is None else LEVELS[role]
 
 
 def _judge(right: Right, place: _Place | None, request: Any) -> None:
