@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.subjects import OPERATOR
@@ -35,7 +36,7 @@ class Runtime:
     channels: Mapping[WireName, Channel]
     people: dict[str, LoggedIn] = field(default_factory=dict)
 
-    async def command(self, method: str, **question: object) -> None:
+    async def command(self, method: str, **question: Any) -> None:
         """Do what operators do with `flower-nats`."""
         async with self.cluster.connection() as connection:
             client = RpcClient(connection)
