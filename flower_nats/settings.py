@@ -17,11 +17,18 @@ DEFAULT_DATABASE_CONNECTIONS = 10
 DEFAULT_LOG_RETENTION = 90
 """Days for which the log of a run is kept."""
 
+DEFAULT_RUN_RETENTION = 0
+"""Days for which finished runs are kept: for ever. With a run goes the model that it has left, and its
+people alone can say when that is worth nothing."""
+
 DEFAULT_NODE_RETENTION = 30
 """Days for which lists show a node that is offline."""
 
 DEFAULT_AUDIT_RETENTION = 730
 """Days for which events of the audit trail are kept: two years."""
+
+DEFAULT_MAX_ARTIFACTS = 256
+"""MiB that `flwr pull` gives of a run at most: superlink and gateway hold all of it for a while."""
 
 DEFAULT_CALLS_PER_ADDRESS = 4_096
 """Calls that one address may have in hand: a thousand SuperNodes behind one NAT, each with four."""
@@ -182,11 +189,17 @@ class SuperlinkSettings:
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""
 
+    run_retention: int = DEFAULT_RUN_RETENTION
+    """Days after its end for which a run is kept, with its app and context; 0 for ever."""
+
     node_retention: int = DEFAULT_NODE_RETENTION
     """Days after which lists leave out a node that was not online since; 0 for never."""
 
     audit_retention: int = DEFAULT_AUDIT_RETENTION
     """Days for which events of the audit trail are kept; 0 for ever."""
+
+    max_artifacts: int = DEFAULT_MAX_ARTIFACTS
+    """MiB that `flwr pull` gives of a run at most; 0 for nothing."""
 
     database_connections: int = DEFAULT_DATABASE_CONNECTIONS
     """Connections to PostgreSQL that it opens at most."""

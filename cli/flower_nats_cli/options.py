@@ -20,7 +20,9 @@ from flower_nats.settings import (
     DEFAULT_CALLS_PER_ADDRESS,
     DEFAULT_CONNECTIONS_PER_ADDRESS,
     DEFAULT_LOG_RETENTION,
+    DEFAULT_MAX_ARTIFACTS,
     DEFAULT_NODE_RETENTION,
+    DEFAULT_RUN_RETENTION,
     Isolation,
     OidcSettings,
     StorageLimits,
@@ -399,6 +401,26 @@ log_retention_option = click.option(
     default=DEFAULT_LOG_RETENTION,
     show_default=True,
     help="Days after the end of a run for which its log, which `flwr log` shows, is kept; 0: for ever.",
+)
+
+run_retention_option = click.option(
+    "--run-retention",
+    type=click.IntRange(min=0, max=36_500),
+    metavar="DAYS",
+    default=DEFAULT_RUN_RETENTION,
+    show_default=True,
+    help="Days after its end for which a run is kept, with its log, its context, and its app if no "
+    "other run has that; 0: for ever.",
+)
+
+max_artifact_option = click.option(
+    "--max-artifact-mib",
+    type=click.IntRange(min=0, max=2047),
+    metavar="MIB",
+    default=DEFAULT_MAX_ARTIFACTS,
+    show_default=True,
+    help="MiB that `flwr pull` gives of a run at most. Superlinks and gateways hold all of it for a "
+    "while.",
 )
 
 audit_retention_option = click.option(

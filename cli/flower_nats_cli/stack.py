@@ -27,7 +27,9 @@ from flower_nats.settings import (
     DEFAULT_AUDIT_RETENTION,
     DEFAULT_DATABASE_CONNECTIONS,
     DEFAULT_LOG_RETENTION,
+    DEFAULT_MAX_ARTIFACTS,
     DEFAULT_NODE_RETENTION,
+    DEFAULT_RUN_RETENTION,
     GatewaySettings,
     OidcSettings,
     SuperexecSettings,
@@ -117,6 +119,12 @@ class StackSettings:
 
     log_retention: int = DEFAULT_LOG_RETENTION
     """Days after its end for which the log of a run is kept; 0 for ever."""
+
+    run_retention: int = DEFAULT_RUN_RETENTION
+    """Days after its end for which a run is kept; 0 for ever."""
+
+    max_artifacts: int = DEFAULT_MAX_ARTIFACTS
+    """MiB that `flwr pull` gives of a run at most."""
 
     node_retention: int = DEFAULT_NODE_RETENTION
     """Days after which lists leave out a node that was not online since; 0 for never."""
@@ -211,6 +219,8 @@ class Stack:
             flags += ["--supernode-self-registration"]
         if self.settings.oidc:
             flags += oidc_flags(self.settings.oidc)
+        flags += ["--run-retention", str(self.settings.run_retention)]
+        flags += ["--max-artifact-mib", str(self.settings.max_artifacts)]
         flags += ["--node-retention", str(self.settings.node_retention)]
         flags += ["--audit-retention", str(self.settings.audit_retention)]
         if self.settings.simulation:
@@ -240,6 +250,8 @@ class Stack:
             supernode_self_registration=self.settings.supernode_self_registration,
             simulation=self.settings.simulation,
             log_retention=self.settings.log_retention,
+            run_retention=self.settings.run_retention,
+            max_artifacts=self.settings.max_artifacts,
             node_retention=self.settings.node_retention,
             audit_retention=self.settings.audit_retention,
         )

@@ -76,6 +76,8 @@ log = get_logger(__name__)
     "those of all superlinks together, and some more.",
 )
 @opts.log_retention_option
+@opts.run_retention_option
+@opts.max_artifact_option
 @opts.audit_retention_option
 @opts.node_retention_option
 @click.option(
@@ -115,6 +117,8 @@ def superlink_settings(options: read.Options) -> SuperlinkSettings:
         supernode_self_registration=options["supernode_self_registration"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
+        run_retention=options["run_retention"],
+        max_artifacts=options["max_artifact_mib"],
         audit_retention=options["audit_retention"],
         node_retention=options["node_retention"],
         database_connections=options["database_connections"],

@@ -66,6 +66,8 @@ def console_argument(value: str) -> str:
 @opts.superexec_app_options
 @opts.dependency_option
 @opts.log_retention_option
+@opts.run_retention_option
+@opts.max_artifact_option
 @opts.audit_retention_option
 @opts.node_retention_option
 @opts.storage_limit_options
@@ -123,6 +125,8 @@ def stack_settings(options: read.Options) -> StackSettings:
         supernode_self_registration=options["supernode_self_registration"],
         simulation=options["simulation"],
         log_retention=options["log_retention"],
+        run_retention=options["run_retention"],
+        max_artifacts=options["max_artifact_mib"],
         audit_retention=options["audit_retention"],
         node_retention=options["node_retention"],
         http_health_addresses=health,

@@ -61,6 +61,9 @@ _FIRST_LOOK = 0.5
 
 _CALLER_FIELDS = tuple(Caller.__dataclass_fields__)
 
+_TAKES_LONG = frozenset({(subjects.INTERNAL, "Download")})
+"""Calls of our own that a superlink may need seconds for: a model is packed."""
+
 _LONGEST_PAUSE = 1.0
 """Seconds between two tries, at most."""
 
@@ -380,7 +383,7 @@ class RpcServer:
 
 def _takes_long(service: str, method: str) -> bool:
     public = BY_NAME.get((service, method))
-    return public is not None and public.takes_long
+    return (service, method) in _TAKES_LONG or (public is not None and public.takes_long)
 
 
 def _unpack(answer: bytes) -> dict[str, Any]:

@@ -13,7 +13,15 @@ from typing import Any
 
 from flower_nats.model.doors import not_for_others
 from flower_nats.model.errors import too_long
-from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME, SHORT_REQUEST, Method
+from flower_nats.wire.methods import (
+    ARTIFACTS_PATH,
+    BY_NAME,
+    CONTROL,
+    FLEET,
+    RUNTIME,
+    SHORT_REQUEST,
+    Method,
+)
 
 Json = dict[str, Any]
 
@@ -124,6 +132,9 @@ def _over_http(apis: Iterable[str], prefix: str, clusters: Collection[str]) -> I
     if HTTP_LOG_RELAY in clusters and _STREAM_LOGS in methods:
         yield _stream([{"path": _STREAM_LOGS.http_path}], HTTP_LOG_RELAY)
     yield _stream([{"path": one.http_path} for one in methods if one.streams], "http")
+    if _STREAM_LOGS in methods:
+        # A download takes as long as its reader.
+        yield _stream([{"path": ARTIFACTS_PATH}], "http")
     yield _Kind([{"path": _HTTP_HEALTH_CHECK}], "http", 2, 2, 4)
     # The process that says farewell ends within seconds, and no connection tells that a gateway hangs.
     farewells = [one for one in methods if one.farewell or one.tried_once]

@@ -180,6 +180,11 @@ class Runs:
         """Note that the log of a run was removed."""
         await self._session.execute(_SQL["mark_log_removed"], run_id=run_id)
 
+    async def ended_before(self, days: int, limit: int) -> list[int]:
+        """Return the oldest runs that ended more than so many days ago, and have nothing under way."""
+        rows = await self._session.fetch_all(_SQL["ended_before"], days=days, limit=limit)
+        return [int(row["run_id"]) for row in rows]
+
     async def lock_to_delete(self, run_id: int) -> LockedRun | None:
         """Return what the deletion of a run concerns, locked; None if there is no such run."""
         row = await self._session.fetch_one(_SQL["lock_to_delete"], run_id=run_id)

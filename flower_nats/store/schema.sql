@@ -218,6 +218,9 @@ CREATE INDEX run_of_series ON run (series_id, created_at);
 CREATE INDEX run_of_account ON run (account_id, created_at);
 CREATE INDEX run_of_federation ON run (federation, created_at);
 
+-- Housekeeping asks for the oldest runs.
+CREATE INDEX run_created ON run (created_at);
+
 -- Housekeeping asks every few seconds which runs have something left in the broker.
 CREATE INDEX run_not_cleaned ON run (run_id) WHERE cleaned_at IS NULL;
 
@@ -458,6 +461,14 @@ CREATE TABLE login_failure (
     failures integer NOT NULL,
     failed_at timestamptz NOT NULL DEFAULT now(),
     locked_until timestamptz
+);
+
+-- What `flwr pull` was given a link to. Of the token in the link only the hash is kept.
+CREATE TABLE download (
+    token_hash bytea PRIMARY KEY,
+    run_id bigint NOT NULL,
+    session_id text NOT NULL,
+    expires_at timestamptz NOT NULL
 );
 
 -- Who did what: a chain of events, each of which has the hash of the one before in its own.

@@ -46,6 +46,11 @@ class SeriesStore:
         row = await self._session.fetch_one(_SQL["context"], series_id=series_id)
         return b"" if row is None else bytes(row["context"])
 
+    async def context_size(self, series_id: int) -> int:
+        """Return how many bytes that context has."""
+        row = await self._session.fetch_one(_SQL["context_size"], series_id=series_id)
+        return 0 if row is None else int(row["size"])
+
     async def keep_context(self, task_id: int, context: bytes) -> None:
         """Store the context that a task has left, if it leads its run."""
         await self._session.execute(_SQL["keep_context"], task_id=task_id, context=context)

@@ -27,6 +27,7 @@ from flower_nats.superlink.accounts.logins import LoginApi
 from flower_nats.superlink.accounts.task_identity import TaskIdentity
 from flower_nats.superlink.api.control import ControlApi
 from flower_nats.superlink.api.control_apps import AppsApi
+from flower_nats.superlink.api.control_artifacts import ArtifactsApi
 from flower_nats.superlink.api.control_federations import FederationsApi
 from flower_nats.superlink.api.control_runs import ControlRunsApi
 from flower_nats.superlink.api.control_series import SeriesApi
@@ -45,6 +46,7 @@ from flower_nats.superlink.housekeeping.log_retention import LogRetention
 from flower_nats.superlink.housekeeping.messages import MessageHousekeeping
 from flower_nats.superlink.housekeeping.replica_watch import LOOK_EVERY, ReplicaWatch
 from flower_nats.superlink.housekeeping.room_watch import RoomWatch
+from flower_nats.superlink.housekeeping.run_retention import RunRetention
 from flower_nats.superlink.housekeeping.runtime_watch import RuntimeWatch
 from flower_nats.superlink.housekeeping.stream_keeper import StreamKeeper
 from flower_nats.superlink.operators.accounts import AccountsAdmin
@@ -64,6 +66,9 @@ _FORGET_AUDIT_EVERY = 600.0
 
 _TRIM_EVENTS_EVERY = 600.0
 """Seconds between two looks for events of the runtime that are old enough to be removed."""
+
+_DELETE_RUNS_EVERY = 60.0
+"""Seconds between two looks for runs that are old enough to be deleted."""
 
 _REMOVE_LOGS_EVERY = 60.0
 """Seconds between two looks for logs that are old enough to be removed."""
@@ -109,6 +114,8 @@ def handlers(
     lifecycle = Lifecycle(hints, mailbox, watched.figures.run_ended)
     federations = KnownFederations(database, simulation=settings.simulation)
     identity = Identity(database, accounts=settings.accounts)
+    guard = Guard(database)
+    artifacts = ArtifactsApi(database, identity, guard, settings.max_artifacts)
     fleet = FleetApi(
         Nodes(database),
         Runs(database),
@@ -133,6 +140,7 @@ def handlers(
                 database, lifecycle, federations, watched.trials, watched.room
             ).handlers(),
             **SeriesApi(database).handlers(),
+            **artifacts.handlers(),
             **AppsApi(database).handlers(),
             **FederationsApi(database, lifecycle, federations, hints).handlers(),
         },
@@ -141,7 +149,7 @@ def handlers(
     public["Runtime"] = {
         name: tasks.guard(name, handler) for name, handler in public["Runtime"].items()
     }
-    guard, auditor = Guard(database), Auditor(database, identity)
+    auditor = Auditor(database, identity)
     public["Control"] = {
         name: auditor.guard(name, guard.guard(name, handler))
         for name, handler in public["Control"].items()
@@ -154,6 +162,7 @@ def handlers(
             **questions.handlers(),
             **Followers(identity, guard).handlers(),
             **logins.internal_handlers(),
+            **artifacts.internal_handlers(),
             **ExchangeHistory(database).handlers(),
         },
         OPERATOR: {
@@ -206,7 +215,9 @@ def pieces(
         pushers,
     )
     audit = AuditRetention(database, settings.audit_retention)
-    days = settings.log_retention
+    days, kept = settings.log_retention, settings.run_retention
+    deletion = RunDeletion(database, mailbox, RunLogs(connection), hints)
+    old_runs = RunRetention(database, deletion, kept)
     retention = LogRetention(database, RunLogs(connection), days)
     silence = ReplicaWatch(Replicas(database), lambda: connection.is_connected)
 
@@ -221,5 +232,6 @@ def pieces(
         Piece("lost replicas", LOOK_EVERY, silence.look),
         Piece("events", _TRIM_EVENTS_EVERY, trim_events),
         *([Piece("logs", _REMOVE_LOGS_EVERY, retention.remove_logs)] if days else []),
+        *([Piece("old runs", _DELETE_RUNS_EVERY, old_runs.delete_runs)] if kept else []),
         *([Piece("audit", _FORGET_AUDIT_EVERY, audit.forget)] if settings.audit_retention else []),
     ]

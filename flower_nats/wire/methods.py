@@ -24,6 +24,10 @@ SHORT_REQUEST = 64 * _KIB
 """Bytes of a request, unless its method says more. Ids, keys and numbers need no more."""
 
 
+ARTIFACTS_PATH = "/v1/control/artifacts"
+"""Where a gateway gives what a run has left, beside the calls of Control. `flwr pull` prints it."""
+
+
 class CallerKind(Enum):
     """What proves who makes a call."""
 

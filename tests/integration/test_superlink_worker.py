@@ -113,7 +113,6 @@ HERE = {"federation_name": "@none/default"}
         ("ConfigureSimulationFederation", HERE, 2),
         ("GetAuthTokens", {"device_code": "x"}, 19),
         ("RefreshAuthTokens", {"refresh_token": "x"}, 36),
-        ("PullArtifacts", {}, 20),
         ("StartAutomation", {}, 42),
         ("ListAutomations", {"federation": "@none/other"}, 25),
         ("ListConnectors", {"federation": "@none/other"}, 25),

@@ -109,6 +109,16 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_file(
     assert from_flag.nats == ("nats://flag",)
 
 
+def test_how_long_runs_are_kept_and_how_much_of_one_is_given_can_be_said(cli: Cli) -> None:
+    superlink = ("--nats", "nats://a", "--database", "postgresql://b/c")
+
+    assert cli.superlink(*superlink).run_retention == cli.up("--insecure").run_retention == 0
+    assert cli.superlink(*superlink, "--run-retention", "365").run_retention == 365
+    assert cli.up("--insecure", "--run-retention", "365").run_retention == 365
+    assert cli.superlink(*superlink).max_artifacts == 256
+    assert cli.up("--insecure", "--max-artifact-mib", "0").max_artifacts == 0
+
+
 def test_how_long_logs_are_kept_can_be_said_in_days(cli: Cli) -> None:
     superlink = ("--nats", "nats://a", "--database", "postgresql://b/c")
 

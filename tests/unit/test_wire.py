@@ -15,11 +15,11 @@ from google.protobuf.descriptor import (
     MethodDescriptor,
 )
 
-from flower_nats.wire import common_pb2, control_pb2, fleet_pb2, runtime_pb2
+from flower_nats.wire import common_pb2, control_pb2, fleet_pb2, records_pb2, runtime_pb2
 from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME
 
 METHODS = (*FLEET, *RUNTIME, *CONTROL)
-OURS = (common_pb2, fleet_pb2, runtime_pb2, control_pb2)
+OURS = (common_pb2, records_pb2, fleet_pb2, runtime_pb2, control_pb2)
 
 # How a field is written, by its type (protobuf's encoding): what differs here cannot be read.
 VARINT, FIXED64, LENGTH, FIXED32 = range(4)

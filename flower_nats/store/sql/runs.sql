@@ -131,6 +131,18 @@ WITH exchanges AS (
 )
 UPDATE run SET log_removed_at = now() WHERE run_id = %(run_id)s;
 
+-- ended_before: Runs that ended so long ago that they are to be deleted, and have left nothing in the broker.
+SELECT run.run_id
+FROM run
+JOIN task ON task.task_id = run.primary_task_id
+WHERE run.cleaned_at IS NOT NULL
+    -- What began later has not ended before; the index knows this one.
+    AND run.created_at < now() - make_interval(days => %(days)s::integer)
+    AND task.status = 'finished'
+    AND task.finished_at < now() - make_interval(days => %(days)s::integer)
+ORDER BY run.created_at
+LIMIT %(limit)s;
+
 -- counts: How many runs are in each status; of finished ones, how many have ended in each way.
 SELECT
     CASE status WHEN 'finished' THEN sub_status ELSE status END AS status,

@@ -13,6 +13,9 @@ UPDATE series SET context = %(context)s, updated_at = now() WHERE series_id = %(
 -- context: The context that the runs of a series share.
 SELECT context FROM series WHERE series_id = %(series_id)s;
 
+-- context_size: How many bytes the context of a series has.
+SELECT octet_length(context) AS size FROM series WHERE series_id = %(series_id)s;
+
 -- keep_context: Store the context that a primary task has left for its series.
 UPDATE series SET context = %(context)s
 FROM run

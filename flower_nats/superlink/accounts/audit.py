@@ -70,6 +70,7 @@ _BY_OPERATORS = {
     "SetMemberRole": "{federation}, account {account}, {role}",
     "RotateNodeKey": "node {node_id}",
     "AddAppSignature": "app",
+    "Download": "artifacts",
 }
 """The internal calls that become events, each with what it is about."""
 
@@ -219,7 +220,7 @@ def _attempt(event: AuditEvent) -> Iterator[Attempt]:
 def _account_of(name: str, question: Map) -> str:
     if name == "ConfirmLogin":
         return str(question["name"])
-    return _NOBODY if name in _FOLLOWING else _OPERATOR
+    return _NOBODY if name in _FOLLOWING or name == "Download" else _OPERATOR
 
 
 def _tell(attempt: Attempt) -> None:

@@ -123,6 +123,7 @@ RIGHTS: Mapping[str, Right] = {
     "StopRun": Right(About.RUN, Level.VIEWER, _E.RUN_ID_NOT_FOUND, of_others=Level.ADMIN),
     "ListRuns": _see(About.RUN, _E.RUN_ID_NOT_FOUND, Unnamed.ALL),
     "StreamLogs": _see(About.RUN, _E.RUN_ID_NOT_FOUND),
+    "PullArtifacts": Right(About.RUN, Level.VIEWER, _E.RUN_ID_NOT_FOUND),
     "StreamRunEvents": _see(About.RUN, _E.RUN_ID_NOT_FOUND),
     "ListRunSeries": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND, Unnamed.ALL),
     "GetRunSeries": _see(About.SERIES, _E.RUN_SERIES_ID_NOT_FOUND),
@@ -185,7 +186,6 @@ RIGHTS: Mapping[str, Right] = {
     "AddApp": Right(About.FEDERATION, Level.MEMBER, _E.FEDERATION_NOT_FOUND),
     "RemoveApp": Right(About.FEDERATION, Level.MEMBER, _E.FEDERATION_NOT_FOUND),
     # What there is none of: refused for everybody alike
-    "PullArtifacts": _OWN,
     "StartAutomation": _OWN,
     "ListAutomations": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND, Unnamed.ALL),
     "StopAutomation": _OWN,

@@ -25,7 +25,6 @@ _DEFAULT_HEARTBEAT_INTERVAL = 30.0
 """Seconds; what a node registered by the CLI is taken to promise until it comes online."""
 
 _REFUSALS: Mapping[str, ProtoHandler] = {
-    "PullArtifacts": refuse(ErrorCode.NO_ARTIFACT_PROVIDER),
     "StartAutomation": refuse(ErrorCode.INVALID_AUTOMATION_REQUEST),
     "DisconnectConnector": refuse(ErrorCode.CONNECTOR_NOT_FOUND),
     "BeginConnectorOAuth": refuse(ErrorCode.CONNECTOR_NOT_FOUND),

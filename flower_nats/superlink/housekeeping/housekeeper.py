@@ -17,6 +17,7 @@ from flower_nats.model.errors import FlowerNatsError
 from flower_nats.model.states import SubStatus
 from flower_nats.store.accounts import Accounts
 from flower_nats.store.connection import Database
+from flower_nats.store.downloads import Downloads
 from flower_nats.store.idempotency import drop_old_answers
 from flower_nats.store.leases import Leases
 from flower_nats.store.logins import Logins
@@ -185,4 +186,5 @@ class MetadataHousekeeping:
         await Replicas(self._database).drop_gone()
         await Accounts(self._database).drop_expired()
         await Logins(self._database).drop_expired()
+        await Downloads(self._database).drop_expired()
         await drop_old_answers(self._database)

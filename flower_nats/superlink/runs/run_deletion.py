@@ -1,4 +1,4 @@
-"""Deleting runs that are over, with all that is kept of them: for `flower-nats run delete`."""
+"""Deleting runs that are over, with all that is kept of them: by an operator, or by their age."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,11 @@ class RunDeletion:
 
     async def delete_run(self, question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
         """{run_id} -> {}: delete a run that is over, its log, its tasks and what nothing else needs."""
-        run_id = question["run_id"]
+        await self.delete(question["run_id"], caller.request_id)
+        return {}
+
+    async def delete(self, run_id: int, request_id: str) -> None:
+        """Do so; once for each request. Raises `ApiError` for a run that is not over, or not there."""
 
         async def delete(transaction: Transaction) -> bytes:
             await self._delete(transaction, run_id)
@@ -46,11 +50,10 @@ class RunDeletion:
         # that can be deleted again. And after it: a line may have been under way.
         await self._database.transaction(lambda session: _find(session, run_id, gone=True))
         await self._clear(run_id)
-        await once(self._database, caller.request_id, delete)
+        await once(self._database, request_id, delete)
         await self._clear(run_id)
         await self._hints.run_changed(run_id)
         log.info("run_deleted", run_id=run_id)
-        return {}
 
     async def _delete(self, transaction: Transaction, run_id: int) -> None:
         run = await _find(transaction, run_id)

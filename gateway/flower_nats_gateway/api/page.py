@@ -20,6 +20,15 @@ class PageRequest:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """A file that a browser is to store."""
+
+    name: str
+    content: bytes = field(repr=False)
+    """A zip archive."""
+
+
+@dataclass(frozen=True)
 class Page:
     """What a browser is answered."""
 
@@ -27,6 +36,8 @@ class Page:
     html: str
     location: str = ""
     """Where the browser is to go on; empty to stay."""
+    attachment: Attachment | None = None
+    """What the browser gets in the place of a page."""
 
 
 ServePage = Callable[[PageRequest], Awaitable[Page]]

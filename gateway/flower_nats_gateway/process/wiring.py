@@ -12,7 +12,8 @@ from flower_nats.broker.pushers import Pushes
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.settings import GatewaySettings
-from flower_nats.wire.methods import CONTROL, FLEET, RUNTIME
+from flower_nats.wire.methods import ARTIFACTS_PATH, CONTROL, FLEET, RUNTIME
+from flower_nats_gateway.api.artifacts_page import ArtifactsPage
 from flower_nats_gateway.api.control import ControlStreams
 from flower_nats_gateway.api.fleet import FleetService
 from flower_nats_gateway.api.forwarding import Forwarder, with_renewal
@@ -169,6 +170,8 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         logs=logs, pending_lines=pending_lines, directory=directory, wakes=wakes, drain=drain
     )
     renewal, login_page = Renewal(rpc), LoginPage(rpc, settings.login_url)
+    artifacts_page = ArtifactsPage(rpc, settings)
+    forward_control = with_renewal(forward, renewal)
     followers = Followers(rpc, renewal)
     wakes.on_accounts(followers.note_change)
     wakes.on_loss(followers.note_change)
@@ -209,10 +212,13 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
         control=Service(
             methods=CONTROL,
             authenticate=authenticate_account(clis, required=settings.require_accounts),
-            endpoints={"GetLoginDetails": login_page.with_address(forward)},
-            forward=with_renewal(forward, renewal),
+            endpoints={
+                "GetLoginDetails": login_page.with_address(forward),
+                "PullArtifacts": artifacts_page.with_address(forward_control),
+            },
+            forward=forward_control,
             streams=streams.endpoints(),
-            pages={LOGIN_PATH: login_page},
+            pages={LOGIN_PATH: login_page, ARTIFACTS_PATH: artifacts_page},
             in_hand=in_hand,
             admission=admission,
             outcomes=outcomes,

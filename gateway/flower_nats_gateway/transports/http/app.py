@@ -95,7 +95,7 @@ class HttpApp:
                 limit = arriving if method.bulk is Bulk.REQUEST else leaving
                 self._routes[method.http_path] = _Route(method, service, limit)
             for path, serve in service.pages.items():
-                self._pages[path] = (_Route(_PAGES_BELONG_TO, service, arriving), serve)
+                self._pages[path] = (_Route(_PAGES_BELONG_TO, service, BodyLimit()), serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -175,7 +175,9 @@ class HttpApp:
                     body=await read(receive, body, _connection(scope)),
                     address=call.host,
                 )
-            await self._send(send, page_answer(await serve(request)))
+            # A download is large, and in memory until it is sent: a few of a page at a time.
+            async with route.body_limit.place():
+                await self._send(send, page_answer(await serve(request)))
         except ClientGone:
             raise
         except Exception as exc:
@@ -229,7 +231,7 @@ class HttpApp:
 
     async def _send(self, send: Send, answer: errors.Answer) -> None:
         await self._start(send, answer.status, answer.kind, len(answer.body), *answer.headers)
-        await send({"type": "http.response.body", "body": answer.body})
+        await send_body(send, answer.body)
 
     async def _start(
         self, send: Send, status: int, kind: bytes, length: int | None, *more: tuple[bytes, bytes]

@@ -28,6 +28,8 @@ _HEADERS: Headers = (
 
 HTML = b"text/html; charset=utf-8"
 
+_ZIP = b"application/zip"
+
 _FROM_HERE = {"same-origin", "none"}
 """What browsers say of requests that no other site has caused."""
 
@@ -54,6 +56,9 @@ def read_page_request(
 
 def page_answer(page: Page) -> Answer:
     """Return the answer to a browser."""
+    if (file := page.attachment) is not None:
+        disposition = (b"content-disposition", f'attachment; filename="{file.name}"'.encode())
+        return Answer(page.status, file.content, (*_HEADERS, disposition), _ZIP)
     location = ((b"location", page.location.encode()),) if page.location else ()
     return Answer(page.status, page.html.encode(), (*_HEADERS, *location), HTML)
 
