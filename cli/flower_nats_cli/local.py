@@ -241,6 +241,8 @@ def _gateway_settings(version: FlowerVersion) -> GatewaySettings:
         serverappio_api_address="" if over_http else join_address(LOOPBACK, 0),
         fleet_api_address="",
         control_api_address=join_address(LOOPBACK, _port(_CONTROL_PORT)),
+        # Nobody comes from elsewhere, so there is nobody to count: that costs CPU for ever.
+        max_connections_per_address=0,
     )
 
 

@@ -20,7 +20,12 @@ from pathlib import Path
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient
-from flower_nats.embedded.identity import ProcessIdentity, command_of, descendants_of
+from flower_nats.embedded.identity import (
+    ProcessIdentity,
+    command_of,
+    descendants_of,
+    started_by,
+)
 from flower_nats.embedded.process import ProcessFailedError, private_file
 from flower_nats.logs import get_logger
 from flower_nats.model.about import about_process
@@ -157,7 +162,7 @@ class SuperexecHost:
         superexec = ProcessIdentity.of(self._superexec_pid())
         if superexec is None:
             return
-        for child in descendants_of(superexec.pid):
+        for child in started_by(superexec.pid):
             if child not in self._running and (token := _token_of(child)):
                 self._running[child] = _Simulation(child, token, superexec)
 

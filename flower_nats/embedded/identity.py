@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc")
+_CHILDREN = _PROC / f"self/task/{os.getpid()}/children"
+"""There are kernels that do not tell who started whom (CONFIG_PROC_CHILDREN)."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,21 @@ def descendants_of(pid: int) -> list[ProcessIdentity]:
     return found
 
 
+def started_by(pid: int) -> list[ProcessIdentity]:
+    """Return the same for little: nothing but those processes is read.
+
+    The kernel may leave some out while others of them end, so this is for who looks again.
+    """
+    if not _CHILDREN.exists():
+        return descendants_of(pid)
+    found: list[ProcessIdentity] = []
+    parents = [pid]
+    while parents:
+        parents = [child for parent in parents for child in _children_of(parent)]
+        found += filter(None, map(ProcessIdentity.of, parents))
+    return found
+
+
 def command_of(pid: int) -> list[str]:
     """Return the words of a process's command, none if it is gone (known on Linux only)."""
     try:
@@ -88,6 +105,15 @@ def command_of(pid: int) -> list[str]:
     except OSError:
         return []
     return [word.decode(errors="replace") for word in text.removesuffix(b"\0").split(b"\0")]
+
+
+def _children_of(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in os.scandir(_PROC / str(pid) / "task"):
+            with suppress(OSError):
+                found += map(int, Path(thread.path, "children").read_bytes().split())
+    return found
 
 
 def _all_processes() -> Iterator[tuple[ProcessIdentity, int]]:

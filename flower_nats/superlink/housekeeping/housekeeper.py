@@ -6,6 +6,7 @@ of them takes the piece over within 15 s of its holder's death. All of it can be
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -74,11 +75,16 @@ class Housekeeping:
 
     async def _repeat(self, piece: Piece) -> None:
         due = 0.0
+        held_since = -math.inf
         while True:
             pause = min(piece.every, _CLAIM_EVERY)
             try:
-                held = await self._leases.try_lease(piece.name, self._holder, LEASE_SECONDS)
-                if held and time.monotonic() >= due:
+                now = time.monotonic()
+                # Not at each turn: an idle runtime would ask the database for little else.
+                if now - held_since > _CLAIM_EVERY - pause / 2:
+                    held = await self._leases.try_lease(piece.name, self._holder, LEASE_SECONDS)
+                    held_since = now if held else -math.inf
+                if held_since > -math.inf and time.monotonic() >= due:
                     await piece.work()
                     # A little early: a sleep may end a moment before its time.
                     due = time.monotonic() + piece.every - pause / 2
