@@ -72,6 +72,9 @@ _MOST_CONNECTIONS = 200
 
 _OTHER_CONNECTIONS = 20
 
+_ONE_PERSONS_CONNECTIONS = 4
+"""Connections of a superlink in one process with everything else, which serves one person."""
+
 DATABASE_URL = "database.url"
 """Name of the secret with the connection string of superlinks, which backups use as well."""
 
@@ -243,7 +246,7 @@ class Stack:
         settings = SuperlinkSettings(
             nats=self._broker.urls_of(User.SUPERLINK),
             database=database,
-            database_connections=database_size(self.settings.replicas).superlink,
+            database_connections=_ONE_PERSONS_CONNECTIONS,
             watch_disk=self.settings.data.path,
             accounts=self.settings.accounts,
             oidc=self.settings.oidc,

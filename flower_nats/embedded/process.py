@@ -27,8 +27,10 @@ from flower_nats.model.errors import FlowerNatsError
 _POLL_SECONDS = 0.02
 _KILLED_SECONDS = 1.0
 """Seconds that a killed process may take to be gone."""
-_WATCH_SECONDS = 0.2
-"""Between two looks at a process that is meant to run for long: looking often costs CPU for ever."""
+_WATCH_SECONDS = 1.0
+"""Between two looks at the log of a process that is meant to run for long; its end is told at once."""
+_LOOK_SECONDS = 0.2
+"""Between two looks at a process whose end is not told: looking often costs CPU for ever."""
 _LOG_LIMIT_BYTES = 10_000_000
 """Of a larger log, so much is set aside as `.log.1`, in the place of what was there before."""
 _LONGEST_INPUT_BYTES = 64 * 1024
@@ -146,7 +148,7 @@ class OwnedProcess:
                 return code
             if self.spec.log is not None:
                 _cut_log(self.spec.log)
-            await asyncio.sleep(_WATCH_SECONDS)
+            await _ended_within(self.pid, _WATCH_SECONDS)
 
     async def stop(self, grace: float = 5.0) -> None:
         """Ask it to end, wait for it and all that it has started, kill them after `grace` seconds.
@@ -226,6 +228,28 @@ async def _await_end(processes: Sequence[ProcessIdentity], deadline: float) -> N
         for process in alive:
             process.signal(signal.SIGKILL)
         await _outlasting(alive, time.monotonic() + _KILLED_SECONDS)
+
+
+async def _ended_within(pid: int, seconds: float) -> None:
+    """Return when a child of ours has ended, or may have, and after so many seconds at the latest."""
+    if not hasattr(os, "pidfd_open"):
+        await asyncio.sleep(_LOOK_SECONDS)
+        return
+    try:
+        ending = os.pidfd_open(pid)
+    except OSError:  # It is gone, or the system has none to give.
+        await asyncio.sleep(_LOOK_SECONDS)
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(ending, ended.set)
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await ended.wait()
+    finally:
+        loop.remove_reader(ending)
+        os.close(ending)
 
 
 async def _outlasting(

@@ -193,6 +193,10 @@ class Nodes:
         """Note that nodes are there, which a gateway has seen by other calls than heartbeats."""
         await self._session.execute(_SQL["seen"], node_ids=list(node_ids), gateway=gateway)
 
+    async def any_online(self) -> bool:
+        """Return whether there is a node that could fall silent."""
+        return await self._session.fetch_one(_SQL["any_online"]) is not None
+
     async def expire(self) -> list[int]:
         """Take nodes offline that have been silent for too long; return them."""
         rows = await self._session.fetch_all(_SQL["expire"], deaf_after=DEAF_AFTER, absence=ABSENCE)

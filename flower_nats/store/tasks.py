@@ -186,6 +186,10 @@ class Tasks:
         )
         return None if row is None else Finished(**row)
 
+    async def any_unfinished(self) -> bool:
+        """Return whether there is a task that could fall silent, or be overdue."""
+        return await self._session.fetch_one(_SQL["any_unfinished"]) is not None
+
     async def release(self) -> list[tuple[int, int]]:
         """Make claimed tasks pending again that have not started in time; return them, with runs."""
         rows = await self._session.fetch_all(

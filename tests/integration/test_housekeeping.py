@@ -118,6 +118,33 @@ async def test_a_piece_is_done_by_one_replica_and_as_often_as_it_should(
     assert set((await holders(database)).values()) == {"first"}
 
 
+async def test_a_piece_is_looked_at_less_often_while_there_is_nothing_to_do(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_CLAIM_EVERY", 0.05)
+    done: list[str] = []
+    is_needed = asyncio.Event()
+
+    async def asked() -> bool:
+        done.append("asked")
+        return is_needed.is_set()
+
+    async def work() -> None:
+        done.append("worked")
+
+    pieces = [Piece("tasks", 0.01, work, asked)]
+    running = asyncio.create_task(Housekeeping(Leases(database), "one", pieces).run())
+
+    async def often(what: str) -> bool:
+        return done.count(what) > 3
+
+    await until(lambda: often("asked"), 10)
+    assert "worked" not in done
+    is_needed.set()
+    await until(lambda: often("worked"), 10)
+    running.cancel()
+
+
 async def test_every_piece_of_a_superlink_that_was_killed_is_taken_over(
     nats_url: str, database: Database, pg_dsn: str, tmp_path: Path
 ) -> None:

@@ -137,6 +137,9 @@ SELECT node_id FROM known;
 UPDATE node SET unheard_since = NULL, heard_by = %(gateway)s
 WHERE node_id = ANY (%(node_ids)s::bigint[]) AND unheard_since IS NOT NULL;
 
+-- any_online: A row if there is a node that could fall silent.
+SELECT 1 AS found FROM node WHERE status = 'online' LIMIT 1;
+
 -- expire: Take nodes offline that have been silent, while heartbeats could have been heard.
 UPDATE node
 SET status = 'offline', last_deactivated_at = online_until

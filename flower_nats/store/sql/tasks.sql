@@ -142,6 +142,9 @@ WITH done AS (
 SELECT task_id, run_id, EXISTS (SELECT FROM ended) AS run_finished, sub_status AS how, details
 FROM done;
 
+-- any_unfinished: A row if there is a task that could fall silent.
+SELECT 1 AS found FROM task WHERE status <> 'finished' LIMIT 1;
+
 -- release: Make claimed tasks pending again whose process has not started in time.
 UPDATE task
 SET status = 'pending', starting_at = NULL, token_hash = NULL, active_until = NULL, taken_by = NULL

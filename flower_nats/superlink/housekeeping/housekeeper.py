@@ -58,6 +58,15 @@ class Piece:
     every: float
     """Seconds between two times."""
     work: Callable[[], Awaitable[None]]
+    is_needed: Callable[[], Awaitable[bool]] | None = None
+    """Whether there is anything to look at; None: always. If not, the next look may be later."""
+
+    async def turn(self) -> bool:
+        """Do the work, if it is needed; return whether it was."""
+        if self.is_needed is not None and not await self.is_needed():
+            return False
+        await self.work()
+        return True
 
 
 class Housekeeping:
@@ -85,7 +94,8 @@ class Housekeeping:
                     held = await self._leases.try_lease(piece.name, self._holder, LEASE_SECONDS)
                     held_since = now if held else -math.inf
                 if held_since > -math.inf and time.monotonic() >= due:
-                    await piece.work()
+                    if not await piece.turn():
+                        pause = _CLAIM_EVERY
                     # A little early: a sleep may end a moment before its time.
                     due = time.monotonic() + piece.every - pause / 2
             # A piece may work in a task group, whose errors come in groups.
@@ -119,10 +129,10 @@ class MetadataHousekeeping:
     def pieces(self) -> list[Piece]:
         """Return every piece."""
         return [
-            Piece("nodes", 1.0, self.expire_nodes),
-            Piece("tasks", 1.0, self.expire_tasks),
+            Piece("nodes", 1.0, self.expire_nodes, Nodes(self._database).any_online),
+            Piece("tasks", 1.0, self.expire_tasks, Tasks(self._database).any_unfinished),
             Piece("runs", 2.0, self.clear_runs),
-            Piece("overdue runs", 2.0, self.end_overdue),
+            Piece("overdue runs", 2.0, self.end_overdue, Tasks(self._database).any_unfinished),
             Piece("records", 30.0, self.drop_records),
             Piece("unseen nodes", 60.0, self.forget_nodes),
             *([Piece("old nodes", 60.0, self.unlist_nodes)] if self._node_retention else []),
