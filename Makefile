@@ -50,11 +50,11 @@ audit: $(VENV)/.installed-dev
 proto: $(VENV)/.installed-dev
 	$(BIN)/python flower_nats/wire/generate.py
 
-# An environment of the wrong Python would be kept, and fail later with a riddle.
+# An environment of the wrong Python, or a half-made one, would be kept, and fail later with a riddle.
+OLD_PYTHON = $(PYTHON) is `$(PYTHON) --version 2>&1`, and flower-nats needs 3.11 or newer. Remedy: make PYTHON=python3.11
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is\
-	    `$(PYTHON) --version 2>&1`, and flower-nats needs 3.11 or newer. Remedy: make PYTHON=python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(OLD_PYTHON)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed-demo: pyproject.toml locks/demo.txt | $(VENV)/bin/python
 	$(LOCKED) --requirement locks/demo.txt

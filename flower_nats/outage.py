@@ -1,5 +1,8 @@
 """A fault that lasts is one line when it begins, one a minute, and one when it is over."""
 
+from __future__ import annotations
+
+import asyncio
 import time
 
 from structlog.stdlib import BoundLogger
@@ -8,16 +11,22 @@ _EVERY = 60.0
 """Seconds between two lines about a fault that lasts."""
 
 
-class Outage:
-    """A server that cannot be used; the log is not filled with each attempt to reach it."""
+_CALM = 5.0
+"""Seconds without a failure after which an outage is over. With its disk full PostgreSQL reads on, so
+that attempts fail and work by turns."""
 
-    def __init__(self, log: BoundLogger, server: str) -> None:
-        """`server` begins the names of the events: `database_away`, `database_back`."""
+
+class Outage:
+    """What cannot be done for a while; the log is not filled with each attempt to do it."""
+
+    def __init__(self, log: BoundLogger, begins: str, ends: str) -> None:
+        """`begins` and `ends` are the names of events, such as `database_away` and `database_back`."""
         self._log = log
-        self._server = server
+        self._begins, self._ends = begins, ends
         self._since = 0.0
         self._said_at = 0.0
         self._attempts = 0
+        self._calm: asyncio.TimerHandle | None = None
 
     @property
     def since(self) -> float | None:
@@ -27,13 +36,16 @@ class Outage:
     def failed(self, reason: str) -> None:
         """Note an attempt that has failed."""
         now = time.monotonic()
+        if self._calm is not None:
+            self._calm.cancel()
+            self._calm = None
         if not self._attempts:
             self._since = now
         self._attempts += 1
         if self._attempts == 1 or now - self._said_at >= _EVERY:
             self._said_at = now
             self._log.warning(
-                f"{self._server}_away",
+                self._begins,
                 reason=reason,
                 attempts=self._attempts,
                 seconds=round(now - self._since),
@@ -41,8 +53,12 @@ class Outage:
 
     def worked(self) -> None:
         """Note an attempt that has not."""
-        if not self._attempts:
+        if not self._attempts or self._calm is not None:
             return
         seconds = round(time.monotonic() - self._since)
-        self._log.info(f"{self._server}_back", attempts=self._attempts, seconds=seconds)
+        self._calm = asyncio.get_running_loop().call_later(_CALM, self._end, seconds)
+
+    def _end(self, seconds: int) -> None:
+        self._log.info(self._ends, attempts=self._attempts, seconds=seconds)
         self._attempts = 0
+        self._calm = None

@@ -31,6 +31,11 @@ class Parcel:
         return common.Message.FromString(self.outgoing.message)
 
 
+def as_server_app(run_id: int) -> None:
+    """Have flwr take this process for a ServerApp of a run: else it makes no instructions."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
+
+
 def parcel(message: Message, run_id: int, src_node_id: int) -> Parcel:
     """Make a message ready for the wire as stock clients do."""
     message.metadata.__dict__["_run_id"] = run_id
@@ -46,8 +51,7 @@ def instruction(
     run_id: int, node_id: int, content: RecordDict | None = None, ttl: float = 3600.0
 ) -> Parcel:
     """An instruction from a ServerApp to a node."""
-    # What flwr takes itself for when it makes a message.
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
+    as_server_app(run_id)
     content = content or RecordDict({"config": ConfigRecord({"at": time.time_ns()})})
     message = Message(content, dst_node_id=node_id, message_type="train", ttl=ttl)
     return parcel(message, run_id, 1)

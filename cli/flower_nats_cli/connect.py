@@ -16,8 +16,7 @@ from flower_nats.model.errors import FlowerNatsError
 from flower_nats_cli import options as opts
 from flower_nats_cli.datadir import DataDir, RunningState, never_started
 from flower_nats_cli.flower import connection_config, environment_for, find_program
-from flower_nats_cli.flower_config import CannotEdit, with_connection
-from flower_nats_cli.local import flwr_home
+from flower_nats_cli.flower_config import CannotEdit, flwr_home, with_connection
 
 _FLWR_SECONDS = 30.0
 """For `flwr` to write its own default file."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats.packages import how_to_install
 from flower_nats.settings import SuperexecSettings
 from flower_nats_cli.addresses import split_address
 from flower_nats_cli.app_environment import for_apps
@@ -33,9 +34,9 @@ SUPEREXEC = "flower-superexec"
 
 _STDIN = Path("/dev/stdin")
 
-_INSTALL = "pip install 'flower-nats[demo]'"
+_INSTALL = how_to_install("demo")
 _REMEDIES = {
-    SUPEREXEC: f"{_INSTALL}, or --isolation process and a {SUPEREXEC} that you run elsewhere"
+    SUPEREXEC: f"{_INSTALL}; or --isolation process, and a {SUPEREXEC} that you start yourself"
 }
 
 
@@ -52,7 +53,7 @@ def find_program(name: str) -> Path:
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
         remedy = _REMEDIES.get(name, _INSTALL)
-        raise FlowerMissingError(f"{name} is not installed. Remedy: {remedy}")
+        raise FlowerMissingError(f"{name} is not installed. Remedy: {remedy}.")
     return Path(found)
 
 
@@ -88,7 +89,7 @@ def superexec_version() -> FlowerVersion:
     if version < OLDEST:
         raise FlowerVersionError(
             f"{program} is of flwr {version}; {OLDEST} is the oldest that is served. Remedy: "
-            f"{_REMEDIES[SUPEREXEC]}"
+            f"{_REMEDIES[SUPEREXEC]}."
         )
     return version
 

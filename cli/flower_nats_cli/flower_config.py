@@ -7,13 +7,26 @@ the connection.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 
 class CannotEdit(ValueError):
     """The text cannot be changed without a risk to what is in it."""
+
+
+def flwr_home() -> Path:
+    """Return the directory that `flwr` keeps its own in (flwr 1.42 `supercore/utils.py`)."""
+    given = os.environ.get("FLWR_HOME")
+    return Path(given).expanduser() if given else Path.home() / ".flwr"
+
+
+def flower_config_name() -> str:
+    """Return how people write the path of the Flower config that `flwr` reads here."""
+    return f"{os.environ.get('FLWR_HOME') or '~/.flwr'}/config.toml".replace("//", "/")
 
 
 def with_connection(text: str, name: str, lines: str, *, as_default: bool) -> str:

@@ -25,10 +25,12 @@ from flower_nats.settings import GatewaySettings, LogSettings, SuperexecSettings
 from flower_nats.stopping import stop_at_signals, until
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import LOOPBACK, accepts_connections, join_address
+from flower_nats_cli.app_dependencies import installs_dependencies
 from flower_nats_cli.datadir import DataDir, DirectoryInUseError, RunningState, never_started
 from flower_nats_cli.down import down
 from flower_nats_cli.environment import PREFIX
 from flower_nats_cli.flower import superexec_version
+from flower_nats_cli.flower_config import flwr_home
 from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP, FlowerVersion
 from flower_nats_cli.listeners import listener_on
 from flower_nats_cli.log_files import follow, last_lines
@@ -84,7 +86,14 @@ _runtime_options = (
         is_flag=True,
         # Stock's own variable: who set it for stock means us too.
         default=lambda: os.environ.get("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION") == "1",
+        show_default="off where uv reaches a package index",
         help="Do not install what an app depends on before it starts.",
+    ),
+    _option(
+        "--allow-runtime-dependency-installation",
+        is_flag=True,
+        help="Install it with `uv sync` for each run, also where no package index was reached at the "
+        "start.",
     ),
 )
 
@@ -206,12 +215,6 @@ def serve(**options: Any) -> None:
         uvloop.run(_serve(settings))
 
 
-def flwr_home() -> Path:
-    """Return the directory that `flwr` keeps its own in (flwr 1.42 `supercore/utils.py`)."""
-    given = os.environ.get("FLWR_HOME")
-    return Path(given).expanduser() if given else Path.home() / ".flwr"
-
-
 def stack_settings(options: dict[str, Any]) -> StackSettings:
     """Turn the command's options into settings."""
     version = superexec_version()
@@ -219,7 +222,7 @@ def stack_settings(options: dict[str, Any]) -> StackSettings:
     address, _ = runtime_access(gateway, version)
     superexec = SuperexecSettings(
         runtime_api_address=address,
-        runtime_dependency_installation=not options["disable_runtime_dependency_installation"],
+        runtime_dependency_installation=installs_dependencies(options),
         max_simulations=options["max_concurrent_simulations"],
     )
     return StackSettings(
@@ -261,7 +264,7 @@ def _check_can_start(options: dict[str, Any]) -> None:
         raise LocalError(f"{' and '.join(_PORTS)} are the same port. Remedy: two ports.")
     for variable in _PORTS:
         _check_free(variable)
-    installs = not options["disable_runtime_dependency_installation"]
+    installs = installs_dependencies(options)
     check_simulations_can_run(installs=installs)
 
 
@@ -297,8 +300,9 @@ def _serve_command(data: DataDir, options: dict[str, Any]) -> Sequence[str]:
     command += ["--data-dir", str(data.path)]
     if options["max_concurrent_simulations"] is not None:
         command += ["--max-concurrent-simulations", str(options["max_concurrent_simulations"])]
-    if options["disable_runtime_dependency_installation"]:
-        command += ["--disable-runtime-dependency-installation"]
+    for way in ("allow", "disable"):
+        if options[f"{way}_runtime_dependency_installation"]:
+            command += [f"--{way}-runtime-dependency-installation"]
     return command
 
 

@@ -369,12 +369,21 @@ superexec_secret_option = click.option(
     "secret of its own. It is read again when it has changed.",
 )
 
-dependency_option = click.option(
-    "--disable-runtime-dependency-installation",
-    is_flag=True,
-    # Stock's own variable: who set it for stock means us too.
-    default=lambda: os.environ.get("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION") == "1",
-    help="Do not install what a ServerApp depends on before it starts.",
+dependency_options = _together(
+    click.option(
+        "--disable-runtime-dependency-installation",
+        is_flag=True,
+        # Stock's own variable: who set it for stock means us too.
+        default=lambda: os.environ.get("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION") == "1",
+        show_default="off where uv reaches a package index",
+        help="Do not install what a ServerApp depends on before it starts.",
+    ),
+    click.option(
+        "--allow-runtime-dependency-installation",
+        is_flag=True,
+        help="Install it with `uv sync` for each run, also where no package index was reached at the "
+        "start.",
+    ),
 )
 
 superexec_app_options = _together(

@@ -19,6 +19,7 @@ from flower_nats_cli.flower import (
     superexec_flags,
     trust_flags,
 )
+from flower_nats_cli.flower_config import flower_config_name
 from flower_nats_cli.flower_version import (
     CONTROL_OVER_HTTP,
     FLEET_OVER_HTTP,
@@ -118,7 +119,7 @@ def _ways(
 def _config(ways: Sequence[_Way], version: FlowerVersion) -> Iterator[str]:
     for way in ways:
         note = "" if way.is_for(version) else f" of flwr {way.versions}"
-        yield f"\nPut these three lines into your Flower config (~/.flwr/config.toml){note}:\n"
+        yield f"\nPut these three lines into your Flower config ({flower_config_name()}){note}:\n"
         yield connection_config("flower-nats", way.address, way.ca_certificate)
 
 

@@ -20,6 +20,7 @@ from flower_nats.settings import (
     TlsFiles,
 )
 from flower_nats_cli.addresses import LOOPBACK, check_distinct, is_of_loopback, join_address
+from flower_nats_cli.app_dependencies import installs_dependencies
 from flower_nats_cli.certificates import check_certificate, check_files
 from flower_nats_cli.options import database_url, nats_urls
 
@@ -258,7 +259,7 @@ def superexec_settings(
         runtime_api_address=address,
         ca_certificate=ca_certificate,
         auth_secret_file=secret_file,
-        runtime_dependency_installation=not options["disable_runtime_dependency_installation"],
+        runtime_dependency_installation=installs_dependencies(options),
         environment=options["superexec_env"],
         user=options["superexec_user"],
         max_simulations=options["max_concurrent_simulations"],

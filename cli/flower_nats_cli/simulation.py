@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats.packages import how_to_install
 from flower_nats_cli.flower import SUPEREXEC, environment_for, find_program
 
-REMEDY = "pip install 'flower-nats[simulation]' in the environment of flower-superexec"
+REMEDY = f"{how_to_install('simulation')}, with the pip of flower-superexec"
 
 
 class RayMissingError(FlowerNatsError):

@@ -65,7 +65,7 @@ log = get_logger(__name__)
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.superexec_app_options
-@opts.dependency_option
+@opts.dependency_options
 @click.option(
     "--database-connections",
     type=click.IntRange(2, 100),

@@ -64,7 +64,7 @@ def console_argument(value: str) -> str:
 @opts.supernode_auth_option
 @opts.superexec_secret_option
 @opts.superexec_app_options
-@opts.dependency_option
+@opts.dependency_options
 @opts.log_retention_option
 @opts.run_retention_option
 @opts.max_artifact_option

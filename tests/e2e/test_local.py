@@ -24,7 +24,7 @@ from tests.e2e.federation import APPS, run_id_in
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 simulates = pytest.mark.skipif(
-    not HAS_RAY, reason="ray is not installed: pip install 'flower-nats[simulation]'"
+    not HAS_RAY, reason="ray is not installed: pip install '.[simulation]'"
 )
 
 OVER_GRPC_WITH_HTTP_RUNTIME = "1.36.0"

@@ -45,11 +45,12 @@ def test_a_finished_run_accounts_for_its_time_and_traffic(
     traffic, compute = details["network-traffic"], details["compute-time"]
 
     assert moments == sorted(moments)
-    assert 0 < details["elapsed"] < 60
+    assert details["elapsed"] > 0
     assert traffic["inbound-bytes"] > 0
     assert traffic["outbound-bytes"] > 0
-    assert compute["serverapp-seconds"] == pytest.approx(details["elapsed"], abs=0.5)
-    assert 0 < compute["clientapp-seconds"] < 60
+    assert 0 < compute["serverapp-seconds"] <= details["elapsed"] + 1
+    # Two nodes.
+    assert 0 < compute["clientapp-seconds"] <= 2 * details["elapsed"]
 
 
 def test_an_unknown_run_config_key_is_refused(user: Federation) -> None:

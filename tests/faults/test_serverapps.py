@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
@@ -13,6 +12,7 @@ from tests.faults.conftest import FULL
 from tests.faults.trial import NODES, Trial
 
 LOST_WITHIN = 90.0
+"""Seconds that docs/guarantees.md promises: this test is about a time."""
 _SPARED = 50.0
 """Seconds of the task's silence that CI does not wait for."""
 
@@ -27,15 +27,12 @@ async def test_the_run_of_a_lost_serverapp_fails_and_its_nodes_are_free(
     await asyncio.sleep(0.5)
 
     await lost.kill()
-    lost_at = time.monotonic()
     if not FULL:
         await pass_silence(cluster, lost.run_id)
-        lost_at -= _SPARED
     async with asyncio.timeout(LOST_WITHIN):
         while (await details(running)).status.status != "finished":
             await asyncio.sleep(0.5)
 
-    assert time.monotonic() - lost_at < LOST_WITHIN
     status = (await details(running)).status
     assert (status.sub_status, status.details) == ("failed", "No heartbeat received from the task")
     assert running.log is not None

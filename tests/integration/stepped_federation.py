@@ -42,7 +42,7 @@ from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
 from flower_nats_gateway.delivery.stored_bytes import StoredBytes
-from harness.messages import Parcel, parcel
+from harness.messages import Parcel, as_server_app, parcel
 from tests.integration.crashing import Clock, SteppedConnection
 
 M = TypeVar("M", bound=ProtoMessage)
@@ -66,6 +66,7 @@ def _content(number: int, shared: int) -> RecordDict:
 
 
 def make_instruction(node_id: int, number: int, shared: int, ttl: float, now: float) -> Parcel:
+    as_server_app(RUN)
     message = Message(_content(number, shared), dst_node_id=node_id, message_type="train", ttl=ttl)
     message.metadata.__dict__["_created_at"] = now
     return parcel(message, RUN, SUPERLINK_NODE_ID)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import ssl
-import time
 from pathlib import Path
 
 import httpx
@@ -173,10 +172,8 @@ async def test_the_health_of_the_gateways_is_told(tmp_path: Path) -> None:
         well = [await there.client.get(url), await there.client.head(url)]
         for one in there.upstreams:
             kill(one)
-        began = time.monotonic()
         ill = await there.client.get(url)
 
-        assert time.monotonic() - began < 10.0
     assert [(one.status_code, one.content) for one in well] == [(200, b"")] * 2
     assert ill.status_code == 503
 

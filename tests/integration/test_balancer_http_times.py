@@ -1,6 +1,7 @@
 """The balancer over HTTP keeps to the times of stock clients: they give up after 30 s without an answer.
 
-A fault that lasts is a 503 by then. Clients die of 500, and many versions of 502.
+A fault that lasts is a 503 by then. Clients die of 500, and many versions of 502. These tests
+assert that time, as the promise is about it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ async def test_without_any_gateway_a_call_is_unavailable_in_time(tmp_path: Path)
 
         answers = await asyncio.gather(*(there.call(b"who") for _ in range(10)))
 
-        assert 15.0 < time.monotonic() - began < CLIENT_SECONDS
+        assert time.monotonic() - began < CLIENT_SECONDS
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await over_grpc
     assert {one.status_code for one in answers} == {503}

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from flower_nats.model.exposure import exposure
 from flower_nats.settings import GatewaySettings, SuperlinkSettings
-from flower_nats_cli import flower
+from flower_nats_cli import app_dependencies, flower
 from flower_nats_cli.addresses import claim_addresses, reachable, split_address
 from flower_nats_cli.gateway import gateway_settings
 from flower_nats_cli.main import main
@@ -70,6 +70,8 @@ def _after(arguments: tuple[str, ...]) -> tuple[str, ...]:
 def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The command line, with commands that build their settings and go no further."""
     seen = Cli()
+    # No test asks a package registry.
+    monkeypatch.setattr(app_dependencies, "can_install", lambda: True)
     for name, build in _BUILDERS.items():
         monkeypatch.setattr(commands()[name], "callback", _stopping(build, seen))
     return seen
@@ -347,6 +349,29 @@ def test_the_stock_variable_keeps_superexecs_from_installing(cli: Cli) -> None:
     assert settings.superexec.runtime_dependency_installation is False
 
 
+def test_superexecs_install_by_default_where_uv_reaches_an_index(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def installs(*flags: str) -> bool:
+        superexec = cli.up(*flags).superexec
+        assert superexec is not None
+        return superexec.runtime_dependency_installation
+
+    allow, disable = (f"--{way}-runtime-dependency-installation" for way in ("allow", "disable"))
+
+    assert installs() and not installs(disable)
+    monkeypatch.setattr(app_dependencies, "can_install", lambda: False)
+    assert "uv reaches no package index" in cli.run("up").stderr
+    assert not installs() and installs(allow)
+    assert "contradict each other" in cli.run("up", allow, disable).stderr
+
+
+def test_uv_without_a_network_reaches_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_OFFLINE", "1")
+
+    assert not app_dependencies.can_install.__wrapped__()
+
+
 def test_up_serves_this_machine_alone_until_it_is_told_to_serve_others(
     cli: Cli, certificates: list[str]
 ) -> None:
@@ -404,7 +429,7 @@ def test_a_missing_flower_program_is_named_with_its_remedy(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(flower.FlowerMissingError, match=r"pip install 'flower-nats\[demo\]'$"):
+    with pytest.raises(flower.FlowerMissingError, match=r"Remedy: `pip install '.\[demo\]'` in"):
         flower.find_program("flwr")
 
 
@@ -435,7 +460,7 @@ def test_the_demo_which_runs_flower_itself_asks_for_it_alone(
     done = CliRunner().invoke(main, ["demo"])
 
     assert done.exit_code == 1
-    assert "flwr is not installed. Remedy: pip install" in done.stderr
+    assert "flwr is not installed. Remedy: `pip install '.[demo]'` in a checkout" in done.stderr
     assert "--isolation" not in done.stderr
 
 

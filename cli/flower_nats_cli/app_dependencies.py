@@ -1,0 +1,66 @@
+"""Whether what a ServerApp depends on is installed when it starts.
+
+Stock installs by default, with `uv sync` for each run (flwr 1.42
+`supercore/superexec/dependency_installer.py`). Where uv reaches no package index, each run would fail with that, so there the default is not to install.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import click
+
+from flower_nats_cli.flower import SUPEREXEC, environment_for, find_program
+
+_TRIAL_SECONDS = 10.0
+"""For uv to read one small page of its index. Where a firewall swallows packets, `up` waits so long."""
+
+_HASTY = {"UV_HTTP_TIMEOUT": "3", "UV_HTTP_RETRIES": "0"}
+"""Variables for the trial: a person waits for it."""
+
+
+def installs_dependencies(options: Mapping[str, Any]) -> bool:
+    """Return what the options of `dependency_options` say, or what works here; raises UsageError."""
+    allowed = options["allow_runtime_dependency_installation"]
+    disabled = options["disable_runtime_dependency_installation"]
+    if allowed and disabled:
+        raise click.UsageError(
+            "--allow-runtime-dependency-installation and --disable-runtime-dependency-installation "
+            "contradict each other. Remedy: give one of them."
+        )
+    if allowed or disabled:
+        return bool(allowed)
+    if can_install():
+        return True
+    click.echo(
+        "Note: uv reaches no package index, so ServerApps get the packages that are installed here, and "
+        "no others. Say --disable-runtime-dependency-installation to start without asking uv, or "
+        "--allow-runtime-dependency-installation to have each run try it.",
+        err=True,
+    )
+    return False
+
+
+@cache
+def can_install() -> bool:
+    """Whether the uv of our SuperExec, with its own settings and proxies, reads a page of its index."""
+    python = find_program(SUPEREXEC).with_name("python")
+    if not python.exists():
+        return True  # Nobody to ask: the run will tell.
+    asked = [str(python), "-m", "uv", "pip", "compile", "--quiet", "--no-deps", "--no-cache", "-"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            asked,
+            input=b"pip",
+            env=environment_for(python, **{k: v for k, v in _HASTY.items() if k not in os.environ}),
+            capture_output=True,
+            timeout=_TRIAL_SECONDS,
+            check=False,
+        )
+        return done.returncode == 0
+    return False
