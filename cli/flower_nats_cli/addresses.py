@@ -83,20 +83,21 @@ def addresses_from(first: str, count: int) -> list[str]:
     return [join_address(host, port + number if port else 0) for number in range(count)]
 
 
-def claim_addresses(addresses: Iterable[str]) -> list[str]:
-    """Return `addresses`, with free ports in place of port 0, once nobody listens on any.
+def claim_addresses(addresses: Iterable[tuple[str, str]]) -> list[str]:
+    """Return addresses, with free ports in place of port 0, once nobody listens on any.
 
-    Asked before gateways bind them, because they share their ports with whoever shares too: without
-    this another program on the port would silently get a part of the connections.
+    Each comes after the option that says another one, "" for none. Asked before gateways bind them,
+    because they share their ports with whoever shares too: without this another program on the port
+    would silently get a part of the connections.
     Raises AddressInUseError.
     """
-    wanted = [split_address(address) for address in addresses]
-    reserve(port for _, port in wanted)
-    free = iter(free_ports(sum(port == 0 for _, port in wanted)))
-    return [_claim(host, port or next(free)) for host, port in wanted]
+    wanted = [(option, *split_address(address)) for option, address in addresses]
+    reserve(port for _, _, port in wanted)
+    free = iter(free_ports(sum(port == 0 for _, _, port in wanted)))
+    return [_claim(option, host, port or next(free)) for option, host, port in wanted]
 
 
-def _claim(host: str, port: int) -> str:
+def _claim(option: str, host: str, port: int) -> str:
     address = join_address(host, port)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -107,9 +108,9 @@ def _claim(host: str, port: int) -> str:
         except OSError as exc:
             listener = listener_on(port)
             by = f" by {listener[1]} (pid {listener[0]})" if listener else ""
+            other = f", or say another one with {option}" if option else ""
             raise AddressInUseError(
-                f"Cannot listen on {address}: {exc.strerror}{by}. Remedy: end what listens there, or "
-                "say another address (`flower-nats up --help` has the options)."
+                f"Cannot listen on {address}: {exc.strerror}{by}. Remedy: end what listens there{other}."
             ) from exc
     return address
 

@@ -28,6 +28,7 @@ from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.datadir import DataDir
 from flower_nats_cli.runtime_client import runtime_client
+from flower_nats_cli.which_runtime import not_running
 
 _PATIENCE_SECONDS = 10.0
 
@@ -144,12 +145,10 @@ def _servers(options: read.Options) -> tuple[Sequence[str], Path | None]:
     if options["nats"] is not None or options["nats_file"] is not None:
         nats = read.nats_servers(options)
         return nats, read.nats_ca_certificate(options, nats)
-    state = DataDir(options["data_dir"]).state()
+    data = DataDir(options["data_dir"])
+    state = data.state()
     if state is None:
-        raise click.ClickException(
-            f"no runtime runs on {options['data_dir']}. Remedy: the --data-dir that was given to "
-            f"`flower-nats up`, or --nats with the servers of a runtime that was started otherwise."
-        )
+        raise click.ClickException(not_running(data))
     return state.nats, None
 
 

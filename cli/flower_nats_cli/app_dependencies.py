@@ -1,7 +1,8 @@
 """Whether what a ServerApp depends on is installed when it starts.
 
 Stock installs by default, with `uv sync` for each run (flwr 1.42
-`supercore/superexec/dependency_installer.py`). Where uv reaches no package index, each run would fail with that, so there the default is not to install.
+`supercore/superexec/dependency_installer.py`). Where uv reaches no package index, each run would fail
+with that, so there the default is not to install.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from flower_nats_cli import options as opts
 from flower_nats_cli.datadir import DataDir, RunningState, never_started
 from flower_nats_cli.flower import connection_config, environment_for, find_program
 from flower_nats_cli.flower_config import CannotEdit, flwr_home, with_connection
+from flower_nats_cli.which_runtime import not_running
 
 _FLWR_SECONDS = 30.0
 """For `flwr` to write its own default file."""
@@ -82,7 +83,7 @@ def _running(data_dir: Path) -> RunningState:
     if state is None:
         if not data.was_used():
             raise ConnectError(never_started(data.path))
-        raise ConnectError(f"no runtime runs on {data.path}. Remedy: start `flower-nats up` first.")
+        raise ConnectError(not_running(data))
     if not state.connection[0]:
         raise ConnectError("this runtime serves no Control API. Remedy: --control-api-address.")
     return state

@@ -162,9 +162,11 @@ class DataDir:
     def owned(self) -> Iterator[None]:
         """Own the directory, which is created if needed, for the time of a `with` block.
 
+        What was created is removed again if the block fails before it has put anything there.
         Raises DirectoryInUseError, which names the owner's pid, NotOursError for one that others may
         have written to, and BadParameter for what cannot be such a directory.
         """
+        is_new = not self.path.exists()
         with self._refused():
             private_directory(self.path)
             descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -183,8 +185,19 @@ class DataDir:
             me = ProcessIdentity.of(os.getpid())
             os.write(descriptor, f"{os.getpid()} {me.started if me else ''}".encode())
             yield
+        except BaseException:
+            if is_new:
+                self._remove_unused()
+            raise
         finally:
             os.close(descriptor)
+
+    def _remove_unused(self) -> None:
+        """Remove the directory if there is nothing in it but the lock."""
+        with suppress(OSError):
+            if list(self.path.iterdir()) == [self._lock]:
+                self._lock.unlink()
+                self.path.rmdir()
 
     def was_used(self) -> bool:
         """Whether an `up` has ever been started on it."""

@@ -13,9 +13,35 @@ from flower_nats.model.errors import FlowerNatsError
 from flower_nats_cli.config_file import defaults_in
 from flower_nats_cli.environment import PREFIX, warn_of_strangers
 
-# What click calls these is "integer range" and "float range", in "'two' is not a valid …".
-click.IntRange.name = "whole number"
-click.FloatRange.name = "number"
+
+def _say_what_is_valid(kind: type[click.IntRange | click.FloatRange], noun: str) -> None:
+    """Have click say "'two' is not a whole number from 1 to 32", not "a valid integer range"."""
+    convert = kind.convert
+
+    def convert_or_say(
+        self: click.IntRange | click.FloatRange,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        try:
+            return convert(self, value, param, ctx)  # type: ignore[arg-type]
+        except click.BadParameter as exc:
+            least, most = self.min, self.max
+            if least is not None and most is not None:
+                valid = f"{noun} from {least} to {most}"
+            elif least is not None:
+                valid = f"{noun} of {least} or more"
+            else:
+                valid = noun
+            raise click.BadParameter(f"{str(value)!r} is not a {valid}.", ctx, param) from exc
+
+    setattr(kind, "name", noun)  # noqa: B010
+    setattr(kind, "convert", convert_or_say)  # noqa: B010
+
+
+_say_what_is_valid(click.IntRange, "whole number")
+_say_what_is_valid(click.FloatRange, "number")
 
 _COMMANDS = (
     "account",

@@ -448,6 +448,13 @@ def find_programs(settings: StackSettings) -> None:
         find_program(SUPEREXEC)
 
 
+_OPTIONS = {
+    **{name: f"--{name.replace('_', '-')}" for name in (*API_ADDRESSES, "health_server_address")},
+    "http_api_address": "--port or --http-api-address",
+}
+"""The options of `up` that say an address of a gateway."""
+
+
 def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     """Settle on addresses before anything starts; raises AddressInUseError."""
     gateway, health = settings.gateway, settings.http_health_addresses
@@ -455,7 +462,11 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
     names = (*API_ADDRESSES, "http_loopback_address", "health_server_address")
     used = [name for name in names if getattr(gateway, name)]
     claimed = claim_addresses(
-        [*(getattr(gateway, name) for name in used), *health.values(), *console]
+        [
+            *((_OPTIONS.get(name, ""), getattr(gateway, name)) for name in used),
+            *(("--http-health-address", page) for page in health.values()),
+            *(("--console-address", one) for one in console),
+        ]
     )
     own: dict[str, Any] = dict(zip(used, claimed, strict=False))
     pages = dict(zip(health, claimed[len(used) :], strict=False))

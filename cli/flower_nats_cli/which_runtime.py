@@ -9,10 +9,18 @@ import click
 from click.core import ParameterSource
 
 from flower_nats_cli import settings_from_options as read
-from flower_nats_cli.datadir import DataDir
+from flower_nats_cli.datadir import DataDir, never_started
 
 Servers = tuple[Sequence[str], Path | None]
 """URLs of NATS servers, and the certificate of the authority behind them."""
+
+
+def not_running(data: DataDir) -> str:
+    """Return what people are told if no runtime runs on the directory that they have named."""
+    if not data.was_used():
+        otherwise = "A runtime that was started without `flower-nats up` is asked with --nats."
+        return f"{never_started(data.path)} {otherwise}"
+    return f"No runtime runs on {data.path}. Remedy: start it with `flower-nats up`."
 
 
 def servers_given(context: click.Context, options: read.Options) -> Servers | None:
@@ -33,10 +41,8 @@ def servers_given(context: click.Context, options: read.Options) -> Servers | No
 
 def servers_of(options: read.Options) -> Servers:
     """Return the NATS servers of the runtime that runs on the data directory."""
-    state = DataDir(options["data_dir"]).state()
+    data = DataDir(options["data_dir"])
+    state = data.state()
     if state is None:
-        raise click.ClickException(
-            f"no runtime runs on {options['data_dir']}. Remedy: the --data-dir that was given to "
-            f"`flower-nats up`, or --nats with the servers of a runtime that was started otherwise."
-        )
+        raise click.ClickException(not_running(data))
     return state.nats, None

@@ -29,6 +29,7 @@ from flower_nats.logs import get_logger
 from flower_nats.metrics import FAULTS, Metric, gauge
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats.outage import Outage
 from flower_nats.wire.methods import BY_NAME
 
 log = get_logger(__name__)
@@ -93,6 +94,7 @@ class RpcClient:
         self._connection = connection
         self._blobs = LargeBodies(connection)
         self._superlinks = Members()
+        self._outage = Outage(log, "rpc_retried", "rpc_answered")
         self.retries = 0
         """Requests that were made again, because no superlink had answered."""
 
@@ -189,12 +191,14 @@ class RpcClient:
                     message = await self._ask_at_length(subject, body, headers, timeout, left)
                 else:
                     message = await self._connection.ask(subject, body, headers, timeout)
-                return await self._read(message)
+                answer = await self._read(message)
+                self._outage.worked()
+                return answer
             except Unavailable as exc:
                 if time.monotonic() >= deadline:
                     raise
                 self.retries += 1
-                log.info("rpc_retried", subject=subject, reason=exc.detail)
+                self._outage.failed(f"{subject}: {exc.detail}")
                 if isinstance(exc, _Busy):
                     busy.add(exc.superlink)
             timeout *= 2

@@ -16,6 +16,7 @@ from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, by_label
 from flower_nats.model.about import about_process
 from flower_nats.model.errors import Unavailable
+from flower_nats.outage import Outage
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats.store.connection import Database
@@ -155,11 +156,13 @@ class _Worker:
         """Show this replica to `flower-nats status` for as long as it runs."""
         replicas, since = Replicas(self._database), time.time()
         about = about_process()
+        unheard = Outage(log, "announcement_postponed", "announced_again")
         while True:
             try:
                 await replicas.announce("superlink", self._id, since, about=about)
+                unheard.worked()
             except Unavailable as exc:
-                log.warning("announcement_postponed", reason=exc.detail)
+                unheard.failed(exc.detail)
             await asyncio.sleep(_ANNOUNCE_EVERY)
 
     async def _drain(self) -> None:

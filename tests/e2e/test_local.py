@@ -269,7 +269,10 @@ def test_stopping_the_runtime_ends_everything(person: Person) -> None:
     [
         ({"FLWR_HOME": "/proc/nowhere"}, "cannot be used"),
         ({"FLWR_LOCAL_CONTROL_API_PORT": "many"}, "FLWR_LOCAL_CONTROL_API_PORT is 'many'"),
-        ({"FLOWER_NATS_LOCAL_MAX_CONCURRENT_SIMULATIONS": "0"}, "0 is not in the range"),
+        (
+            {"FLOWER_NATS_LOCAL_MAX_CONCURRENT_SIMULATIONS": "0"},
+            "'0' is not a whole number of 1 or more",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_and_nothing_is_started(

@@ -415,7 +415,7 @@ def test_addresses_may_be_ipv6() -> None:
 
 
 def test_port_zero_becomes_a_free_port_of_its_own() -> None:
-    claimed = claim_addresses(["127.0.0.1:0", "127.0.0.1:0"])
+    claimed = claim_addresses([("--port", "127.0.0.1:0"), ("", "127.0.0.1:0")])
 
     (host, port), (other_host, other_port) = map(split_address, claimed)
     assert host == other_host == "127.0.0.1"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -320,7 +322,13 @@ def test_the_configuration_file_may_name_any_option(folder: Path) -> None:
         (["stauts"], "Did you mean 'status'?"),
         (["nonsense"], "No such command 'nonsense'."),
         (["up", "--config", "x"], "--config comes before the command: flower-nats --config FILE"),
-        (["up", "--replicas", "two"], "'two' is not a valid whole number."),
+        (["up", "--replicas", "two"], "'two' is not a whole number from 1 to 32."),
+        (["up", "--replicas", "40"], "'40' is not a whole number from 1 to 32."),
+        (["up", "--log-retention", "-1"], "'-1' is not a whole number from 0 to 100000."),
+        (
+            ["local", "start", "--max-concurrent-simulations", "0"],
+            "'0' is not a whole number of 1 or more.",
+        ),
     ],
 )
 def test_a_slip_is_told_with_what_was_meant(arguments: list[str], told: str) -> None:
@@ -414,3 +422,19 @@ def test_urls_from_files_that_cannot_be_right(command: list[str], named: str, fo
 
     assert named in line
     assert "hush" not in line
+
+
+def test_a_port_in_use_is_told_with_its_option_and_nothing_is_left_behind(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        flags = ["--disable-runtime-dependency-installation", "--port", port]
+
+        result = CliRunner().invoke(main, ["up", "--data-dir", "data", *flags])
+
+    assert result.exit_code == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in result.output
+    assert f"(pid {os.getpid()})" in result.output
+    assert "or say another one with --port or --http-api-address." in result.output
+    assert not (folder / "data").exists()

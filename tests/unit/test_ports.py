@@ -37,7 +37,7 @@ def test_no_port_is_given_twice_though_nobody_listens_there_yet(few: range) -> N
 
 @pytest.mark.parametrize("few", [3], indirect=True)
 def test_a_port_that_a_user_has_chosen_is_not_given_to_another_server(few: range) -> None:
-    claim_addresses([f"127.0.0.1:{few[1]}"])
+    claim_addresses([("--port", f"127.0.0.1:{few[1]}")])
 
     assert sorted(free_ports(2)) == [few[0], few[2]]
 
@@ -57,7 +57,7 @@ def test_the_ports_that_a_cluster_has_kept_are_not_given_to_another_server(
 @pytest.mark.parametrize("few", [19], indirect=True)
 def test_gateways_behind_a_balancer_and_what_is_in_front_share_no_port(few: range) -> None:
     http, serverappio, fleet, control = (f"127.0.0.1:{port}" for port in few[:4])
-    claim_addresses([http, serverappio, fleet, control])
+    claim_addresses([("", one) for one in (http, serverappio, fleet, control)])
     public = GatewaySettings(
         nats=(),
         http_api_address=http,

@@ -16,6 +16,7 @@ from flower_nats.broker.mailbox import Mailbox
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.model.states import SubStatus
+from flower_nats.outage import Outage
 from flower_nats.store.accounts import Accounts
 from flower_nats.store.connection import Database
 from flower_nats.store.downloads import Downloads
@@ -69,6 +70,14 @@ class Piece:
         return True
 
 
+def _in_words(errors: BaseExceptionGroup[BaseException]) -> str:
+    """Return what the errors say, without the groups that they came in."""
+    return "; ".join(
+        _in_words(one) if isinstance(one, BaseExceptionGroup) else str(one)
+        for one in errors.exceptions
+    )
+
+
 class Housekeeping:
     """Does the pieces that this replica can claim, for as long as it runs."""
 
@@ -76,6 +85,8 @@ class Housekeeping:
         self._leases = leases
         self._holder = holder
         self._pieces = pieces
+        # One for all: what is away is away for most of them.
+        self._postponed = Outage(log, "housekeeping_postponed", "housekeeping_goes_on")
 
     async def run(self) -> None:
         """Go on until cancelled; whatever goes wrong in a piece postpones that piece and no other."""
@@ -98,9 +109,10 @@ class Housekeeping:
                         pause = _CLAIM_EVERY
                     # A little early: a sleep may end a moment before its time.
                     due = time.monotonic() + piece.every - pause / 2
+                    self._postponed.worked()
             # A piece may work in a task group, whose errors come in groups.
             except* FlowerNatsError as errors:
-                log.warning("housekeeping_postponed", piece=piece.name, reason=repr(errors))
+                self._postponed.failed(f"{piece.name}: {_in_words(errors)}")
             except* Exception as errors:
                 # One record that nobody expected must not end every replica, one after another.
                 log.error("housekeeping_failed", piece=piece.name, exc_info=errors)

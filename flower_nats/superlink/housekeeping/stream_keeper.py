@@ -9,6 +9,7 @@ from flower_nats.logs import get_logger
 from flower_nats.metrics import Metric, gauge
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.model.states import SubStatus
+from flower_nats.outage import Outage
 from flower_nats.store.connection import Database
 from flower_nats.store.runs import Runs
 from flower_nats.store.runtime_events import note
@@ -43,6 +44,7 @@ class StreamKeeper:
         self._database = database
         self._lifecycle = lifecycle
         self._missed: set[str] = set()
+        self._unseen = Outage(log, "streams_not_looked_at", "streams_looked_at_again")
         self.lost = 0
         """Streams that this superlink has found missing."""
 
@@ -62,8 +64,9 @@ class StreamKeeper:
             await asyncio.sleep(LOOK_EVERY)
             try:
                 await self._look()
+                self._unseen.worked()
             except FlowerNatsError as exc:
-                log.warning("streams_not_looked_at", reason=str(exc))
+                self._unseen.failed(str(exc))
 
     def metrics(self) -> list[Metric]:
         """Return the same as a number that only rises."""

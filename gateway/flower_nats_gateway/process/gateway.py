@@ -20,6 +20,7 @@ from flower_nats.model import certificates
 from flower_nats.model.about import UPGRADE, OtherVersion, about_process, own_version
 from flower_nats.model.errors import Unavailable
 from flower_nats.model.exposure import exposure, open_control
+from flower_nats.outage import Outage
 from flower_nats.settings import GatewaySettings, TlsFiles
 from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats_gateway.api.service import Service
@@ -215,6 +216,7 @@ class Gateway:
 
     async def _announce_forever(self) -> None:
         """Let superlinks know that this gateway is there, until cancelled."""
+        unheard = Outage(log, "announce_delayed", "announced_again")
         while True:
             try:
                 answer = await self._parts.rpc.ask(
@@ -232,8 +234,9 @@ class Gateway:
                 _check_version(answer.get("version"))
                 self._parts.presence.heard_since(answer.get("heard_since"))
                 self._heard.note()
+                unheard.worked()
             except Unavailable as exc:
-                log.warning("announce_delayed", reason=exc.detail)
+                unheard.failed(exc.detail)
             await asyncio.sleep(_ANNOUNCE_INTERVAL)
 
     async def stop(self) -> None:
