@@ -300,6 +300,9 @@ class GatewaySettings:
     """Whether only SuperNodes whose key was registered over the Control API are let in. Gateways and
     superlinks each refuse if they themselves, or the other of a call, are told so."""
 
+    record_metrics: bool = False
+    """Whether the numbers of MetricRecords in replies are recorded for the console."""
+
     max_calls_per_address: int = DEFAULT_CALLS_PER_ADDRESS
     """Calls that one address may have in hand, 0 for any number. Loopback has no such limit. Of clients
     that come by a balancer that is trusted, each address has it."""

@@ -28,6 +28,7 @@ from flower_nats_cli.runtime_access import with_login_page
 @opts.login_url_option
 @opts.require_accounts_option
 @opts.supernode_auth_option
+@opts.record_metrics_option
 @opts.superexec_secret_option
 @opts.peer_limit_options
 @opts.balancer_options
@@ -80,6 +81,7 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         appio_tls=appio_tls,
         superexec_auth_secret_file=secret,
         enable_supernode_auth=read.check_supernode_auth(options, encrypted=bool(tls or terminated)),
+        record_metrics=options["record_metrics"],
         max_calls_per_address=options["max_calls_per_address"],
         max_connections_per_address=options["max_connections_per_address"],
         trusted_balancers=options["trusted_balancers"],

@@ -362,6 +362,14 @@ supernode_auth_option = click.option(
     help="Let in only SuperNodes whose public key was registered with `flwr supernode register`.",
 )
 
+record_metrics_option = click.option(
+    "--record-metrics",
+    is_flag=True,
+    help="Record the numbers of the MetricRecords in replies of SuperNodes, and plot them in the "
+    "console. They leave the message: whoever may see a run sees them. They are kept as long as the log "
+    "of the run.",
+)
+
 superexec_secret_option = click.option(
     "--superexec-auth-secret-file",
     type=FILE,

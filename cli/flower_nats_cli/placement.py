@@ -80,6 +80,7 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
         "--insecure-appio": gateway.runtime_to_others,
         "--require-accounts": gateway.require_accounts,
         "--enable-supernode-auth": gateway.enable_supernode_auth,
+        "--record-metrics": gateway.record_metrics,
     }
     flags += [flag for flag, is_on in switches.items() if is_on]
     if gateway.http_loopback_address:

@@ -62,6 +62,7 @@ def console_argument(value: str) -> str:
 @opts.simulation_option
 @opts.max_simulations_option
 @opts.supernode_auth_option
+@opts.record_metrics_option
 @opts.superexec_secret_option
 @opts.superexec_app_options
 @opts.dependency_options
@@ -174,6 +175,7 @@ def _gateway_settings(options: read.Options) -> GatewaySettings:
         appio_tls=appio_tls,
         superexec_auth_secret_file=secret,
         enable_supernode_auth=read.check_supernode_auth(options, encrypted=tls is not None),
+        record_metrics=options["record_metrics"],
         storage_limits=read.storage_limits(options),
         health_server_address=options["health_server_address"],
         log=LogSettings(level=options["log_level"]),

@@ -17,6 +17,7 @@ from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats_console.events import EventPages
 from flower_nats_console.guard import Guard
 from flower_nats_console.live import MOST_STREAMS, Live
+from flower_nats_console.metrics import MetricPages
 from flower_nats_console.nodes import NodePages
 from flower_nats_console.overview import overview
 from flower_nats_console.pages import STATIC, data, page
@@ -92,6 +93,7 @@ def console_app(
     console: Console,
     runs: RunPages,
     nodes: NodePages,
+    metrics: MetricPages,
     events: EventPages,
     hosts: Iterable[str],
 ) -> Starlette:
@@ -108,6 +110,7 @@ def console_app(
         Route("/runs/{run_id:str}/log.json", runs.log, methods=get),
         Route("/runs/{run_id:str}/stop", runs.ask_to_stop, methods=get),
         Route("/runs/{run_id:str}/stop", runs.stop, methods=["POST"]),
+        *metrics.routes(),
         *nodes.routes(),
         *events.routes(),
         Route("/login", console.login, methods=get),

@@ -14,6 +14,7 @@ from flower_nats_console.words import (
     bytes_in_words,
     clock_in_words,
     clock_is_off,
+    figure_in_words,
     ms_in_words,
     plural,
     seconds_in_words,
@@ -57,6 +58,7 @@ _TEMPLATES.filters.update(
     moment=_moment,
     bytes=bytes_in_words,
     clock=clock_in_words,
+    figure=figure_in_words,
     seconds=seconds_in_words,
     ms=ms_in_words,
 )

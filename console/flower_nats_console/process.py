@@ -18,6 +18,7 @@ from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats_console.app import Console, console_app
 from flower_nats_console.events import EventPages
 from flower_nats_console.live import Live
+from flower_nats_console.metrics import MetricPages
 from flower_nats_console.nodes import NodePages
 from flower_nats_console.runs import RunPages
 from flower_nats_console.superlinks import Superlinks
@@ -61,6 +62,7 @@ async def _serve(settings: ConsoleSettings, connection: Connection, stop: asynci
         console,
         RunPages(superlinks),
         NodePages(superlinks),
+        MetricPages(superlinks),
         EventPages(superlinks),
         _LOOPBACK_NAMES,
     )

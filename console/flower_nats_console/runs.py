@@ -81,7 +81,7 @@ class RunPages:
         after = _whole(request.query_params.get("after", "0"), least=0, most=2**53)
         return data(
             await self._superlinks.ask(
-                "Log", viewer(request), run_id=_run_id(request), after=after, at_most=_LOG_BYTES
+                "Log", viewer(request), run_id=run_id_of(request), after=after, at_most=_LOG_BYTES
             )
         )
 
@@ -92,19 +92,19 @@ class RunPages:
 
     async def stop(self, request: Request) -> Response:
         """Stop a run."""
-        run_id = _run_id(request)
+        run_id = run_id_of(request)
         await self._superlinks.stop_run(run_id, viewer(request))
         return RedirectResponse(f"/runs/{run_id}", 303)
 
     async def _run(self, request: Request) -> Answer:
-        return await self._superlinks.ask("Run", viewer(request), run_id=_run_id(request))
+        return await self._superlinks.ask("Run", viewer(request), run_id=run_id_of(request))
 
     async def _timeline(self, request: Request) -> Answer:
         query = request.query_params
         return await self._superlinks.ask(
             "Timeline",
             viewer(request),
-            run_id=_run_id(request),
+            run_id=run_id_of(request),
             message_type=query.get("type", "")[:_LONGEST_TEXT].replace("\0", ""),
             columns=_ROUNDS,
             rows=_NODES,
@@ -116,7 +116,8 @@ def _wants_json(request: Request) -> bool:
     return request.url.path.endswith(".json")
 
 
-def _run_id(request: Request) -> int:
+def run_id_of(request: Request) -> int:
+    """Return the run that a URL names; raises `HTTPException` if that is not the id of one."""
     text: Any = request.path_params["run_id"]
     if text.isascii() and text.isdecimal() and int(text) < 2**64:
         return int(text)

@@ -52,6 +52,11 @@ def clock_is_off(ahead: float) -> bool:
     return abs(ahead) > _CLOCK_OFF
 
 
+def figure_in_words(number: float | None) -> str:
+    """Return a number of an app with six digits that count."""
+    return "–" if number is None else f"{number:.6g}"
+
+
 def hours_in_words(hours: float) -> str:
     """Return a long duration."""
     return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"

@@ -6,7 +6,7 @@ leaves a gap in the history and changes nothing else.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from flower_nats.broker.in_flight import Instruction
@@ -90,6 +90,12 @@ class ExchangeNotes:
         if note is not None:
             note.bytes_sent += sent
             note.bytes_recv += received
+
+    def metrics_of(self, run_id: int, message_id: str, found: Mapping[str, float | None]) -> None:
+        """Note numbers in the reply to an instruction."""
+        note = self._note(run_id, message_id)
+        if note is not None:
+            note.metrics = {**(note.metrics or {}), **found}
 
     def _note(self, run_id: int, message_id: str) -> ExchangeNote | None:
         try:

@@ -1,5 +1,6 @@
 """The history of an exchange: an instruction to a node, and the reply to it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -45,6 +46,8 @@ class ExchangeNote:
     """To the node."""
     bytes_recv: int = 0
     """From the node."""
+    metrics: Mapping[str, float | None] | None = None
+    """Numbers in the reply, by name; None for one that is not finite."""
 
 
 def exchange_id_of(message_id: str) -> int:

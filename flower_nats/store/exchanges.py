@@ -1,5 +1,6 @@
 """The history of exchanges in the database."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
@@ -91,6 +92,30 @@ class RunOfNode:
     bytes_recv: int
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One number of one reply."""
+
+    session_id: int
+    node_id: int
+    value: float | None
+    """None if it is not finite."""
+    examples: float | None
+    """How many examples the reply is about, if it says so."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """All numbers of one reply."""
+
+    exchange_id: int
+    session_id: int
+    message_type: str
+    node_id: int | None
+    answered_at: datetime | None
+    metrics: dict[str, float | None]
+
+
 class Exchanges:
     """Who put out, took and answered which message, and when."""
 
@@ -103,6 +128,12 @@ class Exchanges:
         values = dict(zip(_COLUMNS, map(list, columns), strict=True))
         for name in ("message_type", "group_id", "reason"):
             values[name] = [storable(text) for text in values[name]]
+        values["metrics"] = [
+            None
+            if one is None
+            else json.dumps({storable(name): each for name, each in one.items()})
+            for one in values["metrics"]
+        ]
         await self._session.execute(_SQL["add"], **values)
 
     async def sends(self, run_id: int) -> list[Send]:
@@ -119,6 +150,31 @@ class Exchanges:
         """Return what exchanges of a run have failed with, the newest first."""
         rows = await self._session.fetch_all(_SQL["failures"], run_id=run_id, limit=limit)
         return [Failure(**{**row, "node_ids": row["node_ids"] or []}) for row in rows]
+
+    async def metric_names(self, run_id: int, limit: int) -> list[tuple[str, str]]:
+        """Return the type of message and the name of each number in the replies of a run."""
+        rows = await self._session.fetch_all(_SQL["metric_names"], run_id=run_id, limit=limit)
+        return [(row["message_type"], row["name"]) for row in rows]
+
+    async def metric(
+        self, run_id: int, message_type: str, name: str, examples: str
+    ) -> list[Reading]:
+        """Return one number of each reply, and the number that it is weighed by, named `examples`."""
+        rows = await self._session.fetch_all(
+            _SQL["metric"],
+            run_id=run_id,
+            message_type=storable(message_type),
+            name=storable(name),
+            examples=examples,
+        )
+        return [Reading(**row) for row in rows]
+
+    async def metrics_after(self, run_id: int, after: int | None, limit: int) -> list[Metrics]:
+        """Return all numbers of replies, of so many after an exchange, or of the first ones."""
+        rows = await self._session.fetch_all(
+            _SQL["metrics_after"], run_id=run_id, after=after, limit=limit
+        )
+        return [Metrics(**row) for row in rows]
 
     async def runs_of_node(
         self, node_id: int, days: int, limit: int, account_id: str | None

@@ -1232,3 +1232,75 @@ class ConfirmMessageReceivedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfirmMessageReceivedResponse: _TypeAlias = ConfirmMessageReceivedResponse  # noqa: Y015
+
+@_typing.final
+class MetricRecordValue(_message.Message):
+    """What an object of the kind MetricRecord holds (flwr 1.42 `proto/recorddict.proto`); lists of numbers, which
+    are other fields of the value, are passed over.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOUBLE_FIELD_NUMBER: _builtins.int
+    SINT64_FIELD_NUMBER: _builtins.int
+    UINT64_FIELD_NUMBER: _builtins.int
+    double: _builtins.float
+    sint64: _builtins.int
+    uint64: _builtins.int
+    def __init__(
+        self,
+        *,
+        double: _builtins.float = ...,
+        sint64: _builtins.int = ...,
+        uint64: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["double", b"double", "sint64", b"sint64", "uint64", b"uint64", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["double", b"double", "sint64", b"sint64", "uint64", b"uint64", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["double", "sint64", "uint64"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___MetricRecordValue: _TypeAlias = MetricRecordValue  # noqa: Y015
+
+@_typing.final
+class MetricRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Item(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___MetricRecordValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___MetricRecordValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricRecord.Item]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___MetricRecord.Item] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricRecord: _TypeAlias = MetricRecord  # noqa: Y015

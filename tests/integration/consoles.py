@@ -31,17 +31,19 @@ class Console:
 
 
 @asynccontextmanager
-async def running_console(nats_url: str, dsn: str, **superlink: Any) -> AsyncIterator[Console]:
+async def running_console(
+    nats_url: str, dsn: str, gateway: dict[str, Any] | None = None, **superlink: Any
+) -> AsyncIterator[Console]:
     """Run a superlink, a gateway and a console in this process; they end with the context."""
     address, stop = free_address(), asyncio.Event()
-    async with running_stack(nats_url, dsn, superlink=superlink) as gateway:
+    async with running_stack(nats_url, dsn, superlink=superlink, **(gateway or {})) as front:
         serving = asyncio.create_task(serve(ConsoleSettings((nats_url,), address=address), stop))
         async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as http:
             async with asyncio.timeout(20):
                 while not await _answers(http):
                     assert not serving.done(), serving.result()
                     await asyncio.sleep(0.05)
-            yield Console(http, gateway, address)
+            yield Console(http, front, address)
         stop.set()
         await serving
 

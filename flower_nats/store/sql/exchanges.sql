@@ -2,21 +2,21 @@
 -- batches of several gateways may be about the same exchanges.
 INSERT INTO exchange (
     run_id, exchange_id, node_id, session_id, message_type, group_id, put_out_at, taken_at,
-    answered_at, outcome, reason, bytes_sent, bytes_recv
+    answered_at, outcome, reason, bytes_sent, bytes_recv, metrics
 )
 SELECT
     note.run_id, exchange_id, node_id, session_id, message_type, group_id,
     now() - make_interval(secs => put_out), now() - make_interval(secs => taken),
-    now() - make_interval(secs => answered), outcome, reason, note.bytes_sent, note.bytes_recv
+    now() - make_interval(secs => answered), outcome, reason, note.bytes_sent, note.bytes_recv, metrics::jsonb
 FROM unnest(
     %(run_id)s::bigint[], %(exchange_id)s::bigint[], %(node_id)s::bigint[],
     %(session_id)s::bigint[], %(message_type)s::text[], %(group_id)s::text[],
     %(put_out)s::double precision[], %(taken)s::double precision[],
     %(answered)s::double precision[], %(outcome)s::text[], %(reason)s::text[],
-    %(bytes_sent)s::bigint[], %(bytes_recv)s::bigint[]
+    %(bytes_sent)s::bigint[], %(bytes_recv)s::bigint[], %(metrics)s::text[]
 ) AS note (
     run_id, exchange_id, node_id, session_id, message_type, group_id, put_out, taken, answered,
-    outcome, reason, bytes_sent, bytes_recv
+    outcome, reason, bytes_sent, bytes_recv, metrics
 )
 JOIN run ON run.run_id = note.run_id
 ORDER BY note.run_id, exchange_id
@@ -35,7 +35,11 @@ SET
     outcome = CASE exchange.outcome WHEN '' THEN excluded.outcome ELSE exchange.outcome END,
     reason = CASE exchange.reason WHEN '' THEN excluded.reason ELSE exchange.reason END,
     bytes_sent = exchange.bytes_sent + excluded.bytes_sent,
-    bytes_recv = exchange.bytes_recv + excluded.bytes_recv;
+    bytes_recv = exchange.bytes_recv + excluded.bytes_recv,
+    metrics = CASE
+        WHEN excluded.metrics IS NULL THEN exchange.metrics
+        ELSE coalesce(exchange.metrics, '{}') || excluded.metrics
+    END;
 
 -- sends: What each call of a run's ServerApp has sent, oldest first.
 SELECT
@@ -92,6 +96,33 @@ FROM exchange
 WHERE run_id = %(run_id)s AND outcome IN ('failed', 'unanswered')
 GROUP BY reason, outcome
 ORDER BY max(answered_at) DESC, reason
+LIMIT %(limit)s;
+
+-- metric_names: What the numbers in replies of a run are called, by type of message.
+SELECT message_type, name, count(*) AS count
+FROM exchange, jsonb_object_keys(metrics) AS name
+WHERE run_id = %(run_id)s AND metrics IS NOT NULL
+GROUP BY message_type, name
+ORDER BY message_type, name
+LIMIT %(limit)s;
+
+-- metric: One number of each reply of a run, and how many examples it is about if the reply says so.
+SELECT
+    session_id,
+    node_id,
+    (metrics ->> %(name)s)::double precision AS value,
+    (metrics ->> %(examples)s)::double precision AS examples
+FROM exchange
+WHERE run_id = %(run_id)s AND message_type = %(message_type)s AND metrics ? %(name)s
+    AND node_id IS NOT NULL
+ORDER BY put_out_at;
+
+-- metrics_after: All numbers of so many replies of a run, after one of them.
+SELECT exchange_id, session_id, message_type, node_id, answered_at, metrics
+FROM exchange
+WHERE run_id = %(run_id)s AND metrics IS NOT NULL
+    AND (%(after)s::bigint IS NULL OR exchange_id > %(after)s)
+ORDER BY exchange_id
 LIMIT %(limit)s;
 
 -- runs_of_node: How a node has done in the runs of the last days that an account sees, or in all: by run,

@@ -25,6 +25,7 @@ from flower_nats.superlink.accounts.guard import Guard
 from flower_nats.superlink.accounts.identity import Identity
 from flower_nats.superlink.codecs import InternalHandler
 from flower_nats.superlink.console.known import check_operator, for_known
+from flower_nats.superlink.console.metrics import EXAMPLES, farthest, round_names, series_of
 from flower_nats.superlink.console.rounds import (
     NodeRow,
     Round,
@@ -60,6 +61,12 @@ _NAMED = 10
 
 _RECORD_DAYS = 30
 """Days of which the record of a node is."""
+
+_METRIC_NAMES = 200
+"""Names of numbers that are told of a run."""
+
+_METRIC_ROWS = 2_000
+"""Replies whose numbers are told in one answer."""
 
 _PRESENCE = 50
 """Times that a node came or went that are told."""
@@ -113,6 +120,8 @@ class ConsoleQuestions:
             "Run": self.run,
             "Timeline": self.timeline,
             "Log": self.log,
+            "Metrics": self.metrics,
+            "MetricRows": self.metric_rows,
             "Nodes": self.nodes,
             "Node": self.node,
         }
@@ -215,6 +224,60 @@ class ConsoleQuestions:
             "expected_end": iso(end),
             "nodes": [_row(row, signs) for row in shown],
             "nodes_in_all": len(rows),
+        }
+
+    async def metrics(self, question: Map, caller: Caller) -> Map:
+        """{run_id, message_type, name, rows} -> one number in the replies of a run, over its rounds.
+
+        Of the nodes, `rows` are told one by one: those whose last value is farthest from the mean.
+        """
+        run = await self._run(question["run_id"], caller)
+        names = await self._exchanges.metric_names(run.run_id, _METRIC_NAMES)
+        wanted = question["message_type"], question["name"]
+        if wanted not in names:
+            wanted = next((one for one in names if one[1] != EXAMPLES), ("", ""))
+        rounds = rounds_of(await self._exchanges.sends(run.run_id)).get(wanted[0], [])
+        readings = await self._exchanges.metric(run.run_id, *wanted, EXAMPLES) if names else []
+        series = await asyncio.to_thread(series_of, rounds, readings)
+        shown = farthest(series, int(question["rows"]))
+        signs = await self._signs(shown)
+        return {
+            "now": now_iso(),
+            "run": _run(run),
+            "names": [{"type": one, "name": visible_name(name)} for one, name in names],
+            "type": wanted[0],
+            "name": visible_name(wanted[1]),
+            "rounds": [visible_name(one.name) for one in rounds],
+            "mean": series.mean,
+            "is_weighted": series.is_weighted,
+            "least": series.least,
+            "most": series.most,
+            "count": series.count,
+            "nodes": [{**_named(one, signs), "values": series.by_node[one]} for one in shown],
+            "nodes_in_all": len(series.by_node),
+        }
+
+    async def metric_rows(self, question: Map, caller: Caller) -> Map:
+        """{run_id, after} -> {rows, next}: all numbers in replies, of a part of the replies at a time.
+
+        `after` is the `next` of the part before, None at first; `next` is None if no more follow.
+        """
+        run = await self._run(question["run_id"], caller)
+        found = await self._exchanges.metrics_after(run.run_id, question["after"], _METRIC_ROWS)
+        names = round_names(rounds_of(await self._exchanges.sends(run.run_id)))
+        signs = await self._signs([one.node_id for one in found if one.node_id is not None])
+        return {
+            "rows": [
+                {
+                    "round": visible_name(names.get(one.session_id, "")),
+                    "type": visible_name(one.message_type),
+                    **_named(one.node_id or 0, signs),
+                    "answered_at": iso(one.answered_at),
+                    "metrics": {visible_name(name): value for name, value in one.metrics.items()},
+                }
+                for one in found
+            ],
+            "next": found[-1].exchange_id if len(found) == _METRIC_ROWS else None,
         }
 
     async def log(self, question: Map, caller: Caller) -> Map:

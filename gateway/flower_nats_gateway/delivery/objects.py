@@ -19,6 +19,7 @@ from flower_nats_gateway.calls.body_limit import SMALL
 from flower_nats_gateway.calls.call import Drain
 from flower_nats_gateway.delivery.push_session import PushSession
 from flower_nats_gateway.delivery.push_sessions import PushSessions
+from flower_nats_gateway.delivery.reply_metrics import ReplyMetrics
 from flower_nats_gateway.delivery.stored_bytes import StoredBytes
 
 log = get_logger(__name__)
@@ -75,9 +76,11 @@ class ObjectService:
         wakes: Wakes,
         drain: Drain,
         notes: ExchangeNotes = NOWHERE,
+        metrics: ReplyMetrics | None = None,
     ) -> None:
         self._objects = objects
         self._notes = notes
+        self._metrics = metrics or ReplyMetrics(notes, recorded=False)
         self._stored_bytes = stored_bytes
         self._push_sessions = push_sessions
         self._wakes = wakes
@@ -139,6 +142,7 @@ class ObjectService:
         await self._objects.store(run_id, object_id, content)
         if not view.brings_instructions:
             self._notes.traffic(run_id, view.answers, received=size)
+            self._metrics.note(view, content)
         many_read_it = view.sender == SUPERLINK_NODE_ID and size <= LARGE
         if many_read_it or size <= SMALL:
             self._cache.put((run_id, object_id), write_pull_object_response([content]))

@@ -45,6 +45,7 @@ from flower_nats_gateway.delivery.lost_replies import LostReplies
 from flower_nats_gateway.delivery.named_objects import NamedObjects
 from flower_nats_gateway.delivery.objects import ObjectService
 from flower_nats_gateway.delivery.push_sessions import PushSessions
+from flower_nats_gateway.delivery.reply_metrics import ReplyMetrics
 from flower_nats_gateway.delivery.stored_bytes import StoredBytes
 from flower_nats_gateway.runlog.follow import LogFollower
 from flower_nats_gateway.runlog.intake import Answered, LogIntake
@@ -120,7 +121,10 @@ def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> 
     directory = Directory(rpc, supernode_auth=supernode_auth)
     stored_bytes = StoredBytes(mailbox, settings.storage_limits)
     push_sessions = PushSessions(mailbox, objects, stored_bytes)
-    object_service = ObjectService(objects, push_sessions, stored_bytes, wakes, drain, notes)
+    metrics = ReplyMetrics(notes, recorded=settings.record_metrics)
+    object_service = ObjectService(
+        objects, push_sessions, stored_bytes, wakes, drain, notes, metrics
+    )
     error_replies = ErrorReplies(mailbox, objects)
     pending_lines = PendingLines(connection, wakes, liveness, drain)
     forward = Forwarder(rpc, pending_lines, gateway_id)

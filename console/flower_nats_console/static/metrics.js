@@ -1,0 +1,79 @@
+// The page of metrics: one number over rounds, of each node and in the mean.
+"use strict";
+
+class Plot {
+  constructor(figure) {
+    this.figure = figure;
+    this.box = figure.querySelector(".plot");
+    this.line = figure.querySelector(".tip-line");
+    new ResizeObserver(() => this.resize()).observe(this.box);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+
+  async load() {
+    const response = await fetch(this.figure.dataset.url, { cache: "no-store" });
+    if (!response.ok) return;
+    this.found = await response.json();
+    this.draw();
+  }
+
+  size() {
+    const width = this.box.clientWidth;
+    return { width, height: Math.max(220, Math.min(380, width * 0.5)) };
+  }
+
+  resize() {
+    if (this.plot && this.plot.width !== this.box.clientWidth) this.plot.setSize(this.size());
+  }
+
+  draw() {
+    const { rounds, mean, nodes, name } = this.found;
+    const style = getComputedStyle(this.figure);
+    const colour = (one) => style.getPropertyValue(`--${one}`).trim();
+    const axis = { stroke: colour("soft"), grid: { stroke: colour("line") }, ticks: { stroke: colour("line") } };
+    const alone = rounds.length === 1;
+    const thin = nodes.map((node) => ({
+      label: node.name || node.node_id,
+      stroke: colour("k-w"),
+      width: 1,
+      alpha: 0.55,
+      spanGaps: true,
+      points: { show: alone },
+    }));
+    const thick = { label: "mean", stroke: colour("accent"), width: 3, spanGaps: true, points: { show: rounds.length < 60, fill: colour("accent") } };
+    const data = [rounds.map((_, at) => at), ...nodes.map((node) => node.values), mean];
+    if (this.plot) this.plot.destroy();
+    this.plot = new uPlot({
+      ...this.size(),
+      legend: { show: false },
+      scales: { x: { time: false, range: (_, least, most) => [least - 0.2, most + 0.2] } },
+      cursor: { focus: { prox: 24 }, points: { size: 7 } },
+      focus: { alpha: 0.25 },
+      axes: [
+        { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], values: (_, ticks) => ticks.map((at) => rounds[at] ?? "") },
+        { ...axis, size: 64, values: (_, ticks) => ticks.map((one) => String(Number(one.toPrecision(4)))) },
+      ],
+      series: [{}, ...thin, thick],
+      hooks: { setCursor: [(plot) => this.point(plot)], setSeries: [(plot, number) => { this.focused = number; this.point(plot); }] },
+    }, data, this.box);
+    this.figure.dataset.drawn = name;
+  }
+
+  point(plot) {
+    const at = plot.cursor.idx;
+    if (at === null || at === undefined) { this.line.textContent = ""; return; }
+    const { rounds, mean } = this.found;
+    const said = (one) => (one === null || one === undefined ? "none" : Number(one.toPrecision(6)));
+    const series = this.focused ? plot.series[this.focused] : null;
+    const more = series && series.label !== "mean" ? `; ${series.label}: ${said(plot.data[this.focused][at])}` : "";
+    this.line.textContent = `Round ${rounds[at]}: mean ${said(mean[at])}${more}`;
+  }
+}
+
+const figureOfMetrics = document.getElementById("metrics");
+if (figureOfMetrics) {
+  const plot = new Plot(figureOfMetrics);
+  plot.load();
+  document.body.addEventListener("live", () => plot.load());
+  document.getElementById("metric").addEventListener("change", (event) => event.target.form.requestSubmit());
+}

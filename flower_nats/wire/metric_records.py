@@ -1,0 +1,42 @@
+"""The numbers of a MetricRecord, read off an object as clients push it."""
+
+import math
+from collections.abc import Mapping
+from itertools import islice
+
+from google.protobuf.message import DecodeError
+
+from flower_nats.wire import common_pb2 as common
+
+_HEAD = b"MetricRecord "
+"""What such an object begins with (flwr 1.33 `common/inflatable.py`); a NUL ends its first line."""
+
+_LONGEST = 64 * 1024
+"""Bytes of an object that is looked into: a record of numbers for people is much smaller."""
+
+MOST_NUMBERS = 64
+"""Numbers that are read off one record."""
+
+_LONGEST_NAME = 100
+"""Characters; longer names are cut."""
+
+
+def numbers_of(content: memoryview) -> Mapping[str, float | None]:
+    """Return the numbers of an object by name; none of another kind of object, nor of lists.
+
+    None stands for what is no finite number.
+    """
+    if len(content) > _LONGEST or bytes(content[: len(_HEAD)]) != _HEAD:
+        return {}
+    _, _, body = bytes(content).partition(b"\0")
+    try:
+        record = common.MetricRecord.FromString(body)
+    except DecodeError:
+        return {}
+    found: dict[str, float | None] = {}
+    for item in islice(record.items, MOST_NUMBERS):
+        kind = item.value.WhichOneof("value")
+        if kind is not None:
+            number = float(getattr(item.value, kind))
+            found[item.key[:_LONGEST_NAME]] = number if math.isfinite(number) else None
+    return found
