@@ -238,8 +238,17 @@ class ConsoleSettings:
     that the system trusts."""
 
     address: str = "127.0.0.1:9090"
-    """`host:port` that its pages are served on, without TLS. Pages are shown under names of the loopback
-    interface alone."""
+    """`host:port` that its pages are served on."""
+
+    certificate: Path | None = None
+    """PEM file of the certificate that it proves itself with; None: it speaks no TLS. Pages are shown
+    under the names in it, and those of the loopback interface."""
+
+    key: Path | None = None
+    """PEM file of the private key of `certificate`."""
+
+    only_accounts: bool = False
+    """Whether a runtime without accounts is shown to nobody: others reach this console."""
 
     log: LogSettings = LogSettings()
     """Where log lines go."""

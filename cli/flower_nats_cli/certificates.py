@@ -14,19 +14,23 @@ def check_files(files: TlsFiles, prefix: str) -> None:
     """Raise BadParameter unless the files are what their options, `--<prefix>-…`, say."""
     check_certificate(files.certificate, f"--{prefix}-certfile")
     check_certificate(files.ca_certificate, f"--{prefix}-ca-certfile")
-    option = f"--{prefix}-keyfile"
+    check_key(files.certificate, files.key, f"--{prefix}-keyfile")
+
+
+def check_key(certificate: Path, key: Path, option: str) -> None:
+    """Raise BadParameter unless the key is the certificate's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # An empty password instead of a question at the terminal.
-        context.load_cert_chain(files.certificate, files.key, password=lambda: "")
+        context.load_cert_chain(certificate, key, password=lambda: "")
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
-            why = f"{files.key} is not the key of the certificate in {files.certificate}."
+            why = f"{key} is not the key of the certificate in {certificate}."
         else:
-            why = f"{files.key} holds no private key in PEM form that opens without a password."
+            why = f"{key} holds no private key in PEM form that opens without a password."
         raise click.BadParameter(why, param_hint=option) from exc
     except OSError as exc:
-        raise click.BadParameter(f"{files.key}: {exc.strerror}.", param_hint=option) from exc
+        raise click.BadParameter(f"{key}: {exc.strerror}.", param_hint=option) from exc
 
 
 def check_certificate(path: Path, option: str) -> None:

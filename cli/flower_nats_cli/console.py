@@ -10,6 +10,7 @@ from flower_nats.settings import ConsoleSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.addresses import address_argument, is_of_loopback
+from flower_nats_cli.certificates import check_certificate, check_key
 
 
 @click.command()
@@ -28,12 +29,19 @@ from flower_nats_cli.addresses import address_argument, is_of_loopback
     help="Serve another address as well, unencrypted: for a container whose port is published on "
     "127.0.0.1 of its host alone. Pages are shown under the names 127.0.0.1 and localhost only.",
 )
+@click.option(
+    "--ssl-certfile",
+    type=opts.FILE,
+    help="Certificate (PEM) to speak TLS with: then another address than this machine's may be served, "
+    "of a runtime with --accounts. Pages are shown under the names in it.",
+)
+@click.option("--ssl-keyfile", type=opts.FILE, help="Private key of that certificate.")
 @opts.log_options
 def console(**options: Any) -> None:
     """Start one console: web pages that show runs, nodes and whether all is well.
 
-    It needs NATS only, asks superlinks, and keeps nothing: start and stop it as you like. It serves this
-    machine alone; from elsewhere it is reached by ssh -L 9090:127.0.0.1:9090 HOST.
+    It needs NATS only, asks superlinks, and keeps nothing: start and stop it as you like. Without TLS it
+    serves this machine alone; from elsewhere it is reached by ssh -L 9090:127.0.0.1:9090 HOST.
     """
     settings = console_settings(options)
     read.start_logs(settings.log)
@@ -46,16 +54,25 @@ def console(**options: Any) -> None:
 
 def console_settings(options: read.Options) -> ConsoleSettings:
     """Turn the command's options into settings; raises UsageError."""
-    address = options["address"]
-    if not (is_of_loopback(address) or options["insecure"]):
+    address, certificate, key = (options[one] for one in ("address", "ssl_certfile", "ssl_keyfile"))
+    if (certificate is None) is not (key is None):
+        raise click.UsageError("--ssl-certfile and --ssl-keyfile belong together: give both.")
+    if not (is_of_loopback(address) or certificate or options["insecure"]):
         raise click.UsageError(
-            f"--address {address} is reached by other machines, and the console speaks no TLS. Serve "
-            "127.0.0.1, and reach it by ssh -L 9090:127.0.0.1:9090 HOST; --insecure is for containers."
+            f"--address {address} is reached by other machines, and without --ssl-certfile and "
+            "--ssl-keyfile the console speaks no TLS. Give both, or serve 127.0.0.1 and reach it by "
+            "ssh -L 9090:127.0.0.1:9090 HOST; --insecure is for containers."
         )
+    if certificate is not None:
+        check_certificate(certificate, "--ssl-certfile")
+        check_key(certificate, key, "--ssl-keyfile")
     nats = read.nats_servers(options)
     return ConsoleSettings(
         nats=nats,
         nats_ca_certificate=read.nats_ca_certificate(options, nats),
         address=address,
+        certificate=certificate,
+        key=key,
+        only_accounts=not is_of_loopback(address) and not options["insecure"],
         log=read.log_settings(options),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,6 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from flower_nats.logs import get_logger
+from flower_nats.model import certificates
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats_console.events import EventPages
 from flower_nats_console.guard import Guard
@@ -36,7 +38,9 @@ _NOT_FOUND = {ErrorCode.RUN_ID_NOT_FOUND: "There is no such run here, or it was 
 class Console:
     """Serves the overview and the live stream; `NodePages` and `RunPages` serve the others."""
 
-    def __init__(self, superlinks: Superlinks, live: Live) -> None:
+    def __init__(self, superlinks: Superlinks, live: Live, certificate: Path | None = None) -> None:
+        """`certificate` is what the console itself shows, if it speaks TLS."""
+        self._certificate = certificate
         self._superlinks = superlinks
         self._live = live
 
@@ -56,7 +60,8 @@ class Console:
         failed = await self._superlinks.ask(
             "Runs", asking, state="failed", federation="", text="", limit=5, skip=0
         )
-        found = overview(status)
+        own = certificates.in_file(self._certificate, "this console") if self._certificate else []
+        found = overview(status, own)
         if request.url.path.endswith(".json"):
             findings = [vars(one) for one in found.findings]
             return data(
@@ -96,8 +101,13 @@ def console_app(
     metrics: MetricPages,
     events: EventPages,
     hosts: Iterable[str],
+    *,
+    only_accounts: bool = False,
 ) -> Starlette:
-    """Return the application; `hosts` are the names under which it may be asked."""
+    """Return the application; `hosts` are the names under which it may be asked.
+
+    `only_accounts`: of a runtime without accounts it shows nothing.
+    """
     get = ["GET"]
     routes = [
         Route("/", console.overview, methods=get),
@@ -119,7 +129,7 @@ def console_app(
         Route("/live", console.live, methods=get),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[
             Middleware(Guard, hosts=hosts),
@@ -131,6 +141,8 @@ def console_app(
             Exception: _on_bug,
         },
     )
+    app.state.only_accounts = only_accounts
+    return app
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:
@@ -153,7 +165,8 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
     if error.code is ErrorCode.RUN_ALREADY_FINISHED:
         return _told(request, 409, "The run is over already.", "Go back to it to see how it ended.")
     log.warning("page_refused", path=request.url.path, reason=error.detail)
-    return _told(request, 400, error.public_details or error.detail, "")
+    status = 403 if error.code is ErrorCode.FORBIDDEN_ACTION else 400
+    return _told(request, status, error.public_details or error.detail, "")
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -32,6 +32,9 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
+_ONLY_ENCRYPTED = "max-age=31536000"
+"""Of a console with TLS: for a year the browser asks it in no other way."""
+
 _HARMLESS = {"GET", "HEAD"}
 
 
@@ -58,6 +61,8 @@ class Guard:
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "no-store")
+                if scope["scheme"] == "https":
+                    headers.setdefault("strict-transport-security", _ONLY_ENCRYPTED)
             await send(message)
 
         refusal = self._refusal(scope, Headers(scope=scope))
@@ -67,14 +72,17 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")
         reached_at, _ = scope["server"]
-        if _name_of(host) not in {*self._hosts, reached_at}:
+        name = _name_of(host)
+        # A certificate may be for all names of one level.
+        names = {name, f"*.{name.partition('.')[2]}"}
+        if names.isdisjoint({*self._hosts, reached_at}):
             text = "This console is not known by the name in the Host header.\n"
             return PlainTextResponse(text, 421)
         if scope["method"] in _HARMLESS:
             return None
         origin = headers.get("origin", "")
         same_site = headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
-        if not same_site or origin.partition("://")[2] != host:
+        if not same_site or origin != f"{scope['scheme']}://{host}":
             return PlainTextResponse("Refused: it was not asked by a page of this console.\n", 403)
         return None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient
 from flower_nats.health import CannotListen
 from flower_nats.logs import get_logger
+from flower_nats.model.certificates import names_in
 from flower_nats.settings import ConsoleSettings
 from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats_console.app import Console, console_app
@@ -27,6 +29,9 @@ log = get_logger(__name__)
 
 _GRACE = 3
 """Seconds for which pages that are being served may go on at the end."""
+
+_LOOK_EVERY = 10.0
+"""Seconds between two looks whether there is a new certificate."""
 
 _CONNECTIONS = 1_024
 """Connections at once: each is a browser's, which has up to six."""
@@ -57,28 +62,32 @@ async def _serve(settings: ConsoleSettings, connection: Connection, stop: asynci
     await _follow_superlinks(connection, rpc)
     await live.start()
     superlinks = Superlinks(rpc)
-    console = Console(superlinks, live)
+    console = Console(superlinks, live, settings.certificate)
+    names = names_in(settings.certificate) if settings.certificate else []
     app = console_app(
         console,
         RunPages(superlinks),
         NodePages(superlinks),
         MetricPages(superlinks),
         EventPages(superlinks),
-        _LOOPBACK_NAMES,
+        [*_LOOPBACK_NAMES, *names],
+        only_accounts=settings.only_accounts,
     )
-    server = _Server(
-        uvicorn.Config(
-            app,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_GRACE,
-        )
+    config = uvicorn.Config(
+        app,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE,
     )
+    config.load()
+    server = _Server(config)
     listening = _listen(settings.address)
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="pages")
     log.info("console_ready", address="{}:{}".format(*listening.getsockname()[:2]))
@@ -87,13 +96,45 @@ async def _serve(settings: ConsoleSettings, connection: Connection, stop: asynci
         await asyncio.shield(serving)
 
     try:
-        await keep_running(stop, {"pages": pages(), "connection": connection.until_ended()})
+        await keep_running(
+            stop,
+            {
+                "pages": pages(),
+                "certificate": _follow_certificate(settings, config.ssl),
+                "connection": connection.until_ended(),
+            },
+        )
     finally:
         live.end()
         server.should_exit = True
         await asyncio.wait({serving}, timeout=_GRACE + 1)
         listening.close()
         log.info("console_stopped")
+
+
+async def _follow_certificate(settings: ConsoleSettings, context: ssl.SSLContext | None) -> None:
+    """Show a new certificate once it is in the place of the old one, until cancelled."""
+    shown = _written_at(settings)
+    while True:
+        await asyncio.sleep(_LOOK_EVERY)
+        if context is None or settings.certificate is None or _written_at(settings) == shown:
+            continue
+        try:
+            # Of one that is being written, only a half may be there.
+            context.load_cert_chain(settings.certificate, settings.key)
+        except (OSError, ssl.SSLError) as exc:
+            log.warning("certificate_not_read", reason=str(exc))
+        else:
+            shown = _written_at(settings)
+            log.info("certificate_read", certificate=str(settings.certificate))
+
+
+def _written_at(settings: ConsoleSettings) -> list[int]:
+    files = [one for one in (settings.certificate, settings.key) if one is not None]
+    try:
+        return [one.stat().st_mtime_ns for one in files]
+    except OSError:
+        return []
 
 
 class _Server(uvicorn.Server):

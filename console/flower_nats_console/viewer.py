@@ -21,13 +21,26 @@ _LONGEST_FORM = 4_096
 """Bytes; our tokens have about fifty."""
 
 
+def _is_encrypted(request: Request) -> bool:
+    return request.url.scheme == "https"
+
+
+def _cookie(request: Request) -> str:
+    """Return the name of the cookie.
+
+    Over TLS its name has browsers take it from this very host alone, and send it encrypted only.
+    """
+    return f"__Host-{_COOKIE}" if _is_encrypted(request) else _COOKIE
+
+
 def viewer(request: Request) -> Caller:
     """Return as whom a request is made. Each has an id, so that what it asks for happens once."""
-    token = request.cookies.get(_COOKIE, "")
+    token = request.cookies.get(_cookie(request), "")
     return Caller(
         account_token=account_token_hash(token) if token else b"",
         client_name="console",
         request_id=uuid.uuid4().hex,
+        accounts_required=request.app.state.only_accounts,
     )
 
 
@@ -44,11 +57,11 @@ async def log_in(request: Request) -> Response:
         raise HTTPException(400, "A token has letters, digits, - and _ only.")
     response = RedirectResponse("/", 303)
     response.set_cookie(
-        _COOKIE,
+        _cookie(request),
         token,
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=_is_encrypted(request),
     )
     return response
 
@@ -56,5 +69,7 @@ async def log_in(request: Request) -> Response:
 async def log_out(request: Request) -> Response:
     """Forget the token."""
     response = RedirectResponse("/login", 303)
-    response.delete_cookie(_COOKIE, httponly=True, samesite="strict")
+    response.delete_cookie(
+        _cookie(request), httponly=True, samesite="strict", secure=_is_encrypted(request)
+    )
     return response

@@ -31,6 +31,16 @@ def in_file(path: Path, of: str) -> list[Map]:
         return []
 
 
+def names_in(path: Path) -> list[str]:
+    """Return the host names that the certificate in a PEM file is for, in lower case."""
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    try:
+        named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [name.lower() for name in named.get_values_for_type(x509.DNSName)]
+
+
 def shown(der: bytes | None, of: str) -> list[Map]:
     """Describe the certificate that a server has shown to us, if it has."""
     try:
@@ -51,14 +61,19 @@ def together(certificates: Iterable[Map]) -> list[Map]:
     return sorted(different.values(), key=lambda one: (one["expires_at"], one["of"]))
 
 
+_REMEDY = (
+    "Remedy: put a new one in its place. Gateways and consoles then show it by themselves; NATS and "
+    "PostgreSQL have to read their configuration again."
+)
+
+
 def expired(certificates: Iterable[Map]) -> Iterator[str]:
     """Say which have ended, each with the remedy."""
     for one in certificates:
         if days_left(one) < 0:
             yield (
                 f"the certificate of {one['of']} ({one['names']}) has expired on "
-                f"{one['expires_at'][:10]}: who checks it does not connect any more. Remedy: put a new "
-                "one in its place and start what shows it again, one process after the other."
+                f"{one['expires_at'][:10]}: who checks it does not connect any more. {_REMEDY}"
             )
 
 
@@ -69,6 +84,5 @@ def expiring(certificates: Iterable[Map]) -> Iterator[str]:
             days = f"{left:.0f} day{'' if round(left) == 1 else 's'}"
             yield (
                 f"The certificate of {one['of']} ({one['names']}) expires on "
-                f"{one['expires_at'][:10]}, in {days}. Remedy: put a new one in its place "
-                "before that and start what shows it again, one process after the other."
+                f"{one['expires_at'][:10]}, in {days}. {_REMEDY}"
             )

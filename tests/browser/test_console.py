@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from flwr.app import RecordDict
 from playwright.async_api import Browser, expect
 
+from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.messages import instruction, reply
 from tests.browser.pages import PICTURES, SCREENS, check_page, complaints_of, open_page
@@ -17,6 +18,9 @@ from tests.integration.consoles import Console, running_console
 NASTY = "<img src=x onerror=alert(1)> \x1b]0;title\x07"
 LONG = "St. Mary's and St. Joseph's University Hospital of the Northern Provinces, " * 3
 NAMES = (LONG, "مستشفى الجامعة", "東京大学医学部附属病院", "<b>bold</b>", "x" * 200)
+
+
+LINES = tuple(f"{NASTY} line {number}\n" for number in range(10_000))
 
 
 @pytest.fixture
@@ -39,17 +43,25 @@ async def many_nodes(
     nodes: int,
     names: tuple[str, ...] = NAMES,
     reason: str = f"{NASTY} CUDA out of memory: " + "tried to allocate " * 30,
+    log: Sequence[str] = LINES,
 ) -> int:
-    """Return a run whose history has so many exchanges, of nodes that people have given names."""
+    """Return a run whose history has so many exchanges, of nodes that people have given names.
+
+    It has four rounds to come, and all that pages say of it fits together.
+    """
     app = await console.gateway.server_app()
     database = console.gateway.superlink.database
     await database.execute(
         """
         INSERT INTO node (
-            node_id, public_key, owner_id, owner_name, status, heartbeat_interval, name, online_until
+            node_id, public_key, owner_id, owner_name, status, heartbeat_interval, name, online_until,
+            registered_at, key_since, last_activated_at, version, address, location, clock_ahead
         )
         SELECT 10000 + node, int8send(node), '<id:none>', 'none', 'online', 30,
-            (%(names)s::text[])[1 + node], now() + interval '1 hour'
+            (%(names)s::text[])[1 + node], now() + interval '86 s',
+            now() - interval '40 days', now() - interval '40 days', now() - interval '3 days',
+            '1.42.0', '192.0.2.' || node %% 250, '45.76,4.84',
+            CASE node WHEN 7 THEN 3.4 ELSE (node %% 11) / 40.0 END
         FROM generate_series(0, %(nodes)s - 1) AS node
         """,
         names=list(names),
@@ -59,13 +71,22 @@ async def many_nodes(
         """
         INSERT INTO exchange
         SELECT %(run_id)s, 1000 * round + node, 10000 + node, 1 + round, 'train', '',
-            now() - make_interval(secs => 1010 - 10 * round),
-            now() - make_interval(secs => 1009 - 10 * round),
+            now() - make_interval(secs => 10 * (%(rounds)s - round) + 5),
+            now() - make_interval(secs => 10 * (%(rounds)s - round) + 4),
             CASE WHEN round < %(rounds)s - 1 OR node %% 7 > 0
-                THEN now() - make_interval(secs => 1009 - 10 * round - (node %% 13) / 2.0) END,
+                THEN now() - make_interval(
+                    secs => 10 * (%(rounds)s - round) + 4 - (node %% 13) / 2.0
+                ) END,
             CASE WHEN round = %(rounds)s - 1 AND node %% 7 = 0 THEN ''
                 WHEN (round + node) %% 17 = 0 THEN 'failed' ELSE 'answered' END,
-            CASE WHEN (round + node) %% 17 = 0 THEN %(reason)s ELSE '' END, 10, 20
+            CASE WHEN (round + node) %% 17 = 0 THEN %(reason)s ELSE '' END,
+            4000000 + 1000 * node, 4100000 + 1000 * node,
+            CASE WHEN (round + node) %% 17 > 0 AND (round < %(rounds)s - 1 OR node %% 7 > 0)
+                THEN jsonb_build_object(
+                    'train_loss', 1.8 / (1 + 0.3 * round) + ((node * 37) %% 23) / 60.0
+                        + (CASE WHEN node = 5 THEN 0.4 ELSE 0 END),
+                    'num-examples', 100 + 10 * node
+                ) END
         FROM generate_series(0, %(rounds)s - 1) AS round, generate_series(0, %(nodes)s - 1) AS node
         """,
         run_id=app.run_id,
@@ -73,8 +94,40 @@ async def many_nodes(
         rounds=rounds,
         nodes=nodes,
     )
-    lines = [f"{NASTY} line {number}\n" for number in range(10_000)]
-    await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=lines))
+    await database.execute(
+        """
+        INSERT INTO node_presence
+        SELECT 10005, now() - make_interval(hours => 72 + 5 * at),
+            CASE at %% 2 WHEN 0 THEN 'online' ELSE 'offline' END
+        FROM generate_series(0, 8) AS at
+        """
+    )
+    await database.execute(
+        """
+        UPDATE run SET (created_at, override_config, bytes_sent, bytes_recv, clientapp_runtime) = (
+            SELECT now() - make_interval(secs => 10 * %(rounds)s + 11), %(config)s::bytea,
+                sum(bytes_sent), sum(bytes_recv),
+                extract(epoch FROM sum(answered_at - put_out_at))
+            FROM exchange WHERE run_id = %(run_id)s
+        ) WHERE run_id = %(run_id)s
+        """,
+        run_id=app.run_id,
+        rounds=rounds,
+        config=common.Run(
+            override_config={"rounds": common.Scalar(sint64=rounds + 4)}
+        ).SerializeToString(),
+    )
+    await database.execute(
+        """
+        UPDATE task SET pending_at = now() - make_interval(secs => 10 * %(rounds)s + 11),
+            starting_at = now() - make_interval(secs => 10 * %(rounds)s + 10),
+            running_at = now() - make_interval(secs => 10 * %(rounds)s + 9)
+        WHERE run_id = %(run_id)s
+        """,
+        run_id=app.run_id,
+        rounds=rounds,
+    )
+    await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=log))
     return app.run_id
 
 
@@ -95,6 +148,8 @@ async def test_pages_with_all_sorts_of_names_are_for_everybody_on_any_screen(
         "runs": "/runs",
         "nodes": "/nodes",
         "run": f"/runs/{run_id}",
+        "metrics": f"/runs/{run_id}/metrics",
+        "node": "/nodes/10005",
         "stop": f"/runs/{run_id}/stop",
         "missing": "/runs/7",
     }
@@ -105,6 +160,11 @@ async def test_pages_with_all_sorts_of_names_are_for_everybody_on_any_screen(
             if name == "run":
                 await expect(page.locator("#log")).to_contain_text("line 9999")
                 assert await page.locator("#log img").count() == 0
+            if name == "metrics":
+                await page.locator("#metrics[data-drawn] .u-over").hover(
+                    position={"x": 200, "y": 90}
+                )
+                await expect(page.locator(".tip-line")).to_contain_text("mean")
             await check_page(page, f"console-{name}-{width}-{scheme}")
 
 
@@ -124,6 +184,13 @@ async def test_a_thousand_nodes_and_a_hundred_rounds_are_drawn(
         while "round" not in (await page.locator(".tip").text_content() or ""):
             await page.locator("#timeline canvas").hover(position={"x": 300, "y": 90})
             await page.locator("#timeline canvas").hover(position={"x": 400, "y": 100})
+    await page.goto(f"/runs/{run_id}/metrics")
+    await expect(page.locator("#metrics[data-drawn] canvas")).to_be_visible()
+    await expect(page.get_by_text("50 of 1000")).to_be_visible()
+    await check_page(page, "console-thousand-metrics")
+    await page.goto("/nodes")
+    await expect(page.get_by_text("1000 of 1000 SuperNodes online")).to_be_visible()
+    await check_page(page, "console-thousand-nodes")
 
 
 async def test_a_run_is_found_and_stopped_by_keyboard(chrome: Browser, console: Console) -> None:
@@ -182,10 +249,20 @@ async def test_pictures_for_the_documentation(chrome: Browser, console: Console)
         nodes=len(HOSPITALS),
         names=HOSPITALS,
         reason="CUDA out of memory. Tried to allocate 2.00 GiB.",
+        log=[f"INFO :      [ROUND {number}/22]\n" for number in range(1, 19)],
     )
     page = await open_page(chrome, 1280, "light", f"http://{console.address}")
-    for name, path in (("overview", "/"), ("run", f"/runs/{run_id}"), ("nodes", "/nodes")):
+    for name, path in (
+        ("overview", "/"),
+        ("run", f"/runs/{run_id}"),
+        ("metrics", f"/runs/{run_id}/metrics"),
+        ("nodes", "/nodes"),
+        ("node", "/nodes/10005"),
+    ):
         await page.goto(path)
         if name == "run":
             await page.wait_for_function("document.querySelector('canvas').height > 200")
+            await expect(page.get_by_text("18 of 22")).to_be_visible()
+        if name == "metrics":
+            await expect(page.locator("#metrics[data-drawn] canvas")).to_be_visible()
         await page.screenshot(path=f"{PICTURES}/docs-{name}.png")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
 from flower_nats.settings import ConsoleSettings
 from flower_nats_console.process import serve
+from harness.certificates import ServerCertificates
 from tests.integration.gateways import Gateway, free_address, running_stack
 
 
@@ -32,13 +34,25 @@ class Console:
 
 @asynccontextmanager
 async def running_console(
-    nats_url: str, dsn: str, gateway: dict[str, Any] | None = None, **superlink: Any
+    nats_url: str,
+    dsn: str,
+    gateway: dict[str, Any] | None = None,
+    tls: ServerCertificates | None = None,
+    **superlink: Any,
 ) -> AsyncIterator[Console]:
     """Run a superlink, a gateway and a console in this process; they end with the context."""
     address, stop = free_address(), asyncio.Event()
     async with running_stack(nats_url, dsn, superlink=superlink, **(gateway or {})) as front:
-        serving = asyncio.create_task(serve(ConsoleSettings((nats_url,), address=address), stop))
-        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as http:
+        settings = ConsoleSettings((nats_url,), address=address)
+        if tls is not None:
+            settings = replace(
+                settings, certificate=tls.certificate, key=tls.key, only_accounts=True
+            )
+        serving = asyncio.create_task(serve(settings, stop))
+        scheme, verify = ("http", True) if tls is None else ("https", trusting(tls))
+        async with httpx.AsyncClient(
+            base_url=f"{scheme}://{address}", timeout=20, verify=verify
+        ) as http:
             async with asyncio.timeout(20):
                 while not await _answers(http):
                     assert not serving.done(), serving.result()
@@ -46,6 +60,11 @@ async def running_console(
             yield Console(http, front, address)
         stop.set()
         await serving
+
+
+def trusting(made: ServerCertificates) -> ssl.SSLContext:
+    """Return what a client needs that trusts the authority of these certificates."""
+    return ssl.create_default_context(cafile=str(made.ca_certificate))
 
 
 async def _answers(http: httpx.AsyncClient) -> bool:

@@ -14,7 +14,9 @@ class Plot {
     const response = await fetch(this.figure.dataset.url, { cache: "no-store" });
     if (!response.ok) return;
     this.found = await response.json();
-    this.draw();
+    // What is under the pointer stays as long as the lines are the same ones.
+    if (this.plot && this.drawn === this.found.nodes.map((node) => node.node_id).join()) this.plot.setData(this.data());
+    else this.draw();
   }
 
   size() {
@@ -26,8 +28,13 @@ class Plot {
     if (this.plot && this.plot.width !== this.box.clientWidth) this.plot.setSize(this.size());
   }
 
+  data() {
+    const { rounds, mean, nodes } = this.found;
+    return [rounds.map((_, at) => at), ...nodes.map((node) => node.values), mean];
+  }
+
   draw() {
-    const { rounds, mean, nodes, name } = this.found;
+    const { rounds, nodes, name } = this.found;
     const style = getComputedStyle(this.figure);
     const colour = (one) => style.getPropertyValue(`--${one}`).trim();
     const axis = { stroke: colour("soft"), grid: { stroke: colour("line") }, ticks: { stroke: colour("line") } };
@@ -41,7 +48,6 @@ class Plot {
       points: { show: alone },
     }));
     const thick = { label: "mean", stroke: colour("accent"), width: 3, spanGaps: true, points: { show: rounds.length < 60, fill: colour("accent") } };
-    const data = [rounds.map((_, at) => at), ...nodes.map((node) => node.values), mean];
     if (this.plot) this.plot.destroy();
     this.plot = new uPlot({
       ...this.size(),
@@ -50,12 +56,13 @@ class Plot {
       cursor: { focus: { prox: 24 }, points: { size: 7 } },
       focus: { alpha: 0.25 },
       axes: [
-        { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], values: (_, ticks) => ticks.map((at) => rounds[at] ?? "") },
+        { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], values: (_, ticks) => ticks.map((at) => this.found.rounds[at] ?? "") },
         { ...axis, size: 64, values: (_, ticks) => ticks.map((one) => String(Number(one.toPrecision(4)))) },
       ],
       series: [{}, ...thin, thick],
       hooks: { setCursor: [(plot) => this.point(plot)], setSeries: [(plot, number) => { this.focused = number; this.point(plot); }] },
-    }, data, this.box);
+    }, this.data(), this.box);
+    this.drawn = nodes.map((node) => node.node_id).join();
     this.figure.dataset.drawn = name;
   }
 

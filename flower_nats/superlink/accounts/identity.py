@@ -22,8 +22,8 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME, CallerKind
 
 _NO_ACCOUNTS = (
-    "This gateway serves Control to accounts alone (--require-accounts), and there are none. Remedy: "
-    "start every superlink with --accounts or --oidc-issuer."
+    "Accounts alone are served here (by gateways with --require-accounts, and consoles that others "
+    "reach), and there are none. Remedy: start every superlink with --accounts or --oidc-issuer."
 )
 
 _LOG_IN = "Log in with `flwr login`."

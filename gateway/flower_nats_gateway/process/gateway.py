@@ -84,8 +84,11 @@ class Gateway:
         )
         self._http_health = HealthServer(self._readiness, self._metrics)
         self._since = time.time()
-        # Those that it shows until it ends: TLS reads the files once.
-        self._certificates = [
+
+    def _certificates(self) -> list[Mapping[str, Any]]:
+        # Each time anew: it reads a new one when that is put in the place of the old one.
+        settings = self._settings
+        return [
             described
             for files, of in (
                 (settings.tls, "gateways"),
@@ -228,7 +231,7 @@ class Gateway:
                         exposure=exposure(self._settings),
                         superexecs=self._parts.superexecs.report(),
                         clis=self._parts.clis.report(),
-                        certificates=self._certificates,
+                        certificates=self._certificates(),
                     ),
                 )
                 _check_version(answer.get("version"))
