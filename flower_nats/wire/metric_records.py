@@ -6,13 +6,16 @@ from itertools import islice
 
 from google.protobuf.message import DecodeError
 
-from flower_nats.wire import common_pb2 as common
+from flower_nats.wire import records_pb2 as records
 
 _HEAD = b"MetricRecord "
 """What such an object begins with (flwr 1.33 `common/inflatable.py`); a NUL ends its first line."""
 
 _LONGEST = 64 * 1024
 """Bytes of an object that is looked into: a record of numbers for people is much smaller."""
+
+_NUMBERS = ("double", "sint64", "uint64")
+"""What a value may be; the others are lists of numbers."""
 
 MOST_NUMBERS = 64
 """Numbers that are read off one record."""
@@ -30,13 +33,13 @@ def numbers_of(content: memoryview) -> Mapping[str, float | None]:
         return {}
     _, _, body = bytes(content).partition(b"\0")
     try:
-        record = common.MetricRecord.FromString(body)
+        record = records.MetricRecord.FromString(body)
     except DecodeError:
         return {}
     found: dict[str, float | None] = {}
     for item in islice(record.items, MOST_NUMBERS):
         kind = item.value.WhichOneof("value")
-        if kind is not None:
+        if kind in _NUMBERS:
             number = float(getattr(item.value, kind))
             found[item.key[:_LONGEST_NAME]] = number if math.isfinite(number) else None
     return found
