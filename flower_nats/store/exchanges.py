@@ -141,9 +141,11 @@ class Exchanges:
         rows = await self._session.fetch_all(_SQL["sends"], run_id=run_id)
         return [Send(**row) for row in rows]
 
-    async def by_node(self, run_id: int) -> list[NodeHistory]:
-        """Return the exchanges of a run, by node."""
-        rows = await self._session.fetch_all(_SQL["by_node"], run_id=run_id)
+    async def by_node(self, run_id: int, sessions: Sequence[int]) -> list[NodeHistory]:
+        """Return the exchanges of these sends of a run, by node."""
+        rows = await self._session.fetch_all(
+            _SQL["by_node"], run_id=run_id, sessions=list(sessions)
+        )
         return [NodeHistory(**row) for row in rows]
 
     async def failures(self, run_id: int, limit: int) -> list[Failure]:

@@ -1,4 +1,7 @@
-"""The console of `flower-nats up` while a real run goes on, and its gateway and superlink are killed."""
+"""The console of `flower-nats up` while a real run goes on, and its gateway and superlink are killed.
+
+Its short form is `test_a_page_goes_on_by_itself`, with a superlink that ends in the process of the test.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,7 @@ def federation(server: ServerUnderTest) -> Iterator[Federation]:
     clients.close()
 
 
+@pytest.mark.long
 async def test_a_run_is_followed_through_kills_of_gateway_and_superlink(
     chrome: Browser, server: ServerUnderTest, federation: Federation, tmp_path: Path
 ) -> None:

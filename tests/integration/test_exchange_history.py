@@ -57,7 +57,9 @@ async def test_an_exchange_is_recorded_with_its_times_and_bytes(gateway: Gateway
     assert row["bytes_recv"] > 8000
     [sent] = await Exchanges(gateway.superlink.database).sends(app.run_id)
     assert (sent.sent, sent.answered, sent.failed) == (1, 1, 0)
-    [history] = await Exchanges(gateway.superlink.database).by_node(app.run_id)
+    history_of = Exchanges(gateway.superlink.database)
+    sessions = [one.session_id for one in await history_of.sends(app.run_id)]
+    [history] = await history_of.by_node(app.run_id, sessions)
     assert history.sessions == [sent.session_id]
     assert 0 <= history.waits[0] <= history.works[0]
 

@@ -60,7 +60,7 @@ WHERE run_id = %(run_id)s AND session_id <> 0
 GROUP BY session_id
 ORDER BY min(coalesce(put_out_at, answered_at)), session_id;
 
--- by_node: The exchanges of a run, each node's in one row. What is not answered has lasted until now, or
+-- by_node: The exchanges of these sends of a run, each node's in one row. What is not answered has lasted until now, or
 -- until its run ended.
 SELECT
     node_id,
@@ -80,7 +80,7 @@ SELECT
         ORDER BY put_out_at
     ) AS works
 FROM exchange JOIN run_state USING (run_id)
-WHERE run_id = %(run_id)s AND session_id <> 0 AND node_id IS NOT NULL
+WHERE run_id = %(run_id)s AND session_id = ANY (%(sessions)s::bigint[]) AND node_id IS NOT NULL
 GROUP BY node_id
 ORDER BY node_id;
 

@@ -199,7 +199,9 @@ class ConsoleQuestions:
         )
         every = by_type.get(wanted, [])
         rounds = every[-int(question["columns"]) :]
-        histories = await self._exchanges.by_node(run.run_id) if rounds else []
+        # Of the rounds that are shown alone: a run may have had thousands.
+        sessions = [session for one in rounds for session in one.sessions]
+        histories = await self._exchanges.by_node(run.run_id, sessions) if sessions else []
         is_over = run.status is Status.FINISHED
         # 1,000 nodes and 100 rounds take a tenth of a second, in which others are served as well.
         rows = await asyncio.to_thread(rows_of, rounds, histories, is_over=is_over)
