@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from flower_nats_console.pages import data, page
 from flower_nats_console.superlinks import Answer, Superlinks
@@ -24,12 +24,16 @@ _STATES = ("active", "pending", "running", "completed", "failed", "stopped")
 
 _LONGEST_TEXT = 200
 
+_MOST_KEPT = 32
+"""Pages of runs that are kept to be given again, of at most some 100 kB each."""
+
 
 class RunPages:
     """Serves them."""
 
     def __init__(self, superlinks: Superlinks) -> None:
         self._superlinks = superlinks
+        self._kept: dict[str, tuple[Answer, Answer, bytes]] = {}
 
     async def listed(self, request: Request) -> Response:
         """List runs; the filters are in the URL."""
@@ -69,8 +73,16 @@ class RunPages:
         if _wants_json(request):
             return data(found)
         timeline = await self._timeline(request)
+        # Answers are shared for a moment, and so are pages: ten browsers cost what one costs.
+        kept = self._kept.get(str(request.url))
+        if kept is not None and kept[0] is found and kept[1] is timeline:
+            return HTMLResponse(kept[2])
         name = f"Run {found['run']['run_id']}"
-        return page(request, "run", name, found=found, run=found["run"], timeline=timeline)
+        shown = page(request, "run", name, found=found, run=found["run"], timeline=timeline)
+        while len(self._kept) >= _MOST_KEPT:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[str(request.url)] = found, timeline, bytes(shown.body)
+        return shown
 
     async def timeline(self, request: Request) -> Response:
         """Return the rounds × nodes of a run."""
