@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LOCKED := $(BIN)/python -m pip install --quiet --require-hashes --requirement locks/build.txt
 OURS := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: demo test long matrix proto lock audit bench chaos clean
+.PHONY: demo test long matrix pythons coverage release proto lock audit bench chaos clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/flower-nats demo
@@ -32,6 +32,30 @@ long: $(VENV)/.installed-dev $(VENV)/.installed-issuer
 matrix: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.matrix \
 	    $(or $(VERSIONS),--write docs/compatibility.md)
+
+# Every Python that is served, each with an environment of its own: rules, real servers, stock clients.
+PYTHONS ?= 3.11 3.12 3.13
+pythons: $(PYTHONS:%=python-%)
+
+python-%:
+	$(MAKE) VENV=.pythons/$* PYTHON=python$* .pythons/$*/.installed-dev
+	PATH="$(CURDIR)/.pythons/$*/bin:$$PATH" .pythons/$*/bin/pytest -n 2 --dist loadfile tests/unit \
+	    tests/integration/test_mailbox.py tests/integration/test_rpc.py tests/integration/test_store_schema.py \
+	    tests/integration/test_superlink_runs.py tests/integration/test_gateway_messages.py \
+	    tests/integration/test_http_bad_input.py tests/integration/test_shutdown.py tests/e2e/test_runs.py
+
+# What unit and integration tests run of the code, with all processes that they start.
+coverage: export COVERAGE_FOLDER = $(CURDIR)/.coverage
+coverage: $(VENV)/.installed-dev $(VENV)/.installed-issuer
+	rm -rf .coverage && mkdir .coverage
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/coverage run -m pytest -n 3 --dist loadfile \
+	    $(or $(TESTS),tests/unit tests/integration)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# Wheel and source distribution in dist/, tried in a fresh environment: see CONTRIBUTING.md.
+release: $(VENV)/.installed-dev
+	$(BIN)/python -m harness.release
 
 bench: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks
@@ -72,4 +96,4 @@ $(VENV)/.installed-issuer: harness/oidc/package-lock.json $(VENV)/.installed-dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info harness/oidc/node_modules
+	rm -rf $(VENV) .pythons .coverage dist build *.egg-info harness/oidc/node_modules

@@ -34,8 +34,14 @@ certificate() {
     mkdir -p "$(dirname "$2")"
     key "$new/key"
     openssl req -new -key "$new/key" -subj "/CN=flower-nats" -out "$new/request"
-    printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth\nbasicConstraints=critical,CA:FALSE\n' \
-        "$4" >"$new/extensions"
+    {
+        echo "subjectAltName=$4"
+        echo "extendedKeyUsage=serverAuth,clientAuth"
+        echo "basicConstraints=critical,CA:FALSE"
+        # Python 3.13 and newer take no certificate without.
+        echo "subjectKeyIdentifier=hash"
+        echo "authorityKeyIdentifier=keyid"
+    } >"$new/extensions"
     openssl x509 -req -in "$new/request" -CA "$1.crt" -CAkey "$1.key" -sha256 -days 365 \
         -extfile "$new/extensions" -out "$new/certificate" 2>/dev/null
     # Containers run as users of their own, so what they read is readable; the directory above is not.

@@ -32,6 +32,20 @@ class NodeKey:
     public: Path
 
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""What an authority does."""
+
+
 def create_server_certificates(folder: Path, name: str = "localhost") -> ServerCertificates:
     """Create a certificate authority, and a certificate for a host name signed by it.
 
@@ -42,6 +56,7 @@ def create_server_certificates(folder: Path, name: str = "localhost") -> ServerC
     ca = (
         _certificate(ca_name, ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNS, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     server_key = ec.generate_private_key(ec.SECP384R1())
@@ -53,6 +68,9 @@ def create_server_certificates(folder: Path, name: str = "localhost") -> ServerC
         _certificate(server_name, ca_name, server_key.public_key())
         .add_extension(x509.SubjectAlternativeName(reachable_as), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
         .sign(ca_key, hashes.SHA256())
     )
     files = ServerCertificates(folder / "ca.crt", folder / "server.pem", folder / "server.key")
@@ -107,6 +125,8 @@ def _certificate(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
+        # Python 3.13 takes nothing without, nor an authority that does not say that it signs.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 
 

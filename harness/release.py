@@ -58,6 +58,8 @@ def check(source: Path, wheel: Path) -> None:
 def try_demo(wheel: Path) -> None:
     """Install the wheel as users do, in an environment of its own, and train there."""
     with tempfile.TemporaryDirectory() as folder:
+        # Root's PostgreSQL runs as another user, who has to come there.
+        Path(folder).chmod(0o755)
         environment = Path(folder) / "environment"
         _run([sys.executable, "-m", "venv", str(environment)])
         _run([str(environment / "bin/pip"), "install", "--quiet", f"{wheel}[demo]"])

@@ -47,6 +47,9 @@ _POLL_SECONDS = 0.01
 _OLDEST = 17
 """The oldest major version that has the locale that data is created with."""
 
+_CLOSED = 3
+"""Exit code that says that a program is out of reach; Python has others for its own failures."""
+
 _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT_BYTES = 107
 
@@ -142,6 +145,7 @@ class PostgresServer:
         OtherVersionError where another PostgreSQL has made the data, and UserError.
         """
         check_user()
+        _check_readable(self._programs)
         private_directory(self._directory)
         data = self._directory / "data"
         if not data.exists():
@@ -329,20 +333,7 @@ def check_user() -> None:
     """Raise UserError if we are root and may not let a process run as another user."""
     if os.geteuid() != 0:
         return
-    tried = subprocess.run(
-        [
-            sys.executable,
-            "-I",
-            "-S",
-            str(CHILD),
-            "--unprivileged",
-            str(os.getpid()),
-            "15",
-            "/bin/true",
-        ],
-        capture_output=True,
-        check=False,
-    )
+    tried = _try_unprivileged("/bin/true")
     if tried.returncode != 0:
         reason = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise UserError(
@@ -351,6 +342,26 @@ def check_user() -> None:
             "Remedy: start flower-nats as another user than root, or keep the capabilities SETUID, "
             "SETGID, CHOWN and DAC_OVERRIDE."
         )
+
+
+def _check_readable(programs: Path) -> None:
+    """Raise UserError if we are root, and our programs lie where another user may not come."""
+    if os.geteuid() != 0:
+        return
+    # As initdb looks for the server beside itself: by what the user may, not by what we let it.
+    look = f"import os, sys; sys.exit(0 if os.access(sys.argv[1], os.X_OK) else {_CLOSED})"
+    looked = _try_unprivileged(sys.executable, "-I", "-S", "-c", look, str(programs / "postgres"))
+    if looked.returncode == _CLOSED:
+        raise UserError(
+            "PostgreSQL does not run as root but as the user `nobody`, who may not come to "
+            f"{programs}. Remedy: install flower-nats in a directory that others may read, such as "
+            "/opt/flower-nats; or start flower-nats as another user than root."
+        )
+
+
+def _try_unprivileged(*command: str) -> subprocess.CompletedProcess[bytes]:
+    child = [sys.executable, "-I", "-S", str(CHILD), "--unprivileged", str(os.getpid()), "15"]
+    return subprocess.run([*child, *command], capture_output=True, check=False)
 
 
 def _check_name_of_user() -> None:

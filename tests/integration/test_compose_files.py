@@ -56,6 +56,25 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return read_env_file(folder / ".env")
 
 
+def test_certificates_are_good_for_clients_that_are_strict(tmp_path: Path) -> None:
+    # Python 3.13 and newer is (ssl.VERIFY_X509_STRICT).
+    script = shutil.copy(FOLDER / "certificates.sh", tmp_path)
+    for words, authority, certificates in (
+        ([], "ca.crt", ["tls/server.pem"]),
+        (["--core"], "core-ca.crt", ["core/nats.pem", "core/postgres.pem"]),
+    ):
+        subprocess.run([script, *words], check=True)
+        for certificate in certificates:
+            done = subprocess.run(
+                ["openssl", "verify", "-x509_strict", "-CAfile", authority, certificate],
+                cwd=tmp_path / "secrets",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module", params=list(STACKS.values()), ids=list(STACKS))
 def stack(request: pytest.FixtureRequest, variables: dict[str, str]) -> Composition:
     return compose([FOLDER / file for file in request.param], variables)

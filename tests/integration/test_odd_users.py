@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from flower_nats.embedded import postgres_server
+from flower_nats.embedded.postgres_server import PostgresServer, UserError
 from flower_nats_cli.main import main
 
 START = """
@@ -57,6 +60,22 @@ def test_a_user_as_whom_postgres_cannot_run_is_told_what_to_do(
     )
 
     assert said in tried.stdout, tried.stdout + tried.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="others run PostgreSQL as themselves")
+async def test_root_is_told_that_its_programs_lie_where_postgres_may_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path / "root"
+    private.mkdir(mode=0o700)
+    (private / "bin").mkdir()
+    for program in ("postgres", "initdb"):
+        (private / "bin" / program).symlink_to(postgres_server.find_postgres() / program)
+    monkeypatch.setattr(postgres_server, "find_postgres", lambda: private / "bin")
+
+    with pytest.raises(UserError, match=r"`nobody`, who may not come to .*Remedy: install"):
+        await PostgresServer(tmp_path / "postgres").start()
+    assert not (tmp_path / "postgres").exists()
 
 
 def can_run(command: list[str]) -> bool:

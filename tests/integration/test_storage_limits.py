@@ -1,0 +1,96 @@
+"""A JetStream account at its limit is told of like a full disk, and forgotten once there is room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flower_nats.broker import subjects
+from flower_nats.broker.connection import Connection, NoRoom
+from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.metrics import exposition
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.room import Room, RoomTrend
+from flower_nats.superlink.housekeeping.room_watch import RoomWatch
+from tests.integration.superlinks import Superlink, refused, running_superlink
+
+LIMIT = 2_000_000
+"""Bytes that the account may store."""
+
+
+class Limited(NatsServer):
+    """A server whose account may store little."""
+
+    def _config(self) -> dict[str, Any]:
+        config = super()._config()
+        config["accounts"]["FLOWER"]["jetstream"] = {"max_file": LIMIT}
+        return config
+
+
+@pytest.fixture
+async def superlink(data_dir: Path, pg_dsn: str) -> AsyncIterator[Superlink]:
+    server = Limited(data_dir)
+    async with running_superlink(await server.start(), pg_dsn) as superlink:
+        yield superlink
+    await server.stop()
+
+
+async def fill(connection: Connection) -> None:
+    """Fill the account, to the last byte that matters."""
+    for size in (100_000, 1_000, 1):
+        with suppress(NoRoom):
+            while True:
+                await connection.store(subjects.log(7), b"x" * size, await_room=False)
+
+
+async def problems(superlink: Superlink) -> list[str]:
+    """Return what operators are told of the broker."""
+    report = await superlink.command("Status")
+    return [*report["not_stored"].values()]
+
+
+async def test_an_account_that_is_full_is_told_of_and_forgotten(superlink: Superlink) -> None:
+    connection = superlink.connection
+    before = await superlink.start_run()
+    await fill(connection)
+
+    async with asyncio.timeout(60):
+        while not await problems(superlink):
+            await asyncio.sleep(0.2)
+    with refused(ErrorCode.NOTHING_STORED):
+        await superlink.start_run()
+
+    await connection.purge(subjects.LOGS_STREAM, subjects.log(7))
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(ApiError):
+                await superlink.start_run()
+                break
+        while await problems(superlink):
+            await asyncio.sleep(0.2)
+    assert (await superlink.status(before.run_id))[0] == "pending"
+
+
+async def test_hours_left_are_in_the_log_and_in_the_metrics_before_a_place_is_full(
+    superlink: Superlink, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steadily = Room(free=600_000, size=LIMIT, hours_left=3.2)
+    monkeypatch.setattr(RoomTrend, "note", lambda *_: steadily)
+    watch = RoomWatch(superlink.connection, disk=None)
+
+    watching = asyncio.create_task(watch.run())
+    async with asyncio.timeout(30):
+        while not watch.report():
+            await asyncio.sleep(0.05)
+    watching.cancel()
+
+    assert watch.report()["broker account"]["is_low"]
+    assert 'room_hours_left{place="broker account"} 3.2' in exposition(watch.metrics())
+    said = capsys.readouterr()
+    assert "room_is_low" in said.out + said.err
+    assert "hours_left=3.2" in said.out + said.err
