@@ -63,6 +63,7 @@ _COMMANDS = (
     "status",
     "superlink",
     "up",
+    "webhook",
 )
 """Each is in the module of its name. Only the one that runs is imported: a replica that is started
 again is ready the sooner."""

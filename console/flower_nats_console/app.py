@@ -16,11 +16,8 @@ from starlette.staticfiles import StaticFiles
 from flower_nats.logs import get_logger
 from flower_nats.model import certificates
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
-from flower_nats_console.events import EventPages
 from flower_nats_console.guard import Guard
 from flower_nats_console.live import MOST_STREAMS, Live
-from flower_nats_console.metrics import MetricPages
-from flower_nats_console.nodes import NodePages
 from flower_nats_console.overview import overview
 from flower_nats_console.pages import STATIC, data, page
 from flower_nats_console.runs import RunPages
@@ -97,14 +94,12 @@ class Console:
 def console_app(
     console: Console,
     runs: RunPages,
-    nodes: NodePages,
-    metrics: MetricPages,
-    events: EventPages,
+    more: Iterable[Route],
     hosts: Iterable[str],
     *,
     only_accounts: bool = False,
 ) -> Starlette:
-    """Return the application; `hosts` are the names under which it may be asked.
+    """Return the application; `hosts` are the names under which it may be asked, `more` other pages.
 
     `only_accounts`: of a runtime without accounts it shows nothing.
     """
@@ -120,9 +115,7 @@ def console_app(
         Route("/runs/{run_id:str}/log.json", runs.log, methods=get),
         Route("/runs/{run_id:str}/stop", runs.ask_to_stop, methods=get),
         Route("/runs/{run_id:str}/stop", runs.stop, methods=["POST"]),
-        *metrics.routes(),
-        *nodes.routes(),
-        *events.routes(),
+        *more,
         Route("/login", console.login, methods=get),
         Route("/login", log_in, methods=["POST"]),
         Route("/logout", log_out, methods=["POST"]),

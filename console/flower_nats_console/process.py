@@ -24,6 +24,7 @@ from flower_nats_console.metrics import MetricPages
 from flower_nats_console.nodes import NodePages
 from flower_nats_console.runs import RunPages
 from flower_nats_console.superlinks import Superlinks
+from flower_nats_console.webhooks import WebhookPages
 
 log = get_logger(__name__)
 
@@ -35,6 +36,9 @@ _LOOK_EVERY = 10.0
 
 _CONNECTIONS = 1_024
 """Connections at once: each is a browser's, which has up to six."""
+
+_PAGES = (MetricPages, NodePages, EventPages, WebhookPages)
+"""Beside the overview and the runs."""
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -64,12 +68,11 @@ async def _serve(settings: ConsoleSettings, connection: Connection, stop: asynci
     superlinks = Superlinks(rpc)
     console = Console(superlinks, live, settings.certificate)
     names = names_in(settings.certificate) if settings.certificate else []
+    more = [route for pages in _PAGES for route in pages(superlinks).routes()]
     app = console_app(
         console,
         RunPages(superlinks),
-        NodePages(superlinks),
-        MetricPages(superlinks),
-        EventPages(superlinks),
+        more,
         [*_LOOPBACK_NAMES, *names],
         only_accounts=settings.only_accounts,
     )

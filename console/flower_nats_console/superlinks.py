@@ -66,6 +66,12 @@ class Superlinks:
         while len(self._answers) >= _MOST_SHARED:
             self._answers.pop(next(iter(self._answers)))
 
+    async def change(self, question: str, caller: Caller, **parameters: Any) -> Answer:
+        """Have something changed, and return the answer. Raises `ApiError`."""
+        answer = await self._ask(question, bytes(msgpack.packb(parameters)), caller)
+        self._answers.clear()
+        return answer
+
     async def stop_run(self, run_id: int, caller: Caller) -> None:
         """Stop a run as `flwr stop` does. Raises `ApiError`."""
         method = BY_NAME[("Control", "StopRun")]

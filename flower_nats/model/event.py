@@ -49,6 +49,7 @@ KINDS: Mapping[str, Kind] = {
     "room_low": Kind("disks", "Little room left", Tone.BAD),
     "room_back": Kind("disks", "Room again", Tone.GOOD),
     "housekeeping": Kind("housekeeping", "Removed", Tone.NOTE),
+    "webhook_tested": Kind("webhooks", "Webhook tested", Tone.GOOD),
     "federation_changed": Kind("federations", "Federation changed", Tone.NOTE),
 }
 """Every kind of event. Those of runs, nodes and federations are made by triggers of the database."""

@@ -39,6 +39,7 @@ from flower_nats.superlink.api.runtime_tasks import TaskWorkApi
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
 from flower_nats.superlink.console.event_questions import EventQuestions
 from flower_nats.superlink.console.exchange_history import ExchangeHistory
+from flower_nats.superlink.console.known import for_operators
 from flower_nats.superlink.console.questions import ConsoleQuestions
 from flower_nats.superlink.console.run_figures import RunFigures
 from flower_nats.superlink.housekeeping.housekeeper import MetadataHousekeeping, Piece
@@ -49,10 +50,12 @@ from flower_nats.superlink.housekeeping.room_watch import RoomWatch
 from flower_nats.superlink.housekeeping.run_retention import RunRetention
 from flower_nats.superlink.housekeeping.runtime_watch import RuntimeWatch
 from flower_nats.superlink.housekeeping.stream_keeper import StreamKeeper
+from flower_nats.superlink.housekeeping.webhook_sender import SEND_EVERY, WebhookSender
 from flower_nats.superlink.operators.accounts import AccountsAdmin
 from flower_nats.superlink.operators.questions import OperatorQuestions
 from flower_nats.superlink.operators.rights import OperatorRights
 from flower_nats.superlink.operators.status_report import StatusReport
+from flower_nats.superlink.operators.webhooks import WebhookAdmin
 from flower_nats.superlink.runs.federations import KnownFederations
 from flower_nats.superlink.runs.lifecycle import Lifecycle
 from flower_nats.superlink.runs.run_deletion import RunDeletion
@@ -172,12 +175,14 @@ def handlers(
             **OperatorRights(database, hints).handlers(),
             **ShutdownApi(database, lifecycle).handlers(),
             **RunDeletion(database, mailbox, RunLogs(connection), hints).handlers(),
+            **WebhookAdmin(database).handlers(),
         },
         CONSOLE: {
             **ConsoleQuestions(
                 database, RunLogs(connection), identity, guard, watched.overview
             ).handlers(),
             **EventQuestions(database, identity).handlers(),
+            **for_operators(identity, WebhookAdmin(database).handlers()),
         },
     }
     return {
@@ -221,6 +226,9 @@ def pieces(
     retention = LogRetention(database, RunLogs(connection), days)
     silence = ReplicaWatch(Replicas(database), lambda: connection.is_connected)
 
+    # Without accounts whoever adds one is on this machine, or was let in as if.
+    sender = WebhookSender(database, loopback=not settings.accounts)
+
     async def trim_events() -> None:
         await RuntimeEvents(database).trim()
 
@@ -230,6 +238,7 @@ def pieces(
             database, lifecycle, mailbox, hints, settings.node_retention
         ).pieces(),
         Piece("lost replicas", LOOK_EVERY, silence.look),
+        Piece("webhooks", SEND_EVERY, sender.send),
         Piece("events", _TRIM_EVENTS_EVERY, trim_events),
         *([Piece("logs", _REMOVE_LOGS_EVERY, retention.remove_logs)] if days else []),
         *([Piece("old runs", _DELETE_RUNS_EVERY, old_runs.delete_runs)] if kept else []),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser, expect
 
+from flower_nats.model.event import KINDS
+from flower_nats.model.webhook import new_secret
+from flower_nats.store.webhooks import Webhooks
 from tests.browser.pages import SCREENS, check_page, complaints_of, open_page
 from tests.browser.test_console import many_nodes
 from tests.integration.consoles import Console, running_console
 
-EMPTY = {"events": "/events?kind=federations"}
-PAGES = {"events": "/events"}
+EMPTY = {"events": "/events?kind=federations", "webhooks": "/webhooks"}
+PAGES = {"events": "/events", "webhooks": "/webhooks"}
 
 
 @pytest.fixture
@@ -30,6 +34,14 @@ async def test_pages_are_for_everybody_on_any_screen(chrome: Browser, console: C
     await many_nodes(console, rounds=4, nodes=40)
     # Names of nodes in all scripts, whose nodes come and go.
     await console.gateway.superlink.database.execute("UPDATE node SET status = 'offline'")
+    for number in range(3):
+        await Webhooks(console.gateway.superlink.database).add(
+            f"http://127.0.0.1:1/{number}", new_secret(), list(KINDS), None, "none"
+        )
+    await console.gateway.server_app()
+    async with asyncio.timeout(30):
+        while not (await console.json("/webhooks.json"))["troubles"]:
+            await asyncio.sleep(0.1)
     for width, scheme in SCREENS:
         page = await open_page(chrome, width, scheme, f"http://{console.address}")
         for name, path in PAGES.items():
@@ -57,4 +69,24 @@ async def test_events_come_by_themselves_and_are_filtered_by_keyboard(
     await page.locator(".stream a").focus()
     await page.keyboard.press("Enter")
     await page.wait_for_url(f"**/runs/{app.run_id}")
+    assert complaints_of(page) == []
+
+
+async def test_a_webhook_is_added_and_tried_by_keyboard(chrome: Browser, console: Console) -> None:
+    page = await open_page(chrome, 1280, "light", f"http://{console.address}")
+    await page.goto("/webhooks")
+    await page.locator("#webhook-url").focus()
+    await page.keyboard.type("http://127.0.0.1:1/hook")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#secret")).to_contain_text("whsec_")
+    await check_page(page, "console-webhook-added")
+    await page.locator("#back").focus()
+    await page.keyboard.press("Enter")
+    await page.get_by_role("button", name="Send a test").focus()
+    await page.keyboard.press("Enter")
+
+    await expect(page.get_by_text("1 try: ConnectError")).to_be_visible(timeout=20_000)
+    await page.get_by_role("button", name="Remove").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("Nobody is told of events yet.")).to_be_visible()
     assert complaints_of(page) == []

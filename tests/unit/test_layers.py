@@ -73,7 +73,10 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "awscrt": ["flower_nats_gateway.auth.signatures"],
     "click": ["flower_nats_cli"],
     "flwr": [],
-    "httpx": ["flower_nats.superlink.accounts.oidc"],
+    "httpx": [
+        "flower_nats.superlink.accounts.oidc",
+        "flower_nats.superlink.housekeeping.webhook_sender",
+    ],
     "joserfc": ["flower_nats.superlink.accounts.oidc"],
     "harness": [],
     "tests": [],

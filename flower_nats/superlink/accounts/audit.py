@@ -71,6 +71,9 @@ _BY_OPERATORS = {
     "RotateNodeKey": "node {node_id}",
     "AddAppSignature": "app",
     "Download": "artifacts",
+    "AddWebhook": "webhook",
+    "RemoveWebhook": "webhook {webhook_id}",
+    "TestWebhook": "webhook {webhook_id}",
 }
 """The internal calls that become events, each with what it is about."""
 

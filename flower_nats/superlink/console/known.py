@@ -5,6 +5,7 @@ from typing import Any
 
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.store.audit import note_account
 from flower_nats.superlink.accounts.identity import Identity
 from flower_nats.superlink.codecs import InternalHandler
 
@@ -16,11 +17,28 @@ def for_known(
 
     def known(handler: InternalHandler) -> InternalHandler:
         async def serve(question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
-            return await handler(question, await identity.identify(caller))
+            caller = await identity.identify(caller)
+            note_account(caller.account_id, caller.account_name)
+            return await handler(question, caller)
 
         return serve
 
     return {name: known(handler) for name, handler in handlers.items()}
+
+
+def for_operators(
+    identity: Identity, handlers: Mapping[str, InternalHandler]
+) -> dict[str, InternalHandler]:
+    """Have handlers see operators alone; raises `ApiError` for others."""
+
+    def checked(handler: InternalHandler) -> InternalHandler:
+        async def serve(question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
+            check_operator(caller)
+            return await handler(question, caller)
+
+        return serve
+
+    return for_known(identity, {name: checked(handler) for name, handler in handlers.items()})
 
 
 def check_operator(caller: Caller) -> None:
