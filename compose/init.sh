@@ -32,6 +32,12 @@ setting POSTGRES_SUPERLINK_PASSWORD "$(random)"
 setting FLEET_ADDRESS 127.0.0.1
 # Where users do, who run code in this stack and on every SuperNode: this machine alone.
 setting CONTROL_ADDRESS 127.0.0.1
+# true: users log in, with accounts that `flower-nats account create` makes; with compose.tls.yaml. LOGIN_URL is
+# where their browsers reach port 9093.
+setting ACCOUNTS false
+setting LOGIN_URL https://localhost:9093
+# true: with accounts, SuperNodes may join that no account has registered, such as those of this stack.
+setting SELF_REGISTRATION false
 # For SuperExecs. --allow-runtime-dependency-installation installs what an app depends on when it starts, with
 # compose.internet.yaml. Empty: everything is in the images already.
 setting SUPEREXEC_FLAGS ""

@@ -28,6 +28,7 @@ from flower_nats.settings import (
     StorageLimits,
 )
 from flower_nats_cli.addresses import address_argument, api_address_argument
+from flower_nats_cli.environment import PREFIX
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -64,19 +65,32 @@ def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Com
     return decorate
 
 
-_nats_file_options = _together(
-    click.option(
-        "--nats-file",
-        type=FILE,
-        help="File with what --nats says, in its place: for URLs with a password in them.",
-    ),
-    click.option(
-        "--nats-ca-certfile",
-        type=FILE,
-        help="CA certificate to verify NATS servers with, for tls:// URLs. Default: the authorities "
-        "that this system trusts.",
-    ),
-)
+class _OfOperators(click.Option):
+    """An option that all commands of operators have: one variable says it for all of them."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Return what the command's own variable says, else the one of all of them."""
+        own = super().resolve_envvar_value(ctx)
+        return own or os.environ.get(f"{PREFIX}_OPERATOR_{str(self.name).upper()}")
+
+
+def _nats_file_options(kind: type[click.Option]) -> Callable[[Command], Command]:
+    return _together(
+        click.option(
+            "--nats-file",
+            cls=kind,
+            type=FILE,
+            help="File with what --nats says, in its place: for URLs with a password in them.",
+        ),
+        click.option(
+            "--nats-ca-certfile",
+            cls=kind,
+            type=FILE,
+            help="CA certificate to verify NATS servers with, for tls:// URLs. Default: the "
+            "authorities that this system trusts.",
+        ),
+    )
+
 
 nats_options = _together(
     click.option(
@@ -87,19 +101,21 @@ nats_options = _together(
         "a user and a password; --nats-file or an environment variable keeps them out of the process "
         "list.",
     ),
-    _nats_file_options,
+    _nats_file_options(click.Option),
 )
 
 status_nats_options = _together(
     click.option(
         "--nats",
+        cls=_OfOperators,
         type=nats_urls,
         metavar="URL[,URL...]",
         help="Ask the superlinks on these NATS servers, whoever has started them, instead of the "
         "runtime of a data directory. A URL may hold a user and a password; --nats-file or an "
-        "environment variable keeps them out of the process list.",
+        "environment variable keeps them out of the process list: FLOWER_NATS_OPERATOR_NATS is good for "
+        "all commands that have this option.",
     ),
-    _nats_file_options,
+    _nats_file_options(_OfOperators),
 )
 
 

@@ -277,7 +277,7 @@ def test_with_high_availability_nats_and_postgres_prove_who_they_are(
     authority = "/run/secrets/core-ca.crt"
 
     for name, commands in (
-        ("superlink", ("SUPERLINK", "STATUS")),
+        ("superlink", ("SUPERLINK", "OPERATOR")),
         ("gateway", ("GATEWAY",)),
         ("console", ("CONSOLE",)),
     ):
@@ -356,6 +356,20 @@ def test_with_tls_nobody_outside_a_supernode_speaks_in_clear_text(
         # Their own SuperNode's ClientAppIo API, on the same machine.
         assert insecure == {"clientapp-1", "clientapp-2"}
         assert services["gateway"].environment["FLOWER_NATS_GATEWAY_INSECURE"] == "false"
+
+
+def test_accounts_are_one_line_of_the_settings(variables: dict[str, str]) -> None:
+    def told(**more: str) -> dict[str, str]:
+        services = compose([FOLDER / "compose.yaml"], variables | more).services
+        return {**services["superlink"].environment, **services["gateway"].environment}
+
+    without, with_accounts = told(), told(ACCOUNTS="true", LOGIN_URL="https://fl.example.org:9093")
+
+    for name in ("SUPERLINK_ACCOUNTS", "GATEWAY_REQUIRE_ACCOUNTS"):
+        assert without[f"FLOWER_NATS_{name}"] == "false"
+        assert with_accounts[f"FLOWER_NATS_{name}"] == "true"
+    assert with_accounts["FLOWER_NATS_SUPERLINK_SUPERNODE_SELF_REGISTRATION"] == "false"
+    assert with_accounts["FLOWER_NATS_GATEWAY_LOGIN_URL"] == "https://fl.example.org:9093"
 
 
 def test_every_nats_server_syncs_before_it_acknowledges(services: list[Service]) -> None:

@@ -200,7 +200,10 @@ async def test_what_the_issuer_gave_is_sealed(runtime: Runtime) -> None:
     assert tokens.refresh_token.encode() not in session["issuer_token"]
 
 
-@pytest.mark.parametrize("version", [LAST_OVER_GRPC, str(installed().version)])
+@pytest.mark.parametrize(
+    "version",
+    [LAST_OVER_GRPC, pytest.param("1.36.0", marks=pytest.mark.long), str(installed().version)],
+)
 async def test_stock_commands_log_in_at_the_issuer(
     nats_url: str, runtime: Runtime, tmp_path: Path, version: str
 ) -> None:

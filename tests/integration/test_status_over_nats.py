@@ -65,6 +65,18 @@ async def test_it_is_readable_and_says_nothing_of_processes(
         assert word not in done.stdout
 
 
+async def test_one_variable_says_for_all_commands_which_runtime_is_meant(
+    superlink: Superlink, nats_url: str
+) -> None:
+    nobody = f"nats://127.0.0.1:{free_port()}"
+
+    done = await status(FLOWER_NATS_OPERATOR_NATS=nats_url)
+    own = await status(FLOWER_NATS_OPERATOR_NATS=nobody, FLOWER_NATS_STATUS_NATS=nats_url)
+
+    for one in (done, own):
+        assert one.stdout.startswith(f"flower-nats on {without_login(nats_url)} is "), one
+
+
 @pytest.mark.parametrize("more", [[], ["--format", "json"]])
 async def test_a_nats_that_does_not_answer_is_told_with_a_remedy(more: list[str]) -> None:
     address = f"127.0.0.1:{free_port()}"

@@ -89,7 +89,7 @@ class Followers:
         return {"FollowRun": self.follow_run}
 
     async def follow_run(self, question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
-        """{run_id, account_token, session, required, address} -> {session}: may a stream begin, or go on?
+        """{run_id, account_token, session, required, address} -> {session}: may a stream go on?
 
         `account_token` is the hash of the token that came with the call. `session` is empty at first,
         and then what was answered: a stream may outlast the token that it was begun with.

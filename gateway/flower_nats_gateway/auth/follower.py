@@ -77,7 +77,7 @@ class Follower:
             account_token=self._caller.account_token,
             session=self._session,
             required=self._caller.accounts_required,
-            address=self._caller.address,
+            address=self._call.client_address,
         )
         return str(answer["session"])
 
