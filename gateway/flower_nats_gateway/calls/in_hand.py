@@ -18,11 +18,16 @@ class CallsInHand:
         self._served: dict[str, float] = {}
         self.count = 0
         """How many there are."""
+        self.callers: set[str] | None = None
+        """Ports that calls have come from, each until it is forgotten; None where nobody asks."""
 
     def begin(self, peer: str, host: str) -> None:
         """Count a call: `peer` is the other end of its connection, `host` the caller's address."""
         self.count += 1
-        self._calls[port_of(peer)] += 1
+        port = port_of(peer)
+        self._calls[port] += 1
+        if self.callers is not None:
+            self.callers.add(port)
         self._by_host[host] += 1
 
     def end(self, peer: str, host: str) -> None:
@@ -38,6 +43,13 @@ class CallsInHand:
         self._served[port] = time.monotonic()
         if len(self._served) > 2 * len(self._calls) + 1000:
             self._forget()
+
+    def forget_caller(self, port: str) -> bool:
+        """Forget a port whose connection has ended; return whether a call had come from it."""
+        if self.callers is None or port not in self.callers:
+            return False
+        self.callers.discard(port)
+        return True
 
     def count_of(self, host: str) -> int:
         """Return how many an address has."""

@@ -38,6 +38,7 @@ from flower_nats_gateway.transports.grpc.listener import (
     allow_many_connections,
     listen,
 )
+from flower_nats_gateway.transports.grpc.wrong_doors import WrongDoors
 from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.listener import HttpListener, Served
 
@@ -70,6 +71,9 @@ class Gateway:
             settings.max_connections_per_address, self._parts.balancers
         )
         self._public_ports: set[int] = set()
+        self._wrong_doors = WrongDoors(
+            settings.http_api_address, self._parts.in_hand, self._parts.balancers
+        )
         self._listens = False
         self._health = health.aio.HealthServicer()
         self._heard = Heard(_LATELY)
@@ -139,6 +143,7 @@ class Gateway:
         await parts.wakes.start()
         await parts.liveness.start()
         await parts.verifier.start()
+        grpc_ports: dict[int, bool] = {}
         for address, service, tls in (
             (settings.serverappio_api_address, parts.runtime, settings.appio_tls),
             (settings.fleet_api_address, parts.fleet, settings.tls),
@@ -147,6 +152,8 @@ class Gateway:
                 listener = await listen(address, [service], self._health, tls)
                 self._listeners.append(listener)
                 self._public_ports.add(listener.port)
+                grpc_ports[listener.port] = tls is not None
+        self._wrong_doors.start(grpc_ports)
         if settings.health_server_address:
             # Never TLS, as stock's.
             listener = await listen(settings.health_server_address, [], self._health)
@@ -246,6 +253,7 @@ class Gateway:
         """Drain: unready first, end held calls, finish what is in hand, leave."""
         parts = self._parts
         log.info("gateway_draining", gateway=self.id)
+        self._wrong_doors.stop()
         self._readiness.leave()
         await self._tell_health()
         await asyncio.sleep(self._settings.drain_delay)

@@ -24,7 +24,7 @@ _SLACK = 256 * 1024
 """Bytes that may have come over a connection besides the bodies that are under way: heads, and calls
 that nobody reads."""
 
-_NETLINK_SOCK_DIAG = 4
+NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
 _INET_DIAG_INFO = 2
@@ -163,12 +163,13 @@ def traffic(peer: str, port: int) -> tuple[int, int] | None:
         # What came too late for an earlier question is skipped.
         while _HEADER.unpack_from(answer := netlink.recv(4096))[3] != number:
             pass
-        return _read(answer)
+        return bytes_of(answer)
     except (OSError, ValueError):
         return None
 
 
-def _read(answer: bytes) -> tuple[int, int] | None:
+def bytes_of(answer: bytes) -> tuple[int, int] | None:
+    """Return how many bytes the peer of a connection has taken and sent, by the system's word."""
     _, kind, _, _, _ = _HEADER.unpack_from(answer)
     if kind != _SOCK_DIAG_BY_FAMILY:
         return None
@@ -185,7 +186,7 @@ def _read(answer: bytes) -> tuple[int, int] | None:
 @lru_cache(maxsize=1)
 def _netlink() -> socket.socket | None:
     try:
-        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
         netlink.settimeout(0.0)
     except (OSError, AttributeError):
         return None

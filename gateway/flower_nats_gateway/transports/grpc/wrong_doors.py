@@ -1,0 +1,117 @@
+"""Names in the log who comes to a port of gRPC and does not speak it.
+
+gRPC hangs up on such a client and says nothing, neither to the client nor to us. But Linux tells
+whoever asks how many bytes have gone over each connection that has ended. One that has brought bytes,
+and no call, was of a client that speaks HTTP/1.1, or TLS where there is none, or none where there is.
+
+If a process of ours looked at the first bytes of each connection, it could serve such clients. But it
+would have to pass on every byte of gRPC: with a server that does nothing itself, 16 % more computing for
+a call of 1 KB, and 23 % for one of 50 MB.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+from flower_nats_gateway.calls.balancers import Balancers
+from flower_nats_gateway.calls.in_hand import CallsInHand
+from flower_nats_gateway.transports.grpc.meter import NETLINK_SOCK_DIAG, bytes_of
+from flower_nats_gateway.transports.notices import notice
+
+_DESTROYED = 1 | 4
+"""The groups that hear of TCP connections that have ended, over IPv4 and IPv6."""
+
+_ENDS = struct.Struct("!HH16s16s")
+_ENDS_AT = 20
+"""Where a message has the ports and the addresses: behind its header and four bytes more."""
+
+_FAMILY_AT = 16
+
+_MAPPED = bytes(10) + b"\xff\xff"
+"""What is before an IPv4 address in a socket that takes both."""
+
+_LONGEST = 8192
+_AT_ONCE = 256
+"""Connections that are looked at in one turn of the event loop."""
+
+_GREETING = 50
+"""Bytes that gRPC sends by itself on a connection in the clear. With who answers it, it says more."""
+
+_MERELY_OPENED = 1
+"""What the system counts of a connection that has brought nothing: its end."""
+
+_REMEDY = (
+    "A client over HTTP (SuperNodes of flwr 1.40 and newer, SuperExecs of 1.35 and newer) needs the "
+    "HTTP port, {http}. Over gRPC it must {speak}."
+)
+_SPEAK = {
+    False: "speak no TLS here: --insecure",
+    True: "speak TLS here: --root-certificates",
+}
+
+
+class WrongDoors:
+    """Watches connections of gRPC ports end."""
+
+    def __init__(self, http_address: str, in_hand: CallsInHand, balancers: Balancers) -> None:
+        """`http_address` is where clients over HTTP are served; empty: nowhere."""
+        self._http = http_address.rpartition(":")[2] or "which is off here"
+        self._in_hand = in_hand
+        self._balancers = balancers
+        self._netlink: socket.socket | None = None
+        self._ports: Mapping[int, bool] = {}
+
+    def start(self, ports: Mapping[int, bool]) -> None:
+        """Watch, if the system lets us: `ports` says of each whether it speaks TLS."""
+        try:
+            netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
+            netlink.bind((0, _DESTROYED))
+        except (OSError, AttributeError):
+            return
+        netlink.setblocking(False)
+        self._netlink, self._ports = netlink, ports
+        self._in_hand.callers = set()
+        asyncio.get_running_loop().add_reader(netlink, self._read)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._netlink is not None:
+            asyncio.get_running_loop().remove_reader(self._netlink)
+            self._netlink.close()
+
+    def _read(self) -> None:
+        assert self._netlink is not None
+        for _ in range(_AT_ONCE):
+            try:
+                message = self._netlink.recv(_LONGEST)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # More have ended at once than the system keeps for us.
+            if len(message) >= _ENDS_AT + _ENDS.size:
+                self._look(message)
+
+    def _look(self, message: bytes) -> None:
+        port, peer_port, _, raw = _ENDS.unpack_from(message, _ENDS_AT)
+        speaks_tls = self._ports.get(port)
+        counts = bytes_of(message)
+        if speaks_tls is None or not peer_port or counts is None:
+            return
+        had_call = self._in_hand.forget_caller(str(peer_port))
+        taken, received = counts
+        if had_call or received <= _MERELY_OPENED or (taken > _GREETING and not speaks_tls):
+            return
+        host = _host(raw, message[_FAMILY_AT])
+        if not self._balancers.are_at(host):
+            remedy = _REMEDY.format(http=self._http, speak=_SPEAK[speaks_tls])
+            notice(host, "connection_without_a_call", port=port, bytes=received, remedy=remedy)
+
+
+def _host(raw: bytes, family: int) -> str:
+    if family == socket.AF_INET:
+        raw = raw[:4]
+    elif raw.startswith(_MAPPED):
+        raw = raw[len(_MAPPED) :]
+    return str(ip_address(raw))
