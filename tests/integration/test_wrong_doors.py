@@ -95,7 +95,8 @@ async def test_who_speaks_grpc_is_not_named(gateway: Gateway) -> None:
             )
             with pytest.raises(grpc.aio.AioRpcError):
                 body = fleet.RegisterNodeFleetRequest().SerializeToString()
-                await channel.unary_unary(path)(body)
+                call: Any = channel.unary_unary(path)
+                await call(body)
             await channel.close()
         # Merely opened, as by a balancer that looks whether somebody listens.
         host, _, port = address.rpartition(":")
