@@ -10,6 +10,7 @@ import click
 
 from flower_nats.logs import configure_logs
 from flower_nats.settings import LogSettings
+from flower_nats.store.audit import AuditTrail
 from flower_nats.store.connection import Database
 from flower_nats.store.dsn import login_of
 from flower_nats.store.migrate import migrate as migrate_database
@@ -32,6 +33,13 @@ from flower_nats_cli import settings_from_options as read
     type=opts.FILE,
     help="File with what --serving-role says, in its place.",
 )
+@click.option(
+    "--audit-retention",
+    type=click.IntRange(min=0, max=36_500),
+    metavar="DAYS",
+    help="Days for which the database keeps events of the audit trail at least, whatever superlinks are "
+    "told; 0: for ever. Without it, what was said last holds; at first 730.",
+)
 def migrate(**options: Any) -> None:
     """Make the tables of this version, before its superlinks are started.
 
@@ -41,7 +49,7 @@ def migrate(**options: Any) -> None:
     configure_logs(LogSettings(level="error"))
     database = read.database(options)
     serving = _serving_role(options, login_of(database)[0])
-    applied = asyncio.run(_migrate(database, serving))
+    applied = asyncio.run(_migrate(database, serving, options["audit_retention"]))
     click.echo(f"{len(applied)} migrations were applied; the database is that of this version.")
     if serving is not None:
         click.echo(f"Superlinks may connect as {serving[0]}, who cannot change tables.")
@@ -62,11 +70,15 @@ def _serving_role(options: read.Options, owner: str) -> tuple[str, str] | None:
     return name, password
 
 
-async def _migrate(dsn: str, serving: tuple[str, str] | None) -> list[str]:
+async def _migrate(
+    dsn: str, serving: tuple[str, str] | None, audit_retention: int | None
+) -> list[str]:
     database = Database(dsn, max_connections=1)
     await database.open()
     try:
         applied = await migrate_database(database)
+        if audit_retention is not None:
+            await AuditTrail(database).set_bound(audit_retention)
     finally:
         await database.close()
     if serving is not None:

@@ -170,7 +170,7 @@ class Stack:
         await data.end_leftovers()
         await start([*self._broker.servers, self._postgres], _SERVER_GRACE)
         await self._broker.until_formed()
-        database = await self._postgres.dsn_for_superlinks()
+        database = await self._postgres.dsn_for_superlinks(self.settings.audit_retention)
         # For `flower-nats backup`.
         self._nats_file(User.BACKUP)
         database_file = data.keep_secret(DATABASE_URL, database)

@@ -31,6 +31,8 @@ from flower_nats.embedded.secret import secret_in
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.packages import how_to_install
+from flower_nats.settings import DEFAULT_AUDIT_RETENTION
+from flower_nats.store.audit import AuditTrail
 from flower_nats.store.connection import Database
 from flower_nats.store.migrate import apply_migrations
 from flower_nats.store.roles import make_owner, make_serving_role
@@ -122,15 +124,16 @@ class PostgresServer:
             await make_owner(self.dsn, _OWNER, password)
         return self._dsn(_OWNER, password)
 
-    async def dsn_for_superlinks(self) -> str:
+    async def dsn_for_superlinks(self, audit_retention: int = DEFAULT_AUDIT_RETENTION) -> str:
         """Return the connection string of a role that reads and writes rows, and changes no tables.
 
-        The database is migrated before. The server must run, and take writes.
+        The database is migrated before, and told for how many days audit events are kept at least. The
+        server must run, and take writes.
         """
         owner = await self.dsn_for_owner()
         password = secret_in(self._directory, "superlink.password")
         with no_postgres_settings():
-            await _migrate(owner)
+            await _migrate(owner, audit_retention)
             await make_serving_role(self.dsn, _OWNER, _SUPERLINK, password)
         return self._dsn(_SUPERLINK, password)
 
@@ -273,12 +276,13 @@ class PostgresServer:
         raise ProcessFailedError(f"PostgreSQL was not ready within {_START_SECONDS:.0f} s.")
 
 
-async def _migrate(dsn: str) -> None:
+async def _migrate(dsn: str, audit_retention: int) -> None:
     database = Database(dsn, max_connections=1)
     await database.open()
     try:
         # Who has the directory has it alone: replicas that it names were killed.
         await apply_migrations(database)
+        await AuditTrail(database).set_bound(audit_retention)
     finally:
         await database.close()
 

@@ -104,9 +104,18 @@ class AuditTrail:
         return row is not None
 
     async def forget(self, days: int) -> int:
-        """Remove the events that are older; return how many."""
+        """Remove the events that are older, and older than the owner has said; return how many."""
         row = await self._session.fetch_one(_SQL["forget"], days=days)
         return 0 if row is None else int(row["count"])
+
+    async def bound(self) -> int:
+        """Return how many days events are kept at least, 0 for ever."""
+        row = await self._session.fetch_one(_SQL["bound"])
+        return 0 if row is None else int(row["least_days"])
+
+    async def set_bound(self, days: int) -> None:
+        """Say so, 0 for ever. Raises `NotAllowed` to a role that does not own the tables."""
+        await self._session.execute(_SQL["set_bound"], days=days)
 
 
 async def append(transaction: Transaction, event: AuditEvent) -> ChainedEvent:

@@ -12,10 +12,10 @@ DEVICE_SECONDS = 600.0
 """Seconds for which a login may be confirmed."""
 
 _MOST = 10_000
-"""Logins under way at once: anybody may begin one."""
+"""Logins that wait to be confirmed, at once: anybody may begin one. Beyond, old ones give way."""
 
 _MOST_OF_ONE = 100
-"""Of these, from one address."""
+"""Of these, from one address: so a stranger puts an end to logins of the same address alone."""
 
 _AGAIN_WITHIN = 30.0
 """Seconds in which tokens are given out once more: the answer that had the first may be lost."""
@@ -72,7 +72,7 @@ class Logins:
         issuer_page: str | None = None,
         issuer_code: str | None = None,
     ) -> bool:
-        """Note that a command asks for a login; False if too many do so, or the code is in use."""
+        """Note that a command asks for a login; others may give way. False if the code is in use."""
         row = await self._session.fetch_one(
             _SQL["begin"],
             device_hash=device_hash,

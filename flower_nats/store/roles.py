@@ -57,6 +57,7 @@ _GRANTS = (
     "REVOKE INSERT, UPDATE, DELETE ON schema_migration FROM {role}",
     # Events are added; the owner's function forgets those of an age.
     "REVOKE UPDATE, DELETE ON audit_event FROM {role}",
+    "REVOKE INSERT, UPDATE, DELETE ON audit_bound FROM {role}",
 )
 
 

@@ -511,16 +511,34 @@ END $$;
 CREATE TRIGGER audit_event_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_event
 FOR EACH STATEMENT EXECUTE FUNCTION keep_audit_events();
 
--- Remove the events that are older than so many days; the chain goes on from the last of them.
+-- How many days events are kept at least, 0 for ever: the owner's word, which superlinks cannot change.
+CREATE TABLE audit_bound (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    least_days integer NOT NULL CHECK (least_days >= 0)
+);
+
+INSERT INTO audit_bound (least_days) VALUES (730);
+
+-- Remove the events that are older than so many days, and than the owner has said; the chain goes on from
+-- the last of them. Up to the first that is younger: one that was put in with an old time takes none along.
 CREATE FUNCTION forget_audit_events(days integer) RETURNS bigint LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
+    bound integer;
+    kept bigint;
     newest record;
     count bigint;
 BEGIN
+    SELECT least_days INTO bound FROM audit_bound;
+    IF bound IS NULL OR bound = 0 THEN
+        RETURN 0;
+    END IF;
     PERFORM FROM audit_chain FOR UPDATE;
+    SELECT event_id INTO kept FROM audit_event
+    WHERE at >= now() - make_interval(days => greatest(days, bound))
+    ORDER BY event_id LIMIT 1;
     SELECT event_id, hash INTO newest FROM audit_event
-    WHERE at < now() - make_interval(days => days)
+    WHERE kept IS NULL OR event_id < kept
     ORDER BY event_id DESC LIMIT 1;
     IF NOT FOUND THEN
         RETURN 0;

@@ -23,6 +23,7 @@ from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
 from flower_nats.store.migrate import migrate
 from flower_nats.store.replicas import Replicas
+from flower_nats.superlink.accounts.audit import keep_audit_events
 from flower_nats.superlink.housekeeping.housekeeper import Housekeeping
 from flower_nats.superlink.operators.status_report import durability
 from flower_nats.superlink.wiring import Watches, handlers, pieces, watches
@@ -219,6 +220,7 @@ async def _database(settings: SuperlinkSettings) -> AsyncIterator[Database]:
     await database.open()
     try:
         await migrate(database)
+        await keep_audit_events(database, settings.audit_retention)
         yield database
     finally:
         await database.close()

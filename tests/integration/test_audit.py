@@ -143,7 +143,7 @@ async def test_old_events_are_removed_and_the_chain_goes_on(
     superlink: Superlink, nats_url: str, pg_dsn: str
 ) -> None:
     ana = await Person.come(superlink, "ana")
-    for number in range(3):
+    for number in range(4):
         await ana.create(f"lab-{number}")
     # Given two old ones; that was before they were chained, as far as the hashes can tell.
     async with await psycopg.AsyncConnection.connect(pg_dsn, autocommit=True) as connection:
@@ -151,15 +151,32 @@ async def test_old_events_are_removed_and_the_chain_goes_on(
         await connection.execute(
             "UPDATE audit_event SET at = at - interval '3 days' WHERE event_id < 3"
         )
+        # One of the superlink's own making, with a time of long ago, in front of all that is young.
+        await connection.execute(
+            "UPDATE audit_event SET at = at - interval '3000 days' "
+            "WHERE event_id = (SELECT max(event_id) FROM audit_event)"
+        )
         await connection.execute("ALTER TABLE audit_event ENABLE TRIGGER ALL")
 
-    removed = await superlink.database.transaction(lambda it: AuditTrail(it).forget(2))
+    trail = AuditTrail(superlink.database)
+    too_early = await trail.forget(2)
+    await trail.set_bound(0)
+    never = await trail.forget(2)
+    await trail.set_bound(2)
+    removed = await trail.forget(1)
+    async with await psycopg.AsyncConnection.connect(pg_dsn, autocommit=True) as connection:
+        await connection.execute("ALTER TABLE audit_event DISABLE TRIGGER ALL")
+        await connection.execute(
+            "UPDATE audit_event SET at = at + interval '3000 days' "
+            "WHERE at < now() - interval '2000 days'"
+        )
+        await connection.execute("ALTER TABLE audit_event ENABLE TRIGGER ALL")
     await ana.create("another")
 
-    assert removed == 2
+    assert (too_early, never, removed) == (0, 0, 2)
     code, said = await shown(nats_url, "--verify")
     assert code == 0, said
-    assert "2 events, all there" in said
+    assert "3 events, all there" in said
 
 
 async def test_an_operator_filters_and_exports(superlink: Superlink, nats_url: str) -> None:

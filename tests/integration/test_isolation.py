@@ -108,6 +108,8 @@ FOR_THE_OWNER = (
     "UPDATE audit_event SET outcome = ''",
     "DELETE FROM audit_event",
     "SELECT set_config('flower_nats.audit_retention', 'on', true); DELETE FROM audit_event",
+    "UPDATE audit_bound SET least_days = 1",
+    "DELETE FROM audit_bound",
     "DROP TRIGGER audit_event_kept ON audit_event",
     "SET ROLE owner",
 )

@@ -32,3 +32,9 @@ SELECT last_id, last_hash, forgotten_id, forgotten_hash FROM audit_chain;
 
 -- forget: Remove events by their age.
 SELECT forget_audit_events(%(days)s::integer) AS count;
+
+-- bound: How many days events are kept at least.
+SELECT least_days FROM audit_bound;
+
+-- set_bound: Say how many days events are kept at least.
+UPDATE audit_bound SET least_days = %(days)s WHERE least_days <> %(days)s;

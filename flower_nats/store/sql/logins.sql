@@ -1,16 +1,31 @@
--- begin: Note that a command asks for a login; none if too many do so.
+-- begin: Note that a command asks for a login. Where there are too many, the oldest that nobody has confirmed
+-- gives way: of this address, if that has its share; of the address that has most, if there are too many in all.
+WITH waiting AS (
+    SELECT device_hash, asked_from, created_at FROM device_login
+    WHERE expires_at > now() AND account_id IS NULL
+), fullest AS (
+    SELECT asked_from FROM waiting GROUP BY asked_from ORDER BY count(*) DESC LIMIT 1
+), beyond_share AS (
+    SELECT device_hash FROM waiting WHERE asked_from = %(asked_from)s
+    ORDER BY created_at DESC
+    OFFSET %(most_of_one)s - 1
+), beyond_all AS (
+    SELECT device_hash FROM waiting WHERE asked_from = (SELECT asked_from FROM fullest)
+        AND (SELECT count(*) FROM waiting) >= %(most)s
+    ORDER BY created_at
+    LIMIT 1
+), gone AS (
+    DELETE FROM device_login
+    WHERE device_hash IN (SELECT device_hash FROM beyond_share UNION SELECT device_hash FROM beyond_all)
+)
 INSERT INTO device_login (
     device_hash, user_code, asked_from, expires_at,
     issuer_secret, issuer_page, issuer_code
 )
-SELECT
+VALUES (
     %(device_hash)s, %(user_code)s, %(asked_from)s, now() + make_interval(secs => %(seconds)s),
     %(issuer_secret)s, %(issuer_page)s, %(issuer_code)s
-WHERE (SELECT count(*) FROM device_login WHERE expires_at > now()) < %(most)s
-    AND (
-        SELECT count(*) FROM device_login
-        WHERE expires_at > now() AND asked_from = %(asked_from)s AND issued_at IS NULL
-    ) < %(most_of_one)s
+)
 ON CONFLICT DO NOTHING
 RETURNING device_hash;
 

@@ -18,7 +18,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.account import account_token_hash
 from flower_nats.model.audit import DONE, AuditEvent, ChainedEvent
 from flower_nats.model.caller import Caller
-from flower_nats.model.errors import CATALOGUE, ApiError, ErrorCode, Outcome, Unavailable
+from flower_nats.model.errors import CATALOGUE, ApiError, Outcome, Unavailable
 from flower_nats.store.accounts import Accounts
 from flower_nats.store.audit import (
     ATTEMPT,
@@ -28,7 +28,7 @@ from flower_nats.store.audit import (
     append,
     note_account,
 )
-from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.connection import Database, NotAllowed, Transaction
 from flower_nats.store.runtime_events import note
 from flower_nats.superlink.accounts.identity import Identity
 from flower_nats.superlink.accounts.rights import RIGHTS, Level
@@ -50,6 +50,9 @@ _OPERATOR = "(flower-nats)"
 _STRANGERS_A_MINUTE = 60
 """Refusals of calls without an account that a superlink records in a minute: whoever reaches Control
 could fill the database otherwise. Its log has all."""
+
+_LOCKED = "locked"
+"""The outcome of a login to which nobody listens, as too many before it were wrong."""
 
 _MOST_EVENTS = 1_000
 """Events in one answer."""
@@ -118,6 +121,8 @@ class Auditor:
             attempt.event = replace(
                 attempt.event, outcome=DONE if outcome == "confirmed" else outcome
             )
+            if outcome == _LOCKED and self._is_left_out(attempt.event):
+                return
             if changes and attempt.recorded is None:
                 await self._record(attempt)
 
@@ -163,9 +168,8 @@ class Auditor:
         if CATALOGUE[refusal.code].outcome is Outcome.UNAVAILABLE:
             return
         attempt.event = event = replace(attempt.event, outcome=refusal.code.name)
-        is_stranger = refusal.code is ErrorCode.ACCOUNT_AUTHENTICATION_FAILED
-        if is_stranger and not self._strangers.take():
-            log.warning("audit_left_out", address=event.address, action=event.action)
+        # Nothing proves an account, so anybody may have made the call.
+        if event.account_name == _NOBODY and self._is_left_out(event):
             return
         try:
             await self._record(attempt)
@@ -174,6 +178,13 @@ class Auditor:
             log.warning("audit_not_stored", reason=exc.detail, **asdict(event))
             return
         _tell(attempt)
+
+    def _is_left_out(self, event: AuditEvent) -> bool:
+        """Whether strangers have made so many events that this becomes none; the log has it then."""
+        if self._strangers.take():
+            return False
+        log.warning("audit_left_out", address=event.address, action=event.action)
+        return True
 
     async def _record(self, attempt: Attempt) -> None:
         """Add an event, unless the request has one: a gateway asks again whose answer was lost."""
@@ -343,3 +354,20 @@ def _written(one: ChainedEvent) -> Map:
         **asdict(one.event),
         "hash": one.hash.hex(),
     }
+
+
+async def keep_audit_events(database: Database, days: int) -> None:
+    """Have the database keep events for so many days, 0 for ever, unless another role has the say."""
+    trail = AuditTrail(database)
+    try:
+        await trail.set_bound(days)
+    except NotAllowed:
+        bound = await trail.bound()
+        if days and (not bound or days < bound):
+            log.warning(
+                "audit_events_kept_longer",
+                days=bound or "for ever",
+                audit_retention=days,
+                remedy="To remove events earlier, the owner of the tables says so: `flower-nats migrate "
+                "--audit-retention DAYS`.",
+            )

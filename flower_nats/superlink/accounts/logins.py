@@ -108,11 +108,7 @@ class LoginApi:
             issuer_code=grant.code if grant else None,
         )
         if not begun:
-            raise ApiError(
-                ErrorCode.NO_PERMISSIONS,
-                f"too many logins are under way from {caller.address!r}",
-                "Too many logins are under way. Try again in ten minutes.",
-            )
+            raise Unavailable("the code of the login is in use")
         log.info("login_begun", address=caller.address)
         return control.GetLoginDetailsResponse(
             authn_type=_DEVICE_GRANT,

@@ -104,13 +104,16 @@ _E = ErrorCode
 
 _LOGIN = Right(About.ITSELF, Level.ANYBODY)
 
+_BEGINS_LOGIN = Right(About.ITSELF, Level.ANYBODY, changes=False)
+"""A stranger may ask for a login; the login is one when its tokens are given out."""
+
 _OWN = Right(About.ITSELF, Level.ACCOUNT)
 
 _LIST = Right(About.ITSELF, Level.ACCOUNT, changes=False)
 
 RIGHTS: Mapping[str, Right] = {
     # Logging in
-    "GetLoginDetails": _LOGIN,
+    "GetLoginDetails": _BEGINS_LOGIN,
     "GetAuthTokens": _LOGIN,
     "RefreshAuthTokens": _LOGIN,
     # Runs
