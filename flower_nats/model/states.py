@@ -16,7 +16,7 @@ clients print and compare (flwr 1.33 `common/constant.py` `Status`, `SubStatus`;
 | registered | online (activated or heard), unregistered |
 | online | offline (deactivated or not heard), unregistered |
 | offline | online (activated or heard), unregistered |
-| unregistered | nothing, and its key is never accepted again |
+| unregistered | nothing; its account may register its key again, as another node |
 """
 
 from enum import StrEnum

@@ -47,7 +47,7 @@ SERVED_BY_GATEWAYS = {
 INTERNAL = {
     "ResolveNode", "ResolveToken", "RunState", "CheckNodes", "Heartbeats", "ReserveNonce",
     "Usage", "TaskEvents", "Announce", "Leave", "SuperexecHosts", "TaskLost", "Exchanges",
-    "FollowRun", "LoginUnderWay", "ConfirmLogin", "RefuseLogin",
+    "FollowRun", "Download", "LoginUnderWay", "ConfirmLogin", "RefuseLogin",
 }  # fmt: skip
 
 CONSOLE = {"Status", "Runs", "Run", "Timeline", "Log", "Nodes"}
@@ -319,7 +319,11 @@ async def test_another_superlink_takes_over_when_one_ends(nats_url: str, pg_dsn:
     async with running_superlink(nats_url, pg_dsn) as first:
         node = await first.online_node()
         run = await first.start_run()
-        await until(lambda: _holders(first))
+
+        async def works() -> bool:
+            return bool(await _holders(first))
+
+        await until(works)
         holders = await _holders(first)
         async with running_superlink(nats_url, pg_dsn) as second:
             first.stop.set()
