@@ -50,7 +50,9 @@ INTERNAL = {
     "FollowRun", "Download", "LoginUnderWay", "ConfirmLogin", "RefuseLogin",
 }  # fmt: skip
 
-CONSOLE = {"Status", "Runs", "Run", "Timeline", "Log", "Nodes"}
+CONSOLE = {
+    "Status", "Runs", "Run", "Timeline", "Log", "Node", "Nodes", "Events", "Metrics", "MetricRows",
+}  # fmt: skip
 
 OPERATOR = {
     "Quotas", "SetQuota", "SetMemberRole", "RotateNodeKey",
