@@ -210,6 +210,8 @@ def start_ray(address: str, folder: Path) -> Child:
         [
             *(executable("ray"), "start", "--head", "--block", "--port", port),
             *("--include-dashboard", "false", "--disable-usage-stats"),
+            # Others on this machine that look for a Ray are not to find this one.
+            *("--temp-dir", str(folder / "ray")),
         ],
         folder / "ray.log",
     )

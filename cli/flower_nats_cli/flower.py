@@ -32,6 +32,10 @@ from flower_nats_cli.flower_version import (
 
 SUPEREXEC = "flower-superexec"
 
+RAY_CLUSTER = "RAY_ADDRESS"
+"""Variable that names the Ray cluster that simulations connect to."""
+_RAY_OF_ITS_OWN = "local"
+
 _STDIN = Path("/dev/stdin")
 
 _INSTALL = how_to_install("demo")
@@ -115,6 +119,9 @@ def superexec_environment(
 ) -> dict[str, str]:
     """Return the environment of a SuperExec, and so of apps: what they need of ours, and no more."""
     inherited = for_apps(os.environ, settings.environment)
+    # Without it Ray looks for one that anybody of this machine has started, for many minutes if that is
+    # gone (ray 2.55 `_private/services.py`).
+    inherited = {**inherited, RAY_CLUSTER: inherited.get(RAY_CLUSTER) or _RAY_OF_ITS_OWN}
     if settings.user is not None:
         # Those name places of the user who starts us.
         inherited = {name: it for name, it in inherited.items() if not name.startswith("XDG_")}

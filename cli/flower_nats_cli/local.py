@@ -29,7 +29,7 @@ from flower_nats_cli.app_dependencies import installs_dependencies
 from flower_nats_cli.datadir import DataDir, DirectoryInUseError, RunningState, never_started
 from flower_nats_cli.down import down
 from flower_nats_cli.environment import PREFIX
-from flower_nats_cli.flower import superexec_version
+from flower_nats_cli.flower import RAY_CLUSTER, superexec_version
 from flower_nats_cli.flower_config import flwr_home
 from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP, FlowerVersion
 from flower_nats_cli.listeners import listener_on
@@ -185,7 +185,7 @@ def install(**options: Any) -> None:
     """Write a systemd user unit that starts the runtime when you log in."""
     data = DataDir(options["data_dir"])
     path = unit_path()
-    kept = [name for name in ("FLWR_HOME", *_PORTS) if name in os.environ]
+    kept = [name for name in ("FLWR_HOME", RAY_CLUSTER, *_PORTS) if name in os.environ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(

@@ -2,43 +2,72 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
+import re
 import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
 
 import click
 
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.packages import how_to_install
-from flower_nats_cli.flower import SUPEREXEC, environment_for, find_program
+from flower_nats_cli.addresses import accepts_connections
+from flower_nats_cli.flower import RAY_CLUSTER, SUPEREXEC, environment_for, find_program
 
 REMEDY = f"{how_to_install('simulation')}, with the pip of flower-superexec"
 
+_ASK = """
+import importlib.util
+if importlib.util.find_spec("ray") is None:
+    raise SystemExit("missing")
+import ray
+"""
+
 
 class RayMissingError(FlowerNatsError):
-    """Simulations need Ray, which is not installed."""
+    """Simulations need a Ray that works."""
 
 
-def ray_is_installed() -> bool:
-    """Whether Ray is there for the `flwr-simulation` that our SuperExec starts."""
+class _Ray(Enum):
+    WORKS = "works"
+    MISSING = "missing"
+
+
+def _ray() -> _Ray:
+    """Return how the Ray of the `flwr-simulation` is that our SuperExec starts.
+
+    Raises RayMissingError if it is installed and cannot be imported.
+    """
     program = find_program(SUPEREXEC)
-    if program.parent == Path(sys.executable).parent:
-        return importlib.util.find_spec("ray") is not None
     python = program.with_name("python")
+    if program.parent == Path(sys.executable).parent:
+        python = Path(sys.executable)
     if not python.exists():
-        return True  # Nobody to ask: the run will tell.
-    asked = [
-        str(python),
-        "-c",
-        "import importlib.util as u; raise SystemExit(u.find_spec('ray') is None)",
-    ]
-    return subprocess.run(asked, env=environment_for(program), check=False).returncode == 0
+        return _Ray.WORKS  # Nobody to ask: the run will tell.
+    asked = subprocess.run(
+        [str(python), "-P", "-c", _ASK],
+        env=environment_for(program),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if asked.returncode == 0:
+        return _Ray.WORKS
+    said = asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"]
+    if said == ["missing"]:
+        return _Ray.MISSING
+    raise RayMissingError(
+        f"Simulations need Ray, which is installed but cannot be imported: {said[-1]}. Remedy: "
+        f"{REMEDY.replace('install', 'install --force-reinstall')}."
+    )
 
 
 def check_simulations_can_run(*, installs: bool) -> None:
     """Say what simulations lack, if it may be installed for them; raise RayMissingError if not."""
-    if ray_is_installed():
+    _check_cluster()
+    if _ray() is _Ray.WORKS:
         return
     if not installs:
         raise RayMissingError(f"Simulations need Ray, which is not installed. Remedy: {REMEDY}.")
@@ -47,3 +76,14 @@ def check_simulations_can_run(*, installs: bool) -> None:
         f"installed for each of their runs. Remedy: {REMEDY}.",
         err=True,
     )
+
+
+def _check_cluster() -> None:
+    """Raise RayMissingError if nobody is where simulations would look for a Ray for many minutes."""
+    address = os.environ.get(RAY_CLUSTER, "")
+    # There are other forms, such as "auto", of which Ray alone knows what they name.
+    if re.fullmatch(r"[\w.-]+:\d+", address) and not accepts_connections(address):
+        raise RayMissingError(
+            f"{RAY_CLUSTER} is {address}, where no Ray answers. Remedy: `ray start --head --port "
+            f"{address.rpartition(':')[2]}` there, or no such variable."
+        )

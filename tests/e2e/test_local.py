@@ -268,6 +268,7 @@ def test_stopping_the_runtime_ends_everything(person: Person) -> None:
     ("variables", "said"),
     [
         ({"FLWR_HOME": "/proc/nowhere"}, "cannot be used"),
+        ({"RAY_ADDRESS": "127.0.0.1:9"}, "RAY_ADDRESS is 127.0.0.1:9, where no Ray answers"),
         ({"FLWR_LOCAL_CONTROL_API_PORT": "many"}, "FLWR_LOCAL_CONTROL_API_PORT is 'many'"),
         (
             {"FLOWER_NATS_LOCAL_MAX_CONCURRENT_SIMULATIONS": "0"},
@@ -284,6 +285,28 @@ def test_what_cannot_be_is_told_and_nothing_is_started(
 
     assert refused.returncode != 0
     assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not person.processes()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("ray.py", "raise ImportError('a symbol is missing')", "ImportError: a symbol is missing"),
+        ("sitecustomize.py", "import sys; sys.modules['ray'] = None", "which is not installed"),
+    ],
+)
+def test_a_ray_that_is_broken_or_missing_is_told_and_nothing_is_started(
+    tmp_path: Path, file: str, text: str, said: str
+) -> None:
+    (tmp_path / file).write_text(text)
+    person = Person(tmp_path, PYTHONPATH=str(tmp_path))
+
+    refused = person.local("start")
+
+    assert refused.returncode == 1
+    assert said in refused.stderr
+    assert "'.[simulation]'" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not person.processes()
 

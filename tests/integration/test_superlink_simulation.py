@@ -114,6 +114,28 @@ async def test_a_configuration_keeps_what_was_said_before(simulating: Superlink)
     assert shown.config.backend == "ray"
 
 
+@pytest.mark.parametrize(
+    ("details", "names_remedy"),
+    [
+        ("Task failed with unknown error.", True),
+        ("Simulation failed with exception: An error was encountered. Ending simulation.", True),
+        ("Simulation failed with exception: x is 0", False),
+    ],
+)
+async def test_a_failure_that_may_be_for_want_of_ray_names_the_remedy(
+    simulating: Superlink, details: str, names_remedy: bool
+) -> None:
+    run = await simulating.start_run()
+    task = await simulating.claim(run.run_id)
+    await task.pull_input()
+
+    await task.push_output("failed", details=details)
+
+    _, _, told = await simulating.status(run.run_id)
+    assert told.startswith(details)
+    assert ("pip install '.[simulation]'" in told) == names_remedy
+
+
 async def test_an_agent_has_no_supernodes_to_simulate(simulating: Superlink) -> None:
     project = PROJECT.replace('serverapp = "app.server:app"', 'agentapp = "app.server:app"')
     fab = common.Fab(content=make_fab(project.replace('clientapp = "app.client:app"', "")))

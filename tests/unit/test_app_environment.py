@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from flower_nats.settings import SuperexecSettings
 from flower_nats_cli.app_environment import for_apps
+from flower_nats_cli.flower import SUPEREXEC, find_program, superexec_environment
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,19 @@ def test_our_own_variables_are_never_passed_on() -> None:
     ours = {"FLOWER_NATS_SUPERLINK_DATABASE": "postgresql://u:hush@h/d"}
 
     assert for_apps(ours, ("*", "FLOWER_NATS_SUPERLINK_DATABASE")) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [(None, "local"), ("", "local"), ("10.0.0.1:6379", "10.0.0.1:6379")]
+)
+def test_simulations_use_the_ray_that_the_user_names_or_one_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, used: str
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("RAY_ADDRESS", given)
+
+    settings = SuperexecSettings(runtime_api_address="127.0.0.1:1")
+    environment = superexec_environment(settings, find_program(SUPEREXEC))
+
+    assert environment["RAY_ADDRESS"] == used

@@ -21,6 +21,7 @@ from flower_nats.store.series import SeriesStore
 from flower_nats.store.tasks import Tasks
 from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.superlink.convert import fab_to_wire, node_to_wire, run_to_wire, task_to_wire
+from flower_nats.superlink.runs import simulation
 from flower_nats.superlink.runs.lifecycle import Lifecycle
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
@@ -172,11 +173,13 @@ class RuntimeApi:
         """Finish the caller's task, and keep the context that it has left for its series."""
         task_id, token = authenticated(caller)
         sub_status = _sub_status(request)
+        simulates = caller.task_type == TaskType.SIMULATION
+        details = simulation.explained(request.details) if simulates else request.details
         finished: Finished | None = None
 
         async def finish(transaction: Transaction) -> bytes:
             nonlocal finished
-            finished = await Tasks(transaction).finish(task_id, sub_status, request.details, token)
+            finished = await Tasks(transaction).finish(task_id, sub_status, details, token)
             if finished is not None:
                 await _keep_output(transaction, finished, request)
             elif await Tasks(transaction).by_token(token) is None:

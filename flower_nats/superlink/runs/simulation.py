@@ -4,6 +4,7 @@ import logging
 import math
 
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.packages import how_to_install
 from flower_nats.wire import common_pb2 as common
 
 BACKEND = "ray"
@@ -21,6 +22,25 @@ DEFAULTS = common.SimulationConfig(
 """What counts where nothing else was said (flwr 1.42 `supercore/constant.py`)."""
 
 _AT_LEAST_ONE = ("num_supernodes", "client_resources_num_cpus", "init_args_num_cpus")
+
+
+_UNEXPLAINED = (
+    "Task failed with unknown error",
+    "An error was encountered. Ending simulation",
+    "`ray` is not available",
+)
+"""What `flwr-simulation` says of a failure if it was not the app's, or may not have been (flwr 1.42
+`simulation/app.py`, `simulation/run_simulation.py`)."""
+
+
+def explained(details: str) -> str:
+    """Return why a simulation has failed, with what to do if that may have been for want of Ray."""
+    if not any(words in details for words in _UNEXPLAINED):
+        return details
+    return (
+        f"{details} Its log says more. If that names Ray, or extra dependencies for simulation: "
+        f"{how_to_install('simulation')}, with the pip of flower-superexec."
+    )
 
 
 def merged(*configs: common.SimulationConfig | bytes) -> common.SimulationConfig:
