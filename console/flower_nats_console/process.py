@@ -18,8 +18,10 @@ from flower_nats.model.certificates import names_in
 from flower_nats.settings import ConsoleSettings
 from flower_nats.stopping import keep_running, stop_at_signals, until
 from flower_nats_console.app import Console, console_app
+from flower_nats_console.errors import ErrorPages
 from flower_nats_console.events import EventPages
 from flower_nats_console.live import Live
+from flower_nats_console.logs import LogPages
 from flower_nats_console.metrics import MetricPages
 from flower_nats_console.nodes import NodePages
 from flower_nats_console.runs import RunPages
@@ -37,7 +39,7 @@ _LOOK_EVERY = 10.0
 _CONNECTIONS = 1_024
 """Connections at once: each is a browser's, which has up to six."""
 
-_PAGES = (MetricPages, NodePages, EventPages, WebhookPages)
+_PAGES = (MetricPages, NodePages, EventPages, WebhookPages, LogPages, ErrorPages)
 """Beside the overview and the runs."""
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")

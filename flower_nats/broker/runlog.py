@@ -111,12 +111,18 @@ class RunLogs:
         The text is empty if there is no more. It may be less than there is: about `at_most` bytes, and
         see `_READ_SECONDS`.
         """
+        records = await self.records(run_id, after, at_most)
+        text = b"".join(record.data for record in records).decode("utf-8", "replace")
+        return text, records[-1].sequence if records else after
+
+    async def records(self, run_id: int, after: int, at_most: int = BATCH_BYTES) -> list[Record]:
+        """Return what `read` does, record by record: what a client has added at once is in one."""
         batch = _Batch(subjects.log(run_id), after, at_most)
         if await self._take_next(batch):
             with suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(_READ_SECONDS):
                     await self._fill(batch)
-        return b"".join(batch.pieces).decode("utf-8", "replace"), batch.position
+        return batch.records
 
     async def _fill(self, batch: "_Batch") -> None:
         """Take what there is: in bulk while that gives anything, and else, and at last, by `next`.
@@ -200,13 +206,13 @@ class _Batch:
     """Of the newest record in it; at first, of the one before it."""
     left: int
     """Bytes that it may still take; the last record may bring more."""
-    pieces: list[bytes] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
 
     def take(self, record: Record) -> None:
         """Add the record that follows."""
         self.position = record.sequence
         self.left -= len(record.data)
-        self.pieces.append(record.data)
+        self.records.append(record)
 
 
 def _remainder(data: bytes, earlier: Record, source: LogSource, limit: int) -> bytes:

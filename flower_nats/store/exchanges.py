@@ -63,6 +63,20 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class ErrorSum:
+    """The same error, of exchanges and runs."""
+
+    reason: str
+    outcome: str
+    """That of its exchanges, or `run`."""
+    count: int
+    first_at: datetime
+    last_at: datetime
+    node_ids: list[int]
+    run_ids: list[int]
+
+
+@dataclass(frozen=True)
 class NodeRecord:
     """What is known of a node's exchanges of late."""
 
@@ -195,6 +209,18 @@ class Exchanges:
             _SQL["failures_of_node"], node_id=node_id, days=days, limit=limit, account_id=account_id
         )
         return [Failure(**row, node_ids=[node_id]) for row in rows]
+
+    async def errors(
+        self, days: int, federation: str | None, seen_by: str | None, limit: int
+    ) -> list[ErrorSum]:
+        """Return the errors of so many days, of a federation or those that an account may see.
+
+        At most `limit` different ones of exchanges, and as many of runs, the newest of each.
+        """
+        of = {"days": days, "federation": federation, "seen_by": seen_by, "limit": limit}
+        exchanges = await self._session.fetch_all(_SQL["errors"], **of)
+        runs = await self._session.fetch_all(_SQL["errors_of_runs"], **of)
+        return [ErrorSum(**{**row, "node_ids": row["node_ids"] or []}) for row in exchanges + runs]
 
     async def of_nodes(self, node_ids: Sequence[int], days: int) -> list[NodeRecord]:
         """Return how nodes have done in the runs of so many days."""

@@ -37,9 +37,11 @@ from flower_nats.superlink.api.runtime import RuntimeApi
 from flower_nats.superlink.api.runtime_agents import AgentsApi
 from flower_nats.superlink.api.runtime_tasks import TaskWorkApi
 from flower_nats.superlink.codecs import BytesHandler, serve_internal, serve_protobuf
+from flower_nats.superlink.console.error_groups import ErrorQuestions
 from flower_nats.superlink.console.event_questions import EventQuestions
 from flower_nats.superlink.console.exchange_history import ExchangeHistory
 from flower_nats.superlink.console.known import for_operators
+from flower_nats.superlink.console.log_search import LogSearch
 from flower_nats.superlink.console.questions import ConsoleQuestions
 from flower_nats.superlink.console.run_figures import RunFigures
 from flower_nats.superlink.housekeeping.housekeeper import MetadataHousekeeping, Piece
@@ -182,6 +184,8 @@ def handlers(
                 database, RunLogs(connection), identity, guard, watched.overview
             ).handlers(),
             **EventQuestions(database, identity).handlers(),
+            **ErrorQuestions(database, identity).handlers(),
+            **LogSearch(database, RunLogs(connection), identity, guard).handlers(),
             **for_operators(identity, WebhookAdmin(database).handlers()),
         },
     }

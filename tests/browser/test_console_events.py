@@ -15,8 +15,19 @@ from tests.browser.pages import SCREENS, check_page, complaints_of, open_page
 from tests.browser.test_console import many_nodes
 from tests.integration.consoles import Console, running_console
 
-EMPTY = {"events": "/events?kind=federations", "webhooks": "/webhooks"}
-PAGES = {"events": "/events", "webhooks": "/webhooks"}
+EMPTY = {
+    "events": "/events?kind=federations",
+    "webhooks": "/webhooks",
+    "logs": "/logs",
+    "logs-none": "/logs?q=nothing",
+    "errors": "/errors",
+}
+PAGES = {
+    "events": "/events",
+    "webhooks": "/webhooks",
+    "logs": "/logs?q=line+999",
+    "errors": "/errors",
+}
 
 
 @pytest.fixture
@@ -70,6 +81,24 @@ async def test_events_come_by_themselves_and_are_filtered_by_keyboard(
     await page.keyboard.press("Enter")
     await page.wait_for_url(f"**/runs/{app.run_id}")
     assert complaints_of(page) == []
+
+
+async def test_a_line_is_found_and_opened_by_keyboard(chrome: Browser, console: Console) -> None:
+    run_id = await many_nodes(console, rounds=1, nodes=40)
+    page = await open_page(chrome, 375, "dark", f"http://{console.address}")
+    await page.goto("/logs")
+    await page.locator("#words").focus()
+    await page.keyboard.type("LINE 9876")
+    await page.keyboard.press("Enter")
+    link = page.locator("#hits a").first
+    await expect(link).to_be_visible(timeout=20_000)
+    await link.focus()
+    await page.keyboard.press("Enter")
+
+    await page.wait_for_url(f"**/runs/{run_id}/log?at=*")
+    await expect(page.locator("#line")).to_contain_text("line 9876")
+    await expect(page.locator("#line")).to_be_in_viewport()
+    await check_page(page, "console-log-line")
 
 
 async def test_a_webhook_is_added_and_tried_by_keyboard(chrome: Browser, console: Console) -> None:

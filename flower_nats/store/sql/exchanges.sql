@@ -163,6 +163,48 @@ GROUP BY reason, outcome
 ORDER BY max(answered_at) DESC, reason
 LIMIT %(limit)s;
 
+-- errors: What the errors of all runs say that exchanges have ended with, the newest first.
+SELECT
+    reason,
+    outcome,
+    count(*) AS count,
+    min(answered_at) AS first_at,
+    max(answered_at) AS last_at,
+    array_agg(DISTINCT node_id) FILTER (WHERE node_id IS NOT NULL) AS node_ids,
+    array_agg(DISTINCT run_id) AS run_ids
+FROM exchange JOIN run USING (run_id)
+WHERE outcome IN ('failed', 'unanswered')
+    AND answered_at > now() - make_interval(days => %(days)s::integer)
+    AND (%(federation)s::text IS NULL OR federation = %(federation)s)
+    AND (
+        %(seen_by)s::text IS NULL
+        OR federation IN (SELECT federation FROM federation_member WHERE account_id = %(seen_by)s)
+    )
+GROUP BY reason, outcome
+ORDER BY max(answered_at) DESC
+LIMIT %(limit)s;
+
+-- errors_of_runs: Why runs have failed, the newest first.
+SELECT
+    details AS reason,
+    'run' AS outcome,
+    count(*) AS count,
+    min(finished_at) AS first_at,
+    max(finished_at) AS last_at,
+    ARRAY[]::bigint[] AS node_ids,
+    array_agg(run.run_id) AS run_ids
+FROM task JOIN run ON task.task_id = run.primary_task_id
+WHERE sub_status = 'failed'
+    AND finished_at > now() - make_interval(days => %(days)s::integer)
+    AND (%(federation)s::text IS NULL OR federation = %(federation)s)
+    AND (
+        %(seen_by)s::text IS NULL
+        OR federation IN (SELECT federation FROM federation_member WHERE account_id = %(seen_by)s)
+    )
+GROUP BY details
+ORDER BY max(finished_at) DESC
+LIMIT %(limit)s;
+
 -- of_nodes: How nodes have done in the runs of the last days.
 SELECT
     node_id,

@@ -1,0 +1,233 @@
+"""Looking for words in the logs of all runs, and a log around one of its lines.
+
+Logs are in JetStream alone. They are read, newest run first, until there is enough to show or the time
+is up; the answer says where to go on. Nothing is kept beside them that could differ from them.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flower_nats.broker.connection import Record
+from flower_nats.broker.runlog import RunLogs
+from flower_nats.model.caller import Caller
+from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.run import Run
+from flower_nats.model.visible import visible_lines, visible_name
+from flower_nats.store.connection import Database
+from flower_nats.store.runs import Runs, RunSearch
+from flower_nats.superlink.accounts.guard import Guard
+from flower_nats.superlink.accounts.identity import Identity
+from flower_nats.superlink.codecs import InternalHandler
+from flower_nats.superlink.console.known import for_known
+from flower_nats.superlink.convert import iso
+from flower_nats.wire import control_pb2 as control
+
+Map = Mapping[str, Any]
+
+_BUDGET = 2.0
+"""Seconds that one answer may take: whoever asks goes on from there, and shows what there is so far."""
+
+_MOST_HITS = 100
+"""Lines in one answer."""
+
+_RUNS = 50
+"""Runs that are looked up at a time."""
+
+_PIECE = 4 * 1024 * 1024
+"""Bytes of a log that are read at a time."""
+
+_LONGEST_LINE = 400
+"""Characters of a line that are shown."""
+
+_BEFORE, _AFTER = 100, 200
+"""Lines around one that are shown."""
+
+_NEAR = 256 * 1024
+"""Bytes that are read for them, on each side."""
+
+_POSITIONS_BEFORE = 500
+"""Positions before a line's among which the lines before it are looked for: all logs share them."""
+
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+class LogSearch:
+    """Serves the page that looks for words."""
+
+    def __init__(self, database: Database, logs: RunLogs, identity: Identity, guard: Guard) -> None:
+        self._identity = identity
+        self._guard = guard
+        self._logs = logs
+        self._runs = Runs(database)
+        # To read logs takes much of a core: other calls must not wait for many who look at once.
+        self._turn = asyncio.Semaphore(1)
+
+    def handlers(self) -> Mapping[str, InternalHandler]:
+        """Return the handler of each internal RPC served here."""
+        return for_known(self._identity, {"SearchLogs": self.search, "LogAround": self.around})
+
+    async def search(self, question: Map, caller: Caller) -> Map:
+        """{text, federation, skip, run_id, after, line} -> {hits, looked, next, federations}.
+
+        Lines that have `text`, in any case of letters. `next` says where to go on: {skip, run_id,
+        after, line}, None if everything was looked at. `looked` is {runs, lines}, of this answer alone.
+        """
+        federations = await self._runs.federations(caller.sees)
+        wanted = str(question["text"]).strip().lower()
+        found = _Found(wanted, int(question["skip"]), question["run_id"])
+        found.after, found.line = int(question["after"]), int(question["line"])
+        if wanted:
+            async with self._turn:
+                await self._search(found, question["federation"] or None, caller)
+        return {
+            "hits": found.hits,
+            "looked": {"runs": found.runs, "lines": found.lines},
+            "next": found.goes_on if wanted else None,
+            "federations": federations,
+        }
+
+    async def _search(self, found: "_Found", federation: str | None, caller: Caller) -> None:
+        sought = RunSearch(federation=federation, seen_by=caller.sees)
+        while True:
+            runs = _from(await self._runs.search(sought, _RUNS, found.skip), found.run_id)
+            if not runs:
+                found.goes_on = None
+                return
+            for run in runs:
+                if not await self._search_run(found, run):
+                    return
+                found.next_run()
+
+    async def _search_run(self, found: "_Found", run: Run) -> bool:
+        """Look through a run's log; return whether it was looked at to its end."""
+        while True:
+            if found.is_enough:
+                found.goes_on = {
+                    "skip": found.skip,
+                    "run_id": str(run.run_id),
+                    "after": found.after,
+                    "line": found.line,
+                }
+                return False
+            records = await self._logs.records(run.run_id, found.after, _PIECE)
+            found.has_looked = True
+            if not records:
+                return True
+            await asyncio.to_thread(found.look, run, records)
+
+    async def around(self, question: Map, caller: Caller) -> Map:
+        """{run_id, position, line} -> {app, before, line, after}: a line of a log with those beside it.
+
+        Raises `ApiError` (RUN_ID_NOT_FOUND), also if there is no such line (any more).
+        """
+        run_id, position = int(question["run_id"]), int(question["position"])
+        number = int(question["line"])
+        await self._guard.check("ListRuns", control.ListRunsRequest(run_id=run_id), caller)
+        run = await self._runs.get(run_id)
+        records = await self._logs.records(run_id, position - 1, _NEAR) if position > 0 else []
+        first = _lines(records[0]) if records and records[0].sequence == position else []
+        if run is None or number >= len(first):
+            raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"run {run_id} has no line {number}")
+        after = first[number + 1 :] + [line for one in records[1:] for line in _lines(one)]
+        before = first[:number]
+        if len(before) < _BEFORE:
+            start = max(0, position - 1 - _POSITIONS_BEFORE)
+            earlier = await self._logs.records(run_id, start, _NEAR)
+            before = [
+                line for one in earlier if one.sequence < position for line in _lines(one)
+            ] + before
+        return {
+            "app": visible_name(run.fab_id),
+            "before": [_shown(line) for line in before[-_BEFORE:]],
+            "line": _shown(first[number]),
+            "after": [_shown(line) for line in after[:_AFTER]],
+        }
+
+
+class _Found:
+    """What a search has come to."""
+
+    def __init__(self, wanted: str, skip: int, run_id: str) -> None:
+        self._wanted = wanted
+        self._until = time.monotonic() + _BUDGET
+        self.skip = skip
+        """Runs that were looked at, from the newest on."""
+        self.run_id = run_id
+        """The run to go on with; empty: whichever comes."""
+        self.after = 0
+        """The position of the last record that was looked at to its end."""
+        self.line = 0
+        """The line of the next record to go on with."""
+        self.hits: list[Map] = []
+        self.runs = 0
+        self.lines = 0
+        self.has_looked = False
+        """Whether anything was read for this answer, however slow the servers are."""
+        self.goes_on: Map | None = None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether this answer is long, or has taken long and has come a step further."""
+        is_late = self.has_looked and time.monotonic() > self._until
+        return is_late or len(self.hits) >= _MOST_HITS
+
+    def next_run(self) -> None:
+        """Go on with the next run."""
+        self.skip += 1
+        self.run_id, self.after, self.line = "", 0, 0
+        self.runs += 1
+
+    def look(self, run: Run, records: Sequence[Record]) -> None:
+        """Look through some records of a run's log, up to the line that brings enough."""
+        for record in records:
+            text = _text(record)
+            if self._wanted in text.lower() and not self._take(run, record, text.split("\n")):
+                return
+            self.lines += text.count("\n")
+            self.after, self.line = record.sequence, 0
+
+    def _take(self, run: Run, record: Record, lines: Sequence[str]) -> bool:
+        """Take the lines that are sought; return whether that was all."""
+        for number in range(self.line, len(lines)):
+            if len(self.hits) >= _MOST_HITS:
+                self.line = number
+                return False
+            at = lines[number].lower().find(self._wanted)
+            if at >= 0:
+                self.hits.append(
+                    {
+                        "run_id": str(run.run_id),
+                        "app": visible_name(run.fab_id),
+                        "began_at": iso(run.pending_at),
+                        "position": record.sequence,
+                        "line": number,
+                        "text": _shown(lines[number], at),
+                    }
+                )
+        return True
+
+
+def _from(runs: Sequence[Run], run_id: str) -> Sequence[Run]:
+    """Return runs from one on: newer ones that have begun meanwhile have pushed it on."""
+    places = [at for at, run in enumerate(runs) if str(run.run_id) == run_id]
+    return runs[places[0] :] if places else runs
+
+
+def _text(record: Record) -> str:
+    text = record.data.decode("utf-8", "replace")
+    return _COLOURS.sub("", text) if "\x1b" in text else text
+
+
+def _lines(record: Record) -> list[str]:
+    return _text(record).removesuffix("\n").split("\n")
+
+
+def _shown(line: str, at: int = 0) -> str:
+    """Return a line as pages show it; of one that is very long, the part around a place in it."""
+    begin = max(0, at - _LONGEST_LINE // 2) if len(line) > _LONGEST_LINE else 0
+    cut = line[begin : begin + _LONGEST_LINE]
+    dots = ("…" if begin else "", "…" if begin + _LONGEST_LINE < len(line) else "")
+    return visible_lines(f"{dots[0]}{cut}{dots[1]}").replace("\r", "")
