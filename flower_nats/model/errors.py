@@ -325,7 +325,10 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         f"It must be from {MIN_HEARTBEAT_INTERVAL:g} to {MAX_HEARTBEAT_INTERVAL:g} seconds.",
     ),
     ErrorCode.NODE_ACTIVATION_FAILED: ErrorSpec(
-        _O.FAILED_PRECONDITION, "Failed to activate SuperNode.", "Its key is not registered here."
+        _O.FAILED_PRECONDITION,
+        "Failed to activate SuperNode.",
+        "The key of this SuperNode is not registered here. Register it with `flwr supernode register`, "
+        "then start the SuperNode again.",
     ),
     ErrorCode.NODE_DEACTIVATION_FAILED: ErrorSpec(
         _O.FAILED_PRECONDITION, "Failed to deactivate SuperNode.", "It is not online."

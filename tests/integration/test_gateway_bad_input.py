@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
+from structlog.testing import capture_logs
 
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
@@ -158,11 +159,16 @@ async def test_a_node_that_is_unregistered_while_it_waits_hears_of_it_at_once(
     gateway: Gateway,
 ) -> None:
     node = await gateway.node()
-    waiting = asyncio.create_task(node.pull())
-    await asyncio.sleep(0.3)
-    await node.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=node.node_id))
-    async with asyncio.timeout(3):
-        assert await refusal(waiting) == (Outcome.UNAUTHENTICATED, "Invalid node ID")
+    with capture_logs() as logged:
+        waiting = asyncio.create_task(node.pull())
+        await asyncio.sleep(0.3)
+        await node.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=node.node_id))
+        async with asyncio.timeout(3):
+            assert await refusal(waiting) == (Outcome.UNAUTHENTICATED, "Invalid node ID")
+    # A stock SuperNode ends, and prints nothing of this: the gateway's log has the reason, once.
+    [reason] = [line["reason"] for line in logged if line["event"] == "call_refused"]
+    assert f"SuperNode {node.node_id} was unregistered" in reason
+    assert "flwr supernode register" in reason
 
 
 async def test_a_heartbeat_interval_out_of_bounds_is_refused(gateway: Gateway) -> None:

@@ -28,7 +28,7 @@ from flower_nats_gateway.api.service import Endpoint
 from flower_nats_gateway.calls.answers import Answer
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.calls.registrations import RegistrationLimit
-from flower_nats_gateway.cluster.directory import Directory
+from flower_nats_gateway.cluster.directory import Directory, shut_out
 from flower_nats_gateway.cluster.presence import Presence
 from flower_nats_gateway.cluster.usage import Usage
 from flower_nats_gateway.delivery.lost_replies import LostReplies
@@ -131,8 +131,8 @@ class FleetService:
                     return None
                 node = await self._directory.node(caller.public_key or b"")
                 if node is None or node.has_left or node.node_id != node_id:
-                    # It was unregistered while it waited: this makes its process end.
-                    raise ApiError(ErrorCode.INVALID_NODE_ID, f"node {node_id} is unregistered")
+                    # This makes its process end.
+                    raise shut_out(node_id)
 
     async def push_messages(self, call: Call, caller: Caller) -> bytes:
         """Take a node's reply in: it counts once its objects have arrived."""

@@ -14,7 +14,7 @@ from flower_nats_gateway.auth.signatures import Verifier
 from flower_nats_gateway.auth.timestamps import check_age, parse_iso
 from flower_nats_gateway.auth.used_signatures import UsedSignatures
 from flower_nats_gateway.calls.call import Call
-from flower_nats_gateway.cluster.directory import Directory
+from flower_nats_gateway.cluster.directory import Directory, shut_out
 
 log = get_logger(__name__)
 
@@ -58,8 +58,11 @@ class FleetAuthenticator:
         node = await self._directory.node(public_key)
         if node is not None and node.has_left:
             node = await self._directory.node_now(public_key)
-        if node is None or (node.has_left and not call.method.farewell):
-            raise ApiError(ErrorCode.INVALID_NODE_ID, "no node that is let in owns this key")
+        if node is None:
+            reason = "the key of this call is not registered. Remedy: `flwr supernode register`"
+            raise ApiError(ErrorCode.INVALID_NODE_ID, reason)
+        if node.has_left and not call.method.farewell:
+            raise shut_out(node.node_id)
         call.pusher = node_pusher(node.node_id)
         return partial(self._identify_node, replace(caller, node_id=node.node_id), signature)
 

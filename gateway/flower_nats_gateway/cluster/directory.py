@@ -27,6 +27,18 @@ class Node:
     """It was unregistered just now, and its process is ending."""
 
 
+def shut_out(node_id: int) -> ApiError:
+    """Return the refusal of a call by a node that was unregistered.
+
+    A stock SuperNode ends at it, and prints nothing of it. So the reason is in the gateway's log.
+    """
+    return ApiError(
+        ErrorCode.INVALID_NODE_ID,
+        f"SuperNode {node_id} was unregistered, so its process ends. Its own log does not say why. "
+        "Remedy: to let it in again, register its key with `flwr supernode register` and start it again",
+    )
+
+
 @dataclass(frozen=True)
 class Task:
     """The task that a token stands for."""
