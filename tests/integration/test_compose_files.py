@@ -114,7 +114,7 @@ def test_every_image_is_pinned(services: list[Service]) -> None:
     images = [service.image for service in services]
 
     for image in [*images, *(base for base in bases if "$" not in base)]:
-        assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+(\.\d+)?(-[\w.-]+)?", image), image
+        assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+(\.\d+)?(\.dev\d+)?(-[\w.-]+)?", image), image
 
 
 def test_versions_agree_with_those_of_the_project(services: list[Service]) -> None:
