@@ -100,6 +100,35 @@ async def test_a_search_goes_on_where_it_has_stopped(
     assert answers > 1
 
 
+@pytest.mark.parametrize("piece", [1, 4 * 1024 * 1024])
+async def test_a_line_that_came_in_pieces_is_found_and_shown_whole(
+    console: Console, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(log_search, "_BUDGET", 0.0)
+    monkeypatch.setattr(log_search, "_PIECE", piece)
+    app = await console.gateway.server_app()
+    # The app writes its lines in parts, and each call takes along what there is so far.
+    for text in ("one\nCUDA out", " of m", "emory on", " Größe 3\nnext CUDA out", " of cards\nno"):
+        await write(console, app, text)
+    await write(console, app, " needle")
+
+    hits, _ = await search(console, "q=cuda+out+of")
+
+    assert [one["text"] for one in hits] == [
+        "CUDA out of memory on Größe 3",
+        "next CUDA out of cards",
+    ]
+    for one in hits:
+        link = f"/runs/{app.run_id}/log?at={one['position']}&line={one['line']}"
+        around = (await console.http.get(link)).text
+        assert f'<mark id="line">{one["text"]}</mark>' in around
+        assert "one\n" in around
+        assert "no needle\n" in around
+    assert [one["text"] for one in (await search(console, "q=no+needle"))[0]] == ["no needle"]
+    assert [one["text"] for one in (await search(console, "q=GRÖSSE+3"))[0]] == []
+    assert len((await search(console, "q=memory+on+größe"))[0]) == 1
+
+
 async def test_many_lines_that_are_found_are_one_page(console: Console) -> None:
     app = await console.gateway.server_app()
     lines = [*(f"{NASTY} line {number}\n" for number in range(10_000)), "end\n"]

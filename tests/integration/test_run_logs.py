@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from nats.aio.msg import Msg
@@ -36,7 +37,8 @@ async def store(connection: Connection, *texts: str, run_id: int = RUN) -> None:
     for at in range(0, len(texts), 200):
         await asyncio.gather(
             *(
-                connection.store(subjects.log(run_id), text.encode())
+                # What a busy machine sends twice is stored once.
+                connection.store(subjects.log(run_id), text.encode(), message_id=uuid4().hex)
                 for text in texts[at : at + 200]
             )
         )

@@ -7,7 +7,8 @@ is up; the answer says where to go on. Nothing is kept beside them that could di
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flower_nats.broker.connection import Record
@@ -45,13 +46,17 @@ _LONGEST_LINE = 400
 _BEFORE, _AFTER = 100, 200
 """Lines around one that are shown."""
 
-_NEAR = 256 * 1024
+_NEAR = 1024 * 1024
 """Bytes that are read for them, on each side."""
 
-_POSITIONS_BEFORE = 500
-"""Positions before a line's among which the lines before it are looked for: all logs share them."""
+_POSITIONS_BEFORE = (1, 10, 100, 500)
+"""Positions before a line's among which the lines before it are looked for, until there are enough:
+all logs share positions, and a record may have one line or thousands."""
 
-_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+_LONGEST_UNFINISHED = 64 * 1024
+"""Bytes of a line that is in several records: what is longer is looked at in parts."""
+
+_COLOURS = re.compile(rb"\x1b\[[0-9;:]*m")
 
 
 class LogSearch:
@@ -114,9 +119,10 @@ class LogSearch:
                 return False
             records = await self._logs.records(run.run_id, found.after, _PIECE)
             found.has_looked = True
-            if not records:
+            if records:
+                await asyncio.to_thread(found.look, run, records)
+            elif found.look_at_end(run):
                 return True
-            await asyncio.to_thread(found.look, run, records)
 
     async def around(self, question: Map, caller: Caller) -> Map:
         """{run_id, position, line} -> {app, before, line, after}: a line of a log with those beside it.
@@ -128,31 +134,55 @@ class LogSearch:
         await self._guard.check("ListRuns", control.ListRunsRequest(run_id=run_id), caller)
         run = await self._runs.get(run_id)
         records = await self._logs.records(run_id, position - 1, _NEAR) if position > 0 else []
-        first = _lines(records[0]) if records and records[0].sequence == position else []
-        if run is None or number >= len(first):
+        is_there = bool(records) and records[0].sequence == position
+        if run is None or not is_there or number > records[0].data.count(b"\n"):
             raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"run {run_id} has no line {number}")
-        after = first[number + 1 :] + [line for one in records[1:] for line in _lines(one)]
-        before = first[:number]
-        if len(before) < _BEFORE:
-            start = max(0, position - 1 - _POSITIONS_BEFORE)
-            earlier = await self._logs.records(run_id, start, _NEAR)
-            before = [
-                line for one in earlier if one.sequence < position for line in _lines(one)
-            ] + before
+        earlier = await self._earlier(run_id, position)
+        text = b"".join([*earlier, *(one.data for one in records)])
+        lines = _text(text).removesuffix("\n").split("\n")
+        at = sum(one.count(b"\n") for one in earlier) + number
+        if at >= len(lines):
+            raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"run {run_id} has no line {number}")
         return {
             "app": visible_name(run.fab_id),
-            "before": [_shown(line) for line in before[-_BEFORE:]],
-            "line": _shown(first[number]),
-            "after": [_shown(line) for line in after[:_AFTER]],
+            "before": [_shown(line) for line in lines[max(0, at - _BEFORE) : at]],
+            "line": _shown(lines[at]),
+            "after": [_shown(line) for line in lines[at + 1 : at + 1 + _AFTER]],
         }
+
+    async def _earlier(self, run_id: int, position: int) -> list[bytes]:
+        """Return what is right before a position, enough for the lines to show."""
+        earlier: list[bytes] = []
+        for back in _POSITIONS_BEFORE:
+            near = await self._logs.records(run_id, max(0, position - 1 - back), _NEAR)
+            if not near or near[-1].sequence < position:
+                # It is too much, and would leave a gap before the line.
+                break
+            earlier = [one.data for one in near if one.sequence < position]
+            if sum(one.count(b"\n") for one in earlier) > _BEFORE:
+                break
+        return earlier
+
+
+@dataclass(frozen=True)
+class _Unfinished:
+    """The beginning of a line that ends in a later record."""
+
+    position: int
+    """Of the record in which the line begins."""
+    line: int
+    """Which of that record's lines begins so."""
+    data: bytes = b""
 
 
 class _Found:
     """What a search has come to."""
 
     def __init__(self, wanted: str, skip: int, run_id: str) -> None:
+        self._contains = _contains(wanted)
         self._wanted = wanted
         self._until = time.monotonic() + _BUDGET
+        self._unfinished: _Unfinished | None = None
         self.skip = skip
         """Runs that were looked at, from the newest on."""
         self.run_id = run_id
@@ -170,9 +200,12 @@ class _Found:
 
     @property
     def is_enough(self) -> bool:
-        """Whether this answer is long, or has taken long and has come a step further."""
+        """Whether this answer is long, or has taken long and has come a step further.
+
+        Never in the middle of a line: whoever goes on begins with a whole one.
+        """
         is_late = self.has_looked and time.monotonic() > self._until
-        return is_late or len(self.hits) >= _MOST_HITS
+        return self._unfinished is None and (is_late or len(self.hits) >= _MOST_HITS)
 
     def next_run(self) -> None:
         """Go on with the next run."""
@@ -183,30 +216,51 @@ class _Found:
     def look(self, run: Run, records: Sequence[Record]) -> None:
         """Look through some records of a run's log, up to the line that brings enough."""
         for record in records:
-            text = _text(record)
-            if self._wanted in text.lower() and not self._take(run, record, text.split("\n")):
+            begun = self._unfinished or _Unfinished(record.sequence, 0)
+            whole, end, rest = (begun.data + record.data).rpartition(b"\n")
+            if end and not self._take(run, record.sequence, begun, whole):
                 return
-            self.lines += text.count("\n")
+            lines = record.data.count(b"\n")
+            self.lines += lines
             self.after, self.line = record.sequence, 0
+            if end:
+                begun = _Unfinished(record.sequence, lines)
+            self._unfinished = replace(begun, data=rest) if rest else None
+            if len(rest) > _LONGEST_UNFINISHED and not self.look_at_end(run):
+                return
 
-    def _take(self, run: Run, record: Record, lines: Sequence[str]) -> bool:
-        """Take the lines that are sought; return whether that was all."""
-        for number in range(self.line, len(lines)):
+    def look_at_end(self, run: Run) -> bool:
+        """Look at the line that nothing follows; return whether that was all."""
+        begun, self._unfinished = self._unfinished, None
+        return begun is None or self._take(run, begun.position, begun, begun.data)
+
+    def _take(self, run: Run, position: int, begun: _Unfinished, data: bytes) -> bool:
+        """Take the lines that are sought; return whether that was all.
+
+        The first of them begins where `begun` says, the others in the record at `position`.
+        """
+        if not self._contains(data):
+            return True
+        first = begun.line if begun.position == position else 0
+        for number, line in enumerate(_text(data).split("\n"), first):
+            at = line.lower().find(self._wanted)
+            place = (begun.position, begun.line) if number == first else (position, number)
+            if at < 0 or (place[0] == self.after + 1 and place[1] < self.line):
+                continue
             if len(self.hits) >= _MOST_HITS:
-                self.line = number
+                self.after, self.line = place[0] - 1, place[1]
+                self._unfinished = None
                 return False
-            at = lines[number].lower().find(self._wanted)
-            if at >= 0:
-                self.hits.append(
-                    {
-                        "run_id": str(run.run_id),
-                        "app": visible_name(run.fab_id),
-                        "began_at": iso(run.pending_at),
-                        "position": record.sequence,
-                        "line": number,
-                        "text": _shown(lines[number], at),
-                    }
-                )
+            self.hits.append(
+                {
+                    "run_id": str(run.run_id),
+                    "app": visible_name(run.fab_id),
+                    "began_at": iso(run.pending_at),
+                    "position": place[0],
+                    "line": place[1],
+                    "text": _shown(line, at),
+                }
+            )
         return True
 
 
@@ -216,13 +270,20 @@ def _from(runs: Sequence[Run], run_id: str) -> Sequence[Run]:
     return runs[places[0] :] if places else runs
 
 
-def _text(record: Record) -> str:
-    text = record.data.decode("utf-8", "replace")
-    return _COLOURS.sub("", text) if "\x1b" in text else text
+def _contains(wanted: str) -> Callable[[bytes], bool]:
+    """Return a quick look at whether some lines have what is wanted, in any case of letters."""
+    if not wanted.isascii():
+        return lambda data: wanted in _text(data).lower()
+    sought = wanted.encode()
+    return lambda data: sought in _without_colours(data).lower()
 
 
-def _lines(record: Record) -> list[str]:
-    return _text(record).removesuffix("\n").split("\n")
+def _without_colours(data: bytes) -> bytes:
+    return _COLOURS.sub(b"", data) if b"\x1b" in data else data
+
+
+def _text(data: bytes) -> str:
+    return _without_colours(data).decode("utf-8", "replace")
 
 
 def _shown(line: str, at: int = 0) -> str:
