@@ -130,6 +130,7 @@ class ErrorCode(IntEnum):
     INVALID_NODE_ID = 10_013
     INSTRUCTION_WITHDRAWN = 10_030
     NOTHING_STORED = 10_040
+    ISSUER_AWAY = 10_050
 
 
 @dataclass(frozen=True)
@@ -413,6 +414,10 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         "The SuperLink cannot store anything at the moment, and takes on no runs.",
         "Most likely a disk of the server is full. Its operator finds the reason with "
         "`flower-nats status`. Start the run again once there is room.",
+    ),
+    # Not UNAVAILABLE: of that flwr 1.30 to 1.32 show no details, and say that the network is broken.
+    ErrorCode.ISSUER_AWAY: ErrorSpec(
+        _O.FAILED_PRECONDITION, "The OIDC issuer, which says who people are, gives no answer."
     ),
 }
 

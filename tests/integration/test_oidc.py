@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from harness.flower import Flower
 from harness.flower_environments import LAST_OVER_GRPC, environment, installed
 from harness.oidc_issuer import SECRET, OidcIssuer, sign_in, why_not
 from tests.integration.gateways import free_address, running_gateway
-from tests.integration.stock_login import ended, stock_cli
+from tests.integration.stock_login import StockCli, ended, stock_cli
 from tests.integration.superlinks import Superlink, refused, running_superlink
 
 pytestmark = [
@@ -74,6 +75,23 @@ class Runtime:
             "SET issuer_seen_at = issuer_seen_at - make_interval(secs => %(s)s)",
             s=seconds,
         )
+
+    async def end_access_tokens(self) -> None:
+        await self.superlink.database.execute(
+            "UPDATE account_token SET expires_at = now() WHERE kind = 'access'"
+        )
+
+
+@asynccontextmanager
+async def _stock_cli(
+    nats_url: str, runtime: Runtime, folder: Path, version: str
+) -> AsyncIterator[StockCli]:
+    certificates = create_server_certificates(folder)
+    tls = TlsFiles(certificates.certificate, certificates.key, certificates.ca_certificate)
+    async with running_gateway(
+        runtime.superlink, nats_url, http_api_address=free_address(), tls=tls
+    ) as gateway:
+        yield stock_cli(Flower(environment(version)), gateway, folder / "home", certificates)
 
 
 @pytest.fixture
@@ -161,9 +179,9 @@ async def test_with_the_issuer_away_people_go_on_until_their_token_ends_and_othe
     await runtime.issuer.stop()
     try:
         await runtime.nodes(tokens.access_token)
-        with refused(ErrorCode.ACCOUNT_AUTHENTICATION_NOT_INITIALIZED, "does not answer"):
+        with refused(ErrorCode.ISSUER_AWAY, runtime.issuer.url):
             await runtime.superlink.begin_login()
-        with refused(ErrorCode.ACCOUNT_AUTHENTICATION_NOT_INITIALIZED, "does not answer"):
+        with refused(ErrorCode.ISSUER_AWAY, runtime.issuer.url):
             await runtime.superlink.refresh_tokens(tokens.refresh_token)
     finally:
         await runtime.issuer.start()
@@ -207,12 +225,7 @@ async def test_what_the_issuer_gave_is_sealed(runtime: Runtime) -> None:
 async def test_stock_commands_log_in_at_the_issuer(
     nats_url: str, runtime: Runtime, tmp_path: Path, version: str
 ) -> None:
-    certificates = create_server_certificates(tmp_path)
-    tls = TlsFiles(certificates.certificate, certificates.key, certificates.ca_certificate)
-    async with running_gateway(
-        runtime.superlink, nats_url, http_api_address=free_address(), tls=tls
-    ) as gateway:
-        cli = stock_cli(Flower(environment(version)), gateway, tmp_path / "home", certificates)
+    async with _stock_cli(nats_url, runtime, tmp_path, version) as cli:
         process, url = await cli.login()
         await sign_in(url, "ana")
         code, said = await ended(process)
@@ -221,3 +234,36 @@ async def test_stock_commands_log_in_at_the_issuer(
     assert url.startswith(runtime.issuer.url)
     assert code == 0, said
     assert listed[0] == 0, listed
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param("1.32.1", marks=pytest.mark.long),
+        LAST_OVER_GRPC,
+        str(installed().version),
+    ],
+)
+async def test_stock_commands_say_a_sentence_and_end_while_the_issuer_is_away(
+    nats_url: str, runtime: Runtime, tmp_path: Path, version: str
+) -> None:
+    async with _stock_cli(nats_url, runtime, tmp_path, version) as cli:
+        process, url = await cli.login()
+        await sign_in(url, "ana")
+        assert (await ended(process))[0] == 0
+        process, _ = await cli.login()
+        await runtime.issuer.stop()
+        try:
+            under_way, begun = await ended(process), await cli.run("login")
+            logged_in = await cli.run("federation", "list")
+            await runtime.age(61)
+            await runtime.end_access_tokens()
+            token_ended = await cli.run("federation", "list")
+        finally:
+            await runtime.issuer.start()
+
+    assert logged_in[0] == 0, logged_in
+    for code, said in (under_way, begun, token_ended):
+        assert code == 1, said
+        assert "The OIDC issuer, which says who people are, gives no answer" in said
+        assert runtime.issuer.url in said

@@ -238,10 +238,10 @@ class Issuer:
     def _away(self, reason: str) -> ApiError:
         log.warning("issuer_away", issuer=self._settings.url, reason=reason)
         text = (
-            f"The issuer {self._settings.url}, which says who people are, does not answer as it "
-            "should. Try again in a moment. People who are logged in go on until their token ends."
+            f"It is {self._settings.url}. Try again in a moment. If that does not help, tell those who "
+            "run this SuperLink: its log has the reason (`issuer_away`)."
         )
-        return ApiError(ErrorCode.ACCOUNT_AUTHENTICATION_NOT_INITIALIZED, reason, text)
+        return ApiError(ErrorCode.ISSUER_AWAY, reason, text)
 
     def _unproven(self, exc: Exception) -> GrantRefused:
         log.warning("id_token_refused", issuer=self._settings.url, reason=repr(exc))
