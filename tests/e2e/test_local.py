@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pytest
 from harness.children import PATIENCE, ended, wait_until
 from harness.environment import clean_environment, free_port
 from harness.flower_environments import LAST_OVER_GRPC, environment, installed
-from tests.e2e.federation import APPS, run_id_in
+from tests.e2e.federation import APPS, refusal_in, run_id_in
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 simulates = pytest.mark.skipif(
@@ -59,19 +59,27 @@ class Person:
         """Where `flwr` looks for a local SuperLink over HTTP."""
         return int(self._variables["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"])
 
-    def local(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `flower-nats local`."""
-        return self._finish([installed().program("flower-nats"), "local", *arguments])
+    def local(
+        self, *arguments: str, through: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `flower-nats local`, `through` a program that starts it if one is named."""
+        return self._finish([*through, installed().program("flower-nats"), "local", *arguments])
 
     def flwr(self, *arguments: str | Path, version: str = "") -> str:
         """Run `flwr` of some version to its end, which must be a good one."""
-        flower = environment(version) if version else installed()
-        done = self._finish(
-            [flower.program("flwr"), *map(str, arguments)],
-            {"PATH": flower.variables(self.home)["PATH"]},
-        )
+        done = self._flwr(arguments, version)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def refusal(self, *arguments: str | Path, version: str = "") -> str:
+        """Run `flwr` of some version, which must be refused with a sentence; return that."""
+        return refusal_in(self._flwr(arguments, version))
+
+    def connect(self, **options: str) -> None:
+        """Add local connections to the config of `flwr`, each by its name with its `options.*`."""
+        with (self.home / "config.toml").open("a") as config:
+            for name, lines in options.items():
+                config.write(f'\n[superlink.{name}]\naddress = ":local:"\n{lines}\n')
 
     def run(self, pause: float = 0.0) -> int:
         """Submit a simulation of ten nodes, each of which takes `pause` seconds to answer."""
@@ -118,6 +126,15 @@ class Person:
     def owner(self) -> int:
         """Return the process id of the runtime."""
         return int((self.data / "up.lock").read_text().split()[0])
+
+    def _flwr(
+        self, arguments: Sequence[str | Path], version: str
+    ) -> subprocess.CompletedProcess[str]:
+        flower = environment(version) if version else installed()
+        return self._finish(
+            [flower.program("flwr"), *map(str, arguments)],
+            {"PATH": flower.variables(self.home)["PATH"]},
+        )
 
     def _finish(
         self, command: list[str], more: Mapping[str, str] | None = None
@@ -228,6 +245,44 @@ def test_a_simulation_that_is_killed_fails_with_the_reason(person: Person) -> No
 
 @simulates
 @pytest.mark.long
+def test_a_superexec_that_is_killed_fails_its_simulation_with_the_reason(person: Person) -> None:
+    run_id = person.run(pause=60)
+    person.wait_for_ray()
+    [superexec] = person.processes(r"python\S* \S*/flower-superexec")
+
+    superexec.kill()
+
+    person.wait_for(run_id, "finished:failed")
+    assert "its SuperExec had ended" in person.runs()[run_id]["status-details"]
+    assert "10 nodes of flwr" in person.flwr("log", str(run_id), "--show")
+    person.assert_no_simulation_is_left()
+    person.wait_for(person.run(), "finished:completed")
+
+
+@simulates
+@pytest.mark.long
+@pytest.mark.parametrize("version", ["", LAST_OVER_GRPC])
+def test_options_of_a_connection_count_for_its_runs(person: Person, version: str) -> None:
+    name = f"three-{version.replace('.', '-')}"
+    resources = "options.backend.client-resources.num-cpus = 1"
+    person.connect(
+        **{
+            name: f"options.num-supernodes = 3\n{resources}\noptions.verbose = true",
+            f"{name}-zero": "options.num-supernodes = 0",
+        }
+    )
+    app, nodes = APPS / "simulated", ["--run-config", "nodes=3"]
+
+    output = person.flwr("run", app, name, *nodes, "--stream", version=version)
+    refused = person.refusal("run", app, f"{name}-zero", *nodes, version=version)
+
+    assert "round 2: 3 answers" in output
+    assert "DEBUG" in output
+    assert "num-supernodes must be at least 1" in refused
+
+
+@simulates
+@pytest.mark.long
 def test_what_was_there_is_there_after_all_was_killed_and_nothing_is_left(person: Person) -> None:
     former = person.runs()
     run_id = person.run(pause=60)
@@ -321,6 +376,26 @@ def test_a_port_that_somebody_else_has_is_told(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert f"Port {port} is taken by" in refused.stderr
     assert f"(pid {os.getpid()})" in refused.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of other users")
+def test_a_port_that_another_user_has_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        other = subprocess.Popen(["sleep", "600"], user="nobody", pass_fds=[taken.fileno()])
+    person = Person(tmp_path, FLWR_LOCAL_CONTROL_API_PORT=str(port))
+
+    try:
+        # Root without its rights sees as little of the processes of others as anybody does.
+        refused = person.local("start", through=("setpriv", "--bounding-set", "-all"))
+    finally:
+        other.kill()
+        other.wait()
+
+    assert refused.returncode == 1
+    assert f"Port {port} is taken by a program of another user" in refused.stderr
+    assert "FLWR_LOCAL_CONTROL_API_PORT to other ports" in refused.stderr
+    assert not person.processes()
 
 
 def test_a_unit_for_systemd_starts_the_same_and_can_be_taken_away(tmp_path: Path) -> None:
