@@ -27,7 +27,7 @@ class GrpcHealthServer:
         try:
             self._server.add_insecure_port(address)
         except RuntimeError as exc:
-            raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
+            raise CannotListen(f"Cannot listen on {address}: {exc}") from exc
         await tell(self._servicer, self._readiness)
         await self._server.start()
         self._telling = asyncio.create_task(self._tell_forever(), name="grpc health")

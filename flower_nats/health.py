@@ -93,7 +93,7 @@ class HealthServer:
                 self._serve, host.strip("[]"), int(port), limit=_LARGEST_REQUEST
             )
         except OSError as exc:
-            raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
+            raise CannotListen(f"Cannot listen on {address}: {exc}") from exc
         return f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:

@@ -23,7 +23,7 @@ _role_option = click.option(
     type=click.Choice([str(role) for role in Role]),
     default=str(Role.USER),
     show_default=True,
-    help="user: what federations let it do; operator: everything.",
+    help="user: may do what its federations let it do. operator: may do everything.",
 )
 
 
@@ -58,7 +58,7 @@ def account() -> None:
 @click.option(
     "--no-password",
     is_flag=True,
-    help="It logs in by no password: for programs, with tokens alone.",
+    help="The account has no password, and logs in with tokens alone: for programs.",
 )
 @runtime_options
 @click.pass_context
@@ -93,7 +93,7 @@ def passwd(
         name=name,
         password_hash=_read_password(password_file),
     )
-    click.echo(f"Account {name} has another password. It has to log in anew.")
+    click.echo(f"Account {name} has a new password, and has to log in again.")
 
 
 @account.command("list")
@@ -157,14 +157,15 @@ def token() -> None:
     type=click.IntRange(1, _MOST_DAYS),
     default=90,
     show_default=True,
-    help="Days after which it ends.",
+    help="Days after which the token ends.",
 )
 @click.option(
     "--credentials-for",
     type=address_argument,
     metavar="HOST:PORT",
-    help="Print the file credentials.yaml for the FLWR_HOME of a program, whose `flwr` then calls this "
-    "address, that of its config.toml, with the token. Default: print the token alone.",
+    help="Print the file credentials.yaml for the FLWR_HOME of a program. Its `flwr` then shows "
+    "the token to this address, which its config.toml has to name. Default: print the token "
+    "alone.",
 )
 @runtime_options
 @click.pass_context

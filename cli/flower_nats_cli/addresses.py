@@ -78,7 +78,8 @@ def addresses_from(first: str, count: int) -> list[str]:
     last = 65535 - count + 1
     if port > last:
         raise ValueError(
-            f"{count} ports are needed from that on: the last to begin with is {last}."
+            f"{count} ports are needed, one after the other: the first of them can be {last} "
+            "at most."
         )
     return [join_address(host, port + number if port else 0) for number in range(count)]
 
@@ -108,9 +109,10 @@ def _claim(option: str, host: str, port: int) -> str:
         except OSError as exc:
             listener = listener_on(port)
             by = f" by {listener[1]} (pid {listener[0]})" if listener else ""
-            other = f", or say another one with {option}" if option else ""
+            other = f", or give another address with {option}" if option else ""
             raise AddressInUseError(
-                f"Cannot listen on {address}: {exc.strerror}{by}. Remedy: end what listens there{other}."
+                f"Cannot listen on {address}: {exc.strerror}{by}. Remedy: end the program "
+                f"that listens there{other}."
             ) from exc
     return address
 

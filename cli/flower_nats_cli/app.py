@@ -61,7 +61,7 @@ def app() -> None:
     default="",
     metavar="ID",
     show_envvar=True,
-    help="What SuperNodes know the key by. Default: its fingerprint.",
+    help="Name by which SuperNodes know the key. Default: its fingerprint.",
 )
 @click.option(
     "--output",
@@ -76,7 +76,9 @@ def sign(fab: Path, key: Path, key_id: str, output: Path | None) -> None:
     """
     content = fab.read_bytes()
     if len(content) > MAX_FAB_BYTES:
-        raise click.ClickException(f"{fab} has more than {MAX_FAB_BYTES:,} bytes: it is no app.")
+        raise click.ClickException(
+            f"{fab} has more than {MAX_FAB_BYTES:,} bytes, so it is not an app."
+        )
     try:
         signature = sign_fab(content, _private_key(key), key_id, int(time.time()))
     except BadAppSignature as exc:

@@ -34,18 +34,20 @@ _EVENT_FIELDS = tuple(AuditEvent.__dataclass_fields__)
 
 
 @click.command()
-@click.option("--account", metavar="NAME", help="Only what this account has done.")
-@click.option("--action", metavar="CALL", help="Only this call, such as StartRun.")
+@click.option("--account", metavar="NAME", help="Only events of this account.")
+@click.option("--action", metavar="CALL", help="Only events of this call, such as StartRun.")
 @click.option(
-    "--object", metavar="TEXT", help="Only what was about this, such as 'run 5' or @ana/lab."
+    "--object", metavar="TEXT", help="Only events about this object, such as 'run 5' or @ana/lab."
 )
 @click.option(
-    "--outcome", metavar="OUTCOME", help="Only this one: done, or such as NO_PERMISSIONS."
+    "--outcome",
+    metavar="OUTCOME",
+    help="Only events with this outcome: done, or a refusal such as NO_PERMISSIONS.",
 )
 @click.option(
     "--since",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
-    help="Only from this day, or moment, of this machine's time on.",
+    help="Only events from this day or moment on, in this machine's time zone.",
 )
 @click.option(
     "--json",
@@ -53,7 +55,9 @@ _EVENT_FIELDS = tuple(AuditEvent.__dataclass_fields__)
     help="Print one JSON object a line, with the hash of each event.",
 )
 @click.option(
-    "--verify", is_flag=True, help="Say whether an event was changed or is missing, and print none."
+    "--verify",
+    is_flag=True,
+    help="Check that no event was changed or is missing. No events are printed.",
 )
 @opts.data_dir_option
 @opts.status_nats_options

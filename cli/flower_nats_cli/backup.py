@@ -53,12 +53,12 @@ def backup(context: click.Context, /, directory: Path, **options: Any) -> None:
     else:
         _refuse_database(options)
         asyncio.run(_save_data_dir(directory, DataDir(options["data_dir"])))
-    click.echo(f"{directory} has the backup. It holds models and logs: keep it as you keep these.")
+    click.echo(f"The backup is in {directory}. It holds models and logs: keep it as safe as those.")
 
 
 def _refuse_database(options: read.Options) -> None:
     if options["database"] is not None or options["database_file"] is not None:
-        raise click.UsageError("--database is for a runtime that --nats names as well.")
+        raise click.UsageError("--database needs --nats as well.")
 
 
 async def _save_data_dir(directory: Path, data: DataDir) -> None:

@@ -65,7 +65,7 @@ def draft_of(path: Path) -> Iterator[Path]:
     Only its owner may read it. Raises BackupError if something is at `path`.
     """
     if path.exists():
-        raise BackupError(f"{path} is there already. Remedy: a name that is new.")
+        raise BackupError(f"{path} exists already. Remedy: give a new name.")
     draft = path.with_name(path.name + ".unfinished")
     shutil.rmtree(draft, ignore_errors=True)
     private_directory(draft)
@@ -99,7 +99,7 @@ def read_backup(path: Path) -> Backup:
             "that `flower-nats backup` was given."
         ) from exc
     except (ValueError, KeyError, TypeError) as exc:
-        raise BackupError(f"{path / _ABOUT} is damaged. Remedy: another backup.") from exc
+        raise BackupError(f"{path / _ABOUT} is damaged. Remedy: use another backup.") from exc
     for name, described in files.items():
         if not (path / name).is_file() or _described(path / name) != described:
             raise BackupError(

@@ -34,7 +34,7 @@ def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) 
     command = group.get_command(ctx, name)
     if command is None or not isinstance(table, Mapping):
         known = ", ".join(f"[{command}]" for command in group.list_commands(ctx))
-        raise click.BadParameter(f"{name!r} is not a table of a command; these are: {known}.")
+        raise click.BadParameter(f"{name!r} is not a table of a command. The tables are: {known}.")
     parameters = _parameters(command)
     defaults: Defaults = {}
     for key, value in table.items():

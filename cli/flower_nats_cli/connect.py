@@ -74,7 +74,9 @@ def _check_name(name: str) -> None:
             f"{name!r} has more than letters, digits, - and _.", param_hint="--name"
         )
     if name == "default":
-        raise click.BadParameter("'default' has a meaning of its own there.", param_hint="--name")
+        raise click.BadParameter(
+            "'default' has a meaning of its own for `flwr`.", param_hint="--name"
+        )
 
 
 def _running(data_dir: Path) -> RunningState:
@@ -138,6 +140,6 @@ def _difference(path: Path, before: str, after: str) -> Any:
 
 def _agreed(path: Path) -> bool:
     if not sys.stdin.isatty():
-        click.echo("Nobody can be asked here. Remedy: --yes.", err=True)
+        click.echo("There is no terminal to ask on. Remedy: --yes.", err=True)
         return False
     return click.confirm(f"Write this to {path}?")

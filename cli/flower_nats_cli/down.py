@@ -80,8 +80,9 @@ def _see_to_runs(data: DataDir, *, yes: bool, wait: float | None) -> None:
     except Unavailable as exc:
         if wait is not None and not yes:
             raise click.ClickException(
-                "the runtime does not say whether runs are under way, so nothing was ended. Remedy: "
-                "`down` of the version that has started it; or no --wait, which ends it in any case."
+                "the runtime does not say whether runs are under way, so nothing was ended. "
+                "Remedy: use `flower-nats down` of the version that started the runtime; or "
+                "leave out --wait, which ends the runtime in any case."
             ) from exc
         # A runtime that cannot answer is ended all the same: that may be why it is to end.
         click.echo("The runtime does not say whether runs are under way.", err=True)
@@ -95,8 +96,8 @@ def _ask(runs: Sequence[Mapping[str, str]], *, waited: bool) -> None:
     for run in runs:
         click.echo(f"  {run['run_id']}  {run['app']}  {run['status']} since {run['since']}")
     remedy = (
-        "Those that run end as failed; those that are pending are kept, and start when the runtime is "
-        "back."
+        "Runs that are running end as failed. Runs that are pending are kept, and start when "
+        "the runtime is back."
     )
     if not sys.stdin.isatty():
         how = "" if waited else "--wait to let them end first, or "

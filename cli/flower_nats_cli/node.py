@@ -32,7 +32,7 @@ def rotate_key(context: click.Context, /, node_id: int, public_key: Path, **opti
     """
     key = public_key.read_bytes()
     ask(context, options, "RotateNodeKey", node_id=node_id, public_key=_pem(key))
-    click.echo(f"SuperNode {node_id} has the new key. Start it again with that one.")
+    click.echo(f"SuperNode {node_id} has the new key. Start the SuperNode again with the new key.")
 
 
 def _pem(key: bytes) -> bytes:

@@ -251,7 +251,8 @@ isolation_option = click.option(
     type=click.Choice([str(choice) for choice in Isolation]),
     default=str(Isolation.SUBPROCESS),
     show_default=True,
-    help="subprocess: run a flower-superexec here for ServerApps. process: you run it elsewhere.",
+    help="subprocess: run a flower-superexec here for ServerApps. process: you run a "
+    "flower-superexec yourself.",
 )
 
 simulation_option = click.option(
@@ -318,11 +319,13 @@ oidc_options = _together(
         "--oidc-issuer",
         type=_issuer,
         metavar="ISSUER",
-        help="Have an OIDC issuer say who people are, by its device grant: what it calls itself, like "
-        "https://login.example.org/realms/hospital. With this, --accounts is on.",
+        help="OIDC issuer that says who people are, by its device grant: its own name for itself, "
+        "like https://login.example.org/realms/hospital. With this option, --accounts is on.",
     ),
     click.option(
-        "--oidc-client-id", metavar="CLIENT_ID", help="What the issuer knows this runtime by."
+        "--oidc-client-id",
+        metavar="CLIENT_ID",
+        help="Client id by which the issuer knows this runtime.",
     ),
     click.option(
         "--oidc-client-secret-file",
@@ -334,21 +337,21 @@ oidc_options = _together(
         metavar="SCOPES",
         default=OidcSettings.scopes,
         show_default=True,
-        help="What the issuer is asked for.",
+        help="Scopes that the issuer is asked for.",
     ),
     click.option(
         "--oidc-audience",
         metavar="AUDIENCE",
         default="",
         show_default="the client id",
-        help="Whom ID tokens must be for.",
+        help="Audience that ID tokens must name.",
     ),
     click.option(
         "--oidc-name-claim",
         metavar="CLAIM",
         default=OidcSettings.name_claim,
         show_default=True,
-        help="Claim that accounts are named by.",
+        help="Claim that gives accounts their names.",
     ),
     click.option(
         "--oidc-groups-claim",
@@ -382,8 +385,8 @@ record_metrics_option = click.option(
     "--record-metrics",
     is_flag=True,
     help="Record the numbers of the MetricRecords in replies of SuperNodes, and plot them in the "
-    "console. They leave the message: whoever may see a run sees them. They are kept as long as the log "
-    "of the run.",
+    "console. Whoever may see a run then sees these numbers. They are kept as long as the "
+    "log of the run.",
 )
 
 superexec_secret_option = click.option(
@@ -414,8 +417,8 @@ superexec_app_options = _together(
     click.option(
         "--superexec-user",
         metavar="NAME",
-        help="User of this machine as whom the flower-superexec and ServerApps run; for root to say. "
-        "Default: the user who starts this.",
+        help="User of this machine under which the flower-superexec and ServerApps run. Only root "
+        "can set it. Default: the user who starts this.",
     ),
     click.option(
         "--superexec-env",

@@ -66,7 +66,8 @@ def quota() -> None:
     "--run-time",
     type=_Time(),
     metavar="TIME|none",
-    help="Such as 90s, 30m, 2h or 7d: a run that takes longer ends as failed.",
+    help="Longest time of a run, such as 90s, 30m, 2h or 7d. A run that takes longer ends as "
+    "failed.",
 )
 @runtime_options
 @click.pass_context

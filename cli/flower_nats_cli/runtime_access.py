@@ -69,8 +69,9 @@ def check_serves(gateway: GatewaySettings, version: FlowerVersion) -> None:
         over_http = version >= RUNTIME_OVER_HTTP
         option = "--http-api-address" if over_http else "--serverappio-api-address"
         raise click.UsageError(
-            f"The SuperExec of flwr {version}, which is installed here, needs {option}. Remedy: another "
-            f"address than none; or --isolation process, to run one of another version elsewhere."
+            f"The SuperExec that is installed here is of flwr {version}, and needs {option}. "
+            "Remedy: give this option an address; or use --isolation process, and run a "
+            "SuperExec of another version elsewhere."
         )
 
 

@@ -147,7 +147,7 @@ def oidc_settings(options: Options) -> OidcSettings | None:
         return None
     if client_id is None:
         raise click.UsageError(
-            "--oidc-issuer needs --oidc-client-id: what it knows this runtime by."
+            "--oidc-issuer needs --oidc-client-id, the id by which the issuer knows this runtime."
         )
     secret_file: Path | None = options["oidc_client_secret_file"]
     ca_certificate: Path | None = options["oidc_ca_certfile"]
@@ -196,9 +196,10 @@ def serverappio_api_address(options: Options, host: str, *, protected: bool) -> 
     address = api_address(options, "serverappio", host if open_to_others else LOOPBACK, 9091)
     if address and not (open_to_others or is_of_loopback(address)):
         raise click.UsageError(
-            f"--serverappio-api-address {address} would let whoever reaches it take runs. Remedy: "
-            "--superexec-auth-secret-file together with --appio-ssl-certfile, --appio-ssl-keyfile and "
-            "--appio-ssl-ca-certfile; or an address of this machine alone; or --insecure-appio."
+            f"With --serverappio-api-address {address}, whoever reaches that address could "
+            "take runs. Remedy: --superexec-auth-secret-file together with "
+            "--appio-ssl-certfile, --appio-ssl-keyfile and --appio-ssl-ca-certfile; or an "
+            "address of this machine alone; or --insecure-appio."
         )
     return address
 

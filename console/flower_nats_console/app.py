@@ -146,12 +146,14 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
             request,
             503,
             "No superlink answers.",
-            "This page goes on by itself as soon as one does. If that does not happen soon, see whether "
-            "NATS, PostgreSQL and a superlink are running: flower-nats status says it.",
+            "This page goes on by itself as soon as a superlink answers. If that takes long, "
+            "`flower-nats status` says whether NATS, PostgreSQL and the superlinks run.",
         )
     if error.code is ErrorCode.ACCOUNT_AUTHENTICATION_FAILED:
         if request.url.path.endswith(".json") or "hx-request" in request.headers:
-            return _told(request, 401, "Nobody is logged in, or not any more.", "Log in: /login.")
+            return _told(
+                request, 401, "You are not logged in, or your login has ended.", "Log in: /login."
+            )
         return RedirectResponse("/login", 303)
     if error.code in _NOT_FOUND:
         return _told(request, 404, _NOT_FOUND[error.code], "See the list of runs.")
@@ -172,8 +174,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     log.error("page_failed", path=request.url.path, exc_info=error)
-    text = "The console has met something that it cannot cope with."
-    return _told(request, 500, text, "Its log has the details.")
+    text = "The console cannot show this page because of a fault of its own."
+    return _told(request, 500, text, "The log of the console has the details.")
 
 
 def _told(request: Request, status: int, text: str, remedy: str) -> Response:

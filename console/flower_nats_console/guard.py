@@ -83,7 +83,9 @@ class Guard:
         origin = headers.get("origin", "")
         same_site = headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
         if not same_site or origin != f"{scope['scheme']}://{host}":
-            return PlainTextResponse("Refused: it was not asked by a page of this console.\n", 403)
+            return PlainTextResponse(
+                "Refused: the request did not come from a page of this console.\n", 403
+            )
         return None
 
 

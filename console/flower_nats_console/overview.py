@@ -112,7 +112,9 @@ def _broker(status: Map) -> Iterator[Finding]:
         )
     if status["durability"] is None:
         if status["database"]["healthy"]:
-            yield Finding(BAD, "NATS", "NATS does not say what it promises.", "See its log.")
+            yield Finding(
+                BAD, "NATS", "NATS does not say whether it syncs to disk.", "See its log."
+            )
         return
     broker = status["durability"]["broker"]
     copies, silent = (

@@ -168,4 +168,4 @@ def _listen(address: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, int(port)), family=family, backlog=128)
     except OSError as exc:
-        raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
+        raise CannotListen(f"Cannot listen on {address}: {exc}") from exc

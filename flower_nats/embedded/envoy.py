@@ -68,7 +68,9 @@ whose last container ended stands for nothing."""
 _WAIT_FOR_THE_WHOLE = "function envoy_on_response(answer) answer:body() end"
 """Lua: headers of an answer go on when all of it has come."""
 
-_NO_ANSWER = "No gateway of this runtime has answered. Remedy: see that gateways run and are ready."
+_NO_ANSWER = (
+    "No gateway of this runtime has answered. Remedy: check that the gateways run and are ready."
+)
 """What `flwr` prints then."""
 
 _HEALTH = {"path": "/health", "host": "gateway"}

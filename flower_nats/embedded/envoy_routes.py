@@ -238,8 +238,8 @@ def _http_prefix(api: str) -> str:
 def _wrong_port(port: str) -> Json:
     """Return the answer to clients of another API, which `flwr` prints and gRPC calls UNIMPLEMENTED."""
     detail = (
-        f"This port serves the {_APIS[port][0].api} API of Flower alone. Remedy: the port of the other "
-        "API, or the HTTP port of this runtime, which is 8000 unless it was changed."
+        f"This port serves the {_APIS[port][0].api} API of Flower alone. Remedy: connect to "
+        "the port of the other API, or to the HTTP port of this runtime (8000 by default)."
     )
     body = {"inline_string": json.dumps({"detail": detail})}
     return {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": body}}

@@ -57,14 +57,16 @@ def _check(path: Path, found: os.stat_result, forbidden: int) -> None:
     owner, us = _name(found.st_uid), _name(os.geteuid())
     if found.st_uid not in (0, os.geteuid()):
         raise NotOursError(
-            f"{path} belongs to {owner}, who may have put it there for {us} to use. Remedy: do this as "
-            f"{owner}, or on another directory; give it to {us} (chown) only if you know what is in it."
+            f"{path} belongs to {owner}, who may have put files there for {us} to use. "
+            f"Remedy: run this command as {owner}, or on another directory. Give the "
+            f"directory to {us} (chown) only if you know what is in it."
         )
     if found.st_mode & forbidden:
         verb, change = ("change", "go-w") if forbidden == _CHANGE else ("read or change", "go-rwx")
         raise NotOursError(
-            f"Others than its owner may {verb} {path} (mode {stat.S_IMODE(found.st_mode):o}). Remedy: "
-            f"see that nobody has, then chmod {change} {path}"
+            f"Users other than its owner may {verb} {path} (mode "
+            f"{stat.S_IMODE(found.st_mode):o}). Remedy: check that nobody has done so, then "
+            f"run chmod {change} {path}"
         )
 
 

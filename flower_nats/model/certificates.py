@@ -62,8 +62,8 @@ def together(certificates: Iterable[Map]) -> list[Map]:
 
 
 _REMEDY = (
-    "Remedy: put a new one in its place. Gateways and consoles then show it by themselves; NATS and "
-    "PostgreSQL have to read their configuration again."
+    "Remedy: put a new certificate in its place. Gateways and consoles then use it by "
+    "themselves; NATS and PostgreSQL have to be told to read their configuration again."
 )
 
 
@@ -73,7 +73,8 @@ def expired(certificates: Iterable[Map]) -> Iterator[str]:
         if days_left(one) < 0:
             yield (
                 f"the certificate of {one['of']} ({one['names']}) has expired on "
-                f"{one['expires_at'][:10]}: who checks it does not connect any more. {_REMEDY}"
+                f"{one['expires_at'][:10]}: clients that verify it no longer connect. "
+                f"{_REMEDY}"
             )
 
 

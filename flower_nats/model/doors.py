@@ -11,14 +11,16 @@ from flower_nats.model.errors import ApiError, ErrorCode
 
 REMEDIES: Mapping[str, str] = {
     "Control": (
-        "Control is for the machine of the gateway alone: whoever reaches it runs code on every host. "
-        "Remedy: connect to 127.0.0.1 there, from elsewhere through `ssh -L 8000:127.0.0.1:8000 HOST`; "
-        "or start the gateway with an address for it, --control-api-address, or with --http-control."
+        "Control is for the machine of the gateway alone: whoever reaches Control runs code "
+        "on every host. Remedy: on that machine, connect to 127.0.0.1. From another machine, "
+        "connect through `ssh -L 8000:127.0.0.1:8000 HOST`. Or start the gateway with "
+        "--control-api-address or --http-control."
     ),
     "Runtime": (
-        "The Runtime API is for the machine of the gateway alone: this gateway has no TLS or no secret "
-        "that SuperExecs share. Remedy: connect to 127.0.0.1 there; or start the gateway with "
-        "certificates and --superexec-auth-secret-file, or with --insecure-appio."
+        "The Runtime API is for the machine of the gateway alone: this gateway has no TLS or "
+        "no secret that SuperExecs share. Remedy: on that machine, connect to 127.0.0.1. Or "
+        "start the gateway with certificates and --superexec-auth-secret-file, or with "
+        "--insecure-appio."
     ),
 }
 """By API: what a client from elsewhere is told."""

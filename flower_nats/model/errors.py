@@ -224,7 +224,7 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.PUBLIC_KEY_NOT_VALID: ErrorSpec(
         _O.FAILED_PRECONDITION,
         "The provided public key is not valid.",
-        "It must be a NIST elliptic-curve key.",
+        "The key must be a NIST elliptic-curve key, as `ssh-keygen -t ecdsa` makes it.",
     ),
     ErrorCode.PUBLIC_KEY_ALREADY_IN_USE: ErrorSpec(
         _O.FAILED_PRECONDITION, "Public key already in use."
@@ -262,7 +262,7 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.FAB_DOWNLOAD_FAILURE: ErrorSpec(
         _O.FAILED_PRECONDITION,
         "FAB download failed.",
-        "The app's FAB is not known here: submit it with its content.",
+        "The SuperLink does not have the app's FAB. Submit the run with the content of the FAB.",
     ),
     ErrorCode.ACCOUNT_AUTHENTICATION_FAILED: ErrorSpec(
         _O.UNAUTHENTICATED, "Authentication failed.", http_headers={"WWW-Authenticate": "Bearer"}
@@ -323,7 +323,8 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.INVALID_HEARTBEAT_INTERVAL: ErrorSpec(
         _O.INVALID_ARGUMENT,
         "Invalid heartbeat interval.",
-        f"It must be from {MIN_HEARTBEAT_INTERVAL:g} to {MAX_HEARTBEAT_INTERVAL:g} seconds.",
+        f"The interval must be from {MIN_HEARTBEAT_INTERVAL:g} to {MAX_HEARTBEAT_INTERVAL:g} "
+        "seconds.",
     ),
     ErrorCode.NODE_ACTIVATION_FAILED: ErrorSpec(
         _O.FAILED_PRECONDITION,
@@ -332,10 +333,12 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         "then start the SuperNode again.",
     ),
     ErrorCode.NODE_DEACTIVATION_FAILED: ErrorSpec(
-        _O.FAILED_PRECONDITION, "Failed to deactivate SuperNode.", "It is not online."
+        _O.FAILED_PRECONDITION, "Failed to deactivate SuperNode.", "The SuperNode is not online."
     ),
     ErrorCode.NODE_UNREGISTRATION_FAILED: ErrorSpec(
-        _O.FAILED_PRECONDITION, "Failed to unregister SuperNode.", "It is not registered."
+        _O.FAILED_PRECONDITION,
+        "Failed to unregister SuperNode.",
+        "The SuperNode is not registered.",
     ),
     ErrorCode.RUN_STATUS_NOT_ALLOWED: ErrorSpec(
         _O.PERMISSION_DENIED, "The current run status does not allow this Fleet API operation."
@@ -386,16 +389,17 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.MALFORMED_REQUEST: ErrorSpec(_O.INVALID_ARGUMENT, "Malformed request."),
     ErrorCode.STREAM_ENDS: ErrorSpec(
-        _O.DEADLINE_EXCEEDED, "The stream ends here, the run goes on. Call again from where it was."
+        _O.DEADLINE_EXCEEDED,
+        "The stream ends here, and the run goes on. Call again from the last position.",
     ),
     ErrorCode.BODY_TOO_LONG: ErrorSpec(_O.RESOURCE_EXHAUSTED, "The request is too long."),
     ErrorCode.BODY_TOO_SLOW: ErrorSpec(
-        _O.UNAVAILABLE, "The request has stopped before it was whole. Try again."
+        _O.UNAVAILABLE, "The request has stopped before it was complete. Try again."
     ),
     ErrorCode.OVERLOADED: ErrorSpec(
         _O.UNAVAILABLE,
-        "The SuperLink has as much in hand as it can hold. Try again.",
-        "If that does not pass: more gateways hold more, and their log says which limit was reached.",
+        "The SuperLink has as many requests in hand as it can hold. Try again.",
+        "If this lasts, the operator can add gateways. Their log says which limit was reached.",
     ),
     ErrorCode.MISSING_AUTH_METADATA: ErrorSpec(
         _O.UNAUTHENTICATED, "Missing authentication metadata"
@@ -411,7 +415,7 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     # Not UNAVAILABLE: of that `flwr run` shows no details, and it does not try again.
     ErrorCode.NOTHING_STORED: ErrorSpec(
         _O.FAILED_PRECONDITION,
-        "The SuperLink cannot store anything at the moment, and takes on no runs.",
+        "The SuperLink cannot store anything at the moment, so it accepts no runs.",
         "Most likely a disk of the server is full. Its operator finds the reason with "
         "`flower-nats status`. Start the run again once there is room.",
     ),

@@ -50,21 +50,24 @@ def warnings(
         yield open_control(exposed)
     if exposed.get("unencrypted"):
         yield (
-            f"Traffic is not encrypted ({', '.join(exposed['unencrypted'])}): who is in between reads "
-            "and changes models. Remedy: --ssl-certfile, --ssl-keyfile and --ssl-ca-certfile."
+            f"Traffic is not encrypted ({', '.join(exposed['unencrypted'])}): anybody on the "
+            "way can read and change models. Remedy: --ssl-certfile, --ssl-keyfile and "
+            "--ssl-ca-certfile."
         )
     if exposed.get("open") and not only_registered:
         yield (
-            f"Anybody may add a SuperNode ({', '.join(exposed['open'])}), and send it as a "
-            "participant. Remedy: --enable-supernode-auth, and `flwr supernode register` for each."
+            f"Anybody may add a SuperNode ({', '.join(exposed['open'])}) that takes part in "
+            "runs. Remedy: --enable-supernode-auth, and `flwr supernode register` for each "
+            "SuperNode."
         )
 
 
 def open_control(exposed: Exposure) -> str:
     """Say what it means that other machines reach Control where there are no accounts."""
     return (
-        f"Whoever reaches Control ({', '.join(exposed['control'])}) can run any Python on the server "
-        "and on every SuperNode. Remedy: --accounts, or let nobody else reach it (docs/security.md)."
+        f"Whoever reaches Control ({', '.join(exposed['control'])}) can run any Python on the "
+        "server and on every SuperNode. Remedy: --accounts, or let nobody else reach Control "
+        "(docs/security.md)."
     )
 
 

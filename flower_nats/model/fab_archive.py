@@ -90,8 +90,8 @@ class FabArchive:
                 )
             if member.compress_type not in _METHODS:
                 raise ValueError(
-                    f"{quote(name)} in the app's FAB is packed by another method than deflate, the "
-                    f"one that is accepted. {REMEDY}"
+                    f"{quote(name)} in the app's FAB is not packed with deflate, the only "
+                    f"method that is accepted. {REMEDY}"
                 )
 
     def _names(self) -> set[str]:

@@ -105,7 +105,13 @@ def refusal_of(address: str, *, loopback: bool) -> str | None:
         elif found in _NAT64:
             found = ipaddress.IPv4Address(int(found) & 0xFFFF_FFFF)
     if found in _METADATA or found.is_link_local or found.is_multicast or found.is_unspecified:
-        return f"{address} is no address of a receiver (link-local, metadata of a cloud, multicast)"
+        return (
+            f"{address} cannot be a receiver: it is a link-local, multicast or cloud-metadata "
+            "address"
+        )
     if found.is_loopback and not loopback:
-        return f"{address} is the machine of the superlink itself, where accounts keep it out"
+        return (
+            f"{address} is the machine of the superlink itself: with accounts, no webhook may go "
+            "there"
+        )
     return None

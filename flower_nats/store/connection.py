@@ -74,7 +74,8 @@ _UNSTORABLE = (
     psycopg.errors.ProgramLimitExceeded,
 )
 _UNSTORABLE_TEXT = (
-    "A value in it cannot be stored: a NUL character, or a text or number out of range."
+    "A value in the request cannot be stored: it has a NUL character, or a text or number "
+    "out of range."
 )
 
 _BIGINT = struct.Struct("!q")

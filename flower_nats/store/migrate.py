@@ -89,9 +89,9 @@ async def apply_migrations(database: Database) -> list[str]:
         applied = await database.transaction(_apply, timeout=None)
     except NotAllowed as exc:
         raise MayNotMigrate(
-            f"The database lacks {len(state.missing)} migrations, from {state.missing[0]} on, and this "
-            "role may not change it. Remedy: `flower-nats migrate` with the role that owns it, and "
-            "start again."
+            f"The database lacks {len(state.missing)} migrations, from {state.missing[0]} on, "
+            "and this role may not change the database. Remedy: run `flower-nats migrate` "
+            "with the role that owns the database, then start again."
         ) from exc
     if applied:
         log.info("database_migrated", migrations=applied)
@@ -121,9 +121,10 @@ async def _when_alone(database: Database, patience: float) -> Sequence[str]:
 def _check_known(state: _State) -> None:
     if state.unknown:
         raise NewerDatabase(
-            f"A newer flower-nats has changed the database ({state.unknown[-1]}), which "
-            f"{own_version()} does not know. Nothing was changed. Remedy: the newer version; or the "
-            "backup from before the upgrade (docs/operations.md#upgrade-and-rollback)."
+            f"A newer flower-nats has changed the database: flower-nats {own_version()} does "
+            f"not know the migration {state.unknown[-1]}. Nothing was changed. Remedy: use "
+            "the newer version; or restore the backup from before the upgrade "
+            "(docs/operations.md#upgrade-and-rollback)."
         )
 
 

@@ -240,7 +240,7 @@ def test_a_simulation_that_is_killed_fails_with_the_reason(person: Person) -> No
 
     person.assert_no_simulation_is_left()
     person.wait_for(run_id, "finished:failed")
-    assert "has ended without a word" in person.runs()[run_id]["status-details"]
+    assert "has ended and left no message" in person.runs()[run_id]["status-details"]
 
 
 @simulates

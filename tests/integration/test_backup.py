@@ -150,7 +150,7 @@ async def test_what_is_in_use_is_not_overwritten(
 ) -> None:
     again = await flower_nats("backup", backup, *servers(nats_url, pg_dsn))
     assert again.returncode == 1
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
 
     database = create_database("template1")
     into_streams = await flower_nats("restore", backup, *servers(nats_url, database))

@@ -67,7 +67,7 @@ async def test_without_any_gateway_a_call_is_unavailable_in_time(tmp_path: Path)
             await over_grpc
     assert {one.status_code for one in answers} == {503}
     # What `flwr` prints.
-    assert "see that gateways run" in answers[0].json()["detail"]
+    assert "check that the gateways run" in answers[0].json()["detail"]
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 

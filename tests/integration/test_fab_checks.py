@@ -59,7 +59,7 @@ async def submit(superlink: Superlink, fab: bytes) -> None:
             ),
             "at most 500",
         ),
-        (bzip2(bytes(60_000_000)), "another method than deflate"),
+        (bzip2(bytes(60_000_000)), "not packed with deflate"),
     ],
 )
 async def test_a_few_bytes_that_take_long_to_read_are_refused_for_what_they_are(

@@ -74,7 +74,7 @@ async def test_calls_that_cannot_be_held_are_told_to_come_again(
     refused = await refusal(other.call("PullMessages", fleet.PullMessagesRequest(node=other.node)))
 
     assert refused.outcome is Outcome.UNAVAILABLE
-    assert "more gateways" in refused.text
+    assert "add gateways" in refused.text
     assert await heartbeat(other)
     monkeypatch.setattr(admission, "WORKING", 0)
     assert (await refusal(heartbeat(other))).outcome is Outcome.UNAVAILABLE

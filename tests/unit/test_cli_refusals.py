@@ -436,5 +436,5 @@ def test_a_port_in_use_is_told_with_its_option_and_nothing_is_left_behind(folder
     assert result.exit_code == 1
     assert f"Cannot listen on 127.0.0.1:{port}" in result.output
     assert f"(pid {os.getpid()})" in result.output
-    assert "or say another one with --port or --http-api-address." in result.output
+    assert "or give another address with --port or --http-api-address." in result.output
     assert not (folder / "data").exists()

@@ -22,8 +22,9 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME, CallerKind
 
 _NO_ACCOUNTS = (
-    "Accounts alone are served here (by gateways with --require-accounts, and consoles that others "
-    "reach), and there are none. Remedy: start every superlink with --accounts or --oidc-issuer."
+    "This gateway or console serves accounts alone (--require-accounts, or other machines "
+    "reach the console), and the runtime has none. Remedy: start every superlink with "
+    "--accounts or --oidc-issuer."
 )
 
 _LOG_IN = "Log in with `flwr login`."

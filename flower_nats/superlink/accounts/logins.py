@@ -164,7 +164,7 @@ class LoginApi:
                     "refresh_token_used_twice",
                     account_id=found.account_id,
                     address=caller.address,
-                    meaning="Somebody has a copy of it. The login is ended.",
+                    meaning="Somebody has a copy of the refresh token. The login is ended.",
                 )
                 raise unauthenticated("the refresh token was used twice")
             await self._ask_issuer(found, token, deadline)

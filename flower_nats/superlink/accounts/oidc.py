@@ -187,7 +187,7 @@ class Issuer:
             found = await self._get(url)
             if found.get("issuer") != self._settings.url:
                 raise self._away(
-                    f"it calls itself {found.get('issuer')!r}, and must be called that"
+                    f"it calls itself {found.get('issuer')!r}, and --oidc-issuer must say the same"
                 )
             self._configuration, self._configured_at = found, time.monotonic()
         address = self._configuration.get(name)

@@ -128,7 +128,10 @@ class ControlApi:
 def check_key(pem: bytes) -> None:
     """Check that a key is one that SuperNodes can sign with."""
     if not is_node_key(pem):
-        text = "It must be on P-256, P-384 or P-521, and spelled as `flwr supernode register` does."
+        text = (
+            "The key must be on the curve P-256, P-384 or P-521, in the form that `flwr "
+            "supernode register` sends."
+        )
         raise ApiError(ErrorCode.PUBLIC_KEY_NOT_VALID, "not spelled as stock does", text)
     try:
         load_pem_public_key(pem)

@@ -93,8 +93,9 @@ class ArtifactsApi:
         newest = (await self._runs.of_series(run.series_id))[-1].run_id
         if newest != run_id:
             text = (
-                f"Run {newest} of the same series has gone on with the context of this run, which is "
-                f"kept no more. `flwr pull {newest}` gives the newest."
+                f"Run {newest} of the same series has gone on with the context of this run, "
+                f"so that this context is no longer kept. `flwr pull {newest}` gives the "
+                "newest one."
             )
             raise ApiError(ErrorCode.FORBIDDEN_ACTION, text, text)
         size = await self._series.context_size(run.series_id)

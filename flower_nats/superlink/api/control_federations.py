@@ -126,8 +126,8 @@ class FederationsApi:
             raise ApiError(ErrorCode.FEDERATION_NOT_SPECIFIED, type(request).__name__)
         if not (_NAME.fullmatch(name) and len(name) <= LONGEST_NAME):
             text = (
-                f"A name has letters, digits and, between them, hyphens: at most {LONGEST_NAME} of "
-                "them in all."
+                "A name has letters, digits and, between them, hyphens. It has at most "
+                f"{LONGEST_NAME} characters."
             )
             raise ApiError(ErrorCode.INVALID_FEDERATION_NAME, text, text)
 
@@ -384,8 +384,8 @@ async def _open(
         raise ApiError(ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION, name)
     if found.is_default and not default:
         text = (
-            f"{name} is the federation of those without an account: it stays as it is. Remedy: `flwr "
-            "federation create NAME`."
+            f"{name} is the federation of callers without an account, and cannot be changed. "
+            "Remedy: create another one with `flwr federation create NAME`."
         )
         raise ApiError(ErrorCode.FORBIDDEN_ACTION, text, text)
     return found
@@ -406,12 +406,15 @@ def _no_invitation(name: str) -> ApiError:
 def _check_removal(member: Member, role: MemberRole | None, caller: Caller) -> None:
     """Check that a member may be removed: nobody removes those above, and the owner stays."""
     if member.role is MemberRole.OWNER:
-        text = "The owner of a federation stays in it. Remedy: `flwr federation archive`."
+        text = (
+            "The owner of a federation cannot leave it or be removed. Remedy: `flwr federation "
+            "archive`."
+        )
         raise ApiError(ErrorCode.FORBIDDEN_ACTION, text, text)
     if caller.is_operator or member.account_id == caller.account_id:
         return
     if member.role is MemberRole.ADMIN and role is not MemberRole.OWNER:
-        text = f"{member.account_name} is an admin, whom the owner alone can remove."
+        text = f"{member.account_name} is an admin. The owner alone can remove an admin."
         raise ApiError(ErrorCode.NO_PERMISSIONS, text, text)
 
 

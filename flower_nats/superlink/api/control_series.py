@@ -63,7 +63,7 @@ class SeriesApi:
         await self._find(request.series_id)
         description = request.description.strip()
         if not 1 <= len(description) <= DESCRIPTION_LENGTH:
-            text = f"It must have from 1 to {DESCRIPTION_LENGTH} characters."
+            text = f"The description must have from 1 to {DESCRIPTION_LENGTH} characters."
             raise ApiError(ErrorCode.INVALID_RUN_SERIES_DESCRIPTION, text, text)
         await self._series.describe(request.series_id, description)
         return control.UpdateRunSeriesDescriptionResponse(

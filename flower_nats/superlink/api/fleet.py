@@ -74,7 +74,10 @@ class FleetApi:
         if node_id is None:
             known = await self._nodes.resolve(key)
             if known is None or known.has_left:
-                reason = "Its account has unregistered it, and alone may register it again."
+                reason = (
+                    "An account has unregistered this key. That account alone may register the "
+                    "key again."
+                )
                 raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, reason, reason)
             node_id = known.node_id
         log.info(

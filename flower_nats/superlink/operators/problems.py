@@ -12,7 +12,7 @@ def problems(report: Map) -> Iterator[str]:
     """Read them off what `StatusReport` has found; nothing is wrong where nothing comes."""
     if refusals := report["not_stored"]:
         reasons = ", ".join(f"{stream} {reason}" for stream, reason in refusals.items())
-        yield f"the broker does not store ({reasons}). Remedy: see that its disks have room."
+        yield f"the broker does not store ({reasons}). Remedy: check that its disks have room."
     if not report["database"]["healthy"]:
         reason = f" ({report['database']['reason']})" if report["database"]["reason"] else ""
         yield (

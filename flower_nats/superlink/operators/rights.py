@@ -105,7 +105,7 @@ class OperatorRights:
             if not await nodes.rotate_key(node_id, public_key):
                 known = await nodes.owner(node_id) is not None
                 text = (
-                    "A SuperNode has this key already. Remedy: make a new one."
+                    "A SuperNode has this key already. Remedy: make a new key."
                     if known
                     else f"There is no SuperNode {node_id}."
                 )

@@ -71,7 +71,7 @@ class WebhookAdmin:
         except BadWebhook as exc:
             raise _refused(str(exc)) from exc
         if not kinds:
-            raise _refused("Say of which kinds of events it is to tell.")
+            raise _refused("A webhook needs at least one kind of events. Remedy: name one.")
 
         async def keep(transaction: Transaction) -> bytes:
             await _check_federation(transaction, federation)
@@ -132,7 +132,10 @@ def _refused(text: str) -> ApiError:
 
 
 def _gone(webhook_id: int) -> ApiError:
-    return _refused(f"There is no webhook {webhook_id}. Remedy: see the list of webhooks.")
+    return _refused(
+        f"There is no webhook {webhook_id}. Remedy: `flower-nats webhook list` shows those that "
+        "there are."
+    )
 
 
 def _webhook(one: Webhook) -> Map:

@@ -119,6 +119,6 @@ def _normal(code: str) -> str:
 
 
 _NO_PAGE = (
-    "This gateway has no page to log in on: passwords travel over TLS alone. Remedy: start it with "
-    "certificates; or, behind a balancer that speaks TLS, with --login-url."
+    "This gateway has no page to log in on: passwords travel over TLS alone. Remedy: start "
+    "the gateway with certificates; or, behind a balancer that speaks TLS, with --login-url."
 )

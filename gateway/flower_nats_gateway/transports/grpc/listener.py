@@ -96,7 +96,7 @@ async def listen(
         else:
             port = server.add_secure_port(address, _credentials(tls))
     except RuntimeError as exc:
-        raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
+        raise CannotListen(f"Cannot listen on {address}: {exc}") from exc
     meter.port = port
     await server.start()
     return Listener(server, port)

@@ -38,7 +38,7 @@ def listen(address: str) -> socket.socket:
         listening.setblocking(False)
     except (OSError, ValueError) as exc:
         listening.close()
-        raise CannotListen(f"{address} cannot be listened on: {exc}") from exc
+        raise CannotListen(f"Cannot listen on {address}: {exc}") from exc
     return listening
 
 
