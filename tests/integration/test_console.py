@@ -184,12 +184,15 @@ async def test_without_a_superlink_a_page_says_so(console: Console) -> None:
     superlink.stop.set()
     await superlink.running
 
-    page = await console.http.get("/runs")
-    data = await console.http.get("/runs.json")
+    for path in ("/runs", "/events", "/webhooks", "/logs?q=word", "/errors"):
+        page = await console.http.get(path)
+        data = await console.http.get(
+            path.replace("?", ".json?") if "?" in path else f"{path}.json"
+        )
 
-    assert page.status_code == data.status_code == 503
-    assert "No superlink answers." in page.text
-    assert data.json()["error"] == "No superlink answers."
+        assert page.status_code == data.status_code == 503, path
+        assert "No superlink answers." in page.text
+        assert data.json()["error"] == "No superlink answers."
 
 
 async def test_a_thousand_nodes_and_a_hundred_rounds_are_one_page(console: Console) -> None:
