@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import unescape
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 from joserfc.jwk import KeySet, RSAKey
 
+from harness.certificates import ServerCertificates
 from harness.environment import SCRIPTS, free_port
 
 FOLDER = Path(__file__).parent / "oidc"
@@ -42,12 +44,14 @@ class OidcIssuer:
     """An issuer, which may be ended and started again, with other keys."""
 
     folder: Path
+    certificates: ServerCertificates | None = None
+    """What it speaks TLS with."""
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
 
     def turn_keys(self) -> None:
         """Have the issuer sign with another key from its next start on."""
@@ -62,9 +66,12 @@ class OidcIssuer:
             self.turn_keys()
         node = shutil.which("node", path=f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}")
         assert node is not None, "there is no node, which the locked environment has"
-        told = json.dumps({"port": self.port, "keys": str(self.folder / "keys.json")})
+        told = {"port": str(self.port), "keys": str(self.folder / "keys.json")}
+        if self.certificates is not None:
+            told["certificate"] = str(self.certificates.certificate)
+            told["key"] = str(self.certificates.key)
         self.process = await asyncio.create_subprocess_exec(
-            *(node, str(FOLDER / "issuer.mjs"), told),
+            *(node, str(FOLDER / "issuer.mjs"), json.dumps(told)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             # `node` may be a script that starts it.
@@ -85,9 +92,11 @@ class OidcIssuer:
             self.process = None
 
 
-async def sign_in(url: str, name: str) -> str:
+async def sign_in(url: str, name: str, certificates: ServerCertificates | None = None) -> str:
     """Do what a person does on the issuer's pages; return the last page."""
-    async with httpx.AsyncClient(follow_redirects=True) as browser:
+    ca = str(certificates.ca_certificate) if certificates else None
+    context = ssl.create_default_context(cafile=ca)
+    async with httpx.AsyncClient(follow_redirects=True, verify=context) as browser:
         page = await browser.get(url)
         for _ in range(6):
             form = _FORM.search(page.text)

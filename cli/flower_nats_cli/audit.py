@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from flower_nats.model.visible import visible_name
 from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli.runtime_client import RuntimeClient, runtime_client
+from flower_nats_cli.table import Table
 from flower_nats_cli.which_runtime import Servers, servers_given, servers_of
 
 _PATIENCE_SECONDS = 10.0
@@ -29,6 +30,8 @@ _ALL: dict[str, Any] = {
     "outcome": None,
     "since": None,
 }
+
+_HEAD = ("TIME (UTC)", "ACCOUNT", "ADDRESS", "ACTION", "OBJECT", "OUTCOME")
 
 _EVENT_FIELDS = tuple(AuditEvent.__dataclass_fields__)
 
@@ -80,20 +83,31 @@ def audit(context: click.Context, /, **options: Any) -> None:
 
 async def _print(servers: Servers, wanted: Mapping[str, Any], *, as_json: bool) -> None:
     async with runtime_client(*servers) as client:
+        if not as_json:
+            await _print_table(client, wanted)
+            return
         async for event in _events(client, wanted):
-            click.echo(json.dumps(event) if as_json else _line(event))
+            click.echo(json.dumps(event))
 
 
-def _line(event: Mapping[str, Any]) -> str:
-    parts = (
-        event["at"][:19],
+async def _print_table(client: RuntimeClient, wanted: Mapping[str, Any]) -> None:
+    """Print events for people: a table with one head, whose columns get wider where they have to."""
+    lines = Table(_HEAD)
+    async for events in _pages(client, wanted):
+        for line in lines.more([_row(event) for event in events]):
+            click.echo(line)
+
+
+def _row(event: Mapping[str, Any]) -> tuple[str, ...]:
+    cells = (
+        f"{event['at'][:10]} {event['at'][11:19]}",
         event["account_name"] or "-",
         event["address"] or "-",
         event["action"],
         event["object"] or "-",
         event["outcome"],
     )
-    return "  ".join(visible_name(part) for part in parts)
+    return tuple(visible_name(cell) for cell in cells)
 
 
 async def _verify(servers: Servers) -> str:
@@ -131,10 +145,17 @@ def _event(written: Mapping[str, Any]) -> AuditEvent:
 async def _events(
     client: RuntimeClient, wanted: Mapping[str, Any], after: int = 0
 ) -> AsyncIterator[Mapping[str, Any]]:
+    async for page in _pages(client, wanted, after):
+        for event in page:
+            yield event
+
+
+async def _pages(
+    client: RuntimeClient, wanted: Mapping[str, Any], after: int = 0
+) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
     while True:
         answer = await client.ask("AuditEvents", _PATIENCE_SECONDS, **wanted, after=after)
-        for event in answer["events"]:
-            yield event
         if not answer["events"]:
             return
+        yield answer["events"]
         after = answer["events"][-1]["event_id"]

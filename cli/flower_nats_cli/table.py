@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+Row = Sequence[str]
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+
+def table(head: Row, rows: Sequence[Row]) -> Iterator[str]:
     """Give the lines of a table, its columns as wide as what is in them."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield f"  {'  '.join(cells)}".rstrip()
+    yield from Table(head).more(rows, even_if_empty=True)
+
+
+class Table:
+    """A table whose rows come in parts: its columns never get narrower from one part to the next."""
+
+    def __init__(self, head: Row) -> None:
+        self._head = head
+        self._widths = [len(cell) for cell in head]
+        self._begun = False
+
+    def more(self, rows: Sequence[Row], *, even_if_empty: bool = False) -> Iterator[str]:
+        """Give the lines of some more rows, below the head if they are the first."""
+        for row in rows:
+            pairs = zip(self._widths, row, strict=True)
+            self._widths = [max(width, len(cell)) for width, cell in pairs]
+        if not self._begun and (rows or even_if_empty):
+            self._begun = True
+            yield self._line(self._head)
+        yield from map(self._line, rows)
+
+    def _line(self, row: Row) -> str:
+        cells = (cell.ljust(width) for cell, width in zip(row, self._widths, strict=True))
+        return f"  {'  '.join(cells)}".rstrip()

@@ -1,11 +1,12 @@
 // A real OIDC issuer for tests, with the device grant. What it is to be like comes as JSON in its first
-// argument: {port, keys}. It says "ready" when it listens. Whoever signs in is whom they say they are;
+// argument: {port, keys, certificate, key}; without the last two it speaks no TLS. It says "ready" when it listens. Whoever signs in is whom they say they are;
 // those whose name begins with "op" are in the group "admins".
 import { readFileSync } from "node:fs";
+import { createServer } from "node:https";
 import Provider from "oidc-provider";
 
-const { port, keys } = JSON.parse(process.argv[2]);
-const issuer = `http://127.0.0.1:${port}`;
+const { port, keys, certificate, key } = JSON.parse(process.argv[2]);
+const issuer = `${certificate ? "https" : "http"}://127.0.0.1:${port}`;
 
 function account(_context, id) {
   const groups = id.startsWith("op") ? ["staff", "admins"] : ["staff"];
@@ -33,4 +34,10 @@ const provider = new Provider(issuer, {
   cookies: { keys: ["for tests"] },
 });
 
-provider.listen(port, "127.0.0.1", () => console.log("ready"));
+const ready = () => console.log("ready");
+if (certificate) {
+  const files = { cert: readFileSync(certificate), key: readFileSync(key) };
+  createServer(files, provider.callback()).listen(port, "127.0.0.1", ready);
+} else {
+  provider.listen(port, "127.0.0.1", ready);
+}

@@ -186,7 +186,7 @@ def test_each_sees_its_own_and_the_trail_says_who_did_what(
             ("intern", "AcceptInvitation", STUDY, "FEDERATION_NOT_FOUND_OR_NO_PENDING_INVITE"),
             ("uni", "StartRun", f"run {studied}, {STUDY}", "done"),
             ("south", "AddNodeToFederation", f"node {ids[2]}, @south/own", "done"),
-            ("intern", "FollowRun", f"run {studied}", "RUN_ID_NOT_FOUND"),
+            ("intern", "StreamLogs", f"run {studied}", "RUN_ID_NOT_FOUND"),
         } <= trail
         assert json.loads(lines[-1])["address"] == "127.0.0.1"
         said(run("flower-nats", "audit", "--verify", *data))

@@ -75,7 +75,7 @@ async def test_changes_and_refusals_are_events_and_looking_is_not(superlink: Sup
         ("ana", "StartRun", f"run {run_id}, {LAB}", "done"),
         ("ben", "StopRun", f"run {run_id}", "RUN_ID_NOT_FOUND"),
         ("ben", "ShowFederation", LAB, "FEDERATION_NOT_FOUND_OR_NOT_MEMBER"),
-        ("ben", "FollowRun", f"run {run_id}", "RUN_ID_NOT_FOUND"),
+        ("ben", "StreamLogs", f"run {run_id}", "RUN_ID_NOT_FOUND"),
         ("ana", "CreateInvitation", f"{LAB}, account ben", "done"),
         ("ben", "AcceptInvitation", LAB, "done"),
         ("ben", "RegisterNode", f"node {node.node_id}", "done"),
@@ -193,7 +193,15 @@ async def test_an_operator_filters_and_exports(superlink: Superlink, nats_url: s
     assert (event["account_name"], event["object"]) == ("ana", LAB)
     assert event["account_id"] == ana.account_id
     assert len(event["hash"]) == 64
-    assert "ben  -  CreateFederation  @ben/lab  done" in about
+    head, row = about.splitlines()
+    assert head.split("  ")[1] == "TIME (UTC)"
+    for title, cell in {
+        "ACCOUNT": "ben",
+        "ACTION": "CreateFederation",
+        "OBJECT": "@ben/lab",
+    }.items():
+        assert row[head.index(title) :].startswith(f"{cell}  ")
+    assert row.endswith("  done")
     assert not later
 
 

@@ -51,7 +51,7 @@ class Runtime:
 
     async def log_in(self, name: str) -> control.GetAuthTokensResponse:
         details = await self.superlink.begin_login()
-        await sign_in(details.verification_uri_complete, name)
+        await sign_in(details.verification_uri_complete, name, self.issuer.certificates)
         return await self.tokens(details)
 
     async def nodes(self, token: str) -> None:
@@ -149,6 +149,29 @@ async def test_a_token_for_somebody_else_lets_nobody_in(
     async with running_superlink(nats_url, pg_dsn, accounts=True, oidc=given) as superlink:
         with refused(ErrorCode.NO_PERMISSIONS, "refused"):
             await Runtime(superlink, issuer).log_in("ana")
+
+
+async def test_an_issuer_with_an_authority_of_its_own_is_believed_by_that_alone(
+    nats_url: str, pg_dsn: str, oidc: OidcSettings, tmp_path: Path
+) -> None:
+    issuer = OidcIssuer(tmp_path, create_server_certificates(tmp_path))
+    (tmp_path / "other").mkdir()
+    others = create_server_certificates(tmp_path / "other")
+    assert issuer.certificates is not None
+    given = replace(oidc, url=issuer.url, ca_certificate=issuer.certificates.ca_certificate)
+    await issuer.start()
+    try:
+        async with running_superlink(nats_url, pg_dsn, accounts=True, oidc=given) as superlink:
+            runtime = Runtime(superlink, issuer)
+            tokens = await runtime.log_in("ana")
+            await runtime.nodes(tokens.access_token)
+        for authority in (None, others.ca_certificate):
+            given = replace(given, ca_certificate=authority)
+            async with running_superlink(nats_url, pg_dsn, accounts=True, oidc=given) as superlink:
+                with refused(ErrorCode.ISSUER_AWAY, issuer.url):
+                    await superlink.begin_login()
+    finally:
+        await issuer.stop()
 
 
 async def test_the_issuer_is_asked_again_when_tokens_are_renewed_and_may_end_the_login(

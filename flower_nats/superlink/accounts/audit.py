@@ -84,6 +84,9 @@ _BY_OPERATORS = {
 _FOLLOWING = {"FollowRun": "run {run_id}"}
 """What gateways ask for the streams of Control that they serve themselves: its refusals are events."""
 
+_ACTIONS = {"FollowRun": "StreamLogs"}
+"""What people call an internal call: one of Control's that it is part of."""
+
 
 class Auditor:
     """Makes events of calls."""
@@ -128,7 +131,7 @@ class Auditor:
 
         async def serve(question: Map, caller: Caller) -> Map:
             event = replace(
-                _event(name, about.format_map(_Said(question)), caller),
+                _event(_ACTIONS.get(name, name), about.format_map(_Said(question)), caller),
                 account_name=_account_of(name, question),
                 address=str(question.get("address", caller.address)),
             )
