@@ -8,9 +8,11 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,48 @@ def test_status_is_readable(runtime: Runtime) -> None:
     assert shown.returncode == 0
     for word in ("healthy", "runs", "nodes", "replica", "durability", "broker", "database"):
         assert word in shown.stdout
+
+
+def test_a_webhook_is_added_tried_and_removed_by_command(runtime: Runtime) -> None:
+    got: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    def webhook(command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return run("flower-nats", "webhook", command, *words, "--data-dir", str(runtime.data_dir))
+
+    receiver = HTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{receiver.server_port}/hook"
+        added = webhook("add", url, "--kind", "run_failed")
+        assert "whsec_" in added.stdout
+        [number] = re.findall(r"Webhook (\d+) was added", added.stdout)
+        assert webhook("test", number).returncode == 0
+        wait_until(lambda: got, PATIENCE, "a test of the webhook")
+        assert [one["kind"] for one in got] == ["webhook_tested"]
+        [listed] = json.loads(webhook("list", "--format", "json").stdout)
+        assert (listed["webhook_id"], listed["kinds"]) == (number, ["run_failed"])
+        assert webhook("remove", number).returncode == 0
+    finally:
+        receiver.shutdown()
+        receiver.server_close()
+
+    refused = webhook("test", number)
+    assert refused.returncode == 1
+    assert f"There is no webhook {number}. Remedy" in refused.stderr
+    trail = runtime.flower_nats("audit", "--json").stdout
+    for action in ("AddWebhook", "TestWebhook", "RemoveWebhook"):
+        assert any(
+            f'"{action}"' in line and f"webhook {number}" in line for line in trail.splitlines()
+        )
 
 
 def test_a_second_up_names_the_first_and_starts_nothing(runtime: Runtime) -> None:

@@ -18,6 +18,7 @@ from flower_nats.model.webhook import (
     new_secret,
     origin_of,
 )
+from flower_nats.store.audit import note_object
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.federations import Federations
 from flower_nats.store.idempotency import once
@@ -82,6 +83,7 @@ class WebhookAdmin:
             webhook_id = await webhooks.add(
                 url, secret, kinds, federation or None, caller.account_name
             )
+            note_object(f"webhook {webhook_id}")
             return bytes(msgpack.packb({"webhook_id": str(webhook_id), "secret": secret}))
 
         added: Map = msgpack.unpackb(await once(self._database, caller.request_id, keep))
