@@ -185,6 +185,9 @@ async def test_errors_of_nodes_and_runs_are_grouped(console: Console) -> None:
     assert [one["node_id"] for one in said["nodes"]] == [str(node.node_id)]
     page = await console.http.get("/errors?federation=@none/default")
     assert "3 times" in page.text
+    assert "1 failed run" in page.text
+    assert f'href="/nodes/{node.node_id}"' in page.text
+    assert "<b>1</b> failed" in (await console.http.get("/")).text
     assert "<b>CUDA" not in page.text
     assert (await console.json("/errors.json?federation=@no/such"))["groups"] == []
 
