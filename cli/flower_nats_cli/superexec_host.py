@@ -108,8 +108,8 @@ class SuperexecHost:
     async def watching(
         self, nats: Sequence[str], ca_certificate: Path | None = None
     ) -> AsyncIterator[None]:
-        """Be known, and watch, for the time of a `with` block. Raises `Unavailable`."""
-        connection = await Connection.connect(nats, "superexec", ca_certificate=ca_certificate)
+        """Be known, and watch, for the time of a `with` block."""
+        connection = await _connect(nats, ca_certificate)
         rpc = RpcClient(connection)
         tasks = []
         try:
@@ -231,6 +231,17 @@ class SuperexecHost:
 def max_simulations(settings: SuperexecSettings) -> int:
     """Return how many simulations a host runs at a time: if nobody says it, each has two cores."""
     return settings.max_simulations or max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+async def _connect(nats: Sequence[str], ca_certificate: Path | None) -> Connection:
+    """Connect to NATS, however long that takes: who cannot do without NATS ends for want of it.
+
+    Superlink and gateway may start in this process meanwhile, and keep it from answering for seconds.
+    """
+    while True:
+        with suppress(Unavailable):
+            return await Connection.connect(nats, "superexec", ca_certificate=ca_certificate)
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _token_of(process: ProcessIdentity) -> str:

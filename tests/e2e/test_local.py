@@ -12,13 +12,14 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 import pytest
 
-from harness.children import PATIENCE, ended, wait_until
-from harness.environment import clean_environment, free_port
+from harness.children import PATIENCE, Child, ended, wait_until
+from harness.environment import accepts_connections, clean_environment, free_port
 from harness.flower_environments import LAST_OVER_GRPC, environment, installed
 from tests.e2e.federation import APPS, refusal_in, run_id_in
 
@@ -32,6 +33,9 @@ OVER_GRPC_WITH_HTTP_RUNTIME = "1.36.0"
 
 ENDED_SECONDS = 10.0
 """Seconds for a simulation that was stopped or killed to be gone, with its Ray."""
+
+COMMAND_SECONDS = 150.0
+"""For a command: `flower-nats local start` gives the runtime 130 seconds."""
 
 RAN = "round 2: 10 answers, 9.0"
 """Each of ten nodes adds its number, from 0 to 9, in each of two rounds."""
@@ -146,7 +150,7 @@ class Person:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
 
@@ -279,6 +283,78 @@ def test_options_of_a_connection_count_for_its_runs(person: Person, version: str
     assert "round 2: 3 answers" in output
     assert "DEBUG" in output
     assert "num-supernodes must be at least 1" in refused
+
+
+class RayCluster:
+    """A Ray that somebody has started on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        # Sockets in it have long names, and a socket's path may have 107 bytes.
+        self._sockets = TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+        command = ["ray", "start", "--head", "--block", "--include-dashboard=false", "--num-cpus=2"]
+        command += ["--node-ip-address=127.0.0.1", f"--port={self.address.rpartition(':')[2]}"]
+        # None of the ports that it takes unless it is told.
+        ports = ["min-worker", "max-worker", "dashboard-agent-listen"]
+        command += [f"--{name}-port=0" for name in ports]
+        command += [f"--ray-client-server-port={free_port()}", "--disable-usage-stats"]
+        command += [f"--temp-dir={self._sockets.name}"]
+        self._process = Child(command, log_file=folder / "ray.log", environment={})
+
+    def wait_until_ready(self) -> None:
+        """Wait until simulations may connect."""
+        self._process.wait_for_output("Ray runtime started")
+
+    def players(self) -> list[psutil.Process]:
+        """Return its processes that play SuperNodes."""
+        found = []
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if "ClientAppActor" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._sockets.cleanup()
+
+
+@pytest.fixture
+def ray_cluster(tmp_path: Path) -> Iterator[RayCluster]:
+    """A Ray that runs."""
+    cluster = RayCluster(tmp_path)
+    try:
+        cluster.wait_until_ready()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@simulates
+@pytest.mark.long
+def test_a_ray_that_is_there_is_used_and_outlasts_the_simulations(
+    tmp_path: Path, ray_cluster: RayCluster
+) -> None:
+    person = Person(tmp_path, RAY_ADDRESS=ray_cluster.address)
+    started = person.local("start")
+    try:
+        assert started.returncode == 0, started.stderr
+        configured = ["--num-supernodes", "10", "--client-resources-num-cpus", "1"]
+        person.flwr("federation", "simulation-config", *configured)
+        assert RAN in person.flwr("run", APPS / "simulated", "--stream")
+        stopped = person.run(pause=60)
+        wait_until(ray_cluster.players, PATIENCE, "its nodes in that Ray", every=0.5)
+        assert not person.processes("raylet|gcs_server")
+
+        person.flwr("stop", str(stopped))
+
+        wait_until(lambda: not ray_cluster.players(), ENDED_SECONDS, "the end of its nodes")
+        assert person.status(stopped) == "finished:stopped"
+        assert accepts_connections(ray_cluster.address)
+    finally:
+        person.local("stop")
+    assert not person.processes()
 
 
 @simulates
