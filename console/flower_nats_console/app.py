@@ -1,5 +1,6 @@
 """The pages of the console, and what becomes of errors."""
 
+import asyncio
 from collections.abc import Iterable
 from http import HTTPStatus
 from pathlib import Path
@@ -15,13 +16,14 @@ from starlette.staticfiles import StaticFiles
 
 from flower_nats.logs import get_logger
 from flower_nats.model import certificates
+from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats_console.guard import Guard
 from flower_nats_console.live import MOST_STREAMS, Live
 from flower_nats_console.overview import overview
 from flower_nats_console.pages import STATIC, data, page
 from flower_nats_console.runs import RunPages
-from flower_nats_console.superlinks import Superlinks
+from flower_nats_console.superlinks import Answer, Superlinks
 from flower_nats_console.viewer import log_in, log_out, viewer
 
 log = get_logger(__name__)
@@ -45,18 +47,17 @@ class Console:
         """Answer: can I sleep?"""
         asking = viewer(request)
         try:
-            status = await self._superlinks.ask("Status", asking)
+            # Together, so that a page waits no longer than for one answer.
+            status, active, failed = await asyncio.gather(
+                self._superlinks.ask("Status", asking),
+                self._runs(asking, "active", limit=20),
+                self._runs(asking, "failed", limit=5),
+            )
         except ApiError as exc:
             if exc.code is not ErrorCode.FORBIDDEN_ACTION:
                 raise
             # The runtime as a whole is for operators.
             return RedirectResponse("/runs", 303)
-        active = await self._superlinks.ask(
-            "Runs", asking, state="active", federation="", text="", limit=20, skip=0
-        )
-        failed = await self._superlinks.ask(
-            "Runs", asking, state="failed", federation="", text="", limit=5, skip=0
-        )
         own = certificates.in_file(self._certificate, "this console") if self._certificate else []
         found = overview(status, own)
         if request.url.path.endswith(".json"):
@@ -73,6 +74,11 @@ class Console:
             active=active,
             failed=failed,
             now=active["now"],
+        )
+
+    async def _runs(self, asking: Caller, state: str, *, limit: int) -> Answer:
+        return await self._superlinks.ask(
+            "Runs", asking, state=state, federation="", text="", limit=limit, skip=0
         )
 
     async def login(self, request: Request) -> Response:

@@ -19,6 +19,12 @@ from flower_nats_console.viewer import viewer
 _NODES = 50
 """Nodes whose lines are drawn: more cannot be told apart."""
 
+_ROUNDS = 1_000
+"""Rounds that are drawn, the newest ones: a plot has not many more points across."""
+
+_LISTED = 200
+"""Rounds in the table; the plot and the exports have the others."""
+
 _LONGEST_TEXT = 500
 
 _COLUMNS = ("round", "type", "node_id", "node_name", "answered_at", "metric", "value")
@@ -47,7 +53,7 @@ class MetricPages:
         """Show one number over the rounds of a run."""
         found = await self._found(request)
         title = f"Metrics of run {found['run']['run_id']}"
-        return page(request, "metrics", title, found=found, run=found["run"])
+        return page(request, "metrics", title, found=found, run=found["run"], listed=_LISTED)
 
     async def plot(self, request: Request) -> Response:
         """Return what the plot shows."""
@@ -61,6 +67,7 @@ class MetricPages:
             run_id=run_id_of(request),
             message_type=message_type,
             name=name,
+            columns=_ROUNDS,
             rows=_NODES,
         )
 

@@ -1,5 +1,6 @@
 """The pages of runs."""
 
+import asyncio
 from typing import Any
 from urllib.parse import urlencode
 
@@ -69,10 +70,10 @@ class RunPages:
 
     async def shown(self, request: Request) -> Response:
         """Show one run."""
-        found = await self._run(request)
         if _wants_json(request):
-            return data(found)
-        timeline = await self._timeline(request)
+            return data(await self._run(request))
+        # Together, so that a page waits no longer than for one answer.
+        found, timeline = await asyncio.gather(self._run(request), self._timeline(request))
         # Answers are shared for a moment, and so are pages: ten browsers cost what one costs.
         kept = self._kept.get(str(request.url))
         if kept is not None and kept[0] is found and kept[1] is timeline:

@@ -1,9 +1,14 @@
 """The history of exchanges in the database."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from psycopg.types.json import Jsonb
 
 from flower_nats.model.exchange import ExchangeNote
 from flower_nats.store.connection import Session, storable
@@ -114,8 +119,48 @@ class Reading:
     node_id: int
     value: float | None
     """None if it is not finite."""
-    examples: float | None
-    """How many examples the reply is about, if it says so."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One number of the replies of one round, in sum. None: it is too large for a double."""
+
+    at: int
+    """Which round."""
+    count: int
+    """Replies that have the number."""
+    without_examples: int
+    """Those of them that do not say how many examples they are about."""
+    plain_mean: float | None
+    weighted_mean: float | None
+    """By examples; None also if there are none."""
+    least: float | None
+    low: float | None
+    """A tenth of the replies has at most this."""
+    middle: float | None
+    high: float | None
+    """Nine tenths of the replies have at most this."""
+    most: float | None
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number in replies, and the rounds in which it is asked for."""
+
+    run_id: int
+    message_type: str
+    name: str
+    columns: Mapping[int, int]
+    """The sends that count, by their sessions, and the round of each."""
+
+    def asked(self) -> dict[str, Any]:
+        """Return it as the parameters of statements."""
+        return {
+            "run_id": self.run_id,
+            "message_type": storable(self.message_type),
+            "name": storable(self.name),
+            "sessions": list(self.columns),
+        }
 
 
 @dataclass(frozen=True)
@@ -167,21 +212,45 @@ class Exchanges:
         rows = await self._session.fetch_all(_SQL["failures"], run_id=run_id, limit=limit)
         return [Failure(**{**row, "node_ids": row["node_ids"] or []}) for row in rows]
 
-    async def metric_names(self, run_id: int, limit: int) -> list[tuple[str, str]]:
-        """Return the type of message and the name of each number in the replies of a run."""
-        rows = await self._session.fetch_all(_SQL["metric_names"], run_id=run_id, limit=limit)
+    async def metric_names(
+        self, run_id: int, sessions: Sequence[int], limit: int
+    ) -> list[tuple[str, str]]:
+        """Return the type of message and the name of each number in the replies to these sends."""
+        rows = await self._session.fetch_all(
+            _SQL["metric_names"], run_id=run_id, sessions=list(sessions), limit=limit
+        )
         return [(row["message_type"], row["name"]) for row in rows]
 
-    async def metric(
-        self, run_id: int, message_type: str, name: str, examples: str
-    ) -> list[Reading]:
-        """Return one number of each reply, and the number that it is weighed by, named `examples`."""
+    async def metric_by_round(self, number: Number, examples: str) -> list[Spread]:
+        """Return a number in sum over each round; `examples` is the name of what it is weighed by."""
         rows = await self._session.fetch_all(
-            _SQL["metric"],
-            run_id=run_id,
-            message_type=storable(message_type),
-            name=storable(name),
+            _SQL["metric_by_round"],
+            **number.asked(),
+            columns=Jsonb(number.columns),
             examples=examples,
+        )
+        return [Spread(**{name: _finite(value) for name, value in row.items()}) for row in rows]
+
+    async def metric_farthest(
+        self, number: Number, means: Sequence[float | None], limit: int
+    ) -> tuple[list[int], int]:
+        """Return so many nodes, the last value farthest from the mean first, and the number of all.
+
+        `means` are those of the rounds.
+        """
+        rows = await self._session.fetch_all(
+            _SQL["metric_farthest"],
+            **number.asked(),
+            columns=Jsonb(number.columns),
+            means=Jsonb({session: means[at] for session, at in number.columns.items()}),
+            limit=limit,
+        )
+        return [row["node_id"] for row in rows], rows[0]["nodes_in_all"] if rows else 0
+
+    async def metric_of_nodes(self, number: Number, node_ids: Sequence[int]) -> list[Reading]:
+        """Return a number of each reply of some nodes, oldest first."""
+        rows = await self._session.fetch_all(
+            _SQL["metric_of_nodes"], **number.asked(), node_ids=list(node_ids)
         )
         return [Reading(**row) for row in rows]
 
@@ -226,3 +295,11 @@ class Exchanges:
         """Return how nodes have done in the runs of so many days."""
         rows = await self._session.fetch_all(_SQL["of_nodes"], node_ids=list(node_ids), days=days)
         return [NodeRecord(**row) for row in rows]
+
+
+def _finite(value: Any) -> Any:
+    """Return a number of a statement as a double; None if it is too large for one."""
+    if not isinstance(value, Decimal):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None

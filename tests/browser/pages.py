@@ -39,13 +39,8 @@ _complaints: dict[Page, list[str]] = {}
 
 def complaints_of(page: Page) -> list[str]:
     """Return what the browser has complained of: scripts that fail, what the policy forbids."""
-    # That an answer was an error, or late on a busy machine, is none: pages are made to cope with it.
-    answers = (
-        "Failed to load resource",
-        "Response Status Error Code",
-        "htmx:timeout",
-        "htmx:afterRequest",
-    )
+    # That an answer was an error is none: pages are made to cope with it.
+    answers = ("Failed to load resource", "Response Status Error Code")
     return [one for one in _complaints[page] if not one.startswith(answers)]
 
 

@@ -203,7 +203,8 @@ async def test_a_thousand_nodes_and_a_hundred_rounds_are_one_page(console: Conso
         SELECT %(run_id)s, 1000 * round + node, 10000 + node, 1 + round, 'train', '',
             now() - make_interval(secs => 1000 - 10 * round),
             now() - make_interval(secs => 999 - 10 * round),
-            now() - make_interval(secs => 998 - 10 * round - node / 1000.0), 'answered', '', 10, 20
+            now() - make_interval(secs => 998 - 10 * round - node / 1000.0), 'answered', '', 10, 20,
+            jsonb_build_object('loss', node / 1000.0, 'num-examples', 1e308)
         FROM generate_series(0, 99) AS round, generate_series(0, 999) AS node
         """,
         run_id=app.run_id,
@@ -211,8 +212,16 @@ async def test_a_thousand_nodes_and_a_hundred_rounds_are_one_page(console: Conso
 
     timeline = await console.json(f"/runs/{app.run_id}/timeline.json")
     page = await console.http.get(f"/runs/{app.run_id}")
+    plot = await console.http.get(f"/runs/{app.run_id}/metrics/plot.json")
+    metrics = await console.http.get(f"/runs/{app.run_id}/metrics")
 
     assert timeline["nodes_in_all"] == 1000
     assert timeline["rounds_in_all"] == 100
     assert len(timeline["nodes"]) == 100
-    assert len(page.content) < 200_000
+    assert max(len(one.content) for one in (page, plot, metrics)) < 200_000
+    found = plot.json()
+    spread = [found[name][0] for name in ("least", "low", "middle", "high", "most")]
+    assert spread == [0.0, 0.099, 0.499, 0.899, 0.999]
+    assert found["mean"][99] == pytest.approx(0.4995)
+    assert (len(found["nodes"]), found["nodes_in_all"]) == (50, 1000)
+    assert {found["nodes"][at]["node_id"] for at in (0, 1)} == {"10000", "10999"}

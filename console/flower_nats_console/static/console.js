@@ -24,6 +24,43 @@ function tell(about, text) {
   document.body.classList.toggle("stale", now !== "");
 }
 
+const NO_SUPERLINK = "No superlink answers. Trying again…";
+const LATE = "An answer has not come in time. Trying again…";
+const PATIENCE = 15000;
+
+// Says how the last request has ended: status 0 is one that has no answer.
+function tellAnswer(status) {
+  tell("runtime", status === 503 ? NO_SUPERLINK : status === 0 ? LATE : "");
+}
+
+// Gives an answer to a part of the page; null if there is none now. What is shown then stays.
+async function answerOf(url) {
+  try {
+    const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    tellAnswer(response.status);
+    return response.ok ? await response.json() : null;
+  } catch {
+    tellAnswer(0);
+    return null;
+  }
+}
+
+// Has a function run once at a time; what is asked for meanwhile, once more after that.
+function oneAtATime(work) {
+  let running = false;
+  let again = false;
+  return async () => {
+    again = true;
+    if (running) return;
+    running = true;
+    while (again) {
+      again = false;
+      await work();
+    }
+    running = false;
+  };
+}
+
 function begin() {
   writeTimes(document);
   const run = document.querySelector("[data-run]");
@@ -43,8 +80,7 @@ function begin() {
   });
   document.body.addEventListener("htmx:afterSwap", () => writeTimes(document));
   document.body.addEventListener("htmx:afterRequest", (event) => {
-    const status = event.detail.xhr.status;
-    tell("runtime", status === 503 ? "No superlink answers. Trying again…" : "");
+    tellAnswer(event.detail.xhr.status);
   });
   // What a reader has opened or closed stays so when a part of the page is fetched anew.
   document.body.addEventListener("htmx:beforeSwap", (event) => {

@@ -11,9 +11,9 @@ class Plot {
   }
 
   async load() {
-    const response = await fetch(this.figure.dataset.url, { cache: "no-store" });
-    if (!response.ok) return;
-    this.found = await response.json();
+    const found = await answerOf(this.figure.dataset.url);
+    if (!found) return;
+    this.found = found;
     // What is under the pointer stays as long as the lines are the same ones.
     if (this.plot && this.drawn === this.found.nodes.map((node) => node.node_id).join()) this.plot.setData(this.data());
     else this.draw();
@@ -29,8 +29,8 @@ class Plot {
   }
 
   data() {
-    const { rounds, mean, nodes } = this.found;
-    return [rounds.map((_, at) => at), ...nodes.map((node) => node.values), mean];
+    const { rounds, mean, low, high, nodes } = this.found;
+    return [rounds.map((_, at) => at), low, high, ...nodes.map((node) => node.values), mean];
   }
 
   draw() {
@@ -47,6 +47,7 @@ class Plot {
       spanGaps: true,
       points: { show: alone },
     }));
+    const edge = (label) => ({ label, stroke: "transparent", width: 0, spanGaps: true, points: { show: false } });
     const thick = { label: "mean", stroke: colour("accent"), width: 3, spanGaps: true, points: { show: rounds.length < 60, fill: colour("accent") } };
     if (this.plot) this.plot.destroy();
     this.plot = new uPlot({
@@ -59,7 +60,8 @@ class Plot {
         { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], values: (_, ticks) => ticks.map((at) => this.found.rounds[at] ?? "") },
         { ...axis, size: 64, values: (_, ticks) => ticks.map((one) => String(Number(one.toPrecision(4)))) },
       ],
-      series: [{}, ...thin, thick],
+      series: [{}, edge("a tenth has at most"), edge("nine tenths have at most"), ...thin, thick],
+      bands: [{ series: [2, 1], fill: `color-mix(in srgb, ${colour("accent")} 18%, transparent)` }],
       hooks: { setCursor: [(plot) => this.point(plot)], setSeries: [(plot, number) => { this.focused = number; this.point(plot); }] },
     }, this.data(), this.box);
     this.drawn = nodes.map((node) => node.node_id).join();
@@ -80,7 +82,8 @@ class Plot {
 const figureOfMetrics = document.getElementById("metrics");
 if (figureOfMetrics) {
   const plot = new Plot(figureOfMetrics);
-  plot.load();
-  document.body.addEventListener("live", () => plot.load());
+  const load = oneAtATime(() => plot.load());
+  load();
+  document.body.addEventListener("live", load);
   document.getElementById("metric").addEventListener("change", (event) => event.target.form.requestSubmit());
 }

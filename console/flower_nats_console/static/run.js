@@ -27,9 +27,9 @@ class Timeline {
   }
 
   async load() {
-    const response = await fetch(this.figure.dataset.url + location.search, { cache: "no-store" });
-    if (!response.ok) return;
-    this.found = await response.json();
+    const found = await answerOf(this.figure.dataset.url + location.search);
+    if (!found) return;
+    this.found = found;
     this.figure.hidden = this.found.rounds.length === 0;
     this.draw();
   }
@@ -118,22 +118,13 @@ class Log {
   }
 
   async load() {
-    if (this.loading) { this.again = true; return; }
-    this.loading = true;
-    try {
-      while (await this.more());
-    } catch {
-      // The next event tries again.
-    }
-    this.loading = false;
-    if (this.again) { this.again = false; this.load(); }
+    while (await this.more());
   }
 
   async more() {
-    const response = await fetch(`${this.box.dataset.url}?after=${this.position}`, { cache: "no-store" });
-    if (!response.ok) return false;
-    const { text, position } = await response.json();
-    if (!text) return false;
+    const found = await answerOf(`${this.box.dataset.url}?after=${this.position}`);
+    if (!found || !found.text) return false;
+    const { text, position } = found;
     this.position = position;
     document.getElementById("log-empty").hidden = true;
     const lines = text.replace(this.colours, "").replace(/\r\n?/g, "\n");
@@ -152,9 +143,7 @@ class Log {
 const figure = document.getElementById("timeline");
 const timeline = figure && new Timeline(figure);
 const log = new Log(document.getElementById("log"));
-if (timeline) timeline.load();
-log.load();
-document.body.addEventListener("live", () => {
-  if (timeline) timeline.load();
-  log.load();
-});
+const parts = [timeline, log].filter(Boolean).map((part) => oneAtATime(() => part.load()));
+const load = () => parts.forEach((one) => one());
+load();
+document.body.addEventListener("live", load);

@@ -98,23 +98,67 @@ GROUP BY reason, outcome
 ORDER BY max(answered_at) DESC, reason
 LIMIT %(limit)s;
 
--- metric_names: What the numbers in replies of a run are called, by type of message.
+-- metric_names: What the numbers in replies to these sends of a run are called, by type of message.
 SELECT message_type, name, count(*) AS count
 FROM exchange, jsonb_object_keys(metrics) AS name
-WHERE run_id = %(run_id)s AND metrics IS NOT NULL
+WHERE run_id = %(run_id)s AND session_id = ANY (%(sessions)s::bigint[]) AND metrics IS NOT NULL
 GROUP BY message_type, name
 ORDER BY message_type, name
 LIMIT %(limit)s;
 
--- metric: One number of each reply of a run, and how many examples it is about if the reply says so.
+-- metric_by_round: One number of replies, in sum over each round: `columns` has the round of each send. It is no table
+-- to join, as without statistics of a run that has just begun a join takes minutes. As numeric, as sums of doubles may
+-- be too large for one.
 SELECT
-    session_id,
-    node_id,
-    (metrics ->> %(name)s)::double precision AS value,
-    (metrics ->> %(examples)s)::double precision AS examples
+    at,
+    count(*) AS count,
+    count(*) FILTER (WHERE examples IS NULL) AS without_examples,
+    avg(value) AS plain_mean,
+    CASE WHEN sum(examples) > 0 THEN sum(value * examples) / sum(examples) END AS weighted_mean,
+    min(value) AS least,
+    percentile_disc(0.1) WITHIN GROUP (ORDER BY value) AS low,
+    percentile_disc(0.5) WITHIN GROUP (ORDER BY value) AS middle,
+    percentile_disc(0.9) WITHIN GROUP (ORDER BY value) AS high,
+    max(value) AS most
+FROM (
+    SELECT
+        (%(columns)s::jsonb ->> session_id::text)::integer AS at,
+        (metrics ->> %(name)s)::numeric AS value,
+        (metrics ->> %(examples)s)::numeric AS examples
+    FROM exchange
+    WHERE run_id = %(run_id)s AND session_id = ANY (%(sessions)s::bigint[])
+        AND message_type = %(message_type)s AND node_id IS NOT NULL AND metrics ->> %(name)s IS NOT NULL
+) AS reading
+GROUP BY at
+ORDER BY at;
+
+-- metric_farthest: The nodes whose last value is farthest from the mean of its round, and how many nodes there are.
+-- Those that have none come first. `means` has the mean for each send.
+SELECT node_id, count(*) OVER () AS nodes_in_all
+FROM (
+    SELECT DISTINCT ON (node_id) node_id, distance
+    FROM (
+        SELECT
+            node_id,
+            (%(columns)s::jsonb ->> session_id::text)::integer AS at,
+            abs(
+                (metrics ->> %(name)s)::numeric - (%(means)s::jsonb ->> session_id::text)::numeric
+            ) AS distance
+        FROM exchange
+        WHERE run_id = %(run_id)s AND session_id = ANY (%(sessions)s::bigint[])
+            AND message_type = %(message_type)s AND node_id IS NOT NULL AND metrics ? %(name)s
+    ) AS reading
+    ORDER BY node_id, distance IS NULL, at DESC
+) AS last
+ORDER BY distance DESC NULLS FIRST, node_id
+LIMIT %(limit)s;
+
+-- metric_of_nodes: One number of the replies of some nodes to these sends.
+SELECT session_id, node_id, (metrics ->> %(name)s)::double precision AS value
 FROM exchange
-WHERE run_id = %(run_id)s AND message_type = %(message_type)s AND metrics ? %(name)s
-    AND node_id IS NOT NULL
+WHERE run_id = %(run_id)s AND node_id = ANY (%(node_ids)s::bigint[])
+    AND session_id = ANY (%(sessions)s::bigint[])
+    AND message_type = %(message_type)s AND metrics ? %(name)s
 ORDER BY put_out_at;
 
 -- metrics_after: All numbers of so many replies of a run, after one of them.

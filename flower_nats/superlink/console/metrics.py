@@ -1,74 +1,60 @@
-"""Numbers in replies over rounds: of each node, and their mean."""
+"""Numbers in replies over rounds: in sum, and of single nodes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
-from flower_nats.store.exchanges import Reading
+from flower_nats.store.exchanges import Exchanges, Number, Reading
 from flower_nats.superlink.console.rounds import Round
 
 EXAMPLES = "num-examples"
 """The number by which flwr's strategies weigh replies, unless an app says otherwise."""
 
+_VALUES = 10_000
+"""Values of single nodes in one answer: some 100 kB. With many rounds, fewer nodes are told."""
 
-@dataclass
-class Series:
-    """One number over the rounds of a run; the lists have one entry for each round, None for none."""
+_SPREAD = ("least", "low", "middle", "high", "most")
 
-    mean: list[float | None]
-    least: list[float | None]
-    most: list[float | None]
-    count: list[int]
-    """Replies that have had it."""
-    is_weighted: bool = False
-    """Whether the means are weighted by `EXAMPLES`, which every reply has said."""
-    by_node: dict[int, list[float | None]] = field(default_factory=dict)
+_DIGITS = 6
+"""Significant digits of the values of single nodes: more cannot be seen in a plot."""
 
 
-def series_of(rounds: Sequence[Round], readings: Iterable[Reading]) -> Series:
-    """Sort what was read into rounds."""
+async def number_over_rounds(
+    exchanges: Exchanges, run_id: int, wanted: tuple[str, str], rounds: Sequence[Round], rows: int
+) -> Mapping[str, Any]:
+    """Return one number, `wanted` by type of message and name, in sum over each round.
+
+    {mean, least, low, middle, high, most, count}: lists with one entry for each round, None for none;
+    {is_weighted}: whether means are weighted by `EXAMPLES`, which every reply has said; {by_node,
+    nodes_in_all}: the values of at most `rows` nodes, those whose last one is farthest from the mean.
+    """
     columns = {session: at for at, one in enumerate(rounds) for session in one.sessions}
-    width = len(rounds)
-    found: list[list[Reading]] = [[] for _ in rounds]
-    by_node: dict[int, list[float | None]] = {}
+    number = Number(run_id, *wanted, columns)
+    found = {one.at: one for one in await exchanges.metric_by_round(number, EXAMPLES)}
+    is_weighted = bool(found) and not any(one.without_examples for one in found.values())
+    kind = "weighted_mean" if is_weighted else "plain_mean"
+    over = [found.get(at) for at in range(len(rounds))]
+    means: list[float | None] = [getattr(one, kind, None) for one in over]
+    limit = min(rows, max(1, _VALUES // max(1, len(rounds))))
+    nodes, in_all = await exchanges.metric_farthest(number, means, limit)
+    readings = await exchanges.metric_of_nodes(number, nodes) if nodes else []
+    return {
+        "mean": means,
+        "is_weighted": is_weighted,
+        "count": [0 if one is None else one.count for one in over],
+        **{name: [getattr(one, name, None) for one in over] for name in _SPREAD},
+        "by_node": _by_node(nodes, columns, len(rounds), readings),
+        "nodes_in_all": in_all,
+    }
+
+
+def _by_node(
+    nodes: Sequence[int], columns: Mapping[int, int], width: int, readings: Iterable[Reading]
+) -> Mapping[int, list[float | None]]:
+    by_node: dict[int, list[float | None]] = {node: [None] * width for node in nodes}
     for one in readings:
-        at = columns.get(one.session_id)
-        if at is not None:
-            by_node.setdefault(one.node_id, [None] * width)[at] = one.value
-            if one.value is not None:
-                found[at].append(one)
-    every = [one for column in found for one in column]
-    is_weighted = bool(every) and all(one.examples is not None for one in every)
-    return Series(
-        mean=[_mean(column, is_weighted=is_weighted) for column in found],
-        least=[min((one.value or 0.0 for one in column), default=None) for column in found],
-        most=[max((one.value or 0.0 for one in column), default=None) for column in found],
-        count=[len(column) for column in found],
-        is_weighted=is_weighted,
-        by_node=by_node,
-    )
-
-
-def _mean(readings: Sequence[Reading], *, is_weighted: bool) -> float | None:
-    weights = [(one.examples or 0.0) if is_weighted else 1.0 for one in readings]
-    whole = sum(weights)
-    if whole <= 0:
-        return None
-    terms = ((one.value or 0.0) * weight for one, weight in zip(readings, weights, strict=True))
-    return sum(terms) / whole
-
-
-def farthest(series: Series, limit: int) -> list[int]:
-    """Return so many nodes: those whose last value is farthest from the mean of its round come first."""
-
-    def distance(node_id: int) -> float:
-        for value, mean in zip(
-            reversed(series.by_node[node_id]), reversed(series.mean), strict=True
-        ):
-            if value is not None and mean is not None:
-                return abs(value - mean)
-        return float("inf")
-
-    return sorted(series.by_node, key=lambda one: (-distance(one), one))[:limit]
+        value = None if one.value is None else float(f"{one.value:.{_DIGITS}g}")
+        by_node[one.node_id][columns[one.session_id]] = value
+    return by_node
 
 
 def round_names(by_type: Mapping[str, Sequence[Round]]) -> Mapping[int, str]:

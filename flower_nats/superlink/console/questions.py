@@ -17,7 +17,7 @@ from flower_nats.model.run import Run
 from flower_nats.model.states import Status
 from flower_nats.model.visible import visible_lines, visible_name
 from flower_nats.store.connection import Database
-from flower_nats.store.exchanges import Exchanges, Failure, NodeRecord, RunOfNode
+from flower_nats.store.exchanges import Exchanges, Failure, NodeHistory, NodeRecord, RunOfNode
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.nodes import Nodes, NodeSign
 from flower_nats.store.runs import Runs, RunSearch
@@ -25,12 +25,13 @@ from flower_nats.superlink.accounts.guard import Guard
 from flower_nats.superlink.accounts.identity import Identity
 from flower_nats.superlink.codecs import InternalHandler
 from flower_nats.superlink.console.known import check_operator, for_known
-from flower_nats.superlink.console.metrics import EXAMPLES, farthest, round_names, series_of
+from flower_nats.superlink.console.metrics import EXAMPLES, number_over_rounds, round_names
 from flower_nats.superlink.console.rounds import (
     NodeRow,
     Round,
     expected_end,
     median_ms,
+    newest,
     rounds_of,
     rows_of,
     slowest,
@@ -169,7 +170,7 @@ class ConsoleQuestions:
     async def _listed(self, run: Run) -> Map:
         listed = _run(run)
         if run.status is Status.RUNNING:
-            listed["round"] = _newest(rounds_of(await self._exchanges.sends(run.run_id)))
+            listed["round"] = _newest_round(rounds_of(await self._exchanges.sends(run.run_id)))
         return listed
 
     async def run(self, question: Map, caller: Caller) -> Map:
@@ -198,16 +199,17 @@ class ConsoleQuestions:
             (one for one in types if one.startswith("train")), types[0] if types else ""
         )
         every = by_type.get(wanted, [])
-        rounds = every[-int(question["columns"]) :]
+        rounds = newest(every, int(question["columns"]))
         # Of the rounds that are shown alone: a run may have had thousands.
         sessions = [session for one in rounds for session in one.sessions]
         histories = await self._exchanges.by_node(run.run_id, sessions) if sessions else []
         is_over = run.status is Status.FINISHED
-        # 1,000 nodes and 100 rounds take a tenth of a second, in which others are served as well.
-        rows = await asyncio.to_thread(rows_of, rounds, histories, is_over=is_over)
+        # 1,000 nodes and 100 rounds take a fifth of a second, in which others are served as well.
+        rows, medians, lasts = await asyncio.to_thread(
+            _rows_and_rounds, rounds, histories, is_over=is_over
+        )
         skip = max(0, int(question["skip"]))
         shown = rows[skip : skip + int(question["rows"])]
-        lasts = [slowest(rows, at) for at in range(len(rounds))]
         signs = await self._signs([row.node_id for row in [*shown, *filter(None, lasts)]])
         total = _total_rounds(await self._config(run))
         end = None if is_over else expected_end(every, total, datetime.now(UTC))
@@ -218,8 +220,7 @@ class ConsoleQuestions:
             "type": wanted,
             "first_round": len(every) - len(rounds),
             "rounds": [
-                _round(one, median_ms(rows, at), lasts[at], at, signs)
-                for at, one in enumerate(rounds)
+                _round(one, medians[at], lasts[at], at, signs) for at, one in enumerate(rounds)
             ],
             "rounds_in_all": len(every),
             "rounds_expected": total,
@@ -229,20 +230,26 @@ class ConsoleQuestions:
         }
 
     async def metrics(self, question: Map, caller: Caller) -> Map:
-        """{run_id, message_type, name, rows} -> one number in the replies of a run, over its rounds.
+        """{run_id, message_type, name, columns, rows} -> one number in replies, over rounds.
 
-        Of the nodes, `rows` are told one by one: those whose last value is farthest from the mean.
+        Of the newest `columns` rounds, in sum. Of the nodes, at most `rows` are told one by one: those
+        whose last value is farthest from the mean.
         """
         run = await self._run(question["run_id"], caller)
-        names = await self._exchanges.metric_names(run.run_id, _METRIC_NAMES)
+        by_type = rounds_of(await self._exchanges.sends(run.run_id))
+        shown = {kind: newest(every, int(question["columns"])) for kind, every in by_type.items()}
+        names = await self._exchanges.metric_names(
+            run.run_id, list(round_names(shown)), _METRIC_NAMES
+        )
         wanted = question["message_type"], question["name"]
         if wanted not in names:
             wanted = next((one for one in names if one[1] != EXAMPLES), ("", ""))
-        rounds = rounds_of(await self._exchanges.sends(run.run_id)).get(wanted[0], [])
-        readings = await self._exchanges.metric(run.run_id, *wanted, EXAMPLES) if names else []
-        series = await asyncio.to_thread(series_of, rounds, readings)
-        shown = farthest(series, int(question["rows"]))
-        signs = await self._signs(shown)
+        rounds = shown.get(wanted[0], [])
+        number = await number_over_rounds(
+            self._exchanges, run.run_id, wanted, rounds, int(question["rows"])
+        )
+        by_node = number["by_node"]
+        signs = await self._signs(list(by_node))
         return {
             "now": now_iso(),
             "run": _run(run),
@@ -250,13 +257,9 @@ class ConsoleQuestions:
             "type": wanted[0],
             "name": visible_name(wanted[1]),
             "rounds": [visible_name(one.name) for one in rounds],
-            "mean": series.mean,
-            "is_weighted": series.is_weighted,
-            "least": series.least,
-            "most": series.most,
-            "count": series.count,
-            "nodes": [{**_named(one, signs), "values": series.by_node[one]} for one in shown],
-            "nodes_in_all": len(series.by_node),
+            "rounds_in_all": len(by_type.get(wanted[0], [])),
+            **{name: values for name, values in number.items() if name != "by_node"},
+            "nodes": [{**_named(one, signs), "values": by_node[one]} for one in by_node],
         }
 
     async def metric_rows(self, question: Map, caller: Caller) -> Map:
@@ -363,6 +366,15 @@ class ConsoleQuestions:
         return {**self._configs[run.fab_hash], **config_from_wire(overrides)}
 
 
+def _rows_and_rounds(
+    rounds: Sequence[Round], histories: Sequence[NodeHistory], *, is_over: bool
+) -> tuple[list[NodeRow], list[float | None], list[NodeRow | None]]:
+    """Return how each node has done, and of each round its median and its slowest node."""
+    rows = rows_of(rounds, histories, is_over=is_over)
+    columns = range(len(rounds))
+    return rows, [median_ms(rows, at) for at in columns], [slowest(rows, at) for at in columns]
+
+
 def _run(run: Run) -> dict[str, Any]:
     return {
         "run_id": str(run.run_id),
@@ -386,7 +398,7 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _newest(by_type: Mapping[str, Sequence[Round]]) -> Map | None:
+def _newest_round(by_type: Mapping[str, Sequence[Round]]) -> Map | None:
     """Return how far the newest round of a run is."""
     newest = max(
         (rounds[-1] for rounds in by_type.values()),

@@ -84,6 +84,20 @@ def _round_for(send: Send, rounds: Sequence[Round]) -> Round | None:
     return rounds[-1] if rounds and rounds[-1].takes(send) else None
 
 
+_MOST_EXCHANGES = 200_000
+"""Exchanges that one answer is made of: a database and a superlink need less than a second for them."""
+
+
+def newest(rounds: Sequence[Round], most: int) -> Sequence[Round]:
+    """Return the newest rounds: at most so many, and not more than one answer can be made of."""
+    exchanges = 0
+    for number, one in enumerate(reversed(rounds)):
+        exchanges += one.sent
+        if number == most or (number and exchanges > _MOST_EXCHANGES):
+            return rounds[len(rounds) - number :]
+    return rounds
+
+
 WAITS, WORKS, UNNOTED = "w", "t", "n"
 _LETTERS = {Outcome.ANSWERED: "a", Outcome.FAILED: "f", Outcome.UNANSWERED: "u"}
 
