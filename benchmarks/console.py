@@ -1,99 +1,159 @@
-"""What browsers that watch a run cost a runtime that is up already.
+"""What browsers that watch a run cost the runtime.
 
-``python -m benchmarks.console --data-dir DATA --run RUN_ID`` beside ``flower-nats up --data-dir DATA``
-while the run goes on: the processor time of its processes without browsers and with them, and how long
-the page of the run and its timeline take.
+``python -m benchmarks.console`` starts a runtime of its own with a console, nodes and a run that
+goes round by round, and measures its processes without browsers and with them, over the same number of
+rounds. What a browser costs itself is not told: here it is a client that asks for what the page of a run
+asks for.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import Counter
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
-import psutil
 
-from benchmarks.processes import cpu_seconds
-from flower_nats_cli.datadir import DataDir
+from benchmarks.flower import VERSIONS, flower
+from benchmarks.processes import free_address
+from benchmarks.scenarios import fleet_of, server_app_of
+from benchmarks.targets import FlowerNats
+from benchmarks.worker import Worker
+from harness.flower import HTTP, Flower
 
 _PAGES = 5
 """Times that a page is asked for, of which the middle one is told."""
 
-_PATIENCE = 30.0
-"""Seconds that one page may take."""
+_PATIENCE = 120.0
+"""Seconds that one page, or one step of the nodes, may take."""
+
+_BOUND = 0.05
+"""The share of a core that is promised for ten browsers on a run of a hundred nodes."""
 
 
-async def watch(client: httpx.AsyncClient, run: str) -> None:
+class WithConsole(FlowerNats):
+    """``flower-nats up`` with its console."""
+
+    def __init__(self, directory: Path, stock: Flower) -> None:
+        super().__init__(directory, stock)
+        self.console = free_address()
+
+    def console_address(self) -> str:
+        return self.console
+
+
+class Rounds:
+    """A run that goes on: every few seconds all nodes are asked and answer."""
+
+    def __init__(self, fleet: Worker, server_app: Worker, interval: float) -> None:
+        self._fleet, self._server_app, self._interval = fleet, server_app, interval
+        self._nodes: list[int] = []
+        self._number = 0
+
+    def begin(self) -> None:
+        """Have the ServerApp claim its task and the nodes come online."""
+        self._server_app.ask("start", _PATIENCE)
+        self._nodes = self._fleet.ask("join", _PATIENCE)["nodes"]
+
+    async def go_on(self) -> None:
+        """Play rounds until cancelled."""
+        while True:
+            began = time.monotonic()
+            await asyncio.to_thread(self._play)
+            await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - began)))
+
+    def _play(self) -> None:
+        self._number += 1
+        self._fleet.ask("prepare", _PATIENCE)
+        self._server_app.ask(
+            "exchange",
+            _PATIENCE,
+            nodes=self._nodes,
+            size=1000,
+            timeout=_PATIENCE,
+            group=str(self._number),
+        )
+
+
+async def watch(base: str, run: str) -> None:
     """Do as the page of a run does in a browser, until cancelled."""
-    while True:
-        async with client.stream("GET", "/live", params={"run": run}, timeout=None) as events:
-            async for line in events.aiter_lines():
-                if line.startswith("data: ") and line != "data: begun":
-                    await asyncio.gather(
-                        client.get(f"/runs/{run}"),
-                        client.get(f"/runs/{run}/timeline.json"),
-                        client.get(f"/runs/{run}/log.json?after={2**53}"),
-                    )
+    async with httpx.AsyncClient(base_url=base, timeout=_PATIENCE) as client:
+        while True:
+            async with client.stream("GET", "/live", params={"run": run}, timeout=None) as events:
+                async for line in events.aiter_lines():
+                    if line.startswith("data: ") and line != "data: begun":
+                        await asyncio.gather(
+                            client.get(f"/runs/{run}", headers={"hx-request": "true"}),
+                            client.get(f"/runs/{run}/timeline.json"),
+                            client.get(f"/runs/{run}/log.json?after=0"),
+                        )
 
 
-async def share_of_a_core(processes: Sequence[psutil.Process], seconds: float) -> float:
-    """Return the share of a core that these processes take meanwhile."""
-    before, began = cpu_seconds(processes), time.monotonic()
+async def spent(target: FlowerNats, seconds: float) -> Counter[str]:
+    """Return the shares of a core that the processes of the runtime take meanwhile."""
+    before, began = target.cpu_seconds(), time.monotonic()
     await asyncio.sleep(seconds)
-    return (cpu_seconds(processes) - before) / (time.monotonic() - began)
+    after, took = target.cpu_seconds(), time.monotonic() - began
+    return Counter({part: (after[part] - before.get(part, 0.0)) / took for part in after})
 
 
-async def middle_seconds(client: httpx.AsyncClient, path: str) -> float:
+async def middle_seconds(base: str, path: str) -> float:
     """Return how long a page takes, in the middle of some."""
     took = []
-    for _ in range(_PAGES):
-        began = time.monotonic()
-        (await client.get(path)).raise_for_status()
-        took.append(time.monotonic() - began)
-        # Beyond the time for which the console gives an answer again.
-        await asyncio.sleep(1)
+    async with httpx.AsyncClient(base_url=base, timeout=_PATIENCE) as client:
+        for _ in range(_PAGES):
+            began = time.monotonic()
+            (await client.get(path)).raise_for_status()
+            took.append(time.monotonic() - began)
+            # Beyond the time for which the console gives an answer again.
+            await asyncio.sleep(1)
     return sorted(took)[_PAGES // 2]
 
 
-async def measure(data: DataDir, console: str, run: str, browsers: int, seconds: float) -> None:
+async def measure(
+    target: WithConsole, rounds: Rounds, run: str, browsers: int, seconds: float
+) -> None:
     """Measure and print."""
-    pids = {name: pid for name, pid in data.processes().items() if pid is not None}
-    # The ServerApp of the run belongs to the SuperExec; its work is none of the runtime's.
-    processes = [
-        psutil.Process(pid) for name, pid in pids.items() if not name.startswith("superexec")
-    ]
-    if not processes:
-        sys.exit(f"No runtime is up on {data.path}.")
-    async with httpx.AsyncClient(base_url=console, timeout=_PATIENCE) as client:
+    base = f"http://{target.console}"
+    playing = [asyncio.create_task(rounds.go_on())]
+    try:
         for path in (f"/runs/{run}", f"/runs/{run}/timeline.json"):
-            print(f"{path}: {await middle_seconds(client, path):.3f} s", flush=True)
-        alone = await share_of_a_core(processes, seconds)
-        watching = [asyncio.create_task(watch(client, run)) for _ in range(browsers)]
+            print(f"{path}: {await middle_seconds(base, path):.3f} s", flush=True)
+        alone = await spent(target, seconds)
+        playing += [asyncio.create_task(watch(base, run)) for _ in range(browsers)]
         await asyncio.sleep(2)
-        watched = await share_of_a_core(processes, seconds)
-        for one in watching:
+        watched = await spent(target, seconds)
+    finally:
+        for one in playing:
             one.cancel()
             with suppress(asyncio.CancelledError):
                 await one
-    print(f"{browsers} browsers: {watched:.3f} of a core, {watched - alone:+.3f} beside none")
+    for part in sorted(watched):
+        print(f"{part:12} {alone[part]:7.3f} without, {watched[part]:7.3f} with browsers")
+    more = watched.total() - alone.total()
+    print(f"{browsers} browsers: {more:+.3f} of a core in sum (promised: at most {_BOUND})")
 
 
 def main() -> None:
     """Measure what browsers cost."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.console", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="of `flower-nats up`")
-    parser.add_argument("--run", required=True, help="the id of the run to watch")
-    parser.add_argument("--console", default="http://127.0.0.1:9090", help="where the console is")
+    parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--browsers", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each of two measurements")
+    parser.add_argument("--interval", type=float, default=5.0, help="seconds from round to round")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each of two measurements")
     options = parser.parse_args()
-    data = DataDir(options.data_dir)
-    asyncio.run(measure(data, options.console, options.run, options.browsers, options.seconds))
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        target = stack.enter_context(WithConsole(directory, flower(VERSIONS[HTTP])))
+        fleet = stack.enter_context(fleet_of(target, options.nodes, 1000))
+        server_app, run_id = stack.enter_context(server_app_of(target))
+        rounds = Rounds(fleet, server_app, options.interval)
+        rounds.begin()
+        asyncio.run(measure(target, rounds, str(run_id), options.browsers, options.seconds))
 
 
 if __name__ == "__main__":

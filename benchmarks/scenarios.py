@@ -180,8 +180,8 @@ class Exchange(Scenario):
 
     def measure(self, target: Target, cell: Cell) -> None:
         with (
-            _fleet(target, self.nodes, self.size) as fleet,
-            _server_app(target) as (server_app, _),
+            fleet_of(target, self.nodes, self.size) as fleet,
+            server_app_of(target) as (server_app, _),
         ):
             # A stock server that all nodes poll may be too busy to start a task before it expires.
             server_app.ask("start", _JOIN_SECONDS)
@@ -253,7 +253,7 @@ class Idle(Scenario):
     watched: float = 60.0
 
     def measure(self, target: Target, cell: Cell) -> None:
-        with _fleet(target, self.nodes, size=0) as fleet:
+        with fleet_of(target, self.nodes, size=0) as fleet:
             fleet.ask("join", _JOIN_SECONDS)
             server, nodes = target.cpu_seconds(), fleet.cpu_seconds()
             start = time.monotonic()
@@ -277,7 +277,7 @@ class Reconnect(Scenario):
 
     def measure(self, target: Target, cell: Cell) -> None:
         start = time.monotonic()
-        with _fleet(target, self.nodes, size=0, light=True) as fleet:
+        with fleet_of(target, self.nodes, size=0, light=True) as fleet:
             try:
                 self._measure(target, cell, fleet, start + _RECONNECT_SECONDS)
             except TooSlow as exc:
@@ -337,7 +337,7 @@ class LogLines(Scenario):
     interval: float = 0.3
 
     def measure(self, target: Target, cell: Cell) -> None:
-        with _server_app(target) as (server_app, run_id):
+        with server_app_of(target) as (server_app, run_id):
             server_app.ask("start", _JOIN_SECONDS)
             reader = LogReader(target.control().logs(run_id))
             pushed = server_app.ask("log", _LOG_SECONDS, lines=self.lines, interval=self.interval)[
@@ -346,7 +346,8 @@ class LogLines(Scenario):
             cell.delays = reader.delays(pushed)
 
 
-def _fleet(target: Target, nodes: int, size: int, light: bool = False) -> Worker:
+def fleet_of(target: Target, nodes: int, size: int, light: bool = False) -> Worker:
+    """Simulated nodes that call a target."""
     arguments = {
         "wire": target.wire,
         "version": str(target.flower.version),
@@ -360,7 +361,7 @@ def _fleet(target: Target, nodes: int, size: int, light: bool = False) -> Worker
 
 
 @contextmanager
-def _server_app(target: Target) -> Iterator[tuple[Worker, int]]:
+def server_app_of(target: Target) -> Iterator[tuple[Worker, int]]:
     """A ServerApp of the clients' version, and the id of its run."""
     environment, run_id = target.flower.environment, target.control().start_run()
     arguments = {

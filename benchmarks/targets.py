@@ -129,6 +129,7 @@ _PARTS = {
     "nats-server": "nats",
     "postgres": "postgres",
     "gateway": "gateway",
+    "console": "console",
     "superlink": "superlink",
     "flower-superlink": "superlink",
 }
@@ -184,13 +185,17 @@ class FlowerNats(Target):
     def command(self) -> list[str]:
         return [
             *(executable("flower-nats"), "up", *self.tls_options(), "--isolation", "process"),
-            *("--console-address", "none"),
+            *("--console-address", self.console_address()),
             *("--data-dir", str(self.directory / "data")),
             *("--serverappio-api-address", self.addresses.serverappio),
             *("--fleet-api-address", self.addresses.fleet),
             *("--control-api-address", self.addresses.control),
             *("--http-api-address", self.addresses.http),
         ]
+
+    def console_address(self) -> str:
+        """Where its console is; `none` for nowhere."""
+        return "none"
 
     def announced(self) -> bool:
         return "flower-nats is ready" in self.child.log.read_text()

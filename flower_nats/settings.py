@@ -326,6 +326,9 @@ class GatewaySettings:
     control_by_balancer: tuple[str, ...] = ()
     """Each `host:port` of a balancer that passes Control on to this gateway."""
 
+    balancer_certificates: tuple[Path, ...] = ()
+    """Certificates that a balancer shows in the place of this gateway: when they end is told."""
+
     storage_limits: StorageLimits = StorageLimits()
     """What replies, nodes and runs may have stored."""
 

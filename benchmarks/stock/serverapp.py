@@ -47,10 +47,12 @@ class ServerApp:
             self._calls.PushLogs(PushLogsRequest(run_id=self._run_id, logs=[f"line {number}\n"]))
         return {"pushed": pushed}
 
-    def exchange(self, nodes: list[int], size: int, timeout: float) -> dict[str, object]:
+    def exchange(
+        self, nodes: list[int], size: int, timeout: float, group: str = "1"
+    ) -> dict[str, object]:
         """Send one model of ``size`` bytes to ``nodes`` and time it until all have replied."""
         content = instruction_content(size)
-        messages = [Message(content, node, "train", group_id="1") for node in nodes]
+        messages = [Message(content, node, "train", group_id=group) for node in nodes]
         start = time.monotonic()
         try:
             replies = list(self._grid.send_and_receive(messages, timeout=timeout))

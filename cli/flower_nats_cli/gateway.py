@@ -86,6 +86,8 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         max_connections_per_address=options["max_connections_per_address"],
         trusted_balancers=options["trusted_balancers"],
         control_by_balancer=options["control_by_balancer"],
+        # Not `resolve`: who renews a certificate may do so by another target of a symbolic link.
+        balancer_certificates=tuple(path.absolute() for path in options["balancer_certificates"]),
         storage_limits=read.storage_limits(options),
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],

@@ -514,6 +514,14 @@ balancer_options = _together(
         help="Where a balancer serves Control of this gateway. It is for the warnings and the metric "
         "about who reaches Control. Default: nowhere.",
     ),
+    click.option(
+        "--balancer-certfile",
+        "balancer_certificates",
+        type=FILE,
+        multiple=True,
+        help="The certificate that a balancer shows to clients, if its file is readable here: "
+        "flower-nats status and the console then tell when it expires. May be given several times.",
+    ),
 )
 
 storage_limit_options = _together(

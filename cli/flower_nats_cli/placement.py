@@ -99,6 +99,8 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
         flags += ["--trusted-balancers", ",".join(gateway.trusted_balancers)]
     if gateway.control_by_balancer:
         flags += ["--control-by-balancer", ",".join(gateway.control_by_balancer)]
+    for certificate in gateway.balancer_certificates:
+        flags += ["--balancer-certfile", str(certificate)]
     if gateway.login_url:
         flags += ["--login-url", gateway.login_url]
     for limit in fields(gateway.storage_limits):
@@ -139,6 +141,9 @@ def _private(public: GatewaySettings) -> GatewaySettings:
         runtime_to_others=True,
         trusted_balancers=(BALANCER,),
         control_by_balancer=tuple(exposure(public)["control"]),
+        balancer_certificates=tuple(
+            files.certificate for files in (public.tls, public.appio_tls) if files is not None
+        ),
         http_loopback_address="",
         health_server_address=None,
         tls=None,

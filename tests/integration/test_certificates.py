@@ -23,9 +23,11 @@ def of(who: str, *, days: float) -> dict[str, str]:
 
 
 async def test_certificates_and_versions_of_clients_are_told(
-    connection: Connection, nats_url: str, pg_dsn: str
+    connection: Connection, nats_url: str, pg_dsn: str, tmp_path: Path
 ) -> None:
-    async with running_console(nats_url, pg_dsn) as console:
+    shown_before = create_server_certificates(tmp_path).certificate
+    gateway = {"balancer_certificates": (shown_before,)}
+    async with running_console(nats_url, pg_dsn, gateway) as console:
         superlink = console.gateway.superlink
         await console.gateway.node()
         await superlink.announce_gateway(
@@ -51,6 +53,8 @@ async def test_certificates_and_versions_of_clients_are_told(
         ("SuperExec", "1.42.0", 1),
     }
     assert status["state"] == "bad"
+    assert "Of the balancer until" in page
+    assert "of the balancer: until" in lines
     assert "3 CLI 1.42.0" in page
     assert "in 12 days" in page
     assert "of old gateways: until" in lines

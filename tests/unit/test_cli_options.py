@@ -218,6 +218,7 @@ def test_gateways_behind_the_balancer_know_who_reaches_control(
 
         assert exposure(gateway)["control"] == reached
         assert gateway.trusted_balancers == placed.trusted_balancers == ("127.0.0.1",)
+        assert [str(one) for one in gateway.balancer_certificates] == certificates[1:2]
 
 
 def test_superexecs_of_other_machines_need_a_secret_and_tls_unless_somebody_says_otherwise(

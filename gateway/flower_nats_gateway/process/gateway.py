@@ -92,15 +92,10 @@ class Gateway:
     def _certificates(self) -> list[Mapping[str, Any]]:
         # Each time anew: it reads a new one when that is put in the place of the old one.
         settings = self._settings
-        return [
-            described
-            for files, of in (
-                (settings.tls, "gateways"),
-                (settings.appio_tls, "gateways (ServerAppIo)"),
-            )
-            if files is not None
-            for described in certificates.in_file(files.certificate, of)
-        ]
+        own = ((settings.tls, "gateways"), (settings.appio_tls, "gateways (ServerAppIo)"))
+        shown = [(files.certificate, of) for files, of in own if files is not None]
+        shown += [(path, "the balancer") for path in settings.balancer_certificates]
+        return [one for path, of in shown for one in certificates.in_file(path, of)]
 
     async def _metrics(self) -> list[Metric]:
         parts = self._parts
