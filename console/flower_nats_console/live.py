@@ -14,7 +14,7 @@ from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 
 _NOT_MORE_OFTEN = 1.0
-"""Seconds between two events of one page."""
+"""Seconds between two events of a page, more or less: they come at the same moments to all."""
 
 _AT_LEAST_EVERY = 5.0
 """Seconds after which a page looks again though no hint has come: ages and durations go on."""
@@ -59,9 +59,12 @@ class Live:
             until = time.monotonic() + _LONGEST
             yield "retry: 1000\nevent: live\ndata: begun\n\n"
             while time.monotonic() < until and not self._ended.is_set():
-                await asyncio.sleep(_NOT_MORE_OFTEN)
+                # All pages at one moment: those that look at the same then share answers.
+                # What came just before such a moment is followed by the next one.
+                left = _until_next(_NOT_MORE_OFTEN)
+                await asyncio.sleep(left if left > _NOT_MORE_OFTEN / 2 else left + _NOT_MORE_OFTEN)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_AT_LEAST_EVERY - _NOT_MORE_OFTEN):
+                    async with asyncio.timeout(_until_next(_AT_LEAST_EVERY)):
                         await changed.wait()
                 changed.clear()
                 yield f"event: live\ndata: {int(time.time())}\n\n"
@@ -103,3 +106,8 @@ class Live:
     def _wake(self, run_id: int | None) -> None:
         for changed in self._watchers.get(run_id, ()):
             changed.set()
+
+
+def _until_next(seconds: float) -> float:
+    """Return the time until the next moment at which streams wake that wake every so many seconds."""
+    return seconds - time.monotonic() % seconds

@@ -6,8 +6,9 @@ from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
+from flower_nats_console.kept import KeptPages
 from flower_nats_console.pages import data, page
 from flower_nats_console.superlinks import Answer, Superlinks
 from flower_nats_console.viewer import viewer
@@ -25,16 +26,13 @@ _STATES = ("active", "pending", "running", "completed", "failed", "stopped")
 
 _LONGEST_TEXT = 200
 
-_MOST_KEPT = 32
-"""Pages of runs that are kept to be given again, of at most some 100 kB each."""
-
 
 class RunPages:
     """Serves them."""
 
     def __init__(self, superlinks: Superlinks) -> None:
         self._superlinks = superlinks
-        self._kept: dict[str, tuple[Answer, Answer, bytes]] = {}
+        self._kept = KeptPages()
 
     async def listed(self, request: Request) -> Response:
         """List runs; the filters are in the URL."""
@@ -74,20 +72,17 @@ class RunPages:
             return data(await self._run(request))
         # Together, so that a page waits no longer than for one answer.
         found, timeline = await asyncio.gather(self._run(request), self._timeline(request))
-        # Answers are shared for a moment, and so are pages: ten browsers cost what one costs.
-        kept = self._kept.get(str(request.url))
-        if kept is not None and kept[0] is found and kept[1] is timeline:
-            return HTMLResponse(kept[2])
         name = f"Run {found['run']['run_id']}"
-        shown = page(request, "run", name, found=found, run=found["run"], timeline=timeline)
-        while len(self._kept) >= _MOST_KEPT:
-            self._kept.pop(next(iter(self._kept)))
-        self._kept[str(request.url)] = found, timeline, bytes(shown.body)
-        return shown
+
+        def make() -> Response:
+            return page(request, "run", name, found=found, run=found["run"], timeline=timeline)
+
+        return self._kept.page(request, (found, timeline), make)
 
     async def timeline(self, request: Request) -> Response:
         """Return the rounds × nodes of a run."""
-        return data(await self._timeline(request))
+        found = await self._timeline(request)
+        return self._kept.page(request, (found,), lambda: data(found))
 
     async def log(self, request: Request) -> Response:
         """Return a piece of a run's log after a position."""
