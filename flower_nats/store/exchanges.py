@@ -8,8 +8,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from flower_nats.model.exchange import ExchangeNote
 from flower_nats.store.connection import Session, storable
 from flower_nats.store.queries import load
@@ -226,7 +224,7 @@ class Exchanges:
         rows = await self._session.fetch_all(
             _SQL["metric_by_round"],
             **number.asked(),
-            columns=Jsonb(number.columns),
+            rounds=list(number.columns.values()),
             examples=examples,
         )
         return [Spread(**{name: _finite(value) for name, value in row.items()}) for row in rows]
@@ -241,8 +239,8 @@ class Exchanges:
         rows = await self._session.fetch_all(
             _SQL["metric_farthest"],
             **number.asked(),
-            columns=Jsonb(number.columns),
-            means=Jsonb({session: means[at] for session, at in number.columns.items()}),
+            rounds=list(number.columns.values()),
+            means=[means[at] for at in number.columns.values()],
             limit=limit,
         )
         return [row["node_id"] for row in rows], rows[0]["nodes_in_all"] if rows else 0

@@ -52,10 +52,7 @@ async def test_numbers_in_replies_are_shown_over_rounds_and_exported(
     async with running_console(nats_url, pg_dsn, gateway={"record_metrics": True}) as console:
         path = f"/runs/{await play(console)}"
         plot = f"{path}/metrics/plot.json?metric=train/loss"
-        async with asyncio.timeout(20):
-            # The numbers of a reply may be noted a moment after the reply itself.
-            while (found := await console.json(plot)).get("count") != [2, 1]:
-                await asyncio.sleep(0.1)
+        found = await console.json(plot)
         page = (await console.http.get(f"{path}/metrics")).text
         rows: list[dict[str, Any]] = (await console.http.get(f"{path}/metrics.json")).json()
         table = await console.http.get(f"{path}/metrics.csv")

@@ -106,7 +106,7 @@ GROUP BY message_type, name
 ORDER BY message_type, name
 LIMIT %(limit)s;
 
--- metric_by_round: One number of replies, in sum over each round: `columns` has the round of each send. It is no table
+-- metric_by_round: One number of replies, in sum over each round: `rounds` has the round of each send. It is no table
 -- to join, as without statistics of a run that has just begun a join takes minutes. As numeric, as sums of doubles may
 -- be too large for one.
 SELECT
@@ -122,7 +122,7 @@ SELECT
     max(value) AS most
 FROM (
     SELECT
-        (%(columns)s::jsonb ->> session_id::text)::integer AS at,
+        (%(rounds)s::integer[])[array_position(%(sessions)s::bigint[], session_id)] AS at,
         (metrics ->> %(name)s)::numeric AS value,
         (metrics ->> %(examples)s)::numeric AS examples
     FROM exchange
@@ -140,9 +140,10 @@ FROM (
     FROM (
         SELECT
             node_id,
-            (%(columns)s::jsonb ->> session_id::text)::integer AS at,
+            (%(rounds)s::integer[])[array_position(%(sessions)s::bigint[], session_id)] AS at,
             abs(
-                (metrics ->> %(name)s)::numeric - (%(means)s::jsonb ->> session_id::text)::numeric
+                (metrics ->> %(name)s)::numeric
+                - (%(means)s::numeric[])[array_position(%(sessions)s::bigint[], session_id)]
             ) AS distance
         FROM exchange
         WHERE run_id = %(run_id)s AND session_id = ANY (%(sessions)s::bigint[])
