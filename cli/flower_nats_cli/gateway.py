@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -87,7 +88,7 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         trusted_balancers=options["trusted_balancers"],
         control_by_balancer=options["control_by_balancer"],
         # Not `resolve`: who renews a certificate may do so by another target of a symbolic link.
-        balancer_certificates=tuple(path.absolute() for path in options["balancer_certificates"]),
+        balancer_certificates=tuple(Path(one).absolute() for one in options["balancer_certfile"]),
         storage_limits=read.storage_limits(options),
         health_server_address=options["health_server_address"],
         http_health_address=options["http_health_address"],

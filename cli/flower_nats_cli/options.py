@@ -516,11 +516,11 @@ balancer_options = _together(
     ),
     click.option(
         "--balancer-certfile",
-        "balancer_certificates",
-        type=FILE,
-        multiple=True,
-        help="The certificate that a balancer shows to clients, if its file is readable here: "
-        "flower-nats status and the console then tell when it expires. May be given several times.",
+        type=_words,
+        metavar="FILE[,FILE...]",
+        default="",
+        help="The certificates that a balancer shows to clients, if their files are readable here: "
+        "flower-nats status and the console then tell when they expire. Default: none.",
     ),
 )
 

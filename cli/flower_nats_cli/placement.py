@@ -99,8 +99,8 @@ def gateway_flags(gateway: GatewaySettings, *, balanced: bool) -> list[str]:
         flags += ["--trusted-balancers", ",".join(gateway.trusted_balancers)]
     if gateway.control_by_balancer:
         flags += ["--control-by-balancer", ",".join(gateway.control_by_balancer)]
-    for certificate in gateway.balancer_certificates:
-        flags += ["--balancer-certfile", str(certificate)]
+    if gateway.balancer_certificates:
+        flags += ["--balancer-certfile", ",".join(map(str, gateway.balancer_certificates))]
     if gateway.login_url:
         flags += ["--login-url", gateway.login_url]
     for limit in fields(gateway.storage_limits):

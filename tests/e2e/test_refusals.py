@@ -47,10 +47,8 @@ def test_there_is_nobody_to_invite_without_accounts(user: Federation) -> None:
 
 
 @over_each_wire
-def test_artifacts_are_not_supported(user: Federation) -> None:
-    refusal = user.refusal("pull", "5")
-
-    assert refusal == "[code: 20] ControlServicer initialized without artifact provider."
+def test_what_an_unknown_run_has_left_is_not_found(user: Federation) -> None:
+    assert user.refusal("pull", "5") == "[code: 16] Run ID not found."
 
 
 def test_a_federation_cannot_become_a_simulation(user: Federation) -> None:

@@ -73,7 +73,7 @@ async def test_root_is_told_that_its_programs_lie_where_postgres_may_not_come(
         (private / "bin" / program).symlink_to(postgres_server.find_postgres() / program)
     monkeypatch.setattr(postgres_server, "find_postgres", lambda: private / "bin")
 
-    with pytest.raises(UserError, match=r"`nobody`, who may not come to .*Remedy: install"):
+    with pytest.raises(UserError, match=r"`nobody` may not read .*Remedy: install"):
         await PostgresServer(tmp_path / "postgres").start()
     assert not (tmp_path / "postgres").exists()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection, NoRoom
@@ -77,20 +78,19 @@ async def test_an_account_that_is_full_is_told_of_and_forgotten(superlink: Super
 
 
 async def test_hours_left_are_in_the_log_and_in_the_metrics_before_a_place_is_full(
-    superlink: Superlink, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    superlink: Superlink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steadily = Room(free=600_000, size=LIMIT, hours_left=3.2)
     monkeypatch.setattr(RoomTrend, "note", lambda *_: steadily)
     watch = RoomWatch(superlink.connection, disk=None)
 
-    watching = asyncio.create_task(watch.run())
-    async with asyncio.timeout(30):
-        while not watch.report():
-            await asyncio.sleep(0.05)
-    watching.cancel()
+    with capture_logs() as lines:
+        watching = asyncio.create_task(watch.run())
+        async with asyncio.timeout(30):
+            while not (watch.report() and any(one["event"] == "room_is_low" for one in lines)):
+                await asyncio.sleep(0.05)
+        watching.cancel()
 
     assert watch.report()["broker account"]["is_low"]
     assert 'room_hours_left{place="broker account"} 3.2' in exposition(watch.metrics())
-    said = capsys.readouterr()
-    assert "room_is_low" in said.out + said.err
-    assert "hours_left=3.2" in said.out + said.err
+    assert {one["hours_left"] for one in lines if one["event"] == "room_is_low"} == {3.2}

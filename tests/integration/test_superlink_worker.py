@@ -52,6 +52,7 @@ INTERNAL = {
 
 CONSOLE = {
     "Status", "Runs", "Run", "Timeline", "Log", "Node", "Nodes", "Events", "Metrics", "MetricRows",
+    "Errors", "LogAround", "SearchLogs", "Webhooks", "AddWebhook", "RemoveWebhook", "TestWebhook",
 }  # fmt: skip
 
 OPERATOR = {
@@ -61,7 +62,7 @@ OPERATOR = {
     "DeleteRun", "Status", "RunReport", "UnfinishedRuns", "EndRuns", "CloseToRuns",
     "AddAppSignature", "CreateAccount", "ListAccounts", "DisableAccount", "EnableAccount",
     "SetAccountRole", "SetAccountPassword", "CreateAccountToken", "ListAccountTokens",
-    "RevokeAccountToken",
+    "RevokeAccountToken", "Webhooks", "AddWebhook", "RemoveWebhook", "TestWebhook",
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ WORDS = {
     "HOST:PORT": "127.0.0.1:7777",
     "HOST:PORT[,HOST:PORT...]": "10.0.0.1:7777",
     "ADDRESS[,ADDRESS...]": "10.0.0.0/8",
+    "FILE[,FILE...]": "balancer.crt",
     "URL[,URL...]": "nats://there:4222",
     "URL": "postgresql://there/x",
     "NAME": "somebody",
@@ -47,7 +48,7 @@ VALUES: dict[type[Any], tuple[str, Any]] = {
     click.DateTime: ("2026-01-02", datetime(2026, 1, 2)),
 }
 
-MANY = {"nats", "superexec_env", "trusted_balancers", "control_by_balancer"}
+MANY = {"nats", "superexec_env", "trusted_balancers", "control_by_balancer", "balancer_certfile"}
 """Options that take several words."""
 
 ARGUMENTS = {
