@@ -18,6 +18,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model import certificates
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats_console import queries
 from flower_nats_console.guard import Guard
 from flower_nats_console.live import MOST_STREAMS, Live
 from flower_nats_console.overview import overview
@@ -60,7 +61,7 @@ class Console:
             return RedirectResponse("/runs", 303)
         own = certificates.in_file(self._certificate, "this console") if self._certificate else []
         found = overview(status, own)
-        if request.url.path.endswith(".json"):
+        if queries.wants_json(request):
             findings = [vars(one) for one in found.findings]
             return data(
                 {"state": found.state, "answer": found.answer, "findings": findings, **status}
@@ -89,9 +90,8 @@ class Console:
         """Begin a stream that tells a page when to look again."""
         if self._live.streams >= MOST_STREAMS:
             return PlainTextResponse("Too many pages are open.\n", 503)
-        text = request.query_params.get("run", "")
-        is_id = text.isascii() and text.isdecimal() and len(text) <= 20
-        events = self._live.events(int(text) if is_id else None)
+        run_id = queries.number_or_none(queries.text(request, "run"))
+        events = self._live.events(run_id)
         return StreamingResponse(
             events, media_type="text/event-stream", headers={"content-encoding": "identity"}
         )
@@ -156,7 +156,7 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
             "`flower-nats status` says whether NATS, PostgreSQL and the superlinks run.",
         )
     if error.code is ErrorCode.ACCOUNT_AUTHENTICATION_FAILED:
-        if request.url.path.endswith(".json") or "hx-request" in request.headers:
+        if queries.wants_json(request) or "hx-request" in request.headers:
             return _told(
                 request, 401, "You are not logged in, or your login has ended.", "Log in: /login."
             )
@@ -185,7 +185,7 @@ async def _on_bug(request: Request, error: Exception) -> Response:
 
 
 def _told(request: Request, status: int, text: str, remedy: str) -> Response:
-    if request.url.path.endswith(".json"):
+    if queries.wants_json(request):
         response = data({"error": text, "remedy": remedy})
         response.status_code = status
         return response

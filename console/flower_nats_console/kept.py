@@ -45,4 +45,5 @@ class KeptPages:
 
 
 def _same(some: tuple[Answer, ...], others: tuple[Answer, ...]) -> bool:
-    return len(some) == len(others) and all(map(lambda one, other: one is other, some, others))
+    pairs = zip(some, others, strict=False)
+    return len(some) == len(others) and all(one is other for one, other in pairs)

@@ -1,6 +1,5 @@
 """The pages that look for words in logs, and that show a log around a line."""
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -60,14 +59,12 @@ class LogPages:
 
     async def around(self, request: Request) -> Response:
         """Show a log around one of its lines."""
-        text = str(request.path_params["run_id"])
-        if not (text.isascii() and text.isdecimal() and int(text) < 2**64):
-            raise HTTPException(404, f"{text[:40]!r} is not the id of a run.")
+        run_id = queries.run_id_of(request)
         found = await self._superlinks.ask(
             "LogAround",
             viewer(request),
-            run_id=int(text),
+            run_id=run_id,
             position=queries.whole(request, "at", least=0, most=2**53),
             line=queries.whole(request, "line", least=0, most=2**31),
         )
-        return page(request, "log", f"Log of run {text}", found=found, run_id=text)
+        return page(request, "log", f"Log of run {run_id}", found=found, run_id=str(run_id))

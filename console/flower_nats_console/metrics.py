@@ -11,8 +11,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from flower_nats.model.caller import Caller
+from flower_nats_console import queries
 from flower_nats_console.pages import data, page
-from flower_nats_console.runs import run_id_of
 from flower_nats_console.superlinks import Answer, Superlinks
 from flower_nats_console.viewer import viewer
 
@@ -60,11 +60,11 @@ class MetricPages:
         return data(await self._found(request))
 
     async def _found(self, request: Request) -> Answer:
-        message_type, _, name = _text(request, "metric").partition("/")
+        message_type, _, name = queries.as_written(request, "metric", _LONGEST_TEXT).partition("/")
         return await self._superlinks.ask(
             "Metrics",
             viewer(request),
-            run_id=run_id_of(request),
+            run_id=queries.run_id_of(request),
             message_type=message_type,
             name=name,
             columns=_ROUNDS,
@@ -80,7 +80,7 @@ class MetricPages:
         return await self._export(request, "json", "application/json", _json)
 
     async def _export(self, request: Request, ending: str, media_type: str, write: Any) -> Response:
-        run_id, asking = run_id_of(request), viewer(request)
+        run_id, asking = queries.run_id_of(request), viewer(request)
         # That somebody may not see it is said before anything is sent.
         first = await self._superlinks.ask("MetricRows", asking, run_id=run_id, after=None)
         name = f'attachment; filename="metrics-{run_id}.{ending}"'
@@ -102,10 +102,6 @@ class MetricPages:
             answer = await self._superlinks.ask(
                 "MetricRows", asking, run_id=run_id, after=answer["next"]
             )
-
-
-def _text(request: Request, name: str) -> str:
-    return request.query_params.get(name, "")[:_LONGEST_TEXT].replace("\0", "")
 
 
 async def _csv(rows: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[str]:

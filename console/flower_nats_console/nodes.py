@@ -1,13 +1,12 @@
 """The pages of nodes."""
 
-from typing import Any
-
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats_console import queries
 from flower_nats_console.pages import data, page
 from flower_nats_console.superlinks import Superlinks
 from flower_nats_console.viewer import viewer
@@ -34,7 +33,7 @@ class NodePages:
     async def listed(self, request: Request) -> Response:
         """Show the SuperNodes."""
         found = await self._superlinks.ask("Nodes", viewer(request))
-        if request.url.path.endswith(".json"):
+        if queries.wants_json(request):
             return data(found)
         return page(request, "nodes", "Nodes", found=found)
 
@@ -47,14 +46,14 @@ class NodePages:
             if exc.code is not ErrorCode.INVALID_NODE_ID:
                 raise
             raise HTTPException(404, _NOT_THERE) from exc
-        if request.url.path.endswith(".json"):
+        if queries.wants_json(request):
             return data(found)
         name = found["node"]["name"] or f"Node {node_id}"
         return page(request, "node", name, found=found, node=found["node"])
 
 
 def _node_id(request: Request) -> int:
-    text: Any = request.path_params["node_id"]
-    if text.isascii() and text.isdecimal() and int(text) < 2**64:
-        return int(text)
-    raise HTTPException(404, _NOT_THERE)
+    node_id = queries.number_or_none(str(request.path_params["node_id"]))
+    if node_id is None:
+        raise HTTPException(404, _NOT_THERE)
+    return node_id

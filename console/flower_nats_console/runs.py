@@ -1,13 +1,11 @@
 """The pages of runs."""
 
 import asyncio
-from typing import Any
-from urllib.parse import urlencode
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from flower_nats_console import queries
 from flower_nats_console.kept import KeptPages
 from flower_nats_console.pages import data, page
 from flower_nats_console.superlinks import Answer, Superlinks
@@ -24,8 +22,6 @@ _LOG_BYTES = 64 * 1024
 
 _STATES = ("active", "pending", "running", "completed", "failed", "stopped")
 
-_LONGEST_TEXT = 200
-
 
 class RunPages:
     """Serves them."""
@@ -36,23 +32,21 @@ class RunPages:
 
     async def listed(self, request: Request) -> Response:
         """List runs; the filters are in the URL."""
-        query = request.query_params
-        state = query.get("state", "")
-        number = _whole(query.get("page", "1"), least=1, most=100_000)
+        state = queries.text(request, "state")
+        number = queries.whole(request, "page", least=1, most=100_000)
         filters = {
             "state": state if state in _STATES else "",
-            "federation": query.get("federation", "")[:_LONGEST_TEXT],
-            "text": query.get("text", "")[:_LONGEST_TEXT].replace("\0", ""),
+            "federation": queries.as_written(request, "federation"),
+            "text": queries.as_written(request, "text"),
         }
         found = await self._superlinks.ask(
             "Runs", viewer(request), **filters, limit=_A_PAGE, skip=(number - 1) * _A_PAGE
         )
-        if _wants_json(request):
+        if queries.wants_json(request):
             return data(found)
 
         def to_page(other: int) -> str:
-            given = {name: value for name, value in filters.items() if value}
-            return f"/runs?{urlencode({**given, 'page': other})}"
+            return queries.url("/runs", **filters, page=other)
 
         return page(
             request,
@@ -68,7 +62,7 @@ class RunPages:
 
     async def shown(self, request: Request) -> Response:
         """Show one run."""
-        if _wants_json(request):
+        if queries.wants_json(request):
             return data(await self._run(request))
         # Together, so that a page waits no longer than for one answer.
         found, timeline = await asyncio.gather(self._run(request), self._timeline(request))
@@ -86,10 +80,11 @@ class RunPages:
 
     async def log(self, request: Request) -> Response:
         """Return a piece of a run's log after a position."""
-        after = _whole(request.query_params.get("after", "0"), least=0, most=2**53)
+        after = queries.whole(request, "after", least=0, most=2**53)
+        run_id = queries.run_id_of(request)
         return data(
             await self._superlinks.ask(
-                "Log", viewer(request), run_id=run_id_of(request), after=after, at_most=_LOG_BYTES
+                "Log", viewer(request), run_id=run_id, after=after, at_most=_LOG_BYTES
             )
         )
 
@@ -100,40 +95,20 @@ class RunPages:
 
     async def stop(self, request: Request) -> Response:
         """Stop a run."""
-        run_id = run_id_of(request)
+        run_id = queries.run_id_of(request)
         await self._superlinks.stop_run(run_id, viewer(request))
         return RedirectResponse(f"/runs/{run_id}", 303)
 
     async def _run(self, request: Request) -> Answer:
-        return await self._superlinks.ask("Run", viewer(request), run_id=run_id_of(request))
+        return await self._superlinks.ask("Run", viewer(request), run_id=queries.run_id_of(request))
 
     async def _timeline(self, request: Request) -> Answer:
-        query = request.query_params
         return await self._superlinks.ask(
             "Timeline",
             viewer(request),
-            run_id=run_id_of(request),
-            message_type=query.get("type", "")[:_LONGEST_TEXT].replace("\0", ""),
+            run_id=queries.run_id_of(request),
+            message_type=queries.as_written(request, "type"),
             columns=_ROUNDS,
             rows=_NODES,
-            skip=_whole(query.get("skip", "0"), least=0, most=10_000_000),
+            skip=queries.whole(request, "skip", least=0, most=10_000_000),
         )
-
-
-def _wants_json(request: Request) -> bool:
-    return request.url.path.endswith(".json")
-
-
-def run_id_of(request: Request) -> int:
-    """Return the run that a URL names; raises `HTTPException` if that is not the id of one."""
-    text: Any = request.path_params["run_id"]
-    if text.isascii() and text.isdecimal() and int(text) < 2**64:
-        return int(text)
-    raise HTTPException(404, f"{text[:40]!r} is not the id of a run.")
-
-
-def _whole(text: str, *, least: int, most: int) -> int:
-    """Return a number from a URL; the nearest that is possible."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        return least
-    return min(max(int(text), least), most)

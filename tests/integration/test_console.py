@@ -141,6 +141,8 @@ async def test_a_name_that_somebody_points_here_is_refused(console: Console) -> 
         assert answer.status_code == 421
 
 
+_MANY = "9" * 5_000
+
 NOT_THERE = [
     "/runs/1",
     "/runs/1.json",
@@ -154,6 +156,8 @@ NOT_THERE = [
     "/nodes/1",
     "/nodes/1.json",
     "/nodes/abc",
+    # More digits than Python makes a number of.
+    *(f"/{path}" for path in (f"runs/{_MANY}", f"runs/{_MANY}/log", f"nodes/{_MANY}")),
     "/nothing",
     "/static/../app.py",
     "/static/%2e%2e/app.py",
