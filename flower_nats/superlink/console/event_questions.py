@@ -55,7 +55,7 @@ class EventQuestions:
 
 
 def described(event: Event) -> dict[str, Any]:
-    """Return an event as plain values, for pages and for webhooks."""
+    """Return an event as plain values, for pages."""
     return {
         "event_id": str(event.event_id),
         "at": iso(event.at),

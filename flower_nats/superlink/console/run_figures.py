@@ -23,12 +23,12 @@ _TYPES = ("train", "evaluate", "query")
 _OTHER = "other"
 """The label of any other type: apps make up as many as they like."""
 
-
 _LATER = 3.0
 """Seconds after a run's end at which it is counted in: gateways bring the history of its last messages
 once a second."""
 
 _LOOK_EVERY = 1.0
+"""Seconds between two looks for runs that are to be counted in."""
 
 _MOST = 10_000
 """Runs that wait to be counted in; beyond that the oldest are left out."""
