@@ -36,6 +36,10 @@ _GRACE = 3
 _LOOK_EVERY = 10.0
 """Seconds between two looks whether there is a new certificate."""
 
+_KEEP_ALIVE = 60
+"""Seconds for which a connection without a request is kept: much longer than the time from one look of a
+page to the next, else each look would race with the end of the connection that it is made on."""
+
 _CONNECTIONS = 1_024
 """Connections at once: each is a browser's, which has up to six."""
 
@@ -89,6 +93,7 @@ async def _serve(settings: ConsoleSettings, connection: Connection, stop: asynci
         server_header=False,
         proxy_headers=False,
         limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_GRACE,
     )
     config.load()
