@@ -3,29 +3,36 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# What is installed stands in locks/, each package with its version and the hashes of its files: pip takes
-# nothing else. What is ours comes on top, and is built by what is installed already.
-LOCKED := $(BIN)/python -m pip install --quiet --require-hashes --requirement locks/build.txt
-OURS := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+# What is installed stands in locks/, each package with its version and the hashes of its files: pip and uv
+# take nothing else. What is ours comes on top, and is built by what is installed already.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
+UV := UV_PYTHON=$(BIN)/python $(BIN)/uv pip
+LOCKED := install --quiet --require-hashes --requirement locks
+OURS := install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: demo test long matrix pythons coverage release proto lock audit bench chaos clean
+.PHONY: demo test rules environments long matrix pythons coverage release proto lock audit bench chaos clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/flower-nats demo
 
 # Three at once, also on two cores: many tests mostly wait. The order is that of tests/conftest.py. With four,
 # stock processes of flwr 1.42, which take seconds of CPU to start, kept each other from ending in time.
-# The other flwr is installed before them: a test that waited for it would miss what it measures.
-test: $(VENV)/.installed-dev $(VENV)/.installed-issuer
+test: $(VENV)/.installed-dev
+	$(MAKE) --no-print-directory --jobs 2 environments rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+rules: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
+
+# What tests need beside ours. Every flwr is installed before them: a test that waited for it would miss
+# what it is about.
+environments: $(VENV)/.installed-issuer
 	$(BIN)/python -m harness.flower_environments
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What is left out of `make test` because it takes minutes: more replicas, more versions, more kills.
-long: $(VENV)/.installed-dev $(VENV)/.installed-issuer
-	$(BIN)/python -m harness.flower_environments
+long: environments
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
 # VERSIONS="1.33.0 1.43.0" tries these alone, and leaves the page of the others as it is.
@@ -81,13 +88,15 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed-demo: pyproject.toml locks/demo.txt | $(VENV)/bin/python
-	$(LOCKED) --requirement locks/demo.txt
-	$(OURS)
+	$(PIP) $(LOCKED)/build.txt --requirement locks/demo.txt
+	$(PIP) $(OURS)
 	touch $@
 
+# uv takes a tenth of pip's time. An index that pip's own configuration names is known to pip alone.
 $(VENV)/.installed-dev: pyproject.toml locks/dev.txt | $(VENV)/bin/python
-	$(LOCKED) --requirement locks/dev.txt
-	$(OURS)
+	$(PIP) $(LOCKED)/installer.txt
+	$(UV) $(LOCKED)/build.txt --requirement locks/dev.txt || $(PIP) $(LOCKED)/build.txt --requirement locks/dev.txt
+	$(PIP) $(OURS)
 	touch $@ $(VENV)/.installed-demo
 
 # The OIDC issuer of the tests, by the Node that is in the environment.

@@ -112,9 +112,7 @@ def _locked(path: Path) -> Iterator[None]:
 def install_packages(place: Path, *packages: str) -> None:
     """Install packages in an environment. Raises InstallError."""
     python = str(place / "bin" / "python")
-    run_to_end(
-        _UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, *packages
-    )
+    run_to_end(_UV, "pip", "install", "--quiet", "--python", python, *packages)
 
 
 def _install(version: str, place: Path) -> None:

@@ -20,6 +20,8 @@ from psycopg import sql
 from flower_nats.embedded import ports
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.embedded.postgres_server import PostgresServer
+from flower_nats.store.connection import Database
+from flower_nats.store.migrate import migrate
 
 # What it asserts it explains, as tests do.
 pytest.register_assert_rewrite("tests.faults.trial")
@@ -108,23 +110,47 @@ def pg_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServ
 
 
 @pytest.fixture(scope="session")
-def create_database(pg_server: PostgresServer) -> Callable[[str], str]:
-    """Create a database as a copy of the named one; return its connection string."""
+def create_empty_database(pg_server: PostgresServer) -> Callable[[], str]:
+    """Create a database without a table; return its connection string."""
+    return lambda: _copy_of("template1", pg_server)
 
-    def create(template: str) -> str:
-        name = f"test_{next(_numbers)}"
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-        with psycopg.connect(pg_server.dsn, autocommit=True) as connection:
-            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
-        return urlunsplit(urlsplit(pg_server.dsn)._replace(path=f"/{name}"))
 
-    return create
+@pytest.fixture(scope="session")
+def create_database(
+    pg_server: PostgresServer, create_empty_database: Callable[[], str]
+) -> Callable[[], str]:
+    """Create a database that has today's schema, and no rows; return its connection string."""
+    migrated = create_empty_database()
+    asyncio.run(_migrate(migrated))
+    template = urlsplit(migrated).path.removeprefix("/")
+    return lambda: _copy_of(template, pg_server)
+
+
+def _copy_of(template: str, server: PostgresServer) -> str:
+    name = f"test_{next(_numbers)}"
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    return urlunsplit(urlsplit(server.dsn)._replace(path=f"/{name}"))
+
+
+async def _migrate(dsn: str) -> None:
+    database = Database(dsn)
+    await database.open()
+    await migrate(database)
+    await database.close()
 
 
 @pytest.fixture
-def pg_dsn(create_database: Callable[[str], str]) -> str:
-    """Connection string of an empty database of the test's own."""
-    return create_database("template1")
+def pg_dsn(create_database: Callable[[], str]) -> str:
+    """Connection string of a database of the test's own, which has today's schema, and no rows."""
+    return create_database()
+
+
+@pytest.fixture
+def empty_pg_dsn(create_empty_database: Callable[[], str]) -> str:
+    """Connection string of a database of the test's own that has no table."""
+    return create_empty_database()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.store.connection import Database
-from flower_nats.store.migrate import migrate
 from harness.channels import WireName
 
 
@@ -32,9 +31,8 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def database(pg_dsn: str) -> AsyncIterator[Database]:
-    """A database that is migrated and holds nothing."""
+    """A database that has today's schema, and no rows."""
     database = Database(pg_dsn)
     await database.open()
-    await migrate(database)
     yield database
     await database.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,9 +81,9 @@ async def backup(nats_url: str, pg_dsn: str, tmp_path: Path) -> Path:
 
 
 async def test_a_backup_under_load_has_each_finished_run_and_its_whole_log(
-    nats_url: str, pg_dsn: str, create_database: Callable[[str], str], tmp_path: Path
+    nats_url: str, pg_dsn: str, empty_pg_dsn: str, tmp_path: Path
 ) -> None:
-    place, database = tmp_path / "backup", create_database("template1")
+    place = tmp_path / "backup"
     async with running_superlink(nats_url, pg_dsn) as superlink:
         known = [await finished_run(superlink, LINES) for _ in range(5)]
         at_work = await superlink.running_task()
@@ -101,9 +100,9 @@ async def test_a_backup_under_load_has_each_finished_run_and_its_whole_log(
     other = NatsServer(tmp_path / "nats")
     url = await other.start()
     try:
-        done = await flower_nats("restore", place, *servers(url, database))
+        done = await flower_nats("restore", place, *servers(url, empty_pg_dsn))
         assert done.returncode == 0, done.stderr
-        async with running_superlink(url, database) as superlink:
+        async with running_superlink(url, empty_pg_dsn) as superlink:
             async with asyncio.timeout(60):
                 while (await superlink.status(at_work.run_id))[0] != "finished":
                     await asyncio.sleep(0.1)
@@ -146,14 +145,13 @@ async def test_a_data_directory_is_made_of_a_backup_and_backed_up_while_nothing_
 
 
 async def test_what_is_in_use_is_not_overwritten(
-    backup: Path, nats_url: str, pg_dsn: str, create_database: Callable[[str], str]
+    backup: Path, nats_url: str, pg_dsn: str, empty_pg_dsn: str
 ) -> None:
     again = await flower_nats("backup", backup, *servers(nats_url, pg_dsn))
     assert again.returncode == 1
     assert "exists already" in again.stderr
 
-    database = create_database("template1")
-    into_streams = await flower_nats("restore", backup, *servers(nats_url, database))
+    into_streams = await flower_nats("restore", backup, *servers(nats_url, empty_pg_dsn))
     assert into_streams.returncode == 1
     assert "NATS has streams of a runtime" in into_streams.stderr
 

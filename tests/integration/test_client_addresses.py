@@ -57,13 +57,13 @@ class Front:
 async def front(
     tmp_path_factory: pytest.TempPathFactory,
     nats_url: str,
-    create_database: Callable[[str], str],
+    create_database: Callable[[], str],
 ) -> AsyncIterator[Front]:
     directory: Path = tmp_path_factory.mktemp("balancer")
     [port] = free_ports(1)
     relay_at, http_relay_at, relayed = (free_address() for _ in range(3))
     limits: dict[str, Any] = {"trusted_balancers": (BALANCER,), "max_calls_per_address": CALLS}
-    database = create_database("template1")
+    database = create_database()
     async with running_stack(nats_url, database, control_to_others=True, **limits) as gateway:
         settings, relay = gateway.settings, LogRelay(relay_at, http_relay_at, gateways=relayed)
         own = Api("control", free_address(), [settings.control_api_address], None)

@@ -44,10 +44,10 @@ EVERY_WIRE: list[WireName] = ["grpc", "http"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(nats_url: str, create_database: Callable[[str], str]) -> AsyncIterator[Gateway]:
+async def gateway(nats_url: str, create_database: Callable[[], str]) -> AsyncIterator[Gateway]:
     """A gateway that nobody has told more than to listen everywhere."""
     [port] = free_ports(1)
-    database = create_database("template1")
+    database = create_database()
     async with running_stack(nats_url, database, http_api_address=f"0.0.0.0:{port}") as one:
         yield one
 

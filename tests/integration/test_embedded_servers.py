@@ -151,10 +151,19 @@ async def test_passwords_are_readable_by_their_owner_alone(data_dir: Path) -> No
     await server.stop()
 
 
-async def test_postgres_keeps_what_was_committed_when_it_is_killed(data_dir: Path) -> None:
+async def test_postgres_commits_to_disk_and_listens_on_no_network(data_dir: Path) -> None:
     server = PostgresServer(data_dir)
+    query = "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)"
+    names = ["fsync", "synchronous_commit", "full_page_writes", "listen_addresses"]
     with psycopg.connect(await server.start()) as connection:
+        settings: dict[str, str] = dict(connection.execute(query, [names]).fetchall())
         connection.execute("CREATE TABLE t AS SELECT 42 AS answer")
+    assert settings == {
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "full_page_writes": "on",
+        "listen_addresses": "",
+    }
     os.kill(pid_in(data_dir / "postgres.pid"), signal.SIGKILL)
     await server.wait()
 
@@ -165,27 +174,12 @@ async def test_postgres_keeps_what_was_committed_when_it_is_killed(data_dir: Pat
     await server.stop()
 
 
-def test_postgres_commits_to_disk_and_listens_on_no_network(pg_server: PostgresServer) -> None:
-    query = "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)"
-    names = ["fsync", "synchronous_commit", "full_page_writes", "listen_addresses"]
-
-    with psycopg.connect(pg_server.dsn) as connection:
-        settings: dict[str, str] = dict(connection.execute(query, [names]).fetchall())
-
-    assert settings == {
-        "fsync": "on",
-        "synchronous_commit": "on",
-        "full_page_writes": "on",
-        "listen_addresses": "",
-    }
-
-
 def test_postgres_lets_in_only_who_knows_the_password(pg_server: PostgresServer) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(pg_server.dsn, password="guess")
 
 
-def test_each_test_gets_an_empty_database(pg_dsn: str) -> None:
+def test_each_test_gets_a_database(pg_dsn: str) -> None:
     with psycopg.connect(pg_dsn) as connection:
         connection.execute("CREATE TABLE t (a int)")
 

@@ -55,9 +55,9 @@ def event_loop_policy() -> uvloop.EventLoopPolicy:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(nats_url: str, create_database: Callable[[str], str]) -> AsyncIterator[Gateway]:
+async def shared(nats_url: str, create_database: Callable[[], str]) -> AsyncIterator[Gateway]:
     """A gateway for all tests that need none of their own."""
-    async with running_stack(nats_url, create_database("template1"), "http") as gateway:
+    async with running_stack(nats_url, create_database(), "http") as gateway:
         yield gateway
 
 
@@ -641,9 +641,9 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def tls_gateway(
-    nats_url: str, create_database: Callable[[str], str], tls: TlsFiles
+    nats_url: str, create_database: Callable[[], str], tls: TlsFiles
 ) -> AsyncIterator[Gateway]:
-    database = create_database("template1")
+    database = create_database()
     async with running_stack(nats_url, database, "http", tls=tls) as gateway:
         yield gateway
 

@@ -7,7 +7,6 @@ import os
 import pwd
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import LiteralString
 from urllib.parse import urlsplit, urlunsplit
@@ -154,9 +153,9 @@ def _migrate(owner: str, serving: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_migrate_makes_the_tables_and_the_role_of_superlinks(
-    create_database: Callable[[str], str], nats_url: str
+    empty_pg_dsn: str, nats_url: str
 ) -> None:
-    owner = create_database("template1")
+    owner = empty_pg_dsn
     name = f"serving_{os.getpid()}"
     serving = urlunsplit(urlsplit(owner)._replace(netloc=f"{name}:hush@"))
     for applied in (len(migrations()), 0):

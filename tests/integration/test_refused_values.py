@@ -263,9 +263,9 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(nats_url: str, create_database: Callable[[str], str]) -> Iterator[World]:
+def world(nats_url: str, create_database: Callable[[], str]) -> Iterator[World]:
     with asyncio.Runner() as runner:
-        context = running_superlink(nats_url, create_database("template1"))
+        context = running_superlink(nats_url, create_database())
         superlink = runner.run(context.__aenter__())
         node, run = runner.run(superlink.online_node()), runner.run(superlink.start_run())
         yield World(runner, superlink, node, run, make_fab())

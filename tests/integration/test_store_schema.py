@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -45,14 +44,8 @@ def describe(dsn: str) -> list[tuple[object, ...]]:
     return [row for row in rows if row[1] != "schema_migration"]
 
 
-async def test_all_migrations_together_are_the_schema(
-    create_database: Callable[[str], str],
-) -> None:
-    migrated, read = create_database("template1"), create_database("template1")
-    database = Database(migrated)
-    await database.open()
-    await migrate(database)
-    await database.close()
+async def test_all_migrations_together_are_the_schema(pg_dsn: str, empty_pg_dsn: str) -> None:
+    migrated, read = pg_dsn, empty_pg_dsn
     with psycopg.connect(read) as connection:
         connection.execute(SCHEMA.read_text("utf-8"))
 
@@ -60,8 +53,8 @@ async def test_all_migrations_together_are_the_schema(
     assert describe(migrated)
 
 
-async def test_replicas_that_start_together_migrate_once(pg_dsn: str) -> None:
-    replicas = [Database(pg_dsn, max_connections=2) for _ in range(4)]
+async def test_replicas_that_start_together_migrate_once(empty_pg_dsn: str) -> None:
+    replicas = [Database(empty_pg_dsn, max_connections=2) for _ in range(4)]
     await asyncio.gather(*(replica.open() for replica in replicas))
 
     applied = await asyncio.gather(*(migrate(replica) for replica in replicas))
@@ -72,12 +65,12 @@ async def test_replicas_that_start_together_migrate_once(pg_dsn: str) -> None:
 
 
 async def test_a_replica_waits_for_anothers_migration_for_longer_than_a_statement_may_take(
-    pg_dsn: str,
+    empty_pg_dsn: str,
 ) -> None:
-    replica = Database(pg_dsn, max_connections=1, patience=0)
+    replica = Database(empty_pg_dsn, max_connections=1, patience=0)
     await replica.open()
     await replica.execute("SELECT set_config('statement_timeout', '200ms', false)")
-    with psycopg.connect(pg_dsn, autocommit=True) as migrating:
+    with psycopg.connect(empty_pg_dsn, autocommit=True) as migrating:
         migrating.execute("SELECT pg_advisory_lock(7310972231)")
         waiting = asyncio.create_task(migrate(replica))
         query = (

@@ -20,6 +20,7 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 RUNTIME = PROJECT["project"]["dependencies"]
 LOCKS = {
     "build.txt": PROJECT["build-system"]["requires"],
+    "installer.txt": ["uv"],
     "runtime.txt": RUNTIME,
     "demo.txt": [*RUNTIME, *EXTRAS["embedded"], *EXTRAS["demo"]],
     "example.txt": [one for one in APP["project"]["dependencies"] if not one.startswith("flwr")],
@@ -62,7 +63,7 @@ def test_a_lock_has_nothing_but_versions_and_hashes(name: str) -> None:
     assert "://" not in text
 
 
-@pytest.mark.parametrize("name", ["build.txt", "runtime.txt", "demo.txt", "example.txt"])
+@pytest.mark.parametrize("name", [name for name in LOCKS if name != "dev.txt"])
 def test_all_locks_have_the_same_versions(name: str) -> None:
     everything = locked("dev.txt")
 
