@@ -175,8 +175,9 @@ async def test_a_parameter_of_the_content_type_does_not_matter(gateway: Gateway)
 
 async def test_an_unknown_path_is_404(gateway: Gateway) -> None:
     for path in ("/", "/v1/fleet/no-such-thing", f"{PATH}/", "/v2/control/list-runs", "/%00", "*"):
-        with logged_once("http_request_refused", status=404):
-            answer = await ask(gateway, request(f"POST {path} HTTP/1.1", "host: x"))
+        with logged_once("http_request_refused", status=404, client_version="1.99.0"):
+            said = request(f"POST {path} HTTP/1.1", "host: x", "flwr-package-version: 1.99.0")
+            answer = await ask(gateway, said)
 
         assert (answer.status, answer.said) == (404, {"detail": "Not Found"}), path
 
@@ -671,9 +672,10 @@ async def test_tls_is_served(tls_gateway: Gateway, tls: TlsFiles) -> None:
 
 async def test_plain_http_on_a_tls_port_is_told_so(tls_gateway: Gateway, tls: TlsFiles) -> None:
     address = tls_gateway.address("Control")
-    with logged_once("no_tls_on_a_tls_port"):
+    says = {"flwr-package-version": "1.42.0"}
+    with logged_once("no_tls_on_a_tls_port", client_version="1.42.0"):
         for _ in range(3):
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, headers=says) as client:
                 answer = await client.post(f"http://{address}{PATH}", content=b"x" * 100_000)
                 assert answer.status_code == 400
                 assert "--root-certificates" in answer.json()["detail"]
@@ -682,7 +684,7 @@ async def test_plain_http_on_a_tls_port_is_told_so(tls_gateway: Gateway, tls: Tl
 
 async def test_plain_grpc_on_a_tls_port_is_logged(tls_gateway: Gateway) -> None:
     channel = GrpcChannel(tls_gateway.address("Control"))
-    with logged_once("no_tls_on_a_tls_port"):
+    with logged_once("no_tls_on_a_tls_port", client_version=None):
         with pytest.raises(Refused, match="UNAVAILABLE"):
             await channel.unary(BY_NAME[("Control", "ListFederations")], b"")
         await channel.close()

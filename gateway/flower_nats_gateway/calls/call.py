@@ -29,7 +29,7 @@ _LONGEST_TEXT = 64
 """Characters of what a client says of itself that are shown to people."""
 
 # By which stock clients say what they are (flwr 1.42 `supercore/constant.py`).
-_CLIENT_VERSION = "flwr-package-version"
+CLIENT_VERSION = "flwr-package-version"
 _CLIENT_NAME = "flwr-component-name"
 
 _LARGE = 64 * 1024
@@ -97,7 +97,7 @@ class Call:
     @property
     def client_version(self) -> str:
         """The version of flwr that the client says it is, empty if it says none."""
-        return self.text(_CLIENT_VERSION)
+        return self.text(CLIENT_VERSION)
 
     @property
     def client_version_shown(self) -> str:

@@ -3,6 +3,7 @@
 gRPC hangs up on such a client and says nothing, neither to the client nor to us. But Linux tells
 whoever asks how many bytes have gone over each connection that has ended. One that has brought bytes,
 and no call, was of a client that speaks HTTP/1.1, or TLS where there is none, or none where there is.
+Which version of flwr it has nobody can say: gRPC has read the bytes that would tell, and dropped them.
 
 If a process of ours looked at the first bytes of each connection, it could serve such clients. But it
 would have to pass on every byte of gRPC: with a server that does nothing itself, 16 % more computing for

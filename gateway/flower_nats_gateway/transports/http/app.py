@@ -18,7 +18,7 @@ from flower_nats_gateway.api.service import Service
 from flower_nats_gateway.calls.answers import Answer, LargeAnswer
 from flower_nats_gateway.calls.bodies import Body
 from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
-from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.calls.call import CLIENT_VERSION, Call
 from flower_nats_gateway.calls.wire import HTTP
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.body import (
@@ -62,7 +62,7 @@ _PAGES_BELONG_TO = BY_NAME[("Control", "GetLoginDetails")]
 """The method that pages are treated like: anybody may load them who may call it."""
 
 _LONGEST_LOGGED = 100
-"""Characters of a path that the log shows."""
+"""Characters of a path, or of a version, that the log shows."""
 
 
 class _Route:
@@ -117,9 +117,12 @@ class HttpApp:
             _connection(scope).cut_off()
 
     async def _refuse(self, scope: Scope, send: Send, answer: errors.Answer) -> None:
-        host = self._balancers.client_of(_peer(scope), metadata(scope["headers"]))
+        headers = metadata(scope["headers"])
+        host = self._balancers.client_of(_peer(scope), headers)
         request = f"{scope['method']} {scope['path'][:_LONGEST_LOGGED]}"
-        notice(host, "http_request_refused", status=answer.status, request=request)
+        version = str(headers.get(CLIENT_VERSION, ""))[:_LONGEST_LOGGED] or None
+        facts = {"status": answer.status, "request": request, "client_version": version}
+        notice(host, "http_request_refused", **facts)
         await self._send(send, answer)
 
     def _health(self, scope: Scope) -> errors.Answer:

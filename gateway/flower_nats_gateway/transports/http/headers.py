@@ -2,9 +2,11 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Mapping
 
 from flower_nats_gateway.auth.nodes import PUBLIC_KEY, SIGNATURE
+from flower_nats_gateway.calls.call import CLIENT_VERSION
 
 PROTOBUF = b"application/protobuf"
 PROTOBUF_STREAM = b"application/flower-protobuf-stream"
@@ -13,6 +15,9 @@ _IN_BASE64 = {"flwr-public-key": PUBLIC_KEY, "flwr-signature": SIGNATURE}
 """What gRPC carries as bytes (flwr 1.42 `supernode/node_auth_http_interceptor.py`)."""
 
 _FLOWERS = "flwr-"
+
+_VERSION = re.compile(rb"\r\n%s:[ \t]*([\w.+-]{1,64})[ \t]*\r\n" % CLIENT_VERSION.encode(), re.IGNORECASE)
+"""The version of flwr in the head of a request, in characters that any terminal may show."""
 
 
 def metadata(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str | bytes]:
@@ -37,6 +42,12 @@ def metadata(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str | bytes
         if isinstance(text, str) and (decoded := _decode(text)) is not None:
             found[binary_name] = decoded
     return found
+
+
+def version_in(head: bytes) -> str | None:
+    """Return the version of flwr that the bytes of a request's head name, None if they name none."""
+    found = _VERSION.search(head)
+    return found[1].decode() if found else None
 
 
 def _decode(text: str) -> bytes | None:

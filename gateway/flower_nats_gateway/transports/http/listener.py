@@ -19,6 +19,7 @@ from flower_nats_gateway.calls.peers import Origins
 from flower_nats_gateway.transports.address_limit import AddressLimit
 from flower_nats_gateway.transports.http import errors
 from flower_nats_gateway.transports.http.app import HttpApp
+from flower_nats_gateway.transports.http.headers import version_in
 from flower_nats_gateway.transports.http.passage import Passages
 from flower_nats_gateway.transports.http.protocol import Connections
 from flower_nats_gateway.transports.http.sockets import is_loopback, keep_alive, listen, reset
@@ -49,6 +50,9 @@ _SPEAK_PLAIN = "The client must say --insecure, or this port needs certificates.
 _HTTP2_PREFACE = b"PRI * HTTP/2"
 _TLS_HANDSHAKE = b"\x16"
 _LOOK_SECONDS = 0.02
+
+_HEAD = 4096
+"""Bytes of a request in which stock clients say their version: their heads have some 500."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,8 @@ class HttpListener:
         if self._tls is not None:
             if speaks_tls:
                 return await self._shake_hands(connection, self._tls.value, host)
-            notice(host, "no_tls_on_a_tls_port", remedy=_SPEAK_TLS)
+            version = version_in(connection.recv(_HEAD, socket.MSG_PEEK))
+            notice(host, "no_tls_on_a_tls_port", client_version=version, remedy=_SPEAK_TLS)
             if not is_grpc:
                 await _end(connection, f"This port speaks TLS. {_SPEAK_TLS}")
             return False
