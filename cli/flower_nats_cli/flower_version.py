@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from flower_nats.model import tried
 from flower_nats.model.errors import FlowerNatsError
 
 
@@ -42,7 +43,7 @@ class FlowerVersion:
 OLDEST = FlowerVersion(1, 30)
 """The oldest version that is served: SuperExecs before it speak another ServerAppIo API."""
 
-NEWEST = FlowerVersion(1, 42)
+NEWEST = FlowerVersion(*tried.NEWEST)
 """The newest version that was tried."""
 
 RUNTIME_OVER_HTTP = FlowerVersion(1, 35)

@@ -182,6 +182,17 @@ async def test_an_unknown_path_is_404(gateway: Gateway) -> None:
         assert (answer.status, answer.said) == (404, {"detail": "Not Found"}), path
 
 
+async def test_a_newer_flower_is_served_and_the_log_says_once_that_it_is_untried(
+    gateway: Gateway,
+) -> None:
+    kind = "content-type: application/protobuf"
+    with logged_once("untried_flower_version", version="1.99.0", newest_tried="1.42"):
+        for version in ("1.42.3", "1.99.0", "1.99.0", "new"):
+            said = (f"flwr-package-version: {version}", "content-length: 0")
+            answer = await ask(gateway, request(f"POST {PATH} HTTP/1.1", "host: x", kind, *said))
+            assert answer.status == 200
+
+
 async def test_another_verb_is_405(gateway: Gateway) -> None:
     for verb in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH"):
         with logged_once("http_request_refused", status=405):

@@ -10,6 +10,8 @@ from collections import Counter
 from flower_nats.logs import get_logger
 from flower_nats.metrics import FAULTS, Durations, Metric
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
+from flower_nats.model.tried import NEWEST, is_untried
+from flower_nats.model.visible import visible_name
 from flower_nats.wire.methods import Method
 from flower_nats_gateway.calls.call import Call
 
@@ -18,6 +20,12 @@ log = get_logger(__name__)
 _EXPECTED = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.STREAM_ENDS, ErrorCode.OVERLOADED})
 
 _OK = "OK"
+
+_VERSIONS = 1_000
+"""Versions of clients that were looked at once: a client says what it likes."""
+
+_LONGEST_NAME = 64
+"""Characters of what a client calls itself that the log shows."""
 
 _Key = tuple[str, str]
 """A method: its API and its name."""
@@ -30,6 +38,7 @@ class Outcomes:
         self._ended: Counter[tuple[_Key, str]] = Counter()
         self._faults: Counter[_Key] = Counter()
         self._seconds: dict[_Key, Durations] = {}
+        self._versions: set[str] = set()
 
     def served(self, call: Call) -> None:
         """Count a call that was answered."""
@@ -39,6 +48,7 @@ class Outcomes:
         if durations is None:
             durations = self._seconds[key] = Durations()
         durations.note(time.monotonic() - call.began_at)
+        self._look_at_version(call)
 
     def refusal(self, call: Call, exc: Exception) -> ApiError:
         """Count and log a call that was not answered; return the refusal that its caller gets.
@@ -46,6 +56,7 @@ class Outcomes:
         A fault of ours must not end a stock client, and a retry may well meet a healthy replica. So
         it looks like an outage to the caller. `faults_total` tells it from one.
         """
+        self._look_at_version(call)
         method = call.method
         if isinstance(exc, ApiError):
             error = exc
@@ -63,6 +74,21 @@ class Outcomes:
                 peer=call.peer if call.is_direct else call.client_address,
             )
         return error
+
+    def _look_at_version(self, call: Call) -> None:
+        """Log, once for each version, that a client is newer than those that were tried."""
+        version = call.client_version
+        if version in self._versions or len(self._versions) >= _VERSIONS:
+            return
+        self._versions.add(version)
+        if is_untried(version):
+            log.warning(
+                "untried_flower_version",
+                version=call.client_version_shown,
+                client=visible_name(call.client_name)[:_LONGEST_NAME],
+                address=call.client_address,
+                newest_tried=".".join(map(str, NEWEST)),
+            )
 
     def metrics(self) -> list[Metric]:
         """Return the counts."""

@@ -16,7 +16,9 @@ _IN_BASE64 = {"flwr-public-key": PUBLIC_KEY, "flwr-signature": SIGNATURE}
 
 _FLOWERS = "flwr-"
 
-_VERSION = re.compile(rb"\r\n%s:[ \t]*([\w.+-]{1,64})[ \t]*\r\n" % CLIENT_VERSION.encode(), re.IGNORECASE)
+_VERSION = re.compile(
+    rb"\r\n%s:[ \t]*([\w.+-]{1,64})[ \t]*\r\n" % CLIENT_VERSION.encode(), re.IGNORECASE
+)
 """The version of flwr in the head of a request, in characters that any terminal may show."""
 
 
