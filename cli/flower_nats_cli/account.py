@@ -23,14 +23,14 @@ _role_option = click.option(
     type=click.Choice([str(role) for role in Role]),
     default=str(Role.USER),
     show_default=True,
-    help="user: may do what its federations let it do. operator: may do everything.",
+    help="user: may do what its roles in federations allow. operator: may do everything.",
 )
 
 
 _password_file_option = click.option(
     "--password-file",
     type=opts.FILE,
-    help="File with the password, without its last line break. Default: it is asked for.",
+    help="File with the password; a final line break is ignored. Default: the command asks for it.",
 )
 
 
@@ -58,7 +58,7 @@ def account() -> None:
 @click.option(
     "--no-password",
     is_flag=True,
-    help="The account has no password, and logs in with tokens alone: for programs.",
+    help="The account has no password, only tokens: for programs.",
 )
 @runtime_options
 @click.pass_context
@@ -71,7 +71,7 @@ def create(
     no_password: bool,
     **options: Any,
 ) -> None:
-    """Make an account. Its password is asked for, or read from a file."""
+    """Create an account. The command asks for its password, or reads it from a file."""
     password_hash = None if no_password else _read_password(password_file)
     ask(context, options, "CreateAccount", name=name, role=role, password_hash=password_hash)
     click.echo(f"Account {name} is created, with the role {role}.")
@@ -85,7 +85,7 @@ def create(
 def passwd(
     context: click.Context, /, name: str, password_file: Path | None, **options: Any
 ) -> None:
-    """Give an account another password, and end its logins. Its tokens with a name stay."""
+    """Set a new password for an account, and end its logins. Tokens of `account token` stay valid."""
     ask(
         context,
         options,
@@ -93,7 +93,7 @@ def passwd(
         name=name,
         password_hash=_read_password(password_file),
     )
-    click.echo(f"Account {name} has a new password, and has to log in again.")
+    click.echo(f"Account {name} has a new password, and must log in again.")
 
 
 @account.command("list")
@@ -118,7 +118,7 @@ def list_accounts(context: click.Context, /, **options: Any) -> None:
 @runtime_options
 @click.pass_context
 def disable(context: click.Context, /, name: str, **options: Any) -> None:
-    """Let an account in no more, and revoke all of its tokens."""
+    """Block an account, and revoke all its tokens."""
     ask(context, options, "DisableAccount", name=name)
     click.echo(f"Account {name} is disabled. Its tokens are revoked.")
 
@@ -128,7 +128,7 @@ def disable(context: click.Context, /, name: str, **options: Any) -> None:
 @runtime_options
 @click.pass_context
 def enable(context: click.Context, /, name: str, **options: Any) -> None:
-    """Let an account in again, after it has logged in anew."""
+    """Unblock an account. It has to log in again."""
     ask(context, options, "EnableAccount", name=name)
     click.echo(f"Account {name} is enabled.")
 
@@ -139,7 +139,7 @@ def enable(context: click.Context, /, name: str, **options: Any) -> None:
 @runtime_options
 @click.pass_context
 def role(context: click.Context, /, name: str, role: str, **options: Any) -> None:
-    """Change what an account may do in the runtime as a whole."""
+    """Change the role of an account in the runtime as a whole."""
     ask(context, options, "SetAccountRole", name=name, role=role)
     click.echo(f"Account {name} has the role {role}.")
 
@@ -157,15 +157,17 @@ def token() -> None:
     type=click.IntRange(1, _MOST_DAYS),
     default=90,
     show_default=True,
-    help="Days after which the token ends.",
+    help="Days after which the token expires.",
 )
 @click.option(
     "--credentials-for",
     type=address_argument,
     metavar="HOST:PORT",
-    help="Print the file credentials.yaml for the FLWR_HOME of a program. Its `flwr` then shows "
-    "the token to this address, which its config.toml has to name. Default: print the token "
-    "alone.",
+    help=(
+        "Print the file credentials.yaml for the FLWR_HOME of a program. Its `flwr` then uses "
+        "the token for this address, which its config.toml must name. Default: print only the "
+        "token."
+    ),
 )
 @runtime_options
 @click.pass_context
@@ -178,7 +180,7 @@ def create_token(
     credentials_for: str | None,
     **options: Any,
 ) -> None:
-    """Make a token, and print it: it is shown this once."""
+    """Make a token, and print it. It is shown only once."""
     made = new_token("token")
     ask(
         context,
@@ -207,7 +209,7 @@ def _credentials(address: str, token: str) -> str:
 @runtime_options
 @click.pass_context
 def list_tokens(context: click.Context, /, name: str, **options: Any) -> None:
-    """Show the tokens of an account, without the tokens themselves."""
+    """List the names of an account's tokens."""
     found = ask(context, options, "ListAccountTokens", name=name)["tokens"]
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "NAME": lambda one: one["name"],
@@ -223,6 +225,6 @@ def list_tokens(context: click.Context, /, name: str, **options: Any) -> None:
 @runtime_options
 @click.pass_context
 def revoke_token(context: click.Context, /, name: str, token_name: str, **options: Any) -> None:
-    """Let nobody in any more who has this token."""
+    """Revoke a token."""
     ask(context, options, "RevokeAccountToken", name=name, token=token_name)
     click.echo(f"Token {token_name} of {name} is revoked.")

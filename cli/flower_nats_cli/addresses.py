@@ -65,7 +65,7 @@ def api_address_argument(value: str) -> str:
 def loopback_argument(value: str) -> str:
     """Take a `host:port` of this machine alone; raises BadParameter if it is none."""
     if not is_of_loopback(address_argument(value)):
-        raise click.BadParameter(f"{value} is not an address of this machine alone.")
+        raise click.BadParameter(f"{value} is not a loopback address: use one such as 127.0.0.1.")
     return value
 
 
@@ -78,8 +78,7 @@ def addresses_from(first: str, count: int) -> list[str]:
     last = 65535 - count + 1
     if port > last:
         raise ValueError(
-            f"{count} ports are needed, one after the other: the first of them can be {last} "
-            "at most."
+            f"{count} consecutive ports are needed, so the first can be {last} at most."
         )
     return [join_address(host, port + number if port else 0) for number in range(count)]
 
@@ -109,7 +108,7 @@ def _claim(option: str, host: str, port: int) -> str:
         except OSError as exc:
             listener = listener_on(port)
             by = f" by {listener[1]} (pid {listener[0]})" if listener else ""
-            other = f", or give another address with {option}" if option else ""
+            other = f", or choose another address with {option}" if option else ""
             raise AddressInUseError(
                 f"Cannot listen on {address}: {exc.strerror}{by}. Remedy: end the program "
                 f"that listens there{other}."

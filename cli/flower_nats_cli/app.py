@@ -40,10 +40,10 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group()
 def app() -> None:
-    """Sign apps, and have signatures handed to SuperNodes.
+    """Sign apps, and give their signatures to SuperNodes.
 
-    Sign what `flwr build` has made with `app sign`, where the key is; give the signature to the
-    runtime with `app accept`, where that is; then submit the same app with `flwr run`.
+    First run `app sign` on the machine with the key, for a file that `flwr build` has made. Then
+    run `app accept` on the machine of the runtime. Then submit the same app with `flwr run`.
     """
 
 
@@ -61,18 +61,18 @@ def app() -> None:
     default="",
     metavar="ID",
     show_envvar=True,
-    help="Name by which SuperNodes know the key. Default: its fingerprint.",
+    help="Name of the key for SuperNodes. Default: its fingerprint.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the signature is written. Default: FAB with .sig added.",
+    help="File for the signature. Default: FAB with .sig added.",
 )
 def sign(fab: Path, key: Path, key_id: str, output: Path | None) -> None:
     """Sign FAB, a file that `flwr build` has made.
 
-    Build and submit it with the same version of Flower: another one may pack it otherwise, and the
-    signature is of its bytes.
+    Build and submit the app with the same version of Flower. Another version may pack it
+    differently, and the signature would not match.
     """
     content = fab.read_bytes()
     if len(content) > MAX_FAB_BYTES:
@@ -87,10 +87,9 @@ def sign(fab: Path, key: Path, key_id: str, output: Path | None) -> None:
     target.write_text(signature.to_json(), "utf-8")
     trusted = f"{json.dumps(signature.key_id)}: {json.dumps(signature.public_key)}"
     click.echo(
-        f"Signed {fab} as {signature.key_id}: {target}\n\n"
-        f"1. On the runtime's host: flower-nats app accept {target.name}\n"
-        f"2. SuperNodes that are to trust this key have this line in the file that they are given with "
-        f"--trusted-entities:\n\n{trusted}\n"
+        f"Signed {fab} as {signature.key_id}: {target}\n\n1. On the runtime's host: flower-nats "
+        f"app accept {target.name}\n2. SuperNodes that trust this key need this line in their "
+        f"file of --trusted-entities:\n\n{trusted}\n"
     )
 
 
@@ -99,10 +98,10 @@ def sign(fab: Path, key: Path, key_id: str, output: Path | None) -> None:
 @opts.data_dir_option
 @opts.status_nats_options
 def accept(signature: Path, **options: Any) -> None:
-    """Have the runtime hand SIGNATURE, which `app sign` has written, to SuperNodes with its app.
+    """Accept SIGNATURE, made by `app sign`. SuperNodes then get it with the app.
 
-    It need not know the app yet. The runtime is that of `flower-nats up` on --data-dir, or the one
-    behind the NATS servers of --nats.
+    The app may be submitted later. The runtime is that of `flower-nats up` on --data-dir, or the
+    one on the NATS servers of --nats.
     """
     configure_logs(LogSettings(level="error"))
     found = _read(signature)
@@ -110,7 +109,7 @@ def accept(signature: Path, **options: Any) -> None:
         asyncio.run(_add(*_servers(options), found))
     except ApiError as exc:
         raise click.ClickException(exc.detail) from exc
-    click.echo(f"App {found.fab_hash} is handed to SuperNodes as signed by {found.key_id}.")
+    click.echo(f"SuperNodes now get app {found.fab_hash} with the signature of {found.key_id}.")
 
 
 def _private_key(path: Path) -> Ed25519PrivateKey:
@@ -139,7 +138,7 @@ def _read(path: Path) -> AppSignature:
             return read_app_signature(file.read(_LONGEST_SIGNATURE))
     except (BadAppSignature, UnicodeDecodeError) as exc:
         raise click.ClickException(
-            f"{path} is not a signature that `flower-nats app sign` has written: {exc}."
+            f"{path} is not a signature made by `flower-nats app sign`: {exc}."
         ) from exc
 
 

@@ -31,17 +31,18 @@ def installs_dependencies(options: Mapping[str, Any]) -> bool:
     disabled = options["disable_runtime_dependency_installation"]
     if allowed and disabled:
         raise click.UsageError(
-            "--allow-runtime-dependency-installation and --disable-runtime-dependency-installation "
-            "contradict each other. Remedy: give one of them."
+            "--allow-runtime-dependency-installation and "
+            "--disable-runtime-dependency-installation contradict each other. Remedy: use only "
+            "one of them."
         )
     if allowed or disabled:
         return bool(allowed)
     if can_install():
         return True
     click.echo(
-        "Note: uv reaches no package index, so ServerApps get the packages that are installed here, and "
-        "no others. Say --disable-runtime-dependency-installation to start without asking uv, or "
-        "--allow-runtime-dependency-installation to have each run try it.",
+        "Note: uv reaches no package index, so ServerApps can use only the packages that are "
+        "installed here. --disable-runtime-dependency-installation skips this check; with "
+        "--allow-runtime-dependency-installation each run tries again.",
         err=True,
     )
     return False

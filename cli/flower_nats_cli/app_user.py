@@ -78,8 +78,8 @@ def _try(user: User, environment: Mapping[str, str], command: Sequence[str], wha
 
 
 _REMEDY = (
-    "Remedy: a user with a home directory of its own (useradd --create-home), a FLWR_HOME that it can "
-    "write to, and programs and certificates that it can read, not below /root."
+    "Remedy: use a user with a home directory (useradd --create-home), a FLWR_HOME that this "
+    "user can write to, and programs and certificates that this user can read, not below /root."
 )
 
 

@@ -55,12 +55,12 @@ _EVENT_FIELDS = tuple(AuditEvent.__dataclass_fields__)
 @click.option(
     "--json",
     is_flag=True,
-    help="Print one JSON object a line, with the hash of each event.",
+    help="Print one JSON object per line, with the hash of each event.",
 )
 @click.option(
     "--verify",
     is_flag=True,
-    help="Check that no event was changed or is missing. No events are printed.",
+    help="Check that no event was changed or removed. Prints no events.",
 )
 @opts.data_dir_option
 @opts.status_nats_options
@@ -125,16 +125,16 @@ async def _verify(servers: Servers) -> str:
             moment = datetime.fromisoformat(event["at"])
             last = chain_hash(last, event_id, moment, _event(event))
             if last.hex() != event["hash"]:
-                raise _broken(f"Event {event_id} was changed, or one before it")
+                raise _broken(f"Event {event_id} or an earlier one was changed")
             last_id, count = event_id, count + 1
         if (last_id, last.hex()) != (chain["last_id"], chain["last_hash"]):
             raise _broken(f"Events {last_id + 1} to {chain['last_id']} are missing at the end")
-    return f"{count} events, all there and unchanged. The last is {last_id}, its hash {last.hex()}."
+    return f"{count} events, complete and unchanged. The last is {last_id}, with hash {last.hex()}."
 
 
 def _broken(what: str) -> click.ClickException:
     return click.ClickException(
-        f"{what}. The logs of the superlinks have each event as well (`audit`), with its hash."
+        f"{what}. The logs of the superlinks also have each event (`audit`), with its hash."
     )
 
 

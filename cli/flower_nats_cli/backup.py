@@ -39,10 +39,10 @@ _CONNECT_SECONDS = 5.0
 @opts.database_options
 @click.pass_context
 def backup(context: click.Context, /, directory: Path, **options: Any) -> None:
-    """Copy runs, nodes, apps, contexts and logs into DIRECTORY, which must not be there yet.
+    """Copy runs, nodes, apps, contexts and logs into DIRECTORY, which must not exist yet.
 
-    The runtime may run, and be at work. Runs that are under way end as failed where the backup is
-    restored. Name NATS and PostgreSQL both for a runtime that was not started by `flower-nats up`.
+    The runtime may be running. Unfinished runs end as failed when the backup is restored. For a
+    runtime that was not started by `flower-nats up`, name both NATS and PostgreSQL.
     """
     configure_logs(LogSettings(level="error"))
     given = servers_given(context, options)
@@ -53,7 +53,10 @@ def backup(context: click.Context, /, directory: Path, **options: Any) -> None:
     else:
         _refuse_database(options)
         asyncio.run(_save_data_dir(directory, DataDir(options["data_dir"])))
-    click.echo(f"The backup is in {directory}. It holds models and logs: keep it as safe as those.")
+    click.echo(
+        f"The backup is in {directory}. It contains models and logs: protect it as you protect "
+        "those."
+    )
 
 
 def _refuse_database(options: read.Options) -> None:
@@ -91,7 +94,7 @@ async def _save(directory: Path, urls: ServerUrls, ca_certificate: Path | None =
         with draft_of(directory) as draft:
             server, migration = await look(urls.database)
             if not migration:
-                raise BackupError("The database is empty: no superlink has ever used it.")
+                raise BackupError("The database is empty: no superlink has used it yet.")
             taken_at = datetime.now(UTC).isoformat(timespec="seconds")
             # The database first: so each run that has finished there has its whole log in the other.
             await dump(find_client("pg_dump", server), urls.database, draft / DATABASE)

@@ -65,7 +65,7 @@ def draft_of(path: Path) -> Iterator[Path]:
     Only its owner may read it. Raises BackupError if something is at `path`.
     """
     if path.exists():
-        raise BackupError(f"{path} exists already. Remedy: give a new name.")
+        raise BackupError(f"{path} exists already. Remedy: choose a new name.")
     draft = path.with_name(path.name + ".unfinished")
     shutil.rmtree(draft, ignore_errors=True)
     private_directory(draft)
@@ -95,15 +95,15 @@ def read_backup(path: Path) -> Backup:
         )
     except OSError as exc:
         raise BackupError(
-            f"{path} is no backup: {_ABOUT} cannot be read ({exc.strerror}). Remedy: the directory "
-            "that `flower-nats backup` was given."
+            f"{path} is not a backup: {_ABOUT} cannot be read ({exc.strerror}). Remedy: use the "
+            "directory that you gave to `flower-nats backup`."
         ) from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise BackupError(f"{path / _ABOUT} is damaged. Remedy: use another backup.") from exc
     for name, described in files.items():
         if not (path / name).is_file() or _described(path / name) != described:
             raise BackupError(
-                f"{path / name} is missing, or not as it was written. Nothing was restored. Remedy: "
+                f"{path / name} is missing or was changed. Nothing was restored. Remedy: use "
                 "another copy of this backup, or another backup."
             )
     return backup

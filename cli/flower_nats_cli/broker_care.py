@@ -87,7 +87,7 @@ class BrokerCare:
                 "broker_restarted",
                 process=server.name,
                 streams=trials.reasons,
-                meaning="It goes on refusing to store, and there is room.",
+                meaning="It still refuses to store, although there is room.",
             )
             await server.stop(_STOP_GRACE)
             await self._until_back(server, connection)

@@ -27,7 +27,7 @@ def check_key(certificate: Path, key: Path, option: str) -> None:
         if exc.reason == "KEY_VALUES_MISMATCH":
             why = f"{key} is not the key of the certificate in {certificate}."
         else:
-            why = f"{key} holds no private key in PEM form that opens without a password."
+            why = f"{key} contains no private key in PEM form without a password."
         raise click.BadParameter(why, param_hint=option) from exc
     except OSError as exc:
         raise click.BadParameter(f"{key}: {exc.strerror}.", param_hint=option) from exc
@@ -38,7 +38,7 @@ def check_certificate(path: Path, option: str) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError as exc:
-        why = f"{path} holds no certificate in PEM form."
+        why = f"{path} contains no certificate in PEM form."
         raise click.BadParameter(why, param_hint=option) from exc
     except OSError as exc:
         raise click.BadParameter(f"{path}: {exc.strerror}.", param_hint=option) from exc

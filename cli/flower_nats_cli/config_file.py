@@ -25,7 +25,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as exc:
-        raise click.BadParameter(f"{path} is not UTF-8 text, as TOML is.") from exc
+        raise click.BadParameter(f"{path} is not UTF-8 text, so it is not TOML.") from exc
     except tomllib.TOMLDecodeError as exc:
         raise click.BadParameter(f"{path} is not TOML: {exc}") from exc
 
@@ -34,7 +34,9 @@ def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) 
     command = group.get_command(ctx, name)
     if command is None or not isinstance(table, Mapping):
         known = ", ".join(f"[{command}]" for command in group.list_commands(ctx))
-        raise click.BadParameter(f"{name!r} is not a table of a command. The tables are: {known}.")
+        raise click.BadParameter(
+            f"{name!r} is not the table of a command. The tables are: {known}."
+        )
     parameters = _parameters(command)
     defaults: Defaults = {}
     for key, value in table.items():
@@ -45,7 +47,7 @@ def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) 
             )
         if not isinstance(value, str | int | float):
             raise click.BadParameter(
-                f"{key!r} in [{name}] is not a single value; several URLs are one string, "
+                f"{key!r} in [{name}] is not a single value. Write several URLs as one string, "
                 "separated by commas."
             )
         # As if it had come from the command line: each option reads text.

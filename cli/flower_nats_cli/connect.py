@@ -34,9 +34,9 @@ class ConnectError(FlowerNatsError):
     default="flower-nats",
     show_default=True,
     metavar="NAME",
-    help="Name of the connection: what `flwr run APP NAME` is told.",
+    help="Name of the connection, for `flwr run APP NAME`.",
 )
-@click.option("--default", is_flag=True, help="Have `flwr` use it if no name is given.")
+@click.option("--default", is_flag=True, help="Make it the default connection of `flwr`.")
 @click.option("--yes", is_flag=True, help="Write without asking.")
 def connect(data_dir: Path, name: str, *, default: bool, yes: bool) -> None:
     """Write the connection to this runtime into the Flower config, so that `flwr` finds it.
@@ -71,11 +71,11 @@ def connect(data_dir: Path, name: str, *, default: bool, yes: bool) -> None:
 def _check_name(name: str) -> None:
     if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
         raise click.BadParameter(
-            f"{name!r} has more than letters, digits, - and _.", param_hint="--name"
+            f"{name!r} may contain only letters, digits, - and _.", param_hint="--name"
         )
     if name == "default":
         raise click.BadParameter(
-            "'default' has a meaning of its own for `flwr`.", param_hint="--name"
+            "'default' has a special meaning for `flwr`. Choose another name.", param_hint="--name"
         )
 
 
@@ -87,7 +87,9 @@ def _running(data_dir: Path) -> RunningState:
             raise ConnectError(never_started(data.path))
         raise ConnectError(not_running(data))
     if not state.connection[0]:
-        raise ConnectError("this runtime serves no Control API. Remedy: --control-api-address.")
+        raise ConnectError(
+            "this runtime serves no Control API. Remedy: start it with --control-api-address."
+        )
     return state
 
 
@@ -140,6 +142,6 @@ def _difference(path: Path, before: str, after: str) -> Any:
 
 def _agreed(path: Path) -> bool:
     if not sys.stdin.isatty():
-        click.echo("There is no terminal to ask on. Remedy: --yes.", err=True)
+        click.echo("There is no terminal on which to ask. Remedy: add --yes.", err=True)
         return False
     return click.confirm(f"Write this to {path}?")

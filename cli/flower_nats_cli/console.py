@@ -21,27 +21,31 @@ from flower_nats_cli.certificates import check_certificate, check_key
     default="127.0.0.1:9090",
     show_default=True,
     metavar="HOST:PORT",
-    help="Address that the pages are served on: of this machine alone, unless --insecure is said.",
+    help="Address of the pages. Without TLS or --insecure it must be a loopback address.",
 )
 @click.option(
     "--insecure",
     is_flag=True,
-    help="Serve another address as well, unencrypted: for a container whose port is published on "
-    "127.0.0.1 of its host alone. Pages are shown under the names 127.0.0.1 and localhost only.",
+    help=(
+        "Serve another address as well, unencrypted: for a container whose port is published "
+        "only on 127.0.0.1 of its host. Browsers must use the name 127.0.0.1 or localhost."
+    ),
 )
 @click.option(
     "--ssl-certfile",
     type=opts.FILE,
-    help="Certificate (PEM) to speak TLS with: then another address than this machine's may be served, "
-    "of a runtime with --accounts. Pages are shown under the names in it.",
+    help=(
+        "Certificate (PEM) for TLS. With it, and with --accounts, other machines may reach the "
+        "console. Browsers must use a name in the certificate."
+    ),
 )
 @click.option("--ssl-keyfile", type=opts.FILE, help="Private key of that certificate.")
 @opts.log_options
 def console(**options: Any) -> None:
-    """Start one console: web pages that show runs, nodes and whether all is well.
+    """Start one console: web pages that show runs, nodes and the state of the runtime.
 
-    It needs NATS only, asks superlinks, and keeps nothing: start and stop it as you like. Without TLS it
-    serves this machine alone; from elsewhere it is reached by ssh -L 9090:127.0.0.1:9090 HOST.
+    It needs only NATS, asks superlinks, and stores nothing: start and stop it as you like. Without
+    TLS it serves only this machine. From elsewhere, use ssh -L 9090:127.0.0.1:9090 HOST.
     """
     settings = console_settings(options)
     read.start_logs(settings.log)
@@ -59,9 +63,9 @@ def console_settings(options: read.Options) -> ConsoleSettings:
         raise click.UsageError("--ssl-certfile and --ssl-keyfile belong together: give both.")
     if not (is_of_loopback(address) or certificate or options["insecure"]):
         raise click.UsageError(
-            f"--address {address} is reached by other machines, and without --ssl-certfile and "
-            "--ssl-keyfile the console speaks no TLS. Give both, or serve 127.0.0.1 and reach it by "
-            "ssh -L 9090:127.0.0.1:9090 HOST; --insecure is for containers."
+            f"--address {address} can be reached by other machines, but without --ssl-certfile "
+            "and --ssl-keyfile the console has no TLS. Give both, or use 127.0.0.1 and connect "
+            "through ssh -L 9090:127.0.0.1:9090 HOST. In a container, use --insecure."
         )
     if certificate is not None:
         check_certificate(certificate, "--ssl-certfile")

@@ -288,14 +288,15 @@ class DataDir:
             yield
         except OSError as exc:
             raise click.BadParameter(
-                f"{self.path} cannot be used: {exc.strerror}. Remedy: another --data-dir.",
+                f"{self.path} cannot be used: {exc.strerror}. Remedy: choose another --data-dir.",
                 param_hint="--data-dir",
             ) from exc
 
     def _cannot_lock(self, reason: OSError) -> click.BadParameter:
         return click.BadParameter(
-            f"{self.path} cannot be used: its file system does not lock files ({reason.strerror}). "
-            "Remedy: a --data-dir on a disk of this machine, which PostgreSQL needs as well.",
+            f"{self.path} cannot be used: its file system does not lock files "
+            f"({reason.strerror}). Remedy: choose a --data-dir on a local disk, which PostgreSQL "
+            "needs as well.",
             param_hint="--data-dir",
         )
 

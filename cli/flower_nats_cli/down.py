@@ -37,7 +37,7 @@ _LOOK_EVERY = 1.0
 @click.option(
     "--yes",
     is_flag=True,
-    help="End it though runs are under way: they end as failed, with the reason.",
+    help="End it even if runs are under way: they end as failed, with the reason.",
 )
 @click.option(
     "--wait",
@@ -45,13 +45,15 @@ _LOOK_EVERY = 1.0
     flag_value=math.inf,
     type=click.FloatRange(min=0),
     metavar="[SECONDS]",
-    help="Let runs that are under way end first, for so many seconds at most; meanwhile no run is "
-    "taken in. Default: as long as they take.",
+    help=(
+        "Let current runs end first, for at most this many seconds. Meanwhile new runs are "
+        "refused. Default: as long as they take."
+    ),
 )
 def down(data_dir: Path, yes: bool, wait: float | None) -> None:
-    """End a `flower-nats up` and everything it started, in good order.
+    """Shut down a `flower-nats up` and everything that it started.
 
-    With runs under way it asks first.
+    If runs are under way, the command asks first.
     """
     data = DataDir(data_dir)
     owner = data.owner()
@@ -62,7 +64,7 @@ def down(data_dir: Path, yes: bool, wait: float | None) -> None:
         return
     leftovers = _end_leftovers(data)
     if leftovers:
-        click.echo(f"Ended {leftovers} processes that a killed `flower-nats up` had left.")
+        click.echo(f"Ended {leftovers} processes that a killed `flower-nats up` left behind.")
     elif data.was_used():
         click.echo(f"Nothing runs on {data.path}.")
     else:

@@ -79,7 +79,7 @@ def version_of(program: Path) -> FlowerVersion:
     )
     told = re.search(r"version: (\S+)", asked.stdout)
     if told is None:
-        raise FlowerVersionError(f"{program} --version does not tell the version of flwr.")
+        raise FlowerVersionError(f"{program} --version does not print the version of flwr.")
     return FlowerVersion.parse(told[1])
 
 
@@ -92,7 +92,7 @@ def superexec_version() -> FlowerVersion:
     version = version_of(program)
     if version < OLDEST:
         raise FlowerVersionError(
-            f"{program} is of flwr {version}; {OLDEST} is the oldest that is served. Remedy: "
+            f"{program} is of flwr {version}; the oldest supported version is {OLDEST}. Remedy: "
             f"{_REMEDIES[SUPEREXEC]}."
         )
     return version

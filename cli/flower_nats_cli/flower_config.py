@@ -34,7 +34,7 @@ def with_connection(text: str, name: str, lines: str, *, as_default: bool) -> st
     before = _parsed(text)
     known = before.get("superlink", {})
     if not isinstance(known, dict):
-        raise CannotEdit("has a `superlink` that is no table")
+        raise CannotEdit("has a `superlink` that is not a table")
     wanted = tomllib.loads(lines)["superlink"][name]
     changed = text if known.get(name) == wanted else _with_table(text, name, lines)
     expected: dict[str, Any] = {**before, "superlink": {**known, name: wanted}}
@@ -42,7 +42,7 @@ def with_connection(text: str, name: str, lines: str, *, as_default: bool) -> st
         changed = _with_default(changed, name)
         expected["superlink"]["default"] = name
     if _parsed(changed) != expected:
-        raise CannotEdit("is written in a way that cannot be added to safely")
+        raise CannotEdit("is written in a way to which nothing can be added safely")
     return changed
 
 

@@ -23,8 +23,10 @@ from flower_nats_cli.runtime_access import with_login_page
     "--http-loopback-address",
     type=loopback_argument,
     metavar="HOST:PORT",
-    help="Address of this machine alone that serves HTTP once more, without TLS: for a SuperExec here "
-    "that the certificate gives no name for. Default: none.",
+    help=(
+        "A loopback address that also serves HTTP, without TLS: for a SuperExec on this machine "
+        "if the certificate is not valid for 127.0.0.1. Default: none."
+    ),
 )
 @opts.login_url_option
 @opts.require_accounts_option
@@ -38,11 +40,11 @@ from flower_nats_cli.runtime_access import with_login_page
 @opts.http_health_options
 @opts.log_options
 def gateway(**options: Any) -> None:
-    """Start one gateway: it serves Flower's APIs and needs NATS only.
+    """Start one gateway: it serves Flower's APIs and needs only NATS.
 
-    SuperNodes, the flwr command and SuperExecs connect to it. Start as many as you like; without
-    --insecure or --tls-terminated it needs TLS certificates. Other machines reach what is for SuperNodes
-    alone, and SuperExecs with a shared secret over TLS, unless options say more.
+    SuperNodes, the flwr command and SuperExecs connect to it. Start as many as you like. Without
+    --insecure or --tls-terminated it needs TLS certificates. By default, other machines reach only
+    the API of SuperNodes, and that of SuperExecs if these use TLS and a shared secret.
     """
     settings = gateway_settings(options)
     read.start_logs(settings.log)
@@ -60,7 +62,7 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
     if tls is None and not (options["insecure"] or terminated):
         raise click.UsageError(
             "TLS certificates are required: give --ssl-certfile, --ssl-keyfile and "
-            "--ssl-ca-certfile. To serve unencrypted, say --insecure."
+            "--ssl-ca-certfile. To serve without encryption, add --insecure."
         )
     nats = read.nats_servers(options)
     appio_tls, secret = read.tls_files(options, "appio_"), read.superexec_secret_file(options)

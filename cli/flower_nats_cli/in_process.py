@@ -51,4 +51,4 @@ class InProcess:
         """Describe how it ended."""
         ended = self._task is not None and self._task.done() and not self._task.cancelled()
         reason = self._task.exception() if self._task is not None and ended else None
-        return ProcessFailedError(f"{self.name} ended: {reason or 'nobody has told it to'}.")
+        return ProcessFailedError(f"{self.name} ended: {reason or 'without being asked to'}.")

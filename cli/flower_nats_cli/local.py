@@ -74,7 +74,7 @@ _data_dir_option = _option(
     type=click.Path(file_okay=False, path_type=Path),
     default=lambda: flwr_home() / "local-superlink" / "flower-nats",
     show_default="$FLWR_HOME/local-superlink/flower-nats",
-    help="Directory that holds everything of this runtime: runs, logs, apps.",
+    help="Directory for all data of this runtime: runs, logs, apps.",
 )
 
 _runtime_options = (
@@ -83,7 +83,7 @@ _runtime_options = (
         "--max-concurrent-simulations",
         type=click.IntRange(min=1),
         show_default="1 for every two cores",
-        help="Simulations that run at a time; more wait.",
+        help="Simulations that run at the same time; more wait.",
     ),
     _option(
         "--disable-runtime-dependency-installation",
@@ -116,7 +116,7 @@ def local() -> None:
 @local.command()
 @_with_runtime_options
 def start(**options: Any) -> None:
-    """Start the runtime, or say that it runs."""
+    """Start the runtime, unless it runs already."""
     data = DataDir(options["data_dir"])
     try:
         with data.owned():
@@ -135,11 +135,11 @@ def start(**options: Any) -> None:
 @click.option(
     "--wait",
     is_flag=True,
-    help="Let the runs that are under way end first, and take in no more meanwhile.",
+    help="Let current runs end first. Meanwhile new runs are refused.",
 )
 @click.pass_context
 def stop(context: click.Context, /, data_dir: Path, wait: bool) -> None:
-    """End the runtime and the simulations that it runs. Those that wait start when it is back."""
+    """End the runtime and its running simulations. Pending ones start when the runtime is back."""
     _check_used(DataDir(data_dir))
     context.invoke(down, data_dir=data_dir, yes=True, wait=math.inf if wait else None)
 
@@ -149,7 +149,7 @@ def stop(context: click.Context, /, data_dir: Path, wait: bool) -> None:
 @opts.format_option
 @click.pass_context
 def status(context: click.Context, /, data_dir: Path, format: str) -> None:
-    """Show how the runtime is, with its runs and processes. Exit code 0 means that it is healthy."""
+    """Show the state of the runtime, its runs and processes. Exit code 0 means that it is healthy."""
     context.invoke(status_command, data_dir=data_dir, format=format)
 
 
@@ -165,9 +165,9 @@ def status(context: click.Context, /, data_dir: Path, format: str) -> None:
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on until Ctrl-C.")
 @click.argument("process", required=False)
 def logs(data_dir: Path, lines: int, following: bool, process: str | None) -> None:
-    """Show what the processes of the runtime have put out, or one PROCESS of them.
+    """Show the output of the runtime's processes, or of one PROCESS.
 
-    The log of a run is shown by `flwr log`.
+    For the log of a run, use `flwr log`.
     """
     data = DataDir(data_dir)
     _check_used(data)
@@ -201,18 +201,17 @@ def install(**options: Any) -> None:
         raise LocalError(f"{path} cannot be written: {exc.strerror}.") from exc
     unit = unit_of(path)
     click.echo(
-        f"Wrote {path}.\n"
-        f"Start it, now and at each login:  systemctl --user daemon-reload && "
-        f"systemctl --user enable --now {unit}\n"
-        f"Without a login, at each boot:    loginctl enable-linger\n"
-        f"Take it away:                     systemctl --user disable --now {unit} && rm {path}"
+        f"Wrote {path}.\nStart it now and at each login:  systemctl --user daemon-reload && "
+        f"systemctl --user enable --now {unit}\nWithout a login, at each boot:    loginctl "
+        f"enable-linger\nRemove it:                     systemctl --user disable --now {unit} && "
+        f"rm {path}"
     )
 
 
 @local.command(hidden=True)
 @_with_runtime_options
 def serve(**options: Any) -> None:
-    """Be the runtime, in the foreground: what `start` and the systemd unit run."""
+    """Run the runtime in the foreground. `start` and the systemd unit use this."""
     import uvloop
 
     settings = stack_settings(options)
@@ -259,7 +258,7 @@ def _port(variable: str) -> int:
     text = os.environ.get(variable, str(_PORTS[variable]))
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
         raise LocalError(
-            f"{variable} is {text!r}. Remedy: a port from 1 to 65535, or no such variable."
+            f"{variable} is {text!r}. Remedy: set it to a port from 1 to 65535, or unset it."
         )
     return int(text)
 
@@ -267,7 +266,7 @@ def _port(variable: str) -> int:
 def _check_can_start(options: dict[str, Any]) -> bool:
     """Return whether dependencies are installed; raise what `serve` could only say in its log."""
     if len({_port(variable) for variable in _PORTS}) < len(_PORTS):
-        raise LocalError(f"{' and '.join(_PORTS)} are the same port. Remedy: two ports.")
+        raise LocalError(f"{' and '.join(_PORTS)} are the same port. Remedy: set different ports.")
     for variable in _PORTS:
         _check_free(variable)
     installs = installs_dependencies(options)
@@ -283,15 +282,15 @@ def _check_free(variable: str) -> None:
     another = f"set {' and '.join(_PORTS)} to other ports, for `flwr` as well"
     if listener is None:
         raise LocalError(
-            f"Port {port} is taken by a program of another user, perhaps a runtime like this one. "
-            f"Remedy: {another}."
+            f"Port {port} is in use by a program of another user, perhaps a runtime like this "
+            f"one. Remedy: {another}."
         )
     pid, name = listener
     if name == "flower-superlink":
         raise LocalError(
-            f"Port {port} is taken by flower-superlink (pid {pid}), which `flwr` has started for its "
-            f"local connection and never ends. Remedy: `kill {pid}`, once its runs have ended; its "
-            f"runs stay in its own database, which is not read here."
+            f"Port {port} is taken by flower-superlink (pid {pid}), which `flwr` started for its "
+            f"local connection and never ends. Remedy: `kill {pid}` once its runs have ended. "
+            "Its runs stay in its own database, which flower-nats does not read."
         )
     raise LocalError(f"Port {port} is taken by {name} (pid {pid}). Remedy: end it, or {another}.")
 
@@ -345,7 +344,9 @@ def _await_ready(data: DataDir, process: subprocess.Popen[bytes] | None) -> Runn
             break
         time.sleep(_POLL_SECONDS)
     said = data.log_of("local").read_text(errors="replace").strip().splitlines()[-15:]
-    raise LocalError("It has not come up. It said:\n" + "\n".join(f"  {line}" for line in said))
+    raise LocalError(
+        "The runtime did not start. Its last output:\n" + "\n".join(f"  {line}" for line in said)
+    )
 
 
 def _running_text(state: RunningState) -> Iterator[str]:

@@ -140,13 +140,16 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     expose_value=False,
     is_eager=True,
     show_envvar=True,
-    help="TOML file with a table per command, such as [up], and its options without the dashes.",
+    help=(
+        "TOML file with a table for each command, such as [up]. Write options without leading "
+        "dashes."
+    ),
 )
 def main() -> None:
     """Run federations of Flower on NATS and PostgreSQL.
 
-    An option comes from its flag, else from its environment variable FLOWER_NATS_<COMMAND>_<OPTION>
-    (such as FLOWER_NATS_UP_DATA_DIR), else from the --config file.
+    Each option can be given as a flag, as an environment variable FLOWER_NATS_<COMMAND>_<OPTION>
+    (such as FLOWER_NATS_UP_DATA_DIR), or in the --config file. The first of these wins.
     """
 
 

@@ -25,34 +25,40 @@ from flower_nats_cli import settings_from_options as read
     "--serving-role",
     metavar="URL",
     type=opts.database_url,
-    help="URL of the database with which superlinks are started: its user is made, with its password, "
-    "and may read and write rows. Without it, no role is made.",
+    help=(
+        "URL of the database for superlinks. The role in it is created, with its password, and "
+        "may read and write rows. Without this option, no role is created."
+    ),
 )
 @click.option(
     "--serving-role-file",
     type=opts.FILE,
-    help="File with what --serving-role says, in its place.",
+    help="File with the value of --serving-role.",
 )
 @click.option(
     "--audit-retention",
     type=click.IntRange(min=0, max=36_500),
     metavar="DAYS",
-    help="Days for which the database keeps events of the audit trail at least, whatever superlinks are "
-    "told; 0: for ever. Without it, what was said last holds; at first 730.",
+    help=(
+        "Days for which the database keeps events of the audit trail at least, even if "
+        "superlinks have fewer; 0: for ever. Without this option, the last value stays; at "
+        "first 730."
+    ),
 )
 def migrate(**options: Any) -> None:
-    """Make the tables of this version, before its superlinks are started.
+    """Create or update the tables for this version. Run this before superlinks start.
 
-    --database names a role that owns the database; to make the serving role it has to be a superuser.
-    Done again, it changes nothing. Superlinks whose own role owns the database do without this.
+    --database names a role that owns the database; to create the serving role it must be a
+    superuser. A second run changes nothing. If the role of superlinks owns the database, this
+    command is not needed.
     """
     configure_logs(LogSettings(level="error"))
     database = read.database(options)
     serving = _serving_role(options, login_of(database)[0])
     applied = asyncio.run(_migrate(database, serving, options["audit_retention"]))
-    click.echo(f"{len(applied)} migrations were applied; the database is that of this version.")
+    click.echo(f"{len(applied)} migrations were applied. The database now fits this version.")
     if serving is not None:
-        click.echo(f"Superlinks may connect as {serving[0]}, who cannot change tables.")
+        click.echo(f"Superlinks may connect as {serving[0]}, a role that cannot change tables.")
 
 
 def _serving_role(options: read.Options, owner: str) -> tuple[str, str] | None:
@@ -65,7 +71,8 @@ def _serving_role(options: read.Options, owner: str) -> tuple[str, str] | None:
         raise click.UsageError("--serving-role names no user, or no password.")
     if name == owner:
         raise click.UsageError(
-            "--serving-role names the user of --database, who could change tables then. Remedy: another."
+            "--serving-role names the user of --database, which could then change tables. "
+            "Remedy: name another role."
         )
     return name, password
 

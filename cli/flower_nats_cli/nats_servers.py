@@ -32,8 +32,8 @@ class Broker:
             return
         if replicas >= SIZE:
             raise SingleServerError(
-                f"{data.path} keeps its streams on one NATS server, which more replicas do not "
-                f"make safer. Remedy: another --data-dir, or --replicas {SIZE - 1}."
+                f"{data.path} keeps its streams on one NATS server, and cannot change to a "
+                f"cluster. Remedy: another --data-dir, or --replicas {SIZE - 1}."
             )
         self.servers = [NatsServer(data.nats, data.log_of("nats"))]
 

@@ -25,10 +25,10 @@ def node() -> None:
 @runtime_options
 @click.pass_context
 def rotate_key(context: click.Context, /, node_id: int, public_key: Path, **options: Any) -> None:
-    """Give a SuperNode another key. It keeps its id, its account, its federations and its history.
+    """Give a SuperNode a new key. It keeps its id, its account, its federations and its history.
 
-    Whoever comes with the old key is refused from now on. What the SuperNode had not answered is given
-    to it again when it comes with the new one.
+    The old key is refused from now on. When the SuperNode connects with the new key, it gets its
+    unanswered instructions again.
     """
     key = public_key.read_bytes()
     ask(context, options, "RotateNodeKey", node_id=node_id, public_key=_pem(key))
@@ -50,4 +50,6 @@ def _pem(key: bytes) -> bytes:
         loaded = load(key)
         return loaded.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, UnsupportedAlgorithm) as exc:
-        raise click.ClickException(f"The file holds no public key of a SuperNode: {exc}.") from exc
+        raise click.ClickException(
+            f"The file contains no public key of a SuperNode: {exc}."
+        ) from exc

@@ -31,7 +31,7 @@ class _Runs(click.ParamType[tuple[int | None]]):
         if value == _NONE:
             return (None,)
         if not value.isdecimal() or int(value) > _MOST_RUNS:
-            self.fail(f"{value!r} is neither a number of runs nor '{_NONE}'.", param, ctx)
+            self.fail(f"{value!r} is not a number of runs and not '{_NONE}'.", param, ctx)
         return (int(value),)
 
 
@@ -46,7 +46,9 @@ class _Time(click.ParamType[tuple[float | None]]):
         found = _TIME.fullmatch(value)
         if found is None or int(found[1]) == 0:
             self.fail(
-                f"{value!r} is no time such as 90s, 30m, 2h or 7d, nor '{_NONE}'.", param, ctx
+                (f"{value!r} is not a time such as 90s, 30m, 2h or 7d, and not '{_NONE}'."),
+                param,
+                ctx,
             )
         return (float(int(found[1]) * _UNITS[found[2]]),)
 
@@ -72,14 +74,14 @@ def quota() -> None:
 @runtime_options
 @click.pass_context
 def set_quota(context: click.Context, /, kind: str, name: str, **options: Any) -> None:
-    """Limit the federation or account NAME; '*' means each that has no limits of its own."""
+    """Limit the federation or account NAME. '*' means all that have no limits of their own."""
     change = {
         field: options[option][0]
         for field, option in (("runs_at_once", "runs"), ("run_seconds", "run_time"))
         if options[option] is not None
     }
     if not change:
-        raise click.UsageError("Say --runs, --run-time, or both.")
+        raise click.UsageError("Give --runs, --run-time, or both.")
     ask(context, options, "SetQuota", kind=kind, name=name, change=change)
     click.echo(f"The limits of {_subject({'kind': kind, 'name': name})} are set.")
 
@@ -89,7 +91,7 @@ def set_quota(context: click.Context, /, kind: str, name: str, **options: Any) -
 @runtime_options
 @click.pass_context
 def list_quotas(context: click.Context, /, **options: Any) -> None:
-    """Show the limits, and how many runs there are just now."""
+    """Show the limits, and how many runs count against them now."""
     answer = ask(context, options, "Quotas")
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for one in (*answer["quotas"], *answer["use"]):

@@ -79,7 +79,7 @@ def ready_text(state: RunningState, settings: StackSettings) -> str:
         *_others(control[1:], fleet[1:]),
     ]
     if version > NEWEST:
-        lines += ["", f"flwr {version} is untried: {NEWEST} is the newest version that was tried."]
+        lines += ["", f"flwr {version} was not tested: {NEWEST} is the newest version that was."]
     return "\n".join(lines)
 
 
@@ -147,7 +147,7 @@ def _accounts(settings: StackSettings) -> Iterator[str]:
         return
     if settings.oidc is None:
         yield (
-            "Make an account:      flower-nats account create NAME --role operator "
+            "Create an account:    flower-nats account create NAME --role operator "
             f"--data-dir {settings.data.path}"
         )
     if settings.gateway.tls:
@@ -173,12 +173,12 @@ def _commands(
     if settings.superexec is None:
         for command in _superexecs(settings, version):
             yield f"Start a SuperExec:    {shlex.join(command)}"
-    yield f"Tell flwr of it:      flower-nats connect --data-dir {data.path}    (writes the lines above)"
+    yield f"Configure flwr:       flower-nats connect --data-dir {data.path}    (writes the lines above)"
     yield "Run an app:           flwr run <app> flower-nats --stream"
-    yield f"See how it is:        flower-nats status --data-dir {data.path}"
+    yield f"Show the state:       flower-nats status --data-dir {data.path}"
     if state.console_address:
-        yield f"See it in a browser:  http://{state.console_address}"
-    yield f"End it:               Ctrl-C, or flower-nats down --data-dir {data.path}"
+        yield f"Open the console:     http://{state.console_address}"
+    yield f"Stop:                 Ctrl-C, or flower-nats down --data-dir {data.path}"
     yield f"Logs:                 {data.path / 'logs'}"
     for name, address in state.http_health_addresses.items():
         yield f"Health and metrics:   http://{address}/metrics ({name})"
@@ -187,7 +187,10 @@ def _commands(
 def _apps(settings: StackSettings) -> Iterator[str]:
     """Say as whom apps run, where that matters."""
     if settings.superexec is not None and runs_apps_as_root(settings.superexec):
-        yield "ServerApps run as:    root, who may do anything here. Remedy: --superexec-user NAME"
+        yield (
+            "ServerApps run as:    root, which may do anything on this machine. Remedy: "
+            "--superexec-user NAME"
+        )
 
 
 def _superexecs(settings: StackSettings, version: FlowerVersion) -> Iterator[Sequence[str]]:

@@ -36,16 +36,19 @@ _CONNECT_SECONDS = 5.0
     type=click.IntRange(min=1, max=32),
     default=1,
     show_default=True,
-    help="Replicas that `flower-nats up` will have on the data directory: from 3 on NATS is a cluster.",
+    help=(
+        "Replicas that `flower-nats up` will start on the data directory. With 3 or more, NATS "
+        "is a cluster."
+    ),
 )
 @opts.status_nats_options
 @opts.database_options
 @click.pass_context
 def restore(context: click.Context, /, directory: Path, **options: Any) -> None:
-    """Make a data directory, which must be new, of the backup in DIRECTORY; then start `flower-nats up`.
+    """Make a new data directory from the backup in DIRECTORY. Then start `flower-nats up`.
 
-    With --nats and --database: fill a NATS without our streams and a database that is empty; then start
-    superlinks and gateways.
+    With --nats and --database, restore into a NATS without our streams and into an empty database.
+    Then start superlinks and gateways.
     """
     configure_logs(LogSettings(level="error"))
     backup = read_backup(directory)
@@ -64,7 +67,7 @@ def restore(context: click.Context, /, directory: Path, **options: Any) -> None:
         data = DataDir(options["data_dir"])
         asyncio.run(_load_data_dir(backup, data, options["replicas"]))
         then = f"Now start `flower-nats up --data-dir {data.path}`."
-    click.echo(f"Restored what there was at {backup.taken_at}. {then}")
+    click.echo(f"Restored the backup of {backup.taken_at}. {then}")
 
 
 async def _load_data_dir(backup: Backup, data: DataDir, replicas: int) -> None:
@@ -72,8 +75,8 @@ async def _load_data_dir(backup: Backup, data: DataDir, replicas: int) -> None:
         taken = [path for path in data.path.iterdir() if path.name.startswith(("nats", "postgres"))]
         if taken:
             raise BackupError(
-                f"A runtime keeps its data in {data.path}, and nothing was changed there. Remedy: "
-                "--data-dir with a new directory."
+                f"{data.path} has the data of a runtime. Nothing was changed. Remedy: --data-dir "
+                "with a new directory."
             )
         try:
             async with embedded_servers(data, replicas) as urls:
@@ -96,7 +99,8 @@ async def _load(backup: Backup, urls: ServerUrls, ca_certificate: Path | None = 
         server, migration = await look(urls.database)
         if migration:
             raise BackupError(
-                "The database is that of a runtime. Nothing was changed. Remedy: an empty database."
+                "The database has the data of a runtime. Nothing was changed. Remedy: use an "
+                "empty database."
             )
         program = find_client("pg_restore", server)
         with backup.logs_file.open("rb") as file:
@@ -115,7 +119,7 @@ async def _check_no_streams(connection: Connection) -> None:
     present = set(subjects.STREAMS) - await missing_streams(connection)
     if present:
         raise BackupError(
-            f"NATS has streams of a runtime: {', '.join(sorted(present))}. Nothing was changed. Remedy: "
-            "end its superlinks and gateways; if nobody needs these streams any more, remove them with "
-            "`nats stream rm`."
+            f"NATS has streams of a runtime: {', '.join(sorted(present))}. Nothing was changed. "
+            "Remedy: end its superlinks and gateways; if these streams are no longer needed, "
+            "remove them with `nats stream rm`."
         )

@@ -19,6 +19,6 @@ from flower_nats_cli.operator_commands import ask, runtime_options
 def role(
     context: click.Context, /, federation: str, account: str, role: str, **options: Any
 ) -> None:
-    """Give ACCOUNT another role in FEDERATION; 'owner' hands it over, and its owner becomes an admin."""
+    """Give ACCOUNT another role in FEDERATION. With 'owner', the former owner becomes an admin."""
     ask(context, options, "SetMemberRole", federation=federation, account=account, role=role)
     click.echo(f"{account} is {role} in {federation}.")

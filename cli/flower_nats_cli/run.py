@@ -28,10 +28,10 @@ _PATIENCE_SECONDS = 20.0
 @opts.status_nats_options
 @click.pass_context
 def run(context: click.Context, /, **options: Any) -> None:
-    """Delete runs that have finished.
+    """Delete finished runs.
 
-    `flower-nats run delete RUN_ID...` deletes each with its log, its tasks, and its app if no other
-    run has that. Nothing brings them back. Exit code 0 means that all of them are gone.
+    `flower-nats run delete RUN_ID...` deletes each run with its log, its tasks, and its app if no
+    other run uses it. They cannot be recovered. Exit code 0 means that all are deleted.
     """
     servers = servers_given(context, options) or servers_of(options)
     configure_logs(LogSettings(level="error"))

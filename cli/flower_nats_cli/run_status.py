@@ -21,7 +21,7 @@ _WAITS_FOR_NODE = {Step.PUT_OUT, Step.TAKEN, Step.ANSWERING}
 _MEANING = {
     Step.ARRIVING: "the ServerApp still sends its message",
     Step.PUT_OUT: "the message is ready; the node has not fetched it",
-    Step.TAKEN: "the node has the message, and works",
+    Step.TAKEN: "the node has the message and works on it",
     Step.ANSWERING: "the node sends its reply",
     Step.ANSWERED: "the reply is here; the ServerApp has not fetched it",
     Step.COLLECTED: "the ServerApp has the reply, or the message has expired",
@@ -36,10 +36,13 @@ def run_lines(report: Map) -> Iterator[str]:
     app = f"{visible_name(run['app'])}, federation {run['federation']}"
     yield f"Run {run['run_id']} ({app}) is {_state(report)}."
     if run["status"] == "pending":
-        yield "It waits for a SuperExec to start its ServerApp. If none does, see that a SuperExec runs;"
-        yield "its log says why it does not start the app."
+        yield (
+            "It waits for a SuperExec to start its ServerApp. If this takes long, check that a "
+            "SuperExec runs;"
+        )
+        yield "its log says why the app is not started."
     elif run["status"] == "starting":
-        yield "A SuperExec has taken it, and starts the process of its ServerApp."
+        yield "A SuperExec has taken the run, and starts the process of its ServerApp."
     elif run["status"] == "running":
         heard = _ago(report, report["task"]["heard_at"])
         yield f"The process of its ServerApp{_place(report)} was last heard {heard}."

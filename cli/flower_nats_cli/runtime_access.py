@@ -70,8 +70,8 @@ def check_serves(gateway: GatewaySettings, version: FlowerVersion) -> None:
         option = "--http-api-address" if over_http else "--serverappio-api-address"
         raise click.UsageError(
             f"The SuperExec that is installed here is of flwr {version}, and needs {option}. "
-            "Remedy: give this option an address; or use --isolation process, and run a "
-            "SuperExec of another version elsewhere."
+            "Remedy: set this option to an address; or use --isolation process, and start a "
+            "SuperExec of another version yourself."
         )
 
 

@@ -41,8 +41,8 @@ def nats_ca_certificate(options: Options, urls: Sequence[str]) -> Path | None:
     check_certificate(path, "--nats-ca-certfile")
     if not all(url.startswith("tls://") for url in urls):
         raise click.UsageError(
-            "--nats-ca-certfile is for NATS servers that speak TLS: write tls:// in the place of "
-            "nats:// in every URL, or leave it out."
+            "--nats-ca-certfile is for NATS servers with TLS: write tls:// instead of nats:// "
+            "in every URL, or leave the option out."
         )
     return path.absolute()
 
@@ -62,8 +62,8 @@ def value_or_file(options: Options, name: str, parse: Callable[[str], T]) -> T:
     path: Path | None = options[f"{name}_file"]
     if given is not None and path is not None:
         raise click.UsageError(
-            f"{flag} and {file_flag} say the same. Remedy: leave out one of them; it may also be given "
-            "by its environment variable or the --config file."
+            f"{flag} and {file_flag} set the same value. Remedy: leave one of them out; it may "
+            "also come from its environment variable or the --config file."
         )
     if given is not None:
         return given
@@ -101,8 +101,8 @@ def start_logs(settings: LogSettings) -> None:
         configure_logs(settings)
     except OSError as exc:
         raise click.BadParameter(
-            f"{settings.file} cannot be written: {exc.strerror}. Remedy: if its directory is not "
-            "there, create it; or another --log-file.",
+            f"{settings.file} cannot be written: {exc.strerror}. Remedy: create its directory if "
+            "it is missing, or choose another --log-file.",
             param_hint="--log-file",
         ) from exc
 
@@ -143,11 +143,11 @@ def oidc_settings(options: Options) -> OidcSettings | None:
     issuer, client_id = options["oidc_issuer"], options["oidc_client_id"]
     if issuer is None:
         if client_id is not None:
-            raise click.UsageError("--oidc-client-id is for --oidc-issuer.")
+            raise click.UsageError("--oidc-client-id needs --oidc-issuer.")
         return None
     if client_id is None:
         raise click.UsageError(
-            "--oidc-issuer needs --oidc-client-id, the id by which the issuer knows this runtime."
+            "--oidc-issuer needs --oidc-client-id, the id of this runtime at the issuer."
         )
     secret_file: Path | None = options["oidc_client_secret_file"]
     ca_certificate: Path | None = options["oidc_ca_certfile"]
@@ -174,8 +174,8 @@ def http_api_address(options: Options, host: str) -> str:
         return join_address((given_host or host).strip("[]"), port)
     if given_host is not None or given_port is not None:
         raise click.UsageError(
-            "--http-api-address says what --host and --port say. Remedy: leave out one or the other; "
-            "it may also be given by its environment variable or the --config file."
+            "--http-api-address sets the same as --host and --port. Remedy: leave one of them "
+            "out; it may also come from its environment variable or the --config file."
         )
     return api_address(options, "http", host, 8000)
 
@@ -196,10 +196,10 @@ def serverappio_api_address(options: Options, host: str, *, protected: bool) -> 
     address = api_address(options, "serverappio", host if open_to_others else LOOPBACK, 9091)
     if address and not (open_to_others or is_of_loopback(address)):
         raise click.UsageError(
-            f"With --serverappio-api-address {address}, whoever reaches that address could "
+            f"With --serverappio-api-address {address}, anyone who reaches that address could "
             "take runs. Remedy: --superexec-auth-secret-file together with "
-            "--appio-ssl-certfile, --appio-ssl-keyfile and --appio-ssl-ca-certfile; or an "
-            "address of this machine alone; or --insecure-appio."
+            "--appio-ssl-certfile, --appio-ssl-keyfile and --appio-ssl-ca-certfile; or a "
+            "loopback address; or --insecure-appio."
         )
     return address
 
@@ -216,7 +216,7 @@ def check_gateway_addresses(settings: GatewaySettings, **others: str) -> None:
         "--control-api-address": settings.control_api_address,
     }
     if not any(apis.values()):
-        raise click.UsageError(f"Nothing would be served: one of {', '.join(apis)} has to be on.")
+        raise click.UsageError(f"All APIs are off. Remedy: turn on one of {', '.join(apis)}.")
     check_distinct(
         {
             **others,

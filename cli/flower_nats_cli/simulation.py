@@ -72,8 +72,8 @@ def check_simulations_can_run(*, installs: bool) -> None:
     if not installs:
         raise RayMissingError(f"Simulations need Ray, which is not installed. Remedy: {REMEDY}.")
     click.echo(
-        "Note: Ray is not installed. Only apps that depend on flwr[simulation] can be simulated: it is "
-        f"installed for each of their runs. Remedy: {REMEDY}.",
+        "Note: Ray is not installed. Only apps that depend on flwr[simulation] can be "
+        "simulated, because it is installed for each of their runs. Remedy: {REMEDY}.",
         err=True,
     )
 
@@ -85,5 +85,5 @@ def _check_cluster() -> None:
     if re.fullmatch(r"[\w.-]+:\d+", address) and not accepts_connections(address):
         raise RayMissingError(
             f"{RAY_CLUSTER} is {address}, where no Ray answers. Remedy: `ray start --head --port "
-            f"{address.rpartition(':')[2]}` there, or no such variable."
+            f"{address.rpartition(':')[2]}` there, or unset the variable."
         )

@@ -65,7 +65,7 @@ _CONSOLE_GRACE = 0.3
 _END_RUNS_SECONDS = 0.5
 """Seconds for runs to be told of the end: of a runtime that is in order it takes much less."""
 
-_ENDED = "The runtime was told to end while the run was under way."
+_ENDED = "The runtime was shut down while the run was under way."
 
 _MOST_CONNECTIONS = 200
 """Connections of all superlinks together: each is a process of PostgreSQL's, of some MB."""

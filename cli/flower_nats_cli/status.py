@@ -35,15 +35,18 @@ Report = dict[str, Any]
     "--run",
     type=click.IntRange(0, 2**64 - 1),
     metavar="RUN_ID",
-    help="Show how far this run has come: which nodes have its messages, and what it waits for.",
+    help=(
+        "Show the progress of this run: the state of each node's message, and what the run "
+        "waits for."
+    ),
 )
 @opts.format_option
 @click.pass_context
 def status(context: click.Context, /, **options: Any) -> None:
     """Show runs, nodes, SuperExecs, replicas, the health of broker and database, and what is durable.
 
-    Of the runtime that `flower-nats up` has started on --data-dir, or of the one behind the NATS
-    servers of --nats. Exit code 0 means that it is up and healthy; with --run, that there is an answer.
+    The runtime is that of `flower-nats up` on --data-dir, or the one on the NATS servers of --nats.
+    Exit code 0 means that it is healthy; with --run, that the command found the run.
     """
     nats = servers_given(context, options)
     # What the client logs about a broker that is gone is said better in the answer.
@@ -85,12 +88,12 @@ async def _report_behind(nats: Sequence[str], ca_certificate: Path | None) -> Re
         return report
     if not report["broker"]["healthy"]:
         remedy = (
-            "see that a NATS server runs there, and that --nats has the right user and password"
+            "check that a NATS server runs there, and that --nats has the right user and password"
         )
     else:
         remedy = (
-            "start a superlink with the same --nats. If one runs, its log says what it lacks: without "
-            "PostgreSQL no superlink starts"
+            "start a superlink with the same --nats. If one runs, its log says what is missing: "
+            "without PostgreSQL no superlink starts"
         )
     return {**report, "problems": [f"{report['unanswered']}. Remedy: {remedy}."]}
 
@@ -159,8 +162,8 @@ def _with_missing(report: Report) -> Report:
         logs = ", ".join(str(Path(report["data_dir"]) / "logs" / f"{one}.log") for one in missing)
         found.insert(
             0,
-            f"{' and '.join(missing)} {'does' if len(missing) == 1 else 'do'} not run. `flower-nats up` "
-            f"tries to start what has ended; {logs} says why it has.",
+            f"{' and '.join(missing)} {'does' if len(missing) == 1 else 'do'} not run. "
+            f"`flower-nats up` tries to start the process again; {logs} says why it ended.",
         )
     elif "unanswered" in report:
         logs = str(Path(report["data_dir"]) / "logs")

@@ -52,13 +52,13 @@ def _down_lines(report: Map) -> Iterator[str]:
     state = report["state"]
     if state == "never started":
         yield never_started(report["data_dir"])
-        yield "A runtime that was started without `flower-nats up` is asked with --nats."
+        yield "For a runtime that was started without `flower-nats up`, use --nats."
     elif state == "crashed":
         yield (
-            f"flower-nats on {report['data_dir']} has CRASHED: its `flower-nats up` was killed, or the "
-            "machine went down. Nothing of it runs."
+            f"flower-nats on {report['data_dir']} has CRASHED: its `flower-nats up` was killed, "
+            "or the machine went down. None of its processes runs."
         )
-        yield "Remedy: start `flower-nats up` again. It has every run that it had."
+        yield "Remedy: start `flower-nats up` again. No run is lost."
     else:
         by = f" (pid {report['pid']})" if report["pid"] else ""
         yield f"flower-nats on {report['data_dir']} is {state}{by}."
@@ -91,7 +91,7 @@ def _answer_lines(report: Map) -> Iterator[str]:
         yield f"  clients      {', '.join(map(_client, clients))}"
     yield from room_lines(report.get("room", {}))
     if lost := report.get("streams_lost"):
-        yield f"  LOST         {lost} streams of the broker were gone and were made again"
+        yield f"  LOST         {lost} streams of the broker were lost and made again"
     if report.get("durability"):
         yield from durability_lines(report["durability"])
     if "runs" in report:
@@ -225,7 +225,10 @@ def _standbys(database: Map) -> str:
     number, synchronous = database["standbys"], database["synchronous_standbys"]
     word = f"{number} standby{'' if number == 1 else 's'}"
     if synchronous is None:
-        return f"{word}, SYNCHRONOUS OR NOT: our database user needs pg_read_all_stats to see"
+        return (
+            f"{word}, UNKNOWN WHETHER SYNCHRONOUS: to see it, the database user of superlinks "
+            "needs pg_read_all_stats"
+        )
     return f"{word}, {synchronous} of them synchronous" if number else word
 
 
@@ -234,8 +237,8 @@ def _synced(broker: Map) -> str:
         return "before it is acknowledged (sync_interval always)"
     servers = _pairs(broker["servers"])
     if broker["sync"] == "unknown":
-        return f"before it is acknowledged or not: NOT EVERY SERVER WAS HEARD ({servers})"
-    return f"LATER THAN ACKNOWLEDGED (sync_interval: {servers})"
+        return f"before it is acknowledged? UNKNOWN: NOT EVERY SERVER ANSWERED ({servers})"
+    return f"AFTER IT IS ACKNOWLEDGED (sync_interval: {servers})"
 
 
 def _server(server: Map) -> str:

@@ -55,8 +55,8 @@ _UNSAID_SECONDS = 3.0
 
 _SIMULATION = "flwr-simulation"
 _LOST = (
-    "flwr-simulation has ended and left no message. It has crashed, or was killed: by hand, "
-    "because memory ran short, or because its SuperExec had ended."
+    "flwr-simulation ended without a message. It crashed, or was killed: by hand, because "
+    "memory ran short, or because its SuperExec ended."
 )
 
 

@@ -44,8 +44,10 @@ log = get_logger(__name__)
     "--runtime-api-address",
     type=address_argument,
     metavar="HOST:PORT",
-    help="Address of the gateway that its SuperExec connects to: over HTTP, or over gRPC if it is of "
-    "flwr 1.34 or older. Default: 127.0.0.1:8000, or 127.0.0.1:9091.",
+    help=(
+        "Address of the gateway for the SuperExec of this superlink: over HTTP, or over gRPC "
+        "for flwr 1.34 and older. Default: 127.0.0.1:8000, or 127.0.0.1:9091."
+    ),
 )
 @click.option(
     "--insecure",
@@ -55,7 +57,7 @@ log = get_logger(__name__)
 @click.option(
     "--ssl-ca-certfile",
     type=opts.FILE,
-    help="CA certificate that its SuperExec verifies the gateway with.",
+    help="CA certificate with which its SuperExec verifies the gateway.",
 )
 @opts.accounts_option
 @opts.oidc_options
@@ -72,8 +74,10 @@ log = get_logger(__name__)
     metavar="NUMBER",
     default=DEFAULT_DATABASE_CONNECTIONS,
     show_default=True,
-    help="Connections to PostgreSQL that it opens at most. PostgreSQL's max_connections must allow "
-    "those of all superlinks together, and some more.",
+    help=(
+        "Most connections to PostgreSQL. PostgreSQL's max_connections must allow those of all "
+        "superlinks together, and a few more."
+    ),
 )
 @opts.log_retention_option
 @opts.run_retention_option
@@ -84,14 +88,16 @@ log = get_logger(__name__)
     "--watch-disk",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIRECTORY",
-    help="A directory on the disk of NATS or PostgreSQL, if that is on this machine: how much room is "
-    "left there is told in status, metrics and log. Default: none.",
+    help=(
+        "A directory on the disk of NATS or PostgreSQL, if that disk is on this machine. "
+        "Status, metrics and log then show how much room is left. Default: none."
+    ),
 )
 @opts.health_option
 @opts.http_health_options
 @opts.log_options
 def superlink(**options: Any) -> None:
-    """Start one superlink: it serves what gateways forward and needs NATS and PostgreSQL.
+    """Start one superlink: it serves calls that gateways forward, and needs NATS and PostgreSQL.
 
     Start as many as you like. In subprocess isolation it runs a flower-superexec beside it, which
     connects to the gateway at --runtime-api-address.
@@ -138,8 +144,9 @@ def _superexec_settings(options: read.Options) -> SuperexecSettings:
         check_certificate(ca_certificate, "--ssl-ca-certfile")
     elif not (options["insecure"] or is_loopback(address)):
         raise click.UsageError(
-            f"The SuperExec would connect to {address} without TLS: give --ssl-ca-certfile, or say "
-            "--insecure; or --isolation process, to run it elsewhere."
+            f"The SuperExec would connect to {address} without TLS. Remedy: add "
+            "--ssl-ca-certfile or --insecure; or use --isolation process and start the "
+            "SuperExec elsewhere."
         )
     settings = read.superexec_settings(options, reachable(address), ca_certificate)
     check_superexec_user(settings)

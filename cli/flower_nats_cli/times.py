@@ -7,7 +7,7 @@ from datetime import datetime
 
 def ago(now: str, moment: str) -> str:
     """Say how long ago a moment was; both are ISO 8601, and `moment` is empty if it is not known."""
-    return f"{age(now, moment)} ago" if moment else "at a time that is not known"
+    return f"{age(now, moment)} ago" if moment else "at an unknown time"
 
 
 def age(now: str, moment: str) -> str:

@@ -48,8 +48,10 @@ def console_argument(value: str) -> str:
     type=click.IntRange(min=1, max=32),
     default=1,
     show_default=True,
-    help="Members and gateways to start. From 2 on a balancer serves the ports for the gateways; "
-    "from 3 on NATS is a cluster of three servers, and survives one.",
+    help=(
+        "Superlinks and gateways to start. With 2 or more, a balancer serves the ports. With 3 "
+        "or more, NATS is a cluster of three servers and survives the loss of one."
+    ),
 )
 @opts.isolation_option
 @opts.api_address_options
@@ -84,17 +86,19 @@ def console_argument(value: str) -> str:
     "--console-address",
     type=console_argument,
     metavar="HOST:PORT|none",
-    help="Address of this machine alone that the console, its web pages, is served on. Default: "
-    "127.0.0.1:9090, or another port if that one is taken.",
+    help=(
+        "Loopback address for the web pages of the console. Default: 127.0.0.1:9090, or another "
+        "port if that one is in use."
+    ),
 )
 @opts.log_options
 def up(**options: Any) -> None:
     """Run everything on this machine: NATS, PostgreSQL, superlink, gateway and SuperExec.
 
-    Without certificates it serves this machine only; say --insecure to serve others unencrypted.
-    Other machines reach what is for SuperNodes alone, unless --control-api-address or --http-control
-    says more.
-    Ctrl-C or SIGTERM ends all of it, and the next `up` on the directory has every run again.
+    Without certificates it serves only this machine; --insecure serves other machines without
+    encryption. Other machines reach only the API of SuperNodes, unless --control-api-address or
+    --http-control opens Control. Ctrl-C or SIGTERM ends everything. The next `up` on the directory
+    has every run again.
     """
     settings = stack_settings(options)
     if settings.simulation and settings.superexec is not None:

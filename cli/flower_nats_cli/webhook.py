@@ -15,7 +15,7 @@ _WEBHOOK = click.argument("webhook_id", metavar="NUMBER", type=click.IntRange(1,
 
 @click.group()
 def webhook() -> None:
-    """Have events told to an address of yours, over HTTP."""
+    """Send events to your own address, over HTTP."""
 
 
 @webhook.command("add")
@@ -26,7 +26,7 @@ def webhook() -> None:
     multiple=True,
     required=True,
     type=click.Choice([*GROUPS, *KINDS]),
-    help="A kind of events, or a group of kinds; to be given as often as needed.",
+    help="A kind of events, or a group of kinds. The option can be repeated.",
     metavar="KIND",
 )
 @click.option("--federation", default="", help="Only events of this federation.")
@@ -35,9 +35,9 @@ def webhook() -> None:
 def add(
     context: click.Context, /, url: str, kinds: tuple[str, ...], federation: str, **options: Any
 ) -> None:
-    """Tell URL of events. The secret that is printed signs them; it is not shown again."""
+    """Send events to URL. They are signed with the secret that is printed; it is not shown again."""
     added = ask(context, options, "AddWebhook", url=url, kinds=list(kinds), federation=federation)
-    click.echo(f"Webhook {added['webhook_id']} was added. What it gets is signed with this secret:")
+    click.echo(f"Webhook {added['webhook_id']} was added. Its events are signed with this secret:")
     click.echo(added["secret"])
 
 
@@ -77,6 +77,6 @@ def test(context: click.Context, /, webhook_id: int, **options: Any) -> None:
 @runtime_options
 @click.pass_context
 def remove(context: click.Context, /, webhook_id: int, **options: Any) -> None:
-    """Tell a webhook nothing any more."""
+    """Remove a webhook."""
     ask(context, options, "RemoveWebhook", webhook_id=webhook_id)
     click.echo(f"Webhook {webhook_id} was removed.")

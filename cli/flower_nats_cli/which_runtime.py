@@ -18,7 +18,7 @@ Servers = tuple[Sequence[str], Path | None]
 def not_running(data: DataDir) -> str:
     """Return what people are told if no runtime runs on the directory that they have named."""
     if not data.was_used():
-        otherwise = "A runtime that was started without `flower-nats up` is asked with --nats."
+        otherwise = "For a runtime that was started without `flower-nats up`, use --nats."
         return f"{never_started(data.path)} {otherwise}"
     return f"No runtime runs on {data.path}. Remedy: start it with `flower-nats up`."
 
@@ -33,8 +33,8 @@ def servers_given(context: click.Context, options: read.Options) -> Servers | No
     servers = nats, read.nats_ca_certificate(options, nats)
     if context.get_parameter_source("data_dir") is not ParameterSource.DEFAULT:
         raise click.UsageError(
-            "--nats and --data-dir may name two runtimes. Remedy: leave out one of them; it may also "
-            "be given by its environment variable or the --config file."
+            "--nats and --data-dir may name two runtimes. Remedy: leave one of them out; it may "
+            "also come from its environment variable or the --config file."
         )
     return servers
 

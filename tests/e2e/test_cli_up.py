@@ -350,7 +350,7 @@ def test_a_run_that_is_under_way_ends_with_its_log_and_the_reason_or_is_waited_f
 
     assert "line 2" in log_of(run_id, home)
     told = runtime.flower_nats("status", "--run", str(run_id)).stdout
-    assert "was told to end while the run was under way" in told
+    assert "was shut down while the run was under way" in told
 
     run("flwr", "run", str(APPS / "slow"), "flower-nats", "--run-config", "lines=3", **home)
     waited = runtime.flower_nats("down", "--wait")

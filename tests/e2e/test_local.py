@@ -244,7 +244,7 @@ def test_a_simulation_that_is_killed_fails_with_the_reason(person: Person) -> No
 
     person.assert_no_simulation_is_left()
     person.wait_for(run_id, "finished:failed")
-    assert "has ended and left no message" in person.runs()[run_id]["status-details"]
+    assert "ended without a message" in person.runs()[run_id]["status-details"]
 
 
 @simulates
@@ -257,7 +257,7 @@ def test_a_superexec_that_is_killed_fails_its_simulation_with_the_reason(person:
     superexec.kill()
 
     person.wait_for(run_id, "finished:failed")
-    assert "its SuperExec had ended" in person.runs()[run_id]["status-details"]
+    assert "its SuperExec ended" in person.runs()[run_id]["status-details"]
     assert "10 nodes of flwr" in person.flwr("log", str(run_id), "--show")
     person.assert_no_simulation_is_left()
     person.wait_for(person.run(), "finished:completed")
@@ -392,7 +392,7 @@ def test_stopping_the_runtime_ends_everything(person: Person) -> None:
     assert person.local("status").returncode == 1
     assert person.local("start").returncode == 0
     assert person.runs()[run_id]["status"] == "finished:failed"
-    assert "was told to end" in person.runs()[run_id]["status-details"]
+    assert "was shut down" in person.runs()[run_id]["status-details"]
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_a_port_that_another_user_has_is_told(tmp_path: Path) -> None:
         other.wait()
 
     assert refused.returncode == 1
-    assert f"Port {port} is taken by a program of another user" in refused.stderr
+    assert f"Port {port} is in use by a program of another user" in refused.stderr
     assert "FLWR_LOCAL_CONTROL_API_PORT to other ports" in refused.stderr
     assert not person.processes()
 

@@ -141,7 +141,7 @@ async def test_a_data_directory_is_made_of_a_backup_and_backed_up_while_nothing_
     assert later["logs"]["state"]["messages"] == former["logs"]["state"]["messages"] > 0
     overwritten = await flower_nats("restore", backup, *data)
     assert overwritten.returncode == 1
-    assert "nothing was changed there" in overwritten.stderr
+    assert "Nothing was changed" in overwritten.stderr
 
 
 async def test_what_is_in_use_is_not_overwritten(
@@ -164,7 +164,7 @@ async def test_a_database_in_use_is_not_overwritten(
     try:
         done = await flower_nats("restore", backup, *servers(url, pg_dsn))
         assert done.returncode == 1
-        assert "The database is that of a runtime" in done.stderr
+        assert "The database has the data of a runtime" in done.stderr
         connection = await Connection.connect([url], "test")
         assert await connection.stream_names("fn.>") == set()
         await connection.close()
@@ -176,7 +176,7 @@ async def test_a_backup_that_is_damaged_newer_or_none_is_refused(
     backup: Path, nats_url: str, pg_dsn: str, tmp_path: Path
 ) -> None:
     none = await flower_nats("restore", tmp_path, *servers(nats_url, pg_dsn))
-    assert "is no backup" in none.stderr
+    assert "is not a backup" in none.stderr
 
     about = json.loads((backup / "backup.json").read_text())
     assert about["migration"] == max(migrations())

@@ -87,8 +87,8 @@ def test_a_program_of_another_environment_is_asked_for_its_version(
 @pytest.mark.parametrize(
     ("told", "named"),
     [
-        ("Flower version: 1.29.0", "1.30 is the oldest"),
-        ("hello", "does not tell the version"),
+        ("Flower version: 1.29.0", "the oldest supported version is 1.30"),
+        ("hello", "does not print the version"),
         ("Flower version: new", "'new' is not a version"),
     ],
 )
@@ -253,7 +253,7 @@ def test_up_with_accounts_says_how_to_make_one_before_a_supernode_is_refused(
 ) -> None:
     data, tls = Path("data").resolve(), certificate_for(tmp_path, "127.0.0.1")
     make = (
-        f"Make an account:      flower-nats account create NAME --role operator --data-dir {data}"
+        f"Create an account:    flower-nats account create NAME --role operator --data-dir {data}"
     )
 
     lines = told(42, tls, accounts=True)
@@ -282,10 +282,10 @@ def test_up_says_first_what_the_installed_version_needs_and_then_what_others_nee
         "insecure = true",
         "",
         "Connect a SuperNode:  flower-supernode --insecure --superlink 127.0.0.1:8000",
-        f"Tell flwr of it:      flower-nats connect --data-dir {data}    (writes the lines above)",
+        f"Configure flwr:       flower-nats connect --data-dir {data}    (writes the lines above)",
         "Run an app:           flwr run <app> flower-nats --stream",
-        f"See how it is:        flower-nats status --data-dir {data}",
-        f"End it:               Ctrl-C, or flower-nats down --data-dir {data}",
+        f"Show the state:       flower-nats status --data-dir {data}",
+        f"Stop:                 Ctrl-C, or flower-nats down --data-dir {data}",
         f"Logs:                 {data / 'logs'}",
         "Other machines reach: nothing",
         "",
@@ -391,8 +391,8 @@ def test_up_warns_of_traffic_in_the_clear_and_of_supernodes_that_anybody_may_add
 
 
 def test_a_version_that_is_newer_than_all_that_were_tried_is_told() -> None:
-    assert told(43)[-1] == "flwr 1.43 is untried: 1.42 is the newest version that was tried."
-    assert "untried" not in "\n".join(told(42))
+    assert told(43)[-1] == "flwr 1.43 was not tested: 1.42 is the newest version that was."
+    assert "was not tested" not in "\n".join(told(42))
 
 
 def test_the_versions_that_were_tried_are_those_that_users_are_told_of() -> None:

@@ -160,7 +160,7 @@ def test_an_authority_for_nats_goes_with_urls_for_tls(cli: Cli, certificates: li
 
     assert settings.nats_ca_certificate == Path(certificates[-1])
     assert refused.exit_code == 2
-    assert "tls:// in the place of nats://" in refused.output
+    assert "tls:// instead of nats://" in refused.output
 
 
 def test_several_nats_servers_are_separated_by_commas(cli: Cli) -> None:

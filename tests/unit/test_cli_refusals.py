@@ -251,7 +251,7 @@ def test_the_address_of_http_said_twice(command: list[str], other: list[str]) ->
     line = refusal(*command, "--http-api-address", "127.0.0.1:7000", *other)
 
     assert "--http-api-address" in line
-    assert "leave out one or the other" in line
+    assert "leave one of them out" in line
 
 
 @pytest.mark.parametrize("command", [GATEWAY, ["up", "--isolation", "process"]])
@@ -373,7 +373,7 @@ def test_the_status_of_two_runtimes_at_once() -> None:
 
     assert "--nats" in line
     assert "--data-dir" in line
-    assert "leave out one" in line
+    assert "leave one of them out" in line
 
 
 def test_the_status_of_two_runtimes_of_which_a_variable_says_one(
@@ -398,9 +398,12 @@ def test_a_state_that_another_version_has_left_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "named"),
     [
-        ([*GATEWAY, "--nats-file", "url"], "--nats and --nats-file say the same"),
-        ([*SUPERLINK, "--nats-file", "url"], "--nats and --nats-file say the same"),
-        ([*SUPERLINK, "--database-file", "url"], "--database and --database-file say the same"),
+        ([*GATEWAY, "--nats-file", "url"], "--nats and --nats-file set the same value"),
+        ([*SUPERLINK, "--nats-file", "url"], "--nats and --nats-file set the same value"),
+        (
+            [*SUPERLINK, "--database-file", "url"],
+            "--database and --database-file set the same value",
+        ),
         (["gateway", "--insecure"], "Missing option '--nats', or '--nats-file'"),
         (["superlink", *NATS], "Missing option '--database', or '--database-file'"),
         (["gateway", "--insecure", "--nats-file", "none"], "'none' does not exist"),
@@ -410,7 +413,7 @@ def test_a_state_that_another_version_has_left_is_named(folder: Path) -> None:
         (["gateway", "--insecure", "--nats-file", "binary"], "binary is not text in UTF-8"),
         (["superlink", "--isolation", "process", *NATS, "--database-file", "url"], "url: It is"),
         (["status", "--nats-ca-certfile", "ca.crt"], "--nats-ca-certfile is for --nats"),
-        ([*GATEWAY, "--nats-ca-certfile", "file"], "file holds no certificate"),
+        ([*GATEWAY, "--nats-ca-certfile", "file"], "file contains no certificate"),
     ],
 )
 def test_urls_from_files_that_cannot_be_right(command: list[str], named: str, folder: Path) -> None:
@@ -436,5 +439,5 @@ def test_a_port_in_use_is_told_with_its_option_and_nothing_is_left_behind(folder
     assert result.exit_code == 1
     assert f"Cannot listen on 127.0.0.1:{port}" in result.output
     assert f"(pid {os.getpid()})" in result.output
-    assert "or give another address with --port or --http-api-address." in result.output
+    assert "or choose another address with --port or --http-api-address." in result.output
     assert not (folder / "data").exists()

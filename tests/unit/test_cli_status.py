@@ -22,7 +22,8 @@ DATABASE = {"synced": True, "fsync": True, "synchronous_commit": "on"}
         (
             2,
             None,
-            "2 standbys, SYNCHRONOUS OR NOT: our database user needs pg_read_all_stats to see",
+            "2 standbys, UNKNOWN WHETHER SYNCHRONOUS: to see it, the database user of superlinks needs "
+            "pg_read_all_stats",
         ),
     ],
 )
