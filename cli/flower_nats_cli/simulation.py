@@ -73,7 +73,7 @@ def check_simulations_can_run(*, installs: bool) -> None:
         raise RayMissingError(f"Simulations need Ray, which is not installed. Remedy: {REMEDY}.")
     click.echo(
         "Note: Ray is not installed. Only apps that depend on flwr[simulation] can be "
-        "simulated, because it is installed for each of their runs. Remedy: {REMEDY}.",
+        f"simulated, because it is installed for each of their runs. Remedy: {REMEDY}.",
         err=True,
     )
 

@@ -164,7 +164,9 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
     if error.code in _NOT_FOUND:
         return _told(request, 404, _NOT_FOUND[error.code], "See the list of runs.")
     if error.code is ErrorCode.RUN_ALREADY_FINISHED:
-        return _told(request, 409, "The run is over already.", "Go back to it to see how it ended.")
+        return _told(
+            request, 409, ("The run has already ended.", "Go back to it to see how it ended.")
+        )
     log.warning("page_refused", path=request.url.path, reason=error.detail)
     status = 403 if error.code is ErrorCode.FORBIDDEN_ACTION else 400
     return _told(request, status, error.public_details or error.detail, "")
@@ -180,7 +182,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     log.error("page_failed", path=request.url.path, exc_info=error)
-    text = "The console cannot show this page because of a fault of its own."
+    text = "The console cannot show this page because of an error in the console."
     return _told(request, 500, text, "The log of the console has the details.")
 
 

@@ -76,7 +76,7 @@ class Guard:
         # A certificate may be for all names of one level.
         names = {name, f"*.{name.partition('.')[2]}"}
         if names.isdisjoint({*self._hosts, reached_at}):
-            text = "This console is not known by the name in the Host header.\n"
+            text = "This console does not answer to the name in the Host header.\n"
             return PlainTextResponse(text, 421)
         if scope["method"] in _HARMLESS:
             return None

@@ -47,7 +47,7 @@ class Overview:
         if bad:
             return f"No: {plural(len(bad), 'thing')} {'needs' if len(bad) == 1 else 'need'} you."
         if notes:
-            return "Yes. One more failure could hurt: see what is marked."
+            return "Yes, but the next failure could hurt: see the marked lines."
         return "Yes. Any one of its processes may die."
 
 
@@ -107,13 +107,14 @@ def _broker(status: Map) -> Iterator[Finding]:
         yield Finding(
             BAD,
             "NATS",
-            f"{plural(lost, 'stream')} of NATS were gone and made again: messages or logs are lost.",
+            f"{plural(lost, 'stream')} of NATS were lost and made again: messages or logs are "
+            "lost.",
             "See what happened to its data directory.",
         )
     if status["durability"] is None:
         if status["database"]["healthy"]:
             yield Finding(
-                BAD, "NATS", "NATS does not say whether it syncs to disk.", "See its log."
+                BAD, "NATS", "Unknown: NATS does not tell whether it syncs to disk.", "See its log."
             )
         return
     broker = status["durability"]["broker"]
@@ -139,12 +140,15 @@ def _broker(status: Map) -> Iterator[Finding]:
     else:
         yield Finding(GOOD, "NATS", f"{copies} servers hold each message. Any one may die.{leader}")
     if broker["sync"] == "always":
-        yield Finding(GOOD, "NATS on disk", "What is acknowledged is on disk, also at a power cut.")
+        yield Finding(
+            GOOD, ("NATS on disk", "Acknowledged messages are on disk and survive a power cut.")
+        )
     elif broker["sync"] != "unknown":
         yield Finding(
             BAD,
             "NATS on disk",
-            f"NATS syncs only every {broker['sync']}: a power cut loses what was acknowledged since.",
+            f"NATS syncs only every {broker['sync']}: a power cut loses messages acknowledged "
+            "since.",
             "Set sync_interval: always in the jetstream block of every nats-server.",
         )
 
@@ -162,14 +166,14 @@ def _database(status: Map) -> Iterator[Finding]:
             "Set fsync and synchronous_commit to on.",
         )
     else:
-        yield Finding(GOOD, "PostgreSQL on disk", "What is committed is on disk.")
+        yield Finding(GOOD, "PostgreSQL on disk", "Committed data is on disk.")
     standbys, synchronous = database["standbys"], database["synchronous_standbys"]
     if standbys == 0:
         yield Finding(
             NOTE,
             "PostgreSQL",
             "One PostgreSQL, without a standby. While it is down, no run starts or ends.",
-            "Add a standby, or see that it is started again soon.",
+            "Add a standby, or make sure that PostgreSQL is restarted soon.",
         )
     elif not synchronous:
         yield Finding(
@@ -190,9 +194,7 @@ def _room(status: Map) -> Iterator[Finding]:
         hours = room["hours_left"]
         subject = f"Room: {place}"
         if room["is_low"]:
-            yield Finding(
-                BAD, subject, f"Low: {left}. When it is full, runs stand still.", "Make room."
-            )
+            yield Finding(BAD, subject, f"Low: {left}. When it is full, runs wait.", "Make room.")
         elif hours is not None and hours < _SOON:
             yield Finding(
                 NOTE,
@@ -212,7 +214,7 @@ def _nodes(status: Map) -> Iterator[Finding]:
             NOTE,
             "SuperNodes",
             f"{online} online, {offline} offline.",
-            "The page of nodes says since when.",
+            "The page Nodes shows since when.",
         )
     elif online:
         yield Finding(GOOD, "SuperNodes", f"All {online} are online.")

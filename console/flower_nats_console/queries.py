@@ -55,7 +55,7 @@ async def form(request: Request) -> dict[str, list[str]]:
     async for piece in request.stream():
         body += piece
         if len(body) > _LONGEST_FORM:
-            raise HTTPException(413, "That is longer than any form here.")
+            raise HTTPException(413, "The form is too long.")
     return parse_qs(body.decode("utf-8", "replace"))
 
 

@@ -50,7 +50,7 @@ async def log_in(request: Request) -> Response:
     async for piece in request.stream():
         body += piece
         if len(body) > _LONGEST_FORM:
-            raise HTTPException(413, "That is longer than any token.")
+            raise HTTPException(413, "This is too long to be a token.")
     [token] = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[:1]
     token = token.strip()
     if not (token.isascii() and token.isprintable()):

@@ -336,8 +336,9 @@ def _check_version(server: Mapping[str, Any]) -> None:
     if len(numbers) == 2 and numbers < OLDEST_BROKER:
         needed = ".".join(map(str, OLDEST_BROKER))
         raise BrokerTooOld(
-            f"The NATS server is of version {said}, and flower-nats needs {needed} or newer: before, "
-            f"messages cannot expire one by one. Remedy: nats-server {needed} or newer, everywhere."
+            f"The NATS server is of version {said}, but flower-nats needs {needed} or newer, "
+            "because older servers cannot expire single messages. Remedy: use nats-server "
+            f"{needed} or newer on all servers."
         )
 
 

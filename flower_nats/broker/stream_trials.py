@@ -134,7 +134,9 @@ class StreamTrials:
             log.error(
                 "broker_does_not_store",
                 streams=reasons,
-                remedy="See that the disks of the NATS servers have room; then start again each server "
-                "that goes on refusing. `flower-nats up` does so by itself.",
+                remedy=(
+                    "Make room on the disks of the NATS servers. Then restart each server that "
+                    "still refuses to store. `flower-nats up` does the restart by itself."
+                ),
             )
         self._told = set(reasons)

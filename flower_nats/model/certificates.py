@@ -62,8 +62,8 @@ def together(certificates: Iterable[Map]) -> list[Map]:
 
 
 _REMEDY = (
-    "Remedy: put a new certificate in its place. Gateways and consoles then use it by "
-    "themselves; NATS and PostgreSQL have to be told to read their configuration again."
+    "Remedy: replace it by a new certificate. Gateways and consoles load it by themselves; NATS "
+    "and PostgreSQL have to reload their configuration."
 )
 
 
@@ -72,8 +72,8 @@ def expired(certificates: Iterable[Map]) -> Iterator[str]:
     for one in certificates:
         if days_left(one) < 0:
             yield (
-                f"the certificate of {one['of']} ({one['names']}) has expired on "
-                f"{one['expires_at'][:10]}: clients that verify it no longer connect. "
+                f"the certificate of {one['of']} ({one['names']}) expired on "
+                f"{one['expires_at'][:10]}: clients that verify it can no longer connect. "
                 f"{_REMEDY}"
             )
 

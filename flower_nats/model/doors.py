@@ -11,14 +11,14 @@ from flower_nats.model.errors import ApiError, ErrorCode
 
 REMEDIES: Mapping[str, str] = {
     "Control": (
-        "Control is for the machine of the gateway alone: whoever reaches Control runs code "
-        "on every host. Remedy: on that machine, connect to 127.0.0.1. From another machine, "
-        "connect through `ssh -L 8000:127.0.0.1:8000 HOST`. Or start the gateway with "
+        "Control is for the machine of the gateway alone: anyone who reaches Control can run "
+        "code on every host. Remedy: on that machine, connect to 127.0.0.1. From another "
+        "machine, connect through `ssh -L 8000:127.0.0.1:8000 HOST`. Or start the gateway with "
         "--control-api-address or --http-control."
     ),
     "Runtime": (
-        "The Runtime API is for the machine of the gateway alone: this gateway has no TLS or "
-        "no secret that SuperExecs share. Remedy: on that machine, connect to 127.0.0.1. Or "
+        "The Runtime API is for the machine of the gateway alone, because this gateway has no "
+        "TLS or no secret for SuperExecs. Remedy: on that machine, connect to 127.0.0.1. Or "
         "start the gateway with certificates and --superexec-auth-secret-file, or with "
         "--insecure-appio."
     ),

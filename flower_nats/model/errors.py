@@ -394,11 +394,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.BODY_TOO_LONG: ErrorSpec(_O.RESOURCE_EXHAUSTED, "The request is too long."),
     ErrorCode.BODY_TOO_SLOW: ErrorSpec(
-        _O.UNAVAILABLE, "The request has stopped before it was complete. Try again."
+        _O.UNAVAILABLE, "The request stopped before it was complete. Try again."
     ),
     ErrorCode.OVERLOADED: ErrorSpec(
         _O.UNAVAILABLE,
-        "The SuperLink has as many requests in hand as it can hold. Try again.",
+        "The SuperLink is serving as many requests as it can. Try again.",
         "If this lasts, the operator can add gateways. Their log says which limit was reached.",
     ),
     ErrorCode.MISSING_AUTH_METADATA: ErrorSpec(
@@ -421,7 +421,7 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ),
     # Not UNAVAILABLE: of that flwr 1.30 to 1.32 show no details, and say that the network is broken.
     ErrorCode.ISSUER_AWAY: ErrorSpec(
-        _O.FAILED_PRECONDITION, "The OIDC issuer, which says who people are, gives no answer."
+        _O.FAILED_PRECONDITION, "The OIDC issuer, which authenticates people, does not answer."
     ),
 }
 

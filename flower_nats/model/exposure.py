@@ -51,7 +51,7 @@ def warnings(
     if exposed.get("unencrypted"):
         yield (
             f"Traffic is not encrypted ({', '.join(exposed['unencrypted'])}): anybody on the "
-            "way can read and change models. Remedy: --ssl-certfile, --ssl-keyfile and "
+            "network path can read and change models. Remedy: --ssl-certfile, --ssl-keyfile and "
             "--ssl-ca-certfile."
         )
     if exposed.get("open") and not only_registered:
@@ -65,9 +65,9 @@ def warnings(
 def open_control(exposed: Exposure) -> str:
     """Say what it means that other machines reach Control where there are no accounts."""
     return (
-        f"Whoever reaches Control ({', '.join(exposed['control'])}) can run any Python on the "
-        "server and on every SuperNode. Remedy: --accounts, or let nobody else reach Control "
-        "(docs/security.md)."
+        f"Anyone who reaches Control ({', '.join(exposed['control'])}) can run any Python on the "
+        "server and on every SuperNode. Remedy: use --accounts, or keep others away from "
+        "Control (docs/security.md)."
     )
 
 

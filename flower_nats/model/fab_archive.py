@@ -65,13 +65,13 @@ class FabArchive:
             member = layout.find(path)
             if member is None:
                 raise ValueError(
-                    f"{_LIST} in the app's FAB lists {quote(path)}, which is no file in it. "
+                    f"{_LIST} in the app's FAB lists {quote(path)}, which is not in the FAB. "
                     f"{REMEDY}"
                 )
             if digests[member.filename] != digest:
                 raise ValueError(
-                    f"The file {quote(path)} in the app's FAB does not have the SHA-256 that "
-                    f"{_LIST} says. {REMEDY}"
+                    f"The file {quote(path)} in the app's FAB does not have the SHA-256 in "
+                    f"{_LIST}. {REMEDY}"
                 )
 
     def _check_members(self) -> None:

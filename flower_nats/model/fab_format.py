@@ -42,7 +42,8 @@ def _flwr_requirement(dependencies: object) -> Requirement | None:
     if len(dependencies) > _MAX_DEPENDENCIES:
         raise ValueError(
             f"[project].dependencies has {len(dependencies):,} entries, and at most "
-            f"{_MAX_DEPENDENCIES} are accepted. Leave out what the others depend on anyway."
+            f"{_MAX_DEPENDENCIES} are accepted. Leave out packages that the others depend on "
+            "anyway."
         )
     for dependency in dependencies:
         if len(dependency) > _MAX_DEPENDENCY:

@@ -39,7 +39,7 @@ class Overdue:
     def reason(self) -> str:
         """Say why the run ends."""
         return (
-            f"The run has taken longer than {self.run_seconds:g} seconds, the limit of the "
+            f"The run took longer than {self.run_seconds:g} seconds, the limit of the "
             f"{self.kind} {self.name}. Remedy: an operator can raise the limit with "
             "`flower-nats quota set`."
         )

@@ -79,9 +79,12 @@ def check_url(url: str) -> str:
     if parts.scheme not in ("https", "http") or not host:
         raise BadWebhook("An address begins with https:// or http://, and names a host.")
     if parts.username or parts.password or parts.fragment:
-        raise BadWebhook("An address has no user, password or fragment: what is sent is signed.")
+        raise BadWebhook(
+            "An address must have no user, password or fragment. Receivers verify the signature "
+            "instead."
+        )
     if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
-        raise BadWebhook(f"An address has at most {LONGEST_URL} characters, all of ASCII.")
+        raise BadWebhook(f"An address has at most {LONGEST_URL} characters, all ASCII.")
     return url
 
 
@@ -111,7 +114,7 @@ def refusal_of(address: str, *, loopback: bool) -> str | None:
         )
     if found.is_loopback and not loopback:
         return (
-            f"{address} is the machine of the superlink itself: with accounts, no webhook may go "
-            "there"
+            f"{address} is the machine of the superlink itself: with accounts, webhooks may not "
+            "use it"
         )
     return None

@@ -296,8 +296,9 @@ def _check_version(number: int) -> None:
     major = number // 10_000
     if major < OLDEST_SERVER:
         raise DatabaseTooOld(
-            f"The PostgreSQL server is of version {major}, and flower-nats needs {OLDEST_SERVER} or "
-            "newer. Nothing was changed. Remedy: a newer server; pg_upgrade moves the data to it."
+            f"The PostgreSQL server has version {major}, but flower-nats needs {OLDEST_SERVER} "
+            "or newer. Nothing was changed. Remedy: use a newer server; pg_upgrade moves the "
+            "data to it."
         )
 
 

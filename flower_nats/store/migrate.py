@@ -109,7 +109,7 @@ async def _when_alone(database: Database, patience: float) -> Sequence[str]:
             return state.missing
         if time.monotonic() > deadline:
             raise OtherVersion(
-                f"This is flower-nats {own_version()}, and replicas of another version are at work on "
+                f"This is flower-nats {own_version()}, and replicas of another version are using "
                 f"the database: {', '.join(state.others)}. Nothing was changed. {UPGRADE}"
             )
         if not told:

@@ -76,7 +76,7 @@ async def test_what_has_no_accounts_is_shown_to_nobody_else(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--address", "0.0.0.0:9090"], "speaks no TLS"),
+        (["--address", "0.0.0.0:9090"], "has no TLS"),
         (["--ssl-certfile", "server.pem"], "belong together"),
         (["--ssl-certfile", "server.pem", "--ssl-keyfile", "server.pem"], "private key"),
     ],

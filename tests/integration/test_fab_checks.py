@@ -95,7 +95,7 @@ async def test_a_check_that_takes_too_much_is_ended_and_told_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for work, said in (
-        ("c.read_fab = lambda _: sum(iter(int, 1)); c.CPU_SECONDS = 1", "seconds to be read"),
+        ("c.read_fab = lambda _: sum(iter(int, 1)); c.CPU_SECONDS = 1", "seconds. Remedy"),
         ("c.read_fab = lambda _: bytes(2 * c.MEMORY_BYTES)", "bytes of memory"),
     ):
         monkeypatch.setattr(fab_checks, "_COMMAND", child(work))

@@ -100,7 +100,7 @@ async def test_a_reply_whose_line_breaks_for_good_is_ended_by_an_error_reply(
     upload, _ = await push_slowly(gateway, node, answer)
     upload.end()
 
-    assert "stopped sending it before it was whole" in (await error_of(app, question)).reason
+    assert "stopped sending it before it was complete" in (await error_of(app, question)).reason
     # The node comes back after all: it is told nothing that would end it, and nothing comes of it.
     assert list((await node.push(answer)).objects_to_push) == []
     assert (await error_of(app, question)).code == 4

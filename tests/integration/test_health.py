@@ -374,7 +374,7 @@ async def test_metrics_are_there_while_the_database_is_not(tmp_path: Path, nats_
         assert shown.returncode == 1
         assert "NOT HEALTHY: the database does not answer" in shown.stdout
         assert "broker       healthy" in shown.stdout
-        assert "Remedy: see that PostgreSQL runs" in shown.stdout
+        assert "Remedy: check that PostgreSQL runs" in shown.stdout
     finally:
         await superlink.process.stop()
         await postgres.stop()

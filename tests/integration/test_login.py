@@ -128,7 +128,7 @@ async def test_a_wrong_password_lets_nobody_in_and_many_lock_the_account(
     waiting = await runtime.tokens(details.device_code)
 
     assert all("is wrong" in page.text and page.status_code == 403 for page in wrong)
-    assert "Too many passwords" in locked.text
+    assert "Too many wrong passwords" in locked.text
     assert "is wrong" in unknown.text
     assert waiting.access_token == ""
 

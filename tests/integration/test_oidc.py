@@ -288,5 +288,5 @@ async def test_stock_commands_say_a_sentence_and_end_while_the_issuer_is_away(
     assert logged_in[0] == 0, logged_in
     for code, said in (under_way, begun, token_ended):
         assert code == 1, said
-        assert "The OIDC issuer, which says who people are, gives no answer" in said
+        assert "The OIDC issuer, which authenticates people, does not answer" in said
         assert runtime.issuer.url in said

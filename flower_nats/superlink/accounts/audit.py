@@ -371,6 +371,8 @@ async def keep_audit_events(database: Database, days: int) -> None:
                 "audit_events_kept_longer",
                 days=bound or "for ever",
                 audit_retention=days,
-                remedy="To remove events earlier, the owner of the tables says so: `flower-nats migrate "
-                "--audit-retention DAYS`.",
+                remedy=(
+                    "To remove events earlier, the owner of the tables must run `flower-nats "
+                    "migrate --audit-retention DAYS`."
+                ),
             )

@@ -121,11 +121,13 @@ class Guard:
             return DEFAULT_FEDERATION
         names = ", ".join(found[:10])
         text = (
-            f"Say which of your federations you mean (--federation, or `federation` of the connection): "
-            f"{names}."
+            "You may start runs in several federations. Name one of them (--federation, or "
+            f"`federation` of the connection): {names}."
             if found
-            else "You are in no federation in which you may start runs. Remedy: `flwr federation create "
-            "NAME`, or have somebody invite you into theirs."
+            else (
+                "There is no federation in which you may start runs. Remedy: `flwr federation "
+                "create NAME`, or ask for an invitation to a federation."
+            )
         )
         raise ApiError(ErrorCode.FEDERATION_NOT_SPECIFIED, caller.account_name, text)
 

@@ -22,9 +22,9 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME, CallerKind
 
 _NO_ACCOUNTS = (
-    "This gateway or console serves accounts alone (--require-accounts, or other machines "
-    "reach the console), and the runtime has none. Remedy: start every superlink with "
-    "--accounts or --oidc-issuer."
+    "This gateway or console serves only callers with accounts (--require-accounts, or other "
+    "machines reach the console), but the runtime has no accounts. Remedy: start every "
+    "superlink with --accounts or --oidc-issuer."
 )
 
 _LOG_IN = "Log in with `flwr login`."

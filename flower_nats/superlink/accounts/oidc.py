@@ -238,8 +238,8 @@ class Issuer:
     def _away(self, reason: str) -> ApiError:
         log.warning("issuer_away", issuer=self._settings.url, reason=reason)
         text = (
-            f"It is {self._settings.url}. Try again in a moment. If that does not help, tell those who "
-            "run this SuperLink: its log has the reason (`issuer_away`)."
+            f"It is {self._settings.url}. Try again in a moment. If that does not help, tell the "
+            "operator of this SuperLink: its log has the reason (`issuer_away`)."
         )
         return ApiError(ErrorCode.ISSUER_AWAY, reason, text)
 

@@ -65,6 +65,6 @@ def app_id_of(app_spec: str) -> str:
     """Return the app that `@account/app` or `@account/app==1.2.3` means; raises `ApiError`."""
     found = _APP_SPEC.fullmatch(app_spec)
     if found is None:
-        text = "An app is specified as '@account/app' or '@account/app==x.y.z'."
+        text = "Write an app as '@account/app' or '@account/app==x.y.z'."
         raise ApiError(ErrorCode.INVALID_APP_SPEC, f"{app_spec[:80]!r} is no app", text)
     return found["app_id"]

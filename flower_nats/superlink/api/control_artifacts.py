@@ -93,16 +93,15 @@ class ArtifactsApi:
         newest = (await self._runs.of_series(run.series_id))[-1].run_id
         if newest != run_id:
             text = (
-                f"Run {newest} of the same series has gone on with the context of this run, "
-                f"so that this context is no longer kept. `flwr pull {newest}` gives the "
-                "newest one."
+                f"Run {newest} of the same series continued with the context of this run, so "
+                f"this context is no longer kept. `flwr pull {newest}` gives the newest one."
             )
             raise ApiError(ErrorCode.FORBIDDEN_ACTION, text, text)
         size = await self._series.context_size(run.series_id)
         if size > self._max_mib * _MIB:
             text = (
-                f"Run {run_id} has left {size / _MIB:.0f} MiB. The superlink gives {self._max_mib} MiB "
-                "at most. Remedy: its operator raises --max-artifact-mib."
+                f"The results of run {run_id} have {size / _MIB:.0f} MiB. The superlink gives at most "
+                f"{self._max_mib} MiB. Remedy: ask the operator to raise --max-artifact-mib."
             )
             raise ApiError(ErrorCode.FORBIDDEN_ACTION, text, text)
         return run

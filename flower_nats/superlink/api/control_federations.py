@@ -126,8 +126,8 @@ class FederationsApi:
             raise ApiError(ErrorCode.FEDERATION_NOT_SPECIFIED, type(request).__name__)
         if not (_NAME.fullmatch(name) and len(name) <= LONGEST_NAME):
             text = (
-                "A name has letters, digits and, between them, hyphens. It has at most "
-                f"{LONGEST_NAME} characters."
+                "A name may have letters, digits and, between them, hyphens, at most "
+                f"{LONGEST_NAME} characters in all."
             )
             raise ApiError(ErrorCode.INVALID_FEDERATION_NAME, text, text)
 
@@ -332,7 +332,7 @@ class FederationsApi:
 
     async def set_icon(self, request: control.SetFederationIconRequest, caller: Caller) -> NoReturn:
         """Refuse to decorate a federation."""
-        text = "Federations have no icons here."
+        text = "This SuperLink does not support icons of federations."
         raise ApiError(ErrorCode.NO_FEDERATION_MANAGEMENT_SUPPORT, text, text)
 
     async def _tell(self, stopped: Iterable[Finished]) -> None:
@@ -414,7 +414,7 @@ def _check_removal(member: Member, role: MemberRole | None, caller: Caller) -> N
     if caller.is_operator or member.account_id == caller.account_id:
         return
     if member.role is MemberRole.ADMIN and role is not MemberRole.OWNER:
-        text = f"{member.account_name} is an admin. The owner alone can remove an admin."
+        text = f"{member.account_name} is an admin. Only the owner can remove an admin."
         raise ApiError(ErrorCode.NO_PERMISSIONS, text, text)
 
 

@@ -226,8 +226,9 @@ def _check_sizes(request: control.StartRunRequest) -> None:
     rest = request.ByteSize() - request.fab.ByteSize() - len(request.user_prompt.encode())
     if rest > 2 * MAX_OVERRIDES_BYTES or _overrides_size(request) > MAX_OVERRIDES_BYTES:
         raise InvalidConfig(
-            f"The overrides of the configuration (--run-config) have about {rest:,} bytes, and at most "
-            f"{MAX_OVERRIDES_BYTES:,} (256 KiB) are accepted. Put what is large into a file of the app."
+            f"The overrides of the configuration (--run-config) have about {rest:,} bytes, and "
+            f"at most {MAX_OVERRIDES_BYTES:,} (256 KiB) are accepted. Put large values into a "
+            "file of the app."
         )
     size = len(request.user_prompt.encode())
     if size > _PROMPT_BYTES:

@@ -75,7 +75,7 @@ class FleetApi:
             known = await self._nodes.resolve(key)
             if known is None or known.has_left:
                 reason = (
-                    "An account has unregistered this key. That account alone may register the "
+                    "An account has unregistered this key. Only that account may register the "
                     "key again."
                 )
                 raise ApiError(ErrorCode.PUBLIC_KEY_ALREADY_IN_USE, reason, reason)

@@ -160,7 +160,10 @@ class MetadataHousekeeping:
         forgotten = await Nodes(self._database).forget_unseen()
         if forgotten:
             log.info("nodes_forgotten", count=len(forgotten))
-            text = f"SuperNodes that registered themselves and are gone for good: {len(forgotten)}."
+            text = (
+                "SuperNodes that registered themselves and were not seen for a week: "
+                f"{len(forgotten)}."
+            )
             await note(self._database, "housekeeping", details=text)
         for node_id in forgotten:
             await self._hints.node_changed(node_id)
@@ -171,8 +174,8 @@ class MetadataHousekeeping:
         if count:
             log.info("nodes_unlisted", count=count, days=self._node_retention)
             text = (
-                f"SuperNodes from lists, not online for {self._node_retention} days: {count}. "
-                "They come back when they connect."
+                f"SuperNodes left out of lists, not online for {self._node_retention} days: "
+                f"{count}. They are listed again when they connect."
             )
             await note(self._database, "housekeeping", details=text)
 

@@ -32,7 +32,7 @@ SESSION_SECONDS = 180.0
 """Seconds in which nothing is pushed after which a push session is given up (flwr 1.33
 OBJECT_PUSH_SESSION_TTL_SECONDS)."""
 
-_CUT_OFF = "its SuperNode stopped sending it before it was whole."
+_CUT_OFF = "its SuperNode stopped sending it before it was complete."
 
 _YOUNG = timedelta(seconds=3)
 """Age below which an open session is left to its gateway."""

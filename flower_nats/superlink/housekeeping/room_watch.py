@@ -112,5 +112,5 @@ class RoomWatch:
                 free_bytes=room.free,
                 size_bytes=room.size,
                 hours_left=None if room.hours_left is None else round(room.hours_left, 1),
-                meaning="When it is full nothing can be stored, and runs stand still.",
+                meaning="When it is full, nothing can be stored and runs wait.",
             )

@@ -93,9 +93,9 @@ class StreamKeeper:
             log.error(
                 "streams_lost",
                 streams=sorted(missing),
-                meaning="What they held is lost. Runs that were at work end as failed.",
+                meaning="Their contents are lost. Runs at work end as failed.",
             )
-            text = f"Streams of NATS were gone and made again: {', '.join(sorted(missing))}."
+            text = f"Streams of NATS were lost and made again: {', '.join(sorted(missing))}."
             await note(
                 self._database, "messages_lost", subject="streams", details=text, within=_SAME_LOSS
             )

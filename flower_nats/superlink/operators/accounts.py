@@ -58,7 +58,7 @@ class AccountsAdmin:
         async def create(transaction: Transaction) -> bytes:
             account = await Accounts(transaction).create(name, role)
             if account is None:
-                text = f"There is an account {name!r} already; names differ by more than case."
+                text = f"There is an account {name!r} already. Case makes no difference."
                 raise ApiError(ErrorCode.FORBIDDEN_ACTION, text)
             if password_hash:
                 await Accounts(transaction).set_password(account, password_hash)
@@ -106,7 +106,7 @@ class AccountsAdmin:
         async def set_password(transaction: Transaction) -> Account:
             account = await _find(transaction, question["name"])
             if account.issuer:
-                text = f"{account.name} has its password at {account.issuer}."
+                text = f"{account.name} has no password here: it logs in at {account.issuer}."
                 raise ApiError(ErrorCode.FORBIDDEN_ACTION, text)
             await Accounts(transaction).set_password(account, question["password_hash"])
             return account
@@ -127,7 +127,7 @@ class AccountsAdmin:
         async def create(transaction: Transaction) -> bytes:
             account = await _find(transaction, question["name"])
             if not await Accounts(transaction).add_named_token(account, name, token_hash, seconds):
-                text = f"{account.name} has a token {name!r} already. Remedy: another name."
+                text = f"{account.name} has a token {name!r} already. Remedy: choose another."
                 raise ApiError(ErrorCode.FORBIDDEN_ACTION, text)
             log.info("account_token_created", **account.log_context(), token_name=name)
             return b""
@@ -159,9 +159,7 @@ class AccountsAdmin:
 async def _find(session: Database | Transaction, name: str) -> Account:
     account = await Accounts(session).by_name(name)
     if account is None:
-        text = (
-            f"There is no account {name!r}. `flower-nats account list` shows those that there are."
-        )
+        text = f"There is no account {name!r}. `flower-nats account list` shows all accounts."
         raise ApiError(ErrorCode.ACCOUNTS_NOT_FOUND, text)
     return account
 

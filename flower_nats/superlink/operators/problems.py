@@ -16,8 +16,8 @@ def problems(report: Map) -> Iterator[str]:
     if not report["database"]["healthy"]:
         reason = f" ({report['database']['reason']})" if report["database"]["reason"] else ""
         yield (
-            f"the database does not answer{reason}: superlinks wait for it. Remedy: see that PostgreSQL "
-            f"runs; its log says why it does not."
+            f"the database does not answer{reason}: superlinks wait for it. Remedy: check that "
+            "PostgreSQL runs; if not, its log says why."
         )
         return
     yield from expired(report["certificates"])
@@ -36,6 +36,6 @@ def _no_superexec(superexecs: Sequence[Map]) -> Iterator[str]:
         )
     else:
         yield (
-            "no SuperExec is connected: runs stay pending. Remedy: start `flower-superexec`; if one "
-            "runs, its log says why it does not connect."
+            "no SuperExec is connected: runs stay pending. Remedy: start `flower-superexec`; if "
+            "one runs, its log says why it cannot connect."
         )

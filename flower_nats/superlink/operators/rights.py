@@ -77,7 +77,7 @@ class OperatorRights:
             await Federations(transaction).lock(federation)
             member = await members.by_name(federation, name)
             if member is None:
-                text = f"{name} is not in {federation}, or there is no such federation."
+                text = f"{name} is not in {federation}, or this federation does not exist."
                 raise ApiError(ErrorCode.ACCOUNT_NOT_A_MEMBER, text, text)
             owner = next(
                 one for one in await members.of(federation) if one.role is MemberRole.OWNER
@@ -85,7 +85,7 @@ class OperatorRights:
             if role is MemberRole.OWNER:
                 await members.set_role(federation, owner.account_id, MemberRole.ADMIN)
             elif member == owner:
-                text = f"{name} is the owner. Remedy: make somebody else the owner first."
+                text = f"{name} is the owner. Remedy: first give another account the role owner."
                 raise ApiError(ErrorCode.FORBIDDEN_ACTION, text, text)
             await members.set_role(federation, member.account_id, role)
             return b""

@@ -108,7 +108,7 @@ class WebhookAdmin:
         webhook_id = _id(question)
 
         async def make(transaction: Transaction) -> bytes:
-            text = f"Asked for by {caller.account_name}, to see that events arrive."
+            text = f"A test, requested by {caller.account_name}."
             if not await Webhooks(transaction).test(webhook_id, text):
                 raise _gone(webhook_id)
             return b""
@@ -135,8 +135,7 @@ def _refused(text: str) -> ApiError:
 
 def _gone(webhook_id: int) -> ApiError:
     return _refused(
-        f"There is no webhook {webhook_id}. Remedy: `flower-nats webhook list` shows those that "
-        "there are."
+        f"There is no webhook {webhook_id}. Remedy: `flower-nats webhook list` shows all webhooks."
     )
 
 

@@ -111,8 +111,8 @@ async def _check(content: bytes) -> FabInfo:
         child.drop()
     if code == -signal.SIGXCPU:
         raise InvalidFab(
-            f"The app's FAB takes more than {CPU_SECONDS} seconds to be read. Remedy: put fewer or "
-            "smaller files into it, and write its pyproject.toml in simpler terms."
+            f"Reading the app's FAB takes more than {CPU_SECONDS} seconds. Remedy: put fewer or "
+            "smaller files into it, and simplify its pyproject.toml."
         )
     if code != 0:
         log.error("fab_check_failed", exit_code=code)

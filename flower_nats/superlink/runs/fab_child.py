@@ -24,8 +24,8 @@ REFUSED = "refused"
 """Key of the reason why the FAB is refused, in the answer."""
 
 _TOO_MUCH_MEMORY = (
-    f"The app's FAB takes more than {MEMORY_BYTES:,} bytes of memory to be read. Remedy: put fewer or "
-    "smaller files into it, and write its pyproject.toml in simpler terms."
+    f"Reading the app's FAB takes more than {MEMORY_BYTES:,} bytes of memory. Remedy: put fewer or "
+    "smaller files into it, and simplify its pyproject.toml."
 )
 
 _NICE = 5

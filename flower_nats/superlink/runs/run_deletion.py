@@ -75,7 +75,7 @@ async def _find(transaction: Transaction, run_id: int, *, gone: bool = False) ->
         raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"There is no run {run_id}.")
     if run is not None and not run.is_over:
         if run.status == Status.FINISHED:
-            remedy = "has finished only just now. Remedy: delete it in ten seconds"
+            remedy = "finished only just now. Remedy: try again in ten seconds"
         else:
             remedy = f"is {run.status}. Remedy: end it with `flwr stop {run_id}`, then delete it"
         raise ApiError(ErrorCode.FORBIDDEN_ACTION, f"Run {run_id} {remedy}.")

@@ -27,8 +27,8 @@ _CLOSED_SECONDS = 15.0
 runtime again."""
 
 _REFUSED = (
-    "This runtime is about to end: `flower-nats down --wait` lets its runs finish, and takes in no new "
-    "one. Start the run again when the runtime is back."
+    "This runtime is shutting down: `flower-nats down --wait` lets current runs finish and "
+    "refuses new ones. Start the run again when the runtime is back."
 )
 
 

@@ -67,7 +67,7 @@ class ArtifactsPage:
                 address=request.address,
             )
         except Unavailable:
-            text = "The runtime cannot answer just now. Load this link again in a moment."
+            text = "The runtime cannot answer at the moment. Try this link again soon."
             return Page(503, html.message("Not just now", text))
         except ApiError as exc:
             text = exc.public_details or exc.spec.message

@@ -58,8 +58,8 @@ def ask_for_code(complaint: str = "") -> str:
     """Return the page for people who come without a code."""
     return page(
         "Log in to flower-nats",
-        f"{_complaint(complaint)}"
-        "<p>Type the code that is at the end of the address which <b>flwr login</b> shows.</p>"
+        f"{_complaint(complaint)}<p>Type the code at the end of the address that <b>flwr "
+        "login</b> shows.</p>"
         '<form method="get"><label for="code">Code</label>'
         '<input id="code" name="code" required autofocus autocomplete="off" spellcheck="false" '
         'autocapitalize="characters" placeholder="XXXX-XXXX">'

@@ -53,12 +53,12 @@ class LoginPage:
         if not self._base_url:
             return Page(403, html.message("No login here", _NO_PAGE))
         if request.is_post and request.from_elsewhere:
-            text = "This form was sent by the page of another site. Nothing was done."
+            text = "This form came from another web site. Nothing was changed."
             return Page(403, html.message("Refused", text))
         try:
             return await (self._post(request) if request.is_post else self._get(request))
         except Unavailable:
-            text = "The runtime cannot answer just now. Load this page again in a moment."
+            text = "The runtime cannot answer at the moment. Load this page again soon."
             return Page(503, html.message("Not just now", text))
 
     async def _get(self, request: PageRequest, name: str = "", complaint: str = "") -> Page:
@@ -75,12 +75,14 @@ class LoginPage:
             case "elsewhere":
                 return Page(200, html.elsewhere(login["page"], login["code"]))
             case "confirmed":
-                text = "The flwr command goes on by itself. You may close this page."
+                text = "The flwr command goes on by itself. You can close this page."
                 return Page(200, html.message("You are logged in", text))
             case "refused":
-                text = "The login was refused. The flwr command was let in nowhere."
+                text = "The login was refused. The flwr command has no access."
                 return Page(200, html.message("Refused", text))
-        return Page(404, html.ask_for_code("This code is unknown, or its ten minutes are over."))
+        return Page(
+            404, html.ask_for_code("This code is unknown, or it has expired (after ten minutes).")
+        )
 
     async def _post(self, request: PageRequest) -> Page:
         code, form = _normal(request.form.get("code", "")), request.form
@@ -100,7 +102,7 @@ class LoginPage:
                 return await self._get(request, name, _BAD)
             case "locked":
                 minutes = max(1, round(answer["seconds"] / 60))
-                text = f"Too many passwords were wrong. Try again in {minutes} min."
+                text = f"Too many wrong passwords. Try again in {minutes} min."
                 return await self._get(request, name, text)
         return _to(code)
 
@@ -119,6 +121,6 @@ def _normal(code: str) -> str:
 
 
 _NO_PAGE = (
-    "This gateway has no page to log in on: passwords travel over TLS alone. Remedy: start "
-    "the gateway with certificates; or, behind a balancer that speaks TLS, with --login-url."
+    "This gateway has no login page, because passwords need TLS. Remedy: start the gateway with "
+    "certificates; or, behind a balancer that terminates TLS, with --login-url."
 )

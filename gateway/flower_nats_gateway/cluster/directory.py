@@ -34,8 +34,9 @@ def shut_out(node_id: int) -> ApiError:
     """
     return ApiError(
         ErrorCode.INVALID_NODE_ID,
-        f"SuperNode {node_id} was unregistered, so its process ends. Its own log does not say why. "
-        "Remedy: to let it in again, register its key with `flwr supernode register` and start it again",
+        f"SuperNode {node_id} was unregistered, so its process ends. Its own log does not say "
+        "why. Remedy: to admit it again, register its key with `flwr supernode register` and "
+        "start it again",
     )
 
 

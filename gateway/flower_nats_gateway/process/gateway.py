@@ -102,12 +102,12 @@ class Gateway:
         return [
             gauge(
                 "held_calls",
-                "Calls that wait until there is something to say.",
+                "Calls that the gateway holds until there is something to answer.",
                 parts.wakes.waiting,
             ),
             gauge(
                 "calls_in_hand",
-                "Calls that are being served, those that wait among them.",
+                "Open calls, including held ones.",
                 parts.in_hand.count,
             ),
             by_label(
@@ -294,7 +294,7 @@ def _check_version(superlinks: str | None) -> None:
     """Raise OtherVersion if the superlink that has answered is not of our version."""
     if superlinks != own_version():
         raise OtherVersion(
-            f"This gateway is of flower-nats {own_version()}, and superlinks are of "
+            f"This gateway has version flower-nats {own_version()}, but superlinks have "
             f"{superlinks or 'an earlier version'}. {UPGRADE}"
         )
 

@@ -44,12 +44,12 @@ _MERELY_OPENED = 1
 """What the system counts of a connection that has brought nothing: its end."""
 
 _REMEDY = (
-    "A client over HTTP (SuperNodes of flwr 1.40 and newer, SuperExecs of 1.35 and newer) needs the "
-    "HTTP port, {http}. Over gRPC it must {speak}."
+    "A client over HTTP (SuperNodes of flwr 1.40 and newer, SuperExecs of 1.35 and newer) needs "
+    "the HTTP port, {http}. A client over gRPC must {speak}."
 )
 _SPEAK = {
-    False: "speak no TLS here: --insecure",
-    True: "speak TLS here: --root-certificates",
+    False: "use no TLS here: --insecure",
+    True: "use TLS here: --root-certificates",
 }
 
 

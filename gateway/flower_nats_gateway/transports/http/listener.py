@@ -44,8 +44,8 @@ _LAST_WORDS_SECONDS = 1.0
 _LONGEST_UNREAD = 1024 * 1024
 """Bytes of a client that is not served that are read all the same."""
 
-_SPEAK_TLS = "The client must speak TLS: --root-certificates in the place of --insecure."
-_SPEAK_PLAIN = "The client must say --insecure, or this port needs certificates."
+_SPEAK_TLS = "Remedy: the client must use TLS: --root-certificates instead of --insecure."
+_SPEAK_PLAIN = "Remedy: start the client with --insecure, or the gateway with certificates."
 
 _HTTP2_PREFACE = b"PRI * HTTP/2"
 _TLS_HANDSHAKE = b"\x16"
@@ -199,12 +199,12 @@ class HttpListener:
             version = version_in(connection.recv(_HEAD, socket.MSG_PEEK))
             notice(host, "no_tls_on_a_tls_port", client_version=version, remedy=_SPEAK_TLS)
             if not is_grpc:
-                await _end(connection, f"This port speaks TLS. {_SPEAK_TLS}")
+                await _end(connection, f"This port needs TLS. {_SPEAK_TLS}")
             return False
         if speaks_tls:
             notice(host, "tls_on_a_plain_port", remedy=_SPEAK_PLAIN)
             # Clients read no word of it, but say that this is no TLS.
-            await _end(connection, f"This port speaks no TLS. {_SPEAK_PLAIN}")
+            await _end(connection, f"This port has no TLS. {_SPEAK_PLAIN}")
             return False
         side = self._side(connection)
         factory = side.passages.new if is_grpc else side.connections.new
