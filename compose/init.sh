@@ -43,6 +43,8 @@ setting SELF_REGISTRATION false
 setting SUPEREXEC_FLAGS ""
 
 mkdir -p secrets
+# What superlinks show an OIDC issuer, with compose.oidc.yaml.
+mkdir -p -m 0755 secrets/oidc
 for name in superexec clientapp-1 clientapp-2 "$@"; do
     secret "$name"
 done

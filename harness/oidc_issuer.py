@@ -46,12 +46,16 @@ class OidcIssuer:
     folder: Path
     certificates: ServerCertificates | None = None
     """What it speaks TLS with."""
+    form_only: bool = False
+    """Whether it knows a client that begins a login by the form alone, as Dex does."""
+    host: str = "127.0.0.1"
+    """What it calls itself; it is on this machine in any case."""
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificates else 'http'}://{self.host}:{self.port}"
 
     def turn_keys(self) -> None:
         """Have the issuer sign with another key from its next start on."""
@@ -66,7 +70,8 @@ class OidcIssuer:
             self.turn_keys()
         node = shutil.which("node", path=f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}")
         assert node is not None, "there is no node, which the locked environment has"
-        told = {"port": str(self.port), "keys": str(self.folder / "keys.json")}
+        told: dict[str, str | bool] = {"port": str(self.port), "formOnly": self.form_only}
+        told["host"], told["keys"] = self.host, str(self.folder / "keys.json")
         if self.certificates is not None:
             told["certificate"] = str(self.certificates.certificate)
             told["key"] = str(self.certificates.key)

@@ -1,12 +1,13 @@
 // A real OIDC issuer for tests, with the device grant. What it is to be like comes as JSON in its first
-// argument: {port, keys, certificate, key}; without the last two it speaks no TLS. It says "ready" when it listens. Whoever signs in is whom they say they are;
-// those whose name begins with "op" are in the group "admins".
+// argument: {host, port, keys, certificate, key, formOnly}; without a certificate it speaks no TLS, and with formOnly it
+// knows a client that begins a login by the form alone, as Dex does. It says "ready" when it listens. Whoever signs
+// in is whom they say they are; those whose name begins with "op" are in the group "admins".
 import { readFileSync } from "node:fs";
 import { createServer } from "node:https";
 import Provider from "oidc-provider";
 
-const { port, keys, certificate, key } = JSON.parse(process.argv[2]);
-const issuer = `${certificate ? "https" : "http"}://127.0.0.1:${port}`;
+const { host, port, keys, certificate, key, formOnly } = JSON.parse(process.argv[2]);
+const issuer = `${certificate ? "https" : "http"}://${host}:${port}`;
 
 function account(_context, id) {
   const groups = id.startsWith("op") ? ["staff", "admins"] : ["staff"];
@@ -32,6 +33,11 @@ const provider = new Provider(issuer, {
   findAccount: account,
   issueRefreshToken: async () => true,
   cookies: { keys: ["for tests"] },
+});
+
+provider.use(async (context, next) => {
+  if (formOnly && context.path === "/device/auth") delete context.req.headers.authorization;
+  await next();
 });
 
 const ready = () => console.log("ready");

@@ -159,12 +159,15 @@ async def running_gateway(
 ) -> AsyncIterator[Gateway]:
     """Run a gateway in this process; it ends with the context."""
     settings = GatewaySettings(
-        nats=(as_user(nats_url, User.GATEWAY),),
         serverappio_api_address=free_address(),
         fleet_api_address=free_address(),
         control_api_address=free_address(),
         http_health_address=free_address(),
-        **{"http_api_address": free_address(), **more},
+        **{
+            "nats": (as_user(nats_url, User.GATEWAY),),
+            "http_api_address": free_address(),
+            **more,
+        },
     )
     stop = asyncio.Event()
     running = asyncio.create_task(serve(settings, stop))

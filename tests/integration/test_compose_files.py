@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
 from packaging.requirements import Requirement
 from psycopg.conninfo import conninfo_to_dict
 
 from flower_nats.embedded.balancer import find_envoy
+from flower_nats.settings import OidcSettings
+from flower_nats_cli.main import main
+from flower_nats_cli.settings_from_options import oidc_settings
+from flower_nats_cli.superlink import superlink
 from harness.certificates import create_server_certificates
 from tests.integration.composition import (
     Composition,
@@ -36,6 +41,7 @@ EMBEDDED = PROJECT["optional-dependencies"]["embedded"]
 STACKS = {
     "one machine": ["compose.yaml"],
     "one machine, TLS": ["compose.yaml", "compose.tls.yaml"],
+    "one machine, OIDC": ["compose.yaml", "compose.tls.yaml", "compose.oidc.yaml"],
     "high availability": ["compose.ha.yaml"],
     "high availability, TLS": ["compose.ha.yaml", "compose.tls.yaml"],
 }
@@ -49,11 +55,12 @@ RUNS_APPS = {
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a newcomer's .env says."""
+    """What a newcomer's .env says, and of an issuer what has to be added for one."""
     folder = tmp_path_factory.mktemp("init")
     script, _ = (shutil.copy(FOLDER / name, folder) for name in ("init.sh", "certificates.sh"))
     subprocess.run([script], check=True)
-    return read_env_file(folder / ".env")
+    issuer = {"OIDC_ISSUER": "https://login.example.org", "OIDC_CLIENT_ID": "flower-nats"}
+    return read_env_file(folder / ".env") | issuer
 
 
 def test_certificates_are_good_for_clients_that_are_strict(tmp_path: Path) -> None:
@@ -212,7 +219,9 @@ def test_apps_reach_nothing_but_what_serves_them(stack: Composition) -> None:
     assert not reached_by(stack, "postgres") & {"balancer", "app-balancer", "supernode-1"}
     assert not reached_by(stack, "app-balancer") & {"postgres", "superlink", "supernode-1"}
     outside = [name for name, network in networks.items() if network != {"internal": True}]
-    assert outside == ["edge"]
+    assert outside in (["edge"], ["edge", "issuer"])
+    joined = {name: one.settings["networks"] for name, one in stack.services.items()}
+    assert {name for name, own in joined.items() if "issuer" in own} <= {"superlink"}
 
 
 def test_apps_are_let_out_by_a_file_of_its_own(variables: dict[str, str]) -> None:
@@ -370,6 +379,30 @@ def test_accounts_are_one_line_of_the_settings(variables: dict[str, str]) -> Non
         assert with_accounts[f"FLOWER_NATS_{name}"] == "true"
     assert with_accounts["FLOWER_NATS_SUPERLINK_SUPERNODE_SELF_REGISTRATION"] == "false"
     assert with_accounts["FLOWER_NATS_GATEWAY_LOGIN_URL"] == "https://fl.example.org:9093"
+
+
+def test_an_issuer_is_said_in_the_settings(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [FOLDER / "compose.yaml", FOLDER / "compose.oidc.yaml"]
+
+    def told(**more: str) -> Composition:
+        return compose(files, variables | more)
+
+    services = told(OIDC_OPERATOR_GROUP="admins").services
+    received: dict[str, Any] = {}
+    monkeypatch.setattr(superlink, "callback", lambda **options: received.update(options))
+    done = CliRunner(env=services["superlink"].environment).invoke(main, ["superlink"])
+
+    assert done.exit_code == 0, done.output
+    # What .env does not say is as without the file.
+    assert oidc_settings(received) == OidcSettings(
+        variables["OIDC_ISSUER"], variables["OIDC_CLIENT_ID"], operator_group="admins"
+    )
+    assert services["superlink"].mounts["/run/oidc"] == "./secrets/oidc"
+    assert services["gateway"].environment["FLOWER_NATS_GATEWAY_REQUIRE_ACCOUNTS"] == "true"
+    with pytest.raises(VariableMissingError, match="name the client"):
+        told(OIDC_CLIENT_ID="")
 
 
 def test_every_nats_server_syncs_before_it_acknowledges(services: list[Service]) -> None:

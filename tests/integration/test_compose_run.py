@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,15 @@ import httpx
 import pytest
 
 from flower_nats.wire.methods import BY_NAME, Method
-from harness.certificates import ServerCertificates, in_file, shown_at
+from harness.certificates import (
+    ServerCertificates,
+    create_server_certificates,
+    in_file,
+    shown_at,
+)
 from harness.children import wait_until
 from harness.flower import Addresses
+from harness.oidc_issuer import SECRET, OidcIssuer, sign_in, why_not
 from tests.e2e.federation import Federation
 from tests.e2e.servers import ServerOptions, ServerUnderTest
 from tests.integration.composition import compose, read_env_file
@@ -28,13 +37,24 @@ DIGITS = REPOSITORY / "examples" / "digits"
 
 
 @contextmanager
-def running(folder: Path, *files: str, certified: bool = False) -> Iterator[Stack]:
-    """Run a stack as docs/compose.md says: the scripts first, then all containers."""
+def running(
+    folder: Path,
+    *files: str,
+    certified: bool = False,
+    secrets: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Stack]:
+    """Run a stack as docs/compose.md says: the scripts first, then all containers.
+
+    `secrets` are further files in secrets/, `settings` are put into .env.
+    """
     compose_folder = folder / "compose"
     used_here = shutil.ignore_patterns(".env", "secrets")
     shutil.copytree(REPOSITORY / "compose", compose_folder, ignore=used_here)
     subprocess.run([compose_folder / "init.sh"], check=True)
-    variables = read_env_file(compose_folder / ".env")
+    for name, text in (secrets or {}).items():
+        (compose_folder / "secrets" / name).write_text(text)
+    variables = read_env_file(compose_folder / ".env") | dict(settings or {})
     composition = compose([compose_folder / file for file in files], variables)
     stack = Stack(composition, compose_folder, folder / "containers")
     script, addresses = (
@@ -108,6 +128,44 @@ def test_the_stack_for_high_availability_goes_on_without_one_of_each(tmp_path: P
         assert federation.status_of(run_id) == "finished:completed"
         assert sorted(federation.nodes().values()) == ["online", "online"]
         assert_renewed(stack)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_people_whom_an_issuer_knows_log_in(tmp_path: Path) -> None:
+    (tmp_path / "issuer").mkdir()
+    certificates = create_server_certificates(tmp_path / "issuer")
+    issuer = OidcIssuer(tmp_path / "issuer", certificates, host="localhost")
+    settings = {
+        "OIDC_ISSUER": issuer.url,
+        "OIDC_CLIENT_ID": "post",
+        "OIDC_CLIENT_SECRET_FILE": "/run/oidc/secret",
+        "OIDC_CA_CERTFILE": "/run/oidc/ca.crt",
+        "SELF_REGISTRATION": "true",
+    }
+    secrets = {
+        "oidc/secret": f"{SECRET}\n",
+        "oidc/ca.crt": certificates.ca_certificate.read_text(),
+    }
+    files = ("compose.yaml", "compose.tls.yaml", "compose.oidc.yaml")
+    stack_running = partial(running, certified=True, secrets=secrets, settings=settings)
+    with asyncio.Runner() as runner, stack_running(tmp_path, *files) as stack:
+        runner.run(issuer.start())
+        try:
+            federation = federation_around(stack, tmp_path)
+            login = federation.start_cli("login", "login")
+            url = login.wait_for_match(re.compile(r"https://localhost:\S+"))[0]
+            runner.run(sign_in(url, "ana", certificates))
+            wait_until(lambda: login.exit_code is not None, 30.0, "flwr login to end")
+            listed = federation.cli("federation", "list")
+        finally:
+            federation.close()
+            runner.run(issuer.stop())
+        accounts = stack.run_in(stack.one("superlink"), "flower-nats", "account", "list")
+
+    assert login.exit_code == 0, login.output()
+    assert listed.returncode == 0, listed.stderr
+    assert "ana-hospital.example" in accounts.stdout
 
 
 def assert_one_api_on_each_port(stack: Stack) -> None:

@@ -111,6 +111,16 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_file(
     assert from_flag.nats == ("nats://flag",)
 
 
+def test_who_requires_accounts_does_not_open_control_without_them(cli: Cli) -> None:
+    words = ("--insecure", "--require-accounts")
+    refused = cli.run("up", *words, "--http-control")
+
+    assert refused.exit_code == 2
+    assert "--accounts" in refused.output
+    assert cli.up(*words, "--http-control", "--accounts").accounts
+    assert not cli.up(*words).accounts
+
+
 def test_how_long_runs_are_kept_and_how_much_of_one_is_given_can_be_said(cli: Cli) -> None:
     superlink = ("--nats", "nats://a", "--database", "postgresql://b/c")
 

@@ -95,7 +95,7 @@ class Issuer:
         self._context = _trust(settings.ca_certificate)
         self._configuration: Mapping[str, Any] = {}
         self._configured_at = float("-inf")
-        self._proves_in_form = False
+        self._proves_in_header = False
         self._keys: KeySet | None = None
         self._keys_at = float("-inf")
         self._fetching = asyncio.Lock()
@@ -119,7 +119,7 @@ class Issuer:
                 interval=int(answer.get("interval", _DEFAULT_INTERVAL)),
             )
         except (KeyError, TypeError, ValueError) as exc:
-            raise self._away(f"it begins no login: {answer.get('error', exc)!r}") from exc
+            raise self._away(f"it begins no login: {_refusal(answer) or repr(exc)}") from exc
 
     async def poll(self, device_code: str) -> Grant:
         """Return what the issuer says of a login. Raises `GrantPending` or `GrantRefused`."""
@@ -136,9 +136,9 @@ class Issuer:
         if (error := answer.get("error")) in _WAITING:
             raise GrantPending(slow_down=error == "slow_down")
         if error in {"invalid_client", "unauthorized_client", "unsupported_grant_type"}:
-            raise self._away(f"it does not know this client: {error}")
+            raise self._away(f"it does not know this client: {_refusal(answer)}")
         if error is not None:
-            raise GrantRefused(str(error))
+            raise GrantRefused(_refusal(answer))
         id_token = answer.get("id_token")
         claims = await self._verified(id_token) if isinstance(id_token, str) else {}
         return Grant(claims, str(answer.get("refresh_token") or ""))
@@ -199,22 +199,26 @@ class Issuer:
         return await self._ask("GET", url)
 
     async def _post(self, url: str, form: Mapping[str, str]) -> Mapping[str, Any]:
-        """Send a form as our client, which an issuer may want to prove itself in either of two ways."""
+        """Send a form as our client, whose secret an issuer wants either in the form or in a header.
+
+        The form comes first: Dex reads nothing else, and does not say that the secret is missing.
+        It names the client in any case, as not every issuer knows it by the header (RFC 8628, 3.1).
+        """
         client_id, file = self._settings.client_id, self._settings.client_secret_file
+        named = {**form, "client_id": client_id}
         if file is None:
-            return await self._ask("POST", url, {**form, "client_id": client_id})
+            return await self._ask("POST", url, named)
         secret = (await asyncio.to_thread(file.read_text, "utf-8")).strip()
         for _ in range(2):
-            if self._proves_in_form:
-                own = {"client_id": client_id, "client_secret": secret}
-                answer = await self._ask("POST", url, {**form, **own})
-            else:
+            if self._proves_in_header:
                 # By the standard both are encoded once more (RFC 6749, 2.3.1).
                 auth = httpx.BasicAuth(quote_plus(client_id), quote_plus(secret))
-                answer = await self._ask("POST", url, form, auth)
+                answer = await self._ask("POST", url, named, auth)
+            else:
+                answer = await self._ask("POST", url, {**named, "client_secret": secret})
             if answer.get("error") != "invalid_client":
                 break
-            self._proves_in_form = not self._proves_in_form
+            self._proves_in_header = not self._proves_in_header
         return answer
 
     async def _ask(
@@ -246,6 +250,11 @@ class Issuer:
     def _unproven(self, exc: Exception) -> GrantRefused:
         log.warning("id_token_refused", issuer=self._settings.url, reason=repr(exc))
         return GrantRefused(f"its ID token proves nothing: {exc}")
+
+
+def _refusal(answer: Mapping[str, Any]) -> str:
+    """Return why the issuer says no: its code, and what it adds for people."""
+    return ": ".join(str(answer[name]) for name in ("error", "error_description") if name in answer)
 
 
 def _trust(ca_certificate: Path | None) -> ssl.SSLContext:
