@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from flower_nats.model.account import Role
 from flower_nats.model.errors import ErrorCode
+from flower_nats.store.accounts import Accounts, Tokens
 from flower_nats.store.audit import AuditTrail
 from flower_nats.store.connection import StoreError
 from flower_nats.wire import common_pb2 as common
@@ -109,7 +110,7 @@ async def test_many_at_once_make_one_chain(superlink: Superlink, nats_url: str) 
 
     code, said = await shown(nats_url, "--verify")
     assert code == 0, said
-    assert "25 events, all there and unchanged" in said
+    assert "25 events, complete and unchanged" in said
 
 
 async def test_what_was_changed_or_is_missing_is_found(
@@ -131,9 +132,17 @@ async def test_what_was_changed_or_is_missing_is_found(
         assert code == 1
         return said
 
+    # Once forth and once back.
+    exchange = (
+        "UPDATE audit_event SET event_id = -event_id WHERE event_id IN (1, 2);"
+        "UPDATE audit_event SET event_id = 3 + event_id WHERE event_id < 0"
+    )
+    assert "Event 1 or an earlier one was changed" in await tampered(exchange)
+    async with await psycopg.AsyncConnection.connect(pg_dsn, autocommit=True) as connection:
+        await connection.execute(exchange)
     cut_off = await tampered("DELETE FROM audit_event WHERE event_id = 4")
     assert "Events 4 to 4 are missing at the end" in cut_off
-    assert "Event 3 was changed" in await tampered(
+    assert "Event 3 or an earlier one was changed" in await tampered(
         "UPDATE audit_event SET account_name = 'ben' WHERE event_id = 3"
     )
     assert "Event 2 is missing" in await tampered("DELETE FROM audit_event WHERE event_id = 2")
@@ -176,7 +185,7 @@ async def test_old_events_are_removed_and_the_chain_goes_on(
     assert (too_early, never, removed) == (0, 0, 2)
     code, said = await shown(nats_url, "--verify")
     assert code == 0, said
-    assert "3 events, all there" in said
+    assert "3 events, complete" in said
 
 
 async def test_an_operator_filters_and_exports(superlink: Superlink, nats_url: str) -> None:
@@ -217,3 +226,27 @@ async def test_strangers_do_not_fill_the_trail(superlink: Superlink) -> None:
 
     # Of two minutes, if one ends meanwhile.
     assert 60 <= len(await trail(superlink, action="ListRuns")) <= 120
+
+
+async def test_the_login_page_does_not_fill_the_trail(superlink: Superlink) -> None:
+    made_up = {"user_code": "BCDF-GHJK", "address": "10.0.0.7"}
+
+    await asyncio.gather(
+        *(superlink.ask("RefuseLogin", **made_up) for _ in range(100)),
+        *(superlink.ask("ConfirmLogin", name="ana", password="", **made_up) for _ in range(100)),
+    )
+
+    # Of two minutes, if one ends meanwhile.
+    assert 60 <= len(await trail(superlink)) <= 120
+
+
+async def test_whose_tokens_were_renewed_is_told(superlink: Superlink) -> None:
+    ana = await Person.come(superlink, "ana")
+    tokens = Tokens.new()
+    await superlink.database.transaction(
+        lambda session: Accounts(session).open_login(ana.account_id, tokens, None, 60.0)
+    )
+
+    await superlink.refresh_tokens(tokens.refresh)
+
+    assert await trail(superlink) == [("ana", "RefreshAuthTokens", "", "done")]

@@ -98,7 +98,7 @@ async def test_who_is_invited_comes_in_and_who_is_not_does_not(ana: Person, ben:
     ]
     with refused(ErrorCode.ACCOUNT_ALREADY_MEMBER):
         await ana.call("CreateInvitation", federation_name=LAB, invitee_account_name="Ben")
-    with refused(ErrorCode.ACCOUNTS_NOT_FOUND):
+    with refused(ErrorCode.ACCOUNTS_NOT_FOUND, "no account"):
         await ana.call("CreateInvitation", federation_name=LAB, invitee_account_name="nobody")
 
 

@@ -141,10 +141,18 @@ async def test_a_lock_ends_and_a_right_password_forgets_the_failures(runtime: Ru
             await sign_in(client, url, NAME, f"wrong password {number}")
         await database.execute("UPDATE login_failure SET locked_until = now()")
         done = await sign_in(client, url, NAME.upper(), PASSWORD)
-    left = await database.fetch_all("SELECT * FROM login_failure WHERE what LIKE 'account %%'")
+    left = await database.fetch_all("SELECT * FROM login_failure")
+    events = await database.fetch_all(
+        "SELECT account_name, address, outcome FROM audit_event WHERE action = 'ConfirmLogin'"
+    )
 
     assert "You are logged in" in done.text
+    # Nor does a failure count for this machine, from which many may sign in.
     assert left == []
+    assert {(one["account_name"].lower(), one["address"]) for one in events} == {
+        (NAME, "127.0.0.1")
+    }
+    assert [one["outcome"] for one in events] == [*["wrong"] * 5, "done"]
     assert (await runtime.tokens(details.device_code)).access_token
 
 
@@ -152,7 +160,14 @@ async def test_a_login_is_refused_on_its_page(runtime: Runtime) -> None:
     details = await runtime.begin()
     async with browser(runtime.certificates) as client:
         page = await sign_in(client, runtime.url(details), "", "", answer="refuse")
+    events = await runtime.superlink.database.fetch_all(
+        "SELECT * FROM audit_event WHERE action LIKE '%%Login'"
+    )
 
+    # Nobody knows who it was.
+    assert [(one["action"], one["account_name"], one["address"]) for one in events] == [
+        ("RefuseLogin", "", "127.0.0.1")
+    ]
     assert "was refused" in page.text
     with refused(ErrorCode.NO_PERMISSIONS, "refused"):
         await runtime.tokens(details.device_code)

@@ -129,17 +129,54 @@ async def test_a_person_logs_in_and_is_named_and_an_operator_by_what_the_issuer_
     }
 
 
+async def test_what_the_issuer_changes_of_accounts_is_in_the_audit_trail(runtime: Runtime) -> None:
+    tokens = await runtime.log_in("opal")
+    # The group is taken away at the issuer, as far as the runtime can tell.
+    await runtime.superlink.command("SetAccountRole", name="opal-hospital.example", role="user")
+    await runtime.age(61)
+    await runtime.superlink.refresh_tokens(tokens.refresh_token)
+
+    asked = {"object": None, "outcome": None, "since": None, "action": None, "after": 0}
+    found = await runtime.superlink.command("AuditEvents", account="(ISSUER)", **asked)
+
+    assert [(one["action"], one["object"], one["outcome"]) for one in found["events"]] == [
+        ("CreateAccount", "account opal-hospital.example, operator", "done"),
+        ("SetAccountRole", "account opal-hospital.example, operator", "done"),
+    ]
+
+
 @pytest.mark.parametrize("client", ["basic", "post"])
 async def test_a_client_with_a_secret_proves_itself_in_the_way_that_the_issuer_wants(
     nats_url: str, pg_dsn: str, issuer: OidcIssuer, oidc: OidcSettings, tmp_path: Path, client: str
 ) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text(f"{SECRET}\n")
-    given = replace(oidc, client_id=client, client_secret_file=secret)
-    async with running_superlink(nats_url, pg_dsn, accounts=True, oidc=given) as superlink:
-        tokens = await Runtime(superlink, issuer).log_in("ana")
+    await _log_in_with_a_secret(nats_url, pg_dsn, issuer, replace(oidc, client_id=client), tmp_path)
 
-    assert tokens.access_token
+
+async def test_a_client_is_named_in_the_form_for_issuers_that_read_nothing_else(
+    nats_url: str, pg_dsn: str, oidc: OidcSettings, tmp_path: Path
+) -> None:
+    issuer = OidcIssuer(tmp_path, form_only=True)
+    await issuer.start()
+    try:
+        given = replace(oidc, url=issuer.url, client_id="post")
+        await _log_in_with_a_secret(nats_url, pg_dsn, issuer, given, tmp_path)
+    finally:
+        await issuer.stop()
+
+
+async def _log_in_with_a_secret(
+    nats_url: str, pg_dsn: str, issuer: OidcIssuer, oidc: OidcSettings, folder: Path
+) -> None:
+    """Log in, and have the login renewed at the issuer."""
+    secret = folder / "secret"
+    secret.write_text(f"{SECRET}\n")
+    given = replace(oidc, client_secret_file=secret)
+    async with running_superlink(nats_url, pg_dsn, accounts=True, oidc=given) as superlink:
+        runtime = Runtime(superlink, issuer)
+        tokens = await runtime.log_in("ana")
+        await runtime.age(61)
+        renewed = await superlink.refresh_tokens(tokens.refresh_token)
+        await runtime.nodes(renewed.access_token)
 
 
 async def test_a_token_for_somebody_else_lets_nobody_in(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from flower_nats.model.errors import ErrorCode
 from flower_nats.wire import runtime_pb2 as runtime
+from flower_nats_cli.audit import audit
 from flower_nats_cli.quota import quota
 from flower_nats_cli.role import role
 from tests.integration.people import Person
@@ -147,3 +149,11 @@ async def test_an_operator_sets_and_sees_limits_and_roles(
     assert (await run_command(role, LAB, "ben", "owner", *nats))[0] == 0
     roles = {one.account.name: one.role for one in (await ana.show(LAB)).members}
     assert roles == {"ana": "admin", "ben": "owner"}
+
+    _, trail = await run_command(audit, "--action", "SetQuota", "--json", *nats)
+    assert [json.loads(line)["object"] for line in trail.splitlines()] == [
+        f"federation {LAB}, runs_at_once 3, run_seconds 7200",
+        f"federation {LAB}, runs_at_once 1",
+        "account *, runs_at_once none",
+        "federation @no/one, runs_at_once 1",
+    ]

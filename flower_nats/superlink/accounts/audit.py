@@ -47,12 +47,15 @@ _NOBODY = ""
 _OPERATOR = "(flower-nats)"
 """The account of what is done with the `flower-nats` command, which proves itself to NATS."""
 
+_ISSUER = "(issuer)"
+"""The account of what changes by what an OIDC issuer says of a person."""
+
 _STRANGERS_A_MINUTE = 60
 """Refusals of calls without an account that a superlink records in a minute: whoever reaches Control
 could fill the database otherwise. Its log has all."""
 
-_LOCKED = "locked"
-"""The outcome of a login to which nobody listens, as too many before it were wrong."""
+_ON_THE_PAGE = ("ConfirmLogin", "RefuseLogin")
+"""What a browser asks for that has proved nothing, unless its login is confirmed."""
 
 _MOST_EVENTS = 1_000
 """Events in one answer."""
@@ -121,10 +124,9 @@ class Auditor:
 
         async def ended(attempt: Attempt, answer: Map) -> None:
             outcome = str(answer.get("outcome", DONE))
-            attempt.event = replace(
-                attempt.event, outcome=DONE if outcome == "confirmed" else outcome
-            )
-            if outcome == _LOCKED and self._is_left_out(attempt.event):
+            is_proven = outcome == "confirmed"
+            attempt.event = replace(attempt.event, outcome=DONE if is_proven else outcome)
+            if name in _ON_THE_PAGE and not is_proven and self._is_left_out(attempt.event):
                 return
             if changes and attempt.recorded is None:
                 await self._record(attempt)
@@ -153,11 +155,12 @@ class Auditor:
                 await self._refused(attempt, exc)
                 raise
             await ended(attempt, answer)
-            _tell(attempt)
+            if attempt.recorded is not None:
+                tell(attempt.recorded)
             return answer
 
     async def _done(self, attempt: Attempt, response: Any) -> None:
-        if attempt.event.action == "GetAuthTokens":
+        if attempt.event.action in ("GetAuthTokens", "RefreshAuthTokens"):
             # The command asks again and again until the login is confirmed.
             if not response.access_token:
                 return
@@ -180,7 +183,8 @@ class Auditor:
             # The caller hears why the call was refused, which may be that nothing can be stored.
             log.warning("audit_not_stored", reason=exc.detail, **asdict(event))
             return
-        _tell(attempt)
+        if attempt.recorded is not None:
+            tell(attempt.recorded)
 
     def _is_left_out(self, event: AuditEvent) -> bool:
         """Whether strangers have made so many events that this becomes none; the log has it then."""
@@ -235,18 +239,26 @@ def _attempt(event: AuditEvent) -> Iterator[Attempt]:
 
 
 def _account_of(name: str, question: Map) -> str:
-    if name == "ConfirmLogin":
-        return str(question["name"])
+    if name in _ON_THE_PAGE:
+        return str(question.get("name", _NOBODY))
     return _NOBODY if name in _FOLLOWING or name == "Download" else _OPERATOR
 
 
-def _tell(attempt: Attempt) -> None:
+async def record_of_issuer(transaction: Transaction, action: str, about: str) -> ChainedEvent:
+    """Add what the issuer changes during a call, which has an event of its own; `tell` it afterwards."""
+    attempt = ATTEMPT.get()
+    assert attempt is not None, "a call of Control is being served"
+    said = replace(
+        attempt.event, account_id=_NOBODY, account_name=_ISSUER, action=action, object=about
+    )
+    return await append(transaction, said)
+
+
+def tell(recorded: ChainedEvent) -> None:
     """Say it in the log as well, which is kept elsewhere: with its hash, the log proves the database."""
-    recorded = attempt.recorded
-    if recorded is not None:
-        log.info(
-            "audit", event_id=recorded.event_id, hash=recorded.hash.hex(), **asdict(recorded.event)
-        )
+    log.info(
+        "audit", event_id=recorded.event_id, hash=recorded.hash.hex(), **asdict(recorded.event)
+    )
 
 
 def _object_of(request: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from flower_nats.broker.hints import Hints
 from flower_nats.logs import get_logger
 from flower_nats.model.account import Account, Role, root_of
+from flower_nats.model.audit import ChainedEvent
 from flower_nats.model.claims import name_from, role_from
 from flower_nats.model.errors import ApiError
 from flower_nats.model.sealed import CannotOpen, open_sealed, seal
@@ -17,6 +18,7 @@ from flower_nats.settings import OidcSettings
 from flower_nats.store.accounts import Accounts, RefreshableSession
 from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.logins import DeviceLogin, Logins
+from flower_nats.superlink.accounts.audit import record_of_issuer, tell
 from flower_nats.superlink.accounts.oidc import (
     DeviceGrant,
     Grant,
@@ -39,6 +41,10 @@ _PAUSE = 1.0
 
 _SLOWER_PAUSE = 10.0
 """The same after the issuer has asked to slow down."""
+
+
+_Change = tuple[str, Role]
+"""What has become of an account, as the audit trail calls it, and its role then."""
 
 
 class IssuerLogins:
@@ -96,12 +102,13 @@ class IssuerLogins:
             raise GrantRefused("it gave no ID token; is the scope openid asked for?")
         secret = seal(device_code, grant.refresh_token) if grant.refresh_token else None
 
-        async def confirm(transaction: Transaction) -> Account:
-            account = await self._account(transaction, grant.claims)
+        async def confirm(transaction: Transaction) -> tuple[Account, list[ChainedEvent]]:
+            account, changes = await self._account(transaction, grant.claims)
             await Logins(transaction).confirm(login, account.account_id, secret)
-            return account
+            return account, await _recorded(transaction, account, changes)
 
-        account = await self._database.transaction(confirm)
+        account, recorded = await self._database.transaction(confirm)
+        _tell(recorded)
         log.info("login_confirmed", **account.log_context(), issuer=self._settings.url)
 
     async def _see_again(self, session: RefreshableSession, grant: Grant) -> None:
@@ -109,23 +116,47 @@ class IssuerLogins:
         if not grant.claims:
             return
 
-        async def see(transaction: Transaction) -> Account:
-            return await self._account(transaction, grant.claims)
+        async def see(transaction: Transaction) -> tuple[Account, list[ChainedEvent]]:
+            account, changes = await self._account(transaction, grant.claims)
+            return account, await _recorded(transaction, account, changes)
 
-        account = await self._database.transaction(see)
+        account, recorded = await self._database.transaction(see)
+        _tell(recorded)
         if account.account_id != session.account_id:
             raise GrantRefused("it speaks of another person")
 
-    async def _account(self, transaction: Transaction, claims: Mapping[str, Any]) -> Account:
-        """Return the account of a person, a new one for a new person, with the role of its groups."""
+    async def _account(
+        self, transaction: Transaction, claims: Mapping[str, Any]
+    ) -> tuple[Account, list[_Change]]:
+        """Return the account of a person, a new one for a new person, with the role of its groups.
+
+        With it comes what had to be changed for that.
+        """
         accounts, role = Accounts(transaction), role_from(claims, self._settings)
-        subject = str(claims["sub"])
+        subject, changes = str(claims["sub"]), list[_Change]()
         wanted, number = name_from(claims, self._settings), 1
         while (account := await accounts.by_subject(self._settings.url, subject)) is None:
             name = wanted if number == 1 else f"{wanted}-{number}"
-            await accounts.create(name, role or Role.USER, self._settings.url, subject)
+            first = role or Role.USER
+            if await accounts.create(name, first, self._settings.url, subject) is not None:
+                changes.append(("CreateAccount", first))
             number += 1
         if role is not None and role is not account.role:
             await accounts.set_role(account, role)
             log.info("account_role_set", **account.log_context(), role=str(role))
-        return account
+            changes.append(("SetAccountRole", role))
+        return account, changes
+
+
+async def _recorded(
+    transaction: Transaction, account: Account, changes: list[_Change]
+) -> list[ChainedEvent]:
+    return [
+        await record_of_issuer(transaction, action, f"account {account.name}, {role}")
+        for action, role in changes
+    ]
+
+
+def _tell(recorded: list[ChainedEvent]) -> None:
+    for event in recorded:
+        tell(event)

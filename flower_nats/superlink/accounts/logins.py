@@ -9,6 +9,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
 from flower_nats.broker.hints import Hints
@@ -212,7 +214,8 @@ class LoginApi:
         found = await logins.by_user_code(question["user_code"])
         if found is None or not self._enabled or _state(found[0]) != "open":
             return {"outcome": "unknown", "seconds": 0.0}
-        locked_for = await logins.attempt(name, address)
+        counted = _whose_failures(address)
+        locked_for = await logins.attempt(name, counted)
         if locked_for is not None:
             log.warning("login_locked", name=name, address=address, seconds=round(locked_for))
             return {"outcome": "locked", "seconds": locked_for}
@@ -220,7 +223,7 @@ class LoginApi:
         if account is None:
             log.warning("login_failed", name=name, address=address)
             return {"outcome": "wrong", "seconds": 0.0}
-        await logins.succeeded(name, address)
+        await logins.succeeded(name, counted)
         if not await logins.confirm(found[0], account.account_id):
             return {"outcome": "unknown", "seconds": 0.0}
         log.info("login_confirmed", **account.log_context(), address=address)
@@ -283,6 +286,16 @@ def _state(login: DeviceLogin) -> str:
     if login.account_id is not None:
         return "confirmed"
     return "open" if login.issuer_page is None else "elsewhere"
+
+
+def _whose_failures(address: str) -> str:
+    """Return the address that wrong passwords are counted for; empty for a machine's own.
+
+    From there come proxies and tunnels, by which many people sign in.
+    """
+    with suppress(ValueError):
+        return "" if ip_address(address).is_loopback else address
+    return address
 
 
 def _refused(detail: str, text: str) -> ApiError:

@@ -238,7 +238,11 @@ class FederationsApi:
             await _open(transaction, name)
             account = await Accounts(transaction).by_name(invitee_name)
             if account is None or account.disabled_at is not None:
-                raise ApiError(ErrorCode.ACCOUNTS_NOT_FOUND, invitee_name[:80])
+                text = (
+                    f"There is no account {invitee_name[:80]!r} that may log in. With an OIDC issuer, a "
+                    "person has one after the first `flwr login`."
+                )
+                raise ApiError(ErrorCode.ACCOUNTS_NOT_FOUND, invitee_name[:80], text)
             if await Members(transaction).role(name, account.account_id) is not None:
                 raise ApiError(ErrorCode.ACCOUNT_ALREADY_MEMBER, account.name)
             inviter = Member(caller.account_id, caller.account_name, MemberRole.ADMIN)

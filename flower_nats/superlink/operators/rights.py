@@ -11,6 +11,7 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.federation import MemberRole
 from flower_nats.model.quota import EACH, KINDS, Quota
 from flower_nats.store.accounts import Accounts
+from flower_nats.store.audit import note_object
 from flower_nats.store.connection import Database, Session, Transaction
 from flower_nats.store.federations import Federations
 from flower_nats.store.idempotency import once
@@ -54,6 +55,11 @@ class OperatorRights:
         kind, name, change = question["kind"], question["name"], question["change"]
         if kind not in KINDS:
             raise ValueError(f"{kind} is none of {KINDS}")
+        limits = [
+            f"{field} {'none' if limit is None else f'{limit:g}'}"
+            for field, limit in change.items()
+        ]
+        note_object(f"{kind} {name}, {', '.join(limits)}")
 
         async def keep(transaction: Transaction) -> bytes:
             await _check_subject(transaction, kind, name)

@@ -176,7 +176,7 @@ class HttpApp:
                     query=scope["query_string"],
                     headers=scope["headers"],
                     body=await read(receive, body, _connection(scope)),
-                    address=call.host,
+                    address=call.client_address,
                 )
             # A download is large, and in memory until it is sent: a few of a page at a time.
             async with route.body_limit.place():
