@@ -13,7 +13,7 @@ _LOOK_EVERY = 0.5
 
 
 class GrpcHealthServer:
-    """Says whether its process can serve now, to whoever asks about the server as a whole."""
+    """Answers health checks about the whole server: whether its process can serve now."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness

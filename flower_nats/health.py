@@ -1,8 +1,9 @@
 """Whether a process lives and whether it can serve now, for balancers and orchestrators.
 
 Live means that its event loop runs. Ready means that it can serve now: what it depends on has
-answered lately, and it is not about to leave. Who is not ready gets no new calls; who is not live
-gets started again. `HealthServer` says both over HTTP, and gives out the process's metrics.
+answered lately, and it is not about to leave. A process that is not ready gets no new calls; a
+process that is not live gets started again. `HealthServer` says both over HTTP, and gives out the
+process's metrics.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Durations:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: the name by which it is found, and its values right now."""
+    """One metric: its name, and its current values."""
 
     name: str
     """What follows `flower_nats_`; ends in `_total` if the value only ever rises in a process's life."""

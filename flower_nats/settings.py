@@ -18,8 +18,9 @@ DEFAULT_LOG_RETENTION = 90
 """Days for which the log of a run is kept."""
 
 DEFAULT_RUN_RETENTION = 0
-"""Days for which finished runs are kept: for ever. With a run goes the model that it has left, and its
-people alone can say when that is worth nothing."""
+"""Days for which finished runs are kept: for ever. The model of a run is deleted with it, and its
+people alone can say when that is worth nothing.
+"""
 
 DEFAULT_NODE_RETENTION = 30
 """Days for which lists show a node that is offline."""
@@ -52,7 +53,7 @@ class StorageLimits:
 
 
 class Isolation(StrEnum):
-    """Who starts the processes that run ServerApps."""
+    """The process that starts ServerApps."""
 
     SUBPROCESS = "subprocess"
     """A stock `flower-superexec` beside the superlink, started and ended with it."""
@@ -113,7 +114,7 @@ class SuperexecSettings:
     """Names of variables, or patterns, that it and apps get beside those that apps usually need."""
 
     user: str | None = None
-    """The user of this machine as whom it and the apps run, None for ours."""
+    """The user of this machine who runs it and the apps; None: the user of this process."""
 
     max_simulations: int | None = None
     """Simulations that it runs at a time, None for as many as the cores of this host allow."""
@@ -178,7 +179,7 @@ class SuperlinkSettings:
     """Whether the Control API asks who is calling: by accounts, with `flwr login`."""
 
     oidc: OidcSettings | None = None
-    """Who says who people are, None for accounts with passwords of our own; with `accounts` alone."""
+    """The OIDC issuer; None: accounts have passwords here. Only with `accounts`."""
 
     supernode_self_registration: bool = False
     """Whether, with accounts, SuperNodes are let in that no account has registered."""

@@ -56,8 +56,9 @@ async def keep_running(stop: asyncio.Event, work: Mapping[str, Coroutine[Any, An
 async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel tasks, and return when all have ended, however they did.
 
-    One cancel may go missing: `asyncio.wait_for` of Python 3.11, which drivers use, forgets one that
-    comes together with what it has waited for, and whoever called it goes on as if there were none.
+    One cancel may go missing: `asyncio.wait_for` of Python 3.11, which drivers use, forgets one
+    that comes together with the result that it waited for, and the caller goes on as if there were
+    none.
     """
     pending = set(tasks)
     while pending:

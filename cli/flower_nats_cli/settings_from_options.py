@@ -78,7 +78,7 @@ def value_or_file(options: Options, name: str, parse: Callable[[str], T]) -> T:
 
 
 def drain_delay(options: Options) -> float:
-    """Read `--drain-delay`, for which nobody has to wait whom nobody asks for its health."""
+    """Read `--drain-delay`. Its default is 0 without a health address: no balancer asks then."""
     given: float | None = options["drain_delay"]
     if given is not None:
         return given

@@ -31,8 +31,9 @@ from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 _QUICK_ATTEMPTS = ((3.0, 1.0), (10.0, 2.0))
 """What `ATTEMPT` is to a small request: up to so many seconds after its first try, each may take so
-many. While a stream elects a leader, for 4 to 9 s, nobody answers what is asked about it. Whoever waits
-is told when it has one, but may miss that, such as while the connection is lost."""
+many. While a stream elects a leader, for 4 to 9 s, nobody answers questions about it. A call that
+waits is told when it has one, but may miss that, such as while the connection is lost.
+"""
 
 _SMALL = 64 * 1024
 """Bytes up to which a request is small."""

@@ -26,7 +26,7 @@ from flower_nats.outage import Outage
 log = get_logger(__name__)
 
 PATIENCE = 20.0
-"""Seconds for which a fault of the broker is waited out before a caller hears of it."""
+"""Seconds that a call waits for a fault of the broker to pass before it fails."""
 
 # nats-py declares an int and takes any number of seconds.
 _RECONNECT_WAIT: Any = 0.25
@@ -95,8 +95,8 @@ class BrokerClient(Client):
         self._public_nkey, self._signature_cb = key.public, key.sign
 
     def _connect_command(self) -> bytes:
-        # What comes first from a server is in clear text, and says whether TLS follows. The driver would
-        # believe whoever stands in between that it does not.
+        # What comes first from a server is in clear text, and says whether TLS follows. The driver
+        # would believe a machine in between that it does not.
         assert self._current_server is not None
         if self._current_server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
             raise NatsError("the URL says tls://, and the server speaks no TLS")
@@ -225,7 +225,7 @@ class CoreConnection:
     async def hint(self, subject: str, payload: bytes = b"") -> None:
         """Publish a hint: not stored, not acknowledged; a failure only delays.
 
-        Who waits in this process hears of it by `on_hint`, without a way through the broker.
+        Waiting calls in this process get it by `on_hint`, without a way through the broker.
         """
         for callback in self._hinted:
             callback(subject, payload)
@@ -277,8 +277,8 @@ class CoreConnection:
     async def answer(self, request: Msg, body: bytes, headers: Headers) -> None:
         """Answer a request that came by `subscribe`.
 
-        Only to an inbox: whoever asks could else have this connection say anything to anybody, such as
-        to the broker that a stream be purged.
+        Only to an inbox: a caller could otherwise make this connection publish on any subject, such
+        as to the broker that a stream be purged.
         """
         if not is_inbox(request.reply):
             log.warning("answer_to_no_inbox", subject=request.subject, reply=request.reply)
@@ -286,7 +286,7 @@ class CoreConnection:
         try:
             await self._client.publish(request.reply, body, headers=dict(headers) or None)
         except NatsError as exc:
-            # Whoever asked asks again.
+            # The caller asks again.
             log.warning("answer_lost", subject=request.subject, reason=repr(exc))
 
     async def acknowledge(self, message: Msg) -> None:

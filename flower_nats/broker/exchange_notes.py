@@ -123,7 +123,7 @@ class ExchangeNotes:
 
 
 NOWHERE = ExchangeNotes(most=0)
-"""For those from whom nobody takes notes."""
+"""For parts whose notes nobody stores."""
 
 
 def with_ages(notes: Sequence[ExchangeNote]) -> list[ExchangeNote]:

@@ -23,7 +23,7 @@ def inboxes_of(user: str) -> str:
 
 
 def inboxes_for(urls: Sequence[str]) -> str:
-    """Return the same for whoever logs in with these URLs."""
+    """Return the inbox prefix, the same for every process with the login of these URLs."""
     return inboxes_of(user_of(urls))
 
 

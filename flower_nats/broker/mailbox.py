@@ -113,7 +113,8 @@ class Mailbox:
         if expired(metadata):
             return
         run_id, message_id = metadata.run_id, metadata.message_id
-        # Refused if it is out, or answered: whoever put it out may have died before the hint.
+        # Refused if it is out, or answered: the gateway that put it out may have died before the
+        # hint.
         with suppress(WrongSequence):
             await self._connection.store(
                 subjects.instruction(run_id, metadata.dst_node_id, session_id, message_id),
@@ -274,7 +275,7 @@ class Mailbox:
             # The node has confirmed it, or was offered it anew, in this very moment.
         self._notes.answered(outgoing, instruction)
         await self.end_instruction(run_id, instruction_id, node_id)
-        # After the end of the instruction, so that whoever is woken never sees both.
+        # After the end of the instruction, so that a woken ServerApp never sees both.
         await self._connection.hint(subjects.wake_run(run_id), subject.encode())
         return True
 

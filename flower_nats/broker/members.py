@@ -39,14 +39,14 @@ class Members:
             self._heard[superlink] = now
 
     def to_ask(self) -> str | None:
-        """Return the one to ask, None for any that NATS chooses, which is so unless one is silent."""
+        """Return the superlink to ask. None, the usual case: all answer, and NATS chooses one."""
         fresh = self._within(_SILENT_AFTER)
         if not fresh or len(fresh) == len(self._heard):
             return None
         return random.choice(fresh)
 
     def to_ask_again(self, besides: Collection[str] = ()) -> str | None:
-        """Return the one to ask after others have not served a call, None for any that NATS chooses.
+        """Return the superlink to ask after others did not serve a call. None: NATS chooses one.
 
         Those named `besides` it are not asked.
         """

@@ -56,7 +56,7 @@ class User(StrEnum):
     """`flower-nats backup` and `restore`, which copy logs as a stream."""
 
     OWNER = "owner"
-    """Whoever has started an embedded server: may do everything in the runtime's account."""
+    """The process that started an embedded server: may do everything in the runtime's account."""
 
 
 _GUESTS = (User.GATEWAY, User.OPERATOR, User.CONSOLE)

@@ -1,4 +1,5 @@
-"""Who is pushing objects: gateways see it, and superlinks must know before they drop a push session.
+"""Push sessions whose objects arrive: gateways see it, and superlinks must know before they drop
+one.
 
 On a slow line a large object may take longer than a session lasts to which nothing is pushed. The broker
 knows of no object before it is whole, so gateways tell every `TELL_EVERY` seconds whose pushes they have

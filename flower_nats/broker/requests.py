@@ -1,7 +1,7 @@
 """Request/reply over one inbox, as lean as it gets: a gateway makes some twenty for each message.
 
-The driver's own way costs about twice as much, and waits for answers that cannot come any more until
-their time is over; here whoever asked hears of a lost connection at once, and asks again.
+The driver's own way costs about twice as much, and waits for answers that cannot come any more
+until their time is over. Here a caller learns of a lost connection at once, and asks again.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Enough = Callable[[Msg], bool]
 
 
 class BrokenOff(Error):
-    """Whoever was asked may never answer."""
+    """The server that was asked may never answer."""
 
 
 class _Waiting(NamedTuple):

@@ -46,10 +46,10 @@ _BY = "Fn-By"
 _UNAVAILABLE = str(int(ErrorCode.UNAVAILABLE))
 
 _PATIENCE = "Fn-Patience"
-"""Of a request: seconds for which an answer is waited for. Who says so knows `_IN_HAND`."""
+"""Header of a request: seconds for which the caller waits. Such a caller knows `_IN_HAND`."""
 
 _IN_HAND = "Fn-In-Hand"
-"""Of an answer that is none yet: whoever was asked is at it."""
+"""Header of a message that is not the answer yet: the superlink works on it."""
 
 _SIGN_EVERY = 1.0
 """Seconds between two signs that a call is in hand. Two of them may be lost."""
@@ -69,8 +69,8 @@ _LONGEST_PAUSE = 1.0
 """Seconds between two tries, at most."""
 
 _FIRST_REST = 0.4
-"""Seconds for which a superlink that said it cannot serve right now is left alone at first, more or
-less. Everybody whom an overloaded one has sent away would otherwise be back at once, all together."""
+"""About how many seconds callers leave a superlink alone when it said that it cannot serve now.
+Otherwise all callers that an overloaded superlink refused would come back at the same moment."""
 
 _LONGEST_REST = 2.0
 """The same at most: each time is twice as long as the one before."""
@@ -255,7 +255,7 @@ class RpcServer:
     """Serves RPCs in the queue group of superlinks.
 
     A process that was stopped (SIGSTOP, a paused machine) finds requests that have waited for it.
-    Whoever asked has asked another replica since, and has perhaps gone on from there: to serve them
+    The caller has asked another replica since, and has perhaps gone on from there: to serve them
     now would undo what came later, such as a node's return after its farewell. They are dropped.
     """
 
@@ -297,7 +297,7 @@ class RpcServer:
         """Take no more requests and finish those in hand, for at most `timeout` seconds.
 
         What the broker has sent before it saw that we take no more is in hand, too: to drop it
-        would cost whoever asked the time of a try.
+        would cost the caller the time of a try.
         """
         deadline = time.monotonic() + timeout
         if self._pulse is not None:
@@ -308,7 +308,7 @@ class RpcServer:
             await asyncio.wait(drains, timeout=timeout)
         if self._running:
             await asyncio.wait(self._running, timeout=max(0.0, deadline - time.monotonic()))
-        # After it in the order of the connection nothing comes to us: who hears it may ask again.
+        # No later message on this connection reaches this superlink, so the caller may ask again.
         await self._connection.hint(subjects.event_superlink(self._id), FAREWELL)
 
     async def _stay_awake(self) -> None:
@@ -321,7 +321,7 @@ class RpcServer:
 
     def _note_stop(self) -> None:
         now = time.monotonic()
-        # Who has asked later than that may still wait for the answer.
+        # A caller that asked later than that may still wait for the answer.
         if now - self._awake_at > _FIRST_TRY:
             self._fresh_from = now + _BACKLOG
 
@@ -348,7 +348,8 @@ class RpcServer:
             headers[_ERROR] = str(int(exc.code))
             body = bytes(msgpack.packb((exc.detail, exc.public_details)))
         except Exception as exc:
-            # A fault of ours, which another try may not meet: it must not end a stock client.
+            # An error in this process, which another try may not meet: it must not end a stock
+            # client.
             log.exception("rpc_failed", rpc=name)
             self._faults[(service, method)] += 1
             headers[_ERROR] = _UNAVAILABLE

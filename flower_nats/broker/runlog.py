@@ -163,7 +163,7 @@ class RunLogs:
         subject = subjects.log(run_id)
         newest = await self._connection.last(_STREAM, subject)
         while newest is not None and _REPLACED not in newest.headers:
-            # Before anything is removed: whoever dies in between leaves a log that says too much.
+            # Before anything is removed: a superlink that dies in between leaves lines, not a gap.
             try:
                 await self._connection.store(
                     subject,

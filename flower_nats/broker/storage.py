@@ -32,7 +32,7 @@ async def server_figures(
         heard[name] = answer.get("data", {}).get("jetstream") or {}
         return wanted is not None and wanted <= heard.keys()
 
-    # Time is over, or nobody may ask them.
+    # The time-out has passed, or this account may not ask servers for their settings.
     with suppress(Unavailable):
         await connection.ask(SETTINGS, b"", timeout=_HEAR_SECONDS, enough=hear)
     return heard

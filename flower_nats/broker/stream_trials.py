@@ -28,7 +28,7 @@ ATTEMPT = 2.0
 """Seconds that each of the two requests of a look may take; a healthy broker needs milliseconds."""
 
 _SLACK = 0.5
-"""Seconds for which a request may take longer than it should before the whole look is given up."""
+"""Seconds that a request may take longer than its limit before the whole check is given up."""
 
 _TELL_EVERY = 60.0
 """Seconds between two log lines while a stream does not store."""

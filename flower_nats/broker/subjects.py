@@ -84,7 +84,7 @@ def instruction(run_id: int | str, node_id: int | str, session: str, message_id:
 
 
 def exchange(run_id: int, instruction_id: str) -> str:
-    """An instruction and its reply, whoever has it and whatever it is."""
+    """An instruction and its reply, for every node and in every state."""
     return f"fn.run.{run_id}.*.*.*.{instruction_id}.*"
 
 

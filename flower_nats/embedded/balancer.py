@@ -141,7 +141,8 @@ class Balancer:
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (hard, hard))
 
     def _check_ports(self) -> None:
-        # Envoy shares its ports with whoever shares too, which then gets a part of the connections.
+        # Envoy shares its ports with any server that allows sharing, which would get a part of the
+        # connections.
         for api in self._apis:
             host, _, port = api.listen.rpartition(":")
             if not is_free(int(port), host.strip("[]")):

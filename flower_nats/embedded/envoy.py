@@ -441,8 +441,8 @@ def _server_tls(certificate: Path) -> Json:
     source = {"path_config_source": {"path": str(certificate)}, "resource_api_version": "V3"}
     return {
         "common_tls_context": {
-            # In the order in which Envoy chooses: whoever can speak both, as browsers and curl, gets
-            # HTTP/1.1.
+            # In the order in which Envoy chooses: a client that can use both, as browsers and curl,
+            # gets HTTP/1.1.
             "alpn_protocols": ["http/1.1", "h2"],
             "tls_certificate_sds_secret_configs": [{"name": _CERTIFICATE, "sds_config": source}],
         }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 _CHILDREN = _PROC / f"self/task/{os.getpid()}/children"
-"""There are kernels that do not tell who started whom (CONFIG_PROC_CHILDREN)."""
+"""Some kernels do not list a process's children (CONFIG_PROC_CHILDREN)."""
 
 
 @dataclass(frozen=True)

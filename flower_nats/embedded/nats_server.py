@@ -27,7 +27,7 @@ from flower_nats.model.errors import FlowerNatsError
 from flower_nats.packages import how_to_install
 
 _ROUTES = "routes"
-"""As whom the members of a cluster connect to each other."""
+"""The user name with which members of a cluster connect to each other."""
 
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.01
@@ -63,7 +63,7 @@ class Membership:
     """The route ports of all members."""
 
     secret: str = field(repr=False)
-    """The owner's password, of which those of the other users and of the routes are derived."""
+    """The owner's password. Those of the other users and of the routes are derived from it."""
 
 
 class NatsServer:

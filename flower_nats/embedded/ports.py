@@ -11,8 +11,8 @@ RANGE = range(20000, 32000)
 _given: set[int] = set()
 """Ports of servers of this process, which may not listen yet, or not at the moment.
 
-Some servers share their port with whoever shares it too: of one that is given twice, each would get a
-part of the connections, and nobody an error."""
+Some servers share their port with any other that allows sharing: of a port given twice, each would
+get a part of the connections, and nobody an error."""
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -29,7 +29,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def reserve(ports: Iterable[int]) -> None:
-    """Give these ports to nobody: they are for servers of ours."""
+    """Never give these ports out: the runtime's own servers use them."""
     _given.update(ports)
 
 

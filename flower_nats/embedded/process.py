@@ -67,7 +67,7 @@ class ProcessSpec:
     """Absolute path of the program, and its arguments. Visible to every user: no secrets."""
 
     environment: Mapping[str, str] | None = None
-    """Its whole environment, None for a copy of ours. The place for secrets."""
+    """Its whole environment; None: a copy of this process's. The place for secrets."""
 
     log: Path | None = None
     """Takes its stdout and stderr, None to share ours."""
@@ -231,7 +231,7 @@ async def _await_end(processes: Sequence[ProcessIdentity], deadline: float) -> N
 
 
 async def _ended_within(pid: int, seconds: float) -> None:
-    """Return when a child of ours has ended, or may have, and after so many seconds at the latest."""
+    """Return when a child process has ended, or may have, or after this many seconds."""
     if not hasattr(os, "pidfd_open"):
         await asyncio.sleep(_LOOK_SECONDS)
         return

@@ -1,4 +1,4 @@
-"""Signatures of apps, as stock SuperNodes check them when they are told whom to trust.
+"""Signatures of apps, as stock SuperNodes with --trusted-entities check them.
 
 Signed (Ed25519) are eight bytes of the time, in whole seconds since 1970 and big-endian, and then the
 SHA-256 of the FAB (flwr 1.30 to 1.42 `supercore/primitives/asymmetric_ed25519.py`). With

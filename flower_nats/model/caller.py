@@ -1,4 +1,4 @@
-"""Who is calling, as the gateway has established it."""
+"""The caller of a request, as the gateway has authenticated it."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ SUPERLINK_NODE_ID = 1
 
 
 ASKED_FOR = 600.0
-"""Seconds for which a gateway goes on with a request that no superlink has answered, at most."""
+"""Most seconds for which a gateway repeats a request that no superlink has answered."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Caller:
     """What the caller says it is, such as `SuperExec`; empty if it does not say."""
 
     superexec_host: str = ""
-    """Runtime: the host of ours that a SuperExec was started by, empty if it was not."""
+    """Runtime: the host whose `up` or superlink started the SuperExec; empty if neither did."""
 
     request_id: str = ""
     """Unique per client call and the same over our own retries: makes StartRun run once."""

@@ -1,8 +1,9 @@
 """Which APIs the HTTP port keeps from other machines, and what those are told that come for them.
 
-The port carries all APIs. SuperNodes must reach it from everywhere. Whoever reaches Control runs code on
-every host of the federation, and whoever reaches the Runtime API without a secret takes runs. So the
-address that a client has connected to decides: nobody comes to a loopback address from elsewhere.
+The port carries all APIs. SuperNodes must reach it from everywhere. Anyone who reaches Control can
+run code on every host of the federation, and anyone who reaches the Runtime API without a secret
+can take runs. So the address that a client has connected to decides: nobody comes to a loopback
+address from elsewhere.
 """
 
 from collections.abc import Mapping

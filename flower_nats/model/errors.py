@@ -457,7 +457,7 @@ def too_long(longest: int) -> ApiError:
 
 
 class Unavailable(ApiError):
-    """A transient fault of ours: the one thing that stock clients retry."""
+    """A temporary fault of the runtime: the only refusal that stock clients retry."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(ErrorCode.UNAVAILABLE, detail)

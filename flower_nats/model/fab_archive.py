@@ -20,7 +20,7 @@ Without a bound, 10 MiB could unpack to terabytes.
 """
 
 MAX_FILES = 10_000
-"""Files and folders of one app. Each costs whoever installs it some time, however small it is."""
+"""Files and folders of one app. Each costs a SuperNode some time to install, however small it is."""
 
 MAX_NAME = 1_024
 """Characters of a file's path in its app; on most systems four times that open no file any more."""

@@ -22,7 +22,7 @@ class MemberRole(StrEnum):
     """What an account may do in a federation. Each may do what those after it may, and more."""
 
     OWNER = "owner"
-    """Who has created it: may archive it, and cannot be removed."""
+    """The account that owns it: may archive it, and cannot be removed."""
 
     ADMIN = "admin"
     """May invite and remove accounts, remove SuperNodes, stop runs, and configure simulations."""

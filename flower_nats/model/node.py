@@ -30,7 +30,7 @@ class Node:
     location: str | None
     """`latitude,longitude`, if its owner says where it is."""
     clock_ahead: float | None
-    """Seconds by which its clock is ahead of a gateway's, less the way of a call; None if not known."""
+    """Seconds by which its clock is ahead of a gateway's, minus a call's travel time; None: unknown."""
     key_since: datetime
     """Since when it has its key."""
 

@@ -37,7 +37,7 @@ class BadWebhook(ValueError):
 
 @dataclass(frozen=True)
 class Webhook:
-    """Who is told of which events."""
+    """One receiver of events, and the kinds that it gets."""
 
     webhook_id: int
     url: str

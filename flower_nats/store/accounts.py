@@ -20,7 +20,7 @@ _SQL = load("accounts")
 _FIELDS = tuple(Account.__dataclass_fields__)
 
 ACCESS_SECONDS = 900.0
-"""Seconds for which an access token is good: what a stolen one is worth."""
+"""Seconds for which an access token is valid: a stolen one works for this long."""
 
 REFRESH_SECONDS = 30 * 24 * 3600.0
 """Seconds after which somebody who does not call has to log in again."""
@@ -219,7 +219,7 @@ class Accounts:
         return tokens
 
     async def by_subject(self, issuer: str, subject: str) -> Account | None:
-        """Return the account of a person whom an issuer knows; None if there is none."""
+        """Return the account of an issuer's person; None if there is none."""
         row = await self._session.fetch_one(_SQL["by_subject"], issuer=issuer, subject=subject)
         return _account(row)
 

@@ -34,7 +34,7 @@ from flower_nats.store.queries import load
 log = get_logger(__name__)
 
 PATIENCE = 5.0
-"""Seconds for which a fault of the database is waited out before a caller hears of it."""
+"""Seconds that a call waits for a fault of the database to pass before it fails."""
 
 OLDEST_SERVER = 15
 """The oldest major version of PostgreSQL that was tried."""

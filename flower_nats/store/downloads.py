@@ -8,7 +8,7 @@ from flower_nats.store.queries import load
 _SQL = load("downloads")
 
 DOWNLOAD_SECONDS = 900.0
-"""Seconds for which a link is good."""
+"""Seconds for which a link works."""
 
 
 @dataclass(frozen=True)

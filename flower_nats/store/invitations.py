@@ -38,7 +38,7 @@ class Invitations:
         return [_invitation(row) for row in rows]
 
     async def close(self, federation: str, invitee_id: str, status: str) -> bool:
-        """Note what the invitee has said to a pending invitation; False if there is none."""
+        """Record the invitee's answer to a pending invitation; False if there is none."""
         row = await self._session.fetch_one(
             _SQL["close"],
             federation=storable(federation),

@@ -139,7 +139,8 @@ async def _look(transaction: Transaction) -> _State:
     return _State(
         unknown=sorted(applied - migrations().keys()),
         missing=missing,
-        # Whoever is at work on a database that lacks something is of another version, whatever it says.
+        # A replica that uses a database with missing migrations has another version, whatever it
+        # reports.
         others=[
             f"{row['kind']} of {row['version'] or 'an earlier version'}, host {row['host'] or 'unknown'}"
             for row in replicas

@@ -32,8 +32,9 @@ _HEARD_SOON = 5.0
 """Seconds beyond its heartbeat interval within which a node is heard again whose other process left."""
 
 RETURN_SECONDS = 25.0
-"""Seconds from the end of an outage of ours within which SuperNodes that live are heard again: stock
-ones try again after 20 s at most (flwr 1.42 `common/constant.py` MAX_RETRY_DELAY)."""
+"""Seconds from the end of an outage within which live SuperNodes are heard again: stock ones try
+again after 20 s at most (flwr 1.42 `common/constant.py` MAX_RETRY_DELAY).
+"""
 
 UNSEEN_SECONDS = 7 * 24 * 3600.0
 """Seconds after which a node that has registered itself, and was not online since, is forgotten. Stock
@@ -42,7 +43,7 @@ comes back; a machine may sleep for some days."""
 
 _UNSEEN_NODES = 100_000
 """Nodes of one status that have registered themselves and are not online, beyond which the older ones
-are forgotten at once: whoever can connect may register."""
+are forgotten at once: anyone who can connect may register."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class NodeSign:
     address: str
     """Where it has called from when it came online; empty if that is not known."""
     is_unheard: bool
-    """It was online before an outage of ours, and was not heard since."""
+    """It was online before an outage of the runtime, and was not heard since."""
     heard_at: datetime | None
     """When its last heartbeat was heard; None if it has said farewell, or was never online."""
 
@@ -235,7 +236,8 @@ class Nodes:
         return [NodeSign(**row) for row in rows]
 
     async def is_awaited(self, run_id: int) -> bool:
-        """Return whether a node of a run's federation may still be heard that an outage of ours hides.
+        """Return whether a node of a run's federation may still be heard after an outage of the
+        runtime.
 
         Such a node was online before it, and has `RETURN_SECONDS` from its end.
         """

@@ -47,7 +47,7 @@ class TakenTask:
     type: str
     status: str
     taken_by: str | None
-    """The host of ours that its SuperExec was started by, empty if it was not."""
+    """The host whose `up` or superlink started its SuperExec; empty if neither did."""
     taken_from: str
     """Where its SuperExec has called from."""
     since: datetime
@@ -77,7 +77,7 @@ class Tasks:
         host: str = "",
         address: str = "",
     ) -> Task | None:
-        """Claim a pending task for `CLAIM_SECONDS`, for whoever has the token, and return it.
+        """Claim a pending task for `CLAIM_SECONDS`, for the holder of the token, and return it.
 
         None if it is not pending, or a simulation that the host has no room for. The same request may
         ask again with the same token: an answer that was lost on its way must not cost the lease, nor a
@@ -104,7 +104,7 @@ class Tasks:
         host: str = "",
         address: str = "",
     ) -> Task | None:
-        """Claim the oldest pending task of one of these types or FABs for whoever has the token.
+        """Claim the oldest pending task of one of these types or FABs for the holder of the token.
 
         None if there is none. The same request may ask again, as with `claim`, and at two replicas at
         once: so this belongs in a transaction, in which it waits for its turn.

@@ -1,4 +1,4 @@
-"""Webhooks in the database: who is told of which events, and what is yet to be delivered.
+"""Webhooks in the database: which events each receives, and which are not delivered yet.
 
 A trigger plans the deliveries of an event in the transaction that adds it.
 """

@@ -1,4 +1,4 @@
-"""The header by which a balancer says that a call is one that it has made before."""
+"""The header by which a balancer marks every attempt of the same call."""
 
 import re
 import uuid

@@ -45,7 +45,7 @@ async def test_certificates_and_versions_of_clients_are_told(
         )
 
     [problem] = status["problems"]
-    assert problem.startswith("the certificate of old gateways (CN=example) has expired on ")
+    assert problem.startswith("the certificate of old gateways (CN=example) expired on ")
     assert "expires on" in " ".join(status["warnings"])
     assert {(one["client"], one["version"], one["count"]) for one in status["clients"]} >= {
         ("CLI", "1.42.0", 3),

@@ -91,7 +91,7 @@ async def test_a_superlink_ends_with_one_sentence_on_old_servers(
         start, "superlink", "--isolation", "process", nats=nats_url, database=old_postgres
     )
     assert ended.returncode == 1
-    assert "The PostgreSQL server is of version 14" in ended.stderr
+    assert "The PostgreSQL server has version 14" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

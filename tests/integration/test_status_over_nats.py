@@ -179,7 +179,7 @@ async def test_what_others_reach_is_told(superlink: Superlink, nats_url: str) ->
 
     shown = (await status("--nats", nats_url)).stdout
 
-    assert "Whoever reaches Control (0.0.0.0:9093) can run any Python on the server" in shown
+    assert "Anyone who reaches Control (0.0.0.0:9093) can run any Python on the server" in shown
     assert "Traffic is not encrypted (0.0.0.0:9093)" in shown
     assert "Anybody may add" not in shown
 

@@ -372,7 +372,7 @@ def test_up_says_when_other_machines_reach_control() -> None:
 
     at = lines.index("Other machines reach: 0.0.0.0:9093 (Control)")
     assert "at an address of this machine, most likely " in lines[at + 1]
-    assert "WARNING: Whoever reaches Control (0.0.0.0:9093) can run any Python" in words(
+    assert "WARNING: Anyone who reaches Control (0.0.0.0:9093) can run any Python" in words(
         lines[at + 2]
     )
     assert "Traffic is not encrypted (0.0.0.0:9093)" in words("\n".join(lines))

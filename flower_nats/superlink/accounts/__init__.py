@@ -1,1 +1,1 @@
-"""Who is calling, and what the call may do: logins, identity, rights, the audit trail."""
+"""Accounts of callers, and what a call may do: logins, identity, rights, the audit trail."""

@@ -1,4 +1,4 @@
-"""The audit trail: which calls become events, for whom they are read, and when they are removed.
+"""The audit trail: which calls become events, who reads them, and when they are removed.
 
 The table of rights says which calls of Control change something: each becomes an event, and so does
 every refusal of any call. What operators do with `flower-nats` is recorded by name. Contents of

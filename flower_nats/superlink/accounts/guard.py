@@ -63,7 +63,7 @@ class _Place:
 
 
 class Guard:
-    """Lets calls of the Control API pass for which the table of rights says that they may."""
+    """Admits calls of the Control API that the table of rights allows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -30,7 +30,7 @@ from flower_nats.superlink.accounts.oidc import (
 log = get_logger(__name__)
 
 SEEN_SECONDS = 60.0
-"""Seconds for which what the issuer has said of a login counts."""
+"""Seconds for which an answer of the issuer about a login counts."""
 
 _CLAIM_SECONDS = 30.0
 """Seconds for which one superlink alone asks about a login: longer than an answer may take. An issuer

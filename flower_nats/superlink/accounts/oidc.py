@@ -35,7 +35,7 @@ _KEYS_PAUSE = 10.0
 _LEEWAY = 60
 """Seconds by which the clocks of the issuer and of superlinks may differ."""
 
-# Signatures by key pairs alone. With a shared secret, whoever verifies could sign, too.
+# Only signatures by key pairs. With a shared secret, everyone who verifies could also sign.
 _ALGORITHMS = [
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),

@@ -1,7 +1,7 @@
 """Who may make which call of the Control API: the one table that says so.
 
-Each call is about something: a federation, or a run, a series or a SuperNode of one. Who is not in the
-federation does not see it, and hears of it what is said where there is none. Who is in it has the level
+Each call is about something: a federation, or a run, a series or a SuperNode of one. An account
+outside the federation gets the same answer as if it did not exist. An account in it has the level
 of a role, and operators of the runtime stand above all roles.
 """
 
@@ -17,7 +17,7 @@ class Level(IntEnum):
     """What somebody is where a call happens; each may do what those before it may."""
 
     ANYBODY = 0
-    """Whoever reaches the Control API, without an account."""
+    """Any caller of the Control API, without an account."""
 
     ACCOUNT = 1
     """An account that is not in the federation, or where no federation matters."""
@@ -88,7 +88,7 @@ class Right:
     """The least level where the owner is another account; the same if not said."""
 
     not_own: ErrorCode = ErrorCode.NO_PERMISSIONS
-    """What is said to those who see it, and may not because another account is the owner."""
+    """The refusal for an account that sees it, but may not because another account owns it."""
 
     unnamed: Unnamed = Unnamed.REFUSED
 

@@ -120,7 +120,7 @@ class FederationsApi:
     async def create_federation(
         self, request: control.CreateFederationRequest, caller: Caller
     ) -> control.CreateFederationResponse:
-        """Create a federation, of which the caller is the owner."""
+        """Create a federation that the caller owns."""
         name = request.federation_name
         if not name:
             raise ApiError(ErrorCode.FEDERATION_NOT_SPECIFIED, type(request).__name__)
@@ -223,7 +223,7 @@ class FederationsApi:
 
         await once(self._database, caller.request_id, remove)
         log.info("federation_account_removed", federation=name, removed=target)
-        # Whoever follows the log of a run there is asked again who it is.
+        # The rights of callers that follow the log of a run there are checked again.
         await self._hints.accounts_changed()
         await self._tell(stopped)
         return control.RemoveAccountFromFederationResponse()

@@ -21,7 +21,7 @@ from flower_nats.superlink.convert import iso, now_iso
 Map = Mapping[str, Any]
 
 _DAYS = 30
-"""Days of which errors are shown."""
+"""Errors are shown for this many days."""
 
 _MOST_TEXTS = 5_000
 """Different texts that are grouped, the newest of each source: more are hardly read."""
@@ -33,7 +33,7 @@ _NAMED = 20
 """Nodes and runs that are named of a group."""
 
 _COMPARED = 300
-"""Characters of a text by which it is grouped."""
+"""Texts are grouped by this many first characters."""
 
 _SAME: Sequence[tuple[re.Pattern[str], str]] = (
     (re.compile(r"\x1b\[[0-9;:]*m"), ""),

@@ -29,7 +29,7 @@ from flower_nats.wire import control_pb2 as control
 Map = Mapping[str, Any]
 
 _BUDGET = 2.0
-"""Seconds that one answer may take: whoever asks goes on from there, and shows what there is so far."""
+"""Seconds that one answer may take: the console shows the lines so far, and asks for more."""
 
 _MOST_HITS = 100
 """Lines in one answer."""
@@ -202,7 +202,7 @@ class _Found:
     def is_enough(self) -> bool:
         """Whether this answer is long, or has taken long and has come a step further.
 
-        Never in the middle of a line: whoever goes on begins with a whole one.
+        Never in the middle of a line: the next search begins with a whole one.
         """
         is_late = self.has_looked and time.monotonic() > self._until
         return self._unfinished is None and (is_late or len(self.hits) >= _MOST_HITS)

@@ -61,7 +61,7 @@ _NAMED = 10
 """Nodes that are named of those with the same error."""
 
 _RECORD_DAYS = 30
-"""Days of which the record of a node is."""
+"""The record of a node covers this many days."""
 
 _METRIC_NAMES = 200
 """Names of numbers that are told of a run."""

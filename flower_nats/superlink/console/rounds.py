@@ -212,7 +212,7 @@ def expected_end(rounds: Sequence[Round], total: int | None, now: datetime) -> d
 
 
 _LOOK_BACK = 6
-"""Rounds of which the next ones are judged."""
+"""The end of a run is estimated from this many last rounds."""
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:

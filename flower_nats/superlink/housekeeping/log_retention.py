@@ -26,7 +26,7 @@ class LogRetention:
         removed = await self._runs.with_old_logs(self._days)
         for run_id in removed:
             await self._logs.replace(run_id, self._notice)
-            # Noted when it is done: whoever dies before this leaves it to be done again.
+            # Noted when it is done: after a death before this, another superlink does it again.
             await self._runs.mark_log_removed(run_id)
             log.info("log_removed", run_id=run_id)
         if removed:

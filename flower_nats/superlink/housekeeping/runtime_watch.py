@@ -44,7 +44,7 @@ class _Finding:
     name: str = ""
     details: str = ""
     patience: float = 0.0
-    """Seconds for which it has to be bad to count."""
+    """Seconds that an outage must last to become an event."""
 
 
 @dataclass(frozen=True)

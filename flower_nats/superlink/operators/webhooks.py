@@ -35,7 +35,7 @@ _MOST_TROUBLES = 100
 
 
 class WebhookAdmin:
-    """Serves it. Whoever asks has been found to be an operator."""
+    """Serves it. The caller has been checked to be an operator."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

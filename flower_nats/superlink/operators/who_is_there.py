@@ -1,4 +1,4 @@
-"""Who is connected, and what each does now: SuperExecs and SuperNodes, for people to read."""
+"""SuperExecs and SuperNodes that are connected, and what each does now, for people to read."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ _SHOWN = ("host", "pid", "version")
 """What is shown of what a replica says of itself."""
 
 _STARTING_SECONDS = 30.0
-"""Seconds in which a SuperExec of ours that was started need not have called: it loads flwr first."""
+"""Seconds that a SuperExec of `up` needs before its first call: it loads flwr first."""
 
 
 def replicas_there(replicas: Iterable[Replica]) -> list[Map]:

@@ -29,7 +29,7 @@ _TOO_MUCH_MEMORY = (
 )
 
 _NICE = 5
-"""Steps by which others go first: a check has time."""
+"""How much lower the priority of a check is: it has time."""
 
 
 def main() -> None:

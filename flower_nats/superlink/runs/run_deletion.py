@@ -46,7 +46,7 @@ class RunDeletion:
             await self._delete(transaction, run_id)
             return b""
 
-        # What the broker has goes before the run is forgotten: whoever dies in between leaves a run
+        # The data in the broker goes before the run is forgotten: a death in between leaves a run
         # that can be deleted again. And after it: a line may have been under way.
         await self._database.transaction(lambda session: _find(session, run_id, gone=True))
         await self._clear(run_id)

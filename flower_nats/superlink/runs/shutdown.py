@@ -20,11 +20,12 @@ log = get_logger(__name__)
 Map = Mapping[str, Any]
 
 _CLOSED = "closed to new runs"
-"""The lease that whoever waits for the end of all runs holds."""
+"""The lease of the command that waits for the end of all runs."""
 
 _CLOSED_SECONDS = 15.0
-"""Seconds for which no run is taken in, unless it is said again: a `down` that was killed opens the
-runtime again."""
+"""Seconds for which new runs are refused, unless `down` asks again: a `down` that was killed opens
+the runtime again.
+"""
 
 _REFUSED = (
     "This runtime is shutting down: `flower-nats down --wait` lets current runs finish and "
@@ -33,7 +34,7 @@ _REFUSED = (
 
 
 class ShutdownApi:
-    """Serves whoever ends the runtime."""
+    """Serves `flower-nats down`."""
 
     def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
         self._runs = Runs(database)

@@ -73,7 +73,7 @@ class _Child(asyncio.Protocol):
         return future
 
     def _send(self) -> None:
-        # Who waits hears of it where the line is lost by now.
+        # If the connection is lost by now, its reader tells the callers that wait.
         if self._transport is not None and self.is_there:
             self._transport.write(b"".join(self._outgoing))
         self._outgoing.clear()

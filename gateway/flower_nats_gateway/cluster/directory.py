@@ -121,7 +121,7 @@ class Directory:
 
     async def _ask_node(self, public_key: bytes) -> Node | None:
         answer = await self._rpc.look_up("ResolveNode", public_key=public_key)
-        # A superlink of before one of these was asked says nothing: then the answer is no.
+        # A superlink of an older version does not answer a newer question: that means no.
         if (left := answer.get("left")) is not None:
             return Node(left, has_left=True)
         if self._supernode_auth and not answer.get("registered_by_account"):

@@ -40,7 +40,7 @@ _COUNTS_FOR = {
     # Its client tries again within 20 s (flwr 1.33 `supercore/retry`).
     _REFUSED: 21.0,
 }
-"""Seconds for which more is to be expected of a run whose lines are said to be so."""
+"""Seconds for which further lines of a run are expected once lines of it had to wait."""
 
 _ANY_RUN = 0
 """Stands for the run of lines whose run is not known yet. No run has this id."""
@@ -113,7 +113,7 @@ class PendingLines:
         return self.are_waiting(run_id) or bool(self._last_said(run_id))
 
     def _are_late(self, run_id: int) -> bool:
-        """Whether lines of this run were said to wait, or to have been refused, or may have been."""
+        """Whether lines of this run wait or were refused, or may have been."""
         said = {self._last_said(run_id), self._last_said(_ANY_RUN)}
         return not said.isdisjoint((_WAITING, _REFUSED))
 
