@@ -1,4 +1,4 @@
-"""`flower-nats app`: signatures of apps, for SuperNodes that run none but those of whom they trust."""
+"""`flower-nats app`: signatures of apps, for SuperNodes that run only apps with a trusted signature."""
 
 from __future__ import annotations
 

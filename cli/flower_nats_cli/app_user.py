@@ -1,4 +1,4 @@
-"""The user as whom a SuperExec and its apps run, looked into before anything is started."""
+"""The user who runs a SuperExec and its apps, checked before anything is started."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Backup:
     version: str
     """The version of flower-nats that has made it."""
     taken_at: str
-    """The moment of which the database is, ISO 8601: shortly after it."""
+    """The moment of the copy of the database, or shortly after it, as ISO 8601."""
     migration: str
     """The newest migration of the database."""
     logs: Mapping[str, Any]

@@ -206,7 +206,7 @@ class DataDir:
         except FileNotFoundError:
             return False
         except OSError:
-            # There is something, and whoever wants it is told what is wrong with it.
+            # Something is there, and the command that uses it says what is wrong.
             return True
         return True
 

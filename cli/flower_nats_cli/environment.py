@@ -34,7 +34,7 @@ def without_proxy_to(host: str, variables: Mapping[str, str]) -> dict[str, str]:
     hosts = [one.strip() for value in said for one in value.split(",") if one.strip()]
     both = ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1", host]))
     ours = {"no_proxy": both, "NO_PROXY": both}
-    # gRPC goes by this one alone where it is set.
+    # If this one is set, gRPC reads no other.
     if grpc := variables.get("no_grpc_proxy"):
         ours["no_grpc_proxy"] = f"{grpc},{both}"
     return ours

@@ -117,7 +117,7 @@ def environment_for(program: Path, **extra: str) -> dict[str, str]:
 def superexec_environment(
     settings: SuperexecSettings, program: Path, **extra: str
 ) -> dict[str, str]:
-    """Return the environment of a SuperExec, and so of apps: what they need of ours, and no more."""
+    """Return the environment of a SuperExec and its apps: only the variables that they need."""
     inherited = for_apps(os.environ, settings.environment)
     # Without it Ray looks for one that anybody of this machine has started, for many minutes if that is
     # gone (ray 2.55 `_private/services.py`).
@@ -205,7 +205,7 @@ def supernode_flags(
 
 
 def trust_flags(ca_certificate: Path | None) -> list[str]:
-    """Return the flags that tell a stock program whom to trust; None: that there is no TLS."""
+    """Return the flags of a stock program for TLS with a CA certificate; None: without TLS."""
     return (
         ["--insecure"] if ca_certificate is None else ["--root-certificates", str(ca_certificate)]
     )

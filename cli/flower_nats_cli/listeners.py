@@ -1,4 +1,4 @@
-"""Who listens on a port of this machine, as far as this user may know."""
+"""The process that listens on a port of this machine, as far as this user may see it."""
 
 from __future__ import annotations
 

@@ -328,7 +328,7 @@ def _spawn(data: DataDir, options: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def _await_ready(data: DataDir, process: subprocess.Popen[bytes] | None) -> RunningState:
-    """Wait until the runtime serves: that of `process`, or that of whoever owns the directory."""
+    """Wait until the runtime serves: that of `process`, or the one that owns the directory."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         state = data.state()

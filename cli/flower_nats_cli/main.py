@@ -87,7 +87,7 @@ class _Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a misspelt variable is told before its options are missed."""
+        """Find the command. Warn of a misspelt variable before its options are missed."""
         if args[0] not in _COMMANDS:
             close = get_close_matches(args[0], _COMMANDS, n=1)
             meant = f" Did you mean {close[0]!r}?" if close else ""
@@ -98,7 +98,7 @@ class _Group(click.Group):
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what went wrong is told in a sentence, not in a traceback."""
+        """Run the command. An error is printed as a sentence, not as a traceback."""
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as exc:

@@ -28,7 +28,7 @@ def runtime_options(command: opts.Command) -> opts.Command:
 def ask(
     context: click.Context, options: dict[str, Any], question: str, **parameters: Any
 ) -> dict[str, Any]:
-    """Ask the runtime that the options mean; a refusal is told in a sentence."""
+    """Ask the runtime that the options name. A refusal is printed as a sentence."""
     servers = servers_given(context, options) or servers_of(options)
     configure_logs(LogSettings(level="error"))
     try:

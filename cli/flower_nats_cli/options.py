@@ -80,7 +80,7 @@ def _nats_file_options(kind: type[click.Option]) -> Callable[[Command], Command]
             "--nats-file",
             cls=kind,
             type=FILE,
-            help="File with what --nats says, in its place: for URLs with a password in them.",
+            help="File with the value of --nats: for URLs that contain a password.",
         ),
         click.option(
             "--nats-ca-certfile",
@@ -110,10 +110,12 @@ status_nats_options = _together(
         cls=_OfOperators,
         type=nats_urls,
         metavar="URL[,URL...]",
-        help="Ask the superlinks on these NATS servers, whoever has started them, instead of the "
-        "runtime of a data directory. A URL may hold a user and a password; --nats-file or an "
-        "environment variable keeps them out of the process list: FLOWER_NATS_OPERATOR_NATS is good for "
-        "all commands that have this option.",
+        help=(
+            "Use the runtime on these NATS servers instead of that of a data directory. A URL "
+            "may contain a user and a password; --nats-file or an environment variable keeps "
+            "them out of the process list. All commands with this option read "
+            "FLOWER_NATS_OPERATOR_NATS."
+        ),
     ),
     _nats_file_options(_OfOperators),
 )
@@ -145,7 +147,7 @@ database_options = _together(
     click.option(
         "--database-file",
         type=FILE,
-        help="File with what --database says, in its place.",
+        help="File with the value of --database.",
     ),
 )
 
@@ -154,7 +156,7 @@ data_dir_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(".flower-nats"),
     show_default=True,
-    help="Directory that holds everything of this runtime: streams, database, logs, passwords.",
+    help="Directory for all data of this runtime: streams, database, logs, passwords.",
 )
 
 format_option = click.option(
@@ -174,8 +176,8 @@ api_address_options = _together(
     _api_address_option(
         "--http-api-address",
         "Address of all three APIs over HTTP: for SuperExecs of flwr 1.35 and newer, the flwr "
-        "command of 1.37 and newer, SuperNodes of 1.40 and newer. Connections to another address than "
-        "127.0.0.1 get what is for SuperNodes alone, unless other options say more. Default: port 8000.",
+        "command of 1.37 and newer, SuperNodes of 1.40 and newer. Other machines reach only the "
+        "API of SuperNodes there, unless other options open more. Default: port 8000.",
     ),
     # No variables: Kubernetes says in FLOWER_NATS_GATEWAY_PORT what it knows of a service of such a
     # name.
@@ -202,33 +204,36 @@ api_address_options = _together(
     ),
     _api_address_option(
         "--control-api-address",
-        "Address of the Control API, over gRPC and HTTP: for the flwr command of all versions. Whoever "
-        "reaches it runs code on every host. Default: port 9093 of this machine alone.",
+        "Address of the Control API, over gRPC and HTTP: for the flwr command of all versions. "
+        "Anyone who reaches it can run code on every host. Default: port 9093 of this machine "
+        "only.",
     ),
     click.option(
         "--http-control",
         is_flag=True,
-        help="Serve Control on the HTTP port to other machines, too. Whoever reaches it runs code on "
-        "every host.",
+        help=(
+            "Serve Control on the HTTP port to other machines too. Anyone who reaches it can "
+            "run code on every host."
+        ),
     ),
     click.option(
         "--insecure-appio",
         is_flag=True,
         help="Serve SuperExecs and ServerApps of other machines without TLS, or without a secret that "
-        "SuperExecs share. Whoever reaches them may take runs.",
+        "SuperExecs share. Anyone who reaches that port can then take runs.",
     ),
 )
 
 insecure_option = click.option(
     "--insecure",
     is_flag=True,
-    help="Serve without TLS whatever certificates are given. Data travels unencrypted.",
+    help="Serve without TLS, even if certificates are given. Data is not encrypted.",
 )
 
 tls_terminated_option = click.option(
     "--tls-terminated",
     is_flag=True,
-    help="Serve without TLS, behind a balancer that speaks TLS with clients.",
+    help="Serve without TLS, behind a balancer that terminates TLS.",
 )
 
 tls_options = _together(
@@ -258,15 +263,20 @@ isolation_option = click.option(
 simulation_option = click.option(
     "--simulation",
     is_flag=True,
-    help="Simulate the SuperNodes of runs that name no federation. Every superlink of a runtime is told "
-    "the same.",
+    help=(
+        "Simulate the SuperNodes of runs without --federation. Start every superlink of a "
+        "runtime with the same setting."
+    ),
 )
 
 max_simulations_option = click.option(
     "--max-concurrent-simulations",
     type=click.IntRange(min=1),
     show_default="1 for every two cores",
-    help="Simulations that the SuperExec here runs at a time; more wait, for this host or another.",
+    help=(
+        "Simulations that the SuperExec here runs at the same time; more wait, for this host or "
+        "another."
+    ),
 )
 
 
@@ -282,27 +292,29 @@ login_url_option = click.option(
     type=_login_url,
     metavar="https://HOST:PORT",
     show_default="the certificate's name, and the port of Control",
-    help="Where people's browsers reach Control, for the page that `flwr login` opens.",
+    help="Address at which browsers reach Control, for the page that `flwr login` opens.",
 )
 
 accounts_option = click.option(
     "--accounts",
     is_flag=True,
-    help="Ask who is calling Control: accounts, with `flwr login`. `flower-nats account create` makes "
-    "them. Every superlink of a runtime is told the same.",
+    help=(
+        "Calls of Control need an account, with `flwr login`. `flower-nats account create` "
+        "makes accounts. Start every superlink of a runtime with the same setting."
+    ),
 )
 
 
 self_registration_option = click.option(
     "--supernode-self-registration",
     is_flag=True,
-    help="With accounts, let in SuperNodes as well whose key no account has registered.",
+    help="With accounts, also admit SuperNodes whose key no account has registered.",
 )
 
 require_accounts_option = click.option(
     "--require-accounts",
     is_flag=True,
-    help="Serve Control to other machines only where there are accounts.",
+    help="Serve Control to other machines only if accounts are on.",
 )
 
 
@@ -319,13 +331,16 @@ oidc_options = _together(
         "--oidc-issuer",
         type=_issuer,
         metavar="ISSUER",
-        help="OIDC issuer that says who people are, by its device grant: its own name for itself, "
-        "like https://login.example.org/realms/hospital. With this option, --accounts is on.",
+        help=(
+            "OIDC issuer that authenticates people, by its device grant. Write it exactly as "
+            "the issuer names itself, like https://login.example.org/realms/hospital. With this "
+            "option, --accounts is on."
+        ),
     ),
     click.option(
         "--oidc-client-id",
         metavar="CLIENT_ID",
-        help="Client id by which the issuer knows this runtime.",
+        help="Client id of this runtime at the issuer.",
     ),
     click.option(
         "--oidc-client-secret-file",
@@ -378,14 +393,14 @@ oidc_options = _together(
 supernode_auth_option = click.option(
     "--enable-supernode-auth",
     is_flag=True,
-    help="Let in only SuperNodes whose public key was registered with `flwr supernode register`.",
+    help="Admit only SuperNodes whose public key was registered with `flwr supernode register`.",
 )
 
 record_metrics_option = click.option(
     "--record-metrics",
     is_flag=True,
     help="Record the numbers of the MetricRecords in replies of SuperNodes, and plot them in the "
-    "console. Whoever may see a run then sees these numbers. They are kept as long as the "
+    "console. Everyone who may see a run then sees these numbers. They are kept as long as the "
     "log of the run.",
 )
 
@@ -417,7 +432,7 @@ superexec_app_options = _together(
     click.option(
         "--superexec-user",
         metavar="NAME",
-        help="User of this machine under which the flower-superexec and ServerApps run. Only root "
+        help="User of this machine who runs the flower-superexec and ServerApps. Only root "
         "can set it. Default: the user who starts this.",
     ),
     click.option(
@@ -455,8 +470,10 @@ max_artifact_option = click.option(
     metavar="MIB",
     default=DEFAULT_MAX_ARTIFACTS,
     show_default=True,
-    help="MiB that `flwr pull` gives of a run at most. Superlinks and gateways hold all of it for a "
-    "while.",
+    help=(
+        "Most MiB that `flwr pull` gives of a run. Superlinks and gateways hold all of it in "
+        "memory for a while."
+    ),
 )
 
 audit_retention_option = click.option(
@@ -485,7 +502,7 @@ peer_limit_options = _together(
         default=DEFAULT_CALLS_PER_ADDRESS,
         show_default=True,
         help="Calls that one client address may have in hand; 0: any number. All SuperNodes behind one "
-        "NAT have one address. Say 0 behind a balancer that cannot say whose calls it passes on.",
+        "NAT have one address. Use 0 behind a balancer that does not pass on client addresses.",
     ),
     click.option(
         "--max-connections-per-address",
@@ -502,17 +519,21 @@ balancer_options = _together(
         type=_words,
         metavar="ADDRESS[,ADDRESS...]",
         default="",
-        help="Balancers that say, in the header flower-nats-client-address, whose calls they pass on: "
-        "addresses, networks such as 10.0.5.0/24, or names. Of others nobody reads this header. "
-        "Default: none.",
+        help=(
+            "Balancers that pass on each client's address in the header "
+            "flower-nats-client-address: addresses, networks such as 10.0.5.0/24, or names. "
+            "From other senders this header is ignored. Default: none."
+        ),
     ),
     click.option(
         "--control-by-balancer",
         type=_words,
         metavar="HOST:PORT[,HOST:PORT...]",
         default="",
-        help="Where a balancer serves Control of this gateway. It is for the warnings and the metric "
-        "about who reaches Control. Default: nowhere.",
+        help=(
+            "Address at which a balancer serves Control of this gateway, for the warnings and "
+            "the metric about access to Control. Default: none."
+        ),
     ),
     click.option(
         "--balancer-certfile",
@@ -520,7 +541,7 @@ balancer_options = _together(
         metavar="FILE[,FILE...]",
         default="",
         help="The certificates that a balancer shows to clients, if their files are readable here: "
-        "flower-nats status and the console then tell when they expire. Default: none.",
+        "flower-nats status and the console then show when they expire. Default: none.",
     ),
 )
 
@@ -566,8 +587,10 @@ http_health_options = _together(
         "--drain-delay",
         type=click.FloatRange(0.0, 5.0),
         show_default="1 with a health address, else 0",
-        help="Seconds from being told to end, and not ready, to ending calls: what a balancer "
-        "needs to notice.",
+        help=(
+            "Seconds after SIGTERM in which the process is not ready but still serves, so that "
+            "a balancer notices."
+        ),
     ),
 )
 
@@ -582,7 +605,7 @@ log_options = _together(
     click.option(
         "--log-file",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="File for the log, as JSON lines, beside the terminal; rotated by time.",
+        help="File for the log as JSON lines, in addition to the terminal; rotated by time.",
     ),
     click.option(
         "--log-rotation-interval-hours",

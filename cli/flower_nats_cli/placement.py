@@ -1,4 +1,4 @@
-"""Who listens where: one gateway on the addresses of the APIs, or several behind a balancer."""
+"""Listening addresses: one gateway on those of the APIs, or several behind a balancer."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def _commands(
 
 
 def _apps(settings: StackSettings) -> Iterator[str]:
-    """Say as whom apps run, where that matters."""
+    """Name the user who runs apps, if that matters."""
     if settings.superexec is not None and runs_apps_as_root(settings.superexec):
         yield (
             "ServerApps run as:    root, which may do anything on this machine. Remedy: "

@@ -115,7 +115,7 @@ class StackSettings:
     """Whether, with accounts, SuperNodes are let in that no account has registered."""
 
     oidc: OidcSettings | None = None
-    """Who says who people are, None for accounts with passwords of our own."""
+    """The OIDC issuer; None: accounts have passwords here."""
 
     simulation: bool = False
     """Whether runs that name no federation are simulations."""
@@ -233,7 +233,7 @@ class Stack:
         flags += ["--database-connections", str(pool)]
         if self.settings.gateway.enable_supernode_auth:
             flags += ["--enable-supernode-auth"]
-        # No balancer goes by their health: nobody has to be waited for.
+        # No balancer checks their health, so there is no delay.
         health = {name: [*flag, "--drain-delay", "0"] for name, flag in self._health_flags.items()}
         return [
             self._replica(name, [*flags, *health.get(name, [])], secrets)
@@ -485,7 +485,7 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
 
 
 def _with_own_secret(settings: StackSettings) -> StackSettings:
-    """Have gateways give tasks to our own SuperExec alone, and not to whoever reaches the HTTP port."""
+    """Let gateways give tasks only to our own SuperExec, not to everyone who reaches the HTTP port."""
     if settings.superexec is None or settings.superexec_auth_secret_file is not None:
         return settings
     file = settings.data.superexec_secret()

@@ -33,7 +33,7 @@ def unit_text(command: Sequence[str], variables: Mapping[str, str]) -> str:
             # What it starts is found beside this Python, or where the user finds it now.
             "Environment=" + _quoted(f"PATH={os.environ.get('PATH', os.defpath)}"),
             *(f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items()),
-            # Only the main process is told to end: it ends the others in order, within 10 s.
+            # Only the main process gets SIGTERM: it ends the others in order, within 10 s.
             "KillMode=mixed",
             "TimeoutStopSec=20",
             "Restart=on-failure",

@@ -1,4 +1,4 @@
-"""`flower-nats up`: everything on one machine, until it is told to end."""
+"""`flower-nats up`: everything on one machine, until Ctrl-C, SIGTERM or `down`."""
 
 from __future__ import annotations
 

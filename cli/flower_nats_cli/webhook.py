@@ -1,4 +1,4 @@
-"""`flower-nats webhook`: who is told of events over HTTP."""
+"""`flower-nats webhook`: the addresses that get events over HTTP."""
 
 from __future__ import annotations
 

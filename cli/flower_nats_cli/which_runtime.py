@@ -16,7 +16,7 @@ Servers = tuple[Sequence[str], Path | None]
 
 
 def not_running(data: DataDir) -> str:
-    """Return what people are told if no runtime runs on the directory that they have named."""
+    """Return the message for a directory on which no runtime runs."""
     if not data.was_used():
         otherwise = "For a runtime that was started without `flower-nats up`, use --nats."
         return f"{never_started(data.path)} {otherwise}"

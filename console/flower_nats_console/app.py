@@ -165,7 +165,7 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
         return _told(request, 404, _NOT_FOUND[error.code], "See the list of runs.")
     if error.code is ErrorCode.RUN_ALREADY_FINISHED:
         return _told(
-            request, 409, ("The run has already ended.", "Go back to it to see how it ended.")
+            request, 409, "The run has already ended.", "Go back to it to see how it ended."
         )
     log.warning("page_refused", path=request.url.path, reason=error.detail)
     status = 403 if error.code is ErrorCode.FORBIDDEN_ACTION else 400

@@ -11,7 +11,7 @@ from flower_nats_console.words import bytes_in_words, hours_in_words, plural
 Map = Mapping[str, Any]
 
 _SOON = 72.0
-"""Hours: what is full before a weekend is over is told."""
+"""Hours: a disk that will be full within a weekend is shown."""
 
 GOOD, NOTE, BAD = "good", "note", "bad"
 
@@ -141,7 +141,7 @@ def _broker(status: Map) -> Iterator[Finding]:
         yield Finding(GOOD, "NATS", f"{copies} servers hold each message. Any one may die.{leader}")
     if broker["sync"] == "always":
         yield Finding(
-            GOOD, ("NATS on disk", "Acknowledged messages are on disk and survive a power cut.")
+            GOOD, "NATS on disk", "Acknowledged messages are on disk and survive a power cut."
         )
     elif broker["sync"] != "unknown":
         yield Finding(

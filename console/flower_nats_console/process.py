@@ -1,4 +1,4 @@
-"""Life of a console: it connects to NATS and serves pages until it is told to end. It keeps nothing."""
+"""Life of a console: it connects to NATS and serves pages until SIGTERM. It stores nothing."""
 
 import asyncio
 import socket

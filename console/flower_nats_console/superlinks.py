@@ -61,7 +61,7 @@ class Superlinks:
         for key in old:
             answering = self._answers.pop(key)[1]
             if not answering.cancelled():
-                # Whoever waited for it has met it.
+                # The pages that waited for it got the error.
                 answering.exception()
         while len(self._answers) >= _MOST_SHARED:
             self._answers.pop(next(iter(self._answers)))

@@ -1,4 +1,4 @@
-"""Who is looking: the one place that turns a request of a browser into a caller.
+"""The viewer: the only place that turns a request of a browser into a caller.
 
 In a runtime with accounts a person logs in with a token of `flower-nats account`, which the browser then
 brings in a cookie. Superlinks know whose it is. Without accounts nobody is asked, which is why the
@@ -34,7 +34,7 @@ def _cookie(request: Request) -> str:
 
 
 def viewer(request: Request) -> Caller:
-    """Return as whom a request is made. Each has an id, so that what it asks for happens once."""
+    """Return the caller of a request. Each request has an id, so that its change happens once."""
     token = request.cookies.get(_cookie(request), "")
     return Caller(
         account_token=account_token_hash(token) if token else b"",

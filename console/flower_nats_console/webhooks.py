@@ -1,4 +1,4 @@
-"""The page of notifications: which webhooks are told of which events, for operators."""
+"""The page of notifications: which webhooks get which events, for operators."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from flower_nats_console.viewer import viewer
 
 
 class WebhookPages:
-    """Serves it. Who is no operator is told that there is no such page."""
+    """Serves it. For an account that is not an operator, the page does not exist."""
 
     def __init__(self, superlinks: Superlinks) -> None:
         self._superlinks = superlinks

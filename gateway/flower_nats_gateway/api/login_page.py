@@ -15,7 +15,7 @@ from flower_nats_gateway.calls.answers import Answer
 from flower_nats_gateway.calls.call import Call
 
 PATH = "/v1/control/login"
-"""Beside the calls of the Control API, so that it is served to whom they are."""
+"""Beside the calls of the Control API, so that it is served wherever they are."""
 
 _CODE_LETTERS = 8
 

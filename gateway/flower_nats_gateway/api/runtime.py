@@ -232,7 +232,8 @@ class RuntimeService:
                 continue
             found[instruction_id] = reply
             if instruction_id in flight.instructions:
-                # Whoever accepted the reply died before this; it must not be answered again.
+                # The gateway that accepted the reply died before this; the reply must not be stored
+                # again.
                 await self._mailbox.end_instruction(run_id, instruction_id)
         unknown = wanted - found.keys() - flight.instructions.keys()
         if unknown:

@@ -34,7 +34,7 @@ class Service:
     forward: Endpoint
     streams: Mapping[str, Stream]
     pages: Mapping[str, ServePage]
-    """For browsers, by their path over HTTP. They are served to whom the API is."""
+    """Pages for browsers, by their path over HTTP. They are served wherever the API is."""
     in_hand: CallsInHand
     admission: Admission
     outcomes: Outcomes

@@ -6,7 +6,7 @@ from flower_nats_gateway.calls.call import Call
 
 
 async def refuse_everybody(call: Call) -> Identify:
-    """Refuse a call that comes from another machine, whoever makes it."""
+    """Refuse every call that comes from another machine."""
     raise not_for_others(call.method.api)
 
 

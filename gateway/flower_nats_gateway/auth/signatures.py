@@ -40,7 +40,7 @@ _LONGEST = 256
 
 
 class _Child(asyncio.Protocol):
-    """The child process: its verdicts go straight to whoever waits, without a task in between."""
+    """The child process: its verdicts go straight to the calls that wait, without a task in between."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process

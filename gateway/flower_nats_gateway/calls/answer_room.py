@@ -14,7 +14,7 @@ SHARE = 0.5
 """Of the room, what one address may have."""
 
 PATIENCE = 20.0
-"""Seconds for which an answer waits for room, before its caller is told to come again."""
+"""Seconds for which an answer waits for room, before its caller gets UNAVAILABLE."""
 
 
 class AnswerRoom:

@@ -66,7 +66,7 @@ class Call:
         self.size = 0
         """Bytes of the request message as it came."""
         self.answer_metadata: tuple[tuple[str, str], ...] = ()
-        """What a client over gRPC is told before the answer."""
+        """Metadata that a client over gRPC gets before the answer."""
         self._body: bytes | None = None
         self._metadata = metadata
         self._parsed: ProtoMessage | None = None

@@ -53,8 +53,8 @@ class Outcomes:
     def refusal(self, call: Call, exc: Exception) -> ApiError:
         """Count and log a call that was not answered; return the refusal that its caller gets.
 
-        A fault of ours must not end a stock client, and a retry may well meet a healthy replica. So
-        it looks like an outage to the caller. `faults_total` tells it from one.
+        A fault in this process must not end a stock client, and a retry may meet a healthy replica.
+        So it looks like an outage to the caller. `faults_total` tells it from one.
         """
         self._look_at_version(call)
         method = call.method

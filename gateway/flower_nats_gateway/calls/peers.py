@@ -45,7 +45,7 @@ class Origins:
         self._by_port: dict[str, str] = {}
 
     def note(self, port: int, peer: str) -> None:
-        """Note for whom the connection is that comes from a port of ours."""
+        """Record the client of a connection that comes from one of our own ports."""
         self._by_port[str(port)] = peer
 
     def forget(self, port: int) -> None:

@@ -13,7 +13,7 @@ _MOST = 1_000
 """CLIs that are remembered, by address and version."""
 
 _MOST_VERSIONS = 50
-"""Versions that are told of: a client says what it likes."""
+"""Most versions that are reported: a client can send any text."""
 
 
 class ClisHeard:

@@ -60,7 +60,7 @@ class RunState:
 
 
 class Directory:
-    """Who is behind a key or a token, and how a run stands."""
+    """The node of a key, the task of a token, and the state of a run."""
 
     def __init__(self, rpc: RpcClient, *, supernode_auth: bool) -> None:
         self._rpc = rpc
@@ -110,7 +110,7 @@ class Directory:
         """Say to a caller why a run is over, or not yet begun; nothing while it is running."""
         state = await self.run(run_id)
         if state is not None and state.status in _BEFORE_RUNNING:
-            # Who is refused gives up for good, so this is not said from memory: a hint may be lost.
+            # A refused client gives up for good, so never refuse from memory: a hint may be lost.
             state = await self._runs.fresh(run_id)
         if state is None:
             return f"Run {run_id} is unknown."

@@ -118,6 +118,6 @@ def _whatever(_key: object, _value: object) -> bool:
 
 
 def _look_at(task: asyncio.Task[object]) -> None:
-    # Whoever waited may have gone on with an old answer.
+    # A waiting call may have gone on with an old answer.
     if not task.cancelled():
         task.exception()

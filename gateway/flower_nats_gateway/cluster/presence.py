@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _MOST = 200_000
-"""Nodes that are remembered as told of; beyond that, all are told of anew."""
+"""Nodes that are remembered as reported; beyond that, all are reported again."""
 
 
 class Presence:

@@ -1,7 +1,8 @@
 """Which SuperExecs have called lately, those that were refused among them.
 
-A run whose SuperExec does not know the secret stays pending, and the SuperExec's own log is on another
-machine. So gateways tell superlinks whom they have heard, and `flower-nats status` tells people.
+A run whose SuperExec does not know the secret stays pending, and the SuperExec's own log is on
+another machine. So gateways report the SuperExecs that they hear to superlinks, and `flower-nats
+status` shows them.
 """
 
 import time
@@ -15,7 +16,7 @@ KEPT_SECONDS = 60.0
 """How long a SuperExec counts that is not heard again: a call of its own may be held for 50 s."""
 
 _MOST = 100
-"""SuperExecs that are told of; whoever reaches the port can be refused from many addresses."""
+"""Most SuperExecs that are reported: strangers can be refused from many addresses."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class _Superexec:
     address: str
     version: str
     host: str
-    """The host of ours that it was started by, empty if it was not."""
+    """The host whose `up` or superlink started it; empty if neither did."""
     refused: str
     """Why its last call was refused, empty if it was not."""
 

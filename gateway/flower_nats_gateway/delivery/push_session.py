@@ -84,7 +84,8 @@ class PushSession:
     def note_again(self, object_id: str) -> None:
         """Note that an object has come a second time.
 
-        Whoever had claimed a message that is whole with it may have died over it: it is due again.
+        The gateway that claimed a message which is now whole may have died: the message is due
+        again.
         """
         again = (one for one in self._members.get(object_id, ()) if self._missing[one] == 0)
         self.put_back(one for one in again if one not in self._out)

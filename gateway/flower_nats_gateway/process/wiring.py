@@ -1,4 +1,4 @@
-"""What a gateway consists of, and who hears of which hint."""
+"""The parts of a gateway, and the hints that each of them gets."""
 
 from dataclasses import dataclass, replace
 

@@ -124,7 +124,7 @@ class LogFollower:
         return _LOOK_AGAIN_SOON if self._pending_lines.are_waiting(run_id) else _LOOK_AGAIN
 
     async def _outlast(self, call: Call, fault: Unavailable, wait: Wait, *, begun: bool) -> None:
-        """Wait until a fault of ours has passed, where the client cannot call again."""
+        """Wait until a fault of the runtime has passed, if the client cannot call again."""
         if call.wire.follows_on:
             raise ApiError(ErrorCode.STREAM_ENDS, fault.detail) from fault
         if not begun:

@@ -178,7 +178,7 @@ class _Serving:
         try:
             await self._context.write(response)
         except Exception as exc:
-            # Its client has gone, and nothing can be said to it.
+            # The client has gone, so no answer can reach it.
             raise asyncio.CancelledError from exc
         finally:
             watch.cancel()

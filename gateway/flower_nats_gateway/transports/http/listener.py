@@ -35,7 +35,7 @@ _FIRST_BYTES_SECONDS = 20.0
 """Seconds that a connection may be silent at first."""
 
 _HANDSHAKE_SECONDS = 60.0
-"""Seconds for a TLS handshake: more than clients take (30 s), whom its end before its time would end."""
+"""Seconds for a TLS handshake: longer than clients wait (30 s), which end if it is cut off."""
 
 _NO_DESCRIPTORS_PAUSE = 0.5
 """Seconds in which nothing is accepted after the process has run out of file descriptors."""
@@ -66,7 +66,7 @@ class Served:
     """Where this process serves gRPC to itself, None if it does not."""
 
     origins: Origins = field(default_factory=Origins)
-    """Is told for whom connections there are."""
+    """Learns the client of each connection."""
 
 
 class _Side:
@@ -248,7 +248,7 @@ class _ByNegotiation(asyncio.Protocol):
 
 def _server_context(tls: TlsFiles) -> ssl.SSLContext:
     context = server_context(tls)
-    # In the order in which we choose: whoever can speak both, as browsers and curl, gets HTTP/1.1.
+    # In the order of preference: a client that can use both, as browsers and curl, gets HTTP/1.1.
     context.set_alpn_protocols(["http/1.1", "h2"])
     return context
 

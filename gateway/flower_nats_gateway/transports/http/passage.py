@@ -14,7 +14,7 @@ class Passages:
     """All such connections of one listener."""
 
     def __init__(self, grpc_port: int | None, origins: Origins) -> None:
-        """`origins` is told who comes by the connections to our server."""
+        """`origins` learns the client behind each connection to our server."""
         self._origins = origins
         self._grpc_port = grpc_port
         self._open: set[_End] = set()
@@ -79,7 +79,7 @@ class _End(asyncio.Protocol):
             self._transport.resume_reading()
 
     def send(self, data: bytes) -> None:
-        """Send to whoever is at this end."""
+        """Send to the peer at this end."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
