@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flower_nats.model.doors import not_for_others
+from flower_nats.model.doors import not_for_others, wrong_port
 from flower_nats.model.errors import too_long
 from flower_nats.wire.methods import (
     ARTIFACTS_PATH,
@@ -237,11 +237,7 @@ def _http_prefix(api: str) -> str:
 
 def _wrong_port(port: str) -> Json:
     """Return the answer to clients of another API, which `flwr` prints and gRPC calls UNIMPLEMENTED."""
-    detail = (
-        f"This port serves the {_APIS[port][0].api} API of Flower alone. Remedy: connect to "
-        "the port of the other API, or to the HTTP port of this runtime (8000 by default)."
-    )
-    body = {"inline_string": json.dumps({"detail": detail})}
+    body = {"inline_string": json.dumps({"detail": wrong_port(_APIS[port][0].api)})}
     return {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": body}}
 
 

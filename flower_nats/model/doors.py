@@ -30,3 +30,11 @@ REMEDIES: Mapping[str, str] = {
 def not_for_others(api: str) -> ApiError:
     """Return the refusal of a call of an API that is not for its caller's machine."""
     return ApiError(ErrorCode.FORBIDDEN_ACTION, f"{api} is not for other machines", REMEDIES[api])
+
+
+def wrong_port(api: str) -> str:
+    """Return what a client of another API is told at a port that serves one API alone."""
+    return (
+        f"This port serves the {api} API of Flower alone. Remedy: connect to the port of the other "
+        "API, or to the HTTP port of this runtime (8000 by default)."
+    )

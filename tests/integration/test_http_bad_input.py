@@ -182,6 +182,19 @@ async def test_an_unknown_path_is_404(gateway: Gateway) -> None:
         assert (answer.status, answer.said) == (404, {"detail": "Not Found"}), path
 
 
+async def test_a_client_of_another_api_hears_at_controls_own_port_which_port_it_needs(
+    gateway: Gateway,
+) -> None:
+    with logged_once("http_request_refused", status=404, client_version="1.42.0"):
+        async with await connect(gateway.settings.control_api_address) as one:
+            said = ("host: x", "flwr-package-version: 1.42.0", "content-length: 0")
+            await one.send(request("POST /v1/fleet/register-node HTTP/1.1", *said))
+            answer = await one.answer()
+
+    assert answer.status == 404
+    assert answer.said["detail"].startswith("This port serves the Control API of Flower alone.")
+
+
 async def test_a_newer_flower_is_served_and_the_log_says_once_that_it_is_untried(
     gateway: Gateway,
 ) -> None:

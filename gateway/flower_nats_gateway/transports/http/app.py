@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from flower_nats.model.caller import Caller
+from flower_nats.model.doors import wrong_port
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire.methods import BY_NAME, Bulk, Method
 from flower_nats_gateway.api.page import ServePage
@@ -61,6 +62,9 @@ _CLOSE = (b"connection", b"close")
 _PAGES_BELONG_TO = BY_NAME[("Control", "GetLoginDetails")]
 """The method that pages are treated like: anybody may load them who may call it."""
 
+_PATHS = frozenset(one.http_path for one in BY_NAME.values())
+"""The paths of all calls of all APIs."""
+
 _LONGEST_LOGGED = 100
 """Characters of a path, or of a version, that the log shows."""
 
@@ -89,6 +93,8 @@ class HttpApp:
         self._is_leaving = is_leaving
         self._routes: dict[str, _Route] = {}
         self._pages: dict[str, tuple[_Route, ServePage]] = {}
+        self._wrong_port = wrong_port(services[0].methods[0].api)
+        """What clients of other APIs are told, where this serves one alone."""
         for service in services:
             arriving, leaving = BodyLimit(), BodyLimit()
             for method in service.methods:
@@ -106,7 +112,8 @@ class HttpApp:
             elif (page := self._pages.get(scope["path"])) is not None:
                 await self._serve_page(*page, scope, receive, send)
             elif route is None:
-                await self._refuse(scope, send, errors.plain(404, "Not Found"))
+                text = self._wrong_port if scope["path"] in _PATHS else ""
+                await self._refuse(scope, send, errors.plain(404, text or "Not Found"), text)
             elif (refused := _not_a_call(scope)) is not None:
                 await self._refuse(scope, send, refused)
             elif route.method.streams:
@@ -116,13 +123,15 @@ class HttpApp:
         except ClientGone:
             _connection(scope).cut_off()
 
-    async def _refuse(self, scope: Scope, send: Send, answer: errors.Answer) -> None:
+    async def _refuse(
+        self, scope: Scope, send: Send, answer: errors.Answer, remedy: str = ""
+    ) -> None:
         headers = metadata(scope["headers"])
         host = self._balancers.client_of(_peer(scope), headers)
         request = f"{scope['method']} {scope['path'][:_LONGEST_LOGGED]}"
         version = str(headers.get(CLIENT_VERSION, ""))[:_LONGEST_LOGGED] or None
         facts = {"status": answer.status, "request": request, "client_version": version}
-        notice(host, "http_request_refused", **facts)
+        notice(host, "http_request_refused", **facts, **({"remedy": remedy} if remedy else {}))
         await self._send(send, answer)
 
     def _health(self, scope: Scope) -> errors.Answer:
