@@ -196,7 +196,9 @@ def handlers(
             for name, handler in table.items()
         },
         **{
-            (service, name): serve_internal(service, name, auditor.guard_internal(name, handler))
+            (service, name): serve_internal(
+                service, name, auditor.guard_internal(service, name, handler)
+            )
             for service, table in own.items()
             for name, handler in table.items()
         },

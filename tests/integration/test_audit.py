@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from flower_nats.broker import subjects
 from flower_nats.model.account import Role
 from flower_nats.model.errors import ErrorCode
 from flower_nats.store.accounts import Accounts, Tokens
@@ -250,3 +251,14 @@ async def test_whose_tokens_were_renewed_is_told(superlink: Superlink) -> None:
     await superlink.refresh_tokens(tokens.refresh)
 
     assert await trail(superlink) == [("ana", "RefreshAuthTokens", "", "done")]
+
+
+async def test_who_proves_nothing_to_the_console_is_nobody(superlink: Superlink) -> None:
+    with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):
+        await superlink.rpc.ask(
+            "RemoveWebhook", patience=10, service=subjects.CONSOLE, webhook_id=1
+        )
+
+    assert await trail(superlink) == [
+        ("", "RemoveWebhook", "webhook 1", "ACCOUNT_AUTHENTICATION_FAILED")
+    ]

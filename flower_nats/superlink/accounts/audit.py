@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message as ProtoMessage
 
+from flower_nats.broker.subjects import OPERATOR
 from flower_nats.logs import get_logger
 from flower_nats.model.account import account_token_hash
 from flower_nats.model.audit import DONE, AuditEvent, ChainedEvent
@@ -115,8 +116,8 @@ class Auditor:
 
         return serve
 
-    def guard_internal(self, name: str, handler: InternalHandler) -> InternalHandler:
-        """Have what operators and the login page do recorded."""
+    def guard_internal(self, service: str, name: str, handler: InternalHandler) -> InternalHandler:
+        """Have what operators, the login page and the console do recorded."""
         about = _BY_OPERATORS.get(name) or _FOLLOWING.get(name)
         if about is None:
             return handler
@@ -134,7 +135,7 @@ class Auditor:
         async def serve(question: Map, caller: Caller) -> Map:
             event = replace(
                 _event(_ACTIONS.get(name, name), about.format_map(_Said(question)), caller),
-                account_name=_account_of(name, question),
+                account_name=_account_of(service, name, question),
                 address=str(question.get("address", caller.address)),
             )
             return await self._serve(event, handler(question, caller), ended)
@@ -238,10 +239,11 @@ def _attempt(event: AuditEvent) -> Iterator[Attempt]:
         ATTEMPT.reset(token)
 
 
-def _account_of(name: str, question: Map) -> str:
-    if name in _ON_THE_PAGE:
-        return str(question.get("name", _NOBODY))
-    return _NOBODY if name in _FOLLOWING or name == "Download" else _OPERATOR
+def _account_of(service: str, name: str, question: Map) -> str:
+    """Return whose deed a call is before anything else tells."""
+    if service == OPERATOR:
+        return _OPERATOR
+    return str(question["name"]) if name == "ConfirmLogin" else _NOBODY
 
 
 async def record_of_issuer(transaction: Transaction, action: str, about: str) -> ChainedEvent:
