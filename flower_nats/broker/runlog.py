@@ -40,6 +40,10 @@ _TURN = 0.01
 BATCH_BYTES = 8 * 1024 * 1024
 """Bytes after which a read is handed on: `flwr log --show` prints only the first batch."""
 
+RECORD_BYTES = 256 * 1024
+"""Bytes of one record at most, which is the least that can be read at once: for each follower who takes
+nothing, its gateway holds as much."""
+
 _BULK_BYTES = 1024 * 1024
 """Bytes that are asked for at once: no more than that is sent in vain if some of it is lost."""
 
@@ -70,7 +74,7 @@ class RunLogs:
 
     async def append(self, run_id: int, text: str, source: LogSource) -> int:
         """Add text to a run's log and wake who follows it; return the position it reaches."""
-        limit = self._connection.max_payload // 2
+        limit = min(RECORD_BYTES, self._connection.max_payload // 2)
         subject, data = subjects.log(run_id), text.encode()
         newest = await self._connection.last(_STREAM, subject)
         position = newest.sequence if newest else 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import ConfigRecord, RecordDict
 
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
@@ -87,15 +88,20 @@ async def huge_lengths(stranger: Stranger) -> None:
 
 
 async def log_streams(stranger: Stranger) -> None:
-    """Streams of a log that nobody reads."""
-    runs = await stranger.call("Control", "ListRuns", control.ListRunsRequest())
-    run_id = min(runs.run_dict, key=lambda one: runs.run_dict[one].pending_at)
-    request = control.StreamLogsRequest(run_id=run_id).SerializeToString()
+    """Streams of a long log that nobody reads."""
+    request = control.StreamLogsRequest(run_id=await _training(stranger)).SerializeToString()
     async with await raw_grpc.connect(stranger.address("Control"), window=0) as connection:
         for stream in islice(raw_grpc.stream_ids(), 100):
             head = raw_grpc.head_of(stream, "Control", "StreamLogs")
             await connection.send(head, raw_grpc.message(stream, request))
         await asyncio.sleep(_HELD_SECONDS)
+
+
+async def _training(stranger: Stranger) -> int:
+    """Return the run that others train in."""
+    runs = await stranger.call("Control", "ListRuns", control.ListRunsRequest())
+    run_id: int = min(runs.run_dict, key=lambda one: runs.run_dict[one].pending_at)
+    return run_id
 
 
 async def open_calls(stranger: Stranger) -> None:
@@ -184,6 +190,27 @@ async def odd_keys(stranger: Stranger) -> None:
     assert len(ids) == 1
 
 
+async def guessed_objects(stranger: Stranger) -> None:
+    """Objects of other nodes' instructions, by hashes that can be guessed."""
+    run_id, node = await _training(stranger), await stranger.node()
+    for number in range(1, 20):
+        content = RecordDict({"round": ConfigRecord({"number": number})})
+        for object_id in instruction(run_id, node.node_id, content).objects:
+            answer = await node.pull_object(run_id, object_id)
+            assert not answer.object_found, number
+
+
+async def used_signatures(stranger: Stranger) -> None:
+    """What a node has signed for one call, with another call."""
+    node = await stranger.node()
+    signed = node.metadata()
+    heartbeat = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
+    await stranger.call("Fleet", "SendNodeHeartbeat", heartbeat, signed)
+    farewell = fleet.UnregisterNodeFleetRequest(node_id=node.node_id)
+    call = stranger.call("Fleet", "UnregisterNode", farewell, signed)
+    assert await outcome_of(call) == "UNAVAILABLE"
+
+
 async def _register(node: SuperNode, public_key: bytes) -> fleet.RegisterNodeFleetResponse:
     node.public_key = public_key
     request = fleet.RegisterNodeFleetRequest(public_key=public_key)
@@ -200,5 +227,7 @@ ON_BOTH_WIRES: Sequence[Attack] = (
     huge_overrides,
     object_trees,
     odd_keys,
+    guessed_objects,
+    used_signatures,
 )
 OVER_GRPC: Sequence[Attack] = (resets, log_streams, open_calls)

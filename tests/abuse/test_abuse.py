@@ -28,11 +28,19 @@ _MIB = 1024 * 1024
 
 WIRES: Sequence[WireName] = ("grpc", "http")
 
-MOST_MEMORY = {"gateway": 700 * _MIB, "superlink": 500 * _MIB, "nats-server": 700 * _MIB}
-"""Bytes (RSS) that one process of each kind may hold at any moment."""
+MOST_MEMORY = {
+    "up": 300 * _MIB,
+    "gateway": 700 * _MIB,
+    "superlink": 500 * _MIB,
+    "nats-server": 700 * _MIB,
+}
+"""Bytes (RSS) that one process of each kind may hold at any moment; `up` relays logs of replicas."""
 
 CALM_SECONDS = 60.0
 """Seconds after which everything is as before."""
+
+_LOG_MIB = 9
+"""MiB of the log that strangers follow and do not read: more than one answer of it."""
 
 _WAITING = 4
 """Calls that wait at the end: of two SuperNodes and one SuperExec, each perhaps with the next one."""
@@ -64,7 +72,7 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._over.wait(0.1):
-            for process in self._root.children(recursive=True):
+            for process in (self._root, *self._root.children(recursive=True)):
                 try:
                     command, held = process.cmdline(), process.memory_info().rss
                 except psutil.Error:
@@ -84,7 +92,7 @@ class Training:
         self.stream = federation.start_cli(
             "training",
             *("run", str(APPS / "rounds"), "--stream"),
-            *("--run-config", f'nodes=2 until="{self._until}"'),
+            *("--run-config", f'nodes=2 until="{self._until}" log-mib={_LOG_MIB}'),
         )
         self.stream.wait_for_output("round 2: 2 answers")
 

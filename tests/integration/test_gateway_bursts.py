@@ -16,6 +16,7 @@ from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.calls import admission
 from flower_nats_gateway.calls.balancers import Balancers
 from flower_nats_gateway.transports import address_limit
+from flower_nats_gateway.transports.grpc import meter
 from flower_nats_gateway.transports.open_sockets import open_sockets, peer_of
 from harness import raw_grpc
 from harness.channels import Refused, WireName
@@ -100,6 +101,31 @@ async def test_calls_that_are_reset_at_once_harm_nobody_else(gateway: Gateway) -
         attack.cancel()
     await gateway.until_in_hand(0)
     assert await heartbeat(node)
+
+
+@pytest.mark.parametrize("wire", ["grpc"], indirect=True)
+async def test_answers_that_nobody_takes_keep_no_places(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter, "PAUSE", 0.5)
+    node = await gateway.node()
+    async with await raw_grpc.connect(gateway.address("Control"), window=0) as stranger:
+        for stream in islice(raw_grpc.stream_ids(), 10):
+            head = raw_grpc.head_of(stream, "Control", "ListNodes")
+            await stranger.send(head, raw_grpc.message(stream, b""))
+        await until_in_hand(gateway, 10)
+
+        async with asyncio.timeout(10):
+            await end_of(stranger)
+
+    await gateway.until_in_hand(0)
+    assert await heartbeat(node)
+
+
+async def until_in_hand(gateway: Gateway, calls: int) -> None:
+    async with asyncio.timeout(10):
+        while (await gateway.in_hand())["calls_in_hand"] != calls:
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("wire", ["grpc"], indirect=True)

@@ -15,6 +15,7 @@ from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
+from flower_nats_gateway.transports import log_relay
 from flower_nats_gateway.transports.log_relay import LogRelay
 from harness.channels import CHANNELS, Channel, GrpcChannel, Refused, WireName
 from harness.clients import ServerApp
@@ -35,13 +36,18 @@ class Front:
     second: Gateway
     channel: Channel
     balancer: Balancer
+    position: float = 0.0
+    """Of the last line that was heard."""
 
-    async def follow(self, run_id: int) -> AsyncGenerator[str, None]:
+    async def follow(self, run_id: int, after: float = 0.0) -> AsyncGenerator[str, None]:
         """Call StreamLogs, and give the lines."""
-        request = control.StreamLogsRequest(run_id=run_id).SerializeToString()
-        async for answer in self.channel.stream(STREAM_LOGS, request, (), SECONDS):
-            if line := control.StreamLogsResponse.FromString(answer).log_output:
-                yield line
+        request = control.StreamLogsRequest(run_id=run_id, after_timestamp=after)
+        body = request.SerializeToString()
+        async for answer in self.channel.stream(STREAM_LOGS, body, (), SECONDS):
+            response = control.StreamLogsResponse.FromString(answer)
+            if response.log_output:
+                self.position = response.latest_timestamp
+                yield response.log_output
 
 
 @asynccontextmanager
@@ -83,6 +89,27 @@ async def test_a_stream_goes_on_from_answer_to_answer_to_the_end_of_the_run(
         await app.call("PushTaskOutput", OUTPUT)
 
         assert await anext(stream, "the end") == "the end"
+
+
+async def test_a_client_that_takes_nothing_is_sent_little_and_one_that_calls_again_gets_all(
+    tmp_path: Path, nats_url: str, pg_dsn: str, wire: WireName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over gRPC: what a client over HTTP does not take fills the balancer."""
+    if wire == "http":
+        pytest.skip("clients over HTTP take the end of a stream for the end of the log")
+    monkeypatch.setattr(log_relay, "_AHEAD", 1000)
+    async with front(tmp_path, nats_url, pg_dsn, wire) as there:
+        app = await there.first.server_app()
+        said = [f"{number:0999}\n" for number in range(5)]
+        heard: list[str] = []
+        while len(heard) < len(said):
+            await say(app, said[len(heard)])
+            with pytest.raises(Refused) as ended:
+                async for line in there.follow(app.run_id, after=there.position):
+                    heard.append(line)
+            assert ended.value.outcome is Outcome.DEADLINE_EXCEEDED
+
+    assert heard == said
 
 
 async def test_a_stream_outlives_the_gateway_that_feeds_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,9 +15,9 @@ import pytest
 from nats.aio.msg import Msg
 
 from flower_nats.broker import subjects
-from flower_nats.broker.connection import Connection, NoRoom
+from flower_nats.broker.connection import Connection, NoRoom, Record
 from flower_nats.broker.requests import Requests
-from flower_nats.broker.runlog import RunLogs
+from flower_nats.broker.runlog import RECORD_BYTES, RunLogs
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer
@@ -117,6 +118,29 @@ async def test_a_log_of_large_pieces_is_handed_on_batch_by_batch(connection: Con
 
     assert "".join(texts) == "".join(pieces)
     assert max(map(len, texts)) <= 10_000_000
+
+
+@dataclass
+class Call:
+    """A call that brings lines, for the first time."""
+
+    request_id: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def may_repeat(self, _earlier: Record) -> bool:
+        return False
+
+
+async def test_what_is_printed_at_once_is_read_in_answers_as_small_as_there_is_room_for(
+    connection: Connection,
+) -> None:
+    printed = "".join(f"{number:09}" for number in range(400_000))
+    await RunLogs(connection).append(RUN, printed, Call(uuid4().hex))
+
+    first, _ = await RunLogs(connection).read(RUN, 0, 1)
+
+    assert 0 < len(first) <= RECORD_BYTES
+    assert "".join(await read_to_end(RunLogs(connection))) == printed
 
 
 async def test_a_log_is_read_in_order_and_once_while_it_grows(connection: Connection) -> None:

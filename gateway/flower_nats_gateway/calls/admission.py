@@ -18,7 +18,12 @@ log = get_logger(__name__)
 
 WORKING = 4_096
 """Calls that are being served at once. A gateway serves some thousand a second, so those at the end of
-the queue wait for about as long as a client that comes again would."""
+the queue wait for about as long as a client that comes again would. Beyond it, as many again are taken
+from addresses that have few calls: one address could take all places, and keep them for a minute by
+bodies that do not come."""
+
+FEW = WORKING // 4
+"""Calls that an address with few has at most."""
 
 HELD = 16_384
 """Calls that wait at once. Each takes some 20 KB."""
@@ -41,12 +46,13 @@ class Admission:
     def check(self, method: Method, host: str) -> None:
         """Raise `ApiError` (OVERLOADED) if there is no room for a call that is counted already."""
         held = self._held()
-        if self._in_hand.count - held > WORKING:
-            self._turn_away("working", f"{WORKING} calls are being served")
+        working, of_host = self._in_hand.count - held, self._in_hand.count_of(host)
+        if working > WORKING and (not host or of_host > FEW or working > 2 * WORKING):
+            self._turn_away("working", f"{working} calls are being served")
         # Without room for those that wait, the short ones are still served: nodes stay online by them.
         if held >= HELD and (method.held or method.streams):
             self._turn_away("held", f"{HELD} calls wait")
-        if host and self._per_host and self._in_hand.count_of(host) > self._per_host:
+        if host and self._per_host and of_host > self._per_host:
             self._turn_away("peer", f"{self._per_host} calls of {host} are in hand")
 
     def _turn_away(self, kind: str, reason: str) -> None:

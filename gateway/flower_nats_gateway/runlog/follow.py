@@ -1,12 +1,11 @@
 """Following a run's log."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from flower_nats.broker import subjects
 from flower_nats.broker.hints import Wait, Wakes
-from flower_nats.broker.runlog import BATCH_BYTES, RunLogs
+from flower_nats.broker.runlog import RunLogs
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.model.states import Status
@@ -15,6 +14,7 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats_gateway.calls.call import Call, Drain
 from flower_nats_gateway.cluster.directory import Directory
 from flower_nats_gateway.runlog.pending import PendingLines
+from flower_nats_gateway.runlog.room import PIECE, WANTED_BYTES, LogRoom, wanted_bytes
 
 log = get_logger(__name__)
 
@@ -26,16 +26,8 @@ _LOOK_AGAIN_SOON = 0.5
 
 _LARGEST_POSITION = 2**53
 
-_ANSWERS = 32 * 1024 * 1024
-"""Bytes of answers that their clients have not taken yet, in all."""
-
 _READS = 8
 """Logs that are read at once: the broker hangs up on who asks for more than it can send."""
-
-_PIECE = 256 * 1024
-"""Bytes of an answer that follows another one in its stream, and of the first where there is no room for
-more. `flwr log --show`, which prints the first alone, then shows less than there is."""
-
 
 Check = Callable[[], Awaitable[None]]
 """Raises `ApiError` once its caller may not, or no longer, follow a run."""
@@ -58,7 +50,7 @@ class LogFollower:
         self._directory = directory
         self._wakes = wakes
         self._drain = drain
-        self._room = _Room(_ANSWERS)
+        self._room = LogRoom()
         self._reads = asyncio.Semaphore(_READS)
 
     async def follow(self, call: Call, check: Check) -> AsyncGenerator[bytes, None]:
@@ -79,8 +71,8 @@ class LogFollower:
             subjects.event_lines(run_id),
             subjects.EVENT_ACCOUNTS,
         )
-        begun, wanted = False, BATCH_BYTES
-        with self._wakes.on(*hints) as wait:
+        begun, wanted = False, wanted_bytes(call.text(WANTED_BYTES))
+        with self._room.follower(), self._wakes.on(*hints) as wait:
             while True:
                 wait.take()
                 with self._room.take(wanted) as size:
@@ -97,7 +89,7 @@ class LogFollower:
                     await self._outlast(call, fault, wait, begun=begun)
                     continue
                 if answer:
-                    wanted = _PIECE
+                    wanted = PIECE
                     if call.wire.follows_on and call.balanced and not finished:
                         raise ApiError(ErrorCode.STREAM_ENDS, "answered")
                     continue
@@ -131,23 +123,6 @@ class LogFollower:
             raise fault
         log.warning("log_stream_delayed", reason=fault.detail)
         await wait.wait(_LOOK_AGAIN_SOON)
-
-
-class _Room:
-    """Room for answers, which each gets a part of, however little is left."""
-
-    def __init__(self, size: int) -> None:
-        self._left = size
-
-    @contextmanager
-    def take(self, wanted: int) -> Iterator[int]:
-        """Give the size that an answer may have; it is free again after the context."""
-        size = max(min(wanted, self._left // 4), _PIECE)
-        self._left -= size
-        try:
-            yield size
-        finally:
-            self._left += size
 
 
 def _answer(text: str, position: int) -> bytes:

@@ -17,6 +17,7 @@ import grpc.aio
 from grpc_health.v1 import health
 
 from flower_nats.broker.pushers import Pushes
+from flower_nats.broker.runlog import BATCH_BYTES
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.wire import control_pb2 as control
@@ -37,6 +38,7 @@ from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
 from flower_nats_gateway.cluster.clis_heard import ClisHeard
+from flower_nats_gateway.runlog.room import PIECE, WANTED_BYTES, LogRoom
 from flower_nats_gateway.transports.grpc.listener import Listener, listen
 from flower_nats_gateway.transports.http.app import HttpApp
 from flower_nats_gateway.transports.http.listener import HttpListener, Served
@@ -48,6 +50,10 @@ BALANCER = "127.0.0.1"
 
 _PAUSE = 0.1
 """Seconds before it calls again after a stream that gave nothing, as those of a gateway that drains."""
+
+_AHEAD = BATCH_BYTES
+"""Bytes of a stream over gRPC after which it ends, for its client to go on with another one. The
+balancer takes what we send, whether its client does or not. Clients over HTTP do not call again."""
 
 _OPTIONS = [
     # To our own balancer, on this machine.
@@ -74,6 +80,7 @@ class LogRelay:
         self._listener: Listener | None = None
         self._http: HttpListener | None = None
         self._channel: grpc.aio.Channel | None = None
+        self._room = LogRoom()
 
     async def start(self) -> None:
         """Listen. Raises `CannotListen`."""
@@ -113,7 +120,13 @@ class LogRelay:
 
     async def follow(self, call: Call, _caller: Caller) -> AsyncGenerator[bytes, None]:
         """Give a run's log until a gateway says that this is all, or refuses."""
-        request, begun = call.body, False
+        with self._room.follower():
+            async with aclosing(self._follow(call)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    async def _follow(self, call: Call) -> AsyncGenerator[bytes, None]:
+        request, begun, wanted, sent = call.body, False, BATCH_BYTES, 0
         proof, session = _proof(call), ""
 
         def note(told: Mapping[str, str]) -> None:
@@ -126,13 +139,16 @@ class LogRelay:
         while True:
             answer = b""
             try:
-                # A balancer that was started again a moment ago is waited for.
-                metadata = [*proof, (SESSION, session)] if session else proof
-                stream = self._stream(request, metadata=metadata, wait_for_ready=True)
-                async with aclosing(_answers(stream, note)) as answers:
-                    async for answer in answers:
-                        begun = True
-                        yield answer
+                with self._room.take(wanted) as size:
+                    metadata = [*proof, (WANTED_BYTES, str(size))]
+                    metadata += [(SESSION, session)] if session else []
+                    # A balancer that was started again a moment ago is waited for.
+                    stream = self._stream(request, metadata=metadata, wait_for_ready=True)
+                    async with aclosing(_answers(stream, note)) as answers:
+                        async for answer in answers:
+                            begun, wanted = True, PIECE
+                            yield answer
+                            sent += len(answer)
                 return
             except grpc.aio.AioRpcError as exc:
                 # What has answered and then breaks is a gateway that has died.
@@ -140,6 +156,8 @@ class LogRelay:
                 outlasted = begun and exc.code() is grpc.StatusCode.UNAVAILABLE
                 if not (answer or ends or outlasted):
                     raise _refusal(exc) from exc
+            if sent >= _AHEAD and call.wire.follows_on:
+                raise ApiError(ErrorCode.STREAM_ENDS, f"{sent} bytes are under way")
             if answer:
                 request = _going_on(request, answer)
             else:

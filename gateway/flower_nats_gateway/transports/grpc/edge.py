@@ -18,7 +18,7 @@ from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.peers import Origins
 from flower_nats_gateway.calls.wire import GRPC
 from flower_nats_gateway.transports.grpc import errors
-from flower_nats_gateway.transports.grpc.meter import Meter
+from flower_nats_gateway.transports.grpc.meter import Meter, Watch
 
 
 class ServiceHandler(grpc.GenericRpcHandler):
@@ -143,6 +143,7 @@ class _Serving:
         self._connection: str = context.peer()
         peer = route.origins.of(self._connection)
         self._body: Body | None = None
+        self._watch: Watch | None = None
         metadata = {key: value for key, value in context.invocation_metadata() or ()}
         client = route.service.balancers.client_of(peer, metadata)
         self.call = Call(route.method, metadata, peer, GRPC, route.path, client)
@@ -193,9 +194,7 @@ class _Serving:
             self._context.add_done_callback(lambda _: leave())
         if isinstance(response, LargeAnswer):
             response = await response.whole()
-        if len(response) > SMALL:
-            watch = self._route.meter.watch_taking(self._connection)
-            self._context.add_done_callback(lambda _: watch.cancel())
+        self._watch = self._route.meter.watch_taking(self._connection)
         return response
 
     async def __aenter__(self) -> Self:
@@ -227,6 +226,8 @@ class _Serving:
             await self._context.send_initial_metadata(metadata)
 
     def _end(self, _context: Any) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         self._route.service.in_hand.end(self._connection, self._host)
 
     async def _abort(self, exc: Exception) -> NoReturn:

@@ -108,29 +108,30 @@ class _Connection:
 
 
 class Watch:
-    """Sees whether a peer takes what is sent to it."""
+    """Sees whether a peer takes what is sent to it. At first it has some time: most are quick."""
 
     def __init__(self, peer: str, port: int) -> None:
         self._peer, self._port = peer, port
-        self._taken = -_LEAST_TAKEN
-        self._again: asyncio.TimerHandle | None = None
-        self._look()
+        self._taken: int | None = None
+        self._look_later(PAUSE / 2)
 
     def cancel(self) -> None:
         """Look no more."""
-        if self._again is not None:
-            self._again.cancel()
+        self._again.cancel()
+
+    def _look_later(self, seconds: float) -> None:
+        self._again = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def _look(self) -> None:
         counts = traffic(self._peer, self._port)
         if counts is None:
             return
-        if counts[0] - self._taken < _LEAST_TAKEN:
+        if self._taken is not None and counts[0] - self._taken < _LEAST_TAKEN:
             notice(self._peer.rpartition(":")[0], "answer_not_taken", seconds=PAUSE)
             cut_off({int(self._peer.rpartition(":")[2])}, {self._port})
             return
         self._taken = counts[0]
-        self._again = asyncio.get_running_loop().call_later(PAUSE, self._look)
+        self._look_later(PAUSE)
 
 
 def _received(peer: str, port: int) -> int | None:

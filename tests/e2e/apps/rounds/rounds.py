@@ -19,6 +19,8 @@ def answer(message: Message, context: Context) -> Message:
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
+    for number in range(1024 * int(context.run_config["log-mib"])):
+        print(f"{number:01023}")
     nodes = int(context.run_config["nodes"])
     while len(node_ids := sorted(grid.get_node_ids())) < nodes:
         time.sleep(0.1)
