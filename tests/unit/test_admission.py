@@ -36,7 +36,7 @@ def test_one_address_that_takes_all_places_keeps_nobody_else_out() -> None:
     assert [begin(in_hand, STRANGER) for _ in range(10)] == [True] * 8 + [False] * 2
 
     assert [begin(in_hand, OTHER) for _ in range(3)] == [True, True, False]
-    assert not begin(in_hand, HERE)
+    assert begin(in_hand, HERE)
 
 
 def test_there_is_an_end_to_what_many_addresses_get() -> None:

@@ -47,7 +47,7 @@ class Admission:
         """Raise `ApiError` (OVERLOADED) if there is no room for a call that is counted already."""
         held = self._held()
         working, of_host = self._in_hand.count - held, self._in_hand.count_of(host)
-        if working > WORKING and (not host or of_host > FEW or working > 2 * WORKING):
+        if working > WORKING and (of_host > FEW or working > 2 * WORKING):
             self._turn_away("working", f"{working} calls are being served")
         # Without room for those that wait, the short ones are still served: nodes stay online by them.
         if held >= HELD and (method.held or method.streams):

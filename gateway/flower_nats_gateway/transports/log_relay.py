@@ -51,7 +51,7 @@ BALANCER = "127.0.0.1"
 _PAUSE = 0.1
 """Seconds before it calls again after a stream that gave nothing, as those of a gateway that drains."""
 
-_AHEAD = BATCH_BYTES
+_AHEAD = 2 * 1024 * 1024
 """Bytes of a stream over gRPC after which it ends, for its client to go on with another one. The
 balancer takes what we send, whether its client does or not. Clients over HTTP do not call again."""
 
