@@ -29,7 +29,7 @@ _MIB = 1024 * 1024
 WIRES: Sequence[WireName] = ("grpc", "http")
 
 MOST_MEMORY = {
-    "up": 300 * _MIB,
+    "up": 500 * _MIB,
     "gateway": 700 * _MIB,
     "superlink": 500 * _MIB,
     "nats-server": 700 * _MIB,
