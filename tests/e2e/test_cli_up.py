@@ -23,6 +23,7 @@ from harness.certificates import create_server_certificates
 from harness.children import PATIENCE, Child, ended, wait_until
 from harness.environment import SCRIPTS, clean_environment, free_port
 from tests.e2e.federation import APPS, run_id_in
+from tests.faults.small_disk import read_only_folder
 
 START_TIMEOUT = 60.0
 
@@ -443,18 +444,29 @@ def test_a_server_that_cannot_start_ends_up_with_its_reason(tmp_path: Path) -> N
 
 
 NOBODY = "http://127.0.0.1:9"
-ODD = {
-    "a web proxy": {
-        name: NOBODY for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
-    },
-    "no home": {"HOME": "/nonexistent", "FLWR_HOME": ""},
-}
+PROXY = {name: NOBODY for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+NO_HOME = {"HOME": "/nonexistent", "FLWR_HOME": ""}
 
 
-@pytest.mark.parametrize("variables", ODD.values(), ids=ODD)
-def test_runs_start_whatever_the_environment_of_up_says(
-    variables: dict[str, str], tmp_path: Path
+@pytest.fixture
+def read_only_home(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The variables of a user whose home takes no files."""
+    with read_only_folder(tmp_path) as home:
+        yield {"HOME": str(home), "FLWR_HOME": ""}
+
+
+def test_runs_start_behind_a_web_proxy_from_a_home_that_is_read_only(
+    read_only_home: dict[str, str], tmp_path: Path
 ) -> None:
+    assert_that_runs_start(tmp_path, **PROXY, **read_only_home)
+
+
+def test_runs_start_without_a_home(tmp_path: Path) -> None:
+    assert_that_runs_start(tmp_path, **NO_HOME)
+
+
+def assert_that_runs_start(tmp_path: Path, **variables: str) -> None:
+    """Run an app in a runtime with these variables."""
     runtime = Runtime(tmp_path, "--disable-runtime-dependency-installation", **variables)
     try:
         runtime.wait_until_ready()

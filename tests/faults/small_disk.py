@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from tests.faults.disk import NoDisk
 
 _BLOCK = b"\0" * 1024 * 1024
@@ -60,3 +62,19 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
     finally:
         # Lazily: a test that failed may have left somebody there, who is ended elsewhere.
         subprocess.run(["umount", "--lazy", str(path)], check=False)
+
+
+@contextmanager
+def read_only_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder that takes no files. Skips the test where root cannot mount a file system."""
+    if os.geteuid() != 0:
+        path = folder / "small"
+        path.mkdir(mode=0o555)
+        yield path
+        return
+    try:
+        with small_disk(folder, 1) as disk:
+            subprocess.run(["mount", "-o", "remount,ro", str(disk.path)], check=True)
+            yield disk.path
+    except NoDisk as exc:
+        pytest.skip(str(exc))

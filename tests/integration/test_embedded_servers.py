@@ -34,9 +34,10 @@ from flower_nats.embedded.process import (
     ProcessSpec,
     end_remembered,
 )
-from flower_nats.store.connection import Database
+from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.migrate import migrate
 from flower_nats.store.nodes import Nodes
+from flower_nats_cli.stack import database_size
 
 # An owner that starts both servers, says so and waits to be killed.
 _OWNER = """
@@ -403,3 +404,32 @@ async def test_nats_leaves_room_on_its_disk_to_postgres_and_for_recovery(data_di
     # What others write meanwhile on this disk is not ours to tell.
     left = shutil.disk_usage(data_dir).free - config["jetstream"]["max_file_store"]
     assert left > 64 * 1024**2
+
+
+async def test_postgres_has_room_for_all_connections_of_the_most_replicas(data_dir: Path) -> None:
+    most = 32
+    size = database_size(most)
+    server = PostgresServer(data_dir, max_connections=size.server)
+    dsn, connected, full = await server.start(), 0, asyncio.Event()
+    # And one that has died may be there twice for a moment.
+    pools = [Database(dsn, size.superlink, patience=60) for _ in range(most + 1)]
+
+    async def hold(transaction: Transaction) -> None:
+        nonlocal connected
+        await transaction.fetch_one("SELECT 1")
+        connected += 1
+        if connected == len(pools) * size.superlink:
+            full.set()
+        await full.wait()
+
+    try:
+        for pool in pools:
+            await pool.open()
+        async with asyncio.timeout(60):
+            await asyncio.gather(
+                *(pool.transaction(hold, None) for pool in pools for _ in range(size.superlink))
+            )
+    finally:
+        for pool in pools:
+            await pool.close()
+        await server.stop()
