@@ -1,19 +1,26 @@
-"""A JetStream account at its limit is told of like a full disk, and forgotten once there is room."""
+"""Limits of NATS and PostgreSQL that are met: it is told of, and forgotten once there is room."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+import psycopg
 import pytest
 from structlog.testing import capture_logs
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection, NoRoom
 from flower_nats.embedded.nats_server import NatsServer
+from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.metrics import exposition
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.room import Room, RoomTrend
@@ -94,3 +101,54 @@ async def test_hours_left_are_in_the_log_and_in_the_metrics_before_a_place_is_fu
     assert watch.report()["broker account"]["is_low"]
     assert 'room_hours_left{place="broker account"} 3.2' in exposition(watch.metrics())
     assert {one["hours_left"] for one in lines if one["event"] == "room_is_low"} == {3.2}
+
+
+async def test_a_database_that_ran_out_of_file_descriptors_is_told_of_and_waited_for(
+    data_dir: Path, nats_url: str
+) -> None:
+    server = PostgresServer(data_dir)
+    try:
+        async with running_superlink(nats_url, await server.start()) as superlink:
+            before = await superlink.start_run()
+            with psycopg.connect(server.dsn) as admin:
+                connected = admin.execute(
+                    "SELECT pid FROM pg_stat_activity WHERE application_name = 'flower-nats'"
+                ).fetchall()
+            with few_files(server.pid):
+                # Whoever is connected has open what it needs.
+                for (pid,) in connected:
+                    os.kill(pid, signal.SIGTERM)
+                with refused(ErrorCode.UNAVAILABLE):
+                    await superlink.start_run()
+                [problem] = (await superlink.command("Status"))["problems"]
+                assert "the database does not answer" in problem
+
+            async with asyncio.timeout(60):
+                while True:
+                    with suppress(ApiError):
+                        await superlink.start_run()
+                        break
+            assert (await superlink.status(before.run_id))[0] == "pending"
+    finally:
+        await server.stop()
+
+
+@contextmanager
+def few_files(pid: int) -> Iterator[None]:
+    """Let a process and its children open no more files, for the time of a `with` block."""
+    processes = [pid, *(child.pid for child in psutil.Process(pid).children())]
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # They have inherited ours.
+    limit_files(processes, 3)
+    try:
+        yield
+    finally:
+        limit_files(processes, limit)
+
+
+def limit_files(pids: list[int], number: int) -> None:
+    """Let processes of PostgreSQL have so many files open."""
+    as_nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+    prefix = as_nobody if os.geteuid() == 0 else ()
+    for pid in pids:
+        # One that has ended meanwhile is left out.
+        subprocess.run([*prefix, "prlimit", f"--pid={pid}", f"--nofile={number}:"], check=False)
