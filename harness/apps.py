@@ -19,6 +19,7 @@ from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import object_ids
 from harness import app
 from harness.channels import Refused
+from harness.children import PATIENCE
 from harness.clients import ServerApp
 from harness.fabs import make_fab
 from harness.messages import Parcel, inflate, instruction
@@ -160,17 +161,17 @@ class StockApp:
         self.log += line + "\n"
         self._unsent.append(line + "\n")
 
-    async def until_round(self, number: int, within: float) -> None:
+    async def until_round(self, number: int, within: float = PATIENCE) -> None:
         """Wait until so many rounds are complete."""
         async with asyncio.timeout(within), self._round_done:
             await self._round_done.wait_for(lambda: self.rounds >= number or self._is_over())
         assert self.rounds >= number, f"ended after {self.rounds} rounds: {self.death}"
 
-    async def more_rounds(self, count: int, within: float) -> None:
+    async def more_rounds(self, count: int, within: float = PATIENCE) -> None:
         """Wait until so many more rounds are complete."""
         await self.until_round(self.rounds + count, within)
 
-    async def until_heard(self, within: float) -> None:
+    async def until_heard(self, within: float = PATIENCE) -> None:
         """Wait until the server takes its lines.
 
         After an outage stock keeps them for up to 20 s, and drops them if it ends before.
@@ -182,17 +183,17 @@ class StockApp:
 
         assert await _until(is_heard, within), "no lines are taken"
 
-    async def until_sent(self, within: float) -> None:
+    async def until_sent(self, within: float = PATIENCE) -> None:
         """Wait until the server has taken all lines that were printed so far."""
         sent = await _until(lambda: not (self._unsent or self._uploading), within)
         assert sent, "lines are left"
 
-    async def finish(self, within: float) -> None:
+    async def finish(self, within: float = PATIENCE) -> None:
         """Let it finish its round and end; its output is pushed once, as stock does."""
         self._enough.set()
         await self.until_end(within)
 
-    async def until_end(self, within: float) -> None:
+    async def until_end(self, within: float = PATIENCE) -> None:
         """Wait until it has ended."""
         assert self._main is not None
         async with asyncio.timeout(within):

@@ -15,12 +15,9 @@ from harness.environment import SCRIPTS, clean_environment
 
 Result = TypeVar("Result")
 
-PATIENCE = 90.0
-"""Seconds to wait for what takes a few on a machine that has nothing else to do."""
-
-_END_SECONDS = 45.0
-"""Seconds for a process to end. Those of flwr 1.35 and newer sleep for 6 s when they are turned away,
-and take seconds of CPU to start and to end."""
+PATIENCE = 180.0
+"""Seconds to wait for what takes a few on a machine that has nothing else to do.
+No test is about a time."""
 
 
 class NotYetError(AssertionError):
@@ -125,7 +122,7 @@ class Child:
         if self.exit_code is None:
             self._process.terminate()
 
-    def terminate(self, timeout: float = _END_SECONDS) -> int:
+    def terminate(self, timeout: float = PATIENCE) -> int:
         """End the process with SIGTERM, kill what it leaves behind, and return its exit code.
 
         Raises:

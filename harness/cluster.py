@@ -21,11 +21,10 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.store.connection import Database
 from flower_nats_gateway.transports.log_relay import LogRelay
 from harness.balancer import Balancer, Target
+from harness.children import PATIENCE
 from harness.environment import free_port
 from harness.postgres_pair import PostgresPair
 from harness.processes import Gateway, Replica, Victim, thaw
-
-HEAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Cluster:
 
     async def heal(self) -> None:
         """Undo every fault: thaw what is frozen, start what is dead, wait until all serve."""
-        async with asyncio.timeout(HEAL_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             for victim in self._everybody():
                 thaw(victim)
             servers: list[Victim] = [*self.nats]
@@ -141,7 +140,7 @@ class Cluster:
                 if victim.exit_code() is not None:
                     await victim.start()
             async with self.connection() as connection:
-                await RpcClient(connection).ask("Status", service=OPERATOR, patience=HEAL_SECONDS)
+                await RpcClient(connection).ask("Status", service=OPERATOR, patience=PATIENCE)
 
     async def close(self) -> None:
         """End everything."""
@@ -159,7 +158,7 @@ class Cluster:
             if front is Front.ENVOY:
                 targets = [await stack.enter_async_context(self.envoy())]
             balancer = await stack.enter_async_context(Balancer(targets))
-            async with asyncio.timeout(HEAL_SECONDS):
+            async with asyncio.timeout(PATIENCE):
                 await balancer.until_healthy()
             yield balancer
 
@@ -176,7 +175,7 @@ class Cluster:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Look into the broker."""
-        connection = await Connection.connect(self.nats_urls, "faults", HEAL_SECONDS)
+        connection = await Connection.connect(self.nats_urls, "faults", PATIENCE)
         try:
             yield connection
         finally:
@@ -192,7 +191,7 @@ class Cluster:
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Database]:
         """Look into the database."""
-        database = Database(self.postgres.dsn, max_connections=1, patience=HEAL_SECONDS)
+        database = Database(self.postgres.dsn, max_connections=1, patience=PATIENCE)
         await database.open()
         try:
             yield database

@@ -7,6 +7,7 @@ import asyncio
 from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
 from harness.channels import Refused
+from harness.children import PATIENCE
 from harness.wire import Wire
 
 _REFRESH = 60.0
@@ -26,7 +27,7 @@ class LogFollower:
         self._position = 0.0
         self._task = asyncio.create_task(self._follow())
 
-    async def until_end(self, within: float) -> None:
+    async def until_end(self, within: float = PATIENCE) -> None:
         """Wait until the server says that the log is complete."""
         async with asyncio.timeout(within):
             await asyncio.shield(self._task)

@@ -14,6 +14,7 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.messages import object_ids
 from harness import app
+from harness.children import PATIENCE
 from harness.clients import SuperNode
 from harness.messages import inflate, parcel
 from harness.wire import (
@@ -70,7 +71,7 @@ class StockNode(SuperNode):
         """How long the ClientApp takes for one message."""
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def get_busy(self, within: float) -> str:
+    async def get_busy(self, within: float = PATIENCE) -> str:
         """Wait for an instruction that the ClientApp is busy with from here on; return its id."""
         self.thinking.clear()
         received = len(self.confirmed)
@@ -187,5 +188,5 @@ async def leaving(nodes: list[StockNode]) -> AsyncIterator[None]:
     except BaseException:
         await asyncio.gather(*(node.kill() for node in nodes))
         raise
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(node.leave() for node in nodes))

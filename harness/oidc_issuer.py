@@ -18,12 +18,12 @@ import httpx
 from joserfc.jwk import KeySet, RSAKey
 
 from harness.certificates import ServerCertificates
+from harness.children import PATIENCE
 from harness.environment import SCRIPTS, free_port
 
 FOLDER = Path(__file__).parent / "oidc"
 SECRET = "a secret: of+ours"
 
-_START_SECONDS = 30.0
 
 _FORM = re.compile(r"<form[^>]*>.*?</form>", re.DOTALL)
 _ACTION = re.compile(r'action="([^"]*)"')
@@ -83,7 +83,7 @@ class OidcIssuer:
             start_new_session=True,
         )
         assert self.process.stdout is not None
-        async with asyncio.timeout(_START_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while line := await self.process.stdout.readline():
                 if line.strip() == b"ready":
                     return

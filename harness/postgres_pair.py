@@ -13,9 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flower_nats.embedded.postgres_server import PostgresServer, find_postgres
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec, private_directory
-
-_COPY_SECONDS = 60.0
-_FOLLOW_SECONDS = 30.0
+from harness.children import PATIENCE
 
 
 class PostgresPair:
@@ -43,7 +41,7 @@ class PostgresPair:
         # Set after the copy was made: who takes over has no standby to wait for.
         await self._tell_primary("ALTER SYSTEM SET synchronous_standby_names = '*'")
         await self._tell_primary("SELECT pg_reload_conf()")
-        async with asyncio.timeout(_FOLLOW_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while not await self._is_followed():
                 await asyncio.sleep(0.05)
 
@@ -100,7 +98,7 @@ class PostgresPair:
         )
         await copying.start()
         try:
-            async with asyncio.timeout(_COPY_SECONDS):
+            async with asyncio.timeout(PATIENCE):
                 code = await copying.wait()
         finally:
             await copying.stop()

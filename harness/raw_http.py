@@ -15,6 +15,7 @@ from typing import Any
 
 from flower_nats.wire.methods import BY_NAME
 from harness.channels import Metadata
+from harness.children import PATIENCE
 
 _END_OF_HEAD = b"\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
@@ -65,7 +66,7 @@ class Connection:
             self.writer.write(part)
             await self.writer.drain()
 
-    async def answer(self, within: float = 10.0) -> Answer:
+    async def answer(self, within: float = PATIENCE) -> Answer:
         """Read one answer. Raises EOFError (IncompleteReadError) or ConnectionError if none comes."""
         async with asyncio.timeout(within):
             head = (await self.reader.readuntil(_END_OF_HEAD)).decode("latin-1")
@@ -89,7 +90,7 @@ class Connection:
         await self.reader.readexactly(2)
         return body
 
-    async def until_closed(self, within: float = 10.0) -> str:
+    async def until_closed(self, within: float = PATIENCE) -> str:
         """Wait until the server has closed the connection; return how: `end` or `reset`."""
         async with asyncio.timeout(within):
             try:

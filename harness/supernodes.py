@@ -11,14 +11,13 @@ from pathlib import Path
 from flwr.cli.build import build_fab_from_disk
 
 from harness.channels import WireName
-from harness.children import Child
+from harness.children import PATIENCE, Child
 from harness.flower import Flower
 from harness.flower_environments import LAST_OVER_GRPC, Environment, environment, installed
 
 _LOSS = re.compile(r".*ERROR.*")
 _HERE = Path(__file__).parent
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)\n")
-_START_SECONDS = 60.0
 
 _ENVIRONMENTS: Mapping[WireName, Callable[[], Environment]] = {
     "http": installed,
@@ -60,7 +59,7 @@ class StockSuperNode:
 
     async def until_online(self) -> None:
         """Wait until it was let in."""
-        found = await asyncio.to_thread(self._process.wait_for_match, _NODE_ID, _START_SECONDS)
+        found = await asyncio.to_thread(self._process.wait_for_match, _NODE_ID, PATIENCE)
         self.node_id = int(found[1])
 
     @property

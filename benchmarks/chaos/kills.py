@@ -41,9 +41,9 @@ class Killer:
         self._restarts: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Kill until cancelled."""
+        """Kill until cancelled, or as often as planned."""
         due = time.monotonic() + self._plan.every
-        while True:
+        while self._plan.kills is None or len(self.faults) < self._plan.kills:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due += self._plan.every
             if eligible := self._eligible():

@@ -33,6 +33,9 @@ class Plan:
     every: float = 5.0
     """Between two kills."""
 
+    kills: int | None = None
+    """After which chaos ends. None: it ends with the last run."""
+
     down: float = 3.0
     """From a kill to the start of the process."""
 
@@ -66,6 +69,8 @@ QUICK = Plan(
     real_runs=0,
     nodes_per_run=4,
     every=4,
-    limit=150,
+    kills=8,
+    limit=400,
 )
-"""What CI has time for."""
+"""What CI has time for. On a busy machine processes take longer to start than there is between two
+kills: runs end once the kills have ended."""

@@ -13,10 +13,11 @@ from benchmarks.flower import VERSIONS, flower
 from benchmarks.targets import StockSqlite
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, ProcessSpec
+from harness.children import PATIENCE
 from harness.cluster import Cluster, Size
 from harness.environment import accepts_connections, clean_environment
 from harness.flower import GRPC
-from harness.processes import START_SECONDS, Victim
+from harness.processes import Victim
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class _Stock(OwnedProcess):
 
     async def start(self) -> None:
         await super().start()
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while not all(accepts_connections(one) for one in self._addresses):
                 if self.exit_code() is not None:
                     raise self.failure()

@@ -7,7 +7,11 @@ import shutil
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
+
+from harness.children import PATIENCE
+
+expect.set_options(timeout=1000 * PATIENCE)
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 

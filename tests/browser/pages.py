@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from playwright.async_api import Browser, Page
 
+from harness.children import PATIENCE
+
 ColorScheme = Literal["light", "dark"]
 
 PICTURES = os.environ.get("FLOWER_NATS_TEST_PICTURES")
@@ -23,6 +25,7 @@ async def open_page(chrome: Browser, width: int, scheme: ColorScheme, base: str)
     context = await chrome.new_context(
         base_url=base, viewport={"width": width, "height": 800}, color_scheme=scheme
     )
+    context.set_default_timeout(1000 * PATIENCE)
     page = await context.new_page()
     complaints: list[str] = []
     page.on(

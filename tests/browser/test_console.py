@@ -11,6 +11,7 @@ from playwright.async_api import Browser, expect
 
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
+from harness.children import PATIENCE
 from harness.messages import instruction, reply
 from tests.browser.pages import PICTURES, SCREENS, check_page, complaints_of, open_page
 from tests.integration.consoles import Console, running_console
@@ -179,7 +180,7 @@ async def test_a_thousand_nodes_and_a_hundred_rounds_are_drawn(
     drawn = "document.querySelector('#timeline canvas').getBoundingClientRect().height > 500"
     await page.wait_for_function(drawn)
     await check_page(page, "console-thousand")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         # What is drawn anew under the pointer tells nothing until the pointer moves.
         while "round" not in (await page.locator(".tip").text_content() or ""):
             await page.locator("#timeline canvas").hover(position={"x": 300, "y": 90})
@@ -223,20 +224,16 @@ async def test_a_page_goes_on_by_itself(chrome: Browser, console: Console) -> No
     await expect(page.get_by_text("has sent nothing to nodes yet")).to_be_visible()
     question = instruction(app.run_id, node.node_id)
     await app.send(question)
-    await expect(page.get_by_text("Round 1 waits for 1 of 1 node,")).to_be_visible(timeout=20_000)
+    await expect(page.get_by_text("Round 1 waits for 1 of 1 node,")).to_be_visible()
     await node.pull()
     await node.confirm(app.run_id, question.message_id)
     await node.send(reply(question, RecordDict()))
-    await expect(page.get_by_text("Round 1 was answered by 1 of 1 node.")).to_be_visible(
-        timeout=20_000
-    )
+    await expect(page.get_by_text("Round 1 was answered by 1 of 1 node.")).to_be_visible()
 
     superlink = console.gateway.superlink
     superlink.stop.set()
     await superlink.running
-    await expect(page.get_by_text("No superlink answers. Trying again…")).to_be_visible(
-        timeout=30_000
-    )
+    await expect(page.get_by_text("No superlink answers. Trying again…")).to_be_visible()
     await expect(page.get_by_text("Round 1 was answered by 1 of 1 node.")).to_be_visible()
     assert complaints_of(page) == []
 

@@ -11,6 +11,7 @@ from playwright.async_api import Browser, expect
 from flower_nats.model.event import KINDS
 from flower_nats.model.webhook import new_secret
 from flower_nats.store.webhooks import Webhooks
+from harness.children import PATIENCE
 from tests.browser.pages import SCREENS, check_page, complaints_of, open_page
 from tests.browser.test_console import many_nodes
 from tests.integration.consoles import Console, running_console
@@ -50,7 +51,7 @@ async def test_pages_are_for_everybody_on_any_screen(chrome: Browser, console: C
             f"http://127.0.0.1:1/{number}", new_secret(), list(KINDS), None, "none"
         )
     await console.gateway.server_app()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not (await console.json("/webhooks.json"))["troubles"]:
             await asyncio.sleep(0.1)
     for width, scheme in SCREENS:
@@ -67,7 +68,7 @@ async def test_events_come_by_themselves_and_are_filtered_by_keyboard(
     page = await open_page(chrome, 1280, "light", f"http://{console.address}")
     await page.goto("/events")
     app = await console.gateway.server_app()
-    await expect(page.locator(".stream").get_by_text("Run started")).to_be_visible(timeout=20_000)
+    await expect(page.locator(".stream").get_by_text("Run started")).to_be_visible()
 
     await page.locator("#filter-kind").focus()
     await page.keyboard.type("all of ru")
@@ -91,7 +92,7 @@ async def test_a_line_is_found_and_opened_by_keyboard(chrome: Browser, console: 
     await page.keyboard.type("LINE 9876")
     await page.keyboard.press("Enter")
     link = page.locator("#hits a").first
-    await expect(link).to_be_visible(timeout=20_000)
+    await expect(link).to_be_visible()
     await link.focus()
     await page.keyboard.press("Enter")
 
@@ -114,7 +115,7 @@ async def test_a_webhook_is_added_and_tried_by_keyboard(chrome: Browser, console
     await page.get_by_role("button", name="Send a test").focus()
     await page.keyboard.press("Enter")
 
-    await expect(page.get_by_text("1 try: ConnectError")).to_be_visible(timeout=20_000)
+    await expect(page.get_by_text("1 try: ConnectError")).to_be_visible()
     await page.get_by_role("button", name="Remove").focus()
     await page.keyboard.press("Enter")
     await expect(page.get_by_text("Nobody is told of events yet.")).to_be_visible()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from flower_nats.embedded.ports import is_free
-from harness.children import wait_until
+from harness.children import PATIENCE, wait_until
 from harness.environment import accepts_connections, free_port
 from tests.e2e.test_cli_up import Runtime
 
@@ -120,6 +120,6 @@ def test_a_health_port_in_use_is_named_and_nothing_is_started(
         tmp_path, "--isolation", "process", "--http-health-address", f"127.0.0.1:{first_port + 3}"
     )
 
-    assert second.up.wait(timeout=20.0) == 1
+    assert second.up.wait(timeout=PATIENCE) == 1
     assert f"Cannot listen on 127.0.0.1:{first_port + 3}" in second.up.output()
     assert not list(second.data_dir.glob("*/*.pid"))

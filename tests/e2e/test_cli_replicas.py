@@ -77,7 +77,7 @@ def test_a_superlink_runs_a_superexec_that_ends_with_it_and_knows_no_passwords(
         command, environment = superexec.cmdline(), superexec.environ()
         superlink.ask_to_end()
 
-        assert superlink.wait(timeout=10.0) == 0
+        assert superlink.wait(timeout=PATIENCE) == 0
 
     assert address in command
     # What a SuperExec is told, the apps that it runs can read.

@@ -393,7 +393,7 @@ def test_down_ends_a_runtime_and_status_says_so(own_runtime: Runtime) -> None:
     assert first.returncode == second.returncode == 0
     assert "has ended" in first.stdout
     assert "Nothing runs" in second.stdout
-    assert own_runtime.up.wait(timeout=5.0) == 0
+    assert own_runtime.up.wait(timeout=PATIENCE) == 0
     assert ended(family)
     assert own_runtime.status()["state"] == "stopped"
     assert own_runtime.flower_nats("status").returncode == 1

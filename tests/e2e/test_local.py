@@ -31,8 +31,6 @@ simulates = pytest.mark.skipif(
 OVER_GRPC_WITH_HTTP_RUNTIME = "1.36.0"
 """The last flwr whose command looks for its local SuperLink over gRPC."""
 
-ENDED_SECONDS = 10.0
-"""Seconds for a simulation that was stopped or killed to be gone, with its Ray."""
 
 COMMAND_SECONDS = 150.0
 """For a command: `flower-nats local start` gives the runtime 130 seconds."""
@@ -122,7 +120,7 @@ class Person:
         """See that soon nothing of a simulation runs any more."""
         wait_until(
             lambda: not self.processes("ray|flwr-simulation"),
-            ENDED_SECONDS,
+            PATIENCE,
             "the end of the simulation and its Ray",
             every=0.2,
         )
@@ -228,7 +226,7 @@ def test_simulations_wait_for_each_other_and_one_that_is_stopped_is_gone(person:
 
     person.flwr("stop", str(first))
 
-    wait_until(lambda: ended(former), ENDED_SECONDS, "the end of the first and its Ray", every=0.2)
+    wait_until(lambda: ended(former), PATIENCE, "the end of the first and its Ray", every=0.2)
     person.wait_for(second, "finished:completed")
     person.assert_no_simulation_is_left()
 
@@ -349,7 +347,7 @@ def test_a_ray_that_is_there_is_used_and_outlasts_the_simulations(
 
         person.flwr("stop", str(stopped))
 
-        wait_until(lambda: not ray_cluster.players(), ENDED_SECONDS, "the end of its nodes")
+        wait_until(lambda: not ray_cluster.players(), PATIENCE, "the end of its nodes")
         assert person.status(stopped) == "finished:stopped"
         assert accepts_connections(ray_cluster.address)
     finally:

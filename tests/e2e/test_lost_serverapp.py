@@ -9,7 +9,6 @@ from harness.children import PATIENCE, Child, wait_until
 from tests.e2e.federation import APPS, OVER_GRPC, Federation, SuperNode
 from tests.e2e.servers import ServerOptions
 
-LOST_WITHIN = 90.0
 BUSY = "seconds=63.0"
 """Longer than it takes until the loss is known: a node gives its answer to a run that has failed.
 What a stock SuperNode has begun it ends, and it does one thing at a time."""
@@ -35,7 +34,7 @@ def test_the_run_of_a_lost_host_fails_with_its_log_and_its_nodes_do_the_next_run
     federation.of(OVER_GRPC).start_superexec("superexec-elsewhere")
 
     host.kill_all()
-    assert stream.wait(LOST_WITHIN) == 0
+    assert stream.wait(PATIENCE) == 0
 
     details = federation.details_of(lost)
     assert details["status"] == "finished:failed"

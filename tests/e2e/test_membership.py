@@ -44,10 +44,8 @@ def test_a_question_to_a_node_that_goes_away_is_answered_with_an_error(
     crashed_at = time.monotonic()
 
     stream.wait_for_output(f"node {faithful.node_id}: answer\n")
-    stream.wait_for_output(f"node {leaver.node_id}: {NODE_UNAVAILABLE}", timeout=20.0)
-    stream.wait_for_output(
-        f"node {crasher.node_id}: {NODE_UNAVAILABLE}", timeout=LIVENESS_SECONDS + 30.0
-    )
+    stream.wait_for_output(f"node {leaver.node_id}: {NODE_UNAVAILABLE}", timeout=PATIENCE)
+    stream.wait_for_output(f"node {crasher.node_id}: {NODE_UNAVAILABLE}", timeout=PATIENCE)
     assert time.monotonic() - crashed_at > LIVENESS_SECONDS / 2
     federation.wait_for_status(run_id, "finished:completed")
     nodes = federation.nodes()

@@ -17,7 +17,8 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
 from harness.accounts import LoggedIn, log_in
 from harness.channels import CHANNELS, Channel, Refused, WireName
-from harness.cluster import HEAL_SECONDS, Cluster, Size
+from harness.children import PATIENCE
+from harness.cluster import Cluster, Size
 from harness.postgres_pair import PostgresPair
 from harness.processes import kill
 
@@ -40,7 +41,7 @@ class Runtime:
         """Do what operators do with `flower-nats`."""
         async with self.cluster.connection() as connection:
             client = RpcClient(connection)
-            await client.ask(method, patience=HEAL_SECONDS, service=OPERATOR, **question)
+            await client.ask(method, patience=PATIENCE, service=OPERATOR, **question)
 
     async def come(self, *names: str) -> None:
         """Have people log in."""

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from harness.balancer import Line, Moment
+from harness.children import PATIENCE
 from harness.cluster import Cluster
 from harness.processes import freeze, thaw
 from harness.wire import ClientDied
@@ -30,7 +31,7 @@ async def cut_next(line: Line, method: str, moment: Moment) -> None:
     """Cut the next call of a method: on a new connection, whose first call spells its name out."""
     cut = line.cut_at(moment, method, body_bytes=1000)
     line.cut()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await cut.done.wait()
 
 
@@ -39,7 +40,7 @@ async def test_a_supernode_is_cut_off(running: Trial, method: str) -> None:
     for moment in PER_MESSAGE[method]:
         for node in running.nodes[:2]:
             await cut_next(node.wire.line, method, moment)
-        await running.app.more_rounds(1, within=60)
+        await running.app.more_rounds(1)
 
     await running.end_unharmed()
 
@@ -51,7 +52,7 @@ async def test_a_serverapp_is_cut_off(running: Trial, method: str) -> None:
         if (running.wires.app, method, moment) == AMBIGUOUS:
             continue
         await cut_next(running.app.wire.line, method, moment)
-        await running.app.more_rounds(1, within=60)
+        await running.app.more_rounds(1)
 
     await running.end_unharmed()
 
@@ -74,7 +75,7 @@ async def test_a_serverapp_is_cut_off_when_it_starts(
 async def test_a_serverapp_is_cut_off_when_it_ends(running: Trial) -> None:
     cut = running.app.wire.line.cut_at(Moment.ANSWER, "PushTaskOutput")
 
-    await running.app.finish(within=60)
+    await running.app.finish()
 
     assert cut.done.is_set()
     await assert_completed_all_the_same(running)
@@ -92,7 +93,7 @@ async def test_a_serverapp_is_cut_off_when_it_ends_and_nobody_can_store_it(
 
     running.app.before_exit = freeze_superlinks
 
-    await running.app.finish(within=60)
+    await running.app.finish()
 
     assert cut.done.is_set()
     for superlink in cluster.superlinks:
@@ -106,5 +107,5 @@ async def assert_completed_all_the_same(running: Trial) -> None:
     assert isinstance(running.app.death, ClientDied)
     running.app.death = None
     assert running.log is not None
-    await running.log.until_end(30)
+    await running.log.until_end()
     await running.assert_unharmed()

@@ -31,7 +31,7 @@ async def test_what_a_live_run_holds_does_not_grow_with_its_rounds(running: Tria
     began = time.monotonic()
     async with running.cluster.connection() as connection:
         while time.monotonic() - began < LONG:
-            await running.app.more_rounds(1, within=30)
+            await running.app.more_rounds(1)
             size, _ = await held(connection, subjects.OBJECTS_STREAM)
             _, messages = await held(connection, subjects.MESSAGES_STREAM)
 

@@ -23,7 +23,7 @@ async def test_a_gateway_is_frozen(cluster: Cluster, running: Trial, first: int)
     freeze(cluster.gateways[first])
     await asyncio.sleep(FREEZE_SECONDS)
     thaw(cluster.gateways[first])
-    await running.app.more_rounds(2, within=60)
+    await running.app.more_rounds(2)
 
     await running.end_unharmed()
 
@@ -38,7 +38,7 @@ async def test_a_gateway_is_frozen_when_a_run_ends(cluster: Cluster, running: Tr
         freeze(frozen)
 
     running.app.before_last_line = freeze_it
-    await running.end(within=60)
+    await running.end()
     thaw(frozen)
 
     await running.assert_unharmed()
@@ -49,7 +49,7 @@ async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
     freeze(cluster.superlinks[0])
     await asyncio.sleep(FREEZE_SECONDS)
     thaw(cluster.superlinks[0])
-    await running.app.more_rounds(2, within=60)
+    await running.app.more_rounds(2)
 
     await running.end_unharmed()
     running.assert_log_unbroken()
@@ -68,7 +68,7 @@ async def test_a_superlink_is_frozen_when_a_run_ends(cluster: Cluster, running: 
         freeze(frozen)
 
     running.app.before_last_line = freeze_it
-    await running.end(within=60)
+    await running.end()
     thaw(frozen)
 
     await running.assert_unharmed()
@@ -82,7 +82,7 @@ async def test_a_superlink_is_frozen_in_all_of_a_short_run(cluster: Cluster, wir
         trial.app.limit = 1
         freeze(frozen)
         await trial.start()
-        await trial.end(within=60)
+        await trial.end()
         thaw(frozen)
 
         await trial.assert_unharmed()
@@ -94,7 +94,7 @@ async def test_the_nats_server_that_leads_is_frozen(cluster: Cluster, running: T
     freeze(frozen)
     await asyncio.sleep(FREEZE_SECONDS)
     thaw(frozen)
-    await running.app.more_rounds(2, within=60)
+    await running.app.more_rounds(2)
 
     await running.end_unharmed()
     running.assert_log_unbroken()

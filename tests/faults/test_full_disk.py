@@ -17,15 +17,13 @@ from flower_nats.embedded.nats_cluster import is_cluster
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.model.errors import ApiError, ErrorCode, FlowerNatsError
 from flower_nats_cli.supervisor import Supervisor
+from harness.children import PATIENCE
 from tests.e2e.federation import APPS
 from tests.e2e.test_cli_up import Runtime, run, write_config
 from tests.faults.disk import NoDisk
 from tests.faults.small_disk import SmallDisk, small_disk
 from tests.integration.superlinks import refused, running_superlink
 from tests.integration.test_health import get
-
-AGAIN_SECONDS = 60.0
-"""What is promised, from the moment in which there is room."""
 
 MEGABYTES = 600
 CONTENT = b"\1" * 500_000
@@ -86,7 +84,7 @@ async def is_there(connection: Connection, sequence: int) -> bool:
 async def stores_again(connection: Connection) -> None:
     """Wait until each stream stores."""
     for stream in subjects.STREAMS:
-        await connection.store(subjects.trial(stream), b"", patience=AGAIN_SECONDS)
+        await connection.store(subjects.trial(stream), b"", patience=PATIENCE)
 
 
 async def test_a_database_without_room_is_told_of_and_goes_on_once_there_is(
@@ -104,7 +102,7 @@ async def test_a_database_without_room_is_told_of_and_goes_on_once_there_is(
                     await superlink.start_run()
 
             disk.free()
-            async with asyncio.timeout(AGAIN_SECONDS):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     with suppress(ApiError):
                         await superlink.start_run()
@@ -132,7 +130,7 @@ async def test_a_full_disk_is_told_of_and_forgotten_once_there_is_room(
         disk.fill()
         await store_until_refused(connection, subjects.object_chunk(RUN, "0" * 64, 0))
 
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             while not all(get(one, "/readyz") == (503, "lacks streams") for one in health):
                 await asyncio.sleep(0.5)
         report = await asyncio.to_thread(runtime.status)
@@ -147,7 +145,7 @@ async def test_a_full_disk_is_told_of_and_forgotten_once_there_is_room(
         )
 
         disk.free()
-        async with asyncio.timeout(AGAIN_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             await stores_again(connection)
             while any(get(one, "/readyz")[0] != 200 for one in health):
                 await asyncio.sleep(0.5)

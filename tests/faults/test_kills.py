@@ -16,9 +16,9 @@ async def kill_each(victims: Sequence[Victim], running: Trial) -> None:
     """Kill each in turn; the run goes on without it, and when it is back."""
     for victim in victims:
         await kill(victim)
-        await running.app.more_rounds(3, within=60)
+        await running.app.more_rounds(3)
         await victim.start()
-        await running.app.more_rounds(1, within=60)
+        await running.app.more_rounds(1)
 
 
 @BOTH
@@ -61,11 +61,11 @@ async def test_the_nats_server_that_leads_the_log_is_killed_when_a_run_ends(
     async def kill_it() -> None:
         # Stock sends one batch of lines after the other. A last line that waits for the answer to the
         # lines before it may wait longer than a ServerApp lives, and never leave it.
-        await running.app.until_sent(within=10)
+        await running.app.until_sent()
         await kill(leading)
 
     running.app.before_last_line = kill_it
-    await running.end(within=60)
+    await running.end()
     await leading.start()
 
     await running.assert_unharmed()

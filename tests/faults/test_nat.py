@@ -122,7 +122,7 @@ async def test_the_router_gets_another_address_and_old_flows_die_silently(
 
     async with hospital.run() as run:
         hospital.site.change_address()
-        await run.app.more_rounds(1, within=60)
+        await run.app.more_rounds(1)
         await run.end_unharmed()
 
     for line in hospital.lines.values():

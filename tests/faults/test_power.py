@@ -49,7 +49,7 @@ async def test_every_process_is_killed_at_once(cluster: Cluster, running: Trial)
     await kill_all(cluster.everybody)
     # In no order: what comes up before what it needs waits for it.
     await asyncio.gather(*(one.start() for one in cluster.everybody))
-    await running.app.more_rounds(2, within=60)
+    await running.app.more_rounds(2)
 
     await running.end_unharmed()
 
@@ -61,7 +61,7 @@ async def test_the_power_of_everything_is_cut(one_disk: Disk, wires: Wires) -> N
         async with running_trial(cluster, wires) as running:
             await cut_power(one_disk, cluster.everybody)
             await asyncio.gather(*(one.start() for one in cluster.everybody))
-            await running.app.more_rounds(2, within=60)
+            await running.app.more_rounds(2)
 
             await running.end_unharmed()
     finally:

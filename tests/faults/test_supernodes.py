@@ -9,6 +9,7 @@ import pytest
 
 from harness.balancer import Moment
 from harness.channels import WireName
+from harness.children import PATIENCE
 from harness.cluster import Cluster
 from harness.supernodes import StockSuperNode, fab
 from tests.faults.trial import Trial, Wires, fresh_trial
@@ -18,7 +19,7 @@ async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(
     running: Trial,
 ) -> None:
     victim = running.nodes[0]
-    instruction = await victim.get_busy(within=30)
+    instruction = await victim.get_busy()
 
     await victim.kill()
     back = await running.node(victim.number, victim.key)
@@ -26,7 +27,7 @@ async def test_a_supernode_killed_after_its_receipt_gets_its_instruction_again(
     running.nodes[0] = back
 
     assert back.node_id == victim.node_id
-    await running.app.more_rounds(2, within=30)
+    await running.app.more_rounds(2)
     assert instruction in back.confirmed
     await running.end_unharmed()
 
@@ -40,7 +41,7 @@ async def test_a_supernode_whose_first_answers_are_lost_comes_online(
         trial.nodes = [node]
         cut = node.wire.line.cut_at(Moment.ANSWER, method)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await node.join()
 
         assert cut.done.is_set()
@@ -73,7 +74,7 @@ async def test_a_stock_supernode_goes_on_when_a_run_is_stopped_while_it_receives
             await trial.submit(fab())
             cut = line.cut_at(Moment.REQUEST, method, and_shut=True)
             await trial.app.start()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await cut.done.wait()
 
             await trial.stop()

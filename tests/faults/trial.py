@@ -17,6 +17,7 @@ from harness import app
 from harness.apps import StockApp
 from harness.balancer import Balancer
 from harness.channels import WireName
+from harness.children import PATIENCE
 from harness.cluster import Cluster, Front
 from harness.follower import LogFollower
 from harness.nodes import Node, StockNode
@@ -24,11 +25,6 @@ from harness.supernodes import StockSuperNode
 from harness.wire import Wire
 
 NODES = 3
-START_SECONDS = 90.0
-"""Not what it should take: a stock node has to start, one after the other, two processes for its first
-answer, of two seconds of a core each, and other tests keep the cores busy."""
-FINISH_SECONDS = 60.0
-_CLEAR_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ class Trial:
     async def start(self) -> None:
         """Start the run's ServerApp, and wait until it is at work."""
         await self.app.start()
-        await self.app.until_round(1, within=START_SECONDS)
+        await self.app.until_round(1, within=PATIENCE)
 
     async def stop(self) -> None:
         """`flwr stop`."""
@@ -113,12 +109,12 @@ class Trial:
         await wire.call("Control", "StopRun", control.StopRunRequest(run_id=self.app.run_id))
         await wire.close()
 
-    async def end_unharmed(self, within: float = FINISH_SECONDS) -> None:
+    async def end_unharmed(self, within: float = PATIENCE) -> None:
         """Let the run end, and check that nobody has noticed anything."""
         await self.end(within)
         await self.assert_unharmed()
 
-    async def end(self, within: float = FINISH_SECONDS) -> None:
+    async def end(self, within: float = PATIENCE) -> None:
         """Let the run end, and its log."""
         await self.app.until_heard(within)
         await self.app.finish(within)
@@ -146,7 +142,7 @@ class Trial:
         assert self.log is not None
         assert self.log.text == self.app.log
         late = LogFollower(await self.wire("Control"), self.app.run_id)
-        await late.until_end(30)
+        await late.until_end()
         assert late.text == self.app.log
         await late.close()
 
@@ -159,7 +155,7 @@ class Trial:
         """Check that a finished run has left only metadata and its log."""
         async with self.cluster.connection() as connection:
             left = await left_behind(connection, self.app.run_id)
-            for _ in range(int(_CLEAR_SECONDS / 0.5)):
+            for _ in range(int(PATIENCE / 0.5)):
                 if not left:
                     return
                 await asyncio.sleep(0.5)

@@ -14,6 +14,7 @@ import httpx
 from flower_nats.settings import ConsoleSettings
 from flower_nats_console.process import serve
 from harness.certificates import ServerCertificates
+from harness.children import PATIENCE
 from tests.integration.gateways import Gateway, free_address, running_stack
 
 
@@ -53,7 +54,7 @@ async def running_console(
         async with httpx.AsyncClient(
             base_url=f"{scheme}://{address}", timeout=20, verify=verify
         ) as http:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while not await _answers(http):
                     assert not serving.done(), serving.result()
                     await asyncio.sleep(0.05)

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.embedded.process import private_directory, private_file
-from harness.children import Child, wait_until
+from harness.children import PATIENCE, Child, wait_until
 from harness.environment import SCRIPTS, clean_environment
 from tests.integration.composition import Composition, Service
 
@@ -38,7 +38,6 @@ _ENTRY_POINTS = {
     "flower-nats-superexec": ["flower-superexec"],
     "flwr/supernode": ["flower-supernode"],
 }
-_HEALTHY_SECONDS = 60.0
 
 
 def find_program(name: str) -> str:
@@ -125,7 +124,7 @@ class Stack:
         for container in self.of(service):
             if service != "postgres":
                 well = partial(self._is_well, container)
-                wait_until(well, _HEALTHY_SECONDS, f"{container.folder.name} to be healthy")
+                wait_until(well, PATIENCE, f"{container.folder.name} to be healthy")
 
     def _wait_until(self, condition: str, service: str) -> None:
         if condition == "service_healthy":
@@ -133,7 +132,7 @@ class Stack:
             return
         assert condition == "service_completed_successfully"
         process = self.one(service).running
-        wait_until(lambda: process.exit_code is not None, _HEALTHY_SECONDS, f"{service} to end")
+        wait_until(lambda: process.exit_code is not None, PATIENCE, f"{service} to end")
         assert process.exit_code == 0, process.output()
 
     def mount_again(self, container: Container, path: str) -> None:

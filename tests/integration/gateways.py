@@ -30,13 +30,15 @@ from harness.channels import (
     Refused,
     WireName,
 )
+from harness.children import PATIENCE
 from harness.clients import ServerApp, SuperNode
 from harness.environment import accepts_connections, free_port
 from harness.fabs import make_fab
 from harness.logins import as_user
 from tests.integration.superlinks import Superlink, running_superlink
 
-_START_SECONDS = 20.0
+BEFORE_THE_HOLD_ENDS = 15.0
+"""Seconds. A call that nothing wakes is held for about 20."""
 
 
 def free_address() -> str:
@@ -120,7 +122,7 @@ class Gateway:
     async def until_in_hand(self, calls: int) -> None:
         """Wait until so many calls are in hand, and all of them wait."""
         expected = {"held_calls": calls, "calls_in_hand": calls}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while await self.in_hand() != expected:
                 await asyncio.sleep(0.05)
 
@@ -188,7 +190,7 @@ async def _until_ready(gateway: Gateway) -> None:
         # It is the last to be listened on.
         return accepts_connections(gateway.settings.http_api_address)
 
-    async with asyncio.timeout(_START_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         while not await asyncio.to_thread(is_listening):
             if gateway.running.done():
                 gateway.running.result()

@@ -13,13 +13,12 @@ from pathlib import Path
 import httpx
 
 from harness.certificates import ServerCertificates
+from harness.children import PATIENCE
 from harness.environment import clean_environment
 from harness.flower import Addresses, Flower
 from tests.integration.gateways import Gateway
 
 _URL = re.compile(r"https?://\S+")
-
-_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class StockCli:
         process = await self.start("login")
         assert process.stdout is not None
         said = ""
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while line := (await process.stdout.readline()).decode():
                 said += line
                 if found := _URL.search(line):
@@ -69,7 +68,7 @@ class StockCli:
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
     """Wait for the end of a command; return its exit code and the rest of what it has said."""
-    async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         said, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, said.decode()

@@ -22,6 +22,7 @@ from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME, CONTROL, CallerKind
 from harness.accounts import LoggedIn, log_in
 from harness.channels import Refused, WireName
+from harness.children import PATIENCE
 from harness.clients import ServerApp
 from harness.environment import SCRIPTS, clean_environment
 from harness.fabs import make_fab
@@ -218,7 +219,7 @@ async def test_a_stream_ends_when_the_account_of_its_caller_is_disabled(
 
     await gateway.superlink.command("DisableAccount", name="ana")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(Refused):
             await following
 

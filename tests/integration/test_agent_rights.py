@@ -27,6 +27,7 @@ from flower_nats.wire.methods import BY_NAME, FLEET, RUNTIME, CallerKind
 from harness.accounts import log_in
 from harness.agent_rights import AGENT_RIGHTS, EMPTY, NOTHING, YES, Outcome, Whose
 from harness.channels import Metadata, Refused, WireName
+from harness.children import PATIENCE
 from harness.clients import ServerApp, SuperNode
 from harness.fabs import make_fab
 from harness.messages import Parcel, instruction, parcel, reply
@@ -322,7 +323,7 @@ async def _confirm(scene: Scene, theirs: Theirs) -> Outcome:
     for answer in answers:
         await confirming.confirm(answer.message_id)
     mailbox = Mailbox(scene.connection)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while _is_there(await mailbox.in_flight(), answers[-1]):
             await asyncio.sleep(0.05)
     return _said(not _is_there(await mailbox.in_flight(), answers[0]), NOTHING)
@@ -398,7 +399,7 @@ async def _push_logs(scene: Scene, theirs: Theirs) -> Outcome:
     request = runtime.PushLogsRequest(node=common.Node(node_id=1), run_id=run_id, logs=[line])
     await scene.own.app.call("PushLogs", request)
     logs = RunLogs(scene.connection)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while line not in (await logs.read(scene.own.app.run_id, 0))[0]:
             await asyncio.sleep(0.05)
     return _said(line in (await logs.read(run_id, 0))[0], NOTHING)

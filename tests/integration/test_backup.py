@@ -15,6 +15,7 @@ from flower_nats.broker.permissions import User
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.store.migrate import migrations
+from harness.children import PATIENCE
 from harness.environment import SCRIPTS, clean_environment
 from harness.logins import as_user
 from tests.integration.superlinks import Superlink, Task, running_superlink
@@ -103,7 +104,7 @@ async def test_a_backup_under_load_has_each_finished_run_and_its_whole_log(
         done = await flower_nats("restore", place, *servers(url, empty_pg_dsn))
         assert done.returncode == 0, done.stderr
         async with running_superlink(url, empty_pg_dsn) as superlink:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 while (await superlink.status(at_work.run_id))[0] != "finished":
                     await asyncio.sleep(0.1)
             _, sub_status, details = await superlink.status(at_work.run_id)

@@ -24,6 +24,7 @@ from flower_nats.embedded.process import OwnedProcess, ProcessFailedError, Proce
 from flower_nats.settings import TlsFiles
 from flower_nats.wire.methods import BY_NAME
 from harness.certificates import create_server_certificates
+from harness.children import PATIENCE
 from harness.environment import accepts_connections
 from harness.frames import PREFACE, Frames
 from tests.integration.gateways import free_address
@@ -85,7 +86,7 @@ async def front(
             await one.stop()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.05)
@@ -220,7 +221,7 @@ async def test_a_gateway_that_comes_back_is_used_again(tmp_path: Path) -> None:
         assert await there.serving_pid() == there.upstreams[1].pid
         await first.start()
 
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             while await there.serving_pid() != first.pid:
                 await asyncio.sleep(0.1)
 

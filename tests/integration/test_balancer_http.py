@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from flower_nats.wire.methods import BY_NAME
+from harness.children import PATIENCE
 from tests.integration.http_front import (
+    CLIENT_SECONDS,
     GET_NODES,
     PULL_MESSAGES,
     PUSH_OBJECT,
@@ -61,7 +63,7 @@ async def test_a_farewell_to_a_gateway_that_hangs_is_heard_while_its_process_liv
     async with front(tmp_path) as there:
         os.kill(there.upstreams[0].pid, signal.SIGSTOP)
 
-        async with asyncio.timeout(4.0):
+        async with asyncio.timeout(CLIENT_SECONDS):
             answers = await asyncio.gather(*(there.call(b"who", path) for _ in range(10)))
 
     assert {int(one.content.split()[0]) for one in answers} == {there.upstreams[1].pid}
@@ -83,7 +85,7 @@ async def test_a_gateway_that_hangs_gets_no_more_calls(tmp_path: Path) -> None:
         os.kill(there.upstreams[0].pid, signal.SIGSTOP)
         await asyncio.sleep(2.5)
 
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(PATIENCE):
             pids = {await there.serving_pid() for _ in range(20)}
 
     assert pids == {there.upstreams[1].pid}

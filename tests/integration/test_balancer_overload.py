@@ -15,6 +15,7 @@ from flower_nats.embedded.envoy import Api
 from flower_nats.model.errors import Outcome
 from flower_nats.wire.methods import BY_NAME
 from harness.channels import CHANNELS, Channel, Refused, WireName
+from harness.children import PATIENCE
 from harness.environment import accepts_connections
 from tests.integration.gateways import free_address
 from tests.integration.test_balancer import front, until, upstream
@@ -53,7 +54,7 @@ async def test_without_memory_calls_are_told_to_come_again_and_are_served_later(
 
         assert refused.outcome is Outcome.UNAVAILABLE
         await asyncio.gather(*large, return_exceptions=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not await is_served(channel):
                 await asyncio.sleep(0.1)
     finally:
@@ -63,7 +64,7 @@ async def test_without_memory_calls_are_told_to_come_again_and_are_served_later(
 
 
 async def first_refusal(channel: Channel) -> Refused:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await channel.unary(GET_NODES, b"who", timeout=20)
@@ -90,7 +91,7 @@ async def test_connections_that_are_too_many_are_closed_and_the_others_served(
         strangers = [await asyncio.open_connection(host, int(port)) for _ in range(8)]
         ends = [asyncio.create_task(reader.read(1)) for reader, _ in strangers]
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while sum(one.done() for one in ends) < 5:
                 await asyncio.sleep(0.02)
 

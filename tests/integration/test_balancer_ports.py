@@ -20,6 +20,7 @@ from flower_nats.embedded.balancer import Balancer
 from flower_nats.embedded.envoy import Api
 from flower_nats.wire.methods import BY_NAME
 from harness.certificates import in_file, shown_at
+from harness.children import PATIENCE
 from harness.environment import accepts_connections
 from tests.integration.gateways import free_address
 from tests.integration.http_front import (
@@ -138,7 +139,7 @@ async def test_a_certificate_that_is_renewed_is_shown_from_then_on(tmp_path: Pat
         shutil.copy(renewed.certificate, tls.certificate)
         shutil.copy(renewed.key, tls.key)
 
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(PATIENCE):
             while await shown(protocol="h2") != {in_file(renewed.certificate)}:
                 await asyncio.sleep(0.05)
         assert await shown(protocol="http/1.1") == {in_file(renewed.certificate)}

@@ -14,9 +14,7 @@ from flower_nats.embedded.nats_server import NatsServer
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats_cli.broker_care import BrokerCare
 from flower_nats_cli.supervisor import Supervisor
-
-AGAIN_SECONDS = 60.0
-"""What is promised, from the moment in which the server could store again."""
+from harness.children import PATIENCE
 
 CONTENT = bytes(1_000_000)
 """A few of these fill a file of the server's, which has to open another one then."""
@@ -33,9 +31,9 @@ async def test_a_server_that_ran_out_of_file_descriptors_stores_again(tmp_path: 
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, 3))
         acknowledged = await store_until_refused(connection)
 
-        async with asyncio.timeout(AGAIN_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             for stream in subjects.STREAMS:
-                await connection.store(subjects.trial(stream), b"", patience=AGAIN_SECONDS)
+                await connection.store(subjects.trial(stream), b"", patience=PATIENCE)
 
         kept = await connection.subjects(subjects.OBJECTS_STREAM, subjects.objects(1))
         assert acknowledged

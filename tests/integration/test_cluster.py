@@ -25,6 +25,7 @@ from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer, find_nats_server
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.model.errors import Unavailable
+from harness.children import PATIENCE
 
 
 @asynccontextmanager
@@ -99,7 +100,7 @@ async def test_what_is_promised_is_read_from_every_server(data_dir: Path) -> Non
         lax, gone, _ = cluster.members
         await lax.stop()
         async with running_lax(data_dir / lax.name):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while (promise := await durability(connection))["servers"]["nats-1"] == "unknown":
                     await asyncio.sleep(0.1)
             assert promise["servers"] == {"nats-1": "60 s", "nats-2": "always", "nats-3": "always"}
@@ -107,7 +108,7 @@ async def test_what_is_promised_is_read_from_every_server(data_dir: Path) -> Non
 
         await kill(gone)
         await lax.start()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while (promise := await durability(connection))["servers"]["nats-1"] == "unknown":
                 await asyncio.sleep(0.1)
         assert promise["servers"] == {"nats-1": "always", "nats-2": "unknown", "nats-3": "always"}
@@ -150,7 +151,7 @@ async def is_answered_while_the_leader_is_frozen(cluster: NatsCluster) -> bool:
     async with connected(other.url) as connection:
         os.kill(frozen.pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 try:
                     question = f"$JS.API.STREAM.MSG.GET.{subjects.LOGS_STREAM}"
                     await connection.ask(question, body, timeout=60)
@@ -250,7 +251,7 @@ async def test_a_request_whose_way_breaks_is_known_to_be_lost_at_once(data_dir: 
 
         await asked.subscribe("question", say_nothing)
         asking_it = asyncio.create_task(asking.ask("question", b"", timeout=600))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not heard.is_set():
                 if asking_it.done():
                     # The other server has not heard of the subscription yet.
@@ -260,7 +261,7 @@ async def test_a_request_whose_way_breaks_is_known_to_be_lost_at_once(data_dir: 
 
         await kill(server_of(cluster, asking))
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(Unavailable):
                 await asking_it
 
@@ -283,7 +284,7 @@ async def test_a_hint_that_dies_with_its_server_is_given_again(data_dir: Path) -
 
             await kill(server)
 
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await heard.wait()
 
 
@@ -306,7 +307,7 @@ async def test_a_hint_is_heard_once_wherever_it_was_given(data_dir: Path) -> Non
             expected = {one for one in connections if one.partition("-")[0] in users} - {giver}
             names: list[str] = []
             # Whoever has not come to know of a subscription yet passes nothing on.
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while set(names) != expected:
                     said.clear()
                     await connections[giver].hint(subject)

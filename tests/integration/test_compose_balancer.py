@@ -16,6 +16,7 @@ import grpc.aio
 
 from flower_nats.embedded.balancer import find_envoy
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
+from harness.children import PATIENCE
 from harness.environment import accepts_connections, free_port
 from tests.integration.gateways import free_address
 from tests.integration.test_balancer import kill, until
@@ -140,7 +141,7 @@ async def test_gateways_that_are_added_get_calls(tmp_path: Path) -> None:
         second = await there.start_gateway("127.0.0.2")
         there.dns.addresses = ["127.0.0.1", "127.0.0.2"]
 
-        async with asyncio.timeout(20.0):
+        async with asyncio.timeout(PATIENCE):
             while await there.call() != second.pid:
                 await asyncio.sleep(0.05)
 

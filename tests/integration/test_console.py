@@ -11,6 +11,7 @@ from flwr.app import RecordDict
 from flower_nats.broker.connection import Connection
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
+from harness.children import PATIENCE
 from harness.messages import instruction, reply
 from tests.integration.consoles import Console, running_console
 
@@ -47,7 +48,7 @@ async def test_a_run_is_shown_with_its_rounds_by_node(console: Console) -> None:
             await node.confirm(app.run_id, question.message_id)
             await node.send(reply(question, RecordDict()))
     path = f"/runs/{app.run_id}"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             timeline = await console.json(f"{path}/timeline.json")
             if [one["answered"] for one in timeline["rounds"]] == [3, 3]:
@@ -84,7 +85,7 @@ async def test_a_node_is_shown_with_its_clock_its_key_and_when_it_came_and_went(
         fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30),
         offset=3.0,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = await console.json(f"/nodes/{node.node_id}.json")
             if found["node"]["clock_ahead"] is not None and found["runs"]:
@@ -104,7 +105,7 @@ async def test_a_node_is_shown_with_its_clock_its_key_and_when_it_came_and_went(
 async def test_a_log_comes_in_pieces_and_does_nothing_to_the_page(console: Console) -> None:
     app = await console.gateway.server_app()
     await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=[f"{NASTY}\n"]))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (piece := await console.json(f"/runs/{app.run_id}/log.json"))["text"]:
             await asyncio.sleep(0.05)
 

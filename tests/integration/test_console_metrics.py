@@ -11,6 +11,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from flower_nats.broker.connection import Connection
+from harness.children import PATIENCE
 from harness.messages import instruction, reply
 from tests.integration.consoles import Console, running_console
 
@@ -38,7 +39,7 @@ async def play(console: Console) -> str:
             )
             await node.pull()
             await node.send(reply(question, content))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             timeline = await console.json(f"/runs/{app.run_id}/timeline.json")
             if [one["answered"] for one in timeline["rounds"]] == [2, 2]:

@@ -27,6 +27,7 @@ from flower_nats.superlink.housekeeping.replica_watch import ReplicaWatch
 from flower_nats.superlink.housekeeping.room_watch import RoomWatch
 from flower_nats.superlink.housekeeping.runtime_watch import RuntimeWatch
 from flower_nats.wire import fleet_pb2 as fleet
+from harness.children import PATIENCE
 from tests.integration.consoles import Console, running_console
 from tests.integration.people import Person
 from tests.integration.superlinks import Superlink, running_superlink
@@ -113,7 +114,7 @@ async def test_a_replica_that_dies_and_one_that_leaves_are_told_apart(
     await replicas.leave("gateway", "leaves")
 
     async def look_until(condition: Any) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while condition() not in await kinds(database):
                 await watch.look()
                 await asyncio.sleep(0.05)
@@ -162,7 +163,7 @@ async def test_outages_of_nats_and_postgresql_are_told_with_their_begin_and_end(
         await watch.store()
 
     async def look_until(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 await look()
                 await asyncio.sleep(0.05)

@@ -14,6 +14,7 @@ from flower_nats.model.exchange import ExchangeNote
 from flower_nats.store.connection import Row
 from flower_nats.store.exchanges import Exchanges
 from flower_nats.wire import fleet_pb2 as fleet
+from harness.children import PATIENCE
 from harness.messages import instruction, reply
 from tests.integration.gateways import Gateway, running_stack
 
@@ -32,7 +33,7 @@ async def rows(gateway: Gateway, run_id: int) -> list[Row]:
 
 async def recorded(gateway: Gateway, run_id: int, outcomes: set[str]) -> list[Row]:
     """Wait until the exchanges of a run have these outcomes."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = await rows(gateway, run_id)
             if found and {row["outcome"] for row in found} == outcomes:

@@ -17,6 +17,7 @@ from flower_nats.superlink.runs import fab_checks
 from flower_nats.superlink.runs.fab_checks import FabChecks
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
+from harness.children import PATIENCE
 from harness.fabs import PROJECT, make_fab
 from tests.integration.superlinks import Superlink, refused, running_superlink
 
@@ -100,7 +101,7 @@ async def test_a_check_that_takes_too_much_is_ended_and_told_why(
     ):
         monkeypatch.setattr(fab_checks, "_COMMAND", child(work))
         with pytest.raises(InvalidFab, match=said):
-            await FabChecks().check(make_fab(), time.monotonic() + 20)
+            await FabChecks().check(make_fab(), time.monotonic() + PATIENCE)
 
 
 async def test_a_check_ends_when_nobody_waits_for_it_any_more(
@@ -117,7 +118,7 @@ async def test_a_check_ends_when_nobody_waits_for_it_any_more(
     assert [type(one) for one in outcomes] == [Unavailable] * 3
     # There is room again.
     monkeypatch.undo()
-    assert (await checks.check(make_fab(), time.monotonic() + 20)).fab_id == "somebody/app"
+    assert (await checks.check(make_fab(), time.monotonic() + PATIENCE)).fab_id == "somebody/app"
 
 
 async def test_too_many_apps_at_once_are_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ async def test_a_child_that_cannot_start_is_no_fault_of_the_app(
     monkeypatch.setattr(fab_checks, "_COMMAND", (sys.executable, "-c", "import nothing"))
 
     with pytest.raises(Unavailable):
-        await FabChecks().check(make_fab(), time.monotonic() + 20)
+        await FabChecks().check(make_fab(), time.monotonic() + PATIENCE)
 
 
 async def test_the_child_sees_no_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +150,7 @@ async def test_the_child_sees_no_passwords(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(fab_checks, "_COMMAND", child(look))
 
     with pytest.raises(InvalidFab) as seen:
-        await FabChecks().check(make_fab(), time.monotonic() + 20)
+        await FabChecks().check(make_fab(), time.monotonic() + PATIENCE)
 
     assert "secret" not in str(seen.value)
 
@@ -158,10 +159,10 @@ async def test_an_app_that_was_found_good_is_not_checked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checks = FabChecks()
-    good = await checks.check(make_fab(), time.monotonic() + 20)
+    good = await checks.check(make_fab(), time.monotonic() + PATIENCE)
     monkeypatch.setattr(fab_checks, "_COMMAND", ("false",))
 
-    assert await checks.check(make_fab(), time.monotonic() + 20) == good
+    assert await checks.check(make_fab(), time.monotonic() + PATIENCE) == good
     other = make_fab(PROJECT.replace("1.2.3", "1.2.4"))
     with pytest.raises(Unavailable):
-        await checks.check(other, time.monotonic() + 20)
+        await checks.check(other, time.monotonic() + PATIENCE)

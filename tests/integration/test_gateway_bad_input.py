@@ -29,7 +29,7 @@ from harness.fabs import PROJECT, make_fab
 from harness.messages import Parcel, instruction, parcel, reply
 from harness.superexec import superexec_proof
 from tests.integration import gateways
-from tests.integration.gateways import Gateway, running_stack
+from tests.integration.gateways import BEFORE_THE_HOLD_ENDS, Gateway, running_stack
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ async def test_a_node_that_is_unregistered_while_it_waits_hears_of_it_at_once(
         waiting = asyncio.create_task(node.pull())
         await asyncio.sleep(0.3)
         await node.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=node.node_id))
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(BEFORE_THE_HOLD_ENDS):
             assert await refusal(waiting) == (Outcome.UNAUTHENTICATED, "Invalid node ID")
     # A stock SuperNode ends, and prints nothing of this: the gateway's log has the reason, once.
     [reason] = [line["reason"] for line in logged if line["event"] == "call_refused"]

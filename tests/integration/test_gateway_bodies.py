@@ -31,6 +31,7 @@ from flower_nats_gateway.calls import bodies
 from flower_nats_gateway.process import wiring
 from harness import raw_grpc
 from harness.channels import Metadata, Refused, WireName
+from harness.children import PATIENCE
 from harness.clients import SuperNode
 from harness.fabs import PROJECT, make_fab, pack
 from harness.messages import instruction, reply
@@ -65,7 +66,7 @@ async def heard_without_a_body(
             await connection.send(head_of(method.api, method.name, metadata, 1000))
             answer = await connection.answer()
             return Outcome(answer.status).name, answer.said["detail"]
-    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(PATIENCE):
         way: Any = channel.stream_unary(method.path)
         call = way(metadata=tuple(metadata))
         return (await call.code()).name, await call.details()
@@ -217,7 +218,7 @@ async def body_bytes(gateway: Gateway) -> int:
 
 async def until_served(gateway: Gateway, request: bytes) -> bytes:
     """Start a run as clients do: an overloaded gateway is asked again."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 return await gateway.call_bytes("Control", "StartRun", request)

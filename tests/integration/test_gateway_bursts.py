@@ -20,6 +20,7 @@ from flower_nats_gateway.transports.grpc import meter
 from flower_nats_gateway.transports.open_sockets import open_sockets, peer_of
 from harness import raw_grpc
 from harness.channels import Refused, WireName
+from harness.children import PATIENCE
 from harness.clients import SuperNode
 from tests.integration.gateways import Gateway, refusal, running_stack
 
@@ -146,7 +147,7 @@ async def test_one_address_has_so_many_connections(
     await asyncio.to_thread(limit.count, {port})
 
     ends = {asyncio.create_task(end_of(one)) for one in strangers}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while sum(one.done() for one in ends) < ours + len(strangers) - 3:
             await asyncio.sleep(0.02)
     assert await heartbeat(node)
@@ -157,7 +158,7 @@ async def test_one_address_has_so_many_connections(
 
 
 async def until_accepted(port: int, connections: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len([one for one in open_sockets({port}) if peer_of(one)[1]]) < connections:
             await asyncio.sleep(0.02)
 

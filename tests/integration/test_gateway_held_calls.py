@@ -14,6 +14,7 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from harness.channels import Metadata, WireName
+from harness.children import PATIENCE
 from harness.clients import ServerApp, SuperNode
 from harness.frames import PREFACE, Frames
 from harness.messages import instruction
@@ -113,7 +114,7 @@ async def test_a_balancer_may_ping_as_often_as_it_likes(gateway: Gateway) -> Non
     writer.write(PREFACE + bytes([0, 0, 0, settings, 0]) + bytes(4))
     frames = Frames().of(reader)
     answers: list[tuple[int, int]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         for number in range(10):
             writer.write(one)
             while answers.count((ping, acknowledged)) <= number:

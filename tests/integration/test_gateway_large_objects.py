@@ -18,6 +18,7 @@ from flower_nats_gateway.calls.wire import HTTP
 from flower_nats_gateway.delivery import objects
 from flower_nats_gateway.transports.http import app, body
 from harness.channels import Refused, WireName
+from harness.children import PATIENCE
 from harness.messages import Parcel, instruction, reply
 from tests.integration.gateways import Gateway, running_stack
 
@@ -104,7 +105,7 @@ async def test_a_broker_that_is_slower_than_a_client_has_patience_gets_an_object
     monkeypatch.setattr(Objects, "store", slowly)
     monkeypatch.setattr(app, "HTTP", replace(HTTP, answer_within=0.2))
     for object_id, data in answer.objects.items():
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 with suppress(Refused):
                     assert await node.push_object(serverapp.run_id, session_id, object_id, data)

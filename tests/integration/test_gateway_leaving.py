@@ -13,6 +13,7 @@ from flower_nats.model.errors import Outcome
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
 from harness.channels import Channel, Refused, WireName
+from harness.children import PATIENCE
 from harness.raw_http import connect, head_of
 from tests.integration.gateways import Gateway, running_stack
 
@@ -56,7 +57,7 @@ async def test_nobody_who_is_quiet_delays_its_end(
         silent = await connect(gateway.settings.http_api_address)
 
         gateway.stop.set()
-        async with silent, asyncio.timeout(4):
+        async with silent, asyncio.timeout(PATIENCE):
             await gateway.running
             # A client whose TLS handshake were ended in good order would give up for good.
             assert await silent.until_closed() == "reset"
@@ -106,7 +107,7 @@ async def slow_call_over_grpc(gateway: Gateway) -> bytes:
             await quick(b"")
 
         gateway.stop.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await idle.wait_for_state_change(grpc.ChannelConnectivity.READY)
         await slow.write(b"")
         await slow.done_writing()

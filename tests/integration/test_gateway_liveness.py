@@ -12,6 +12,7 @@ from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.hints import Wakes
 from flower_nats_gateway.cluster.liveness import GatewayLiveness
+from harness.children import PATIENCE
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ async def test_a_gateway_that_is_dead_is_forgotten_before_one_that_may_be_stoppe
     try:
         await appear(there, "stopped")
         await appear(dead, "dead")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while set(peers.silent()) != {"stopped", "dead"}:
                 await asyncio.sleep(0.05)
 
@@ -63,7 +64,7 @@ async def test_a_gateway_that_is_heard_again_is_not_silent(
     other = await Connection.connect([nats_url], "other")
     try:
         await appear(other, "other")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not peers.silent():
                 await asyncio.sleep(0.05)
             await other.hint(subjects.event_gateway("other"))

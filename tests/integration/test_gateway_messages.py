@@ -20,9 +20,16 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats_gateway.api import runtime as runtime_api
 from harness.channels import WireName
+from harness.children import PATIENCE
 from harness.fabs import make_fab
 from harness.messages import inflate, instruction, reply
-from tests.integration.gateways import Gateway, refusal, running_gateway, running_stack
+from tests.integration.gateways import (
+    BEFORE_THE_HOLD_ENDS,
+    Gateway,
+    refusal,
+    running_gateway,
+    running_stack,
+)
 
 
 @pytest.fixture
@@ -84,14 +91,14 @@ async def test_both_pulls_are_held_until_there_is_something(gateway: Gateway) ->
     assert not waiting_node.done()
 
     await app.send(question)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(BEFORE_THE_HOLD_ENDS):
         await waiting_node
     waiting_app = asyncio.create_task(app.pull(question.message_id))
     await asyncio.sleep(0.2)
     assert not waiting_app.done()
 
     await node.send(reply(question))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(BEFORE_THE_HOLD_ENDS):
         assert len(await waiting_app) == 1
 
 
@@ -111,7 +118,7 @@ async def test_replies_wait_for_one_another_but_not_for_ever(
     three, four = instruction(app.run_id, quick.node_id), instruction(app.run_id, slow.node_id)
     ids = await app.send(three, four)
     await quick.send(reply(three))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert len(await app.pull(*ids)) == 1
 
 
@@ -146,7 +153,7 @@ async def test_two_gateways_share_one_push_session(gateway: Gateway, nats_url: s
             content = question.objects[object_id]
             assert await app.push_object(pushed.session_id, object_id, content)
         node.gateway = other
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert (await node.pull())[0].metadata.message_id == question.message_id
 
 
@@ -206,7 +213,7 @@ async def test_a_node_that_leaves_gives_an_error_reply(gateway: Gateway) -> None
     question = instruction(app.run_id, node.node_id)
     await app.send(question)
     await node.call("DeactivateNode", fleet.DeactivateNodeRequest(node_id=node.node_id))
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         [got] = await app.pull(question.message_id)
     assert got.error.code == 5
 
@@ -241,7 +248,7 @@ async def test_stopping_a_run_ends_its_held_calls_and_refuses_late_replies(
 
     await gateway.call("Control", "StopRun", control.StopRunRequest(run_id=app.run_id))
 
-    ended = await refusal(asyncio.wait_for(pulling, 3))
+    ended = await refusal(asyncio.wait_for(pulling, BEFORE_THE_HOLD_ENDS))
     assert ended.outcome is Outcome.UNAUTHENTICATED
     late = await refusal(node.push(reply(question)))
     assert late.outcome is Outcome.PERMISSION_DENIED
@@ -305,7 +312,7 @@ async def test_log_lines_are_streamed_as_they_come_and_the_stream_ends_with_the_
         await asyncio.sleep(0.3)
         assert len(lines) == number + 1
     await app.call("PushTaskOutput", runtime.PushTaskOutputRequest(sub_status="completed"))
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(BEFORE_THE_HOLD_ENDS):
         await following
     assert lines == ["line 0\n", "line 1\n", "line 2\n"]
 
@@ -332,7 +339,7 @@ async def test_a_draining_gateway_ends_held_calls_with_an_empty_answer(
         waiting = asyncio.create_task(node.pull())
         await asyncio.sleep(0.3)
         leaving.stop.set()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(BEFORE_THE_HOLD_ENDS):
             assert await waiting is None
 
 

@@ -15,6 +15,7 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats_gateway.calls import registrations
 from flower_nats_gateway.calls.registrations import RegistrationLimit
 from harness.channels import Refused, WireName
+from harness.children import PATIENCE
 from harness.clients import SuperNode
 from tests.integration.gateways import Gateway, refusal, running_stack
 
@@ -66,7 +67,7 @@ async def test_an_address_registers_so_many_nodes_and_the_others_a_little_later(
     assert said.outcome is Outcome.UNAVAILABLE
 
     # What stock does with it: it tries again.
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not third.node_id:
             with suppress(Refused):
                 third.node_id = await register(third)

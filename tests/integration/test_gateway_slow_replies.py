@@ -14,6 +14,7 @@ from flower_nats.superlink.housekeeping import messages as message_housekeeping
 from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import fleet_pb2 as fleet
 from harness.channels import Refused, WireName
+from harness.children import PATIENCE
 from harness.clients import ServerApp, SuperNode
 from harness.messages import Parcel, instruction, reply
 from tests.integration.gateways import Gateway, running_stack
@@ -71,7 +72,7 @@ async def asked(gateway: Gateway) -> tuple[SuperNode, ServerApp, Parcel]:
 
 
 async def error_of(app: ServerApp, question: Parcel) -> common.Error:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (replies := await app.pull(question.message_id)):
             pass
     [found] = replies

@@ -13,6 +13,7 @@ from flwr.app import RecordDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from flower_nats.wire import control_pb2 as control
+from harness.children import PATIENCE
 from harness.messages import instruction, reply
 from tests.integration.gateways import free_address, running_stack
 
@@ -37,7 +38,7 @@ async def scrape(address: str | None) -> str:
 async def test_every_name_and_label_is_served(nats_url: str, pg_dsn: str) -> None:
     address = free_address()
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(PATIENCE),
         running_stack(nats_url, pg_dsn, superlink={"http_health_address": address}) as gateway,
     ):
         node, app = await gateway.node(), await gateway.server_app()

@@ -15,10 +15,8 @@ from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
 from flower_nats.superlink.housekeeping import housekeeper as housekeeping
 from flower_nats.superlink.housekeeping.housekeeper import Housekeeping, Piece
+from harness.children import PATIENCE
 from harness.processes import Replica, kill
-
-TAKEN_OVER_SECONDS = 20.0
-"""What the documentation says, 15 s, and something for a busy machine."""
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
@@ -85,7 +83,7 @@ async def test_housekeeping_ends_though_a_piece_has_missed_that_it_should(
     running = asyncio.create_task(Housekeeping(Leases(database), "one", pieces).run())
     await begun.wait()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await end_tasks([running])
 
 
@@ -168,6 +166,6 @@ async def test_every_piece_of_a_superlink_that_was_killed_is_taken_over(
             now = await holders(database)
             return now.keys() == before.keys() and not set(now.values()) & set(before.values())
 
-        await until(second_has_all, TAKEN_OVER_SECONDS)
+        await until(second_has_all, PATIENCE)
     finally:
         await asyncio.gather(first.stop(), second.stop())

@@ -36,6 +36,7 @@ from flower_nats_gateway.transports.http import body as http_body
 from flower_nats_gateway.transports.http import listener, protocol
 from harness.certificates import create_server_certificates
 from harness.channels import GrpcChannel, HttpChannel, Metadata, Refused
+from harness.children import PATIENCE
 from harness.messages import instruction
 from harness.raw_http import Answer, Connection, connect, head_of, header_lines
 from tests.integration.gateways import Gateway, running_stack
@@ -69,7 +70,7 @@ async def gateway(shared: Gateway) -> AsyncIterator[Gateway]:
     before = await held(shared)
     yield shared
     await hang_up(shared)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while await held(shared) - before or await shared.in_hand() != IDLE:
             await asyncio.sleep(0.05)
 
@@ -498,7 +499,7 @@ async def test_an_endless_body_is_the_end(
         await one.send(head)
         assert (await one.answer()).status == 401
         with pytest.raises(ConnectionError):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     await one.send(chunk)
 
@@ -548,7 +549,7 @@ async def test_readers_that_do_not_read_cost_little_memory_and_end(
     slow = [await small_window(gateway.address("Fleet")) for _ in range(SLOW)]
     for one in slow:
         await one.send(head_of("Fleet", "PullObject", node.metadata(), len(body)) + body)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await gateway.in_hand())["calls_in_hand"] < SLOW:
             await asyncio.sleep(0.05)
     # Nobody waits for them for long.
@@ -580,7 +581,7 @@ async def test_a_reader_that_leaves_the_end_of_an_answer_unread_is_cut_off(
     connections = len(psutil.Process().net_connections())
 
     await one.send(head_of("Fleet", "PullObject", node.metadata(), len(body)) + body)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(psutil.Process().net_connections()) >= connections:
             await asyncio.sleep(0.05)
     one.writer.transport.abort()
@@ -732,7 +733,7 @@ async def test_a_client_that_trusts_another_authority_is_logged(tls_gateway: Gat
                 async with httpx.AsyncClient(trust_env=False) as client:
                     await client.post(f"https://{tls_gateway.address('Control')}{PATH}")
         # The server hears of it after the client does.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (failures := [one for one in lines if "tls" in one["event"]]):
                 await asyncio.sleep(0.05)
     assert [one["event"] for one in failures] == ["tls_handshake_failed"]
@@ -779,7 +780,7 @@ async def test_who_is_in_a_handshake_when_the_gateway_ends_is_reset(
 
             gateway.stop.set()
             assert await one.until_closed() == "reset"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await gateway.running
 
 

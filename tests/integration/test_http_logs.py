@@ -18,6 +18,7 @@ from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.transports.http import app as http_app
 from harness.channels import HttpChannel, Refused
+from harness.children import PATIENCE
 from harness.clients import ServerApp
 from harness.raw_http import Connection as RawConnection
 from harness.raw_http import connect, head_of
@@ -61,14 +62,14 @@ class Follower:
 
     async def until(self, text: str) -> None:
         """Wait until it has printed this, and no more."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while self.text != text and not self._task.done():
                 await asyncio.sleep(0.02)
         assert self.text == text
 
     async def until_end(self) -> None:
         """Wait until the stream has ended well. Raises `Refused` if it breaks."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await self._task
 
     @property
@@ -156,7 +157,7 @@ async def test_signs_of_life_come_once_there_was_something_to_say(
     assert follower.frames == []
 
     await say(app, "something\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(follower.frames) < 5:
             await asyncio.sleep(0.05)
 
@@ -173,7 +174,7 @@ async def test_a_stream_that_has_nothing_to_say_begins_all_the_same(
     body = control.StreamLogsRequest(run_id=app.run_id).SerializeToString()
     async with await connect(gateway.address("Control")) as one:
         await one.send(head_of("Control", "StreamLogs", (), len(body)), body)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             head = await one.reader.readuntil(b"\r\n\r\n")
 
     assert head.startswith(b"HTTP/1.1 200 ")
@@ -238,7 +239,7 @@ async def test_the_output_of_a_process_that_is_gone_at_once_is_stored(
             async with await connect(other.address("Runtime")) as one:
                 await one.send(head_of("Runtime", "PushTaskOutput", token, len(body)) + body)
                 hang_up(one)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             for app in apps:
                 while (await gateway.superlink.status(app.run_id))[0] != "finished":
                     await asyncio.sleep(0.05)

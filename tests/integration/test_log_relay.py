@@ -18,11 +18,11 @@ from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.transports import log_relay
 from flower_nats_gateway.transports.log_relay import LogRelay
 from harness.channels import CHANNELS, Channel, GrpcChannel, Refused, WireName
+from harness.children import PATIENCE
 from harness.clients import ServerApp
 from tests.integration.gateways import Gateway, free_address, running_pair
 
 STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
-SECONDS = 30.0
 OUTPUT = runtime.PushTaskOutputRequest(sub_status="completed")
 
 pytestmark = pytest.mark.parametrize("wire", ["grpc", "http"])
@@ -43,7 +43,7 @@ class Front:
         """Call StreamLogs, and give the lines."""
         request = control.StreamLogsRequest(run_id=run_id, after_timestamp=after)
         body = request.SerializeToString()
-        async for answer in self.channel.stream(STREAM_LOGS, body, (), SECONDS):
+        async for answer in self.channel.stream(STREAM_LOGS, body, (), PATIENCE):
             response = control.StreamLogsResponse.FromString(answer)
             if response.log_output:
                 self.position = response.latest_timestamp

@@ -20,6 +20,7 @@ from flower_nats.store.runs import Runs
 from flower_nats.superlink import wiring
 from flower_nats.superlink.housekeeping.log_retention import LogRetention
 from flower_nats.wire import runtime_pb2 as runtime
+from harness.children import PATIENCE
 from harness.clients import ServerApp
 from tests.integration.gateways import Gateway, running_stack
 
@@ -101,7 +102,7 @@ async def full(connection: Connection) -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not await condition():
             await asyncio.sleep(0.1)
 
@@ -151,7 +152,7 @@ async def test_old_logs_are_removed_when_there_is_no_room_for_more(
     for app in (short, long):
         await logs.age(app, DAYS + 1)
     with capture_logs() as said:
-        async with full(connection), asyncio.timeout(15):
+        async with full(connection), asyncio.timeout(PATIENCE):
             await logs.retention().remove_logs()
             await recent.call(
                 "PushLogs", runtime.PushLogsRequest(run_id=recent.run_id, logs=["e\n"])
@@ -174,7 +175,7 @@ async def test_replicas_that_make_room_at_once_leave_no_lines(
         await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=["b\n"]))
         await logs.age(app, DAYS + 1)
 
-    async with full(connection), asyncio.timeout(15):
+    async with full(connection), asyncio.timeout(PATIENCE):
         await asyncio.gather(*(logs.retention().remove_logs() for _ in range(4)))
 
     for app in apps:

@@ -13,6 +13,7 @@ from flower_nats.model.exchange import ExchangeNote
 from flower_nats.store.exchanges import Exchanges
 from flower_nats.superlink.console import log_search
 from flower_nats.wire import runtime_pb2 as runtime
+from harness.children import PATIENCE
 from harness.clients import ServerApp
 from tests.integration.consoles import Console, running_console
 from tests.integration.people import Person
@@ -29,7 +30,7 @@ async def console(connection: Connection, nats_url: str, pg_dsn: str) -> AsyncIt
 
 async def write(console: Console, app: ServerApp, *lines: str) -> None:
     await app.call("PushLogs", runtime.PushLogsRequest(run_id=app.run_id, logs=list(lines)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while lines[-1].strip() not in await text_of(console, app.run_id):
             await asyncio.sleep(0.05)
 

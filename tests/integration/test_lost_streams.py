@@ -9,21 +9,19 @@ from pathlib import Path
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.embedded.nats_server import NatsServer
+from harness.children import PATIENCE
 from tests.integration.superlinks import Superlink, running_superlink
-
-AGAIN_SECONDS = 30.0
-"""What is promised."""
 
 
 async def has_ended(superlink: Superlink, run_id: int) -> tuple[str | None, str, str]:
-    async with asyncio.timeout(AGAIN_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         while (state := await superlink.status(run_id))[0] != "finished":
             await asyncio.sleep(0.2)
     return state
 
 
 async def until_streams_are_there(connection: Connection) -> None:
-    async with asyncio.timeout(AGAIN_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         while await connection.stream_names("fn.>") != set(subjects.STREAMS):
             await asyncio.sleep(0.2)
 

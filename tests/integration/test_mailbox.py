@@ -7,6 +7,7 @@ import pytest
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.mailbox import Mailbox
+from harness.children import PATIENCE
 from harness.messages import Parcel, instruction, reply
 
 RUN, NODE = 2**63 + 5, 2**64 - 7
@@ -128,7 +129,7 @@ async def test_an_expired_instruction_is_gone(mailbox: Mailbox) -> None:
     await deliver(mailbox, question)
     assert await next_id(mailbox) == question.message_id
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while await mailbox.find_instruction(RUN, NODE, question.message_id):
             await asyncio.sleep(0.05)
     assert await next_id(mailbox) is None

@@ -11,6 +11,7 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.permissions import User
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.channels import WireName
+from harness.children import PATIENCE
 from harness.logins import as_user
 from tests.integration.gateways import running_pair
 from tests.integration.superlinks import silent_superlinks
@@ -36,7 +37,7 @@ async def test_a_run_does_not_end_before_a_gateway_knows_whose_lines_it_has(
         token = [("flwr-task-token", app.token)]
         async with silent_superlinks(connection, "ResolveToken"):
             lines = asyncio.create_task(second.call("Runtime", "PushLogs", LINES, token))
-            await asyncio.wait_for(waiting.wait(), 20)
+            await asyncio.wait_for(waiting.wait(), PATIENCE)
             await app.call("PushTaskOutput", OUTPUT)
 
             assert lines.done()

@@ -15,6 +15,7 @@ from flower_nats.broker.permissions import User
 from flower_nats.broker.streams import missing_streams
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.channels import WireName
+from harness.children import PATIENCE
 from harness.logins import as_user
 from tests.integration.gateways import running_stack
 
@@ -121,7 +122,7 @@ async def client(owner_url: str, user: User) -> AsyncIterator[tuple[Client, list
 async def until_refused(connected: Client, refused: list[str]) -> None:
     """Wait until all is refused that is: refusals come in order, and this one is the last."""
     await connected.publish("last", b"")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not any('publish to "last"' in one for one in refused):
             await asyncio.sleep(0.01)
 

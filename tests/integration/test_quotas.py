@@ -15,6 +15,7 @@ from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats_cli.audit import audit
 from flower_nats_cli.quota import quota
 from flower_nats_cli.role import role
+from harness.children import PATIENCE
 from tests.integration.people import Person
 from tests.integration.superlinks import Superlink, refused, running_superlink
 
@@ -111,7 +112,7 @@ async def test_a_run_that_takes_too_long_ends_with_the_reason(
     await limit(superlink, "federation", LAB, run_seconds=3600.0)
     await superlink.database.execute("UPDATE task SET running_at = now() - interval '2 hours'")
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (await superlink.status(run_id))[0] != "finished":
             await asyncio.sleep(0.1)
 

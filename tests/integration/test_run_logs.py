@@ -21,12 +21,12 @@ from flower_nats.broker.runlog import RECORD_BYTES, RunLogs
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer
+from harness.children import PATIENCE
 
 RUN, OTHER = 1, 2
 MANY = 2000
 ONE_WAY = 0.03
 """Seconds; one request for each line takes two minutes so."""
-HUNG = 30.0
 
 
 def lines(begin: int, end: int) -> list[str]:
@@ -48,7 +48,7 @@ async def store(connection: Connection, *texts: str, run_id: int = RUN) -> None:
 async def read_to_end(logs: RunLogs, after: int = 0) -> list[str]:
     """Return what each read gave, until one gave nothing."""
     texts: list[str] = []
-    async with asyncio.timeout(HUNG):
+    async with asyncio.timeout(PATIENCE):
         while True:
             text, after = await logs.read(RUN, after)
             if not text:
@@ -146,7 +146,7 @@ async def test_what_is_printed_at_once_is_read_in_answers_as_small_as_there_is_r
 async def test_a_log_is_read_in_order_and_once_while_it_grows(connection: Connection) -> None:
     logs, text, position = RunLogs(connection), "", 0
     writing = asyncio.create_task(store(connection, *lines(0, MANY)))
-    async with asyncio.timeout(HUNG):
+    async with asyncio.timeout(PATIENCE):
         while len(text) < len("".join(lines(0, MANY))):
             more, position = await logs.read(RUN, position)
             text += more
@@ -174,7 +174,7 @@ async def test_what_is_there_does_not_wait_for_what_comes_slowly(
 ) -> None:
     await store(connection, *lines(0, MANY))
     lose(monkeypatch, every=1)
-    async with far_away(nats_url) as reading, asyncio.timeout(HUNG):
+    async with far_away(nats_url) as reading, asyncio.timeout(PATIENCE):
         first, position = await RunLogs(reading).read(RUN, 0)
         second, _ = await RunLogs(reading).read(RUN, position)
 

@@ -9,6 +9,7 @@ import pytest
 
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.superlink.runs import shutdown
+from harness.children import PATIENCE
 from tests.integration.superlinks import Superlink, running_superlink
 
 
@@ -48,7 +49,7 @@ async def test_no_run_is_taken_in_while_somebody_waits_for_the_last_one(
     assert refused.value.code is ErrorCode.FORBIDDEN_ACTION
     assert "is about to end" in str(refused.value.public_details)
     # Whoever waited does not any more.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await superlink.start_run()

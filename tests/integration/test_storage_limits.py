@@ -25,6 +25,7 @@ from flower_nats.metrics import exposition
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.room import Room, RoomTrend
 from flower_nats.superlink.housekeeping.room_watch import RoomWatch
+from harness.children import PATIENCE
 from tests.integration.superlinks import Superlink, refused, running_superlink
 
 LIMIT = 2_000_000
@@ -67,14 +68,14 @@ async def test_an_account_that_is_full_is_told_of_and_forgotten(superlink: Super
     before = await superlink.start_run()
     await fill(connection)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not await problems(superlink):
             await asyncio.sleep(0.2)
     with refused(ErrorCode.NOTHING_STORED):
         await superlink.start_run()
 
     await connection.purge(subjects.LOGS_STREAM, subjects.log(7))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with suppress(ApiError):
                 await superlink.start_run()
@@ -93,7 +94,7 @@ async def test_hours_left_are_in_the_log_and_in_the_metrics_before_a_place_is_fu
 
     with capture_logs() as lines:
         watching = asyncio.create_task(watch.run())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not (watch.report() and any(one["event"] == "room_is_low" for one in lines)):
                 await asyncio.sleep(0.05)
         watching.cancel()

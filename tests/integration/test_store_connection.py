@@ -17,6 +17,7 @@ from flower_nats.model.errors import Unavailable
 from flower_nats.store import pool
 from flower_nats.store.connection import Database, StoreError, Transaction
 from flower_nats.store.durability import durability
+from harness.children import PATIENCE
 from harness.postgres_pair import PostgresPair
 
 BACKENDS = """
@@ -158,7 +159,7 @@ async def test_a_server_that_is_away_when_we_start_is_waited_for(
         # Longer than one try to connect takes, and than the pool tries by itself.
         await asyncio.sleep(2)
         await server.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await opening
         assert await database.fetch_one("SELECT 1 AS one") == {"one": 1}
     finally:
@@ -216,7 +217,7 @@ async def name_synchronous(primary: Database, names: str, synchronous: int) -> N
     """Say which standbys are to be synchronous, and wait until so many are."""
     await primary.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
     await primary.execute("SELECT pg_reload_conf()")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await durability(primary))["synchronous_standbys"] != synchronous:
             await asyncio.sleep(0.05)
 
@@ -271,7 +272,7 @@ async def all_connections_serve(database: Database, number: int) -> None:
     async def wait(_: Transaction) -> None:
         await all_there.wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(database.transaction(wait) for _ in range(number)))
 
 

@@ -21,6 +21,7 @@ from flower_nats.store.connection import Database
 from flower_nats.superlink.wiring import handlers, watches
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
+from harness.children import PATIENCE
 from tests.integration.superlinks import (
     Superlink,
     refused,
@@ -72,7 +73,7 @@ async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
         yield superlink
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.1)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats_cli.supervisor import Supervisor
+from harness.children import PATIENCE
 
 
 class Counted(OwnedProcess):
@@ -25,7 +26,7 @@ class Counted(OwnedProcess):
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.02)
 

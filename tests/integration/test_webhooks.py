@@ -22,6 +22,7 @@ from flower_nats.store.runtime_events import note
 from flower_nats.store.webhooks import Webhooks
 from flower_nats.superlink.housekeeping import webhook_sender
 from flower_nats.superlink.housekeeping.webhook_sender import WebhookSender
+from harness.children import PATIENCE
 from tests.integration.consoles import Console, running_console
 from tests.integration.people import Person
 
@@ -61,7 +62,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.05)
 

@@ -19,6 +19,7 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import BY_NAME
 from flower_nats_gateway.transports import notices
 from harness.certificates import create_server_certificates
+from harness.children import PATIENCE
 from tests.integration.gateways import Gateway, running_stack
 
 EVENT = "connection_without_a_call"
@@ -58,7 +59,7 @@ async def comes(gateway: Gateway, data: bytes, tls: ssl.SSLContext | None = None
 
 
 async def heard(lines: list[MutableMapping[str, Any]], number: int) -> list[Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(found := [one for one in lines if one["event"] == EVENT]) < number:
             await asyncio.sleep(0.02)
     return found

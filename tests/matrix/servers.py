@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.children import Child, wait_until
+from harness.children import PATIENCE, Child, wait_until
 from harness.environment import accepts_connections
 from harness.flower import Addresses, Flower
-
-_START_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def flower_nats(folder: Path) -> Iterator[Server]:
         *("--http-api-address", addresses.http),
     ]
     with _running(command, folder, {}) as process:
-        process.wait_for_output("is ready", _START_SECONDS)
+        process.wait_for_output("is ready", PATIENCE)
         yield Server(process, addresses, folder)
 
 
@@ -52,7 +50,7 @@ def stock(flower: Flower, folder: Path) -> Iterator[Server]:
             assert process.exit_code is None, f"the server ended:\n{process.output()}"
             return all(map(accepts_connections, flower.addresses_of(addresses)))
 
-        wait_until(serves, _START_SECONDS, "the stock server to serve")
+        wait_until(serves, PATIENCE, "the stock server to serve")
         yield Server(process, addresses, folder)
 
 
