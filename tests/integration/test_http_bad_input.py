@@ -653,7 +653,7 @@ async def test_a_connection_that_falls_silent_after_a_call_is_kept_for_a_while_o
             assert (await one.answer()).status == 200
             await asyncio.sleep(1.0)
         await one.send(b"\r\n")
-        assert await one.until_closed(within=10) == "end"
+        assert await one.until_closed() == "end"
 
 
 # TLS, and gRPC
