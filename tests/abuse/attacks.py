@@ -206,6 +206,8 @@ async def used_signatures(stranger: Stranger) -> None:
     signed = node.metadata()
     heartbeat = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
     await stranger.call("Fleet", "SendNodeHeartbeat", heartbeat, signed)
+    # Other gateways hear of it within moments (docs/security.md).
+    await asyncio.sleep(0.5)
     farewell = fleet.UnregisterNodeFleetRequest(node_id=node.node_id)
     call = stranger.call("Fleet", "UnregisterNode", farewell, signed)
     assert await outcome_of(call) == "UNAVAILABLE"
