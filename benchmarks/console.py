@@ -1,9 +1,9 @@
 """What browsers that watch a run cost the runtime.
 
 ``python -m benchmarks.console`` starts a runtime of its own with a console, nodes and a run that
-goes round by round, and measures its processes without browsers and with them, over the same number of
-rounds. What a browser costs itself is not told: here it is a client that asks for what the page of a run
-asks for.
+goes round by round. It measures its processes without browsers, with them twice, and without them again,
+over the same number of rounds: what grows with a run counts in neither. What a browser costs itself is
+not told: here it is a client that asks for what the page of a run asks for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ _PAGES = 5
 
 _PATIENCE = 120.0
 """Seconds that one page, or one step of the nodes, may take."""
+
+_BEGIN = 2.0
+"""Seconds after which browsers that have come look, and those that have left do not."""
 
 _BOUND = 0.05
 """The share of a core that is promised for ten browsers on a run of a hundred nodes."""
@@ -119,23 +122,35 @@ async def measure(
 ) -> None:
     """Measure and print."""
     base = f"http://{target.console}"
-    playing = [asyncio.create_task(rounds.go_on())]
+    playing = asyncio.create_task(rounds.go_on())
+    alone, watched = Counter[str](), Counter[str]()
     try:
         for path in (f"/runs/{run}", f"/runs/{run}/timeline.json"):
             print(f"{path}: {await middle_seconds(base, path):.3f} s", flush=True)
-        alone = await spent(target, seconds)
-        playing += [asyncio.create_task(watch(base, run)) for _ in range(browsers)]
-        await asyncio.sleep(2)
-        watched = await spent(target, seconds)
+        alone += await spent(target, seconds)
+        watching = [asyncio.create_task(watch(base, run)) for _ in range(browsers)]
+        try:
+            await asyncio.sleep(_BEGIN)
+            watched += await spent(target, seconds)
+            watched += await spent(target, seconds)
+        finally:
+            await ended(*watching)
+        await asyncio.sleep(_BEGIN)
+        alone += await spent(target, seconds)
     finally:
-        for one in playing:
-            one.cancel()
-            with suppress(asyncio.CancelledError):
-                await one
+        await ended(playing)
     for part in sorted(watched):
-        print(f"{part:12} {alone[part]:7.3f} without, {watched[part]:7.3f} with browsers")
-    more = watched.total() - alone.total()
+        print(f"{part:12} {alone[part] / 2:7.3f} without, {watched[part] / 2:7.3f} with browsers")
+    more = (watched.total() - alone.total()) / 2
     print(f"{browsers} browsers: {more:+.3f} of a core in sum (promised: at most {_BOUND})")
+
+
+async def ended(*tasks: asyncio.Task[None]) -> None:
+    """End tasks, and raise what they have raised."""
+    for one in tasks:
+        one.cancel()
+        with suppress(asyncio.CancelledError):
+            await one
 
 
 def main() -> None:
@@ -144,7 +159,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--browsers", type=int, default=10)
     parser.add_argument("--interval", type=float, default=5.0, help="seconds from round to round")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each of two measurements")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each of four measurements")
     options = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))

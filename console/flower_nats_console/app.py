@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response, S
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from flower_nats.broker.core_connection import NotPermitted
 from flower_nats.logs import get_logger
 from flower_nats.model import certificates
 from flower_nats.model.caller import Caller
@@ -25,14 +26,40 @@ from flower_nats_console.overview import overview
 from flower_nats_console.pages import STATIC, data, page
 from flower_nats_console.runs import RunPages
 from flower_nats_console.superlinks import Answer, Superlinks
-from flower_nats_console.viewer import log_in, log_out, viewer
+from flower_nats_console.viewer import has_token, log_in, log_out, viewer
 
 log = get_logger(__name__)
 
 _SMALL = 500
 """Bytes below which nothing is gained by compressing an answer."""
 
-_NOT_FOUND = {ErrorCode.RUN_ID_NOT_FOUND: "There is no such run here, or it was deleted."}
+_TOLD = {
+    ErrorCode.RUN_ID_NOT_FOUND: (
+        404,
+        "There is no such run here, or it was deleted.",
+        "See the list of runs.",
+    ),
+    ErrorCode.RUN_ALREADY_FINISHED: (
+        409,
+        "The run has already ended.",
+        "Go back to it to see how it ended.",
+    ),
+}
+"""What is said of some refusals, with what to do and the status of HTTP."""
+
+_NO_SUPERLINK = (
+    503,
+    "No superlink answers.",
+    "This page goes on by itself as soon as a superlink answers. If that takes long, "
+    "`flower-nats status` says whether NATS, PostgreSQL and the superlinks run.",
+)
+
+_NOT_PERMITTED = (
+    502,
+    "NATS does not let this console ask superlinks.",
+    "Start the console as the NATS user that is made for it: "
+    "`flower-nats console --nats nats://console:PASSWORD@HOST:4222`.",
+)
 
 
 class Console:
@@ -84,7 +111,8 @@ class Console:
 
     async def login(self, request: Request) -> Response:
         """Ask for a token."""
-        return page(request, "login", "Log in")
+        was_refused = bool(queries.text(request, "refused"))
+        return page(request, "login", "Log in", was_refused=was_refused)
 
     async def live(self, request: Request) -> Response:
         """Begin a stream that tells a page when to look again."""
@@ -148,25 +176,16 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     if isinstance(error, Unavailable):
         log.warning("page_not_served", path=request.url.path, reason=error.detail)
-        return _told(
-            request,
-            503,
-            "No superlink answers.",
-            "This page goes on by itself as soon as a superlink answers. If that takes long, "
-            "`flower-nats status` says whether NATS, PostgreSQL and the superlinks run.",
-        )
+        is_refused = isinstance(error, NotPermitted)
+        return _told(request, *(_NOT_PERMITTED if is_refused else _NO_SUPERLINK))
     if error.code is ErrorCode.ACCOUNT_AUTHENTICATION_FAILED:
         if queries.wants_json(request) or "hx-request" in request.headers:
             return _told(
                 request, 401, "You are not logged in, or your login has ended.", "Log in: /login."
             )
-        return RedirectResponse("/login", 303)
-    if error.code in _NOT_FOUND:
-        return _told(request, 404, _NOT_FOUND[error.code], "See the list of runs.")
-    if error.code is ErrorCode.RUN_ALREADY_FINISHED:
-        return _told(
-            request, 409, "The run has already ended.", "Go back to it to see how it ended."
-        )
+        return RedirectResponse("/login?refused=1" if has_token(request) else "/login", 303)
+    if error.code in _TOLD:
+        return _told(request, *_TOLD[error.code])
     log.warning("page_refused", path=request.url.path, reason=error.detail)
     status = 403 if error.code is ErrorCode.FORBIDDEN_ACTION else 400
     return _told(request, status, error.public_details or error.detail, "")
@@ -191,4 +210,5 @@ def _told(request: Request, status: int, text: str, remedy: str) -> Response:
         response = data({"error": text, "remedy": remedy})
         response.status_code = status
         return response
-    return page(request, "error", text, status, text=text, remedy=remedy)
+    goes_on = status in (_NO_SUPERLINK[0], _NOT_PERMITTED[0])
+    return page(request, "error", text, status, text=text, remedy=remedy, goes_on=goes_on)

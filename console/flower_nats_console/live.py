@@ -13,8 +13,9 @@ from typing import Any
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 
-_NOT_MORE_OFTEN = 1.0
-"""Seconds between two events of a page, more or less: they come at the same moments to all."""
+_NOT_MORE_OFTEN = 2.0
+"""Seconds between two events of a page, more or less: they come at the same moments to all. What comes
+after a while of nothing is told at once."""
 
 _AT_LEAST_EVERY = 5.0
 """Seconds after which a page looks again though no hint has come: ages and durations go on."""

@@ -25,6 +25,8 @@ class Finding:
     subject: str
     text: str
     remedy: str = ""
+    alone: str = ""
+    """What nobody stands in for: if that fails, people notice."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,13 @@ class Overview:
     def answer(self) -> str:
         """Whether one can sleep."""
         bad = [one for one in self.findings if one.state == BAD]
-        notes = [one for one in self.findings if one.state == NOTE]
         if bad:
             return f"No: {plural(len(bad), 'thing')} {'needs' if len(bad) == 1 else 'need'} you."
-        if notes:
-            return "Yes, but the next failure could hurt: see the marked lines."
-        return "Yes. Any one of its processes may die."
+        notes = [one for one in self.findings if one.state == NOTE and not one.alone]
+        look = f" {plural(len(notes), 'thing')} to mind." if notes else ""
+        if alone := [one.alone for one in self.findings if one.alone]:
+            return f"Yes, as long as nothing happens to {_listed(alone)}.{look}"
+        return f"Yes. Any one of its processes may die.{look}"
 
 
 def overview(status: Map, own_certificate: Sequence[Map] = ()) -> Overview:
@@ -67,6 +70,11 @@ def overview(status: Map, own_certificate: Sequence[Map] = ()) -> Overview:
         found += [*_replicas(status), *_database(status), *_nodes(status)]
     order = [BAD, NOTE, GOOD]
     return Overview(sorted(found, key=lambda one: order.index(one.state)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _split(problem: str) -> tuple[str, str]:
@@ -90,13 +98,14 @@ def _replicas(status: Map) -> Iterator[Finding]:
     ):
         number, subject = kinds[kind], f"{kind.capitalize()}s"
         if number == 0:
-            yield Finding(BAD, subject, f"No {kind} is up.", f"Start one: flower-nats {kind}.")
+            yield Finding(BAD, subject, f"No {kind} is up.", f"Start one: `flower-nats {kind}`.")
         elif number == 1:
             yield Finding(
                 NOTE,
                 subject,
                 f"One {kind} is up. If it dies, {what}; nothing is lost.",
-                f"Start another {kind}, or use flower-nats up --replicas 3.",
+                f"Start another {kind}, or use `flower-nats up --replicas 3`.",
+                alone=f"the {kind}",
             )
         else:
             yield Finding(GOOD, subject, f"{number} {kind}s are up. Any of them may die.")
@@ -135,7 +144,8 @@ def _broker(status: Map) -> Iterator[Finding]:
             NOTE,
             "NATS",
             "One NATS server holds all messages. While it is down, everything waits.",
-            "Use a cluster of three: flower-nats up --replicas 3.",
+            "Use a cluster of three: `flower-nats up --replicas 3`.",
+            alone="NATS",
         )
     else:
         yield Finding(GOOD, "NATS", f"{copies} servers hold each message. Any one may die.{leader}")
@@ -149,7 +159,7 @@ def _broker(status: Map) -> Iterator[Finding]:
             "NATS on disk",
             f"NATS syncs only every {broker['sync']}: a power cut loses messages acknowledged "
             "since.",
-            "Set sync_interval: always in the jetstream block of every nats-server.",
+            "Set `sync_interval: always` in the jetstream block of every nats-server.",
         )
 
 
@@ -163,7 +173,7 @@ def _database(status: Map) -> Iterator[Finding]:
             "PostgreSQL on disk",
             f"PostgreSQL acknowledges before it is on disk (fsync {database['fsync']}, "
             f"synchronous_commit {database['synchronous_commit']}): a power cut loses runs.",
-            "Set fsync and synchronous_commit to on.",
+            "Set `fsync` and `synchronous_commit` to on.",
         )
     else:
         yield Finding(GOOD, "PostgreSQL on disk", "Committed data is on disk.")
@@ -174,6 +184,7 @@ def _database(status: Map) -> Iterator[Finding]:
             "PostgreSQL",
             "One PostgreSQL, without a standby. While it is down, no run starts or ends.",
             "Add a standby, or make sure that PostgreSQL is restarted soon.",
+            alone="PostgreSQL",
         )
     elif not synchronous:
         yield Finding(
@@ -181,7 +192,8 @@ def _database(status: Map) -> Iterator[Finding]:
             "PostgreSQL",
             f"{plural(standbys, 'standby', 'standbys')}, none known to be synchronous: if the primary's "
             "disk dies, the last commits may be lost.",
-            "Name the standbys in synchronous_standby_names.",
+            "Name the standbys in `synchronous_standby_names`.",
+            alone="the disk of PostgreSQL's primary",
         )
     else:
         text = f"{plural(standbys, 'standby', 'standbys')}, {synchronous} of them synchronous."
@@ -199,9 +211,12 @@ def _room(status: Map) -> Iterator[Finding]:
             yield Finding(
                 NOTE,
                 subject,
-                f"{left}. Full in about {hours_in_words(hours)} if it fills as in the last hour.",
-                "Make room, or keep logs for a shorter time (--log-retention).",
+                f"{left}. At the pace of the last hour full in {hours_in_words(hours)}.",
+                "Make room, or keep logs for a shorter time (`--log-retention`).",
             )
+        elif hours is not None:
+            full = f"At the pace of the last hour full in {hours_in_words(hours)}."
+            yield Finding(GOOD, subject, f"{left}. {full}")
         else:
             yield Finding(GOOD, subject, f"{left}.")
 

@@ -33,6 +33,11 @@ def _cookie(request: Request) -> str:
     return f"__Host-{_COOKIE}" if _is_encrypted(request) else _COOKIE
 
 
+def has_token(request: Request) -> bool:
+    """Whether the browser brings a token, be it good or not."""
+    return bool(request.cookies.get(_cookie(request)))
+
+
 def viewer(request: Request) -> Caller:
     """Return the caller of a request. Each request has an id, so that its change happens once."""
     token = request.cookies.get(_cookie(request), "")

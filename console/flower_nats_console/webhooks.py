@@ -93,6 +93,8 @@ def _words(group: str) -> str:
 
 def _in_words(kinds: Sequence[str]) -> str:
     """Return kinds as people read them: the group in the place of all that are in it."""
+    if set(KINDS) <= set(kinds):
+        return "All events"
     words = []
     for group in GROUPS:
         of_group = [name for name, kind in KINDS.items() if kind.group == group]

@@ -28,6 +28,18 @@ def seconds_in_words(seconds: float | None) -> str:
     return f"{whole} s"
 
 
+def age_in_words(seconds: float | None) -> str:
+    """Return how long ago something was, roughly; empty for what is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return "just now"
+    for unit, _, length, _ in _LONG:
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
 def ms_in_words(ms: float | None) -> str:
     """Return a duration given in milliseconds; empty for none."""
     return seconds_in_words(None if ms is None else ms / 1000)
@@ -52,14 +64,20 @@ def clock_is_off(ahead: float) -> bool:
     return abs(ahead) > _CLOCK_OFF
 
 
+_YEAR = 365.0 * 24
+"""Hours."""
+
+
 def figure_in_words(number: float | None) -> str:
     """Return a number of an app with six digits that count."""
     return "–" if number is None else f"{number:.6g}"
 
 
 def hours_in_words(hours: float) -> str:
-    """Return a long duration."""
-    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+    """Return a long duration, roughly."""
+    if hours > _YEAR:
+        return "more than a year"
+    return f"about {hours:.0f} hours" if hours < 48 else f"about {hours / 24:.0f} days"
 
 
 def plural(number: int, one: str, many: str = "") -> str:

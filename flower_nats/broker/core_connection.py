@@ -50,6 +50,12 @@ _PENDING_BYTES = 64 * 1024 * 1024
 _HINTS = 1000
 """Hints that are kept to be given again: more than are on their way at any moment."""
 
+_FORBIDDEN = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
+"""How NATS refuses a message; the driver brings it in small letters."""
+
+_REFUSALS = 100
+"""Refusals of NATS that are kept: more than there are questions at a time."""
+
 Headers = Mapping[str, str]
 MessageHandler = Callable[[Msg], Awaitable[None]]
 
@@ -64,6 +70,10 @@ class BrokerRefused(FlowerNatsError):
 
 class NobodyListens(Unavailable):
     """There is no subscription to what was asked."""
+
+
+class NotPermitted(Unavailable):
+    """NATS lets this user not ask that. Who manages NATS may mend it while we run."""
 
 
 class BrokerClient(Client):
@@ -119,6 +129,7 @@ class CoreConnection:
         self._hints: deque[tuple[float, str, bytes]] = deque(maxlen=_HINTS)
         self._outage = Outage(log, "broker_away", "broker_back")
         self._closed = asyncio.Event()
+        self._forbidden: deque[tuple[float, str]] = deque(maxlen=_REFUSALS)
         self.retries = 0
         """Requests to the broker's streams that were made again after a fault that passes."""
 
@@ -258,9 +269,10 @@ class CoreConnection:
     ) -> Msg:
         """Send one request and return the answer; of several, the first that is `enough`.
 
-        Raises `NobodyListens` where that is so, `Unavailable` if no such answer comes within `timeout`
-        seconds, or none may come any more (see `break_off`).
+        Raises `NobodyListens` and `NotPermitted` where that is so, `Unavailable` if no such answer comes
+        within `timeout` seconds, or none may come any more (see `break_off`).
         """
+        began = time.monotonic()
         try:
             return await self._requests.ask(subject, body, headers, timeout, enough)
         except MaxPayloadError as exc:
@@ -268,6 +280,8 @@ class CoreConnection:
         except NoRespondersError as exc:
             raise NobodyListens(f"nobody serves {subject}") from exc
         except (NatsError, TimeoutError, OSError) as exc:
+            if any(at >= began and one == subject.lower() for at, one in self._forbidden):
+                raise NotPermitted(f"NATS does not let this user ask {subject}") from exc
             raise Unavailable(f"no answer on {subject}: {exc!r}") from exc
 
     def break_off(self, concerned: Callable[[str], bool]) -> None:
@@ -303,6 +317,10 @@ class CoreConnection:
         return dict(self._client._server_info)
 
     async def _on_error(self, error: Exception) -> None:
+        if found := _FORBIDDEN.search(str(error)):
+            forbidden = found[1].lower()
+            self._forbidden.append((time.monotonic(), forbidden))
+            self.break_off(lambda asked: asked.lower() == forbidden)
         if self._client.is_connected:
             log.warning("broker_error", reason=repr(error))
         else:

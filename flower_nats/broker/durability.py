@@ -4,6 +4,7 @@ from typing import Any
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.servers import NAMELESS
 from flower_nats.broker.storage import server_figures
 
 ALWAYS = "always"
@@ -11,9 +12,6 @@ ALWAYS = "always"
 
 UNKNOWN = "unknown"
 """Said of a server that was not heard."""
-
-_NAMELESS = "Server name unknown"
-"""What a server says of one of its cluster that is down and that it has never heard (2.15)."""
 
 
 async def durability(connection: Connection) -> dict[str, Any]:
@@ -30,7 +28,7 @@ async def durability(connection: Connection) -> dict[str, Any]:
     copies = min(int(info["config"]["num_replicas"]) for info in infos)
     holders = set().union(*(_holders(info) for info in infos)) or {_own_name(connection)}
     if len(holders) < copies:
-        holders.add(_NAMELESS)
+        holders.add(NAMELESS)
     heard = await _settings(connection, holders)
     servers = {name: heard.get(name, UNKNOWN) for name in sorted(holders)}
     return {
@@ -51,7 +49,7 @@ def _holders(info: dict[str, Any]) -> set[str]:
     """The servers that hold a stream and have a name; none are told of by a server that is alone."""
     cluster = info.get("cluster") or {}
     names = [cluster.get("leader"), *(peer["name"] for peer in cluster.get("replicas") or ())]
-    return {name for name in names if name and not name.startswith(_NAMELESS)}
+    return {name for name in names if name and not name.startswith(NAMELESS)}
 
 
 def _own_name(connection: Connection) -> str:

@@ -23,6 +23,7 @@ from nats.aio.subscription import Subscription
 
 from flower_nats.broker import subjects
 from flower_nats.broker.connection import PATIENCE, Connection
+from flower_nats.broker.core_connection import NotPermitted
 from flower_nats.broker.large_bodies import INLINE, LargeBodies
 from flower_nats.broker.members import FAREWELL, PULSE, Members
 from flower_nats.logs import get_logger
@@ -195,7 +196,7 @@ class RpcClient:
                 self._outage.worked()
                 return answer
             except Unavailable as exc:
-                if time.monotonic() >= deadline:
+                if isinstance(exc, NotPermitted) or time.monotonic() >= deadline:
                     raise
                 self.retries += 1
                 self._outage.failed(f"{subject}: {exc.detail}")

@@ -43,6 +43,8 @@ KINDS: Mapping[str, Kind] = {
     "replica_back": Kind("replicas", "Replica back", Tone.GOOD),
     "nats_away": Kind("servers", "NATS away", Tone.BAD),
     "nats_back": Kind("servers", "NATS back", Tone.GOOD),
+    "nats_server_lost": Kind("servers", "NATS server lost", Tone.BAD),
+    "nats_server_back": Kind("servers", "NATS server back", Tone.GOOD),
     "postgresql_away": Kind("servers", "PostgreSQL away", Tone.BAD),
     "postgresql_back": Kind("servers", "PostgreSQL back", Tone.GOOD),
     "messages_lost": Kind("servers", "Messages lost", Tone.BAD),

@@ -13,8 +13,9 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.children import PATIENCE
 from harness.messages import instruction, reply
-from tests.browser.pages import PICTURES, SCREENS, check_page, complaints_of, open_page
+from tests.browser.pages import SCREENS, check_page, complaints_of, open_page
 from tests.integration.consoles import Console, running_console
+from tests.integration.superlinks import running_superlink
 
 NASTY = "<img src=x onerror=alert(1)> \x1b]0;title\x07"
 LONG = "St. Mary's and St. Joseph's University Hospital of the Northern Provinces, " * 3
@@ -28,13 +29,6 @@ LINES = tuple(f"{NASTY} line {number}\n" for number in range(10_000))
 async def console(nats_url: str, pg_dsn: str) -> AsyncIterator[Console]:
     async with running_console(nats_url, pg_dsn) as console:
         yield console
-
-
-HOSPITALS = tuple(
-    f"{kind}, {town}"
-    for town in ("Lyon", "Porto", "Graz", "Turku", "Ghent", "Brno", "Cork", "Bari")
-    for kind in ("University Hospital", "Heart Centre", "Radiology")
-)
 
 
 async def many_nodes(
@@ -217,7 +211,9 @@ async def test_a_run_is_found_and_stopped_by_keyboard(chrome: Browser, console: 
     assert complaints_of(page) == []
 
 
-async def test_a_page_goes_on_by_itself(chrome: Browser, console: Console) -> None:
+async def test_a_page_goes_on_by_itself(
+    chrome: Browser, console: Console, nats_url: str, pg_dsn: str
+) -> None:
     node, app = await console.gateway.node(), await console.gateway.server_app()
     page = await open_page(chrome, 1280, "light", f"http://{console.address}")
     await page.goto(f"/runs/{app.run_id}")
@@ -237,29 +233,10 @@ async def test_a_page_goes_on_by_itself(chrome: Browser, console: Console) -> No
     await expect(page.get_by_text("Round 1 was answered by 1 of 1 node.")).to_be_visible()
     assert complaints_of(page) == []
 
-
-@pytest.mark.skipif(PICTURES is None, reason="Pictures for the documentation are made when wanted.")
-async def test_pictures_for_the_documentation(chrome: Browser, console: Console) -> None:
-    run_id = await many_nodes(
-        console,
-        rounds=18,
-        nodes=len(HOSPITALS),
-        names=HOSPITALS,
-        reason="CUDA out of memory. Tried to allocate 2.00 GiB.",
-        log=[f"INFO :      [ROUND {number}/22]\n" for number in range(1, 19)],
-    )
-    page = await open_page(chrome, 1280, "light", f"http://{console.address}")
-    for name, path in (
-        ("overview", "/"),
-        ("run", f"/runs/{run_id}"),
-        ("metrics", f"/runs/{run_id}/metrics"),
-        ("nodes", "/nodes"),
-        ("node", "/nodes/10005"),
-    ):
-        await page.goto(path)
-        if name == "run":
-            await page.wait_for_function("document.querySelector('canvas').height > 200")
-            await expect(page.get_by_text("18 of 22")).to_be_visible()
-        if name == "metrics":
-            await expect(page.locator("#metrics[data-drawn] canvas")).to_be_visible()
-        await page.screenshot(path=f"{PICTURES}/docs-{name}.png")
+    # A page that is opened meanwhile is whole once a superlink is back.
+    await page.goto("/runs", timeout=30_000)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("No superlink answers.")
+    async with running_superlink(nats_url, pg_dsn):
+        await expect(page.locator(f"#run-{app.run_id}")).to_be_visible(timeout=30_000)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Runs")
+        await expect(page.locator("#filter-state")).to_be_visible()

@@ -152,16 +152,21 @@ class Federation:
         return [SuperNode(name, process) for name, process in processes.items()]
 
     def start_supernode_process(
-        self, name: str, key: NodeKey | None = None, trusted_entities: Path | None = None
+        self,
+        name: str,
+        key: NodeKey | None = None,
+        trusted_entities: Path | None = None,
+        node_config: str = "",
     ) -> Child:
         """Start a SuperNode, with a registered key or one of its own, and do not wait for it.
 
-        `trusted_entities` is its file of those whose apps alone it runs.
+        `trusted_entities` is its file of those whose apps alone it runs; `node_config` is what its
+        configuration says beside its name.
         """
         superlink = self._flower.fleet_address(self.server.addresses)
         private_key = key.private if key else None
         command = self._flower.supernode(
-            superlink, f'name="{name}"', self._ca_certificate, private_key
+            superlink, f'name="{name}" {node_config}'.strip(), self._ca_certificate, private_key
         )
         if trusted_entities:
             command += ["--trusted-entities", str(trusted_entities)]

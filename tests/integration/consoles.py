@@ -42,25 +42,34 @@ async def running_console(
     **superlink: Any,
 ) -> AsyncIterator[Console]:
     """Run a superlink, a gateway and a console in this process; they end with the context."""
+    async with (
+        running_stack(nats_url, dsn, superlink=superlink, **(gateway or {})) as front,
+        console_of(nats_url, tls) as http,
+    ):
+        yield Console(http, front, http.base_url.netloc.decode())
+
+
+@asynccontextmanager
+async def console_of(
+    nats_url: str, tls: ServerCertificates | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Run a console alone in this process, and ask it; both end with the context."""
     address, stop = free_address(), asyncio.Event()
-    async with running_stack(nats_url, dsn, superlink=superlink, **(gateway or {})) as front:
-        settings = ConsoleSettings((nats_url,), address=address)
-        if tls is not None:
-            settings = replace(
-                settings, certificate=tls.certificate, key=tls.key, only_accounts=True
-            )
-        serving = asyncio.create_task(serve(settings, stop))
-        scheme, verify = ("http", True) if tls is None else ("https", trusting(tls))
-        async with httpx.AsyncClient(
-            base_url=f"{scheme}://{address}", timeout=20, verify=verify
-        ) as http:
-            async with asyncio.timeout(PATIENCE):
-                while not await _answers(http):
-                    assert not serving.done(), serving.result()
-                    await asyncio.sleep(0.05)
-            yield Console(http, front, address)
-        stop.set()
-        await serving
+    settings = ConsoleSettings((nats_url,), address=address)
+    if tls is not None:
+        settings = replace(settings, certificate=tls.certificate, key=tls.key, only_accounts=True)
+    serving = asyncio.create_task(serve(settings, stop))
+    scheme, verify = ("http", True) if tls is None else ("https", trusting(tls))
+    async with httpx.AsyncClient(
+        base_url=f"{scheme}://{address}", timeout=20, verify=verify
+    ) as http:
+        async with asyncio.timeout(PATIENCE):
+            while not await _answers(http):
+                assert not serving.done(), serving.result()
+                await asyncio.sleep(0.05)
+        yield http
+    stop.set()
+    await serving
 
 
 def trusting(made: ServerCertificates) -> ssl.SSLContext:

@@ -20,11 +20,18 @@ from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.durability import durability
 from flower_nats.broker.permissions import User
+from flower_nats.broker.servers import servers_there
+from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.embedded.nats_cluster import NatsCluster
 from flower_nats.embedded.nats_server import NatsServer, find_nats_server
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats.model.errors import Unavailable
+from flower_nats.model.event import Event
+from flower_nats.store.connection import Database
+from flower_nats.store.runtime_events import RuntimeEvents
+from flower_nats.superlink.housekeeping.room_watch import RoomWatch
+from flower_nats.superlink.housekeeping.runtime_watch import RuntimeWatch
 from harness.children import PATIENCE
 
 
@@ -322,3 +329,36 @@ async def test_a_hint_is_heard_once_wherever_it_was_given(data_dir: Path) -> Non
             gateway = f"gateway-{number}"
             await heard(gateway, subjects.wake_node(1), User.GATEWAY, User.CONSOLE)
             await heard(gateway, subjects.event_pushes("g"), User.SUPERLINK)
+
+
+async def test_a_server_that_is_lost_and_one_that_is_back_become_events(
+    data_dir: Path, database: Database
+) -> None:
+    async with running_cluster(data_dir) as cluster, connected(*cluster.urls) as connection:
+        await ensure_streams(connection)
+        watch = RuntimeWatch(
+            database, connection, StreamTrials(connection), RoomWatch(connection, None)
+        )
+        watching = asyncio.create_task(watch.run())
+        events = RuntimeEvents(database)
+
+        async def until(kind: str) -> Event:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    found = await events.newest(1)
+                    if found and found[0].kind == kind:
+                        return found[0]
+                    await asyncio.sleep(0.1)
+
+        async with asyncio.timeout(PATIENCE):
+            while len(await servers_there(connection)) < 3:
+                await asyncio.sleep(0.1)
+        victim = cluster.members[2]
+        await kill(victim)
+        lost = await until("nats_server_lost")
+        await victim.start()
+        back = await until("nats_server_back")
+        watching.cancel()
+
+    assert (lost.name, back.name) == ("nats-3", "nats-3")
+    assert lost.text == ("NATS server lost: nats-3. 2 of 3 servers are there; 2 are needed.")

@@ -9,11 +9,13 @@ import pytest
 from flwr.app import RecordDict
 
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.permissions import User
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.children import PATIENCE
+from harness.logins import as_user
 from harness.messages import instruction, reply
-from tests.integration.consoles import Console, running_console
+from tests.integration.consoles import Console, console_of, running_console
 
 NASTY = "<script>alert(1)</script> \x1b]0;title\x07 \u202e"
 
@@ -58,6 +60,8 @@ async def test_a_run_is_shown_with_its_rounds_by_node(console: Console) -> None:
     assert timeline["type"] == "train"
     assert [one["name"] for one in timeline["rounds"]] == ["1", "2"]
     assert {one["states"] for one in timeline["nodes"]} == {"aa"}
+    for one in timeline["nodes"]:
+        assert all(0 <= taken <= ms for taken, ms in zip(one["taken_ms"], one["ms"], strict=True))
     assert sum(one["last_of"] for one in timeline["nodes"]) == 2
     page = (await console.http.get(path)).text
     assert "Round 2 was answered by 3 of 3 nodes." in page
@@ -189,15 +193,32 @@ async def test_without_a_superlink_a_page_says_so(console: Console) -> None:
     superlink.stop.set()
     await superlink.running
 
-    for path in ("/runs", "/events", "/webhooks", "/logs?q=word", "/errors"):
-        page = await console.http.get(path)
-        data = await console.http.get(
-            path.replace("?", ".json?") if "?" in path else f"{path}.json"
-        )
+    paths = ("/runs", "/events", "/webhooks", "/logs?q=word", "/errors")
+    of_data = [path.replace("?", ".json?") if "?" in path else f"{path}.json" for path in paths]
+    pages, data = await asyncio.gather(
+        asyncio.gather(*map(console.http.get, paths)),
+        asyncio.gather(*map(console.http.get, of_data)),
+    )
 
-        assert page.status_code == data.status_code == 503, path
+    assert [one.status_code for one in (*pages, *data)] == [503] * 10
+    for page, as_data in zip(pages, data, strict=True):
         assert "No superlink answers." in page.text
-        assert data.json()["error"] == "No superlink answers."
+        assert as_data.json()["error"] == "No superlink answers."
+
+
+async def test_a_console_with_the_login_of_somebody_else_says_which_one_it_needs(
+    console: Console, nats_url: str
+) -> None:
+    async with console_of(as_user(nats_url, User.OPERATOR)) as other:
+        page = await other.get("/runs")
+        data = await other.get("/runs.json")
+    async with console_of(as_user(nats_url, User.CONSOLE)) as right:
+        good = await right.get("/runs")
+
+    assert page.status_code == data.status_code == 502
+    assert "nats://console:PASSWORD@HOST:4222" in page.text
+    assert data.json()["error"] == "NATS does not let this console ask superlinks."
+    assert good.status_code == 200
 
 
 async def test_a_thousand_nodes_and_a_hundred_rounds_are_one_page(console: Console) -> None:

@@ -31,6 +31,9 @@ async def test_who_logs_in_gets_a_cookie_that_stays_with_this_host_and_is_sent_e
         )
         asked = await http.get("/")
         own = {"origin": f"https://{console.address}", "sec-fetch-site": "same-origin"}
+        await http.post("/login", data={"token": "of nobody"}, headers=own)
+        refused = await http.get("/")
+        told = await http.get(refused.headers["location"])
         done = await http.post("/login", data={"token": token}, headers=own)
         page = await http.get("/")
         elsewhere = await http.post(
@@ -47,7 +50,9 @@ async def test_who_logs_in_gets_a_cookie_that_stays_with_this_host_and_is_sent_e
     assert {"secure", "httponly", "samesite=strict", "path=/"} <= {
         one.strip().lower() for one in cookie.split(";")
     }
+    assert "The token is not known" in told.text
     assert token not in page.text
+    assert "Log out" in page.text
     assert "certificate of this console" in page.text
     assert "max-age=" in page.headers["strict-transport-security"]
     assert elsewhere.status_code == 403

@@ -22,12 +22,14 @@ from flower_nats.store.connection import Database
 from flower_nats.store.migrate import migrate
 from flower_nats.store.replicas import Replicas
 from flower_nats.store.runtime_events import RuntimeEvents, note
-from flower_nats.superlink.housekeeping import replica_watch, runtime_watch
+from flower_nats.superlink.housekeeping import replica_watch, room_watch, runtime_watch
 from flower_nats.superlink.housekeeping.replica_watch import ReplicaWatch
 from flower_nats.superlink.housekeeping.room_watch import RoomWatch
 from flower_nats.superlink.housekeeping.runtime_watch import RuntimeWatch
 from flower_nats.wire import fleet_pb2 as fleet
 from harness.children import PATIENCE
+from tests.faults.disk import NoDisk
+from tests.faults.small_disk import small_disk
 from tests.integration.consoles import Console, running_console
 from tests.integration.people import Person
 from tests.integration.superlinks import Superlink, running_superlink
@@ -186,6 +188,39 @@ async def test_outages_of_nats_and_postgresql_are_told_with_their_begin_and_end(
     await database.close()
     await connection.close()
     await asyncio.gather(nats.stop(), postgres.stop())
+
+
+async def test_a_disk_that_is_full_is_told_on_the_overview_and_as_an_event(
+    tmp_path: Path, nats_url: str, pg_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_watch, "_LOOK_EVERY", 0.1)
+    try:
+        with small_disk(tmp_path, 40) as disk:
+            async with running_console(nats_url, pg_dsn, watch_disk=disk.path) as console:
+                await until_newest(console, "replica_started")
+                disk.fill()
+                low = await until_newest(console, "room_low")
+                overview = await console.json("/overview.json")
+                disk.free()
+                await until_newest(console, "room_back")
+    except NoDisk as exc:
+        pytest.skip(str(exc))
+
+    assert low["text"].endswith("GB are free.")
+    assert overview["answer"].startswith("No:")
+    [room] = [one for one in overview["findings"] if one["subject"] == "Room: disk"]
+    assert (room["state"], room["remedy"]) == ("bad", "Make room.")
+
+
+async def until_newest(console: Console, kind: str) -> dict[str, Any]:
+    """Wait until the newest event of the servers and disks is of a kind, and return it."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = (await console.json("/events.json"))["events"]
+            if found and found[0]["kind"] == kind:
+                newest: dict[str, Any] = found[0]
+                return newest
+            await asyncio.sleep(0.1)
 
 
 @pytest.fixture

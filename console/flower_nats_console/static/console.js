@@ -25,12 +25,13 @@ function tell(about, text) {
 }
 
 const NO_SUPERLINK = "No superlink answers. Trying again…";
+const NOT_PERMITTED = "NATS does not let this console ask superlinks. Trying again…";
 const LATE = "An answer has not come in time. Trying again…";
 const PATIENCE = 15000;
 
 // Says how the last request has ended: status 0 is one that has no answer.
 function tellAnswer(status) {
-  tell("runtime", status === 503 ? NO_SUPERLINK : status === 0 ? LATE : "");
+  tell("runtime", { 503: NO_SUPERLINK, 502: NOT_PERMITTED, 0: LATE }[status] || "");
 }
 
 // Gives an answer to a part of the page; null if there is none now. What is shown then stays.
@@ -101,4 +102,16 @@ function begin() {
   });
 }
 
+// A page that could not be shown is fetched whole once it can be: its heading and scripts are missing here.
+async function retry() {
+  try {
+    const response = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    tellAnswer(response.status);
+    if (response.ok) location.reload();
+  } catch {
+    tellAnswer(0);
+  }
+}
+
 begin();
+if (document.querySelector("[data-retry]")) document.body.addEventListener("live", oneAtATime(retry));

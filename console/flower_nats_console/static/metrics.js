@@ -15,8 +15,12 @@ class Plot {
     if (!found) return;
     this.found = found;
     // What is under the pointer stays as long as the lines are the same ones.
-    if (this.plot && this.drawn === this.found.nodes.map((node) => node.node_id).join()) this.plot.setData(this.data());
+    if (this.plot && this.drawn === this.lines()) this.plot.setData(this.data());
     else this.draw();
+  }
+
+  lines() {
+    return this.found.nodes.map((node) => node.node_id).join();
   }
 
   size() {
@@ -34,10 +38,10 @@ class Plot {
   }
 
   draw() {
-    const { rounds, nodes, name } = this.found;
+    const { rounds, nodes, name, is_logged } = this.found;
     const style = getComputedStyle(this.figure);
     const colour = (one) => style.getPropertyValue(`--${one}`).trim();
-    const axis = { stroke: colour("soft"), grid: { stroke: colour("line") }, ticks: { stroke: colour("line") } };
+    const axis = { stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line"), width: 1 } };
     const alone = rounds.length === 1;
     const thin = nodes.map((node) => ({
       label: node.name || node.node_id,
@@ -48,7 +52,7 @@ class Plot {
       points: { show: alone },
     }));
     const edge = (label) => ({ label, stroke: "transparent", width: 0, spanGaps: true, points: { show: false } });
-    const thick = { label: "mean", stroke: colour("accent"), width: 3, spanGaps: true, points: { show: rounds.length < 60, fill: colour("accent") } };
+    const thick = { label: is_logged ? name : "mean", stroke: colour("accent"), width: 3, spanGaps: true, points: { show: rounds.length < 60, fill: colour("accent") } };
     if (this.plot) this.plot.destroy();
     this.plot = new uPlot({
       ...this.size(),
@@ -64,18 +68,18 @@ class Plot {
       bands: [{ series: [2, 1], fill: `color-mix(in srgb, ${colour("accent")} 18%, transparent)` }],
       hooks: { setCursor: [(plot) => this.point(plot)], setSeries: [(plot, number) => { this.focused = number; this.point(plot); }] },
     }, this.data(), this.box);
-    this.drawn = nodes.map((node) => node.node_id).join();
+    this.drawn = this.lines();
     this.figure.dataset.drawn = name;
   }
 
   point(plot) {
     const at = plot.cursor.idx;
     if (at === null || at === undefined) { this.line.textContent = ""; return; }
-    const { rounds, mean } = this.found;
+    const { rounds, mean, name, is_logged } = this.found;
     const said = (one) => (one === null || one === undefined ? "none" : Number(one.toPrecision(6)));
     const series = this.focused ? plot.series[this.focused] : null;
-    const more = series && series.label !== "mean" ? `; ${series.label}: ${said(plot.data[this.focused][at])}` : "";
-    this.line.textContent = `Round ${rounds[at]}: mean ${said(mean[at])}${more}`;
+    const more = series && this.focused < plot.series.length - 1 ? `; ${series.label}: ${said(plot.data[this.focused][at])}` : "";
+    this.line.textContent = `Round ${rounds[at]}: ${is_logged ? name : "mean"} ${said(mean[at])}${more}`;
   }
 }
 
@@ -86,4 +90,9 @@ if (figureOfMetrics) {
   load();
   document.body.addEventListener("live", load);
   document.getElementById("metric").addEventListener("change", (event) => event.target.form.requestSubmit());
+} else {
+  // The first numbers have come: now there is something to choose from.
+  document.body.addEventListener("htmx:afterSwap", () => {
+    if (document.querySelector("#live table")) location.reload();
+  });
 }

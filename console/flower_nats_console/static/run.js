@@ -3,7 +3,7 @@
 
 const MOST_LINES = 5000;
 
-const NAMES = { a: "answered", f: "failed", u: "no answer came", w: "not taken yet", t: "at work", n: "no answer was noted", "-": "not asked" };
+const NAMES = { a: "answered", f: "failed", u: "no answer came", w: "not taken", t: "at work, no answer", n: "no answer was noted", "-": "not asked" };
 
 function inWords(ms) {
   if (ms < 0) return "";
@@ -41,7 +41,7 @@ class Timeline {
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
     const width = this.canvas.parentElement.clientWidth;
     const small = width < 500;
-    const label = small ? 90 : 180;
+    const label = small ? 100 : 190;
     const row = Math.max(6, Math.min(22, Math.floor(640 / Math.max(1, nodes.length))));
     const column = Math.min(64, (width - label) / Math.max(1, rounds.length));
     const top = 22;
@@ -68,7 +68,7 @@ class Timeline {
       const y = top + number * row;
       if (row >= 12 || number % Math.ceil(12 / row) === 0) {
         pen.fillStyle = colour("text");
-        pen.fillText(this.fit(pen, node.name || node.node_id, label - 8), 0, y + row / 2);
+        pen.fillText(this.fit(pen, node.name || node.node_id, label - 16), 8, y + row / 2);
       }
       [...node.states].forEach((state, at) => {
         if (state === "-") return;
@@ -100,7 +100,10 @@ class Timeline {
     this.tip.hidden = !node || !round;
     if (this.tip.hidden) return;
     const state = node.states[at];
-    this.tip.textContent = `${node.name || node.node_id}, round ${round.name}: ${NAMES[state]} ${state === "-" ? "" : inWords(node.ms[at])}`;
+    const taken = node.taken_ms[at] >= 0 ? `, taken after ${inWords(node.taken_ms[at])}` : "";
+    const took = state === "-" || node.ms[at] < 0 ? "" : ` after ${inWords(node.ms[at])}`;
+    const asked = state === "-" || !round.began_at ? "" : `; put out ${moments.format(new Date(round.began_at))}`;
+    this.tip.textContent = `${node.name || node.node_id}, round ${round.name}: ${NAMES[state]}${took}${taken}${asked}`;
     const right = event.offsetX > this.canvas.clientWidth / 2;
     this.tip.classList.toggle("right", right);
     // Through the object model: the policy for styles forbids them in the markup alone.

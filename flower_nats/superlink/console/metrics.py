@@ -20,7 +20,7 @@ _DIGITS = 6
 
 async def number_over_rounds(
     exchanges: Exchanges, run_id: int, wanted: tuple[str, str], rounds: Sequence[Round], rows: int
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Return one number, `wanted` by type of message and name, in sum over each round.
 
     {mean, least, low, middle, high, most, count}: lists with one entry for each round, None for none;

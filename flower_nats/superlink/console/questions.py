@@ -10,7 +10,7 @@ from flower_nats.broker.runlog import RunLogs
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.config import Config
-from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.model.fab import InvalidFab, read_config
 from flower_nats.model.node import Node
 from flower_nats.model.run import Run
@@ -25,6 +25,7 @@ from flower_nats.superlink.accounts.guard import Guard
 from flower_nats.superlink.accounts.identity import Identity
 from flower_nats.superlink.codecs import InternalHandler
 from flower_nats.superlink.console.known import check_operator, for_known
+from flower_nats.superlink.console.logged_metrics import AN_EXPORT, LoggedMetrics
 from flower_nats.superlink.console.metrics import EXAMPLES, number_over_rounds, round_names
 from flower_nats.superlink.console.rounds import (
     NodeRow,
@@ -111,6 +112,7 @@ class ConsoleQuestions:
         self._nodes = Nodes(database)
         self._fabs = Fabs(database)
         self._exchanges = Exchanges(database)
+        self._logged = LoggedMetrics(logs)
         self._configs: dict[str, Config] = {}
 
     def handlers(self) -> Mapping[str, InternalHandler]:
@@ -230,25 +232,37 @@ class ConsoleQuestions:
         }
 
     async def metrics(self, question: Map, caller: Caller) -> Map:
-        """{run_id, message_type, name, columns, rows} -> one number in replies, over rounds.
+        """{run_id, message_type, name, columns, rows} -> one number over rounds.
 
-        Of the newest `columns` rounds, in sum. Of the nodes, at most `rows` are told one by one: those
-        whose last value is farthest from the mean.
+        It is in replies, or in the ServerApp's log (`is_logged`), and told of the newest `columns`
+        rounds, in sum. Of the nodes, at most `rows` are told one by one: those whose last value is
+        farthest from the mean.
         """
         run = await self._run(question["run_id"], caller)
         by_type = rounds_of(await self._exchanges.sends(run.run_id))
-        shown = {kind: newest(every, int(question["columns"])) for kind, every in by_type.items()}
-        names = await self._exchanges.metric_names(
+        columns = int(question["columns"])
+        shown = {kind: newest(every, columns) for kind, every in by_type.items()}
+        in_replies = await self._exchanges.metric_names(
             run.run_id, list(round_names(shown)), _METRIC_NAMES
         )
+        logged = await self._logged.of(run.run_id)
+        names = [*in_replies, *list(logged.numbers)[:_METRIC_NAMES]]
         wanted = question["message_type"], question["name"]
         if wanted not in names:
             wanted = next((one for one in names if one[1] != EXAMPLES), ("", ""))
-        rounds = shown.get(wanted[0], [])
-        number = await number_over_rounds(
-            self._exchanges, run.run_id, wanted, rounds, int(question["rows"])
-        )
-        by_node = number["by_node"]
+        is_logged = wanted in logged.numbers
+        if is_logged:
+            number = logged.over_rounds(wanted, columns)
+        else:
+            rounds = shown.get(wanted[0], [])
+            number = {
+                "rounds": [visible_name(one.name) for one in rounds],
+                "rounds_in_all": len(by_type.get(wanted[0], [])),
+                **await number_over_rounds(
+                    self._exchanges, run.run_id, wanted, rounds, int(question["rows"])
+                ),
+            }
+        by_node = number.pop("by_node")
         signs = await self._signs(list(by_node))
         return {
             "now": now_iso(),
@@ -256,34 +270,50 @@ class ConsoleQuestions:
             "names": [{"type": one, "name": visible_name(name)} for one, name in names],
             "type": wanted[0],
             "name": visible_name(wanted[1]),
-            "rounds": [visible_name(one.name) for one in rounds],
-            "rounds_in_all": len(by_type.get(wanted[0], [])),
-            **{name: values for name, values in number.items() if name != "by_node"},
+            "is_logged": is_logged,
+            "log_is_read": logged.is_whole,
+            **number,
             "nodes": [{**_named(one, signs), "values": by_node[one]} for one in by_node],
         }
 
     async def metric_rows(self, question: Map, caller: Caller) -> Map:
-        """{run_id, after} -> {rows, next}: all numbers in replies, of a part of the replies at a time.
+        """{run_id, after} -> {rows, next}: all numbers of a run, of a part of the replies at a time.
 
-        `after` is the `next` of the part before, None at first; `next` is None if no more follow.
+        `after` is the `next` of the part before, None at first; `next` is None if no more follow. The
+        last part has the numbers in the log, without a node.
         """
         run = await self._run(question["run_id"], caller)
         found = await self._exchanges.metrics_after(run.run_id, question["after"], _METRIC_ROWS)
         names = round_names(rounds_of(await self._exchanges.sends(run.run_id)))
         signs = await self._signs([one.node_id for one in found if one.node_id is not None])
-        return {
-            "rows": [
+        rows = [
+            {
+                "round": visible_name(names.get(one.session_id, "")),
+                "type": visible_name(one.message_type),
+                **_named(one.node_id or 0, signs),
+                "answered_at": iso(one.answered_at),
+                "metrics": {visible_name(name): value for name, value in one.metrics.items()},
+            }
+            for one in found
+        ]
+        goes_on = found[-1].exchange_id if len(found) == _METRIC_ROWS else None
+        if goes_on is None:
+            logged = await self._logged.of(run.run_id, AN_EXPORT)
+            if not logged.is_whole:
+                raise Unavailable(f"the log of run {run.run_id} is still being read: ask again")
+            rows += [
                 {
-                    "round": visible_name(names.get(one.session_id, "")),
-                    "type": visible_name(one.message_type),
-                    **_named(one.node_id or 0, signs),
-                    "answered_at": iso(one.answered_at),
-                    "metrics": {visible_name(name): value for name, value in one.metrics.items()},
+                    "round": str(at),
+                    "type": kind,
+                    "node_id": "",
+                    "name": "",
+                    "node_status": "",
+                    "answered_at": "",
+                    "metrics": {visible_name(name): value for name, value in metrics.items()},
                 }
-                for one in found
-            ],
-            "next": found[-1].exchange_id if len(found) == _METRIC_ROWS else None,
-        }
+                for kind, at, metrics in logged.rows()
+            ]
+        return {"rows": rows, "next": goes_on}
 
     async def log(self, question: Map, caller: Caller) -> Map:
         """{run_id, after, at_most} -> {text, position}: a piece of a run's log after a position.
@@ -440,6 +470,7 @@ def _row(row: NodeRow, signs: Mapping[int, NodeSign]) -> Map:
         **_named(row.node_id, signs),
         "states": "".join(row.states),
         "ms": row.ms,
+        "taken_ms": row.taken_ms,
         "failed": row.failed,
         "last_of": row.last_of,
         "median_ms": row.median_ms,

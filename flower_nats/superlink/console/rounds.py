@@ -112,6 +112,8 @@ class NodeRow:
     w(aits for its node), t(aken: the node is at it), n(o answer was noted), - (not asked)."""
     ms: list[int]
     """Milliseconds from put out to answered, or to now; -1 where that is not known."""
+    taken_ms: list[int] = field(default_factory=list)
+    """Milliseconds from put out to taken; -1 where it is not taken, or that is not known."""
     last_of: int = 0
     """Rounds in which it was the last of several to answer."""
 
@@ -148,7 +150,7 @@ def rows_of(
 def _row(
     history: NodeHistory, columns: Mapping[int, int], width: int, *, is_over: bool
 ) -> NodeRow | None:
-    states, ms = ["-"] * width, [-1] * width
+    states, ms, taken_ms = ["-"] * width, [-1] * width, [-1] * width
     asked = False
     for session, outcome, wait, work in zip(
         history.sessions, history.outcomes, history.waits, history.works, strict=True
@@ -157,7 +159,7 @@ def _row(
         if at is None:
             continue
         asked = True
-        ms[at] = work
+        ms[at], taken_ms[at] = work, wait
         if outcome:
             states[at] = _LETTERS[Outcome(outcome)]
         else:
@@ -171,7 +173,7 @@ def _row(
         if states[at] in (WAITS, WORKS):
             # The note was lost with its gateway, or nobody waits for the answer any more.
             states[at], ms[at] = UNNOTED, -1
-    return NodeRow(history.node_id, states, ms) if asked else None
+    return NodeRow(history.node_id, states, ms, taken_ms) if asked else None
 
 
 def _note_last(rows: Sequence[NodeRow], width: int) -> None:

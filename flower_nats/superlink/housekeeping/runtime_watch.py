@@ -1,4 +1,4 @@
-"""Notes when NATS or PostgreSQL goes away and comes back, and when room gets low, as events.
+"""Notes when NATS, one of its servers or PostgreSQL goes away and comes back, and when room gets low.
 
 Every superlink watches: another one may be cut off. Several that see the same note it once
 (`store/runtime_events.py`). While PostgreSQL is away, events wait here to be stored.
@@ -9,9 +9,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from flower_nats.broker.connection import Connection
+from flower_nats.broker.servers import servers_there
 from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.logs import get_logger
 from flower_nats.model.errors import Unavailable
@@ -26,6 +28,12 @@ _LOOK_EVERY = 1.0
 
 _OUTAGE = 3.0
 """Seconds after which a server that cannot be used is away: another of a cluster takes over sooner."""
+
+_ASK_EVERY = 5.0
+"""Seconds between two questions which servers of a NATS cluster are there."""
+
+_ASK_SECONDS = 2.0
+"""How long the answer may take: what there was before stands as long as there is none."""
 
 _MOST = 100
 """Events that wait for the database; older ones are dropped first."""
@@ -71,14 +79,26 @@ class RuntimeWatch:
         self._host = socket.gethostname()
         self._bad_since: dict[str, float] = {}
         self._told: dict[str, bool] = {}
+        self._servers: dict[str, bool] = {}
+        self._asked_at = float("-inf")
         self._waiting: deque[_Noted] = deque(maxlen=_MOST)
 
     async def run(self) -> None:
         """Watch, until cancelled."""
         while True:
+            await self.ask_servers()
             self.look()
             await self.store()
             await asyncio.sleep(_LOOK_EVERY)
+
+    async def ask_servers(self) -> None:
+        """Ask from time to time which servers of the NATS cluster are there."""
+        if time.monotonic() - self._asked_at < _ASK_EVERY:
+            return
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_ASK_SECONDS):
+                self._servers = await servers_there(self._connection)
+        self._asked_at = time.monotonic()
 
     def look(self) -> None:
         """Look once at everything."""
@@ -109,6 +129,17 @@ class RuntimeWatch:
             details=f"Seen from {self._host}.{why}",
             patience=_OUTAGE,
         )
+        for server, is_there in self._servers.items():
+            others = sum(self._servers.values())
+            yield _Finding(
+                f"nats server {server}",
+                "nats_server_lost",
+                "nats_server_back",
+                not is_there,
+                server,
+                f"{others} of {len(self._servers)} servers are there; "
+                f"{len(self._servers) // 2 + 1} are needed.",
+            )
         away = self._database.away_since
         if away is not None:
             self._bad_since.setdefault("postgresql", away)
