@@ -7,6 +7,7 @@ Stock SuperNodes train, of which one is slow and one fails. The documentation ha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,12 +22,13 @@ from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest, running_ser
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(STOCK, reason="stock has no console"),
 ]
 
-ROUNDS = 8
+ROUNDS = 5
 
-_LONG = 240_000
+_LONG = 600_000
 """Milliseconds that a run may take: each message starts a process of flwr."""
 
 
@@ -48,7 +50,7 @@ HOSPITALS = (
     FAILING,
     Hospital("Hôpital Saint-Éloi, Montpellier", 150),
     Hospital("Νοσοκομείο Θεσσαλονίκης", 200),
-    Hospital("東京大学医学部附属病院", 380),
+    Hospital("Szpital Kliniczny, Kraków", 380),
     Hospital("مستشفى القصر العيني", 240),
 )
 
@@ -96,7 +98,9 @@ async def test_who_is_slow_and_what_failed_is_found(
     await expect(page.locator("#rounds ~ .lead")).to_contain_text(
         f"rounds the others waited for {SLOW.name}", timeout=_LONG
     )
-    await expect(page.get_by_text(f"7 of {ROUNDS}", exact=True)).to_be_visible(timeout=_LONG)
+    # Two rounds from the end, the slow one holds up the others again.
+    waits = re.compile(rf"Round [{ROUNDS - 1}{ROUNDS}] waits for 1 of {len(HOSPITALS)} nodes")
+    await expect(page.locator("#rounds ~ .lead")).to_contain_text(waits, timeout=_LONG)
     await expect(page.locator("#failures")).to_contain_text("CUDA out of memory")
     await expect(page.locator("#failures")).to_contain_text(FAILING.name)
     await page.wait_for_function("document.querySelector('canvas').height > 150")

@@ -43,7 +43,7 @@ class Timeline {
     const small = width < 500;
     const label = small ? 100 : 190;
     const row = Math.max(6, Math.min(22, Math.floor(640 / Math.max(1, nodes.length))));
-    const column = Math.min(64, (width - label) / Math.max(1, rounds.length));
+    const column = Math.min(120, (width - label) / Math.max(1, rounds.length));
     const top = 22;
     const height = top + nodes.length * row + 2;
     const scale = window.devicePixelRatio || 1;

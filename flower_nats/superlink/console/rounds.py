@@ -183,8 +183,9 @@ def _note_last(rows: Sequence[NodeRow], width: int) -> None:
             max(answered, key=lambda row: row.ms[at]).last_of += 1
 
 
-def _need(row: NodeRow) -> tuple[int, int, int, float]:
-    return row.waiting_ms, row.failed, row.last_of, row.median_ms or 0.0
+def _need(row: NodeRow) -> tuple[bool, int, int, float]:
+    """How much a node needs a look. A round waits for all of its nodes for about as long."""
+    return row.waiting_ms >= 0, row.failed, row.last_of, row.median_ms or 0.0
 
 
 def slowest(rows: Iterable[NodeRow], at: int) -> NodeRow | None:
