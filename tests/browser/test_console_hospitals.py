@@ -2,7 +2,8 @@
 
 Stock SuperNodes train, of which one is slow and one fails. The documentation has pictures of this run.
 
-`FLOWER_NATS_TEST_PICTURES=docs/console` leaves them there.
+`FLOWER_NATS_TEST_PICTURES=docs/console` leaves them there. The test takes a minute and a half on two
+cores that do nothing else; `--timeout 900` gives it more on a machine that is busy.
 """
 
 from __future__ import annotations
@@ -22,14 +23,13 @@ from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest, running_ser
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.timeout(1200),
     pytest.mark.skipif(STOCK, reason="stock has no console"),
 ]
 
 ROUNDS = 5
 
-_LONG = 600_000
-"""Milliseconds that a run may take: each message starts a process of flwr."""
+_LONG = 900_000
+"""Milliseconds after which nothing is waited for any more; the time-out of the test is shorter."""
 
 
 @dataclass(frozen=True)
