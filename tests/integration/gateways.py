@@ -53,16 +53,21 @@ async def refusal(call: Awaitable[Any]) -> Refused:
     return caught.value
 
 
-@dataclass
-class Gateway:
-    """A running gateway, the superlink behind it, and a channel to each API."""
+@dataclass(kw_only=True)
+class Clients:
+    """Clients of a gateway, over one wire: a channel to each API."""
 
-    superlink: Superlink
     settings: GatewaySettings
-    stop: asyncio.Event
-    running: asyncio.Task[None]
     wire: WireName
-    channels: dict[str, Channel] = field(default_factory=dict)
+    channels: dict[str, Channel] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.channels = {service: self.channel(service) for service in self.grpc_addresses}
+
+    async def close(self) -> None:
+        """Hang up."""
+        for channel in self.channels.values():
+            await channel.close()
 
     def address(self, service: str) -> str:
         """Where this API is, on the wire that the tests call it over."""
@@ -133,10 +138,10 @@ class Gateway:
         await node.activate()
         return node
 
-    async def server_app(self) -> ServerApp:
+    async def server_app(self, **fields: Any) -> ServerApp:
         """Start a run and take its ServerApp task, as SuperExec and ServerApp do."""
-        fab = common.Fab(content=make_fab())
-        run = await self.call("Control", "StartRun", control.StartRunRequest(fab=fab))
+        request = control.StartRunRequest(fab=common.Fab(content=make_fab()), **fields)
+        run = await self.call("Control", "StartRun", request)
         app = ServerApp(self, run.run_id, *await self._take_task(run.run_id))
         await app.call("PullTaskInput", runtime.PullTaskInputRequest())
         return app
@@ -153,6 +158,15 @@ class Gateway:
             "Runtime", "ClaimTask", runtime.ClaimTaskRequest(task_id=task.task_id)
         )
         return task.task_id, claim.token
+
+
+@dataclass(kw_only=True)
+class Gateway(Clients):
+    """A running gateway, the superlink behind it, and its clients."""
+
+    superlink: Superlink
+    stop: asyncio.Event
+    running: asyncio.Task[None]
 
 
 @asynccontextmanager
@@ -173,16 +187,14 @@ async def running_gateway(
     )
     stop = asyncio.Event()
     running = asyncio.create_task(serve(settings, stop))
-    gateway = Gateway(superlink, settings, stop, running, wire)
-    gateway.channels = {service: gateway.channel(service) for service in gateway.grpc_addresses}
+    gateway = Gateway(settings=settings, wire=wire, superlink=superlink, stop=stop, running=running)
     try:
         await _until_ready(gateway)
         yield gateway
     finally:
         stop.set()
         await running
-        for channel in gateway.channels.values():
-            await channel.close()
+        await gateway.close()
 
 
 async def _until_ready(gateway: Gateway) -> None:

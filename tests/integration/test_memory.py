@@ -1,0 +1,187 @@
+"""What gateways and superlinks hold of objects that are very large, and move to and from many nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+
+from flower_nats.broker.permissions import User
+from flower_nats.model.errors import Outcome
+from flower_nats.settings import GatewaySettings
+from flower_nats.wire import fleet_pb2 as fleet
+from flower_nats.wire import runtime_pb2 as runtime
+from harness.channels import Refused, WireName
+from harness.clients import ServerApp, SuperNode
+from harness.logins import as_user
+from harness.messages import Parcel, instruction, reply
+from harness.processes import Gateway, Replica
+from tests.integration.gateways import Clients, free_address
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MIB = 1024 * 1024
+NODES = 3
+
+TIMES = {"grpc": 12, "http": 6}
+"""How often a gateway may hold a large object: gRPC has copies of its own. It was 34 times, before
+chunks travelled in windows."""
+
+
+@dataclass
+class Runtime:
+    """A superlink and a gateway, each a process of its own, and clients of the gateway."""
+
+    superlink: Replica
+    gateway: Gateway
+    clients: Clients
+
+    def peaks(self) -> dict[str, int]:
+        """The most memory that each has ever had, in MiB."""
+        return {one.name: peak_of(one.pid) for one in (self.superlink, self.gateway)}
+
+
+def peak_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found
+    return int(found[1]) // 1024
+
+
+@pytest.fixture
+async def processes(
+    nats_url: str, pg_dsn: str, wire: WireName, tmp_path: Path
+) -> AsyncIterator[Runtime]:
+    secrets = {
+        "FLOWER_NATS_SUPERLINK_NATS": as_user(nats_url, User.SUPERLINK),
+        "FLOWER_NATS_SUPERLINK_DATABASE": pg_dsn,
+    }
+    command = ["superlink", "--isolation", "process"]
+    superlink = Replica("superlink", command, secrets, tmp_path, "superlink_ready")
+    gateway = Gateway(
+        "gateway",
+        {api: free_address() for api in ("Http", "Runtime", "Fleet", "Control")},
+        free_address(),
+        {"FLOWER_NATS_GATEWAY_NATS": as_user(nats_url, User.GATEWAY)},
+        tmp_path,
+    )
+    await superlink.start()
+    await gateway.start()
+    settings = GatewaySettings(
+        nats=(),
+        http_api_address=gateway.addresses["Http"],
+        serverappio_api_address=gateway.addresses["Runtime"],
+        fleet_api_address=gateway.addresses["Fleet"],
+        control_api_address=gateway.addresses["Control"],
+    )
+    clients = Clients(settings=settings, wire=wire)
+    try:
+        yield Runtime(superlink, gateway, clients)
+    finally:
+        await clients.close()
+        await gateway.stop()
+        await superlink.stop()
+
+
+async def patiently(call: Callable[P, Awaitable[T]], *args: P.args, **more: P.kwargs) -> T:
+    """Call as stock clients do, which come again if there is no room."""
+    while True:
+        try:
+            return await call(*args, **more)
+        except Refused as exc:
+            if exc.outcome is not Outcome.UNAVAILABLE:
+                raise
+            await asyncio.sleep(0.5)
+
+
+def content(seed: int, size: int) -> RecordDict:
+    """Return a record of so many bytes, in the form of the wire: flwr makes that anew twenty times."""
+    record = ConfigRecord({"bytes": bytes([seed]) * size})
+    deflated: bytes = record.deflate()
+    its_id = record.object_id
+
+    class Deflated(ConfigRecord):  # type: ignore[misc]
+        object_id = its_id
+
+        def deflate(self) -> bytes:
+            return deflated
+
+    record.__class__ = Deflated
+    return RecordDict({"large": record})
+
+
+def largest(one: Parcel) -> tuple[str, bytes]:
+    return max(one.objects.items(), key=lambda pair: len(pair[1]))
+
+
+async def ask(app: ServerApp, nodes: list[SuperNode], content: RecordDict) -> list[Parcel]:
+    """Send all nodes one content, which they pull at once."""
+    questions = [instruction(app.run_id, node.node_id, content) for node in nodes]
+    objects = dict(itertools.chain(*(one.objects.items() for one in questions)))
+    pushed = await app.push(*questions)
+    for key in pushed.objects_to_push:
+        await patiently(app.push_object, pushed.session_id, key, objects[key])
+    key, data = largest(questions[0])
+
+    async def pull(node: SuperNode) -> None:
+        found = await patiently(node.pull_object, app.run_id, key)
+        assert found.object_content == data
+
+    await asyncio.gather(*map(pull, nodes))
+    return questions
+
+
+async def answer(app: ServerApp, node: SuperNode, parcel: Parcel) -> None:
+    pushed = await node.push(parcel)
+    for key in pushed.objects_to_push:
+        data = parcel.objects[key]
+        await patiently(node.push_object, app.run_id, pushed.session_id, key, data)
+
+
+async def exchange(app: ServerApp, nodes: list[SuperNode], size: int) -> None:
+    """Have nodes answer, at once, each with an object as large as that which all were sent."""
+    questions = await ask(app, nodes, content(0, size))
+    answers = [reply(one, content(seed, size)) for seed, one in enumerate(questions, 1)]
+    await asyncio.gather(*(answer(app, *one) for one in zip(nodes, answers, strict=True)))
+    for one in answers:
+        key, data = largest(one)
+        assert (await patiently(app.pull_object, key)).object_content == data
+
+
+async def live(app: ServerApp, nodes: list[SuperNode]) -> None:
+    """Give signs of life, as stock clients do, until cancelled."""
+    while True:
+        await app.call("SendTaskHeartbeat", runtime.SendTaskHeartbeatRequest())
+        for one in nodes:
+            beat = fleet.SendNodeHeartbeatRequest(node=one.node, heartbeat_interval=30)
+            await one.call("SendNodeHeartbeat", beat)
+        await asyncio.sleep(5)
+
+
+@pytest.mark.parametrize("megabytes", [32, pytest.param(200, marks=pytest.mark.long)])
+async def test_large_objects_are_not_held_as_often_as_they_move(
+    processes: Runtime, megabytes: int
+) -> None:
+    clients, size = processes.clients, megabytes * MIB
+    nodes = [await clients.node() for _ in range(NODES)]
+    app = await clients.server_app()
+    living = asyncio.create_task(live(app, nodes))
+    await exchange(app, nodes, 1000)
+    before = processes.peaks()
+
+    await exchange(app, nodes, size)
+
+    living.cancel()
+    after = processes.peaks()
+    assert after["superlink"] < before["superlink"] + megabytes
+    assert after["gateway"] < before["gateway"] + TIMES[processes.clients.wire] * megabytes
+    for one in (processes.superlink, processes.gateway):
+        assert "broker_away" not in one.output()
