@@ -163,6 +163,7 @@ async def test_pages_with_all_sorts_of_names_are_for_everybody_on_any_screen(
             await check_page(page, f"console-{name}-{width}-{scheme}")
 
 
+@pytest.mark.long
 async def test_a_thousand_nodes_and_a_hundred_rounds_are_drawn(
     chrome: Browser, console: Console
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_serverapp_that_raises_fails_its_run_with_the_reason(federation: Feder
     assert details["status-details"] == "ServerApp failed with exception: the dog ate it"
 
 
+@pytest.mark.long
 def test_two_runs_share_the_supernodes_each_on_its_own_subset(
     federation: Federation, supernodes: list[SuperNode]
 ) -> None:
@@ -140,6 +141,7 @@ def test_stop_ends_the_serverapp_process_and_the_run(user: Federation) -> None:
     assert user.refusal("stop", str(run_id)) == "[code: 18] Run is already finished."
 
 
+@pytest.mark.long
 def test_a_reply_to_a_stopped_run_is_refused_and_the_supernode_goes_on(
     federation: Federation, supernodes: list[SuperNode]
 ) -> None:

@@ -114,6 +114,7 @@ async def test_the_router_forgets_idle_flows_but_ours_are_never_idle(hospital: H
     assert len(over_grpc.callers) == connections
 
 
+@pytest.mark.long
 async def test_the_router_gets_another_address_and_old_flows_die_silently(
     hospital: Hospital,
 ) -> None:

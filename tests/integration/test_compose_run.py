@@ -114,6 +114,7 @@ def test_a_newcomer_trains_on_the_stack_for_one_machine(tmp_path: Path) -> None:
         assert_one_api_on_each_port(stack)
 
 
+@pytest.mark.long
 def test_the_stack_for_high_availability_goes_on_without_one_of_each(tmp_path: Path) -> None:
     with running(tmp_path, "compose.ha.yaml", "compose.tls.yaml", certified=True) as stack:
         federation = federation_around(stack, tmp_path)

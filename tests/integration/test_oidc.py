@@ -299,8 +299,7 @@ async def test_stock_commands_log_in_at_the_issuer(
 @pytest.mark.parametrize(
     "version",
     [
-        pytest.param("1.32.1", marks=pytest.mark.long),
-        LAST_OVER_GRPC,
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("1.32.1", LAST_OVER_GRPC)),
         str(installed().version),
     ],
 )

@@ -47,7 +47,7 @@ async def test_no_run_is_taken_in_while_somebody_waits_for_the_last_one(
         await superlink.start_run()
 
     assert refused.value.code is ErrorCode.FORBIDDEN_ACTION
-    assert "is about to end" in str(refused.value.public_details)
+    assert "is shutting down" in str(refused.value.public_details)
     # Whoever waited does not any more.
     async with asyncio.timeout(PATIENCE):
         while True:
