@@ -240,7 +240,8 @@ class FederationsApi:
             if account is None or account.disabled_at is not None:
                 text = (
                     f"There is no account {invitee_name[:80]!r} that may log in. Create one with "
-                    "`flower-nats account create`. With an OIDC issuer, the first `flwr login` creates it."
+                    "`flower-nats account create`. With an OIDC issuer, the first `flwr login` "
+                    "creates it."
                 )
                 raise ApiError(ErrorCode.ACCOUNTS_NOT_FOUND, invitee_name[:80], text)
             if await Members(transaction).role(name, account.account_id) is not None:
