@@ -15,6 +15,7 @@ from flower_nats_gateway.calls.answers import Answer, LargeAnswer
 from flower_nats_gateway.calls.bodies import Body
 from flower_nats_gateway.calls.body_limit import SMALL, BodyLimit
 from flower_nats_gateway.calls.call import Call
+from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.peers import Origins
 from flower_nats_gateway.calls.wire import GRPC
 from flower_nats_gateway.transports.grpc import errors
@@ -134,6 +135,23 @@ def _stream_handler(route: _Route) -> Any:
     return grpc.stream_stream_rpc_method_handler(handle)
 
 
+class _End:
+    """What the end of a call does.
+
+    Its context keeps it, and would keep the call's body with it, round in a circle, until Python next
+    looks for such circles. So nothing here leads to the call or to its context.
+    """
+
+    def __init__(self, in_hand: CallsInHand, connection: str, host: str) -> None:
+        self._in_hand, self._connection, self._host = in_hand, connection, host
+        self.watch: Watch | None = None
+
+    def __call__(self, _context: Any) -> None:
+        if self.watch is not None:
+            self.watch.cancel()
+        self._in_hand.end(self._connection, self._host)
+
+
 class _Serving:
     """A call in hand; what its context raises is answered in gRPC's words."""
 
@@ -143,11 +161,11 @@ class _Serving:
         self._connection: str = context.peer()
         peer = route.origins.of(self._connection)
         self._body: Body | None = None
-        self._watch: Watch | None = None
         metadata = {key: value for key, value in context.invocation_metadata() or ()}
         client = route.service.balancers.client_of(peer, metadata)
         self.call = Call(route.method, metadata, peer, GRPC, route.path, client)
         self._host = self.call.host
+        self._end = _End(route.service.in_hand, self._connection, self._host)
 
     async def receive(self) -> None:
         """Read the call's body, as far as there is room for it.
@@ -194,7 +212,7 @@ class _Serving:
             self._context.add_done_callback(lambda _: leave())
         if isinstance(response, LargeAnswer):
             response = await response.whole()
-        self._watch = self._route.meter.watch_taking(self._connection)
+        self._end.watch = self._route.meter.watch_taking(self._connection)
         return response
 
     async def __aenter__(self) -> Self:
@@ -224,11 +242,6 @@ class _Serving:
         if self.call.answer_metadata:
             metadata, self.call.answer_metadata = self.call.answer_metadata, ()
             await self._context.send_initial_metadata(metadata)
-
-    def _end(self, _context: Any) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-        self._route.service.in_hand.end(self._connection, self._host)
 
     async def _abort(self, exc: Exception) -> NoReturn:
         error = self._route.service.outcomes.refusal(self.call, exc)
