@@ -173,15 +173,21 @@ class _Serving:
         Of a body that gRPC has refused for its length, by itself, with RESOURCE_EXHAUSTED and its own
         text, nothing comes. This raises `ApiError` then, of which only our log hears.
         """
-        method, meter = self._route.method, self._route.meter
+        method = self._route.method
         body = self._body = await self._route.service.bodies.begin(method, self._host)
-        meter.begin(body, self._connection)
+        # To ask the system costs more than what a small body can take of the room.
+        meter = self._route.meter if method.longest_request > SMALL else None
+        if meter:
+            meter.begin(body, self._connection)
         message: Any = b""
         try:
             message = await body.receive(self._context.read())
         finally:
             size = body.size if message is grpc.aio.EOF else len(message)
-            meter.end(body, self._connection, size)
+            if meter:
+                meter.end(body, self._connection, size)
+            else:
+                body.grow(size - body.size)
         if message is grpc.aio.EOF:
             longest = self._route.service.longest_body
             raise malformed(f"no body came, or one of more than {longest} bytes")
