@@ -14,7 +14,9 @@ server = ServerApp()
 def answer(message: Message, context: Context) -> Message:
     question = message.content["query"]["question"]
     time.sleep(float(context.run_config["seconds"]))
-    reply = ConfigRecord({"answer": f"{question}, asked {context.node_config['name']}"})
+    said = f"{question}, asked {context.node_config['name']}"
+    ballast = bytes(int(context.run_config["ballast"]))
+    reply = ConfigRecord({"answer": said, "ballast": ballast})
     return Message(content=RecordDict({"reply": reply}), reply_to=message)
 
 
@@ -26,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     query = RecordDict({"query": ConfigRecord({"question": str(config["question"])})})
     for number in range(1, int(config["rounds"]) + 1):
         messages = [Message(query, node_id, "query", group_id=str(number)) for node_id in node_ids]
-        for reply in grid.send_and_receive(messages, timeout=120):
+        for reply in grid.send_and_receive(messages, timeout=float(config["timeout"])):
             node_id = reply.metadata.src_node_id
             if reply.has_error():
                 print(f"node {node_id} refused: {reply.error.reason}", flush=True)
