@@ -109,6 +109,11 @@ class Call:
         """What the client says it is, such as `SuperExec`; empty if it does not say."""
         return self.text(_CLIENT_NAME)
 
+    @property
+    def client_name_shown(self) -> str:
+        """The same, for people to read."""
+        return visible_name(self.client_name)[:_LONGEST_TEXT]
+
     @cached_property
     def request_id(self) -> str:
         """Unique per call of a client: a balancer may make one call at several gateways."""

@@ -11,7 +11,6 @@ from flower_nats.logs import get_logger
 from flower_nats.metrics import FAULTS, Durations, Metric
 from flower_nats.model.errors import ApiError, ErrorCode, Unavailable
 from flower_nats.model.tried import NEWEST, is_untried
-from flower_nats.model.visible import visible_name
 from flower_nats.wire.methods import Method
 from flower_nats_gateway.calls.call import Call
 
@@ -23,9 +22,6 @@ _OK = "OK"
 
 _VERSIONS = 1_000
 """Versions of clients that were looked at once: a client says what it likes."""
-
-_LONGEST_NAME = 64
-"""Characters of what a client calls itself that the log shows."""
 
 _Key = tuple[str, str]
 """A method: its API and its name."""
@@ -85,7 +81,7 @@ class Outcomes:
             log.warning(
                 "untried_flower_version",
                 version=call.client_version_shown,
-                client=visible_name(call.client_name)[:_LONGEST_NAME],
+                client=call.client_name_shown,
                 address=call.client_address,
                 newest_tried=".".join(map(str, NEWEST)),
             )

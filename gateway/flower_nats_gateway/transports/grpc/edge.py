@@ -138,8 +138,8 @@ def _stream_handler(route: _Route) -> Any:
 class _End:
     """What the end of a call does.
 
-    Its context keeps it, and would keep the call's body with it, round in a circle, until Python next
-    looks for such circles. So nothing here leads to the call or to its context.
+    The context of a call keeps it. If it referred to the call or to the context, that would be a cycle,
+    and the call's body would stay in memory until the garbage collector runs.
     """
 
     def __init__(self, in_hand: CallsInHand, connection: str, host: str) -> None:
@@ -173,21 +173,15 @@ class _Serving:
         Of a body that gRPC has refused for its length, by itself, with RESOURCE_EXHAUSTED and its own
         text, nothing comes. This raises `ApiError` then, of which only our log hears.
         """
-        method = self._route.method
+        method, meter = self._route.method, self._route.meter
         body = self._body = await self._route.service.bodies.begin(method, self._host)
-        # To ask the system costs more than what a small body can take of the room.
-        meter = self._route.meter if method.longest_request > SMALL else None
-        if meter:
-            meter.begin(body, self._connection)
+        meter.begin(body, self._connection)
         message: Any = b""
         try:
             message = await body.receive(self._context.read())
         finally:
             size = body.size if message is grpc.aio.EOF else len(message)
-            if meter:
-                meter.end(body, self._connection, size)
-            else:
-                body.grow(size - body.size)
+            meter.end(body, self._connection, size)
         if message is grpc.aio.EOF:
             longest = self._route.service.longest_body
             raise malformed(f"no body came, or one of more than {longest} bytes")

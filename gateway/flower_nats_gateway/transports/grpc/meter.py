@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from flower_nats.model.errors import ApiError
 from flower_nats_gateway.calls.bodies import PAUSE, Body
+from flower_nats_gateway.calls.body_limit import SMALL
 from flower_nats_gateway.transports.notices import notice
 from flower_nats_gateway.transports.open_sockets import cut_off
 
@@ -53,7 +54,13 @@ class Meter:
         self._look_again: asyncio.TimerHandle | None = None
 
     def begin(self, body: Body, peer: str) -> None:
-        """Measure a body that comes from a peer, which is named as gRPC does."""
+        """Measure a body that comes from a peer, which is named as gRPC does.
+
+        A body that is small at most counts when it is whole: to ask the system about it costs more than
+        the room that it can take.
+        """
+        if body.longest <= SMALL:
+            return
         connection = self._connections.get(peer)
         if connection is None:
             connection = self._connections[peer] = _Connection(peer, self.port)
@@ -63,12 +70,14 @@ class Meter:
 
     def end(self, body: Body, peer: str, size: int) -> None:
         """Note that a body is whole, or that it comes no more. Raises `ApiError` (BODY_TOO_LONG)."""
-        connection = self._connections[peer]
-        connection.bodies.remove(body)
-        # What is whole has been counted in part by now, and no other body has come in its place.
-        connection.received += max(0, size - body.size)
-        if not connection.bodies:
-            del self._connections[peer]
+        connection = self._connections.get(peer)
+        if connection is not None:
+            # What is whole has been counted in part by now, and no other body has come in its place.
+            connection.received += max(0, size - body.size)
+            if body in connection.bodies:
+                connection.bodies.remove(body)
+            if not connection.bodies:
+                del self._connections[peer]
         body.grow(size - body.size)
 
     def watch_taking(self, peer: str) -> "Watch":
