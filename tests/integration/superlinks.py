@@ -104,6 +104,16 @@ class Superlink:
         request = control.StartRunRequest(fab=common.Fab(content=make_fab()), **fields)
         return await self.call("Control", "StartRun", request, control.StartRunResponse)
 
+    async def start_run_again(self) -> None:
+        """Try to start a run until the superlink takes one. The caller bounds the time."""
+        while True:
+            try:
+                await self.start_run()
+            except ApiError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+
     async def claim(self, run_id: int, **caller: Any) -> Task:
         """Claim a run's pending task as a SuperExec does."""
         pending = await self.call(
