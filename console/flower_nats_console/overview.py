@@ -205,20 +205,16 @@ def _room(status: Map) -> Iterator[Finding]:
         left = f"{bytes_in_words(room['free'])} of {bytes_in_words(room['size'])} free"
         hours = room["hours_left"]
         subject = f"Room: {place}"
+        pace = ""
+        if hours is not None:
+            pace = f" At the pace of the last hour full in {hours_in_words(hours)}."
         if room["is_low"]:
             yield Finding(BAD, subject, f"Low: {left}. When it is full, runs wait.", "Make room.")
         elif hours is not None and hours < _SOON:
-            yield Finding(
-                NOTE,
-                subject,
-                f"{left}. At the pace of the last hour full in {hours_in_words(hours)}.",
-                "Make room, or keep logs for a shorter time (`--log-retention`).",
-            )
-        elif hours is not None:
-            full = f"At the pace of the last hour full in {hours_in_words(hours)}."
-            yield Finding(GOOD, subject, f"{left}. {full}")
+            remedy = "Make room, or keep logs for a shorter time (`--log-retention`)."
+            yield Finding(NOTE, subject, f"{left}.{pace}", remedy)
         else:
-            yield Finding(GOOD, subject, f"{left}.")
+            yield Finding(GOOD, subject, f"{left}.{pace}")
 
 
 def _nodes(status: Map) -> Iterator[Finding]:

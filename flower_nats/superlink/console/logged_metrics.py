@@ -34,8 +34,11 @@ _PIECE = 1024 * 1024
 _LONGEST_LINE = 64 * 1024
 """Characters of a line that is not over yet."""
 
-_SIGNS = (b"[ROUND ", b"MetricRecord: {", b"evaluation results: {", b"_train: ", b"_evaluate: ")
-_OLDER_SIGNS = (b"fit progress: (", b"initial parameters (loss")
+_SIGNS = (
+    *(b"[ROUND ", b"MetricRecord: {", b"evaluation results: {", b"_train: ", b"_evaluate: "),
+    # The older `flower.server`.
+    *(b"fit progress: (", b"initial parameters (loss"),
+)
 """What is looked for first: most lines have nothing of it."""
 
 _LINE = re.compile(
@@ -83,7 +86,7 @@ class Logged:
         """Take the numbers in some more of a log."""
         whole, end, rest = (self._unfinished + data).rpartition(b"\n")
         self._unfinished = rest[-_LONGEST_LINE:]
-        if end and any(sign in whole for sign in (*_SIGNS, *_OLDER_SIGNS)):
+        if end and any(sign in whole for sign in _SIGNS):
             for line in whole.decode("utf-8", "replace").split("\n"):
                 if found := _LINE.search(line):
                     self._take_line(found.groupdict())
