@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flower_nats.model.account import Account, Role, account_token_hash, new_token
 from flower_nats.store.accounts import Accounts
-from flower_nats.store.connection import Database
+from flower_nats.store.connection import Database, Transaction
 from harness.channels import Metadata, WireName
 
 
@@ -33,9 +33,13 @@ async def log_in(
     database: Database, name: str, role: Role = Role.USER, *, seconds: float = 3600.0
 ) -> LoggedIn:
     """Make an account with a token that is called `test`."""
-    accounts = Accounts(database)
-    account = await accounts.create(name, role)
-    assert account is not None, f"there is an account {name} already"
     token = new_token("token")
-    assert await accounts.add_named_token(account, "test", account_token_hash(token), seconds)
-    return LoggedIn(account, token)
+
+    async def create(transaction: Transaction) -> Account:
+        accounts = Accounts(transaction)
+        account = await accounts.create(name, role)
+        assert account is not None, f"there is an account {name} already"
+        assert await accounts.add_named_token(account, "test", account_token_hash(token), seconds)
+        return account
+
+    return LoggedIn(await database.transaction(create), token)

@@ -12,6 +12,7 @@ from pathlib import Path
 from flower_nats.broker.connection import Connection
 from flower_nats.broker.permissions import User
 from flower_nats.broker.rpc import RpcClient
+from flower_nats.broker.stream_trials import StreamTrials
 from flower_nats.broker.subjects import OPERATOR
 from flower_nats.embedded.balancer import Balancer as EnvoyProcess
 from flower_nats.embedded.envoy import Api
@@ -141,6 +142,10 @@ class Cluster:
                     await victim.start()
             async with self.connection() as connection:
                 await RpcClient(connection).ask("Status", service=OPERATOR, patience=PATIENCE)
+                # NATS servers that have just been started elect leaders first.
+                trials = StreamTrials(connection)
+                while not trials():
+                    await trials.look()
 
     async def close(self) -> None:
         """End everything."""

@@ -33,6 +33,9 @@ _SLACK = 0.5
 _TELL_EVERY = 60.0
 """Seconds between two log lines while a stream does not store."""
 
+_AGAIN_AFTER = 0.5
+"""Seconds between two looks for a caller that waits for the end of a fault."""
+
 _KEEPS_ALL = frozenset({subjects.LOGS_STREAM, subjects.BLOBS_STREAM})
 """Streams that would keep every trial: of the others a newer one takes the place of the last."""
 
@@ -67,6 +70,15 @@ class StreamTrials:
     def reasons(self) -> dict[str, str]:
         """The same in words."""
         return {stream: str(exc) or "no answer" for stream, exc in self.failures.items()}
+
+    async def reasons_after(self, seconds: float) -> dict[str, str]:
+        """Look again and again while there are `reasons`, for up to `seconds`; return what is left."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.reasons:
+                    await self.look()
+                    await asyncio.sleep(_AGAIN_AFTER)
+        return self.reasons
 
     async def run(self) -> None:
         """Look, until cancelled."""

@@ -51,6 +51,10 @@ _PROMPT_BYTES = 256 * 1024
 
 _MOST = 2**31 - 1
 
+_ELECTION = 8.0
+"""Seconds for which a new run waits for streams that do not store: NATS servers that were killed or
+started lately elect new leaders. A disk without room lasts longer."""
+
 _LISTED = 20
 """Runs that clients of flwr 1.40 and newer get if they do not say how many; older ones wanted all."""
 
@@ -87,7 +91,7 @@ class ControlRunsApi:
         self, request: control.StartRunRequest, caller: Caller
     ) -> control.StartRunResponse:
         """Create a run of an app; once for each call of the CLI, however often we have to ask."""
-        if refusals := self._trials.reasons:
+        if refusals := await self._trials.reasons_after(_ELECTION):
             # The run would be created, and stand still without a word.
             raise ApiError(ErrorCode.NOTHING_STORED, str(refusals))
         try:
