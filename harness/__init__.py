@@ -1,4 +1,4 @@
-"""Shared by tests and benchmarks: the runtime as real processes, and clients that call as stock does.
+"""Code that tests and benchmarks share: the runtime as processes, and clients that call like stock.
 
-It imports flwr, to make and read messages as flwr does, and nothing of tests or benchmarks.
+It imports flwr to make and read messages as flwr does. It imports no test and no benchmark.
 """

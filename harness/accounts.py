@@ -1,4 +1,4 @@
-"""Accounts for tests and benchmarks: made in the database, and shown as clients show theirs."""
+"""Accounts for tests and benchmarks: made in the database, with the metadata that clients send."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from harness.channels import Metadata, WireName
 
 @dataclass(frozen=True)
 class LoggedIn:
-    """An account, and a token that it has."""
+    """An account and one of its tokens."""
 
     account: Account
     token: str
 
     @property
     def token_hash(self) -> bytes:
-        """What a gateway says to superlinks."""
+        """The hash that a gateway sends to superlinks in place of the token."""
         return account_token_hash(self.token)
 
     def metadata(self, wire: WireName) -> Metadata:
-        """Return what a client of this account brings with its calls."""
+        """Return the metadata that a client of this account sends with its calls."""
         if wire == "http":
             return [("authorization", f"Bearer {self.token}")]
         return [("flwr-oidc-access-token", self.token), ("flwr-oidc-refresh-token", "none")]
@@ -32,7 +32,7 @@ class LoggedIn:
 async def log_in(
     database: Database, name: str, role: Role = Role.USER, *, seconds: float = 3600.0
 ) -> LoggedIn:
-    """Make an account with a token that is called `test`."""
+    """Create an account with a token that is called `test`."""
     token = new_token("token")
 
     async def create(transaction: Transaction) -> Account:

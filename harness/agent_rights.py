@@ -1,4 +1,4 @@
-"""What SuperNodes, SuperExecs and tasks may do with what is theirs, and with what is others'.
+"""What SuperNodes, SuperExecs and tasks may do with their own data, and with the data of others.
 
 `tests/integration/test_agent_rights.py` makes each of these calls. `python -m harness.rights_page`
 writes the table into docs/security.md.
@@ -12,22 +12,22 @@ from enum import Enum
 from flower_nats.model.errors import CATALOGUE, ErrorCode
 
 YES, NOTHING, EMPTY = "yes", "no effect", "not there"
-"""It is done; nothing comes of it; the answer says that there is no such thing."""
+"""The call is done; it changes nothing; the answer says that there is no such thing."""
 
 
 class Whose(Enum):
-    """What a call is about, with the heading of its column."""
+    """Whose data a call is about, with the heading of the column."""
 
     OWN = "its own"
     UNPROVEN = "in another's name"
-    """By who cannot prove to be the node or the task that it says it is."""
+    """The caller cannot prove that it is the node or the task that it names."""
     OTHER = "another node's or task's"
     OTHER_RUN = "another run's"
     OTHER_FEDERATION = "another federation's"
 
 
 Outcome = str | ErrorCode | None
-"""One of the words above, or the code of the refusal; None where a request cannot name such a thing."""
+"""One of the words above, or the refusal's code; None if a request cannot name such a thing."""
 
 Line = Mapping[Whose, Outcome]
 
@@ -108,7 +108,7 @@ AGENT_RIGHTS: Mapping[tuple[str, str], Line] = {
 
 
 def table() -> str:
-    """Return a line for each call, as Markdown."""
+    """Return a Markdown table with a row for each call."""
     lines = [
         f"| call | {' | '.join(one.value for one in Whose)} |",
         f"|---|{'---|' * len(Whose)}",

@@ -1,8 +1,8 @@
-"""An app whose result is known in advance: what nodes answer and what comes of it.
+"""An app whose result is known in advance: what nodes answer, and how answers become the result.
 
-Each round sends every node a value and some ballast; a node answers with a value made of both the
-one it got and its own number. The result after so many rounds is the same whatever happens in
-between, if and only if every instruction has exactly one answer in every round.
+In each round, the app sends every node a value and some ballast. A node answers with a value made
+from the app's value and the node's number. Whatever faults there are, the result after a number of
+rounds is right if and only if every instruction of every round has exactly one answer.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 _MODULUS = 2_147_483_647
 BALLAST = 20_000
-"""Numbers in the array that travels with each message, so that there are several objects."""
+"""Size of the array in each message. The array makes a message consist of several objects."""
 
 
 def question(round_number: int, value: int) -> RecordDict:
-    """The content of a round's instructions: the same for all nodes, as broadcasts are."""
+    """The content of a round's instructions, which is the same for all nodes, as in a broadcast."""
     return _content({"round": round_number, "value": value}, seed=round_number)
 
 
@@ -38,7 +38,7 @@ def read_answer(message: Message) -> tuple[int, int]:
 
 
 def combine(values: Iterable[tuple[int, int]]) -> int:
-    """Make the next value of all nodes' answers."""
+    """Compute the next value from all nodes' answers."""
     value = 0
     for number, part in sorted(values):
         value = (value * 131 + number * 7 + part) % _MODULUS
@@ -46,7 +46,7 @@ def combine(values: Iterable[tuple[int, int]]) -> int:
 
 
 def expected(numbers: Iterable[int], rounds: int) -> int:
-    """The result of a run in which nothing goes wrong."""
+    """The result of a run without faults."""
     numbers, value = list(numbers), 1
     for _ in range(rounds):
         value = combine((n, (value * 31 + n * 17 + 1) % _MODULUS) for n in numbers)

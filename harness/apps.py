@@ -34,20 +34,20 @@ _UPLOAD_INTERVAL = 0.2
 _FLUSH_SECONDS = 3.0
 _LAST_UPLOAD_SECONDS = 1.0
 _FORCE_EXIT_SECONDS = 5.0
-"""After which a process is gone that has begun to exit (flwr 1.35 and newer)."""
+"""A process that has begun to exit is gone after this time (flwr 1.35 and newer)."""
 
 
 class SuperExec:
     """Takes tasks as stock SuperExecs do, and starts the ServerApps of their runs.
 
-    With several wires it is as many of them, which share the work.
+    With several wires, it acts as several SuperExecs that share the work.
     """
 
     def __init__(self, *wires: Wire) -> None:
         self._all = wires
         self._wires = itertools.cycle(wires)
         self._taken: dict[int, tuple[int, str]] = {}
-        """Task and token by run, of those whose ServerApp has not asked yet."""
+        """Ids and tokens of tasks that no ServerApp has asked for yet, by run."""
         self._turn = asyncio.Lock()
 
     async def task_of(self, run_id: int) -> tuple[int, str]:
@@ -61,7 +61,7 @@ class SuperExec:
         return self._taken.pop(run_id)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close all wires."""
         await asyncio.gather(*(wire.close() for wire in self._all))
 
     async def _acquire(self, wire: Wire) -> bool:
@@ -84,7 +84,7 @@ class SuperExec:
 
 
 class StockApp:
-    """A ServerApp that asks all nodes round after round, until it is told that it is enough."""
+    """A ServerApp that asks all nodes, round after round, until `finish` or `limit` ends it."""
 
     def __init__(
         self,
@@ -94,12 +94,12 @@ class StockApp:
         limit: int | None = None,
         superexec: SuperExec | None = None,
     ) -> None:
-        """Without a SuperExec that starts other apps as well, it has one to itself."""
+        """Without `superexec`, the app has a SuperExec of its own."""
         self.wire = wire
         self.nodes = list(nodes)
         self.run_id = 0
         self.limit = limit
-        """Rounds after which it is enough without a word."""
+        """The app ends after this number of rounds; None: after a call of `finish`."""
         self.rounds = 0
         """Rounds that are complete."""
         self.value = 1
@@ -111,16 +111,16 @@ class StockApp:
         self.errors: list[str] = []
         """Outcomes that were errors."""
         self.seconds: list[str] = []
-        """Other outcomes of messages that had one, when it asked for all of them again."""
+        """Second outcomes of messages, found when the app asked for all outcomes again."""
         self.spans: list[tuple[float, float]] = []
         """When each round began and ended, by `time.monotonic`."""
         self.log = ""
-        """All that it has printed."""
+        """All lines that the app has printed."""
         self.death: Exception | None = None
         self.before_last_line: Callable[[], Awaitable[None]] = _nothing
-        """Called when it has nothing left to say but its result."""
+        """Called before the app prints its last line, the result."""
         self.before_exit: Callable[[], None] = lambda: None
-        """Called when all is done but to push the output."""
+        """Called before the app pushes its output."""
         self._control = control_wire
         self._superexec = superexec or SuperExec(wire)
         self._unsent: list[str] = []
@@ -134,15 +134,15 @@ class StockApp:
         self._sides: list[asyncio.Task[None]] = []
 
     async def submit(self, fab: bytes | None = None) -> None:
-        """`flwr run`."""
+        """Submit the run, as `flwr run` does."""
         request = control.StartRunRequest(fab=common.Fab(content=fab or make_fab()))
         answer = await self._control.call_once("Control", "StartRun", request)
         self.run_id = answer.run_id
 
     async def start(self) -> None:
-        """Be started by a SuperExec, take the task's input, and begin."""
+        """Take a task from the SuperExec, pull the task's input, and begin the rounds."""
         task_id, token = await self._superexec.task_of(self.run_id)
-        # From here on it is the ServerApp's own process that calls.
+        # From here on, the ServerApp's own process makes the calls.
         await self.wire.reconnect()
         self._served = ServerApp(self.wire, self.run_id, task_id, token)
         self._sides.append(asyncio.create_task(self._watch(beat_forever(self._beat))))
@@ -162,19 +162,19 @@ class StockApp:
         self._unsent.append(line + "\n")
 
     async def until_round(self, number: int, within: float = PATIENCE) -> None:
-        """Wait until so many rounds are complete."""
+        """Wait until `number` rounds are complete."""
         async with asyncio.timeout(within), self._round_done:
             await self._round_done.wait_for(lambda: self.rounds >= number or self._is_over())
         assert self.rounds >= number, f"ended after {self.rounds} rounds: {self.death}"
 
     async def more_rounds(self, count: int, within: float = PATIENCE) -> None:
-        """Wait until so many more rounds are complete."""
+        """Wait until `count` more rounds are complete."""
         await self.until_round(self.rounds + count, within)
 
     async def until_heard(self, within: float = PATIENCE) -> None:
-        """Wait until the server takes its lines.
+        """Wait until the server takes log lines.
 
-        After an outage stock keeps them for up to 20 s, and drops them if it ends before.
+        After an outage, a stock ServerApp keeps its lines for up to 20 s. It loses them if it ends.
         """
         before = self._uploads
 
@@ -189,18 +189,18 @@ class StockApp:
         assert sent, "lines are left"
 
     async def finish(self, within: float = PATIENCE) -> None:
-        """Let it finish its round and end; its output is pushed once, as stock does."""
+        """Let the app finish its round and end. Like stock, it pushes its output only once."""
         self._enough.set()
         await self.until_end(within)
 
     async def until_end(self, within: float = PATIENCE) -> None:
-        """Wait until it has ended."""
+        """Wait until the app has ended."""
         assert self._main is not None
         async with asyncio.timeout(within):
             await self._main
 
     async def kill(self) -> None:
-        """Its machine is gone."""
+        """Stop everything at once, as if the app's machine was lost."""
         tasks = [*self._sides, *([self._main] if self._main else [])]
         for task in tasks:
             task.cancel()
@@ -301,7 +301,7 @@ class StockApp:
         return messages
 
     async def _look_again(self) -> None:
-        """Ask for everything again: there must be no other reply than the one that was first."""
+        """Ask for all replies again: none may differ from the first reply to its message."""
         answer = await self.app.call(
             "PullMessages", runtime.PullAppMessagesRequest(message_ids=sorted(self._replies))
         )
@@ -339,7 +339,7 @@ class StockApp:
             await self.wire.close()
 
     async def _say_farewell(self) -> None:
-        # Stock does not wait for longer: what it has left to say may come after its output, or never.
+        # Stock does not wait longer. Lines that are left may come after its output, or never.
         if await _until(lambda: not self._unsent, _FLUSH_SECONDS):
             await _until(lambda: not self._uploading, _LAST_UPLOAD_SECONDS)
         await self._push_output()
@@ -360,7 +360,7 @@ async def _nothing() -> None:
 
 
 async def _until(condition: Callable[[], bool], within: float) -> bool:
-    """Wait until something is so, or so many seconds have passed; return whether it is."""
+    """Wait for a condition, at most `within` seconds; return whether it is true."""
     deadline = time.monotonic() + within
     while not condition() and time.monotonic() < deadline:
         await asyncio.sleep(0.05)

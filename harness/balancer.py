@@ -1,9 +1,9 @@
 """A trivial TCP balancer, one listening port (`Line`) for each client and API.
 
-It sends each connection to the next healthy gateway, lets a connection live as long as both ends do,
-and refuses when nobody is healthy: what the dumbest L4 balancer does, so what works here works behind
-a cleverer one. As each client has a line of its own, its connections can be cut at a moment that is
-told by what travels on them (`frames.py`).
+It sends each connection to the next healthy gateway, keeps a connection open as long as both ends
+do, and refuses connections while no gateway is healthy. No L4 balancer does less, so a client that
+works here works behind any other. Each client has a line of its own, so its connections can be cut
+at a chosen moment. The frames on the connection tell that moment (`frames.py`).
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ _ARRIVAL_SECONDS = 0.05
 
 
 class Target(Protocol):
-    """Where a line may lead: a gateway, or a balancer that speaks HTTP in front of all."""
+    """Where a line may lead: a gateway, or an HTTP balancer in front of all gateways."""
 
     @property
     def name(self) -> str:
-        """What logs call it."""
+        """Its name in logs."""
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """`host:port` by API over gRPC; by `Http` that of all APIs over HTTP."""
+        """`host:port` of each API over gRPC, by API; of all APIs over HTTP, by `Http`."""
 
     async def is_healthy(self, timeout: float) -> bool:
-        """Whether it takes calls."""
+        """Whether the target takes calls."""
 
 
 class Moment(Enum):
-    """When within a call its connection is cut."""
+    """The moment of a call at which its connection is cut."""
 
     REQUEST = "before the gateway sees the request"
     BODY = "in the middle of the request's body"
@@ -68,20 +68,20 @@ class Cut:
 
     moment: Moment
     marker: bytes
-    """What the head of the request must hold."""
+    """Bytes that the head of the request must hold."""
     body_bytes: int
-    """For BODY: how much of it the gateway gets; a call with less is let through."""
+    """For BODY: bytes of the body that the gateway gets. A call with a shorter body passes."""
     and_shut: bool
-    """Whether the line then takes nobody in, until it is opened again."""
+    """Whether the line then serves no connection until `open_again`."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     stream: int | None = None
-    """The stream of the call, once it has begun."""
+    """The stream of the call, once the call has begun."""
     seen: Counter[int] = field(default_factory=Counter)
-    """For BODY: bytes seen of this call and of each one that has begun after it."""
+    """For BODY: bytes seen of this call and of each call that has begun later."""
 
 
 class _CutNow(Exception):
-    """The moment has come."""
+    """The moment of the cut has come."""
 
 
 class Line:
@@ -97,15 +97,15 @@ class Line:
         self._is_open = asyncio.Event()
         self._is_open.set()
         self.callers: list[str] = []
-        """From where clients have connected: one address for each connection."""
+        """The client's IP address of each connection, in order."""
 
     async def open(self, listener: socket.socket) -> None:
-        """Accept what connects there."""
+        """Accept connections on this socket."""
         self._server = await asyncio.start_server(self._accept, sock=listener)
 
     @property
     def address(self) -> str:
-        """Where the client connects."""
+        """The address that the client connects to."""
         assert self._server is not None
         host, port = self._server.sockets[0].getsockname()
         return f"{host}:{port}"
@@ -118,9 +118,9 @@ class Line:
     def cut_at(
         self, moment: Moment, method: str = "", body_bytes: int = 0, *, and_shut: bool = False
     ) -> Cut:
-        """Cut the connection of the next call, of this method or of any, at some moment of it.
+        """Cut the connection of the next call, of this method or of any, at a moment of that call.
 
-        gRPC spells a method out once per connection.
+        gRPC writes a method's name out once per connection: later calls of it are not found.
         """
         marker = b""
         if method:
@@ -130,11 +130,11 @@ class Line:
         return self._cut
 
     def open_again(self) -> None:
-        """Serve who has waited since the cut, and everybody after."""
+        """Serve the connections that have waited since the cut, and all later ones."""
         self._is_open.set()
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Cut all connections and stop listening."""
         self.cut()
         await asyncio.gather(*self._connections, return_exceptions=True)
         if self._server is not None:
@@ -146,12 +146,12 @@ class Line:
         self._connections.add(task)
         self.callers.append(writer.get_extra_info("peername")[0])
         if self.wire == "http":
-            # A gateway's own packets on a quiet connection end here; gRPC's pings are passed on.
+            # A gateway's TCP keepalive ends here, so the line has one; gRPC's pings are passed on.
             keep_alive(writer.get_extra_info("socket"))
         try:
             await self._serve(reader, writer)
         except asyncio.CancelledError:
-            # Nobody awaits this task but `close`, and asyncio would log what is left of it.
+            # Only `close` awaits this task, and asyncio would log the error.
             pass
         finally:
             self._connections.discard(task)
@@ -220,7 +220,7 @@ class Line:
                     writer.write(frame.data)
                     if is_due and self._cut is not None:
                         await writer.drain()
-                        # Long enough to arrive; what it waits for there takes longer.
+                        # The request arrives within this time; its answer takes longer.
                         await asyncio.sleep(_ARRIVAL_SECONDS)
                         raise self._made(self._cut)
                 await writer.drain()
@@ -234,7 +234,7 @@ class Line:
 
 
 class Balancer:
-    """Knows which targets are healthy."""
+    """Checks its targets, and connects lines to healthy ones."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self._targets = targets

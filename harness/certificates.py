@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and keys as SuperNodes use them."""
+"""A certificate authority for tests, and keys such as SuperNodes use."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _SIGNS = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
-"""What an authority does."""
+"""The key usage of a certificate authority."""
 
 
 def create_server_certificates(folder: Path, name: str = "localhost") -> ServerCertificates:
     """Create a certificate authority, and a certificate for a host name signed by it.
 
-    That for localhost is good for 127.0.0.1 as well.
+    A certificate for localhost is valid for 127.0.0.1 as well.
     """
     ca_key = ec.generate_private_key(ec.SECP384R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flower-nats tests")])
@@ -96,7 +96,7 @@ def shown_at(address: str, protocol: str = "h2") -> bytes:
 
 
 def in_file(certificate: Path) -> bytes:
-    """Return a certificate as servers show it."""
+    """Return the certificate of a PEM file in DER, as servers show it."""
     return ssl.PEM_cert_to_DER_cert(certificate.read_text())
 
 
@@ -125,7 +125,7 @@ def _certificate(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        # Python 3.13 takes nothing without, nor an authority that does not say that it signs.
+        # Python 3.13 refuses certificates without it, and authorities without their key usage.
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
 

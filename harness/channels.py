@@ -24,12 +24,12 @@ Metadata = Sequence[tuple[str, str | bytes]]
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # Without its own pool, gRPC would put all clients of a process on one TCP connection.
+    # Without this option, all clients of a process would share one TCP connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
 _HTTP_SECONDS = 30.0
-"""flwr 1.42 `supercore/protobuf/client.py`: for a connection, and for each read and write."""
+"""Limit of a connect, and of each read and write (flwr 1.42 `supercore/protobuf/client.py`)."""
 
 _PROTOBUF = "application/protobuf"
 _PROTOBUF_STREAM = "application/flower-protobuf-stream"
@@ -42,10 +42,10 @@ _LOST = (
     httpx.RemoteProtocolError,
     httpx.TimeoutException,
 )
-"""What happens to a call whose server cannot be reached (flwr 1.42 `supercore/retry/http_retry.py`)."""
+"""Errors of a call whose server cannot be reached (flwr 1.42 `supercore/retry/http_retry.py`)."""
 
 _SSL_WORDS = ("certificate", "ssl", "tls")
-"""In what such a failure says, they make a stock client give up (the same file)."""
+"""A stock client gives up if such an error has one of these words in its text (the same file)."""
 
 
 class Refused(Exception):
@@ -54,11 +54,11 @@ class Refused(Exception):
     def __init__(self, method: str, outcome: Outcome | None, code: int | None, text: str) -> None:
         super().__init__(f"{method}: {outcome} {code} {text}")
         self.outcome = outcome
-        """None for one that this runtime has no use for."""
+        """None for a status that this runtime does not use."""
         self.code = code
-        """Flower's own number, if it has one."""
+        """Flower's error code, if the refusal has one."""
         self.text = text
-        """What a person reads."""
+        """The text for people."""
 
 
 class Channel(Protocol):
@@ -69,7 +69,7 @@ class Channel(Protocol):
     ) -> bytes:
         """Make a call.
 
-        Raises `Refused`, or TimeoutError if nothing has come after the caller's own `timeout`.
+        Raises `Refused`, or TimeoutError if no answer comes within the caller's own `timeout`.
         """
 
     def stream(
@@ -78,7 +78,7 @@ class Channel(Protocol):
         """Make a call that is answered by a stream. Raises as `unary`."""
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the channel."""
 
 
 class GrpcChannel:
@@ -88,7 +88,7 @@ class GrpcChannel:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
 
     async def ready(self) -> None:
-        """Wait until it is connected."""
+        """Wait until the channel is connected."""
         await self._channel.channel_ready()
 
     async def unary(
@@ -130,7 +130,7 @@ def _grpc_refusal(method: Method, exc: grpc.aio.AioRpcError, timeout: float | No
 
 
 class HttpChannel:
-    """All APIs over HTTP, as one client uses them: with connections that it keeps for 5 s."""
+    """All APIs over HTTP, for one client, which keeps idle connections for 5 s."""
 
     def __init__(self, address: str, verify: ssl.SSLContext | None = None) -> None:
         self._client = httpx.AsyncClient(
@@ -208,7 +208,7 @@ CHANNELS: Mapping[WireName, type[GrpcChannel] | type[HttpChannel]] = {
 
 
 def _headers(metadata: Metadata) -> dict[str, str]:
-    """Return what is metadata to gRPC as headers: bytes travel in base64, by a name without `-bin`."""
+    """Return gRPC metadata as headers: bytes are sent in base64, under a name without `-bin`."""
     return {
         key.removesuffix("-bin"): value
         if isinstance(value, str)

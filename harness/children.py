@@ -16,12 +16,12 @@ from harness.environment import SCRIPTS, clean_environment
 Result = TypeVar("Result")
 
 PATIENCE = 180.0
-"""Seconds to wait for what takes a few on a machine that has nothing else to do.
-No test is about a time."""
+"""Seconds to wait for an event that takes a few seconds on an idle machine.
+No test checks a duration."""
 
 
 class NotYetError(AssertionError):
-    """What a test waited for did not come true in time."""
+    """The condition that a test waited for did not become true in time."""
 
 
 def wait_until(
@@ -29,10 +29,10 @@ def wait_until(
 ) -> Result:
     """Return the first truthy result of `condition`, asked again and again for `timeout` seconds.
 
-    Ask less often than every 50 ms where a command is run for it, which would keep a core busy.
+    A condition that runs a command needs a longer `every` than 50 ms: it would keep a core busy.
 
     Raises:
-        NotYetError: `condition` was never true; `what` says what it stood for.
+        NotYetError: `condition` was never true; `what` describes it.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -44,7 +44,7 @@ def wait_until(
 
 
 def ended(family: Iterable[psutil.Process]) -> bool:
-    """Whether all processes are gone, or were left as zombies by who does not ask for their end."""
+    """Whether all processes are gone, or are zombies that their parent has not waited for."""
 
     def gone(process: psutil.Process) -> bool:
         try:
@@ -126,7 +126,7 @@ class Child:
         """End the process with SIGTERM, kill what it leaves behind, and return its exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it was still there after `timeout` seconds, and was killed.
+            subprocess.TimeoutExpired: the process was killed after `timeout` seconds.
         """
         family = self._family()
         self.ask_to_end()
@@ -136,7 +136,7 @@ class Child:
             self._kill(family)
 
     def kill(self) -> None:
-        """Kill the process with SIGKILL, and nothing else: what it started is left to itself."""
+        """Kill the process with SIGKILL, but none of the processes that it started."""
         self._process.kill()
         self._process.wait(10.0)
 
@@ -153,7 +153,7 @@ class Child:
 
     def _kill(self, family: Sequence[psutil.Process]) -> None:
         for process in family:
-            # psutil compares the start time, so a process id that was given away again is safe.
+            # psutil compares the start time, so another process with a reused id is safe.
             if process.is_running():
                 process.kill()
         psutil.wait_procs(family, timeout=10.0)

@@ -1,4 +1,4 @@
-"""The calls of SuperNodes and ServerApps, one by one, over whatever a client calls through."""
+"""The calls of SuperNodes and ServerApps, one by one, over any `Edge`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class Edge(Protocol):
-    """Whatever a client calls through."""
+    """The object through which a client makes its calls."""
 
     async def call(
         self, service: str, method: str, request: ProtoMessage, metadata: Metadata = ()
@@ -42,7 +42,7 @@ class SuperNode:
         self.node_id = 0
 
     def metadata(self, offset: float = 0.0) -> list[tuple[str, str | bytes]]:
-        """Sign a time that is `offset` seconds from now."""
+        """Return metadata with a signed time that is `offset` seconds from now."""
         timestamp = (datetime.now(UTC) + timedelta(seconds=offset)).isoformat()
         signature = self.key.sign(timestamp.encode(), ec.ECDSA(hashes.SHA256()))
         return [
@@ -63,7 +63,7 @@ class SuperNode:
         return await self.gateway.call("Fleet", method, request, self.metadata(offset))
 
     async def pull(self) -> Any:
-        """PullMessages: the message and its tree's bytes, or None."""
+        """Call PullMessages; return the message and its tree's bytes, or None."""
         answer = await self.call("PullMessages", fleet.PullMessagesRequest(node=self.node))
         if not answer.messages_list:
             return None
@@ -76,7 +76,7 @@ class SuperNode:
         await self.call("ConfirmMessageReceived", request)
 
     async def push(self, one: Parcel) -> Any:
-        """PushMessages alone."""
+        """Call PushMessages, without its objects."""
         request = fleet.PushMessagesRequest(
             node=self.node,
             messages_list=[one.proto],
@@ -97,7 +97,7 @@ class SuperNode:
         return cast(bool, (await self.call("PushObject", request)).stored)
 
     async def send(self, one: Parcel) -> None:
-        """A whole reply."""
+        """Push a reply and its objects."""
         run_id = one.flwr.metadata.run_id
         answer = await self.push(one)
         for object_id in answer.objects_to_push:
@@ -123,7 +123,7 @@ class ServerApp:
         return await self.gateway.call("Runtime", method, request, metadata)
 
     async def push(self, *parcels: Parcel) -> Any:
-        """PushMessages alone."""
+        """Call PushMessages, without its objects."""
         request = runtime.PushAppMessagesRequest(
             messages_list=[one.proto for one in parcels],
             message_object_trees=[one.outgoing.tree for one in parcels],
@@ -141,7 +141,7 @@ class ServerApp:
         return cast(bool, (await self.call("PushObject", request)).stored)
 
     async def send(self, *parcels: Parcel) -> list[str]:
-        """Whole instructions; returns the ids that the server gave back."""
+        """Push instructions and their objects; return the ids from the server's answer."""
         answer = await self.push(*parcels)
         objects = dict(itertools.chain(*(one.objects.items() for one in parcels)))
         for object_id in answer.objects_to_push:

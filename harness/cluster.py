@@ -30,7 +30,7 @@ from harness.processes import Gateway, Replica, Victim, thaw
 
 @dataclass(frozen=True)
 class Size:
-    """How many of each."""
+    """The number of servers of each kind."""
 
     nats: int = 1
     superlinks: int = 2
@@ -38,7 +38,7 @@ class Size:
 
 
 class Front(Enum):
-    """What is between clients and gateways."""
+    """The balancer between clients and gateways."""
 
     TCP = "connections are balanced"
     ENVOY = "calls are balanced, by the balancer that `flower-nats up` runs"
@@ -86,7 +86,7 @@ class Envoy:
 
 
 class Cluster:
-    """A whole runtime, each process of which can be killed, frozen, ended and started again."""
+    """A whole runtime; each of its processes can be killed, frozen, ended and started again."""
 
     def __init__(
         self,
@@ -142,13 +142,13 @@ class Cluster:
                     await victim.start()
             async with self.connection() as connection:
                 await RpcClient(connection).ask("Status", service=OPERATOR, patience=PATIENCE)
-                # NATS servers that have just been started elect leaders first.
+                # NATS servers elect leaders after their start.
                 trials = StreamTrials(connection)
                 while not trials():
                     await trials.look()
 
     async def close(self) -> None:
-        """End everything."""
+        """End all processes."""
         for victim in self._everybody():
             thaw(victim)
         await asyncio.gather(*(one.stop(5.0) for one in self.gateways))
@@ -157,7 +157,7 @@ class Cluster:
 
     @asynccontextmanager
     async def balancer(self, front: Front) -> AsyncIterator[Balancer]:
-        """Run a balancer in front of the gateways, as long as the context."""
+        """Run a balancer in front of the gateways while the context lasts."""
         async with AsyncExitStack() as stack:
             targets: Sequence[Target] = self.gateways
             if front is Front.ENVOY:
@@ -169,7 +169,7 @@ class Cluster:
 
     @asynccontextmanager
     async def envoy(self) -> AsyncIterator[Envoy]:
-        """Run the product's balancer, as long as the context."""
+        """Run the product's balancer while the context lasts."""
         envoy = Envoy(self.folder, self.gateways)
         try:
             await envoy.start()
@@ -179,7 +179,7 @@ class Cluster:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Look into the broker."""
+        """Open a connection to NATS."""
         connection = await Connection.connect(self.nats_urls, "faults", PATIENCE)
         try:
             yield connection
@@ -195,7 +195,7 @@ class Cluster:
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Database]:
-        """Look into the database."""
+        """Open a connection to the database."""
         database = Database(self.postgres.dsn, max_connections=1, patience=PATIENCE)
         await database.open()
         try:

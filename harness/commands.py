@@ -1,4 +1,4 @@
-"""What `flower-nats` can do."""
+"""The commands of `flower-nats`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where processes of tests and benchmarks live: programs, ports, environment."""
+"""Programs, ports and environment variables for the processes of tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from flower_nats.embedded.ports import free_ports
 
-# Where the console scripts of this environment are: stock clients start each other by name.
+# The folder of this environment's console scripts: stock clients start each other by name.
 SCRIPTS = Path(sys.executable).parent
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that no outgoing connection takes between restarts."""
+    """Return a loopback port that no outgoing connection takes while a server restarts."""
     return free_ports(1)[0]
 
 
@@ -27,7 +27,7 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # Wide enough that the tables of the stock CLI do not break the values in them.
+        # Wide enough for the tables of the stock CLI: a value is not broken into lines.
         "COLUMNS": "200",
         "NO_COLOR": "1",
         **extra,
@@ -35,7 +35,7 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def accepts_connections(address: str) -> bool:
-    """Whether somebody listens on `address` (`host:port`)."""
+    """Whether a server listens on `address` (`host:port`)."""
     host, port = address.rsplit(":", maxsplit=1)
     try:
         with socket.create_connection((host, int(port)), timeout=1.0):
@@ -45,9 +45,9 @@ def accepts_connections(address: str) -> bool:
 
 
 def outer_host() -> str | None:
-    """Return an address of this machine that is not of the loopback interface; None without one.
+    """Return an address of this machine outside the loopback interface; None if there is none.
 
-    Who connects to it is to a server as somebody on another machine.
+    To a server, a client that connects to this address looks like a client on another machine.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -1,4 +1,4 @@
-"""Small FABs that a server takes and stock installs, and archives that are none."""
+"""Small FABs that a server accepts and stock installs, and archives that are not FABs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ train.rate = 0.1
 
 
 def make_fab(project: str | bytes = PROJECT) -> bytes:
-    """Return a FAB with this pyproject.toml; the same at any time."""
+    """Return a FAB with this pyproject.toml. Its bytes do not depend on the time."""
     return pack({"pyproject.toml": project, "app/server.py": "app = None\n"})
 
 
 def pack(files: Mapping[str, str | bytes]) -> bytes:
-    """Return a FAB of these files by name, with the list of them that stock demands."""
+    """Return a FAB of these files by name, with the file list that stock demands."""
     contents = {
         name: content.encode() if isinstance(content, str) else content
         for name, content in files.items()
@@ -45,10 +45,10 @@ def list_of(files: Mapping[str, bytes]) -> str:
 
 
 def archive(members: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a zip archive of members, which may be no FAB."""
+    """Return a zip archive of members. It need not be a FAB."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as zipped:
         for name, content in members:
-            # A name alone would be given the time of now.
+            # Without a ZipInfo, the member would get the current time.
             zipped.writestr(zipfile.ZipInfo(name), content, method)
     return buffer.getvalue()

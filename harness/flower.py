@@ -1,4 +1,4 @@
-"""The programs of one flwr: which wire each of them speaks, and the flags it has for that."""
+"""The programs of one flwr release: the wire that each of them speaks, and its flags."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class Addresses:
 
     @classmethod
     def free(cls) -> Addresses:
-        """Return addresses where nobody listens."""
+        """Return addresses on which no server listens."""
         return cls(*(f"127.0.0.1:{free_port()}" for _ in range(4)))
 
 
 def runtime_wire(version: Version) -> str:
-    """How a SuperExec and the ServerApps that it starts call."""
+    """The wire of a SuperExec and of the ServerApps that it starts."""
     return HTTP if version >= Version("1.35") else GRPC
 
 
 def control_wire(version: Version) -> str:
-    """How `flwr` calls."""
+    """The wire of `flwr`."""
     return HTTP if version >= Version("1.37") else GRPC
 
 
 def fleet_wire(version: Version) -> str:
-    """How SuperNodes call."""
+    """The wire of SuperNodes."""
     return HTTP if version >= Version("1.40") else GRPC
 
 
@@ -55,15 +55,15 @@ class Flower:
         return self.environment.version
 
     def runtime_address(self, addresses: Addresses) -> str:
-        """Return where its SuperExec and ServerApps find a server."""
+        """Return the address of a server for its SuperExec and ServerApps."""
         return addresses.http if runtime_wire(self.version) == HTTP else addresses.serverappio
 
     def fleet_address(self, addresses: Addresses) -> str:
-        """Return where its SuperNodes find a server."""
+        """Return the address of a server for its SuperNodes."""
         return addresses.http if fleet_wire(self.version) == HTTP else addresses.fleet
 
     def control_address(self, addresses: Addresses) -> str:
-        """Return where its `flwr` finds a server."""
+        """Return the address of a server for its `flwr`."""
         return addresses.http if control_wire(self.version) == HTTP else addresses.control
 
     def superexec(
@@ -85,13 +85,13 @@ class Flower:
         ca_certificate: Path | None = None,
         key: Path | None = None,
     ) -> list[str]:
-        """Return the command of a SuperNode, with a registered key or one of its own."""
+        """Return the command of a SuperNode, with a registered key or a key of its own."""
         port = str(free_port())
         is_http = self.version >= Version("1.35")
         return [
             *(self.environment.program("flower-supernode"), *_trust(ca_certificate)),
             *("--superlink", superlink),
-            # Its own API, which its ClientApps call.
+            # The SuperNode's own API, which its ClientApps call.
             *(("--host", "127.0.0.1", "--port", port) if is_http else ()),
             *(() if is_http else ("--clientappio-api-address", f"127.0.0.1:{port}")),
             *("--node-config", node_config),
@@ -99,7 +99,7 @@ class Flower:
         ]
 
     def superlink(self, addresses: Addresses) -> list[str]:
-        """Return the command of the version's own server, as far as it is the same for all uses."""
+        """Return the command of this version's SuperLink, with the flags that all uses share."""
         command = [self.environment.program("flower-superlink")]
         if runtime_wire(self.version) == HTTP:
             host, port = addresses.http.split(":")
@@ -113,7 +113,7 @@ class Flower:
         return command
 
     def addresses_of(self, addresses: Addresses) -> set[str]:
-        """Return where a server must listen for all clients of this version."""
+        """Return the addresses that a server needs to serve all clients of this version."""
         return {
             self.runtime_address(addresses),
             self.fleet_address(addresses),
@@ -123,7 +123,7 @@ class Flower:
     def write_config(
         self, home: Path, addresses: Addresses, ca_certificate: Path | None = None
     ) -> None:
-        """Make the server known to `flwr` with this FLWR_HOME."""
+        """Write the server's address into the `flwr` configuration of this FLWR_HOME."""
         home.mkdir(parents=True, exist_ok=True)
         trust = f'root-certificates = "{ca_certificate}"' if ca_certificate else "insecure = true"
         (home / "config.toml").write_text(

@@ -1,6 +1,6 @@
-"""Where the programs of each flwr are: beside us, or in a virtual environment made once and kept.
+"""Environments of flwr releases: this one, and virtual environments that are made once and kept.
 
-``python -m harness.flower_environments`` makes those that `make test` needs.
+``python -m harness.flower_environments`` makes the environments that `make test` needs.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ VERSIONS = (
 """The newest patch release of each minor version that is supported."""
 
 LAST_OVER_GRPC = "1.33.0"
-"""The last one whose programs all call over gRPC."""
+"""The last release with only gRPC in all its programs."""
 
 NEEDED_BY_TESTS = ("1.30.0", LAST_OVER_GRPC, "1.35.0", "1.39.0")
-"""Made before the tests begin: an installation takes minutes of a test's time on a busy machine."""
+"""Environments to make before the tests: an installation takes minutes on a busy machine."""
 
 FOLDER_VARIABLE = "FLOWER_NATS_MATRIX_DIR"
 _DEFAULT_FOLDER = Path(__file__).parents[1] / ".matrix"
 _COMPLETE = "complete"
-"""File in an environment that has all that it needs."""
+"""Name of the file that marks a complete environment."""
 
 _UV = str(SCRIPTS / "uv")
-"""Installs in a third of pip's time."""
+"""uv installs in a third of pip's time."""
 
 _CHECK = "import flwr.app, flwr.clientapp, flwr.serverapp, numpy"
 
@@ -49,7 +49,7 @@ class InstallError(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """Where the programs of one flwr are."""
+    """The folder of the programs of one flwr release."""
 
     version: Version
     scripts: Path
@@ -59,7 +59,7 @@ class Environment:
         return str(self.scripts / name)
 
     def variables(self, home: Path) -> dict[str, str]:
-        """Return variables for its programs: they find each other, and nothing of ours."""
+        """Return variables for its programs, which find each other but no code of ours."""
         return {
             "PATH": f"{self.scripts}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": "",
@@ -68,14 +68,14 @@ class Environment:
 
 
 def installed() -> Environment:
-    """Return the environment that this runs in, which has the newest flwr that was tried."""
+    """Return the environment of this process, which has the newest flwr that was tried."""
     return Environment(Version(metadata.version("flwr")), SCRIPTS)
 
 
 def environment(version: str) -> Environment:
-    """Return the environment of a flwr, which is made if it is not there.
+    """Return the environment of a flwr release; make it if it is missing.
 
-    The one that this runs in serves for its own version. Raises InstallError.
+    The environment of this process serves for its own version. Raises InstallError.
     """
     if Version(version) == installed().version:
         return installed()
@@ -84,16 +84,16 @@ def environment(version: str) -> Environment:
 
 
 def completed_environment(name: str, install: Callable[[Path], None]) -> Path:
-    """Return the virtual environment of a name.
+    """Return the virtual environment with this name.
 
-    If it is not there, it is made, and `install` called with it. Raises InstallError.
+    If it is missing, it is made, and `install` fills it. Raises InstallError.
     """
     folder = Path(os.environ.get(FOLDER_VARIABLE) or _DEFAULT_FOLDER).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / name
     with _locked(folder / f"{name}.lock"):
         if not (place / _COMPLETE).exists():
-            # What was left half done may have anything in it.
+            # A half-made environment may hold anything.
             shutil.rmtree(place, ignore_errors=True)
             run_to_end(_UV, "venv", "--quiet", "--python", sys.executable, str(place))
             install(place)
@@ -103,7 +103,7 @@ def completed_environment(name: str, install: Callable[[Path], None]) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Let nobody else make the same environment."""
+    """Keep other processes from making the same environment."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -124,7 +124,7 @@ def _install(version: str, place: Path) -> None:
 
 
 def run_to_end(*command: str) -> str:
-    """Return what a command has put out. Raises InstallError if it fails."""
+    """Run a command and return its output. Raises InstallError if it fails."""
     done = subprocess.run(
         command,
         env=clean_environment({"PYTHONPATH": ""}),

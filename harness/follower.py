@@ -19,9 +19,9 @@ class LogFollower:
 
     def __init__(self, wire: Wire, run_id: int) -> None:
         self.text = ""
-        """All that was printed."""
+        """All text that was printed."""
         self.ends: list[str] = []
-        """Why streams ended of which a stock CLI would have died."""
+        """The refusals of streams that would have ended a stock CLI."""
         self._wire = wire
         self._run_id = run_id
         self._position = 0.0
@@ -46,8 +46,8 @@ class LogFollower:
             except Refused as exc:
                 # Over HTTP stock never calls again by itself.
                 if self._wire.name == "http" or exc.outcome is not Outcome.DEADLINE_EXCEEDED:
-                    # Here a person starts `flwr log` again; the position makes sure that we see
-                    # what this stream has missed, and nothing twice.
+                    # Here a person starts `flwr log` again. With the position, the next stream
+                    # brings the lines that this one has missed, and no line twice.
                     self.ends.append(str(exc))
             await asyncio.sleep(_RECONNECT)
 

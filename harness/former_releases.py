@@ -1,4 +1,4 @@
-"""flower-nats of former releases, each in a virtual environment made once from its commit and kept."""
+"""Former releases of flower-nats: each has a virtual environment, made once from its commit."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Release:
     version: str
     commit: str
     flwr: str
-    """The newest flwr that it served."""
+    """The newest flwr that the release served."""
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether this is a clone that has the commit."""
+        """Whether this repository is a clone that has the commit."""
         if shutil.which("git") is None:
             return False
         asked = ["git", "-C", str(_ROOT), "cat-file", "-e", f"{self.commit}^{{commit}}"]

@@ -1,4 +1,4 @@
-"""What travels on a client's connection, cut into frames: HTTP/2's own, or the like of HTTP/1.1."""
+"""A client's connection, cut into frames: those of HTTP/2, or similar pieces of HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client begins an HTTP/2 connection with (RFC 9113)."""
+"""The first bytes of a client on an HTTP/2 connection (RFC 9113)."""
 
 DATA, HEADERS = 0, 1
 END_STREAM = 1
@@ -32,7 +32,7 @@ class Frame:
 
     @property
     def is_last(self) -> bool:
-        """Whether its sender has nothing more to say in this stream."""
+        """Whether the sender ends the stream with this frame."""
         return bool(self.flags & END_STREAM)
 
 
@@ -44,7 +44,7 @@ class Frames:
         self._preface = len(preface)
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Give each whole frame; the preface as one of no kind."""
+        """Yield each whole frame; the preface is a frame of kind -1."""
         self._buffer += data
         if self._preface:
             if len(self._buffer) < self._preface:
@@ -60,7 +60,7 @@ class Frames:
             yield Frame(frame, frame[3], frame[4], stream)
 
     async def of(self, reader: asyncio.StreamReader) -> AsyncIterator[Frame]:
-        """Give the frames that a connection brings, until it ends."""
+        """Yield the frames of a connection until it ends."""
         while data := await reader.read(65536):
             for frame in self.feed(data):
                 yield frame
@@ -70,20 +70,20 @@ class Splitter(Protocol):
     """Splits one direction of a connection."""
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Give each whole frame."""
+        """Yield each whole frame."""
 
 
 class Http1Requests:
-    """Splits what an HTTP/1.1 client sends: each request is a stream, numbered like no other one."""
+    """Splits the bytes of an HTTP/1.1 client: each request is a stream with a number of its own."""
 
     def __init__(self) -> None:
         self.call = 0
-        """The number of the request that came last."""
+        """The number of the last request."""
         self._buffer = b""
         self._body_left = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Give heads, which are whole, and bodies in pieces."""
+        """Yield each head as a whole, and each body in pieces."""
         self._buffer += data
         while self._buffer:
             if self._body_left:
@@ -109,11 +109,11 @@ class Http1Requests:
 
 
 class Http1Answers:
-    """Takes whatever an HTTP/1.1 server sends for a piece of its answer to the last request."""
+    """Treats all bytes of an HTTP/1.1 server as a part of its answer to the last request."""
 
     def __init__(self, requests: Http1Requests) -> None:
         self._requests = requests
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Give what has come."""
+        """Yield the bytes as one frame."""
         yield Frame(data, HEADERS, 0, self._requests.call)

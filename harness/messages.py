@@ -32,7 +32,7 @@ class Parcel:
 
 
 def as_server_app(run_id: int) -> None:
-    """Have flwr take this process for a ServerApp of a run: else it makes no instructions."""
+    """Make flwr treat this process as a run's ServerApp: otherwise it makes no instructions."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
 
 
@@ -65,7 +65,7 @@ def reply(to: Parcel, content: RecordDict | None = None) -> Parcel:
 
 
 def inflate(message_id: str, contents: dict[str, bytes]) -> Message:
-    """What a stock client makes of a message's objects."""
+    """Build a message from its objects, as a stock client does."""
     found = inflate_object_from_contents(message_id, dict(contents))
     assert isinstance(found, Message)
     return found

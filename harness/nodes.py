@@ -32,25 +32,25 @@ _HEARTBEAT_TIMEOUT = 5.0
 
 
 class Node(Protocol):
-    """What a trial asks of its nodes."""
+    """A SuperNode of a trial, simulated or real."""
 
     number: int
     node_id: int
 
     @property
     def losses(self) -> list[str]:
-        """What it has given up."""
+        """Messages that the node has given up."""
 
     @property
     def death(self) -> Exception | None:
-        """What it has ended with, None while it lives."""
+        """The error that ended the node; None while it lives."""
 
     async def kill(self) -> None:
-        """End it without a word."""
+        """End the node without any further call."""
 
 
 class StockNode(SuperNode):
-    """A SuperNode with a number, which answers what the app asks."""
+    """A simulated SuperNode with a number, which answers the app's instructions."""
 
     def __init__(
         self, number: int, wire: Wire, key: ec.EllipticCurvePrivateKey | None = None
@@ -59,7 +59,7 @@ class StockNode(SuperNode):
         self.number = number
         self.wire = wire
         self.death: Exception | None = None
-        """What a stock SuperNode would have ended with."""
+        """The error with which a stock SuperNode would have ended."""
         self.losses: list[str] = []
         """Replies that a stock SuperNode would have given up."""
         self.confirmed: list[str] = []
@@ -72,7 +72,7 @@ class StockNode(SuperNode):
         self._tasks: list[asyncio.Task[None]] = []
 
     async def get_busy(self, within: float = PATIENCE) -> str:
-        """Wait for an instruction that the ClientApp is busy with from here on; return its id."""
+        """Wait for the next instruction, and keep the ClientApp busy with it; return its id."""
         self.thinking.clear()
         received = len(self.confirmed)
         async with asyncio.timeout(within):
@@ -81,26 +81,26 @@ class StockNode(SuperNode):
         return self.confirmed[-1]
 
     async def join(self) -> None:
-        """Register, activate, and begin to live."""
+        """Register, activate, and begin to work."""
         request = fleet.RegisterNodeFleetRequest(public_key=self.public_key)
         await self.call("RegisterNode", request)
         await self.come_online()
 
     async def come_online(self) -> None:
-        """Activate with a key that is registered, and begin to live."""
+        """Activate with a registered key, and begin to work."""
         await self.activate()
         for work in (beat_forever(self._beat), self._main_loop()):
             self._tasks.append(asyncio.create_task(self._watch(work)))
 
     async def kill(self) -> None:
-        """`kill -9`: it stops in the middle of whatever it does, and says nothing."""
+        """Stop at once and without any further call, as after `kill -9`."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.wire.close()
 
     async def leave(self) -> None:
-        """End in good order."""
+        """Deactivate, unregister and end."""
         await self.call("DeactivateNode", fleet.DeactivateNodeRequest(node_id=self.node_id))
         await self.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=self.node_id))
         await self.kill()
@@ -182,7 +182,7 @@ class StockNode(SuperNode):
 
 @contextlib.asynccontextmanager
 async def leaving(nodes: list[StockNode]) -> AsyncIterator[None]:
-    """End nodes in good order when the context ends well, else at once."""
+    """Let nodes leave when the context ends well; otherwise kill them."""
     try:
         yield
     except BaseException:

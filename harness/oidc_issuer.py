@@ -33,7 +33,7 @@ _VALUE = re.compile(r'value="([^"]*)"')
 
 
 def why_not() -> str:
-    """Return why the issuer cannot run here, empty if it can. In CI it has to."""
+    """Return why the issuer cannot run here; empty if it can. In CI, it must run."""
     if os.environ.get("CI") == "true" or (FOLDER / "node_modules").exists():
         return ""
     return "The issuer is not installed: `make .venv/.installed-issuer` does that."
@@ -41,15 +41,15 @@ def why_not() -> str:
 
 @dataclass
 class OidcIssuer:
-    """An issuer, which may be ended and started again, with other keys."""
+    """An issuer, which can be ended and started again with other keys."""
 
     folder: Path
     certificates: ServerCertificates | None = None
-    """What it speaks TLS with."""
+    """Certificates for TLS; None: plain HTTP."""
     form_only: bool = False
-    """Whether it knows a client that begins a login by the form alone, as Dex does."""
+    """Whether it takes a client's id from the form alone at a login's begin, as Dex does."""
     host: str = "127.0.0.1"
-    """What it calls itself; it is on this machine in any case."""
+    """The host in its URL. The issuer runs on this machine in any case."""
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
 
@@ -79,7 +79,7 @@ class OidcIssuer:
             *(node, str(FOLDER / "issuer.mjs"), json.dumps(told)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            # `node` may be a script that starts it.
+            # `node` may be a script that starts Node.
             start_new_session=True,
         )
         assert self.process.stdout is not None
@@ -90,7 +90,7 @@ class OidcIssuer:
         raise AssertionError("the issuer has ended at its start")
 
     async def stop(self) -> None:
-        """End it. It forgets all logins."""
+        """End the issuer, which forgets all logins."""
         if self.process is not None:
             os.killpg(self.process.pid, signal.SIGKILL)
             await self.process.wait()

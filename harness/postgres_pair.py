@@ -17,7 +17,7 @@ from harness.children import PATIENCE
 
 
 class PostgresPair:
-    """Two servers, of which one takes writes at a time."""
+    """Two servers; one of them at a time takes writes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -27,18 +27,18 @@ class PostgresPair:
 
     @property
     def dsn(self) -> str:
-        """Connection string that names both, and leads to the one that takes writes."""
+        """Connection string that names both servers and leads to the one that takes writes."""
         first, second = (conninfo_to_dict(one.dsn) for one in (self._primary, self._standby))
         hosts = f"{first['host']},{second['host']}"
         return make_conninfo("", **{**first, "host": hosts, "target_session_attrs": "read-write"})
 
     async def start(self) -> None:
-        """Start the primary, copy it, and let the copy follow: commits wait for both from then on."""
+        """Start the primary and a standby that follows it; from then on, commits wait for both."""
         private_directory(self._folder)
         await self._primary.start()
         await self._copy()
         await self._standby.start()
-        # Set after the copy was made: who takes over has no standby to wait for.
+        # Set after the copy: a standby that takes over has no standby to wait for.
         await self._tell_primary("ALTER SYSTEM SET synchronous_standby_names = '*'")
         await self._tell_primary("SELECT pg_reload_conf()")
         async with asyncio.timeout(PATIENCE):
@@ -46,12 +46,12 @@ class PostgresPair:
                 await asyncio.sleep(0.05)
 
     async def lose_primary(self) -> None:
-        """`kill -9` of every process of the primary."""
+        """Kill every process of the primary with `kill -9`."""
         os.killpg(self._primary.pid, signal.SIGKILL)
         await self._primary.wait()
 
     async def promote(self) -> None:
-        """`pg_ctl promote`, and wait until the standby takes writes."""
+        """Run `pg_ctl promote`, and wait until the standby takes writes."""
         done = OwnedProcess(
             ProcessSpec(
                 name="pg_ctl promote",
@@ -66,7 +66,7 @@ class PostgresPair:
         self._now = self._standby
 
     def exit_code(self) -> int | None:
-        """How the one that takes writes has ended, None while it runs."""
+        """The exit code of the server that takes writes; None while it runs."""
         return self._now.exit_code()
 
     async def stop(self) -> None:
@@ -78,7 +78,7 @@ class PostgresPair:
         return str((self._folder / "standby" / "data").resolve())
 
     async def _copy(self) -> None:
-        """`pg_basebackup`."""
+        """Copy the primary with `pg_basebackup`."""
         directory = private_directory(self._folder / "standby")
         shutil.copy(self._folder / "primary" / "password", directory / "password")
         login = conninfo_to_dict(self._primary.dsn)

@@ -1,4 +1,4 @@
-"""Processes of the runtime that faults can be done to, each by its process id."""
+"""Processes of the runtime that a test can kill or freeze, each by its process id."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Victim(Protocol):
 
     @property
     def name(self) -> str:
-        """What logs call it."""
+        """Its name in logs."""
 
     @property
     def pid(self) -> int:
@@ -35,7 +35,7 @@ class Victim(Protocol):
         """Start it and wait until it serves."""
 
     def exit_code(self) -> int | None:
-        """How it ended, None while it runs."""
+        """Its exit code; None while it runs."""
 
     async def wait(self) -> int:
         """Wait for its end."""
@@ -45,19 +45,19 @@ class Victim(Protocol):
 
 
 async def kill(victim: Victim) -> None:
-    """`kill -9`."""
+    """Kill a process with `kill -9`."""
     os.kill(victim.pid, signal.SIGKILL)
     await victim.wait()
 
 
 async def kill_all(victims: Sequence[Victim]) -> None:
-    """`kill -9` of processes and of all that they have started, at the same moment."""
+    """Kill processes, and all processes that they have started, at the same moment."""
     _signal_all(victims, signal.SIGKILL)
     await asyncio.gather(*(victim.wait() for victim in victims))
 
 
 def freeze_all(victims: Sequence[Victim]) -> None:
-    """`kill -STOP` of processes and of all that they have started."""
+    """Freeze processes, and all processes that they have started."""
     _signal_all(victims, signal.SIGSTOP)
 
 
@@ -70,18 +70,18 @@ def _signal_all(victims: Sequence[Victim], number: signal.Signals) -> None:
 
 
 def freeze(victim: Victim) -> None:
-    """`kill -STOP`: it lives and does nothing."""
+    """Freeze a process with `kill -STOP`: it lives, but does nothing."""
     os.kill(victim.pid, signal.SIGSTOP)
 
 
 def thaw(victim: Victim) -> None:
-    """`kill -CONT`."""
+    """Let a frozen process go on, with `kill -CONT`."""
     if victim.pid and victim.exit_code() is None:
         os.kill(victim.pid, signal.SIGCONT)
 
 
 async def terminate(victim: Victim) -> None:
-    """SIGTERM; wait until it has left, in good order."""
+    """Send SIGTERM; wait until the process has ended with code 0."""
     os.kill(victim.pid, signal.SIGTERM)
     async with asyncio.timeout(PATIENCE):
         code = await victim.wait()
@@ -139,7 +139,7 @@ class Replica:
         await self._process.stop(grace)
 
     def output(self) -> str:
-        """All that it has logged, in all of its lives."""
+        """All that the process has logged, over all its restarts."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 

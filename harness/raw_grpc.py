@@ -1,4 +1,4 @@
-"""gRPC by hand, for what no library would send."""
+"""gRPC by hand, for bytes that no library would send."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def head_of(stream: int, api: str, method: str, metadata: Metadata = ()) -> byte
 
 
 def prefix(size: int) -> bytes:
-    """Return what is before a message of this size in the body of a call."""
+    """Return the prefix of a message of this size in the body of a call."""
     return struct.pack(">BI", 0, size)
 
 
 def message(stream: int, body: bytes) -> bytes:
-    """Return the frame of a message that is short, and the end of the call's body."""
+    """Return the frame of a short message, which ends the call's body."""
     return frame(DATA, END_STREAM, stream, prefix(len(body)) + body)
 
 
 def reset(stream: int) -> bytes:
-    """Return what ends a call from the client's side."""
+    """Return the frame with which a client cancels a call."""
     return frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL))
 
 
@@ -91,7 +91,7 @@ class Connection:
         self.writer.transport.abort()
 
     async def send_data(self, stream: int, data: bytes, *, end: bool = False) -> None:
-        """Send more of a call's body, as fast as the server lets us; `message` begins one."""
+        """Send bytes of a call's body, as fast as the server permits; `prefix` begins a message."""
         self._windows.setdefault(stream, _WINDOW)
         while data:
             window = min(self._windows[0], self._windows[stream], _LONGEST_FRAME)
@@ -108,7 +108,7 @@ class Connection:
             self._windows[one.stream] += int.from_bytes(one.data[-4:], "big")
 
     async def send(self, *parts: bytes) -> None:
-        """Send, and wait until the system has taken it."""
+        """Send bytes, and wait until the system has taken them."""
         self.writer.write(b"".join(parts))
         await self.writer.drain()
 
@@ -123,5 +123,5 @@ async def connect(address: str, *, window: int = _WINDOW) -> Connection:
 
 
 def stream_ids() -> Iterable[int]:
-    """Return the numbers of a client's streams, in their order."""
+    """Return the numbers of a client's streams, in order."""
     return range(1, 2**31, 2)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 by hand, for what no library would send."""
+"""HTTP/1.1 by hand, for bytes that no library would send."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Connection:
 
     @property
     def port(self) -> int:
-        """Where it calls from."""
+        """The client's own port."""
         port: int = self.writer.get_extra_info("sockname")[1]
         return port
 
     async def send(self, *parts: bytes) -> None:
-        """Send, and wait until the system has taken it."""
+        """Send bytes, and wait until the system has taken them."""
         for part in parts:
             self.writer.write(part)
             await self.writer.drain()
@@ -101,11 +101,11 @@ class Connection:
         return "end"
 
     def close(self) -> None:
-        """Hang up in good order."""
+        """Close the connection in good order."""
         self.writer.close()
 
     def reset(self) -> None:
-        """Hang up with a reset."""
+        """Close the connection with a reset."""
         sock: socket.socket = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.writer.transport.abort()
@@ -138,7 +138,7 @@ def head_of(
 
 
 def header_lines(metadata: Metadata) -> Iterable[str]:
-    """Return what is metadata to gRPC as lines of a head."""
+    """Return gRPC metadata as lines of a head."""
     for key, value in metadata:
         text = value if isinstance(value, str) else base64.b64encode(value).decode()
         yield f"{key.removesuffix('-bin')}: {text}"

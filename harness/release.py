@@ -1,7 +1,8 @@
-"""What is released, and whether it is whole: `make release`, as `python -m harness.release`.
+"""Build a release and check that it is complete: `make release` runs `python -m harness.release`.
 
-It builds the source distribution, and of that the wheel; compares what they hold with what git has of
-the packages; installs the wheel in an environment of its own, and trains there with `flower-nats demo`.
+It builds the source distribution, and the wheel from that. It compares their files with the
+packages' files in git. It installs the wheel in a new environment, and trains there with
+`flower-nats demo`.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 _NOT_RELEASED = ("tests", "harness", "benchmarks", "docs", "compose", "locks")
-"""Folders of the repository that nobody installs."""
+"""Folders of the repository that are not released."""
 
 
 class NotWhole(Exception):
-    """Something is missing in what was built, or too much is in it."""
+    """A built file lacks something, or holds too much."""
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """Build the source distribution, and of it the wheel; return both."""
+    """Build the source distribution, and the wheel from it; return both."""
     name = f"flower_nats-{PROJECT['project']['version']}"
     command = [str(SCRIPTS / "uv"), "build", "--quiet", "--no-build-isolation", "--python"]
     _run([*command, sys.executable, "--out-dir", str(folder), str(ROOT)])
@@ -42,7 +43,7 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def check(source: Path, wheel: Path) -> None:
-    """Raise NotWhole unless both hold all that git has of the packages, and nothing else of ours."""
+    """Raise NotWhole unless both hold the packages' files in git, and no other file of ours."""
     with zipfile.ZipFile(wheel) as files:
         names = set(files.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
@@ -58,7 +59,7 @@ def check(source: Path, wheel: Path) -> None:
 def try_demo(wheel: Path) -> None:
     """Install the wheel as users do, in an environment of its own, and train there."""
     with tempfile.TemporaryDirectory() as folder:
-        # Root's PostgreSQL runs as another user, who has to come there.
+        # PostgreSQL of root runs as another user, who needs access.
         Path(folder).chmod(0o755)
         environment = Path(folder) / "environment"
         _run([sys.executable, "-m", "venv", str(environment)])
@@ -77,16 +78,16 @@ def _check_metadata(text: bytes) -> None:
 
 
 def _of_packages() -> Iterator[str]:
-    """Name the files that git has of the packages, as they are called in the repository."""
+    """Yield the packages' files in git, by their paths in the repository."""
     folders = PROJECT["tool"]["setuptools"]["package-dir"].values()
     listed = _run(["git", "-C", str(ROOT), "ls-files", "-z", *folders], show=False)
-    # What code is generated of is not installed.
+    # Sources of generated code are not installed.
     generated = (".proto", "/generate.py")
     yield from (name for name in listed.split("\0") if name and not name.endswith(generated))
 
 
 def _wanted() -> set[str]:
-    """Name them as they are called where they are installed."""
+    """Return the same files by their paths after installation."""
     packages = PROJECT["tool"]["setuptools"]["package-dir"]
     places = {folder: name.replace(".", "/") for name, folder in packages.items()}
     wanted = set()
@@ -118,7 +119,7 @@ def _run(command: list[str], where: Path = ROOT, show: bool = True) -> str:
 
 
 def main() -> None:
-    """Build, check and try; then say what is there."""
+    """Build, check and try a release; then print the checksums."""
     folder = ROOT / "dist"
     shutil.rmtree(folder, ignore_errors=True)
     files = build(folder)

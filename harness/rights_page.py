@@ -53,7 +53,7 @@ def _code(code: ErrorCode) -> str:
 
 
 def page_with_tables(page: str) -> str:
-    """Return the page with the tables as they are now."""
+    """Return the page with new tables."""
     for name, lines in {"rights": table(), "agent rights": agent_rights.table()}.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         before, rest = page.split(begin)

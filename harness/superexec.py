@@ -1,4 +1,4 @@
-"""What a stock SuperExec says with each call to prove that it knows the secret."""
+"""The metadata with which a stock SuperExec proves in each call that it knows the secret."""
 
 from __future__ import annotations
 

@@ -23,17 +23,17 @@ _ENVIRONMENTS: Mapping[WireName, Callable[[], Environment]] = {
     "http": installed,
     "grpc": partial(environment, LAST_OVER_GRPC),
 }
-"""Where a SuperNode is that calls over a wire."""
+"""The environment of a SuperNode, by the wire over which it calls."""
 
 
 @cache
 def fab() -> bytes:
-    """The app that these SuperNodes answer by."""
+    """The FAB by which these SuperNodes answer."""
     return bytes(build_fab_from_disk(_HERE / "answering"))
 
 
 class StockSuperNode:
-    """A stock SuperNode, which answers what the app asks; `within` runs it somewhere else."""
+    """A stock SuperNode that answers the app's instructions; `within` wraps its command."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class StockSuperNode:
     ) -> None:
         self.number = number
         self.node_id = 0
-        """Known once it is online."""
+        """0 until the SuperNode is online."""
         home = folder / f"supernode-{number}"
         home.mkdir(parents=True, exist_ok=True)
         flower = Flower(_ENVIRONMENTS[wire]())
@@ -58,21 +58,21 @@ class StockSuperNode:
         )
 
     async def until_online(self) -> None:
-        """Wait until it was let in."""
+        """Wait until the SuperNode is online."""
         found = await asyncio.to_thread(self._process.wait_for_match, _NODE_ID, PATIENCE)
         self.node_id = int(found[1])
 
     @property
     def losses(self) -> list[str]:
-        """What it has called an error: it says so of every message that it gives up."""
+        """The errors in its log: it logs an error for every message that it gives up."""
         return _LOSS.findall(self._process.output())
 
     @property
     def death(self) -> Exception | None:
-        """Set when it has ended."""
+        """Set when the process has ended."""
         code = self._process.exit_code
         return None if code is None else ChildProcessError(f"exit code {code}")
 
     async def kill(self) -> None:
-        """Kill it and all that it has started."""
+        """Kill the process and all processes that it has started."""
         await asyncio.to_thread(self._process.kill_all)

@@ -1,4 +1,4 @@
-"""How stock clients call: what they retry, and what they die of (flwr 1.33, 1.42 `supercore/retry`)."""
+"""How stock clients call: what they retry, what ends them (flwr 1.33, 1.42 `supercore/retry`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNAVAILABLE_DELAY = (1.0, 10.0)
 _COMPONENTS = {"Fleet": "SuperNode", "Runtime": "flwr-serverapp", "Control": "flwr CLI"}
 
 _FLWR: Mapping[WireName, str] = {"grpc": LAST_OVER_GRPC, "http": VERSIONS[-1]}
-"""Of which flwr the clients are that call over a wire here."""
+"""The flwr release of the clients on each wire here."""
 
 
 def _version_metadata(wire: WireName, service: str) -> Metadata:
@@ -38,10 +38,10 @@ def _version_metadata(wire: WireName, service: str) -> Metadata:
 
 _PASSING: Mapping[WireName, frozenset[Outcome | None]] = {
     "grpc": frozenset({Outcome.UNAVAILABLE}),
-    # Not 502, of which clients before flwr 1.41 die.
+    # Not 502, which ends clients before flwr 1.41.
     "http": frozenset({Outcome.UNAVAILABLE, Outcome.DEADLINE_EXCEEDED}),
 }
-"""What clients try again, for ever."""
+"""Outcomes after which clients try again, for ever."""
 
 
 class RunNotRunning(Exception):
@@ -49,7 +49,7 @@ class RunNotRunning(Exception):
 
 
 class ClientDied(Exception):
-    """The answer was one of which a stock client dies."""
+    """The answer is one that ends a stock client."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Made:
     ended: float
     tries: int
     answered: bool
-    """False if it was given up or refused."""
+    """False if the call was given up or refused."""
 
 
 def delays() -> Iterator[float]:
@@ -73,10 +73,10 @@ def delays() -> Iterator[float]:
 
 
 class Wire:
-    """One client's channel to one API: what passes is tried again for ever, all else is fatal.
+    """One client's channel to one API: passing errors are retried for ever, all others are fatal.
 
-    It goes through a line of a balancer, or straight to an address (`host:port`). `watch` is told
-    of every call but streams.
+    It goes through a line of a balancer, or straight to an address (`host:port`). `watch` is called
+    for every call except streams.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class Wire:
 
     @property
     def line(self) -> Line:
-        """The line it goes through."""
+        """The line that the channel goes through."""
         assert isinstance(self._way, Line)
         return self._way
 
     async def reconnect(self) -> None:
-        """Go on over another connection, as another process does."""
+        """Go on over a new connection, as a new process does."""
         former, self._channel = self._channel, self._connect()
         await former.close()
 
@@ -120,10 +120,10 @@ class Wire:
     ) -> Any:
         """Call an RPC as stock clients do.
 
-        A `timeout` of its own is for the heartbeats of SuperNodes: those over HTTP try nothing again
-        before their next one.
+        Only heartbeats of SuperNodes have a `timeout` of their own. Over HTTP, such a call is not
+        retried here.
 
-        Raises `RunNotRunning`, `ClientDied`, or `TimeoutError` if it has to be tried again later.
+        Raises `RunNotRunning`, `ClientDied`, or `TimeoutError` if the caller must try again later.
         """
         began, tries, answered = time.monotonic(), 0, False
         try:
@@ -151,7 +151,7 @@ class Wire:
         metadata: Metadata = (),
         timeout: float | None = None,
     ) -> Any:
-        """Call an RPC and raise what comes."""
+        """Call an RPC without retries. Raises as `Channel.unary`."""
         began, answered = time.monotonic(), False
         try:
             answer = await self._try(service, method, request, metadata, timeout)
@@ -189,7 +189,7 @@ class Wire:
 
 
 async def beat_forever(beat: Callable[[], Awaitable[None]]) -> None:
-    """Send heartbeats as stock's HeartbeatSender does: what is late is tried again, with back-off."""
+    """Send heartbeats as stock's HeartbeatSender does: a late one is retried with back-off."""
     while True:
         for delay in delays():
             try:
@@ -201,9 +201,9 @@ async def beat_forever(beat: Callable[[], Awaitable[None]]) -> None:
 
 
 async def when_available(object_id: str, pull: Callable[[str], Awaitable[Any]]) -> bytes:
-    """Pull an object as stock clients do: one that is announced and not there yet is tried again.
+    """Pull an object as stock clients do: retry while it is announced but not there yet.
 
-    Raises LookupError for one that is not known.
+    Raises LookupError if the object is not known.
     """
     delay, longest = _UNAVAILABLE_DELAY
     while True:

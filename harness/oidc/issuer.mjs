@@ -1,7 +1,7 @@
-// A real OIDC issuer for tests, with the device grant. What it is to be like comes as JSON in its first
-// argument: {host, port, keys, certificate, key, formOnly}; without a certificate it speaks no TLS, and with formOnly it
-// knows a client that begins a login by the form alone, as Dex does. It says "ready" when it listens. Whoever signs
-// in is whom they say they are; those whose name begins with "op" are in the group "admins".
+// A real OIDC issuer for tests, with the device grant. Its first argument is JSON: {host, port, keys, certificate, key,
+// formOnly}. Without a certificate, the issuer speaks no TLS. With formOnly, it takes a client's id from the form alone
+// at a login's begin, as Dex does. The issuer prints "ready" when it listens. It believes any name that a person
+// enters. A name that begins with "op" is in the group "admins".
 import { readFileSync } from "node:fs";
 import { createServer } from "node:https";
 import Provider from "oidc-provider";
