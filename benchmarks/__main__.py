@@ -1,6 +1,6 @@
 """``python -m benchmarks``: measure stock and flower-nats in turn, and print the tables.
 
-Over gRPC the clients and the stock server are flwr 1.33, over HTTP the newest that is known.
+Over gRPC, the clients and the stock server are flwr 1.33; over HTTP, the newest known flwr.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _LINES = list(dict.fromkeys(line.name for wire in WIRES for line in FULL[wire]))
 
 @dataclass(frozen=True)
 class Part:
-    """What is measured with the clients of one flwr."""
+    """The lines to measure with the clients of one flwr."""
 
     flower: Flower
     lines: list[Scenario]
 
 
 def measure(scenario: Scenario, target: type[Target], clients: Flower) -> Cell:
-    """One cell of the table, on a server started for it alone."""
+    """Measure one cell of the table, on a server that is started for this cell alone."""
     cell = Cell(load=os.getloadavg()[0])
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         try:
@@ -51,7 +51,7 @@ def measure(scenario: Scenario, target: type[Target], clients: Flower) -> Cell:
 
 
 def run(scenario: Scenario, targets: list[type[Target]], clients: Flower) -> dict[str, Cell]:
-    """One line of the table: the targets in turn."""
+    """Measure one line of the table: the targets in turn."""
     row: dict[str, Cell] = {}
     for target in targets:
         if target.name in scenario.skip:
@@ -98,7 +98,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def plan(options: argparse.Namespace) -> list[Part]:
-    """What is to be measured with which flwr.
+    """Return the lines to measure, by flwr.
 
     Raises:
         NotMeasured, InstallError

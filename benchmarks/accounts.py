@@ -1,8 +1,8 @@
 """What accounts cost: ``python -m benchmarks.accounts`` times Control calls with and without them.
 
-Two superlinks on NATS servers of their own serve the same calls from one database, in turns, so that
-whatever else the machine does meets both. With accounts either call asks the database once more: whose
-token it is.
+Two superlinks, each with a NATS server, serve the same calls from one database. The calls
+alternate, so other work on the machine slows both alike. With accounts, each call makes one more
+query to the database: which account the token belongs to.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CALLS = 1_000
 _WARM_UP = 100
 
 _MOST_MS = 2.0
-"""What a call may cost more."""
+"""Milliseconds that accounts may add to a call."""
 
 
 @asynccontextmanager
@@ -103,7 +103,7 @@ async def _measure(folder: Path) -> dict[str, tuple[float, float]]:
 def main() -> None:
     """Measure and print."""
     with TemporaryDirectory(prefix="flower-nats-") as folder:
-        # On the event loop of superlinks.
+        # uvloop is the event loop of superlinks, too.
         medians = uvloop.run(_measure(Path(folder)))
     for name, (without, with_accounts) in medians.items():
         more = with_accounts - without

@@ -68,7 +68,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def nothing_fab() -> bytes:
-    """An app of three rounds that trains nothing: six exchanges by Flower's own FedAvg."""
+    """Return an app of three rounds that trains nothing: six exchanges by Flower's own FedAvg."""
     return pack(
         {
             "pyproject.toml": _PYPROJECT,

@@ -1,9 +1,9 @@
-"""What browsers that watch a run cost the runtime.
+"""Measure what browsers that watch a run cost the runtime.
 
-``python -m benchmarks.console`` starts a runtime of its own with a console, nodes and a run that
-goes round by round. It measures its processes without browsers, with them twice, and without them again,
-over the same number of rounds: what grows with a run counts in neither. What a browser costs itself is
-not told: here it is a client that asks for what the page of a run asks for.
+``python -m benchmarks.console`` starts a runtime with a console, nodes and a run that goes round by
+round. It measures the runtime's processes without browsers, twice with them, and without them
+again, each over the same number of rounds, so growth during the run cancels out. The cost of the
+browser itself is not measured: a client makes the requests of a run's page instead.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from flower_nats.store.connection import Database
 from harness.flower import HTTP, Flower
 
 _PAGES = 5
-"""Times that a page is asked for, of which the middle one is told."""
+"""Number of requests for a page; the median time is printed."""
 
 _PATIENCE = 120.0
 """Seconds that one page, or one step of the nodes, may take."""
 
 _BEGIN = 2.0
-"""Seconds after which browsers that have come look, and those that have left do not."""
+"""Seconds until new browsers make requests, and browsers that have left make none."""
 
 _BOUND = 0.05
-"""The share of a core that is promised for ten browsers on a run of a hundred nodes."""
+"""The promised share of a core for ten browsers on a run of a hundred nodes."""
 
 
 _LARGE_HISTORY = (1000, 100)
-"""Nodes and rounds of which a page is promised in less than a second."""
+"""Nodes and rounds of a run for which each page is promised in less than a second."""
 
 _WRITE_HISTORY = """
 INSERT INTO exchange (
@@ -66,7 +66,7 @@ class WithConsole(FlowerNats):
         return self.console
 
     async def write_history(self, run: str, nodes: int, rounds: int) -> None:
-        """Have the database remember exchanges that never were."""
+        """Write exchanges into the database that never happened."""
         postgres = self.directory / "data" / "postgres"
         password = (postgres / "password").read_text().strip()
         sockets = quote((postgres / "data" / "postmaster.pid").read_text().splitlines()[4], safe="")
@@ -80,7 +80,7 @@ class WithConsole(FlowerNats):
 
 
 class Rounds:
-    """A run that goes on: every few seconds all nodes are asked and answer."""
+    """A run that goes on: every few seconds, all nodes get an instruction and answer."""
 
     def __init__(self, fleet: Worker, server_app: Worker, interval: float) -> None:
         self._fleet, self._server_app, self._interval = fleet, server_app, interval
@@ -113,7 +113,7 @@ class Rounds:
 
 
 async def watch(base: str, run: str) -> None:
-    """Do as the page of a run does in a browser, until cancelled."""
+    """Make the requests of a run's page in a browser, until cancelled."""
     async with httpx.AsyncClient(base_url=base, timeout=_PATIENCE) as client:
         while True:
             async with client.stream("GET", "/live", params={"run": run}, timeout=None) as events:
@@ -127,7 +127,7 @@ async def watch(base: str, run: str) -> None:
 
 
 async def spent(target: FlowerNats, seconds: float) -> Counter[str]:
-    """Return the shares of a core that the processes of the runtime take meanwhile."""
+    """Return the share of a core of each part of the runtime over so many seconds."""
     before, began = target.cpu_seconds(), time.monotonic()
     await asyncio.sleep(seconds)
     after, took = target.cpu_seconds(), time.monotonic() - began
@@ -135,14 +135,14 @@ async def spent(target: FlowerNats, seconds: float) -> Counter[str]:
 
 
 async def middle_seconds(base: str, path: str) -> float:
-    """Return how long a page takes, in the middle of some."""
+    """Return the median time of a page."""
     took = []
     async with httpx.AsyncClient(base_url=base, timeout=_PATIENCE) as client:
         for _ in range(_PAGES):
             began = time.monotonic()
             (await client.get(path)).raise_for_status()
             took.append(time.monotonic() - began)
-            # Beyond the time for which the console gives an answer again.
+            # Longer than the console keeps an answer.
             await asyncio.sleep(1)
     return sorted(took)[_PAGES // 2]
 

@@ -42,13 +42,13 @@ class Control:
         return int(answer.run_id)
 
     def run_status(self, run_id: int) -> common.RunStatus:
-        """How a run is."""
+        """Return the status of a run."""
         answer = self._call("ListRuns", control.ListRunsRequest(run_id=run_id))
         status: common.RunStatus = answer.run_dict[run_id].status
         return status
 
     def online_nodes(self) -> int:
-        """How many SuperNodes are online."""
+        """Return the number of online SuperNodes."""
         answer = self._call("ListNodes", control.ListNodesRequest())
         return sum(node.status == "online" for node in answer.nodes_info)
 

@@ -1,6 +1,6 @@
 """The Fleet API as a stock SuperNode calls it: its signatures and its retries, on either wire.
 
-Read off ``client/grpc_rere_client``, ``supernode`` and ``supercore/retry`` of the flwr wheels 1.33 and
+Derived from ``client/grpc_rere_client``, ``supernode`` and ``supercore/retry`` of flwr 1.33 and
 1.42, which retry alike.
 """
 
@@ -26,36 +26,36 @@ MAX_RETRY_DELAY = 20.0
 """Seconds a node waits at most before it repeats a call."""
 
 _SIGNATURE_SECONDS = 200.0
-"""How long a signature made ahead is used; servers take it for 305 s."""
+"""How long a signature made ahead is used; servers accept it for 305 s."""
 
 
 class Unavailable(Exception):
-    """Nothing came of a call, and stock tries it again, for ever. It says what was heard."""
+    """A call failed, and stock retries it for ever. The text says how the call failed."""
 
 
 class Late(Exception):
-    """A call was not answered within the time that it was given."""
+    """A call was not answered within its time limit."""
 
 
 class Refused(Exception):
-    """An answer that no stock node meets in a healthy federation."""
+    """An answer that no stock node gets in a healthy federation."""
 
 
 class Proof(NamedTuple):
-    """What proves whose call it is."""
+    """The proof that a call is from its node."""
 
     timestamp: str
     signature: bytes
 
 
 class Wire(ABC):
-    """How one node's calls reach the server."""
+    """The way of one node's calls to the server."""
 
     @abstractmethod
     async def send(
         self, method: Method, body: bytes, proof: Proof, timeout: float | None
     ) -> ProtoMessage:
-        """Make a call once and return what it answers.
+        """Make a call once and return the answer.
 
         Raises:
             Unavailable, Late, Refused
@@ -67,7 +67,7 @@ class Wire(ABC):
 
 
 def version_headers(version: str, component: str) -> tuple[tuple[str, str], ...]:
-    """The headers, or metadata, by which a component of flwr says its version."""
+    """Return the headers, or metadata, in which a component of flwr states its version."""
     return (
         ("flwr-package-name", "flwr"),
         ("flwr-package-version", version),
@@ -77,7 +77,7 @@ def version_headers(version: str, component: str) -> tuple[tuple[str, str], ...]
 
 @dataclass
 class Tally:
-    """What all nodes of a generator did so far."""
+    """Counts of all nodes of a generator so far."""
 
     calls: Counter[str] = field(default_factory=Counter)
     """RPCs by method."""
@@ -86,13 +86,13 @@ class Tally:
     """Connections opened, over HTTP; each costs a handshake with TLS."""
 
     empty_pulls: int = 0
-    """PullMessages that brought nothing, each followed by a sleep."""
+    """PullMessages calls without a message, each followed by a sleep."""
 
     retries: int = 0
-    """Calls repeated because nothing came of them."""
+    """Calls repeated because they failed."""
 
     turned_away: Counter[str] = field(default_factory=Counter)
-    """The same, by method and what was heard."""
+    """The same, by method and failure."""
 
     late_heartbeats: int = 0
     """Heartbeats not answered within 5 s, and repeated."""
@@ -103,14 +103,14 @@ class Tally:
     bytes_pulled: int = 0
     bytes_pushed: int = 0
     errors: list[str] = field(default_factory=list)
-    """What no stock node would have met in a healthy federation."""
+    """Errors that no stock node would have met in a healthy federation."""
 
 
 class Key:
     """A node's key, whose signatures can be made ahead.
 
-    A call is signed when it is made, unless ``sign_ahead`` left a signature to use: on machines of
-    their own, nodes would not take the CPU for that from the server.
+    A call is signed when it is made, unless ``sign_ahead`` has left a signature. Real nodes run on
+    other machines, so their signing takes no CPU from the server.
     """
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class FleetCalls:
 
     def __init__(self, wire: Wire, key: Key, tally: Tally) -> None:
         self.asked_at: dict[str, float] = {}
-        """When a method was called that has not been turned away since, by its name."""
+        """The time of each method's last call, by name, unless that call has failed."""
 
         self._wire = wire
         self._key = key
@@ -153,8 +153,8 @@ class FleetCalls:
         """Call an RPC until it is answered.
 
         Raises:
-            Refused: The answer is one of which a stock node would die, or drop the message.
-            Late: It took more than ``timeout`` seconds.
+            Refused: With this answer, a stock node would end, or drop the message.
+            Late: The answer took more than ``timeout`` seconds.
         """
         method = BY_NAME["Fleet", name]
         body = request.SerializeToString(deterministic=True)

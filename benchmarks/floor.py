@@ -1,9 +1,9 @@
-"""What a call costs at least: the CPU of a gRPC server for Python that only echoes, and of a signature.
+"""The lowest cost of a call: CPU of a Python gRPC server that only echoes, and of a signature.
 
     python -m benchmarks.floor
 
-Calls that come all at once share wake-ups, calls that come singly do not: an exchange is made of the
-former, an idle federation of the latter.
+Calls that come all at once share wake-ups; calls that come singly do not. An exchange makes calls
+all at once; an idle federation makes them singly.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _CONNECTIONS = 200
 _SINGLY = 1000
 _AT_ONCE = 10_000
 _PER_SECOND = 70
-"""Calls a second that come singly: about those of 1,000 idle nodes."""
+"""Single calls in a second: about as many as 1,000 idle nodes make."""
 _BODY = bytes(300)
 
 
@@ -43,7 +43,7 @@ async def _serve() -> None:
     server.add_generic_rpc_handlers((_Echo(),))
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     await server.start()
-    # The end of what it was started with is its own.
+    # The server ends when the process that started it closes the pipe.
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 

@@ -15,11 +15,11 @@ VERSIONS = {GRPC: "1.33.0", HTTP: KNOWN[-1]}
 
 
 class NotMeasured(Exception):
-    """A version of flwr whose clients the benchmark cannot be."""
+    """The benchmark cannot simulate the clients of this flwr."""
 
 
 def flower(version: str) -> Flower:
-    """A version of flwr, in an environment of its own, which is made if it is not there.
+    """Return a flwr in an environment of its own; make the environment if it is missing.
 
     Raises:
         NotMeasured, InstallError
@@ -29,10 +29,10 @@ def flower(version: str) -> Flower:
 
 
 def wire_of(version: str | Version) -> str:
-    """The wire that all clients of a version speak.
+    """Return the wire that all clients of a version speak.
 
     Raises:
-        NotMeasured: They speak different ones, or ServerApps another API than the benchmark's.
+        NotMeasured: Its clients speak different wires, or its ServerApps use another API.
     """
     minor = Version(str(version)).release[:2]
     if (1, 30) <= minor <= (1, 33):

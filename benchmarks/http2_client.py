@@ -1,10 +1,9 @@
-"""gRPC calls as HTTP/2 carries them, for less CPU than gRPC for Python takes.
+"""gRPC calls over HTTP/2 by hand, for less CPU than gRPC for Python takes.
 
-For thousands of nodes that connect in the same second: with a channel of gRPC for Python for each, the
-clients would need the CPU of many seconds, and the server would see no burst. What a server notices of a
-connection is the same: the client greets it with settings, waits for those of the server, makes each
-call in a stream of its own, and answers pings. Requests are short: each is one frame of header fields
-and one of data.
+Thousands of nodes connect in the same second. With a gRPC channel for each node, the clients would
+need many seconds of CPU, and the server would see no burst. For the server, a connection looks the
+same: the client sends its settings, waits for the server's settings, makes each call in a stream of
+its own, and answers pings. Requests are short: each is one frame of header fields and one of data.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, cast
 from harness.frames import DATA, END_STREAM, HEADERS, PREFACE, Frame, Frames
 
 OK, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 4, 14
-"""Codes of gRPC that a stock node tells from the others."""
+"""The gRPC codes that a stock node treats in a way of their own."""
 
 _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 3, 4, 6, 7
 _ACK = 1
@@ -27,11 +26,11 @@ _CANCEL = (8).to_bytes(4, "big")
 _LAST_OF_STATIC_TABLE = 61
 
 _GREETING_SETTINGS = (1).to_bytes(2, "big") + bytes(4)
-"""SETTINGS_HEADER_TABLE_SIZE 0: every answer spells its fields out."""
+"""SETTINGS_HEADER_TABLE_SIZE 0: every answer writes its fields in full."""
 
 _UNKNOWN, _RESOURCE_EXHAUSTED, _INTERNAL, _CANCELLED = 2, 8, 13, 1
 _CODES_OF_RESETS = {7: UNAVAILABLE, 8: _CANCELLED, 11: _RESOURCE_EXHAUSTED}
-"""What gRPC makes of a stream's reset: REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM."""
+"""gRPC codes by a stream's reset: REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM."""
 
 
 class ConnectionBroken(Exception):
@@ -40,7 +39,7 @@ class ConnectionBroken(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended: its gRPC code, what was said of it, and the answer if there is one."""
+    """How a call ended: its gRPC code, the code's message, and the answer if there is one."""
 
     code: int
     details: str = ""
@@ -94,7 +93,7 @@ class Http2Connection(asyncio.Protocol):
                 self._write(_frame(_RST_STREAM, 0, stream, _CANCEL))
 
     def abort(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection at once."""
         self.takes_calls = False
         if self._transport is not None:
             self._transport.abort()
@@ -110,7 +109,7 @@ class Http2Connection(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's are not of this class.
+        # A transport of uvloop is not of this class.
         self._transport = cast(asyncio.Transport, transport)
         self._write(PREFACE + _frame(_SETTINGS, 0, 0, _GREETING_SETTINGS))
 
@@ -123,7 +122,7 @@ class Http2Connection(asyncio.Protocol):
             if not future.done():
                 future.set_exception(broken)
         if not self.ready.cancelled():
-            # Perhaps nobody waits for it any more.
+            # Perhaps nothing awaits the future: asyncio would log its error.
             self.ready.exception()
 
     def data_received(self, data: bytes) -> None:
@@ -169,7 +168,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _outcome(block: bytes, message: bytes) -> Outcome:
-    """What the last header fields of an answer say of its call."""
+    """Return the outcome of a call from the last header fields of its answer."""
     try:
         fields = decode_fields(block)
         return Outcome(int(fields["grpc-status"]), fields.get("grpc-message", ""), message)
@@ -178,7 +177,7 @@ def _outcome(block: bytes, message: bytes) -> Outcome:
 
 
 def encode_fields(fields: tuple[tuple[str, str], ...]) -> bytes:
-    """Header fields as HPACK has them, each spelled out (RFC 7541, 6.2.2)."""
+    """Encode header fields in HPACK, each in full (RFC 7541, 6.2.2)."""
     return b"".join(b"\0" + _text(name) + _text(value) for name, value in fields)
 
 
@@ -195,10 +194,10 @@ def _text(text: str) -> bytes:
 
 
 def decode_fields(block: bytes) -> dict[str, str]:
-    """Read the header fields whose names are spelled out; the others have nothing to say of a call.
+    """Read the header fields with their names in full; no other field matters to a call.
 
     Raises:
-        ValueError: They are not coded as a server codes them that was asked not to use a table.
+        ValueError: The server used a table for them, although it was asked not to.
     """
     fields: dict[str, str] = {}
     at = 0
@@ -225,7 +224,7 @@ def _check_static(index: int) -> None:
 
 
 def _number(block: bytes, at: int, bits: int) -> tuple[int, int]:
-    """A number whose first byte has so many bits for it, and where it ends."""
+    """Read a number that has ``bits`` bits in its first byte; return it and its end."""
     full = (1 << bits) - 1
     number, at = block[at] & full, at + 1
     shift = 0
@@ -240,6 +239,6 @@ def _number(block: bytes, at: int, bits: int) -> tuple[int, int]:
 def _string(block: bytes, at: int) -> tuple[str, int]:
     is_huffman = block[at] & 0x80
     length, at = _number(block, at, 7)
-    # Only bytes of fields without meaning for a call are coded like that by gRPC.
+    # gRPC uses Huffman codes only for fields that do not matter here.
     text = "" if is_huffman else block[at : at + length].decode()
     return text, at + length

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as a client of flwr speaks it by httpx 0.28.1, for less CPU than httpx takes.
+"""HTTP/1.1 as a flwr client speaks it through httpx 0.28.1, for less CPU than httpx takes.
 
-What a server notices is the same: at most one call at a time on a connection, head and body sent one
-after the other, connections kept for 5 s after a call and no longer, no TLS session taken up again, no
-farewell on a connection that is closed.
+For the server, the client looks the same. It makes at most one call at a time on a connection,
+sends head and body one after the other, and keeps a connection for 5 s after a call. It resumes no
+TLS session, and closes a connection without a TLS close_notify.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KEPT_SECONDS = 5.0
 """How long a connection without a call is kept."""
 
 _LONGEST_HEAD = 64 * 1024
-# All connections read heads into one buffer: each takes out what it has read before the next one reads.
+# All connections read heads into one buffer: each copies its bytes before the next one reads.
 _buffer = bytearray(_LONGEST_HEAD)
 _END_OF_HEAD = b"\r\n\r\n"
 
@@ -28,7 +28,7 @@ class TransportError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call was answered."""
+    """The answer to a call."""
 
     status: int
     body: bytes | bytearray
@@ -52,7 +52,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self) -> None:
         self.idle_since: float | None = None
-        """When its last call was over; None during one."""
+        """When the last call ended; None during a call."""
         self.is_closed = False
         self._transport: asyncio.Transport | None = None
         self._head = b""
@@ -64,7 +64,7 @@ class Connection(asyncio.BufferedProtocol):
         self._watcher: asyncio.TimerHandle | None = None
 
     async def call(self, head: bytes, body: bytes, patience: float) -> Answer:
-        """Send a request and return its answer; silence for ``patience`` seconds ends it.
+        """Send a request and return its answer; silence for ``patience`` seconds ends the call.
 
         Raises:
             TransportError
@@ -78,7 +78,7 @@ class Connection(asyncio.BufferedProtocol):
         self._watcher = loop.call_later(patience, self._watch, patience)
         try:
             self._transport.write(head)
-            # The event loop sends what it has before it goes on, so that the body is sent by itself.
+            # The event loop sends the head before it goes on, so the body is sent by itself.
             await asyncio.sleep(0)
             if body and not answer.done():
                 self._transport.write(body)
@@ -91,7 +91,7 @@ class Connection(asyncio.BufferedProtocol):
             self.idle_since = time.monotonic()
 
     def abort(self) -> None:
-        """Close the connection without a word."""
+        """Close the connection at once."""
         self.is_closed = True
         if self._transport is not None:
             self._transport.abort()
@@ -116,7 +116,7 @@ class Connection(asyncio.BufferedProtocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's are not of this class.
+        # A transport of uvloop is not of this class.
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -164,10 +164,10 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def parse_head(head: bytes) -> tuple[_Body, bool]:
-    """Read the head of an answer: its body to be filled, and whether the connection is kept.
+    """Read the head of an answer; return its empty body, and whether the connection is kept.
 
     Raises:
-        ValueError: It is not the head of an answer that says its length.
+        ValueError: The head is not that of an answer with a length.
     """
     first, *lines = head.split(b"\r\n")
     if not first.startswith(b"HTTP/1.1 "):
@@ -217,7 +217,7 @@ class HttpClient:
         return connection
 
     def _close_expired(self) -> None:
-        # As httpcore does, this is looked at when a call begins or ends, and at no other time.
+        # As in httpcore, expiry is checked only when a call begins or ends.
         oldest = time.monotonic() - KEPT_SECONDS
         for one in list(self._connections):
             if one.idle_since is not None and one.idle_since < oldest:
@@ -232,7 +232,7 @@ class HttpClient:
 
 
 def tls_context(certificate: str | None) -> ssl.SSLContext | None:
-    """What httpx makes of the root certificate that a client is given; None for no TLS."""
+    """Return the TLS context that httpx makes from a root certificate; None without TLS."""
     if certificate is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

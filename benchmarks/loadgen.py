@@ -1,10 +1,10 @@
 """The load generator: many simulated SuperNodes in one process, told what to do line by line.
 
-Started by the harness as ``python -m benchmarks.loadgen '{"wire": …, "version": …, "address": …,
+The harness starts it as ``python -m benchmarks.loadgen '{"wire": …, "version": …, "address": …,
 "certificate": …, "nodes": …, "reply_size": …}'``.
 Commands: ``join`` (register, activate, poll), ``prepare`` (make the next replies),
 ``prepare_return`` and ``reconnect`` (break all connections, and come back),
-``tally`` (what was done so far). It ends when its standard input does.
+``tally`` (the counts so far). The generator ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RETURN_WITHIN = 1.0
 """Seconds within which a stock node repeats a call after its connection broke: flwr's first back-off."""
 
 _LOOK_EVERY = 0.5
-"""Seconds between two looks at who is online: each costs some milliseconds."""
+"""Seconds between two counts of online nodes: each count costs some milliseconds."""
 
 
 class Generator:
@@ -53,7 +53,7 @@ class Generator:
     ) -> None:
         self._tally = Tally()
         open_wire = _opener(wire, version, address, certificate, self._tally, light)
-        # One node checks every content it pulls; the hashing of all would crowd the server out.
+        # One node alone checks the content that it pulls: hashing takes CPU from the server.
         self._nodes = [
             SimulatedNode(open_wire, reply_size, self._tally, verify=index == 0)
             for index in range(nodes)
@@ -67,7 +67,7 @@ class Generator:
             async with gate:
                 await node.join()
 
-        # None polls before all are in: a server that cannot keep up with the polls lets nobody in.
+        # No node polls before all have joined: a server that is busy with polls admits no node.
         await asyncio.gather(*(join(node) for node in self._nodes))
         self._lives = [asyncio.create_task(node.live()) for node in self._nodes]
         await asyncio.gather(*(node.polling.wait() for node in self._nodes))
@@ -90,9 +90,9 @@ class Generator:
         return {}
 
     async def reconnect(self, within: float) -> dict[str, object]:
-        """Break all connections at once and have every node come back; until all are online.
+        """Break all connections at once, let every node come back, and wait until all are online.
 
-        Or until ``within`` seconds are over, or as many as will ever be online are.
+        The wait ends after ``within`` seconds, too, or once every node is online or dead.
         """
         self._tally.errors.clear()
         start = time.monotonic()
@@ -109,7 +109,7 @@ class Generator:
         while len(online) + dead < len(self._nodes) and time.monotonic() - start < within:
             await asyncio.sleep(_LOOK_EVERY)
             now = time.monotonic()
-            # A node that was online already may die, or be turned away from its poll after all.
+            # An online node may still die, or its poll may still be turned away.
             dead = sum(life.done() for life in self._lives)
             since = [
                 node.online_since(now)
@@ -138,7 +138,7 @@ class Generator:
 def _opener(
     wire: str, version: str, address: str, certificate: str | None, tally: Tally, light: bool
 ) -> Callable[[bytes], Wire]:
-    """How a node with some public key reaches the server."""
+    """Return a function that opens the wire of a node with some public key."""
     tls = tls_context(certificate)
 
     def open_wire(public_key: bytes) -> Wire:
@@ -152,7 +152,7 @@ def _opener(
 
 
 async def serve(arguments: Mapping[str, Any]) -> None:
-    """Do what standard input says until it ends."""
+    """Obey the commands on standard input until it ends."""
     answer = reserve_stdout()
     generator = Generator(**arguments)
     actions: dict[str, Callable[..., Awaitable[dict[str, object]]]] = {

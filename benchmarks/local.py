@@ -1,8 +1,9 @@
 """``python -m benchmarks.local``: `flwr run` with the local connection, on stock and on flower-nats.
 
-A simulation of 20 SuperNodes and three rounds of nothing, with the newest flwr that is known: from the
-command to its end, twice on each server, and the memory of the server while nothing runs. A third column
-is flower-nats with a Ray that somebody keeps running (`ray start --head`, RAY_ADDRESS).
+The run is a simulation of 20 SuperNodes and three empty rounds, with the newest known flwr. The
+table shows the time from the command to its end, twice on each server, and the memory of the idle
+server. The third column is flower-nats with a Ray that runs all the time (`ray start --head`,
+RAY_ADDRESS).
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from harness.environment import accepts_connections, clean_environment
 
 _APP = Path(__file__).parents[1] / "tests" / "e2e" / "apps" / "simulated"
 _RUN_SECONDS = 300.0
-"""After which a run is given up."""
+"""A run is given up after this time."""
 _RAY_SECONDS = 120.0
-"""For a Ray that is kept to serve."""
+"""Time for a kept Ray to start."""
 _STEPS = (
     ("submitted", "Successfully started run"),
     ("flwr-simulation up", "Starting Flower Simulation"),
@@ -37,35 +38,35 @@ _STEPS = (
     ("round 1", "round 1:"),
     ("last round", ""),
 )
-"""What a run goes through, and the words in the output that say so."""
+"""The steps of a run, and the words in the output that mark each of them."""
 
 _KB = 1000
 
 
 @dataclass
 class Cell:
-    """What was measured of one server."""
+    """The measurements of one server."""
 
     start: float = 0.0
-    """Seconds to start it by a command of its own; stock is started by the first `flwr run`."""
+    """Seconds of the command that starts it; the first `flwr run` starts stock."""
     runs: list[list[float]] = field(default_factory=list)
-    """Of each run, when its steps were reached and when it ended, in seconds since the command."""
+    """For each run, the times of its steps and of its end, in seconds since the command."""
     idle_mb: float = 0.0
-    """Proportional memory of all its processes after the last run."""
+    """Proportional memory of all its processes, after the last run."""
 
 
 def steps(lines: Iterator[tuple[float, str]], rounds: int) -> list[float]:
-    """Return when each step was reached, from lines and the seconds at which they came.
+    """Return the time of each step, from lines and their times in seconds.
 
     Raises:
-        ChildFailed: one was not.
+        ChildFailed: a step was not reached.
     """
     words = [word or f"round {rounds}:" for _, word in _STEPS]
     reached: list[float] = []
     said: list[str] = []
     for seconds, line in lines:
         said.append(line)
-        # One line may be two steps: with one round, the first is the last.
+        # One line may be two steps: with one round, the first round is the last.
         while len(reached) < len(words) and words[len(reached)] in line:
             reached.append(seconds)
     if len(reached) < len(words):
@@ -74,7 +75,7 @@ def steps(lines: Iterator[tuple[float, str]], rounds: int) -> list[float]:
 
 
 class Server:
-    """A server that `flwr` finds by its local connection, with a Flower home of its own."""
+    """The server of `flwr`'s local connection, with a Flower home of its own."""
 
     name = "flower-nats"
 
@@ -86,25 +87,25 @@ class Server:
             "FLWR_HOME": str(self.home),
             "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": ports[0],
             "FLWR_LOCAL_CONTROL_API_PORT": ports[1],
-            # The app needs nothing that is not installed; no benchmark goes to a package registry.
+            # All dependencies of the app are installed; a benchmark uses no package registry.
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         }
 
     def start(self) -> None:
-        """Start it, if `flwr` does not."""
+        """Start the server, unless `flwr` starts it."""
         self._call("flower-nats", "local", "start")
 
     def stop(self) -> None:
-        """End it."""
+        """End the server."""
         self._call("flower-nats", "local", "stop")
 
     def roots(self) -> list[psutil.Process]:
-        """Return its processes that no other one has started."""
+        """Return the root processes of the server."""
         lock = self.home / "local-superlink" / "flower-nats" / "up.lock"
         return [psutil.Process(int(lock.read_text().split()[0]))]
 
     def run(self, nodes: int, rounds: int) -> list[float]:
-        """Run the app to its end; return when its steps were reached, and the end."""
+        """Run the app to its end; return the times of its steps and of its end."""
         config = f"num-supernodes={nodes} client-resources-num-cpus=1"
         began = time.monotonic()
         with subprocess.Popen(
@@ -124,7 +125,7 @@ class Server:
         return [*reached, time.monotonic() - began]
 
     def await_rest(self) -> None:
-        """Wait until nothing of a simulation is there any more."""
+        """Wait until all processes of a simulation have ended."""
         deadline = time.monotonic() + _RUN_SECONDS
         while any("flwr-simulation" in " ".join(_words(one)) for one in self._family()):
             if time.monotonic() > deadline:
@@ -132,7 +133,7 @@ class Server:
             time.sleep(0.2)
 
     def memory(self) -> float:
-        """Return its proportional memory, in MB."""
+        """Return the server's proportional memory, in MB."""
         return memory(self._family()).pss / _KB**2
 
     def _family(self) -> list[psutil.Process]:
@@ -178,7 +179,7 @@ class Stock(Server):
 
 
 class KeptRay(Server):
-    """Ours, with a Ray that is there before the runs and after them."""
+    """flower-nats, with a Ray that runs before, during and after the runs."""
 
     name = "flower-nats, Ray kept"
 
@@ -204,13 +205,13 @@ SERVERS: Mapping[str, type[Server]] = {"stock": Stock, "flower-nats": Server, "k
 
 
 def start_ray(address: str, folder: Path) -> Child:
-    """Start a Ray of one's own, which ends with us, and wait until it serves."""
+    """Start a Ray that ends with this process, and wait until it serves."""
     port = address.rpartition(":")[2]
     ray = Child.start(
         [
             *(executable("ray"), "start", "--head", "--block", "--port", port),
             *("--include-dashboard", "false", "--disable-usage-stats"),
-            # Others on this machine that look for a Ray are not to find this one.
+            # Other programs that look for a Ray must not find this one.
             *("--temp-dir", str(folder / "ray")),
         ],
         folder / "ray.log",
@@ -227,7 +228,7 @@ def start_ray(address: str, folder: Path) -> Child:
 
 @contextmanager
 def running(kind: type[Server], cell: Cell) -> Iterator[Server]:
-    """Start a server in a folder of its own; note how long that took."""
+    """Start a server in a folder of its own; note the time that it takes."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))
         server = kind(Path(folder))
@@ -239,7 +240,7 @@ def running(kind: type[Server], cell: Cell) -> Iterator[Server]:
 
 
 def measure(kind: type[Server], nodes: int, rounds: int) -> Cell:
-    """Measure one server: two runs, and what it holds after them."""
+    """Measure one server: two runs, and the memory after them."""
     cell = Cell()
     with running(kind, cell) as server:
         for _ in range(2):
@@ -297,7 +298,7 @@ def main() -> int:
     options = parser.parse_args()
     kinds = [SERVERS[key] for key in options.target or SERVERS]
     measured: dict[str, list[Cell]] = {kind.name: [] for kind in kinds}
-    # In turn, so that a busy moment of the machine does not hit one server alone.
+    # The servers take turns, so that a busy moment does not slow only one of them.
     for _ in range(options.repeat):
         for kind in kinds:
             load = os.getloadavg()[0]

@@ -1,8 +1,8 @@
-"""What it takes to look for a word in a million lines of logs: ``python -m benchmarks.log_search``.
+"""``python -m benchmarks.log_search``: the cost of a search for a word in a million lines of logs.
 
-A nats-server and a PostgreSQL of its own; the lines of many runs, as gateways store them: a hundred of
-Flower's with their colours in a record. Then a search to its end as the console's page makes it, for a
-word that one line has, and the processor time of what a superlink does for it.
+It starts a nats-server and a PostgreSQL, and stores the lines of many runs as gateways do: a
+hundred lines of Flower, with their colours, in a record. Then it searches to the end, as the
+console's page does, for a word that one line has, and measures the superlink's processor time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from flower_nats.superlink.accounts.identity import Identity
 from flower_nats.superlink.console.log_search import LogSearch
 
 _LINES = 100
-"""Lines in one record: what a busy app prints between two calls."""
+"""Lines in one record: a busy app prints as many between two calls."""
 
 _WORD = "Needle"
 
@@ -49,7 +49,7 @@ _NEW = NewRun(
 
 
 def record(run: int, first: int) -> bytes:
-    """Return some lines of a run as one call brings them."""
+    """Return some lines of a run, as one call sends them."""
     return b"".join(
         b"\x1b[92mINFO\x1b[0m :      run %d, round %d: loss 0.693147, accuracy 0.9712 of 24 clients\n"
         % (run, number)
@@ -58,7 +58,7 @@ def record(run: int, first: int) -> bytes:
 
 
 async def write(database: Database, connection: Connection, runs: int, lines: int) -> None:
-    """Store runs with as many lines each; the oldest has the word at the end of its log."""
+    """Store runs with ``lines`` lines each; the oldest run has the word at the end of its log."""
     await Fabs(database).put(_NEW.fab_hash, b"")
     for run in range(1, runs + 1):
         series = await SeriesStore(database).begin(_NEW.federation, "", is_agent=False)
@@ -73,7 +73,7 @@ async def write(database: Database, connection: Connection, runs: int, lines: in
 
 
 async def look(search: LogSearch, text: str) -> dict[str, Any]:
-    """Look to the end, as the page does; return what it found and took."""
+    """Search to the end, as the page does; return the counts and the times."""
     began, cpu = time.monotonic(), time.process_time()
     total = {"hits": 0, "lines": 0, "answers": 0}
     place: Any = {"skip": 0, "run_id": "", "after": 0, "line": 0}
@@ -87,7 +87,7 @@ async def look(search: LogSearch, text: str) -> dict[str, Any]:
 
 
 async def measure(directory: Path, runs: int, lines: int) -> dict[str, Any]:
-    """Start the servers, write and look."""
+    """Start the servers, write the logs and search them."""
     nats, postgres = NatsServer(directory / "nats"), PostgresServer(directory / "postgres")
     url, dsn = await nats.start(), await postgres.start()
     database, connection = Database(dsn), await Connection.connect([url], "benchmark")

@@ -1,4 +1,4 @@
-"""How soon a log line is seen by who follows a run's log."""
+"""The delay of log lines for a reader that follows a run's log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LogReader:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def delays(self, pushed: Sequence[float]) -> list[float]:
-        """Wait for as many lines; return the seconds from the push of each to its coming.
+        """Wait for all pushed lines; return the seconds from each line's push to its arrival.
 
         Raises:
             TimeoutError: A line did not come.
@@ -36,7 +36,7 @@ class LogReader:
             return [self._seen[number] - at for number, at in enumerate(pushed)]
 
     def _follow(self) -> None:
-        # What has not come when the stream breaks is missed by who waits for it.
+        # Lines that have not come when the stream breaks make `delays` time out.
         with suppress(grpc.RpcError, HTTPException, OSError):
             for text in self._log:
                 self._note(text)

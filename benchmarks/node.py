@@ -1,8 +1,8 @@
-"""One simulated SuperNode: what stock flwr does on the Fleet API, call for call.
+"""One simulated SuperNode, which makes the same Fleet API calls as stock flwr.
 
-Read off ``supernode/start_client_internal.py`` and ``supercore/inflatable`` of the flwr wheels 1.33
-and 1.42, which do the same. What is left out is the node's own work: its ClientApp process, and the
-sleeps of half a second in which it waits for that process.
+Derived from ``supernode/start_client_internal.py`` and ``supercore/inflatable`` of flwr 1.33 and
+1.42, which do the same. The node's own work is left out: its ClientApp process, and the sleeps of
+half a second while it waits for that process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.messages import object_ids
 
 EMPTY_PULL_SLEEP = 3.0
-"""Seconds a SuperNode sleeps after a PullMessages that brought nothing."""
+"""Seconds that a SuperNode sleeps after a PullMessages call without a message."""
 
 _HEARTBEAT_INTERVAL = 30.0
 _HEARTBEAT_TIMEOUT = 5.0
@@ -32,7 +32,7 @@ _CALLS_OF_A_RETURN = 5
 """A heartbeat and a poll, some of which are turned away."""
 
 HELD_SECONDS = 3.0
-"""A poll that has neither been answered nor turned away after so many seconds is held."""
+"""The server holds a poll that it has neither answered nor turned away after this time."""
 
 
 class SimulatedNode:
@@ -48,7 +48,7 @@ class SimulatedNode:
     ) -> None:
         self.node_id = 0
         self.polling = asyncio.Event()
-        """Set once it has asked for messages for the first time."""
+        """Set once the node has asked for messages for the first time."""
 
         self._reply_size = reply_size
         self._tally = tally
@@ -57,9 +57,9 @@ class SimulatedNode:
         self._wire = wire
         self._fleet = self._connect()
         self._heard_at: float | None = None
-        """When a heartbeat on these connections was answered well for the first time."""
+        """When a heartbeat on these connections first had a good answer."""
         self._answered_at: float | None = None
-        """The same of a poll."""
+        """When a poll on these connections was first answered."""
         self._runs: set[int] = set()
         self._prepared: ReplyContent | None = None
 
@@ -76,27 +76,27 @@ class SimulatedNode:
         self._node = common.Node(node_id=self.node_id)
 
     def prepare(self) -> None:
-        """Make the content of the next reply and its calls' signatures ahead of the exchange."""
+        """Make the content of the next reply and the signatures of its calls in advance."""
         self._prepared = reply_content(self._reply_size)
-        # The instruction is made like the reply, and each has a message object to its content.
+        # The instruction has as many objects as the reply; each has a message object, too.
         objects = 2 * (len(self._prepared.objects) + 1)
         self._key.sign_ahead(objects + _CALLS_BESIDE_OBJECTS)
 
     def prepare_return(self) -> None:
-        """Make the signatures of the first calls after a broken connection ahead of it."""
+        """Make the signatures of the first calls after a broken connection in advance."""
         self._key.sign_ahead(_CALLS_OF_A_RETURN)
 
     async def come_back(self, after: float) -> None:
-        """Live on after so many seconds on connections that are all new."""
+        """Go on after this many seconds, on new connections."""
         self._fleet = self._connect()
         self._heard_at = self._answered_at = None
         await asyncio.sleep(after)
         await self.live(poll_within=0.0)
 
     def online_since(self, now: float) -> float | None:
-        """When it was online on these connections; None if it is not.
+        """Return the time since which it is online on these connections; None if it is not.
 
-        That takes a heartbeat that was answered well, and a poll that was answered or is held.
+        An online node has a heartbeat with a good answer, and a poll that was answered or is held.
         """
         polled_at = self._answered_at
         if polled_at is None:
@@ -107,10 +107,10 @@ class SimulatedNode:
         return max(polled_at, self._heard_at)
 
     async def live(self, poll_within: float = EMPTY_PULL_SLEEP) -> None:
-        """Heartbeat, pull, reply; until cancelled, or until what would end a stock node.
+        """Heartbeat, pull, reply; until cancelled, or until an error that would end a stock node.
 
-        Real nodes start at any time, these start together: the first poll comes at some time within
-        ``poll_within`` seconds.
+        Real nodes start at any time, but these start together, so the first poll comes at a random
+        time within ``poll_within`` seconds.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -168,7 +168,7 @@ class SimulatedNode:
         try:
             if run_id not in self._runs:
                 await self._get_run_and_fab(run_id)
-            # As a stock node's store does: an object named twice is pulled once.
+            # As in a stock node's store, an object named twice is pulled once.
             wanted = object_ids(tree)
             await in_parallel(wanted, lambda object_id: self._pull_object(run_id, object_id))
             confirm = common.ConfirmMessageReceivedRequest(

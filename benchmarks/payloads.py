@@ -1,7 +1,7 @@
-"""What the nodes' messages carry: real Flower records, so that every object id is right.
+"""The contents of the nodes' messages: real Flower records, so that every object id is right.
 
-Contents are what Flower's own strategies exchange: an instruction holds arrays and a config, a
-reply holds arrays and metrics. Arrays are split into objects as Flower splits them.
+Contents are those that Flower's own strategies exchange: an instruction holds arrays and a config,
+a reply holds arrays and metrics. Arrays are split into objects as Flower splits them.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from flower_nats.wire import common_pb2 as common
 
 @dataclass(frozen=True)
 class ReplyContent:
-    """A reply's content, deflated ahead of the exchange it is for.
+    """A reply's content, deflated before the exchange.
 
-    Nodes of a federation run on machines of their own; what they compute before they speak must
-    not be charged to the server under test, which shares its cores with the generator.
+    Real nodes run on other machines. Here, the server under test shares its cores with the
+    generator, so the nodes' own computing must not be part of the exchange.
     """
 
     tree: common.ObjectTree
     objects: dict[str, bytes]
-    """By id, each before its parents."""
+    """By id; each object before its parents."""
 
 
 def reply_content(size: int) -> ReplyContent:
-    """A trained model of ``size`` bytes, unlike any other, and its metrics."""
+    """Return a trained model of ``size`` unique bytes, and its metrics."""
     metrics = MetricRecord({"num-examples": 100, "loss": float(next(serial))})
     record = RecordDict({"arrays": arrays(size), "metrics": metrics})
     with no_object_id_recompute():
@@ -59,7 +59,7 @@ class Reply:
 
 
 def reply_to(instruction: common.Message, content: ReplyContent) -> Reply:
-    """The reply a ClientApp would return for ``instruction`` (flwr `app/message/message.py`)."""
+    """Return a ClientApp's reply to ``instruction`` (flwr `app/message/message.py`)."""
     asked, created_at = instruction.metadata, time.time()
     metadata = common.Metadata(
         run_id=asked.run_id,

@@ -58,7 +58,7 @@ _BULK = Exchange(
     size=50 * _MB,
     repeats=3,
 )
-# A poll is held for 50 s over gRPC and followed by the node's sleep of 3.
+# Over gRPC, a poll is held for 50 s, and the node's sleep of 3 s follows.
 _IDLE = Idle(
     "idle",
     "1,000 idle nodes (cores)",
@@ -66,7 +66,7 @@ _IDLE = Idle(
     nodes=1000,
     watched=54,
 )
-# Open at once, by node: what it polls on, what it sends heartbeats on, and one that is being closed.
+# Connections of a node at once: one for polls, one for heartbeats, and one that is being closed.
 _FILES_PER_NODE = 3
 
 
@@ -134,4 +134,4 @@ QUICK: Mapping[str, tuple[Scenario, ...]] = {
         _reconnect(_FEW),
     ),
 }
-"""A look in a few minutes."""
+"""A short set, for a few minutes."""

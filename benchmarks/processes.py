@@ -1,7 +1,7 @@
 """Child processes of a benchmark: started, asked, measured, and ended by their id.
 
-A child never outlives the harness: it gets a signal when the harness dies, and the children that
-talk with us end when their standard input does.
+A child never outlives the harness: it gets a signal when the harness dies, and a child with pipes
+ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 
 STOP_SECONDS = 15.0
-"""What a process gets to end in good order."""
+"""Seconds that a process has to end in good order."""
 
 _ENOUGH_FILES = 65_536
-"""Files that a process may have open, if the system lets it: of more, some programs make long lists."""
+"""Open files of a process, if the system permits: with more, some programs make long lists."""
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,32 +32,32 @@ class ChildFailed(RuntimeError):
 
 
 def allowed_files() -> int:
-    """How many files a process here may open, once `allow_files` was called."""
+    """Return how many files a process may open after `allow_files`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(soft, _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES))
 
 
 def allow_files() -> None:
-    """Let this process, and those it will start, open as many files as it can: connections are files."""
+    """Let this process and its later children open many files: connections are files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed_files(), hard))
 
 
 def free_address() -> str:
-    """A loopback ``host:port`` nothing listens on at this moment."""
+    """Return a loopback ``host:port`` on which nothing listens at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def executable(name: str) -> str:
-    """The console script ``name`` of the environment this Python runs in."""
+    """Return the path of the console script ``name`` in this Python's environment."""
     return str(Path(sys.executable).parent / name)
 
 
 @dataclass
 class Child:
-    """A process we started, with everything it started in turn."""
+    """A process of the harness, with all processes that it has started."""
 
     process: subprocess.Popen[str]
     log: Path
@@ -73,12 +73,12 @@ class Child:
     ) -> Child:
         """Start ``command`` with its output going to ``log``.
 
-        With ``pipes``, standard input and output are ours and only standard error is logged.
+        With ``pipes``, standard input and output are pipes, and only standard error is logged.
         """
         environment = {
             **os.environ,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            # Stock Flower reports usage home by default; a benchmark keeps to loopback.
+            # Stock Flower sends usage data by default; a benchmark uses loopback only.
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             **(env or {}),
@@ -97,7 +97,7 @@ class Child:
         return cls(process, log)
 
     def tree(self) -> list[psutil.Process]:
-        """Every live process that belongs to this child, parents before their children."""
+        """Return every live process of this child, parents before their children."""
         return [
             member for root in _process(self.process.pid) for member in [root, *_descendants(root)]
         ]
@@ -112,7 +112,7 @@ class Child:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
 
     def stop(self) -> None:
-        """End the process with SIGTERM, and by SIGKILL what is still there after a while."""
+        """End the process with SIGTERM; after a while, end what is left of it with SIGKILL."""
         members = self.tree()
         if self.process.poll() is None:
             self.process.terminate()
@@ -144,7 +144,7 @@ def _kill(process: psutil.Process) -> None:
 
 
 def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
-    """User and system CPU time so far, in seconds, ended and reaped children included."""
+    """Return user and system CPU time so far, in seconds, with ended and reaped children."""
     total = 0.0
     for process in processes:
         try:
@@ -156,7 +156,7 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> float:
 
 
 def busy_seconds() -> float:
-    """CPU time that all processes of the machine have had so far, in seconds."""
+    """Return the CPU time of all processes of the machine so far, in seconds."""
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
 
@@ -165,8 +165,8 @@ def busy_seconds() -> float:
 class Memory:
     """Memory of a group of processes, in bytes: resident (shared pages in each) and proportional.
 
-    Proportional set size counts a page that n processes share as 1/n in each, so that a sum over
-    processes means something.
+    Proportional set size counts a page that n processes share as 1/n in each, so a sum over
+    processes counts each page once.
     """
 
     rss: int = 0
@@ -174,7 +174,7 @@ class Memory:
 
 
 def memory(processes: Iterable[psutil.Process]) -> Memory:
-    """What ``processes`` hold now."""
+    """Return the memory that ``processes`` hold now."""
     rss = pss = 0
     for process in processes:
         try:
@@ -188,7 +188,7 @@ def memory(processes: Iterable[psutil.Process]) -> Memory:
 
 @dataclass
 class PeakMemory:
-    """Samples the memory of groups of processes until left; ``peaks`` holds each group's highest.
+    """Samples the memory of groups of processes inside the context; ``peaks`` holds the highest.
 
     The groups are fixed because listing all processes costs more than sampling a few.
     """

@@ -1,8 +1,8 @@
 """``python -m benchmarks.profile_server WIRE LINE``: where flower-nats spends its CPU on a line.
 
-Needs ``py-spy`` in the environment. Prints, for gateway and superlink, the functions with the most
-samples of their own and those with the most samples below them. The figures of such a run are not
-comparable with others: sampling costs.
+It needs ``py-spy`` in the environment. For gateway and superlink, it prints the functions with the
+most samples of their own, and the functions with the most samples below them. The times of such a
+run cannot be compared with others: sampling takes CPU.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _PARTS = ("gateway", "superlink")
 _RATE = 200
 _SHOWN = 25
 _WAITING = ("_worker (", "EpollSelector.select", "Thread.run (", "_do_waitpid")
-"""Where py-spy takes a thread that waits for one that works."""
+"""Frames of waiting threads that py-spy takes for working ones."""
 
 _FRAMEWORK = ("runpy>", "click/", "asyncio/", "threading.py", "flower_nats_cli/")
-"""What is below everything, and says nothing."""
+"""Frames at the bottom of every stack, which tell nothing."""
 
 
 @contextmanager
 def sampling(target: Target, directory: Path) -> Iterator[dict[str, Path]]:
-    """Sample the Python processes of ``target`` while inside; the files are there afterwards."""
+    """Sample the Python processes of ``target`` inside the context; the files exist after it."""
     files: dict[str, Path] = {}
     samplers = []
     for part, members in target.processes().items():
@@ -54,7 +54,7 @@ def sampling(target: Target, directory: Path) -> Iterator[dict[str, Path]]:
 
 
 def top(stacks: str) -> str:
-    """The busiest functions of a file of collapsed stacks (``a;b;c COUNT`` a line)."""
+    """Return the busiest functions of a file of collapsed stacks (lines ``a;b;c COUNT``)."""
     own: Counter[str] = Counter()
     below: Counter[str] = Counter()
     for line in stacks.splitlines():

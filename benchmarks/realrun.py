@@ -17,7 +17,7 @@ _RUN_SECONDS = 180.0
 
 @contextmanager
 def clients(target: Target) -> Iterator[list[Child]]:
-    """Two stock SuperNodes and a stock SuperExec for ServerApps, connected."""
+    """Run two connected stock SuperNodes and a stock SuperExec for ServerApps."""
     flower, addresses, control = target.flower, target.addresses, target.control()
     commands = {"superexec": flower.superexec(flower.runtime_address(addresses))}
     for number in range(_NODES):

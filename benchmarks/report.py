@@ -1,4 +1,4 @@
-"""What the benchmark prints: the machine, the table, each promise, and what the figures rest on."""
+"""The benchmark's output: the machine, the table, each promise, and the details of the figures."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Rows = Sequence[tuple[Scenario, Row]]
 _OURS = FlowerNats.name
 _MB = 1_000_000
 _SHOWN = 6
-"""Kinds of answers that are told apart."""
+"""Kinds of answers that are listed; the others are summed up."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a promise holds, and the figures that say so."""
+    """Whether a promise holds, and the figures that show this."""
 
     met: bool
     text: str
@@ -39,7 +39,7 @@ class Verdict:
 
 
 def verdicts(scenario: Scenario, row: Row, others: Rows = ()) -> list[Verdict]:
-    """Judge every promise of a line for which all was measured that it speaks of.
+    """Judge every promise of a line for which all figures were measured.
 
     ``others`` are the lines of the same wire.
     """
@@ -77,7 +77,7 @@ def _compare(goal: Goal, ours: Cell, stock: Cell) -> Verdict:
 
 
 def ratio(part: float, whole: float) -> str:
-    """``part`` as 1/n of ``whole``."""
+    """Return ``part`` as 1/n of ``whole``."""
     return f"1/{whole / part:.1f}" if part else "none"
 
 
@@ -95,7 +95,7 @@ def _megabytes(size: int) -> str:
 
 
 def describe(cell: Cell) -> str:
-    """A cell: median time (number of repeats) and server CPU."""
+    """Return a cell as text: median time (number of repeats) and server CPU."""
     if cell.failure:
         return "failed"
     if cell.unfinished:
@@ -116,7 +116,7 @@ def _dead(cell: Cell) -> str:
 
 
 def table(results: Rows, targets: Sequence[type[Target]]) -> str:
-    """The table of one wire, in Markdown."""
+    """Return the table of one wire, in Markdown."""
     names = [target.name for target in targets if any(target.name in row for _, row in results)]
     lines = [table_line(["", *names, "promise"]), table_line(["---"] * (len(names) + 2))]
     for scenario, row in results:
@@ -131,7 +131,7 @@ def table_line(fields: Sequence[str]) -> str:
 
 
 def details(what: str, cell: Cell) -> str:
-    """What one cell rests on: every repeat, the CPU of those who shared the cores, memory."""
+    """Return the details of one cell: every repeat, CPU of all that shared the cores, memory."""
     if cell.failure:
         return f"{what}: FAILED: {cell.failure}"
     series = {
@@ -165,7 +165,7 @@ def details(what: str, cell: Cell) -> str:
 
 
 def _most_often(counts: Mapping[str, int]) -> str:
-    """What was counted, the most frequent first, the rest as one."""
+    """Return counts as text, the most frequent first, the rest as one."""
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     parts = [f"{count:,} × {what}" for what, count in ranked[:_SHOWN]]
     if rest := sum(count for _, count in ranked[_SHOWN:]):
@@ -196,7 +196,7 @@ def _tally(cell: Cell) -> str:
 
 
 def machine() -> str:
-    """Where this was measured, and what else was going on there."""
+    """Return the machine of the measurement, its load and its software."""
     memory = psutil.virtual_memory().total / 2**30
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return "\n".join(
@@ -218,6 +218,6 @@ def _processor() -> str:
 
 
 def durability(rows: Iterable[Row]) -> str:
-    """What each target's acknowledgements were worth, as its servers said."""
+    """Return each target's durability, as its servers report it."""
     said = {(name, cell.durability): None for row in rows for name, cell in row.items()}
     return "\n".join(f"Durability of {name}: {words or 'not known'}" for name, words in said)

@@ -1,4 +1,4 @@
-"""What is measured: the kinds of lines in the table, and how one cell of a line is filled."""
+"""The kinds of lines in the table, and how one cell of a line is measured."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from benchmarks.worker import TooSlow, Worker
 _JOIN_SECONDS = 300.0
 _LOG_SECONDS = 300.0
 _RECONNECT_SECONDS = 270.0
-"""What nodes get to join and to reconnect: with the server's start and end it is five minutes."""
+"""Time for nodes to join and to reconnect; five minutes with the server's start and end."""
 _EDGE_PARTS = ("gateway", "superlink")
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A promise: flower-nats needs at most ``factor`` of what the stock target ``than`` needs.
+    """A promise: flower-nats needs at most ``factor`` times as much as the stock target ``than``.
 
     ``measure`` is an attribute of Cell, ``seconds`` or ``cpu``.
     """
@@ -37,7 +37,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """A promise: flower-nats needs at most ``limit`` of ``measure``, whatever stock needs."""
+    """A promise: the ``measure`` of flower-nats is at most ``limit``, whatever stock needs."""
 
     limit: float
     measure: str = "cpu"
@@ -45,7 +45,7 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class Growth:
-    """A promise: flower-nats needs at most ``factor`` times the seconds that it needs for ``line``."""
+    """A promise: flower-nats needs at most ``factor`` times its seconds for ``line``."""
 
     factor: float
     line: str
@@ -53,11 +53,11 @@ class Growth:
 
 @dataclass
 class Cell:
-    """What one target did in one scenario, one entry per repeat, in seconds."""
+    """The figures of one target in one scenario; lists have an entry per repeat, in seconds."""
 
     times: list[float] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
-    """From the push of each log line to its being seen, in seconds."""
+    """From the push of each log line until a reader has it, in seconds."""
 
     server_cpu: list[float] = field(default_factory=list)
     """CPU of every process of the server."""
@@ -72,42 +72,42 @@ class Cell:
     """CPU of the simulated nodes, which share the cores with the server."""
 
     app_cpu: list[float] = field(default_factory=list)
-    """CPU of the ServerApp's process, which shares them too."""
+    """CPU of the ServerApp's process, which shares these cores, too."""
 
     others_cpu: list[float] = field(default_factory=list)
-    """CPU of all else on the machine, which should have nothing to do."""
+    """CPU of all other processes of the machine, which should be idle."""
 
     memory: dict[str, Memory] = field(default_factory=dict)
     """Highest memory by part of the server."""
 
     tally: dict[str, Any] = field(default_factory=dict)
-    """What the simulated nodes counted."""
+    """The counts of the simulated nodes."""
 
     turned_away: dict[str, int] = field(default_factory=dict)
-    """Calls that were to come again, by method and what they were answered."""
+    """Calls that were turned away, to be retried, by method and answer."""
 
     dead: list[str] = field(default_factory=list)
-    """What a stock node would have died of, once per node that heard it."""
+    """Errors that would have ended a stock node, one for each node that got one."""
 
     notes: str = ""
-    """What else there is to say of it."""
+    """Further notes on the cell."""
 
     durability: str = ""
-    """What an acknowledged message survived on this server."""
+    """The failures that an acknowledged message survives on this server."""
 
     unfinished: float | None = None
     """Seconds after which an exchange was given up, or gave itself up."""
 
     why: str = ""
-    """How far it had come."""
+    """How far the exchange had come."""
 
     load: float = 0.0
-    """The machine's load average before."""
+    """The machine's load average before the measurement."""
 
     failure: str = ""
 
     def add_cpu(self, before: Mapping[str, float], after: Mapping[str, float], per: float) -> None:
-        """Add what the server spent between two readings of its clocks, per ``per`` seconds."""
+        """Add the server's CPU between two readings of its clocks, per ``per`` seconds."""
         spent = {part: (after[part] - before.get(part, 0.0)) / per for part in after}
         self.server_cpu.append(sum(spent.values()))
         for part, seconds in spent.items():
@@ -115,7 +115,7 @@ class Cell:
 
     @property
     def seconds(self) -> float:
-        """Median duration of an exchange or a run; of one that was given up, how long it had."""
+        """Median duration of an exchange or a run; if it was given up, the time until then."""
         return self.unfinished or statistics.median(self.times)
 
     @property
@@ -125,12 +125,12 @@ class Cell:
 
     @property
     def edge_memory(self) -> Memory:
-        """Gateway and superlink together; of stock, which has no other part, the whole."""
+        """Memory of gateway and superlink together; for stock, of the whole server."""
         return _sum(self.memory.get(part, Memory()) for part in _EDGE_PARTS)
 
     @property
     def total_memory(self) -> Memory:
-        """All processes of the server."""
+        """Memory of all processes of the server."""
         return _sum(self.memory.values())
 
 
@@ -149,10 +149,10 @@ class Scenario(ABC):
     title: str
     goals: tuple[Goal | Ceiling | Growth, ...]
     skip: tuple[str, ...] = ()
-    """Targets that sit this one out."""
+    """Targets that are not measured on this line."""
 
     edge_memory_limit: int | None = None
-    """Bytes that gateway and superlink may hold together while it runs."""
+    """Bytes that gateway and superlink may hold together during the line."""
 
     tls: bool = False
 
@@ -163,9 +163,9 @@ class Scenario(ABC):
 
 @dataclass(frozen=True)
 class Exchange(Scenario):
-    """A model of ``size`` bytes to each of ``nodes``, and one of the same size back from each.
+    """A model of ``size`` bytes goes to each of ``nodes``, and each sends one of this size back.
 
-    Repeated up to ``repeats`` times, while another one is likely to end within ``budget`` seconds.
+    It is repeated up to ``repeats`` times, if it is likely to end within ``budget`` seconds.
     """
 
     nodes: int = 10
@@ -173,7 +173,7 @@ class Exchange(Scenario):
     repeats: int = 1
     budget: float = 60.0
     silence: float = 0.0
-    """Seconds for which nothing is asked before each exchange."""
+    """Seconds without an instruction before each exchange."""
 
     patience: float = 300.0
     """Seconds after which an exchange is given up."""
@@ -230,7 +230,7 @@ class Exchange(Scenario):
 
 @contextmanager
 def _sampling(target: Target, cell: Cell, wanted: bool) -> Iterator[None]:
-    """Keep the highest memory of gateway and superlink seen while inside in ``cell``."""
+    """Keep the highest memory of gateway and superlink inside the context in ``cell``."""
     if not wanted:
         yield
         return
@@ -246,7 +246,7 @@ def _sampling(target: Target, cell: Cell, wanted: bool) -> Iterator[None]:
 class Idle(Scenario):
     """``nodes`` that have nothing to do, watched for ``watched`` seconds; CPU in cores.
 
-    That is whole cycles of their polls, and of their heartbeats.
+    The watched time holds whole cycles of polls and of heartbeats.
     """
 
     nodes: int = 1000
@@ -267,9 +267,9 @@ class Idle(Scenario):
 
 @dataclass(frozen=True)
 class Reconnect(Scenario):
-    """``nodes`` that are online lose their connections at one moment and come back within a second.
+    """``nodes`` online nodes lose their connections at one moment and come back within a second.
 
-    Until the last of them is online again, or ``patience`` seconds are over.
+    The time ends when the last node is online again, or after ``patience`` seconds.
     """
 
     nodes: int = 5000
@@ -301,7 +301,7 @@ class Reconnect(Scenario):
         cell.tally = ask("tally")
 
     def take(self, answer: Mapping[str, Any], cell: Cell) -> None:
-        """Put into ``cell`` what the nodes say of their return."""
+        """Put the nodes' figures of their return into ``cell``."""
         online: list[float] = answer["online"]
         cell.turned_away = answer["turned_away"]
         cell.dead = answer["dead"]
@@ -320,7 +320,7 @@ class Reconnect(Scenario):
 
 @dataclass(frozen=True)
 class RealRun(Scenario):
-    """A run of three rounds by stock SuperNodes, SuperExec and ServerApp, submitted to finished."""
+    """A run of three rounds by stock SuperNodes, SuperExec and ServerApp, until it has finished."""
 
     def measure(self, target: Target, cell: Cell) -> None:
         with realrun.clients(target) as children:
@@ -331,7 +331,7 @@ class RealRun(Scenario):
 
 @dataclass(frozen=True)
 class LogLines(Scenario):
-    """``lines`` log lines, each pushed ``interval`` seconds after the last, and followed."""
+    """A reader follows ``lines`` log lines; each is pushed ``interval`` seconds after the last."""
 
     lines: int = 60
     interval: float = 0.3
@@ -347,7 +347,7 @@ class LogLines(Scenario):
 
 
 def fleet_of(target: Target, nodes: int, size: int, light: bool = False) -> Worker:
-    """Simulated nodes that call a target."""
+    """Return simulated nodes that call a target."""
     arguments = {
         "wire": target.wire,
         "version": str(target.flower.version),
@@ -362,7 +362,7 @@ def fleet_of(target: Target, nodes: int, size: int, light: bool = False) -> Work
 
 @contextmanager
 def server_app_of(target: Target) -> Iterator[tuple[Worker, int]]:
-    """A ServerApp of the clients' version, and the id of its run."""
+    """Run a ServerApp of the clients' version; yield it and the id of its run."""
     environment, run_id = target.flower.environment, target.control().start_run()
     arguments = {
         "wire": target.wire,

@@ -1,4 +1,4 @@
-"""The servers under test, each a context manager that starts it and leaves nothing running."""
+"""The servers under test: each is a context manager that starts the server and ends it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Target(ABC):
     """A server under test, started afresh for each measurement in a directory of its own."""
 
     key: str
-    """What the command line calls it."""
+    """Its name on the command line."""
 
     name: str
     """Its column in the table."""
@@ -35,27 +35,27 @@ class Target(ABC):
     def __init__(self, directory: Path, flower: Flower, *, tls: bool = False) -> None:
         self.directory = directory
         self.flower = flower
-        """The clients, and the stock server."""
+        """The flwr of the clients and of the stock server."""
         self.wire = wire_of(flower.version)
-        """What clients and server speak."""
+        """The wire of clients and server."""
         self.addresses = Addresses.free()
         self.runtime = flower.runtime_address(self.addresses)
         self.fleet = flower.fleet_address(self.addresses)
         self.certificates = create_server_certificates(directory) if tls else None
-        """What it speaks TLS with, if it does."""
+        """Certificates for TLS; None without TLS."""
 
     @property
     def certificate(self) -> str | None:
-        """The certificate that clients trust, if it speaks TLS."""
+        """The certificate that clients trust; None without TLS."""
         return str(self.certificates.ca_certificate) if self.certificates else None
 
     def control(self) -> Control:
-        """Its Control API."""
+        """Return a client of the Control API."""
         address = self.flower.control_address(self.addresses)
         return Control(self.wire, str(self.flower.version), address, self.certificate)
 
     def tls_options(self) -> list[str]:
-        """The options for TLS, which flower-nats and ``flower-superlink`` share."""
+        """Return the options for TLS, which flower-nats and ``flower-superlink`` share."""
         if self.certificates is None:
             return ["--insecure"]
         return [
@@ -66,10 +66,10 @@ class Target(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The command line that runs it in the foreground."""
+        """Return the command line that runs the server in the foreground."""
 
     def environment(self) -> dict[str, str]:
-        """Variables that it needs."""
+        """Return the environment variables of the server."""
         return {"FLWR_HOME": str(self.directory)}
 
     def __enter__(self) -> Self:
@@ -101,24 +101,24 @@ class Target(ABC):
             return False
 
     def announced(self) -> bool:
-        """Whether it has said that it serves, if it says so at all."""
+        """Return whether the server has printed that it serves; True if it prints no such line."""
         return True
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU time of all its processes so far, in seconds, by what they are."""
+        """Return the CPU seconds of all its processes so far, by part."""
         return {part: cpu_seconds(members) for part, members in self.processes().items()}
 
     @abstractmethod
     def durability(self) -> str:
-        """What an acknowledged message survives, asked of the running server where it can tell."""
+        """Return what an acknowledged message survives; a server that knows is asked."""
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """Its live processes by what they are: gateway, superlink, nats, postgres, other."""
+        """Return its live processes by part: gateway, superlink, nats, postgres, other."""
         parts: dict[str, list[psutil.Process]] = {}
         known: dict[int, str] = {}
         for process in self.child.tree():
             with suppress(psutil.Error):
-                # A PostgreSQL backend goes by another name than the server that forked it.
+                # A PostgreSQL backend has another name than the server that forked it.
                 part = part_of(process.cmdline()) or known.get(process.ppid(), "other")
                 known[process.pid] = part
                 parts.setdefault(part, []).append(process)
@@ -136,8 +136,8 @@ _PARTS = {
 
 
 def part_of(command: list[str]) -> str | None:
-    """Which part of a server a command line runs; None if it does not say."""
-    # Program, interpreter and subcommand come first; what follows holds paths of any name.
+    """Return the part of a server that a command line runs; None if it names none."""
+    # Program, interpreter and subcommand come first; paths of any name follow.
     words = [Path(word).name for word in command[:6]]
     return next((_PARTS[word] for word in words if word in _PARTS), None)
 
@@ -160,7 +160,7 @@ class StockInMemory(Target):
 
 
 class StockSqlite(StockInMemory):
-    """The same with its state in a SQLite file."""
+    """Stock with its state in a SQLite file."""
 
     key = "sqlite"
     name = "stock, SQLite"
@@ -194,7 +194,7 @@ class FlowerNats(Target):
         ]
 
     def console_address(self) -> str:
-        """Where its console is; `none` for nowhere."""
+        """Return the address of its console; `none`: no console."""
         return "none"
 
     def announced(self) -> bool:
@@ -203,7 +203,7 @@ class FlowerNats(Target):
     def durability(self) -> str:
         program = executable("flower-nats")
         options = ["--data-dir", str(self.directory / "data"), "--format", "json"]
-        # It ends with 1, as no SuperExec is there until a real run needs one.
+        # The command ends with 1: there is no SuperExec until a real run needs one.
         status = subprocess.run(
             [program, "status", *options], capture_output=True, check=False, text=True
         )

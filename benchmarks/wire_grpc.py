@@ -15,7 +15,7 @@ from flower_nats.wire.methods import FLEET, Method
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", 2**31 - 1),
     ("grpc.max_receive_message_length", 2**31 - 1),
-    # Without its own pool, gRPC would put all nodes on one TCP connection.
+    # Without this option, all nodes would share one TCP connection.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
@@ -38,7 +38,7 @@ class GrpcWire(Wire):
         }
 
     def metadata(self, proof: Proof) -> tuple[tuple[str, str | bytes], ...]:
-        """The metadata of a call."""
+        """Return the metadata of a call."""
         return (
             *self._constant,
             ("flwr-timestamp", proof.timestamp),

@@ -1,4 +1,4 @@
-"""A node's calls over gRPC, for less CPU: on a connection of its own, as `wire_grpc` has them."""
+"""A node's calls over gRPC, for less CPU: on a connection of its own, as in `wire_grpc`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LightGrpcWire(Wire):
         raise Refused(f"{method.name}: code {outcome.code} {outcome.details}")
 
     def fields(self, method: Method, proof: Proof, timeout: float | None) -> bytes:
-        """The header fields of a call."""
+        """Return the header fields of a call."""
         own: tuple[tuple[str, str], ...] = (
             ("flwr-timestamp", proof.timestamp),
             ("flwr-signature-bin", _base64(proof.signature)),
@@ -66,7 +66,7 @@ class LightGrpcWire(Wire):
         return _beginning(method.path, self._address) + self._constant + encode_fields(own)
 
     async def _connected(self) -> Http2Connection:
-        """Return the connection, made anew if it is gone."""
+        """Return the connection; make a new one if it is gone."""
         async with self._connecting:
             if self._connection is None or not self._connection.takes_calls:
                 self._connection = await self._connect()
@@ -97,12 +97,12 @@ class LightGrpcWire(Wire):
 
 @cache
 def _beginning(path: str, address: str) -> bytes:
-    """The header fields that every call of a method begins with."""
+    """Return the first header fields of every call of a method."""
     return encode_fields(
         ((":method", "POST"), (":scheme", "http"), (":path", path), (":authority", address))
     )
 
 
 def _base64(data: bytes) -> str:
-    """Bytes as gRPC writes them into a field whose name ends with ``-bin``."""
+    """Return bytes in the form that gRPC gives them in a ``-bin`` field."""
     return b64encode(data).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""A node's calls over HTTP, with the headers that flwr 1.42 sends by httpx."""
+"""A node's calls over HTTP, with the headers that flwr 1.42 sends through httpx."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.http_client import Answer, HttpClient, TransportError
 from flower_nats.wire.methods import FLEET, Method
 
 _PATIENCE = 30.0
-"""Seconds of silence after which httpx gives a call up."""
+"""Seconds of silence after which httpx gives up a call."""
 
 _RETRIED = frozenset((502, 503, 504))
 _OK = 200
@@ -24,7 +24,7 @@ HEADERS = (
     ("user-agent", "python-httpx/0.28.1"),
     ("content-type", "application/protobuf"),
 )
-"""What every call has."""
+"""The headers of every call."""
 
 
 class HttpWire(Wire):
@@ -52,7 +52,7 @@ class HttpWire(Wire):
         }
 
     def head(self, method: Method, body: bytes, proof: Proof) -> bytes:
-        """The head of a request."""
+        """Return the head of a request."""
         return (
             f"{self._heads[method.name]}content-length: {len(body)}\r\n"
             f"flwr-timestamp: {proof.timestamp}\r\n"
@@ -86,5 +86,5 @@ def _read(method: Method, answer: Answer) -> ProtoMessage:
 
 
 def _said(answer: Answer) -> str:
-    """The beginning of an answer that refuses a call."""
+    """Return the beginning of an answer that refuses a call."""
     return bytes(answer.body[:200]).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""A module of this package in a process of its own, asked line by line."""
+"""A module of this package in a process of its own, with one command a line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.processes import STOP_SECONDS, Child, ChildFailed, cpu_seconds
 
 
 class TooSlow(ChildFailed):
-    """A worker did not answer in the time that it was given."""
+    """A worker did not answer within its time limit."""
 
 
 class Worker:
@@ -44,8 +44,8 @@ class Worker:
         """Send a command and return its answer.
 
         Raises:
-            TooSlow: It took over ``patience`` seconds.
-            ChildFailed: It answered with an error, or ended.
+            TooSlow: The answer took over ``patience`` seconds.
+            ChildFailed: The worker answered with an error, or ended.
         """
         stdin = _piped(self.child.process.stdin)
         try:
@@ -64,7 +64,7 @@ class Worker:
         return answer
 
     def cpu_seconds(self) -> float:
-        """CPU time of the worker so far, in seconds."""
+        """Return the CPU time of the worker so far, in seconds."""
         return cpu_seconds(self.child.tree())
 
     def __enter__(self) -> Worker:

@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def plans(options: argparse.Namespace) -> dict[str, Plan]:
-    """Return what is done to each target."""
+    """Return the plan for each target."""
     plan = QUICK if options.quick else FULL
     given = {
         name: value

@@ -21,19 +21,19 @@ class Fault:
     name: str
     at: float
     back: float | None = None
-    """When it served again."""
+    """When the process served again."""
 
 
 class Killer:
-    """Kills with SIGKILL, whatever happens to be chosen; at most one NATS server is down at a time.
+    """Kills random processes with SIGKILL; at most one NATS server is down at a time.
 
-    What is chosen depends on the seed, and on what is up when its time has come.
+    The choice depends on the seed, and on the processes that are up at the time of the kill.
     """
 
     def __init__(self, marks: Sequence[Mark], plan: Plan, tell: Callable[[str], None]) -> None:
         self.faults: list[Fault] = []
         self.failed_starts = 0
-        """How often a process did not come up again at first."""
+        """Starts after a kill that failed at first."""
         self._up = {mark.victim.name: mark for mark in marks}
         self._plan = plan
         self._random = random.Random(plan.seed)
@@ -50,7 +50,7 @@ class Killer:
                 self._hit(self._random.choice(eligible))
 
     async def settle(self) -> None:
-        """Wait until everything is up again."""
+        """Wait until all processes are up again."""
         await asyncio.gather(*self._restarts)
 
     def _eligible(self) -> list[Mark]:
@@ -62,7 +62,7 @@ class Killer:
         fault = Fault(mark.kind, mark.victim.name, time.monotonic())
         self.faults.append(fault)
         self._tell(f"killed {fault.name}")
-        # A task of its own: what was killed is started again even if the chaos ends meanwhile.
+        # A task of its own: the process is started again even if the chaos ends meanwhile.
         life = asyncio.create_task(self._kill_and_restart(mark, fault), name=f"kill {fault.name}")
         self._restarts.add(life)
         life.add_done_callback(self._restarts.discard)

@@ -1,6 +1,6 @@
-"""The load: SuperNodes, and runs over some of them, a few at a time, all calling as stock ones do.
+"""The load: SuperNodes, and a few runs at a time on some of them; all clients call as stock does.
 
-Where the server has both wires, half of the nodes and half of the runs are on each.
+If the server has both wires, half of the nodes and half of the runs are on each.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ class Run:
 
     nodes: Sequence[Node]
     wire: WireName
-    """Over which its ServerApp and the flwr command of who submits it call."""
+    """The wire of its ServerApp, and of the flwr command that submits it."""
 
     app: StockApp
     logs: list[LogFollower] = field(default_factory=list)
-    """Who follows it from the start, and who reads its log when all is over."""
+    """The follower of its log from the start, and the reader of its log at the end."""
 
     refusals: int = 0
-    """How often `flwr run` was told that nobody is there."""
+    """How often `flwr run` was refused with UNAVAILABLE."""
 
     given_up: str = ""
-    """What it was doing when its time was over."""
+    """Why the run was given up, if it was."""
 
     status: str = "not submitted"
-    """As `flwr list` shows it at the end."""
+    """The status that `flwr list` shows at the end."""
 
 
 class Load:
-    """All clients of one server; with `fab` runs are submitted, and `real` nodes are there already."""
+    """All clients of one server: runs are submitted with `fab`; `real` nodes are online already."""
 
     def __init__(
         self, addresses: Mapping[str, str], plan: Plan, fab: bytes, real: Sequence[Node]
     ) -> None:
         self.calls: list[Made] = []
-        """Every call that was made, but those that a server holds until it has something to say."""
+        """All calls, except those that a server holds until it has an answer."""
         self._addresses = addresses
         self._plan = plan
         self._fab = fab
@@ -65,7 +65,7 @@ class Load:
             for number in range(1, count + 1)
         ]
         self.everybody: list[Node] = [*self.nodes, *real]
-        """Simulated and real."""
+        """Simulated and real nodes."""
         self.runs = [
             self._run(real if number < plan.real_runs else (), self._wire_of(number))
             for number in range(plan.runs)
@@ -78,7 +78,7 @@ class Load:
         await asyncio.gather(*(node.join() for node in self.nodes))
 
     async def work(self, ended: Callable[[Run], None]) -> None:
-        """Do all the runs; what is not finished in time is given up."""
+        """Do all the runs; a run that does not finish in time is given up."""
         gate = asyncio.Semaphore(self._plan.at_once)
         deadline = asyncio.get_running_loop().time() + self._plan.limit
 
@@ -94,7 +94,7 @@ class Load:
         await asyncio.gather(*(do(run) for run in self.runs))
 
     async def look_back(self) -> None:
-        """Ask, when all is over, what the server says of each run, and for its log."""
+        """At the end, ask the server for the status and the log of each run."""
         wire = self._wire("Control", self._wires[0])
         for run in self.runs:
             if run.app.run_id:
@@ -121,7 +121,7 @@ class Load:
         ]
 
     async def close(self) -> None:
-        """Disconnect everybody without a word."""
+        """Stop all clients at once."""
         for run in self.runs:
             await run.app.kill()
             await asyncio.gather(*(log.close() for log in run.logs))
@@ -150,7 +150,7 @@ class Load:
             except Refused as exc:
                 if exc.outcome is not Outcome.UNAVAILABLE:
                     raise
-                # The CLI does not try again; the person at it does.
+                # The CLI does not retry, but a person would.
                 run.refusals += 1
                 await asyncio.sleep(_PAUSE_AFTER_REFUSAL)
         run.logs.append(LogFollower(self._wire("Control", run.wire), run.app.run_id))

@@ -16,7 +16,7 @@ from harness.supernodes import StockSuperNode
 async def supernodes(
     addresses: Mapping[str, str], plan: Plan, folder: Path
 ) -> AsyncIterator[list[StockSuperNode]]:
-    """Run the real nodes as long as the context; their numbers come after the simulated ones'."""
+    """Run the real nodes while the context lasts; their numbers follow those of simulated nodes."""
     nodes = []
     for number in range(plan.nodes - plan.real_nodes + 1, plan.nodes + 1):
         wire = wires(addresses)[number % len(wires(addresses))]

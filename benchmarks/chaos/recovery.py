@@ -1,4 +1,4 @@
-"""How long each fault was felt: what clients' calls say of it."""
+"""How long each fault held up the clients' calls."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from benchmarks.chaos.kills import Fault
 from harness.wire import Made
 
 WINDOW = 5.0
-"""Seconds after a kill in which silence is looked for."""
+"""Seconds after a kill in which the silence is measured."""
 
 PROMPT = 1.0
-"""Seconds within which a call that no kill holds up is answered."""
+"""A call that no kill holds up is answered within these seconds."""
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What one kill did to the clients. Times are in seconds.
+    """The effect of one kill on the clients. Times are in seconds.
 
-    Every call of a client is charged to one kill, the last one before it had waited for a second:
-    what takes longer than that was held up by what came before. But where another NATS server is
-    killed while the call still waits, what it waits from then on is charged to that kill: the election
-    that it waits for begins anew.
+    Every call of a client is charged to one kill, the last one before the call had waited a second:
+    a call that takes longer was held up by an earlier event. But if another NATS server is killed
+    while the call still waits, the rest of the wait is charged to that kill, because the election
+    that the call waits for begins anew.
     """
 
     fault: Fault
     longest_wait: float
-    """From the kill, or from the call's begin if that was later, until it was answered, or until the
-    next kill that is charged for it, of the call that waited longest so; with all tries of its client
-    and the pauses between them."""
+    """The longest wait of a call for this kill, with all tries and the pauses between them. It begins
+    with the kill, or with the call if that was later. It ends with the answer, or with the next kill
+    that the call is charged to."""
 
     slowest: Made | None
-    """That call."""
+    """The call with the longest wait."""
 
     silence: float
-    """The longest time soon after the kill in which no call at all was answered."""
+    """The longest time soon after the kill without an answer to any call."""
 
 
 def recoveries(faults: Sequence[Fault], calls: Sequence[Made]) -> list[Recovery]:
-    """Look at every fault; calls are those that are answered at once where all is well."""
+    """Return the effect of every fault on calls that are answered at once without faults."""
     kills = [fault.at for fault in faults]
     charged: list[list[_Share]] = [[] for _ in faults]
     for call in calls:
@@ -57,14 +57,14 @@ def recoveries(faults: Sequence[Fault], calls: Sequence[Made]) -> list[Recovery]
 
 
 def longest_wait(faults: Sequence[Fault], calls: Iterable[Made]) -> float:
-    """Return the seconds that the call waited that waited longest, whatever was killed meanwhile."""
+    """Return the longest wait of a call in seconds, whatever was killed meanwhile."""
     kills = [fault.at for fault in faults]
     waits = (sum(seconds for _, seconds in _shares(faults, kills, call)) for call in calls)
     return max(waits, default=0.0)
 
 
 class _Share(NamedTuple):
-    """What one kill is charged of a call's wait."""
+    """The part of a call's wait that is charged to one kill."""
 
     seconds: float
     call: Made | None
@@ -73,7 +73,7 @@ class _Share(NamedTuple):
 def _shares(
     faults: Sequence[Fault], kills: Sequence[float], call: Made
 ) -> Iterator[tuple[int, float]]:
-    """Give the kills that are charged for a call, by number, and with how many seconds."""
+    """Yield the numbers of the kills that a call is charged to, each with its seconds."""
     first = bisect.bisect_right(kills, min(call.began + PROMPT, call.ended)) - 1
     if first < 0:
         return
@@ -87,7 +87,7 @@ def _shares(
 
 
 def _ends(kills: Sequence[float]) -> list[float]:
-    """When the silence after each kill is no longer its own."""
+    """Return the end of the time in which silence counts for each kill."""
     following = [*kills[1:], *(kill + WINDOW for kill in kills[-1:])]
     return [min(later, kill + WINDOW) for kill, later in zip(kills, following, strict=True)]
 
@@ -103,7 +103,7 @@ def _recovery(
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and worst of some seconds."""
+    """The median and the worst of some times."""
 
     median: float
     worst: float

@@ -1,4 +1,4 @@
-"""What chaos prints: the table, and a verdict for each line of the target."""
+"""The output of chaos: the table, and a verdict for each goal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.chaos.result import Result
 from benchmarks.report import Verdict, table_line
 
 _TARGETS = {"gateway": 5.0, "superlink": 5.0, "nats": 10.0}
-"""Seconds that the last call that felt a kill may wait for it, by what was killed."""
+"""The longest wait in seconds that a kill may cause, by the kind of process."""
 
 _SHOWN = 10
 
 
 def table(results: Sequence[Result]) -> str:
-    """The figures side by side, in Markdown."""
+    """Return the figures side by side, in Markdown."""
     lines = [table_line(["", *(one.name for one in results)])]
     lines.append(table_line(["---"] * (len(results) + 1)))
     for title, cells in _figures(results).items():
@@ -64,7 +64,7 @@ def _recovered(all_of_them: Iterable[Recovery], kind: str) -> str:
 
 
 def faults(one: Result, began: float) -> str:
-    """A line for each kill."""
+    """Return a line for each kill."""
     return "\n".join(_fault(recovery, began) for recovery in one.recoveries)
 
 
@@ -79,7 +79,7 @@ def _fault(one: Recovery, began: float) -> str:
 
 
 def verdicts(one: Result) -> list[Verdict]:
-    """Judge each line of the target."""
+    """Judge each goal."""
     judged = [
         Verdict(one.completed == one.runs, f"{one.completed} of {one.runs} runs completed"),
         Verdict(not one.lost, f"{one.lost} messages lost"),
@@ -96,7 +96,7 @@ def verdicts(one: Result) -> list[Verdict]:
 
 
 def troubles(one: Result) -> str:
-    """The first of everything that should not have happened."""
+    """Return the first troubles of each kind."""
     found = {
         "not completed": one.troubles,
         "died": one.deaths,
@@ -112,7 +112,7 @@ def troubles(one: Result) -> str:
 
 
 def describe(plan: Plan) -> str:
-    """What is about to be done."""
+    """Return a plan as text."""
     return (
         f"{plan.runs} runs, {plan.at_once} at once, of {plan.rounds} rounds over {plan.nodes_per_run} "
         f"of {plan.nodes} SuperNodes ({plan.real_nodes} real ones, asked by {plan.real_runs} runs); "

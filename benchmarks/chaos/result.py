@@ -1,4 +1,4 @@
-"""What a chaos run has shown: kept apart from how it is printed."""
+"""The figures of a chaos run; `report` prints them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Result:
 
     name: str
     seconds: float
-    """From the first submission to the last result, or to when it was given up."""
+    """From the first submission until the last run has ended or was given up."""
 
     faults: list[Fault]
     failed_starts: int
@@ -26,13 +26,13 @@ class Result:
 
     runs: int
     completed: int
-    """Runs that ended `finished:completed` with the result of a run in which nothing goes wrong."""
+    """Runs that ended `finished:completed` with the result of a run without faults."""
 
     pushed: int
     """Messages that the server took."""
 
     outcomes: int
-    """Of these, how many have one: a reply or an error reply."""
+    """The number of these messages with a reply or an error reply."""
 
     error_replies: int
     doubles: int
@@ -42,7 +42,7 @@ class Result:
     """Instructions that a node was handed again after it had confirmed them."""
 
     broken_logs: int
-    """Logs that a follower, or who reads them afterwards, did not get whole and in order."""
+    """Logs that a follower or a later reader did not get whole and in order."""
 
     logs_broken_off: int
     """Runs whose `flwr log --stream` broke off and had to be called again."""
@@ -51,7 +51,7 @@ class Result:
     """Runs for which `flwr run` had to be called again."""
 
     deaths: list[str]
-    """Why client processes ended that should not."""
+    """Why client processes ended that should have lived."""
 
     losses: list[str]
     """Work that nodes gave up."""
@@ -63,13 +63,13 @@ class Result:
     retries: int
     recoveries: list[Recovery]
     longest_wait: float
-    """Of any call, in seconds, from the first kill that is charged for it."""
+    """The longest wait of a call in seconds, from the first kill that the call is charged to."""
 
     rounds: list[float]
-    """How long each round took, in seconds."""
+    """The seconds of each round."""
 
     troubles: list[str] = field(default_factory=list)
-    """For every run that did not complete, why."""
+    """The reason for every run that did not complete."""
 
     @property
     def lost(self) -> int:
@@ -78,7 +78,7 @@ class Result:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every invariant held: times are no part of it."""
+        """Whether every invariant held, without regard to times."""
         return (
             self.completed == self.runs
             and not (self.lost or self.doubles or self.error_replies or self.broken_logs)
@@ -124,7 +124,7 @@ def result(
 
 
 def _trouble(run: Run) -> str:
-    """Return what is wrong with a run, nothing for one that completed."""
+    """Return what is wrong with a run; empty for a completed run."""
     one, wrong = run.app, []
     if run.status != _COMPLETED:
         wrong.append(run.status)

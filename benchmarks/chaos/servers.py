@@ -1,4 +1,4 @@
-"""What is put to the test: our whole runtime, or one stock SuperLink; each process can be killed."""
+"""The servers under test: our whole runtime, or one stock SuperLink; each process can be killed."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Mark:
 
 @dataclass(frozen=True)
 class Servers:
-    """A server under test, up."""
+    """A running server under test."""
 
     name: str
     addresses: Mapping[str, str]
-    """Where clients call, `host:port`: by API over gRPC, and by `Http` for all of them over HTTP."""
+    """`host:port` of each API over gRPC, by API; of all APIs over HTTP, by `Http`."""
 
     marks: Sequence[Mark]
 
 
 @asynccontextmanager
 async def flower_nats(folder: Path, plan: Plan) -> AsyncIterator[Servers]:
-    """Run all that a user of `up --replicas` runs; the balancer and we ourselves are not killed."""
+    """Run the servers of `up --replicas`; the balancer and this process are not killed."""
     postgres = PostgresServer(folder / "pg", folder / "postgres.log")
     cluster = Cluster(folder, Size(plan.nats_servers, plan.replicas, plan.replicas), postgres)
     try:
@@ -73,7 +73,7 @@ async def stock(folder: Path, plan: Plan) -> AsyncIterator[Servers]:
 
 
 class _Stock(OwnedProcess):
-    """A stock SuperLink, up when it takes connections."""
+    """A stock SuperLink; its start ends when it takes connections."""
 
     def __init__(self, target: StockSqlite, addresses: Sequence[str]) -> None:
         self._addresses = addresses
@@ -95,7 +95,7 @@ class _Stock(OwnedProcess):
 
 
 SERVERS = {"flower-nats": flower_nats, "stock": stock}
-"""By what the command line calls them."""
+"""The servers by their names on the command line."""
 
 StartError = (ProcessFailedError, TimeoutError)
-"""What a process raises that does not come up."""
+"""The errors of a process that does not come up."""

@@ -1,1 +1,1 @@
-"""What runs in the environment of the flwr that is measured: flwr and the standard library, no more."""
+"""Code for the environment of the measured flwr, which has flwr and the standard library only."""

@@ -36,7 +36,7 @@ def claim_token(address: str, certificate: bytes | None, run_id: int, patience: 
 
 
 def open_grid(address: str, certificate: bytes | None, token: str) -> tuple[Any, Any]:
-    """Take the task's input and begin its heartbeat; return the grid and the calls beneath it."""
+    """Take the task's input and begin its heartbeat; return the grid and its stub."""
     grid = GrpcGrid(
         address, insecure=certificate is None, root_certificates=certificate, token=token
     )

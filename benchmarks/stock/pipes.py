@@ -1,4 +1,4 @@
-"""The side of a worker that is asked: commands in by standard input, answers out by standard output."""
+"""The worker's side of the pipes: commands on standard input, answers on standard output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def commands() -> Iterable[dict[str, Any]]:
-    """The commands a worker gets, until its standard input ends."""
+    """Yield a worker's commands, until its standard input ends."""
     for line in sys.stdin:
         yield json.loads(line)
 

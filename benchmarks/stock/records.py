@@ -13,12 +13,12 @@ serial = itertools.count(1)
 
 
 def arrays(size: int) -> Any:
-    """An array record of ``size`` bytes of values never used before."""
+    """Return an array record of ``size`` bytes of new random values."""
     values = np.random.default_rng().random(size // 4, dtype=np.float32)
     return ArrayRecord([values])
 
 
 def instruction_content(size: int) -> Any:
-    """What a ServerApp broadcasts: a model of ``size`` bytes and the round's config."""
+    """Return the content of a ServerApp's broadcast: a model of ``size`` bytes and a config."""
     config = ConfigRecord({"server-round": next(serial), "lr": 0.1})
     return RecordDict({"arrays": arrays(size), "config": config})

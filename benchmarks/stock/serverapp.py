@@ -1,9 +1,9 @@
 """The ServerApp's side of an exchange, by the stock client: flwr's own grid with a task's token.
 
-Started by the harness, with the Python of the flwr that is measured, as
-``python -m benchmarks.stock.serverapp '{"wire": …, "address": …, "certificate": …, "run_id": …}'``. It
-gets its token as ``flower-superexec`` does and its input as ``flwr-serverapp`` does, then does what it
-is told: ``start``, ``exchange``, ``log``. It ends when its standard input does.
+The harness starts it, with the Python of the measured flwr, as
+``python -m benchmarks.stock.serverapp '{"wire": …, "address": …, "certificate": …, "run_id": …}'``.
+It gets its token as ``flower-superexec`` does and its input as ``flwr-serverapp`` does. Then it
+obeys the commands ``start``, ``exchange`` and ``log``. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ServerApp:
     """A running task and its grid."""
 
     def __init__(self, wire: str, address: str, certificate: str | None, run_id: int) -> None:
-        # Each imports what only the flwr of its wire has.
+        # Each module imports code that only the flwr of its wire has.
         over = importlib.import_module(f"benchmarks.stock.over_{wire.lower()}")
         roots = Path(certificate).read_bytes() if certificate else None
         token = over.claim_token(address, roots, run_id, _TASK_SECONDS)
@@ -69,7 +69,7 @@ class ServerApp:
 
 
 def check_replies(replies: list[Any], nodes: list[int], size: int) -> list[str]:
-    """Return the reasons of error replies, which the server gave in place of a node's reply.
+    """Return the reasons of error replies, which the server gave in place of nodes' replies.
 
     Raises:
         ValueError: A reply is missing, cut short, not for this exchange or like another one.
@@ -89,7 +89,7 @@ def check_replies(replies: list[Any], nodes: list[int], size: int) -> list[str]:
 
 
 def serve(arguments: Mapping[str, Any]) -> None:
-    """Do what standard input says until it ends."""
+    """Obey the commands on standard input until it ends."""
     answer = reserve_stdout()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     app: ServerApp | None = None
@@ -99,7 +99,7 @@ def serve(arguments: Mapping[str, Any]) -> None:
             if app is None:
                 app = ServerApp(**arguments)
             answer({} if do == "start" else getattr(app, do)(**command))
-        # Whatever a stock client dies of is the answer.
+        # Any error that ends a stock client is the answer.
         except Exception as exc:
             answer({"error": f"{type(exc).__name__}: {exc}"})
 
