@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# What is installed stands in locks/, each package with its version and the hashes of its files: pip and uv
-# take nothing else. What is ours comes on top, and is built by what is installed already.
+# locks/ lists the packages to install, each with its version and the hashes of its files: pip and uv accept
+# nothing else. Our own package comes on top, and is built with the installed packages.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 UV := UV_PYTHON=$(BIN)/python $(BIN)/uv pip
 LOCKED := install --quiet --require-hashes --requirement locks
@@ -15,8 +15,8 @@ OURS := install --quiet --no-deps --no-build-isolation --editable .
 demo: $(VENV)/.installed-demo
 	$(BIN)/flower-nats demo
 
-# Three at once, also on two cores: many tests mostly wait. The order is that of tests/conftest.py. With four,
-# stock processes of flwr 1.42, which take seconds of CPU to start, kept each other from ending in time.
+# Three workers, even on two cores: many tests mostly wait. The order is that of tests/conftest.py. With four
+# workers, stock processes of flwr 1.42 do not end in time: each start takes seconds of CPU.
 test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory --jobs 2 environments rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
@@ -26,21 +26,21 @@ rules: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
-# What tests need beside ours. Every flwr is installed before them: a test that waited for it would miss
-# what it is about.
+# Programs for tests besides our own. Every flwr is installed before the tests: a test that waits for an
+# installation would miss the event that it tests.
 environments: $(VENV)/.installed-issuer
 	$(BIN)/python -m harness.flower_environments
 
-# What is left out of `make test` because it takes minutes: more replicas, more versions, more kills.
+# Tests that `make test` leaves out because they take minutes: more replicas, more versions, more kills.
 long: environments
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
-# VERSIONS="1.33.0 1.43.0" tries these alone, and leaves the page of the others as it is.
+# VERSIONS="1.33.0 1.43.0" tries only these, and leaves docs/compatibility.md as it is.
 matrix: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.matrix \
 	    $(or $(VERSIONS),--write docs/compatibility.md)
 
-# Every Python that is served, each with an environment of its own: rules, real servers, stock clients.
+# Every supported Python, each with an environment of its own: rules, real servers, stock clients.
 PYTHONS ?= 3.11 3.12 3.13
 pythons: $(PYTHONS:%=python-%)
 
@@ -51,7 +51,7 @@ python-%:
 	    tests/integration/test_superlink_runs.py tests/integration/test_gateway_messages.py \
 	    tests/integration/test_http_bad_input.py tests/integration/test_shutdown.py tests/e2e/test_runs.py
 
-# What unit and integration tests run of the code, with all processes that they start.
+# The code that unit and integration tests run, with all processes that they start.
 coverage: export COVERAGE_FOLDER = $(CURDIR)/.coverage
 coverage: $(VENV)/.installed-dev $(VENV)/.installed-issuer
 	rm -rf .coverage && mkdir .coverage
@@ -70,8 +70,8 @@ bench: $(VENV)/.installed-dev
 chaos: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.chaos
 
-# After a change of dependencies in pyproject.toml. LOCK="--upgrade" takes the newest versions that it allows,
-# LOCK="--upgrade-package NAME" that of one.
+# Run it after a change of dependencies in pyproject.toml. LOCK="--upgrade" takes the newest permitted versions of all
+# packages, LOCK="--upgrade-package NAME" that of one package.
 lock: $(VENV)/.installed-dev
 	$(BIN)/python locks/lock.py $(LOCK)
 
@@ -81,7 +81,7 @@ audit: $(VENV)/.installed-dev
 proto: $(VENV)/.installed-dev
 	$(BIN)/python flower_nats/wire/generate.py
 
-# An environment of the wrong Python, or a half-made one, would be kept, and fail later with a riddle.
+# make would keep an environment of the wrong Python, or a half-made one, which would fail later without a clear error.
 OLD_PYTHON = $(PYTHON) is `$(PYTHON) --version 2>&1`, and flower-nats needs 3.11 or newer. Remedy: make PYTHON=python3.11
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(OLD_PYTHON)" >&2; exit 1; }
@@ -92,7 +92,7 @@ $(VENV)/.installed-demo: pyproject.toml locks/demo.txt | $(VENV)/bin/python
 	$(PIP) $(OURS)
 	touch $@
 
-# uv takes a tenth of pip's time. An index that pip's own configuration names is known to pip alone.
+# uv takes a tenth of pip's time. But only pip knows an index that pip's configuration names.
 $(VENV)/.installed-dev: pyproject.toml locks/dev.txt | $(VENV)/bin/python
 	$(PIP) $(LOCKED)/installer.txt
 	$(UV) $(LOCKED)/build.txt --requirement locks/dev.txt || $(PIP) $(LOCKED)/build.txt --requirement locks/dev.txt

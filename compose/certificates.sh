@@ -1,8 +1,8 @@
 #!/bin/sh
 # Makes a certificate authority, in secrets/, and a server certificate signed by it, in secrets/tls/.
 #   ./certificates.sh [NAME...]
-# NAME: names and addresses under which other machines reach this one. The authority is kept when
-# this is run again; ca.crt is what SuperNodes and the flwr command need.
+# NAME: names and addresses under which other machines reach this one. A second run keeps the
+# authority. SuperNodes and the flwr command need ca.crt.
 #   ./certificates.sh --core [NAME...]
 # The same for NATS and PostgreSQL of compose.ha.yaml, by an authority of their own: core-ca.crt, and
 # certificates in secrets/core/.
@@ -28,8 +28,8 @@ authority() {
     chmod 0444 "$1.crt"
 }
 
-# certificate AUTHORITY FILE KEY ALTERNATIVES: each takes the place of the former in one step; balancers and
-# gateways, if they run, read them then.
+# certificate AUTHORITY FILE KEY ALTERNATIVES: replaces each file in one step; running balancers and gateways
+# then read it again.
 certificate() {
     mkdir -p "$(dirname "$2")"
     key "$new/key"
@@ -38,13 +38,13 @@ certificate() {
         echo "subjectAltName=$4"
         echo "extendedKeyUsage=serverAuth,clientAuth"
         echo "basicConstraints=critical,CA:FALSE"
-        # Python 3.13 and newer take no certificate without.
+        # Python 3.13 and newer refuse a certificate without it.
         echo "subjectKeyIdentifier=hash"
         echo "authorityKeyIdentifier=keyid"
     } >"$new/extensions"
     openssl x509 -req -in "$new/request" -CA "$1.crt" -CAkey "$1.key" -sha256 -days 365 \
         -extfile "$new/extensions" -out "$new/certificate" 2>/dev/null
-    # Containers run as users of their own, so what they read is readable; the directory above is not.
+    # Containers run as users of their own, so their files are readable; the directory above is not.
     chmod 0755 "$(dirname "$2")"
     chmod 0444 "$new/key" "$new/certificate"
     mv -f "$new/key" "$3"
@@ -52,7 +52,7 @@ certificate() {
     echo "secrets/$2 is good for a year, for $4"
 }
 
-# alternatives NAME...: as openssl writes names and addresses.
+# alternatives NAME...: prints names and addresses in the form of openssl.
 alternatives() {
     list=
     for name in "$@"; do

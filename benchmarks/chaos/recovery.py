@@ -31,9 +31,9 @@ class Recovery:
 
     fault: Fault
     longest_wait: float
-    """The longest wait of a call for this kill, with all tries and the pauses between them. It begins
-    with the kill, or with the call if that was later. It ends with the answer, or with the next kill
-    that the call is charged to."""
+    """The longest wait of a call for this kill, with all tries and the pauses between them. It
+    begins with the kill, or with the call if that was later. It ends with the answer, or with the
+    next kill that the call is charged to."""
 
     slowest: Made | None
     """The call with the longest wait."""

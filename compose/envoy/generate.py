@@ -18,25 +18,25 @@ from flower_nats.embedded.envoy import (
 from flower_nats.settings import TlsFiles
 
 PORTS = {"http": 8000, "serverappio": 9091, "fleet": 9092, "control": 9093}
-"""Of gateways, and of the balancers."""
+"""The ports of gateways, and of the balancers."""
 
 BALANCERS = {"envoy": ("fleet", "control"), "envoy.apps": ("serverappio",)}
-"""What each serves, by the name of its file: one API on each port, over both wires.
+"""The APIs of each balancer, by the name of its file: one API on each port, over both wires.
 
-Apps reach the second one alone.
+Apps reach only the second balancer.
 """
 
 AUTHORITY = Path("/run/secrets/ca.crt")
 TLS = Path("/run/tls")
 CERTIFICATE = TlsFiles(TLS / "server.pem", TLS / "server.pem.key", AUTHORITY)
 MOUNTED = Path("/etc/envoy")
-"""Where the balancer has this folder."""
+"""The path of this folder in the balancer's container."""
 
 
 def apis(served: Sequence[str], tls: TlsFiles | None, gateways_ca: Path | None) -> Sequence[Api]:
     """Return the ports; all containers of the service `gateway` answer to its name."""
-    # The port of all APIs is open to the container itself alone, for its health check. What leads from
-    # there to gateways serves HTTP on the other ports, too.
+    # The port of all APIs is open to the container itself alone, for its health check. Its route to
+    # gateways serves HTTP on the other ports, too.
     listen = {"http": "127.0.0.1", **dict.fromkeys(served, "0.0.0.0")}
     return [
         Api(name, f"{host}:{PORTS[name]}", [f"gateway:{PORTS[name]}"], tls, gateways_ca)
@@ -45,7 +45,7 @@ def apis(served: Sequence[str], tls: TlsFiles | None, gateways_ca: Path | None) 
 
 
 def certificate() -> Mapping[str, Any]:
-    """Return what names the files of a certificate, which Envoy reads again when they are replaced."""
+    """Return the resource of a certificate's files, which Envoy reads again after a replacement."""
     chain, key = ({"filename": str(file)} for file in (CERTIFICATE.certificate, CERTIFICATE.key))
     return certificate_resource(chain, key, watched_directory={"path": str(TLS)})
 

@@ -1,4 +1,4 @@
-"""Write accounts.conf beside this script: who may say and hear what.
+"""Write accounts.conf beside this script: the users and their permissions.
 
 Run by hand, `python compose/nats/generate.py`, after a change to flower_nats.broker.permissions; the
 result is committed, so that a stack needs no Python on its host. A test compares.
@@ -20,7 +20,7 @@ _HEAD = """\
 def main() -> None:
     """Write the file."""
     variables = {user: f"$NATS_{user.name}_PASSWORD" for user in User if user is not User.OWNER}
-    # JSON is a subset of the server's language, in which variables stand without quotation marks.
+    # JSON is a subset of the server's language, but variables have no quotation marks.
     text = json.dumps(accounts(variables), indent=2)
     text = re.sub(r'"(\$NATS_\w+)"', r"\1", text)
     Path(__file__).with_name("accounts.conf").write_text(f"{_HEAD}accounts: {text}\n")
