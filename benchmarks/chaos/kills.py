@@ -33,7 +33,7 @@ class Killer:
     def __init__(self, marks: Sequence[Mark], plan: Plan, tell: Callable[[str], None]) -> None:
         self.faults: list[Fault] = []
         self.failed_starts = 0
-        """Starts after a kill that failed at first."""
+        """Starts of killed processes that failed."""
         self._up = {mark.victim.name: mark for mark in marks}
         self._plan = plan
         self._random = random.Random(plan.seed)
