@@ -156,7 +156,7 @@ class Http2Connection(asyncio.Protocol):
             )
 
     def _leave(self, last: int) -> None:
-        """Make no more calls; those after ``last`` will not be served."""
+        """Make no more calls; end the calls after ``last``, which the server will not serve."""
         self.takes_calls = False
         for stream in [stream for stream in self._calls if stream > last]:
             self._calls.pop(stream).end(Outcome(UNAVAILABLE, "the server goes away"))

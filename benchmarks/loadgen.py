@@ -1,4 +1,4 @@
-"""The load generator: many simulated SuperNodes in one process, told what to do line by line.
+"""The load generator: many simulated SuperNodes in one process, which takes one command a line.
 
 The harness starts it as ``python -m benchmarks.loadgen '{"wire": …, "version": …, "address": …,
 "certificate": …, "nodes": …, "reply_size": …}'``.

@@ -29,7 +29,7 @@ _OBJECTS_AT_ONCE = 2
 _UNAVAILABLE_DELAY = (1.0, 10.0)
 _CALLS_BESIDE_OBJECTS = 6
 _CALLS_OF_A_RETURN = 5
-"""A heartbeat and a poll, some of which are turned away."""
+"""Enough for a heartbeat and a poll, with some retries."""
 
 HELD_SECONDS = 3.0
 """The server holds a poll that it has neither answered nor turned away after this time."""

@@ -35,7 +35,7 @@ class ReplyContent:
 
 
 def reply_content(size: int) -> ReplyContent:
-    """Return a trained model of ``size`` unique bytes, and its metrics."""
+    """Return a trained model of ``size`` bytes, unlike any other, and its metrics."""
     metrics = MetricRecord({"num-examples": 100, "loss": float(next(serial))})
     record = RecordDict({"arrays": arrays(size), "metrics": metrics})
     with no_object_id_recompute():

@@ -165,7 +165,7 @@ class Scenario(ABC):
 class Exchange(Scenario):
     """A model of ``size`` bytes goes to each of ``nodes``, and each sends one of this size back.
 
-    It is repeated up to ``repeats`` times, if it is likely to end within ``budget`` seconds.
+    The exchange is repeated ``repeats`` times, as far as ``budget`` seconds are likely to suffice.
     """
 
     nodes: int = 10

@@ -1,4 +1,4 @@
-"""The tables of rights in docs/security.md: `python -m harness.rights_page` writes them anew."""
+"""The tables of rights in docs/security.md: `python -m harness.rights_page` updates them."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Result:
     """Messages with more than one outcome."""
 
     repeated: int
-    """Instructions that a node was handed again after it had confirmed them."""
+    """Instructions that a node received again after it had confirmed them."""
 
     broken_logs: int
     """Logs that a follower or a later reader did not get whole and in order."""

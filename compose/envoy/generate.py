@@ -1,7 +1,7 @@
 """Write the configuration of both balancers beside this script: for clear text, and for TLS.
 
 Run by hand, `python compose/envoy/generate.py`, after a change to flower_nats.embedded.envoy; the
-results are committed, so that a stack needs no Python on its host. A test compares.
+results are committed, so that a stack needs no Python on its host. A test checks them.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Write accounts.conf beside this script: the users and their permissions.
 
 Run by hand, `python compose/nats/generate.py`, after a change to flower_nats.broker.permissions; the
-result is committed, so that a stack needs no Python on its host. A test compares.
+result is committed, so that a stack needs no Python on its host. A test checks it.
 """
 
 import json
