@@ -1,4 +1,4 @@
-"""The cost of accounts: ``python -m benchmarks.accounts`` times Control calls with and without them.
+"""The cost of accounts: ``python -m benchmarks.accounts`` times Control calls with and without.
 
 Two superlinks, each with a NATS server, serve the same calls from one database. The calls
 alternate, so other work on the machine slows both alike. With accounts, each call makes one more

@@ -39,7 +39,7 @@ class ServerApp:
         self._run_id = run_id
 
     def log(self, lines: int, interval: float) -> dict[str, object]:
-        """Push ``lines`` log lines, one every ``interval`` seconds; return the time of each push."""
+        """Push ``lines`` log lines, one every ``interval`` seconds; return the push times."""
         pushed = []
         for number in range(lines):
             time.sleep(interval)
@@ -72,7 +72,7 @@ def check_replies(replies: list[Any], nodes: list[int], size: int) -> list[str]:
     """Return the reasons of error replies, which the server gave in place of nodes' replies.
 
     Raises:
-        ValueError: A reply is missing, cut short, not for this exchange, or the same as another one.
+        ValueError: A reply is missing, cut short, not for this exchange or equal to another.
     """
     if len(replies) != len(nodes):
         raise ValueError(f"{len(replies)} replies from {len(nodes)} nodes")
