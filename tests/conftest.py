@@ -23,23 +23,23 @@ from flower_nats.embedded.postgres_server import PostgresServer
 from flower_nats.store.connection import Database
 from flower_nats.store.migrate import migrate
 
-# What it asserts it explains, as tests do.
+# Its assertions then explain themselves, like those of tests.
 pytest.register_assert_rewrite("tests.faults.trial")
 
 _numbers = itertools.count(1)
 
 _FIXTURES_SHARE = 60.0
-"""Seconds of a test's time limit that are left for what it sets up and takes down."""
+"""Seconds of a test's time limit that are left for its fixtures."""
 
-# Servers that a test has killed keep their ports, which workers beside it do not see. Below those that
-# `flower-nats up` takes, which does not see them either.
+# A test restarts a killed server on the same port. The other workers do not see that this port is
+# taken, so each worker has a range. `flower-nats up` does not see it either: its ports are above.
 _PORTS = 2500
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
 ports.RANGE = range(10_000 + _WORKER * _PORTS, 10_000 + (_WORKER + 1) * _PORTS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Choose an order that uses all cores; let coroutines among the tests end in time by themselves."""
+    """Choose an order that uses all cores; give each coroutine a time limit of its own."""
     items[:] = alternating(items)
     limit = config.getoption("timeout")
     if limit is None:
@@ -51,9 +51,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def alternating(items: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """Put what keeps cores busy (stock processes: abuse, e2e) between what waits (faults), file by file.
+    """Alternate files of busy tests (abuse, e2e: stock processes) with waiting ones (faults).
 
-    Workers take the files in this order. Those of integration and unit, which are short, come last.
+    Workers take the files in this order. The short tests (integration and unit) come last.
     """
     files = {file: list(tests) for file, tests in itertools.groupby(items, lambda item: item.path)}
     busy = [file for file in files if file.parent.name in {"abuse", "e2e"}]
@@ -65,10 +65,10 @@ def alternating(items: Iterable[pytest.Item]) -> list[pytest.Item]:
 
 
 def in_time(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
-    """Cancel a test that takes longer: it tells where it waits, and ends what it holds.
+    """Cancel a slow test: its traceback shows where it waits, and its cleanup runs.
 
-    pytest-timeout's signal would find the event loop instead, and leave the test as a task in it, to
-    go on under the tests that share the loop.
+    pytest-timeout's signal would interrupt the event loop instead. The test would stay in the loop as
+    a task, and run on beside the next tests that share the loop.
     """
 
     @functools.wraps(test)
@@ -81,7 +81,7 @@ def in_time(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..
 
 @pytest.fixture(autouse=True, scope="session")
 def loggers_are_not_cached() -> Iterator[None]:
-    """Let every test hear what is logged: a cached logger goes by what an earlier test has set up."""
+    """Do not cache loggers: a cached logger keeps the configuration of an earlier test."""
     configure = structlog.configure
 
     def configure_uncached(**given: Any) -> None:
@@ -94,7 +94,7 @@ def loggers_are_not_cached() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a nats-server of the module's own, with nothing in it at first."""
+    """URL of a nats-server for this module alone; the server is empty at first."""
     server = NatsServer(tmp_path_factory.mktemp("nats"))
     yield asyncio.run(server.start())
     asyncio.run(server.stop())
@@ -111,7 +111,7 @@ def pg_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServ
 
 @pytest.fixture(scope="session")
 def create_empty_database(pg_server: PostgresServer) -> Callable[[], str]:
-    """Create a database without a table; return its connection string."""
+    """Create a database without tables; return its connection string."""
     return lambda: _copy_of("template1", pg_server)
 
 
@@ -119,7 +119,7 @@ def create_empty_database(pg_server: PostgresServer) -> Callable[[], str]:
 def create_database(
     pg_server: PostgresServer, create_empty_database: Callable[[], str]
 ) -> Callable[[], str]:
-    """Create a database that has today's schema, and no rows; return its connection string."""
+    """Create a database with the current schema and no rows; return its connection string."""
     migrated = create_empty_database()
     asyncio.run(_migrate(migrated))
     template = urlsplit(migrated).path.removeprefix("/")
@@ -143,13 +143,13 @@ async def _migrate(dsn: str) -> None:
 
 @pytest.fixture
 def pg_dsn(create_database: Callable[[], str]) -> str:
-    """Connection string of a database of the test's own, which has today's schema, and no rows."""
+    """Connection string of the test's own database, with the current schema and no rows."""
     return create_database()
 
 
 @pytest.fixture
 def empty_pg_dsn(create_empty_database: Callable[[], str]) -> str:
-    """Connection string of a database of the test's own that has no table."""
+    """Connection string of the test's own database, without tables."""
     return create_empty_database()
 
 

@@ -14,7 +14,7 @@ from tests.faults.trial import BOTH, MIXED, Trial, Wires, running_trial
 from tests.turns import in_turn, leave_to_long
 
 FULL = os.environ.get("FLOWER_NATS_FAULTS_FULL") == "1"
-"""Whether faults last as long as they should, not as long as CI has time for."""
+"""Whether faults last their full time, instead of the shorter time that CI has."""
 
 _HERE = Path(__file__).parent
 _FOLDER = pytest.StashKey[Path]()
@@ -23,9 +23,9 @@ _LINES_SHOWN = 80
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run these tests in one event loop: the processes' clients live as long as the session.
+    """Run these tests in one event loop, because the processes' clients live for the whole session.
 
-    Where a test is about what a wire does, one of both mixtures is left to `make long`.
+    A test that is about the wires runs with one mixture; `make long` runs it with the other, too.
     """
     mark = pytest.mark.asyncio(loop_scope="session")
     for item in items:
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let the clients of each trial call over both wires, mixed one way; in full, also the other way."""
+    """Mix the wires of each trial's clients one way; in full, also the other way."""
     if "wires" not in metafunc.fixturenames or _says_wires(metafunc.definition):
         return
     ways = sorted(MIXED)
@@ -50,11 +50,11 @@ def _says_wires(test: pytest.Item) -> bool:
 
 @pytest.fixture
 def wires(request: pytest.FixtureRequest) -> Wires:
-    """Over which wire the clients call."""
+    """The wire that each client calls over."""
     return MIXED[request.param]
 
 
-# Not of the session: in the minutes in which no test uses it, it would keep its share of a core busy.
+# Not of scope "session": while no test uses the cluster, it would still take part of a core.
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def cluster(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
@@ -74,7 +74,7 @@ async def cluster(
 async def running(
     cluster: Cluster, wires: Wires, request: pytest.FixtureRequest
 ) -> AsyncIterator[Trial]:
-    """A run under way; `front` as its parameter says by which balancer."""
+    """A run under way; the parameter, a `Front`, chooses the balancer."""
     async with running_trial(cluster, wires, getattr(request, "param", Front.TCP)) as one:
         yield one
 

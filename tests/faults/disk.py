@@ -1,9 +1,9 @@
-"""A disk whose power can be cut: what was not synced before is gone.
+"""A disk that can lose its power: data that was not synced before is gone.
 
-An ext4 file system in a file, on a loop device. The cut is the one that file systems are tested with
-themselves (`EXT4_IOC_SHUTDOWN` without flushing the journal): from then on nothing reaches the disk,
-and what waits in the page cache never will. Mounted again, the journal is replayed as after any
-power cut. Unlike a kill -9, after which the kernel still writes what it was given.
+The disk is an ext4 file system in a file, on a loop device. Tests of file systems use the same cut
+(`EXT4_IOC_SHUTDOWN` without flushing the journal). From then on nothing reaches the disk, and the
+data in the page cache is lost. The next mount replays the journal, like after any power cut.
+A kill -9 is milder: after it the kernel still writes the data that it was given.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _SHUTDOWN = 0x8004587D
 
 _WITHOUT_FLUSHING = 2
 _SIZE_BYTES = 2 * 1024**3
-"""The file is sparse: it takes what is written to it."""
+"""The file is sparse: it takes only the room of the data written to it."""
 
 _COMMAND_SECONDS = 60.0
 
 
 class NoDisk(Exception):
-    """This machine does not let us make one."""
+    """This machine does not let us make a disk."""
 
 
 class Disk:
-    """An ext4 file system of its own, mounted at `path`."""
+    """An ext4 file system, mounted at `path`."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "disk"
@@ -47,11 +47,11 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
-        """Mount it, and let the journal be replayed."""
+        """Mount the file system; this replays the journal."""
         _run("mount", "-o", "loop", "-t", "ext4", str(self._image), str(self.path))
 
     def cut(self) -> None:
-        """Cut its power. Whoever uses it must be stopped, and killed before it is mounted again."""
+        """Cut the power. Stop the processes that use the disk first; kill them before a mount."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_FLUSHING))
@@ -59,13 +59,13 @@ class Disk:
             os.close(descriptor)
 
     def unmount(self) -> None:
-        """Unmount it: everything that used it must have ended."""
+        """Unmount the file system: every process that used it must have ended."""
         _run("umount", str(self.path))
 
 
 @contextmanager
 def disk(folder: Path) -> Iterator[Disk]:
-    """Make a disk; it is unmounted when the context ends, however it ends.
+    """Make a disk, which is always unmounted when the context ends.
 
     Raises NoDisk.
     """
@@ -82,7 +82,7 @@ def disk(folder: Path) -> Iterator[Disk]:
         yield one
     finally:
         if os.path.ismount(one.path):
-            # Lazily: a test that failed may have left somebody there, who is ended elsewhere.
+            # Lazily: a failed test may have left a process on the disk, which is ended elsewhere.
             _run("umount", "--lazy", str(one.path))
 
 

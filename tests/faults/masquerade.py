@@ -1,9 +1,9 @@
-"""Makes the network namespace that it runs in a router of the kind that homes and hospitals have.
+"""Makes its network namespace a router like those of homes and hospitals.
 
     python -m tests.faults.masquerade <inside> <outside>    masquerade, and let nothing in
     python -m tests.faults.masquerade flush                 forget every flow
 
-A program, because netlink sockets speak of the namespace in which they were opened.
+This is a program, because netlink sockets belong to the namespace in which they were opened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TABLE = "site"
 _DROP, _ACCEPT = 0, 1
 _SOURCE_NAT_PRIORITY = 100
 _ESTABLISHED_OR_RELATED, _NEW = 2 | 4, 8
-"""Bits of a packet's state, as the kernel tracks connections (`NF_CT_STATE_BIT`)."""
+"""Bits of a packet's state in the kernel's connection tracking (`NF_CT_STATE_BIT`)."""
 
 _CT_STATE = 0
 _META_INCOMING, _META_OUTGOING = 6, 7
@@ -55,7 +55,7 @@ def _state(bits: int) -> Expressions:
 
 
 def masquerade(inside: str, outside: str) -> None:
-    """Let flows out under the router's own address, their answers back in, and nothing else."""
+    """Let flows out under the router's own address and their answers in, and nothing else."""
     nft = NFTables(nfgen_family=_IPV4)
     nft.table("add", name=_TABLE)
     nft.chain("add", table=_TABLE, name="to-router", hook="input", type="filter", policy=_DROP)
@@ -81,7 +81,7 @@ def masquerade(inside: str, outside: str) -> None:
 
 
 def flush() -> None:
-    """Forget every flow, as a router does that was switched off and on again."""
+    """Forget every flow, like a router that was switched off and on again."""
     NFCTSocket().flush()
 
 

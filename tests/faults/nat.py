@@ -1,11 +1,11 @@
-"""A site behind a masquerading router, in network namespaces of its own: real Linux NAT.
+"""A site behind a masquerading router, in its own network namespaces: real Linux NAT.
 
     hospital ──── router ──── internet
     SuperNodes    NAT, lets   the federation's
                   nothing in  address
 
-The namespaces know only each other. The runtime stays where it is: the harness listens in
-`internet` for it (see `listener`).
+The namespaces know only each other. The runtime stays outside of them: the harness listens in
+`internet` for the runtime (see `listener`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INSIDE = "192.168.1.2"
 """The hospital's host."""
 
 INTERNET = "203.0.113.1"
-"""The federation's address (a range kept for documentation, RFC 5737)."""
+"""The federation's address (from a range reserved for documentation, RFC 5737)."""
 
 _INSIDE_ROUTER = "192.168.1.1"
 _OUTSIDE_ROUTER = "203.0.113."
@@ -35,7 +35,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 class NoNamespaces(Exception):
-    """This machine does not let us make what the tests need."""
+    """This machine does not let us make network namespaces with NAT."""
 
 
 class Site:
@@ -47,7 +47,7 @@ class Site:
         """The router's address on the internet."""
 
     def build(self) -> None:
-        """Wire the namespaces, which exist, and let the router masquerade."""
+        """Connect the existing namespaces, and let the router masquerade."""
         for link, other in (("inside", self.hospital), ("outside", self.internet)):
             veth = ("type", "veth", "peer", "eth0", "netns", other)
             _ip("-n", self.router, "link", "add", link, *veth)
@@ -61,13 +61,13 @@ class Site:
             _ip("-n", where, "link", "set", "lo", "up")
             _ip("-n", where, "link", "set", link, "up")
         _ip("-n", self.hospital, "route", "add", "default", "via", _INSIDE_ROUTER)
-        # Whoever tries to get in knows the way: it is the router that does not let him.
+        # The internet has a route to the hospital, so that only the router keeps callers out.
         _ip("-n", self.internet, "route", "add", INSIDE, "via", self.address)
         self._set(self.router, "ipv4/ip_forward", 1)
         self._masquerade("inside", "outside")
 
     def change_address(self) -> None:
-        """Give the router another address, as providers do; the kernel forgets the old flows."""
+        """Give the router another address, like providers do; the kernel forgets the old flows."""
         old, self.address = self.address, _OUTSIDE_ROUTER + "20"
         _ip("-n", self.router, "addr", "del", f"{old}/24", "dev", "outside")
         _ip("-n", self.router, "addr", "add", f"{self.address}/24", "dev", "outside")
@@ -78,19 +78,19 @@ class Site:
         self._masquerade("flush")
 
     def forget_idle_flows(self, after: int) -> None:
-        """Let the router forget a flow on which nothing came for so many seconds."""
+        """Let the router forget a flow after so many idle seconds."""
         self._set(self.router, "netfilter/nf_conntrack_tcp_timeout_established", after)
 
     def drop_unknown_flows(self) -> None:
-        """Let the router drop silently what belongs to no flow that it saw begin.
+        """Let the router silently drop packets of flows that it did not see begin.
 
-        Without this it lets such packets out as a new flow, as Linux does by default, and whoever
-        does not know that flow refuses it aloud.
+        By default Linux lets such packets out as a new flow. The other end does not know that flow,
+        and answers with a reset.
         """
         self._set(self.router, "netfilter/nf_conntrack_tcp_loose", 0)
 
     def give_up_after(self, retransmissions: int) -> None:
-        """Set how often the hospital's host sends a segment again before it gives a flow up."""
+        """Set how often the hospital's host resends a segment before it gives up the flow."""
         self._set(self.hospital, "ipv4/tcp_retries2", retransmissions)
 
     def _set(self, where: str, name: str, value: int) -> None:
@@ -104,7 +104,7 @@ class Site:
 
 @contextmanager
 def site() -> Iterator[Site]:
-    """Make a site; its namespaces go when the context ends, however it ends.
+    """Make a site; its namespaces are always removed when the context ends.
 
     Raises NoNamespaces.
     """
@@ -138,8 +138,8 @@ def inside(namespace: str) -> Iterator[None]:
 def in_namespace(namespace: str, *command: str) -> list[str]:
     """Return a command that runs another in a namespace, under the same process id.
 
-    Not by `ip netns exec`, which gives it a copy of all mounts as well: a disk whose power is cut by a
-    test that runs at the same time would then not go when it is unmounted.
+    `ip netns exec` would also give the command a copy of all mounts. A disk of another test that
+    runs at the same time would then stay mounted in this copy after its unmount.
     """
     return [
         shutil.which("nsenter") or "nsenter",
@@ -149,7 +149,7 @@ def in_namespace(namespace: str, *command: str) -> list[str]:
 
 
 def listener(namespace: str, host: str) -> socket.socket:
-    """Listen in a namespace, on a port that nobody has."""
+    """Listen in a namespace, on a free port."""
     with inside(namespace):
         return socket.create_server((host, 0))
 
@@ -175,7 +175,7 @@ def _reason(exc: subprocess.CalledProcessError | OSError) -> str:
 
 
 def _sweep() -> None:
-    """Remove what a run of the tests has left that was killed."""
+    """Remove the namespaces of test sessions that were killed."""
     for name in netns.listnetns():
         owner = name.removeprefix(_PREFIX).rpartition("-")[0]
         if name.startswith(_PREFIX) and owner.isdigit() and not Path("/proc", owner).exists():

@@ -17,21 +17,21 @@ _BLOCK = b"\0" * 1024 * 1024
 
 
 class SmallDisk:
-    """A file system of its own, mounted at `path`."""
+    """A small file system, mounted at `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ballast = path / "ballast"
 
     def fill_but(self, megabytes: int) -> None:
-        """Take all of its room but this."""
+        """Fill the file system, and leave so many megabytes free."""
         free = shutil.disk_usage(self.path).free // len(_BLOCK)
         with self._ballast.open("ab") as file:
             for _ in range(free - megabytes):
                 file.write(_BLOCK)
 
     def fill(self) -> None:
-        """Take all of its room."""
+        """Fill the file system."""
         with self._ballast.open("ab", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(_BLOCK)
@@ -40,13 +40,13 @@ class SmallDisk:
                 file.write(b"\0")
 
     def free(self) -> None:
-        """Give it back."""
+        """Free the room that was filled."""
         self._ballast.unlink()
 
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
-    """Make one; it is unmounted when the context ends. Raises NoDisk."""
+    """Make a small disk; it is unmounted when the context ends. Raises NoDisk."""
     if os.geteuid() != 0:
         raise NoDisk("mounting a file system needs root")
     path = folder / "small"
@@ -60,13 +60,13 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[SmallDisk]:
     try:
         yield SmallDisk(path)
     finally:
-        # Lazily: a test that failed may have left somebody there, who is ended elsewhere.
+        # Lazily: a failed test may have left a process on the disk, which is ended elsewhere.
         subprocess.run(["umount", "--lazy", str(path)], check=False)
 
 
 @contextmanager
 def read_only_folder(folder: Path) -> Iterator[Path]:
-    """Make a folder that takes no files. Skips the test where root cannot mount a file system."""
+    """Make a read-only folder. Skips the test where root cannot mount a file system."""
     if os.geteuid() != 0:
         path = folder / "small"
         path.mkdir(mode=0o555)

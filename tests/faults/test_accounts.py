@@ -1,4 +1,4 @@
-"""Tokens, and what was taken away, while superlinks are killed and the database fails over."""
+"""Revoked tokens and disabled accounts stay so while superlinks die and the database fails over."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from harness.postgres_pair import PostgresPair
 from harness.processes import kill
 
 CALLS = 8
-"""Calls at each gateway, of which hardly ever all come to the same of two superlinks."""
+"""Calls at each gateway: so many hardly ever all reach the same one of two superlinks."""
 
 SERVED, TURNED_AWAY, AGAIN = "served", "turned away", "asked to come again"
 
 
 @dataclass
 class Runtime:
-    """Two gateways, one reached over each wire, and two superlinks with accounts."""
+    """Two gateways, one called over gRPC and one over HTTP, and two superlinks with accounts."""
 
     cluster: Cluster
     postgres: PostgresPair
@@ -38,19 +38,19 @@ class Runtime:
     people: dict[str, LoggedIn] = field(default_factory=dict)
 
     async def command(self, method: str, **question: Any) -> None:
-        """Do what operators do with `flower-nats`."""
+        """Ask a superlink like operators do with `flower-nats`."""
         async with self.cluster.connection() as connection:
             client = RpcClient(connection)
             await client.ask(method, patience=PATIENCE, service=OPERATOR, **question)
 
     async def come(self, *names: str) -> None:
-        """Have people log in."""
+        """Create accounts for people, and log them in."""
         async with self.cluster.database() as database:
             for name in names:
                 self.people[name] = await log_in(database, name)
 
     async def call(self, name: str, wire: WireName) -> str:
-        """Make a call of Control; return what became of it. Nothing else may."""
+        """Call the Control API; return one of three outcomes. Any other fails the test."""
         method, body = BY_NAME["Control", "ListFederations"], control.ListFederationsRequest()
         metadata = self.people[name].metadata(wire)
         try:
@@ -63,12 +63,12 @@ class Runtime:
         return SERVED
 
     async def outcomes(self, name: str) -> set[str]:
-        """Return what becomes of many calls, at both gateways."""
+        """Return the outcomes of many calls, at both gateways."""
         calls = [self.call(name, wire) for wire in self.channels for _ in range(CALLS)]
         return set(await asyncio.gather(*calls))
 
     async def keep_calling(self, names: Sequence[str], done: asyncio.Event) -> Counter[str]:
-        """Call as these people until `done`; return how often each had which outcome."""
+        """Call as these people until `done`; count the outcomes of each person."""
         seen: Counter[str] = Counter()
         while not done.is_set():
             for wire in self.channels:
@@ -110,7 +110,7 @@ async def test_who_is_shut_out_stays_out_whatever_is_killed(tmp_path: Path) -> N
         done = asyncio.Event()
         calling = asyncio.create_task(one.keep_calling(["ana", "ben"], done))
         await one.postgres.lose_primary()
-        # It waits for a database that takes writes.
+        # The command waits until a database takes writes.
         disabling = asyncio.create_task(one.command("DisableAccount", name="eva"))
         await one.postgres.promote()
         await disabling

@@ -1,4 +1,4 @@
-"""The chaos benchmark in short form: random kills under load, judged by what was lost, not by time."""
+"""The chaos benchmark in short form: random kills under load; losses count, times do not."""
 
 from __future__ import annotations
 

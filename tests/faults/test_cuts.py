@@ -23,12 +23,12 @@ PER_MESSAGE = {
 }
 OF_A_SERVERAPP = {**PER_MESSAGE, "PushLogs": (Moment.REQUEST, Moment.ANSWER)}
 AMBIGUOUS = ("http", "PushLogs", Moment.ANSWER)
-"""Over HTTP nothing tells lines whose answer was lost from lines that are printed again: they may come
-twice."""
+"""Over HTTP a repeated batch of lines, after a lost answer, looks like new lines: the log may have
+it twice."""
 
 
 async def cut_next(line: Line, method: str, moment: Moment) -> None:
-    """Cut the next call of a method: on a new connection, whose first call spells its name out."""
+    """Cut the next call of a method, on a new connection: its first call has the name uncompressed."""
     cut = line.cut_at(moment, method, body_bytes=1000)
     line.cut()
     async with asyncio.timeout(PATIENCE):
@@ -103,7 +103,7 @@ async def test_a_serverapp_is_cut_off_when_it_ends_and_nobody_can_store_it(
 
 
 async def assert_completed_all_the_same(running: Trial) -> None:
-    """Stock pushes its output once, and can only say in its own log that it has failed."""
+    """Check the run: a stock ServerApp pushes its output once, and logs a failure only locally."""
     assert isinstance(running.app.death, ClientDied)
     running.app.death = None
     assert running.log is not None

@@ -1,4 +1,4 @@
-"""SIGTERM: a replica leaves, and nobody loses a request."""
+"""SIGTERM: a replica leaves, and no request is lost."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_a_gateway_that_leaves_ends_held_calls_and_log_streams_in_good_ord
 
     await running.end_unharmed()
     if running.wires.cli == "grpc":
-        # Over HTTP `flwr log` never calls again, and a log ends with its run alone.
+        # Over HTTP `flwr log` never calls again, and only the end of the run ends the log.
         running.assert_log_unbroken()
 
 

@@ -1,4 +1,4 @@
-"""What a live run holds in the broker does not grow with its rounds: superlinks clear up behind it."""
+"""A live run's data in the broker does not grow with its rounds: superlinks clear up behind it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tests.faults.trial import NODES, Trial
 LONG = 25.0
 """Seconds for which the run goes on."""
 LATELY = 15.0
-"""Seconds for which what a round has sent may be held. Housekeeping keeps objects for 5 s and looks for
-old ones every 2 s; the rest is for a busy machine."""
+"""Seconds for which the broker may hold the objects of a round. Housekeeping keeps objects for 5 s
+and looks for old objects every 2 s; the rest is for a busy machine."""
 
 BALLAST_BYTES = 8 * app.BALLAST
 MORE = 1.1
-"""What a round sends beside its ballast, and the broker's own, at most."""
+"""Factor on the ballast, for the other data of a round and for the broker's own overhead."""
 MESSAGES_A_ROUND = 2 * NODES + 2
 
 
 async def held(connection: Connection, stream: str) -> tuple[int, int]:
-    """How many bytes and messages a stream holds."""
+    """Return the bytes and the messages that a stream holds."""
     state = (await connection.info(stream))["state"]
     return state["bytes"], state["messages"]
 
@@ -36,9 +36,9 @@ async def test_what_a_live_run_holds_does_not_grow_with_its_rounds(running: Tria
             _, messages = await held(connection, subjects.MESSAGES_STREAM)
 
             ended = [end for _, end in running.app.spans]
-            # And the round that is under way, and perhaps its successor.
+            # Plus the round that is under way, and perhaps the next round.
             rounds = sum(end > time.monotonic() - LATELY for end in ended) + 2
-            # All nodes' own ballast is the same in every round, and so held once.
+            # The ballast of each node is the same in every round, so the broker holds it once.
             assert size < (rounds + NODES) * BALLAST_BYTES * MORE, (size, rounds, len(ended))
             assert messages < rounds * MESSAGES_A_ROUND, (messages, rounds, len(ended))
     assert len(ended) >= 5

@@ -1,4 +1,4 @@
-"""SIGSTOP: a replica that lives, holds its connections and does nothing."""
+"""SIGSTOP: a replica that is alive, holds its connections and does nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_a_gateway_is_frozen(cluster: Cluster, running: Trial, first: int)
 @BOTH
 @pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
 async def test_a_gateway_is_frozen_when_a_run_ends(cluster: Cluster, running: Trial) -> None:
-    """The balancer sends it calls for a second, and takes them away from it after seven."""
+    """The balancer sends the gateway calls for a second, and moves them elsewhere after seven."""
     frozen = cluster.gateways[0]
 
     async def freeze_it() -> None:
@@ -58,7 +58,7 @@ async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
 @BOTH
 @pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
 async def test_a_superlink_is_frozen_when_a_run_ends(cluster: Cluster, running: Trial) -> None:
-    """Every second question meets it, and the gateways are new: they know nobody."""
+    """Every second question reaches the superlink: the gateways are new, and have to ask much."""
     frozen = cluster.superlinks[0]
 
     async def freeze_it() -> None:
@@ -110,13 +110,13 @@ async def test_a_farewell_that_waited_in_a_frozen_superlink_is_not_heard(
     farewell = asyncio.create_task(
         node.call("DeactivateNode", fleet.DeactivateNodeRequest(node_id=node.node_id))
     )
-    # The request waits in the frozen one, and is made again.
+    # The request waits in the frozen superlink, and the gateway asks again.
     await asyncio.sleep(1)
     await other.start()
     await farewell
     await node.activate()
 
-    # Not until its heartbeats would bring the node back, whatever happens.
+    # Wait shorter than the node's heartbeat interval: a heartbeat would bring the node back.
     await asyncio.sleep(3)
     thaw(frozen)
     await asyncio.sleep(3)

@@ -1,4 +1,4 @@
-"""The disk of `flower-nats up` is full, and has room again: nobody has to do anything."""
+"""The disk of `flower-nats up` is full, and has room again: no operator has to act."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @asynccontextmanager
 async def runtime_on(disk: SmallDisk, *flags: str) -> AsyncIterator[Runtime]:
-    """`flower-nats up` on the disk."""
+    """Run `flower-nats up` on the disk."""
     health = ("--http-health-address", "127.0.0.1:0")
     runtime = Runtime(disk.path, "--isolation", "process", *health, *flags)
     try:
@@ -53,7 +53,7 @@ async def runtime_on(disk: SmallDisk, *flags: str) -> AsyncIterator[Runtime]:
 
 @asynccontextmanager
 async def broker_of(runtime: Runtime) -> AsyncIterator[Connection]:
-    """Connect as the owner, for operators may not store anything."""
+    """Connect as the owner, because operators may not store anything."""
     state = json.loads((runtime.data_dir / "up.json").read_text())
     folder = "nats-cluster" if is_cluster(runtime.data_dir) else "nats"
     secret = (runtime.data_dir / folder / "password").read_text()
@@ -66,7 +66,7 @@ async def broker_of(runtime: Runtime) -> AsyncIterator[Connection]:
 
 
 async def store_until_refused(connection: Connection, subject: str) -> list[int]:
-    """Store; return the sequences of what was acknowledged."""
+    """Store until the broker refuses; return the sequences of the acknowledged messages."""
     acknowledged: list[int] = []
     while True:
         try:
@@ -82,7 +82,7 @@ async def is_there(connection: Connection, sequence: int) -> bool:
 
 
 async def stores_again(connection: Connection) -> None:
-    """Wait until each stream stores."""
+    """Wait until each stream stores again."""
     for stream in subjects.STREAMS:
         await connection.store(subjects.trial(stream), b"", patience=PATIENCE)
 
@@ -122,7 +122,7 @@ async def test_a_full_disk_is_told_of_and_forgotten_once_there_is_room(
         home = tmp_path / "home"
         write_config(runtime, home)
         disk.fill_but(20)
-        # Logs, which nobody clears up for 90 days.
+        # Logs: housekeeping does not remove them for 90 days.
         acknowledged = await store_until_refused(connection, subjects.log(RUN))
         disk.fill()
         await store_until_refused(connection, subjects.object_chunk(RUN, "0" * 64, 0))
@@ -149,7 +149,7 @@ async def test_a_full_disk_is_told_of_and_forgotten_once_there_is_room(
 
         assert acknowledged
         assert all([await is_there(connection, sequence) for sequence in acknowledged])
-        # Nobody has started a SuperExec here, and that is all there is to say.
+        # The only problem is that no SuperExec was started here.
         [problem] = (await asyncio.to_thread(runtime.status))["problems"]
         assert "SuperExec" in problem
         started = await asyncio.to_thread(

@@ -13,7 +13,7 @@ from tests.faults.trial import BOTH, Trial
 
 
 async def kill_each(victims: Sequence[Victim], running: Trial) -> None:
-    """Kill each in turn; the run goes on without it, and when it is back."""
+    """Kill each victim in turn; the run goes on without it, and after its return."""
     for victim in victims:
         await kill(victim)
         await running.app.more_rounds(3)
@@ -55,12 +55,12 @@ async def test_a_nats_server_is_killed(cluster: Cluster, running: Trial) -> None
 async def test_the_nats_server_that_leads_the_log_is_killed_when_a_run_ends(
     cluster: Cluster, running: Trial
 ) -> None:
-    """Nothing can be added to the log for seconds then, and stock does not wait for that."""
+    """The log then takes no lines for seconds, and a stock ServerApp does not wait for it."""
     leading = await cluster.leader(LOGS_STREAM)
 
     async def kill_it() -> None:
-        # Stock sends one batch of lines after the other. A last line that waits for the answer to the
-        # lines before it may wait longer than a ServerApp lives, and never leave it.
+        # A stock ServerApp sends one batch of lines after the other. The last line waits for the
+        # answer to the batch before. This may take longer than the ServerApp lives.
         await running.app.until_sent()
         await kill(leading)
 

@@ -20,18 +20,18 @@ from tests.faults.conftest import FULL
 from tests.faults.trial import MIXED, Trial
 
 WIRES: Sequence[WireName] = ("grpc", "http")
-"""Of each SuperNode."""
+"""The wire of each SuperNode."""
 
 IDLE_SECONDS = 120.0 if FULL else 40.0
-"""Within which every node has paused between two heartbeats for longer than `FLOW_TIMEOUT`."""
+"""Within this time every node pauses between two heartbeats for longer than `FLOW_TIMEOUT`."""
 
 FLOW_TIMEOUT = 18
-"""Seconds. Shorter than the hold of an empty PullMessages, and than that pause: the pings of gateways,
-or of the balancer before them, reach the nodes more often (each 10 s), also if they are late. Over HTTP
-they are TCP's own."""
+"""Seconds. Shorter than the hold of an empty PullMessages, and than the pause between heartbeats.
+The pings of gateways, or of the balancer before them, reach the nodes every 10 s: often enough even
+when they are late. Over HTTP the pings are TCP keep-alives."""
 
 RETRANSMISSIONS = 6 if FULL else 3
-"""With which TCP gives up in half a minute, as `docs/network.md` advises, or for CI in 3 seconds."""
+"""TCP gives up in half a minute with 6 (advised in `docs/network.md`); in 3 seconds with 3."""
 
 
 @dataclass
@@ -110,7 +110,7 @@ async def test_the_router_forgets_idle_flows_but_ours_are_never_idle(hospital: H
     async with hospital.run() as run:
         await run.end_unharmed()
 
-    # Over HTTP clients themselves drop what was idle for 5 s.
+    # Over HTTP the clients themselves close connections that were idle for 5 s.
     assert len(over_grpc.callers) == connections
 
 

@@ -1,4 +1,4 @@
-"""A server that is gone entirely for a while: no answer is worse than UNAVAILABLE, nothing expires."""
+"""A server is gone for a while: no answer is worse than UNAVAILABLE, and nothing expires."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_postgres_is_gone_entirely(cluster: Cluster, running: Trial) -> No
     await busy.get_busy()
     await cluster.postgres.stop()
     await asyncio.sleep(OUTAGE_SECONDS)
-    # What the gateways know of nodes, tasks and runs has had its time by now, and still counts.
+    # The gateways' cached knowledge of nodes, tasks and runs has expired, and still counts.
     busy.thinking.set()
     await running.app.more_rounds(1)
     await cluster.postgres.start()

@@ -1,4 +1,4 @@
-"""Everything dies at the same moment, and comes back."""
+"""All processes die at the same moment, and come back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MESSAGES = 50
 
 @pytest.fixture
 def one_disk(tmp_path: Path) -> Iterator[Disk]:
-    """A disk whose power can be cut."""
+    """A disk that can lose its power."""
     try:
         with disk(tmp_path) as one:
             yield one
@@ -37,7 +37,7 @@ def one_disk(tmp_path: Path) -> Iterator[Disk]:
 
 async def cut_power(disk: Disk, victims: Sequence[Victim]) -> None:
     """Cut the power of processes and of the disk that holds their data, at one moment."""
-    # Stopped first, so that nobody acknowledges what the disk did not take.
+    # The processes are stopped first: none may acknowledge data that the disk did not take.
     freeze_all(victims)
     disk.cut()
     await kill_all(victims)
@@ -47,7 +47,7 @@ async def cut_power(disk: Disk, victims: Sequence[Victim]) -> None:
 
 async def test_every_process_is_killed_at_once(cluster: Cluster, running: Trial) -> None:
     await kill_all(cluster.everybody)
-    # In no order: what comes up before what it needs waits for it.
+    # In no order: each process waits for the servers that it needs.
     await asyncio.gather(*(one.start() for one in cluster.everybody))
     await running.app.more_rounds(2)
 
@@ -99,7 +99,7 @@ def make_nats(folder: Path, sync_interval: str) -> tuple[OwnedProcess, str]:
 
 
 async def what_is_left(connection: Connection) -> list[str]:
-    # Waits until the server answers again.
+    # This call waits until the server answers again.
     await connection.account()
     answer = await connection.ask("$JS.API.STREAM.NAMES", b"{}")
     if subjects.MESSAGES_STREAM not in (json.loads(answer.data).get("streams") or ()):

@@ -1,4 +1,4 @@
-"""The database's primary is lost for good, and its synchronous standby promoted, under a run."""
+"""The database's primary is lost for good during a run, and its synchronous standby is promoted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.faults.conftest import FULL
 from tests.faults.trial import Wires, running_trial
 
 NOTICE_SECONDS = 30.0 if FULL else 5.0
-"""How long it takes an operator, or his tool, to see that the primary is gone."""
+"""Seconds until an operator, or a tool, sees that the primary is gone."""
 
 
 @asynccontextmanager
@@ -31,7 +31,7 @@ async def running_pair(folder: Path, size: Size) -> AsyncIterator[tuple[Cluster,
 
 
 async def standbys(cluster: Cluster) -> tuple[int, int]:
-    """What a superlink says: how many servers follow the database, and how many are synchronous."""
+    """Return a superlink's count of standbys of the database, and of synchronous standbys."""
     async with cluster.connection() as connection:
         status = await RpcClient(connection).ask("Status", service=OPERATOR)
     database = status["durability"]["database"]

@@ -1,4 +1,4 @@
-"""Servers and replicas that end in good order and come back."""
+"""Servers and replicas end in good order and come back."""
 
 from __future__ import annotations
 

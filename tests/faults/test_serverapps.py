@@ -1,4 +1,4 @@
-"""The machine of a ServerApp is gone."""
+"""The machine of a ServerApp is lost."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_the_run_of_a_lost_serverapp_fails_and_its_nodes_are_free(
 
 
 async def pass_silence(cluster: Cluster, run_id: int) -> None:
-    """Let the last sign of life of the run's task lie further back."""
+    """Move the last sign of life of the run's task into the past."""
     async with cluster.database() as database:
         await database.execute(
             "UPDATE task SET active_until = active_until - make_interval(secs => %(seconds)s)"
@@ -54,7 +54,7 @@ async def pass_silence(cluster: Cluster, run_id: int) -> None:
 
 
 async def details(running: Trial) -> common.Run:
-    """What `flwr list --run-id` shows."""
+    """Return the run, as `flwr list --run-id` shows it."""
     wire = await running.wire("Control")
     request = control.ListRunsRequest(run_id=running.app.run_id)
     answer = await wire.call("Control", "ListRuns", request)

@@ -1,4 +1,4 @@
-"""SuperNodes that die, and what they get when they come back."""
+"""SuperNodes die, and get their instruction again when they come back."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ async def test_a_stock_supernode_goes_on_when_a_run_is_stopped_while_it_receives
     method: str,
     is_given_up: bool,
 ) -> None:
-    """It gives the message up with its ClientApp, or takes it and gives up the reply.
+    """The SuperNode gives up the message with its ClientApp, or takes it and gives up the reply.
 
-    One that is refused as if it were late does neither: the ClientApp waits for objects for an hour, or
-    its reply is sent in the place of the next.
+    A SuperNode that is refused like a late one does neither: its ClientApp waits for objects for an
+    hour, or its reply is sent in the place of the next reply.
     """
     async with fresh_trial(cluster, wires) as trial:
         line = await trial.balancer.line("Fleet", wire)

@@ -1,4 +1,4 @@
-"""A federation at work, and what must be true of it whatever happened to the servers meanwhile."""
+"""A federation at work, and the checks that must pass whatever happens to the servers."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ NODES = 3
 
 @dataclass(frozen=True)
 class Wires:
-    """Over which wire the clients of one run call."""
+    """The wires over which the clients of one run call."""
 
     nodes: Sequence[WireName]
-    """Of the SuperNodes, in turn."""
+    """The wires of the SuperNodes, in turn."""
 
     app: WireName
-    """Of the ServerApp, and of the SuperExec that starts it."""
+    """The wire of the ServerApp, and of the SuperExec that starts it."""
 
     cli: WireName
-    """Of the flwr command."""
+    """The wire of the flwr command."""
 
 
 MIXED: Mapping[str, Wires] = {
     "grpc-app": Wires(("http", "grpc"), app="grpc", cli="http"),
     "http-app": Wires(("grpc", "http"), app="http", cli="grpc"),
 }
-"""Federations whose clients call over both wires: what is over one in the first is over the other in the
-second."""
+"""Federations with clients over both wires. A client that calls over one wire in the first
+federation calls over the other wire in the second."""
 
 BOTH = pytest.mark.parametrize("wires", sorted(MIXED), indirect=True)
-"""For a test that is about what a wire does: with the clients mixed one way, and the other way."""
+"""For a test that is about the wires: it runs with both mixtures of the clients."""
 
 
 @dataclass
@@ -77,18 +77,18 @@ class Trial:
         return self._app
 
     async def wire(self, service: str, name: WireName | None = None) -> Wire:
-        """Open a channel of its own for one more client, over the wire that such clients use here."""
+        """Open a channel for one more client, over the wire that such clients use here."""
         usual: Mapping[str, WireName] = {"Control": self.wires.cli, "Runtime": self.wires.app}
         return Wire(await self.balancer.line(service, name or usual[service]))
 
     async def connect(self, nodes: int = NODES) -> None:
-        """Connect nodes, submit a run, and follow its log."""
+        """Connect nodes, submit a run, and follow the run's log."""
         self.nodes = [await self.node(number) for number in range(1, nodes + 1)]
         await asyncio.gather(*(node.join() for node in self.nodes))
         await self.submit()
 
     async def node(self, number: int, key: ec.EllipticCurvePrivateKey | None = None) -> StockNode:
-        """Make the node of this number, which has not joined yet."""
+        """Make the node of this number, without joining it."""
         name = self.wires.nodes[number % len(self.wires.nodes)]
         return StockNode(number, await self.wire("Fleet", name), key)
 
@@ -99,30 +99,30 @@ class Trial:
         self.log = LogFollower(await self.wire("Control"), self.app.run_id)
 
     async def start(self) -> None:
-        """Start the run's ServerApp, and wait until it is at work."""
+        """Start the run's ServerApp, and wait for its first round."""
         await self.app.start()
         await self.app.until_round(1, within=PATIENCE)
 
     async def stop(self) -> None:
-        """`flwr stop`."""
+        """Stop the run, like `flwr stop`."""
         wire = await self.wire("Control")
         await wire.call("Control", "StopRun", control.StopRunRequest(run_id=self.app.run_id))
         await wire.close()
 
     async def end_unharmed(self, within: float = PATIENCE) -> None:
-        """Let the run end, and check that nobody has noticed anything."""
+        """Let the run end, and check that no client has noticed a fault."""
         await self.end(within)
         await self.assert_unharmed()
 
     async def end(self, within: float = PATIENCE) -> None:
-        """Let the run end, and its log."""
+        """Let the run and its log end."""
         await self.app.until_heard(within)
         await self.app.finish(within)
         assert self.log is not None
         await self.log.until_end(within)
 
     async def assert_unharmed(self) -> None:
-        """Check what must be true of a run that has ended, whatever happened meanwhile."""
+        """Check the results, the nodes and the log of a run that has ended."""
         one, nodes = self.app, self.everybody
         assert one.death is None, one.death
         assert not one.errors
@@ -138,7 +138,7 @@ class Trial:
         await self.assert_nothing_left()
 
     async def assert_log(self) -> None:
-        """Check that every line is there once and in order, for who followed and who comes late."""
+        """Check that early and late followers have every line once and in order."""
         assert self.log is not None
         assert self.log.text == self.app.log
         late = LogFollower(await self.wire("Control"), self.app.run_id)
@@ -147,7 +147,7 @@ class Trial:
         await late.close()
 
     def assert_log_unbroken(self) -> None:
-        """Check that nobody had to start `flwr log --stream` again."""
+        """Check that no user had to start `flwr log --stream` again."""
         assert self.log is not None
         assert self.log.ends == [], "a stock `flwr log --stream` would have ended"
 
@@ -172,7 +172,7 @@ class Trial:
         return f"{status.status}:{status.sub_status}"
 
     async def gone(self) -> list[int]:
-        """The numbers of our nodes that were ever taken offline."""
+        """Return the numbers of our nodes that were ever taken offline."""
         wire = await self.wire("Control")
         answer = await wire.call("Control", "ListNodes", control.ListNodesRequest())
         await wire.close()
@@ -184,7 +184,7 @@ class Trial:
         ]
 
     async def close(self) -> None:
-        """Disconnect everybody without a word."""
+        """Kill all clients, without a farewell."""
         await asyncio.gather(*(node.kill() for node in self.nodes))
         if self._app is not None:
             await self._app.kill()
@@ -193,7 +193,7 @@ class Trial:
 
 
 async def left_behind(connection: Connection, run_id: int) -> list[str]:
-    """Return what the broker still holds of a run's messages and objects, and of bodies on their way."""
+    """Return the subjects of a run's messages, objects and transient bodies in the broker."""
     return [
         *await connection.subjects(subjects.MESSAGES_STREAM, subjects.run(run_id)),
         *await connection.subjects(subjects.OBJECTS_STREAM, subjects.objects(run_id)),
@@ -205,7 +205,7 @@ async def left_behind(connection: Connection, run_id: int) -> list[str]:
 async def fresh_trial(
     cluster: Cluster, wires: Wires, front: Front = Front.TCP
 ) -> AsyncIterator[Trial]:
-    """Prepare a trial; whatever happens, its clients end and the cluster is whole again after it."""
+    """Prepare a trial; after it, its clients always end and the cluster is always whole again."""
     async with cluster.balancer(front) as balancer:
         one = Trial(cluster, balancer, wires)
         try:
