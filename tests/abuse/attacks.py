@@ -1,4 +1,4 @@
-"""What strangers do to a runtime, each bounded in time and size."""
+"""Attacks of strangers on a runtime, each bounded in time and size."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from tests.abuse.stranger import Attack, Stranger, outcome_of
 
 _MIB = 1024 * 1024
 _HELD_SECONDS = 2.0
-"""Seconds for which what is half sent is held back."""
+"""Seconds for which the rest of a call is held back."""
 
 _BURST = {"grpc": (3_000, 30), "http": (300, 3)}
-"""Calls, and channels. A channel over HTTP opens a connection for each call that is under way."""
+"""Calls, and channels. A channel over HTTP opens a connection for each call under way."""
 
 _REFUSED = {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED"}
 
 
 async def bursts(stranger: Stranger) -> None:
-    """Many calls at once are served, or told to come again; stock clients die of anything else."""
+    """Make many calls at once: each is served or told to come again, or stock clients would die."""
     heard = await stranger.list_runs_at_once(*_BURST[stranger.wire])
     assert set(heard) <= {"OK", "UNAVAILABLE"}, heard
     assert heard["OK"], heard
 
 
 async def resets(stranger: Stranger) -> None:
-    """Calls that are begun and reset, over and over."""
+    """Begin calls and reset them, again and again."""
     async with await raw_grpc.connect(stranger.address("Fleet")) as connection:
         for stream in islice(raw_grpc.stream_ids(), 10_000):
             head = raw_grpc.head_of(stream, "Fleet", "PullMessages")
@@ -49,7 +49,7 @@ async def resets(stranger: Stranger) -> None:
 
 
 async def half_bodies(stranger: Stranger) -> None:
-    """Bodies whose last byte is kept back."""
+    """Send bodies without their last byte."""
     size = 10 * _MIB
     connections = [await _begin_body(stranger, size) for _ in range(10)]
     await asyncio.sleep(_HELD_SECONDS)
@@ -79,7 +79,7 @@ async def _in_time(sending: Coroutine[Any, Any, None]) -> None:
 
 
 async def huge_lengths(stranger: Stranger) -> None:
-    """A body that is longer than its method needs is refused."""
+    """Send bodies that are longer than their method needs: they are refused."""
     node = SuperNode(stranger)
     request = fleet.RegisterNodeFleetRequest(public_key=bytes(20 * _MIB))
     calls = [outcome_of(node.call("RegisterNode", request)) for _ in range(4)]
@@ -88,7 +88,7 @@ async def huge_lengths(stranger: Stranger) -> None:
 
 
 async def log_streams(stranger: Stranger) -> None:
-    """Streams of a long log that nobody reads."""
+    """Open streams of a long log, and read nothing."""
     request = control.StreamLogsRequest(run_id=await _training(stranger)).SerializeToString()
     async with await raw_grpc.connect(stranger.address("Control"), window=0) as connection:
         for stream in islice(raw_grpc.stream_ids(), 100):
@@ -98,14 +98,14 @@ async def log_streams(stranger: Stranger) -> None:
 
 
 async def _training(stranger: Stranger) -> int:
-    """Return the run that others train in."""
+    """Return the run in which the stock SuperNodes train."""
     runs = await stranger.call("Control", "ListRuns", control.ListRunsRequest())
     run_id: int = min(runs.run_dict, key=lambda one: runs.run_dict[one].pending_at)
     return run_id
 
 
 async def open_calls(stranger: Stranger) -> None:
-    """Calls whose bodies never come."""
+    """Begin calls, and never send their bodies."""
     connections = [await raw_grpc.connect(stranger.address("Fleet")) for _ in range(20)]
     for connection in connections:
         for stream in islice(raw_grpc.stream_ids(), 100):
@@ -116,7 +116,7 @@ async def open_calls(stranger: Stranger) -> None:
 
 
 async def fab_bombs(stranger: Stranger) -> None:
-    """Apps that are small, and cost much to look at."""
+    """Submit small apps that cost much time or memory to check."""
     dependency = f'[project]\ndependencies = ["a{">=1," * 200_000}"]'
     slow = make_fab(PROJECT.replace("[project]", dependency))
     files = {"pyproject.toml": PROJECT.encode(), "app/zeros.py": bytes(64 * _MIB)}
@@ -125,7 +125,7 @@ async def fab_bombs(stranger: Stranger) -> None:
 
 
 async def evil_names(stranger: Stranger) -> None:
-    """Apps whose name or version would reach terminals and paths."""
+    """Submit apps with a harmful name, version or publisher for terminals and paths."""
     await _start_runs(
         stranger,
         [
@@ -144,18 +144,18 @@ async def _start_runs(stranger: Stranger, fabs: Sequence[bytes]) -> None:
 
 
 async def huge_overrides(stranger: Stranger) -> None:
-    """Configurations that would be kept for ever, and shown in every list."""
+    """Submit huge run configs, which the runtime would keep for ever and show in every list."""
     for size in (300 * 1024, 60 * _MIB):
         request = control.StartRunRequest(fab=common.Fab(content=make_fab()))
         request.override_config["rounds"].string = "x" * size
         for _ in range(4):
             heard = await outcome_of(stranger.call("Control", "StartRun", request))
-            # Behind the balancer, which buffers bodies, the refusal of a long one may get lost.
+            # The balancer buffers bodies: behind it the refusal of a long body may get lost.
             assert heard in {*_REFUSED, "UNAVAILABLE"}, heard
 
 
 async def object_trees(stranger: Stranger) -> None:
-    """One message with millions of objects, for a run that does not exist."""
+    """Push a message with millions of objects, for a run that does not exist."""
     node = await stranger.node()
     question = instruction(12345, node.node_id)
     answer = reply(question)
@@ -169,7 +169,7 @@ async def object_trees(stranger: Stranger) -> None:
 
 
 async def odd_keys(stranger: Stranger) -> None:
-    """Keys on curves that Flower does not use, and one key in many spellings."""
+    """Register keys on curves that Flower does not use, and one key in many spellings."""
     odd = SuperNode(stranger, ec.generate_private_key(ec.SECP256K1()))
     assert await outcome_of(_register(odd, odd.public_key)) in _REFUSED
     node = SuperNode(stranger)
@@ -191,7 +191,7 @@ async def odd_keys(stranger: Stranger) -> None:
 
 
 async def guessed_objects(stranger: Stranger) -> None:
-    """Objects of other nodes' instructions, by hashes that can be guessed."""
+    """Ask for objects of other nodes' instructions by guessed hashes."""
     run_id, node = await _training(stranger), await stranger.node()
     for number in range(1, 20):
         content = RecordDict({"round": ConfigRecord({"number": number})})
@@ -201,12 +201,12 @@ async def guessed_objects(stranger: Stranger) -> None:
 
 
 async def used_signatures(stranger: Stranger) -> None:
-    """What a node has signed for one call, with another call."""
+    """Use a node's signature a second time, with another call."""
     node = await stranger.node()
     signed = node.metadata()
     heartbeat = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
     await stranger.call("Fleet", "SendNodeHeartbeat", heartbeat, signed)
-    # Other gateways hear of it within moments (docs/security.md).
+    # Other gateways hear of the used signature within moments (docs/security.md).
     await asyncio.sleep(0.5)
     farewell = fleet.UnregisterNodeFleetRequest(node_id=node.node_id)
     call = stranger.call("Fleet", "UnregisterNode", farewell, signed)

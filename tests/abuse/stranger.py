@@ -1,4 +1,4 @@
-"""Somebody who reaches a runtime's ports and has no key, no token and no secret of anybody else."""
+"""A caller that reaches a runtime's ports without any key, token or secret of others."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from harness.clients import SuperNode
 from harness.flower import Addresses
 
 _SECONDS = 30.0
-"""Seconds in which a stranger's call is answered, one way or the other."""
+"""Seconds within which a stranger's call is served or refused."""
 
 
 class Stranger:
-    """Calls over one wire."""
+    """A stranger that calls over one wire."""
 
     def __init__(self, addresses: Addresses, wire: WireName) -> None:
         self.addresses = addresses
@@ -29,7 +29,7 @@ class Stranger:
         self._open: list[Channel] = []
 
     def address(self, api: str) -> str:
-        """Where an API is."""
+        """Return the address of an API."""
         if self.wire == "http":
             return self.addresses.http
         grpc = self.addresses
@@ -54,14 +54,14 @@ class Stranger:
             await channel.close()
 
     async def node(self) -> SuperNode:
-        """Register a SuperNode of the stranger's own, which anybody may."""
+        """Register the stranger's own SuperNode: anybody may do this."""
         node = SuperNode(self)
         await node.call("RegisterNode", fleet.RegisterNodeFleetRequest(public_key=node.public_key))
         await node.activate()
         return node
 
     async def list_runs_at_once(self, calls: int, channels: int) -> Counter[str]:
-        """Ask for the list of runs as often as that at the same moment; count what was heard."""
+        """Make so many ListRuns calls at the same moment; count the outcomes."""
         method, body = BY_NAME[("Control", "ListRuns")], control.ListRunsRequest()
         open_ = [self.channel("Control") for _ in range(channels)]
         asked = [
@@ -73,12 +73,12 @@ class Stranger:
         return heard
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close all channels."""
         await asyncio.gather(*(one.close() for one in self._open))
 
 
 async def outcome_of(call: Awaitable[object]) -> str:
-    """Return what a caller hears: `OK`, or the name of a refusal."""
+    """Return the outcome for the caller: `OK`, or the name of a refusal."""
     try:
         await call
     except Refused as exc:

@@ -1,4 +1,4 @@
-"""A runtime is attacked while stock SuperNodes train: nobody else notices, and nothing stays behind."""
+"""A runtime is attacked while stock SuperNodes train: they notice nothing, and nothing stays."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ MOST_MEMORY = {
     "superlink": 500 * _MIB,
     "nats-server": 700 * _MIB,
 }
-"""Bytes (RSS) that one process of each kind may hold at any moment; `up` relays logs of replicas."""
+"""Bytes (RSS) that a process of each kind may hold at any moment; `up` relays logs of replicas."""
 
 CALM_SECONDS = 60.0
-"""Seconds after which everything is as before."""
+"""Seconds after which the gateways hold no more than before."""
 
 _LOG_MIB = 9
-"""MiB of the log that strangers follow and do not read: more than one answer of it."""
+"""MiB of the log that strangers follow and do not read: more than one answer holds."""
 
 _WAITING = 4
-"""Calls that wait at the end: of two SuperNodes and one SuperExec, each perhaps with the next one."""
+"""Calls that may wait at the end: those of two SuperNodes and one SuperExec, and one more."""
 
 _BODIES = 4096
-"""Bytes that the requests of calls that wait may have."""
+"""Bytes that the requests of the waiting calls may have in all."""
 
 _COUNTED = re.compile(r"^flower_nats_(held_calls|calls_in_hand|request_body_bytes) (\d+)$", re.M)
 
 
 class Memory:
-    """The most memory that each kind of process of a runtime has held, looked at all the time."""
+    """The peak memory of each kind of process of a runtime, from frequent samples."""
 
     def __init__(self, root: psutil.Process) -> None:
         self.most = dict.fromkeys(MOST_MEMORY, 0)
@@ -61,7 +61,7 @@ class Memory:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Look as long as the `with` block lasts."""
+        """Sample the memory during the `with` block."""
         watcher = threading.Thread(target=self._watch)
         watcher.start()
         try:
@@ -83,7 +83,7 @@ class Memory:
 
 
 class Training:
-    """Two stock SuperNodes, one over each wire, in a run that goes on until it is told to end."""
+    """A run of two stock SuperNodes, one over each wire, until the test ends it."""
 
     def __init__(self, federation: Federation, folder: Path) -> None:
         self.nodes = federation.start_supernodes(alpha=OVER_HTTP, beta=FLWR_OVER_GRPC)
@@ -98,7 +98,7 @@ class Training:
 
     @property
     def rounds(self) -> int:
-        """How many rounds there were so far."""
+        """The number of rounds so far."""
         return self.stream.output().count(": 2 answers, 0 errors")
 
     def until_next_round(self) -> None:
@@ -128,7 +128,7 @@ MADE = [
     pytest.param(1, ALL, id="1-all", marks=pytest.mark.long),
     pytest.param(3, ALL, id="3-all", marks=pytest.mark.long),
 ]
-"""How many replicas are attacked, and with what."""
+"""The number of replicas, and the attacks on them."""
 
 
 def in_hand(port: int) -> dict[str, int]:
@@ -170,14 +170,14 @@ def test_an_attacked_federation_trains_on_and_nothing_of_the_attacks_stays(
 
 
 async def one(attack: Attack, addresses: Addresses, wire: WireName) -> list[str]:
-    """Make an attack; return what was not as it should be."""
+    """Make an attack; return its failed assertions."""
     stranger = Stranger(addresses, wire)
     try:
         await attack(stranger)
     except AssertionError as exc:
         return [f"{attack.__name__} over {wire}: {exc}"]
     except ConnectionError:
-        # Whoever behaves like that may be cut off.
+        # The server may close the connections of an attacker.
         return []
     finally:
         await stranger.close()
@@ -185,7 +185,7 @@ async def one(attack: Attack, addresses: Addresses, wire: WireName) -> list[str]
 
 
 def until_calm(ports: Iterable[int]) -> None:
-    """Wait until gateways have nothing in hand but calls of SuperNodes and SuperExecs that wait."""
+    """Wait until gateways hold only waiting calls of SuperNodes and SuperExecs."""
     deadline = time.monotonic() + CALM_SECONDS
     while not all(map(is_calm, counted := [in_hand(port) for port in ports])):
         assert time.monotonic() < deadline, counted

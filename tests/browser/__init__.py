@@ -1,1 +1,1 @@
-"""Pages as people see them: in a real Chromium, without a head."""
+"""Tests of pages in a real, headless Chromium."""

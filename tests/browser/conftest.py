@@ -1,4 +1,4 @@
-"""A Chromium for tests: that of the system, driven by Playwright."""
+"""The system's Chromium for tests, driven by Playwright."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium() -> str:
-    """Return the path of Chromium. Without one the test is skipped, but never in CI."""
+    """Return the path of Chromium. Without Chromium the test is skipped; in CI it fails."""
     for name in _NAMES:
         if path := shutil.which(name):
             return path
@@ -29,9 +29,9 @@ def chromium() -> str:
 
 @pytest.fixture
 async def chrome() -> AsyncIterator[Browser]:
-    """A Chromium that ends with the test."""
+    """Run a Chromium that ends with the test."""
     path = chromium()
-    # Its sandbox does not start as root, as which tests run in containers.
+    # Chromium's sandbox does not start as root, and tests in containers run as root.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=arguments)

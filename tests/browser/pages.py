@@ -1,4 +1,4 @@
-"""What tests of pages ask of each: that everybody can read it, on any screen."""
+"""Checks for all pages: everybody can read them, on any screen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.children import PATIENCE
 ColorScheme = Literal["light", "dark"]
 
 PICTURES = os.environ.get("FLOWER_NATS_TEST_PICTURES")
-"""A folder where pictures of pages are left for people to look at."""
+"""A folder for pictures of the pages, for people to look at."""
 
 SCREENS: list[tuple[int, ColorScheme]] = [(1280, "light"), (1280, "dark"), (375, "light")]
 
@@ -21,7 +21,7 @@ _AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 
 
 async def open_page(chrome: Browser, width: int, scheme: ColorScheme, base: str) -> Page:
-    """Open a window; it keeps what the browser complains of in `complaints_of`."""
+    """Open a window; `complaints_of` returns the browser's complaints about it."""
     context = await chrome.new_context(
         base_url=base, viewport={"width": width, "height": 800}, color_scheme=scheme
     )
@@ -41,14 +41,14 @@ _complaints: dict[Page, list[str]] = {}
 
 
 def complaints_of(page: Page) -> list[str]:
-    """Return what the browser has complained of: scripts that fail, what the policy forbids."""
-    # That an answer was an error is none: pages are made to cope with it.
+    """Return the browser's complaints: failed scripts, and violations of the security policy."""
+    # An answer with an error is not a complaint: pages can handle it.
     answers = ("Failed to load resource", "Response Status Error Code")
     return [one for one in _complaints[page] if not one.startswith(answers)]
 
 
 async def check_page(page: Page, name: str) -> None:
-    """Check that a page fits its window and that axe finds nothing to blame; keep a picture of it."""
+    """Check that a page fits its window and that axe finds no violation; keep a picture."""
     if PICTURES:
         await page.screenshot(path=f"{PICTURES}/{name}.png", full_page=True)
     size = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")

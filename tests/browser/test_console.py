@@ -1,4 +1,4 @@
-"""The console in a browser: everybody can read it, on any screen, whatever names people give."""
+"""The console in a browser: everybody can read it, on any screen, with any names in it."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ async def many_nodes(
     reason: str = f"{NASTY} CUDA out of memory: " + "tried to allocate " * 30,
     log: Sequence[str] = LINES,
 ) -> int:
-    """Return a run whose history has so many exchanges, of nodes that people have given names.
+    """Return a run with a history of so many exchanges, of nodes with names in many scripts.
 
-    It has four rounds to come, and all that pages say of it fits together.
+    The run has four more rounds to come, and its numbers on the pages fit together.
     """
     app = await console.gateway.server_app()
     database = console.gateway.superlink.database
@@ -176,7 +176,7 @@ async def test_a_thousand_nodes_and_a_hundred_rounds_are_drawn(
     await page.wait_for_function(drawn)
     await check_page(page, "console-thousand")
     async with asyncio.timeout(PATIENCE):
-        # What is drawn anew under the pointer tells nothing until the pointer moves.
+        # A redrawn chart shows its tooltip only after the pointer moves.
         while "round" not in (await page.locator(".tip").text_content() or ""):
             await page.locator("#timeline canvas").hover(position={"x": 300, "y": 90})
             await page.locator("#timeline canvas").hover(position={"x": 400, "y": 100})
@@ -234,7 +234,7 @@ async def test_a_page_goes_on_by_itself(
     await expect(page.get_by_text("Round 1 was answered by 1 of 1 node.")).to_be_visible()
     assert complaints_of(page) == []
 
-    # A page that is opened meanwhile is whole once a superlink is back.
+    # A page that is opened without a superlink is complete once a superlink is back.
     await page.goto("/runs", timeout=30_000)
     await expect(page.get_by_role("heading", level=1)).to_have_text("No superlink answers.")
     async with running_superlink(nats_url, pg_dsn):

@@ -1,4 +1,4 @@
-"""The pages of events, logs and errors in a browser: for everybody, on any screen, by keyboard."""
+"""The pages of events, logs and errors in a browser: readable on any screen, usable by keyboard."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_pages_are_for_everybody_on_any_screen(chrome: Browser, console: C
         await expect(page.locator(".empty").first).to_be_visible()
         await check_page(page, f"console-empty-{name}")
     await many_nodes(console, rounds=4, nodes=40)
-    # Names of nodes in all scripts, whose nodes come and go.
+    # Events of nodes with names in many scripts: the nodes go offline and come back.
     await console.gateway.superlink.database.execute("UPDATE node SET status = 'offline'")
     for number in range(3):
         await Webhooks(console.gateway.superlink.database).add(

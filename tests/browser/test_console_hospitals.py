@@ -1,9 +1,9 @@
-"""What an operator has to find in the console, found in a real run.
+"""An operator finds the slow node and the failed node of a real run in the console.
 
-Stock SuperNodes train, of which one is slow and one fails. The documentation has pictures of this run.
+Stock SuperNodes train: one is slow, and one fails. The documentation has pictures of this run.
 
-`FLOWER_NATS_TEST_PICTURES=docs/console` leaves them there. The test takes a minute and a half on two
-cores that do nothing else; `--timeout 900` gives it more on a machine that is busy.
+`FLOWER_NATS_TEST_PICTURES=docs/console` writes them there. The test takes a minute and a half
+on two idle cores; `--timeout 900` gives it more time on a busy machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = [
 ROUNDS = 5
 
 _LONG = 900_000
-"""Milliseconds after which nothing is waited for any more; the time-out of the test is shorter."""
+"""Milliseconds: longer than the time limit of the test, which ends each wait before."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ async def test_who_is_slow_and_what_failed_is_found(
     await expect(page.locator("#rounds ~ .lead")).to_contain_text(
         f"rounds the others waited for {SLOW.name}", timeout=_LONG
     )
-    # Two rounds from the end, the slow one holds up the others again.
+    # In the last two rounds the slow node holds up the others again.
     waits = re.compile(rf"Round [{ROUNDS - 1}{ROUNDS}] waits for 1 of {len(HOSPITALS)} nodes")
     await expect(page.locator("#rounds ~ .lead")).to_contain_text(waits, timeout=_LONG)
     await expect(page.locator("#failures")).to_contain_text("CUDA out of memory")
@@ -107,7 +107,7 @@ async def test_who_is_slow_and_what_failed_is_found(
     await keep(page, "run")
 
     await expect(page.locator("h1 .state")).to_have_text("completed", timeout=_LONG)
-    # What nodes say, and what the ServerApp itself has computed.
+    # The numbers of the nodes, and those of the ServerApp itself.
     await page.goto(f"/runs/{run_id}/metrics")
     await expect(page.locator("#metrics[data-drawn] canvas")).to_be_visible()
     await keep(page, "metrics")

@@ -1,6 +1,6 @@
-"""The console of `flower-nats up` while a real run goes on, and its gateway and superlink are killed.
+"""The console of `flower-nats up` during a real run, while its gateway and superlink are killed.
 
-Its short form is `test_a_page_goes_on_by_itself`, with a superlink that ends in the process of the test.
+The short form is `test_a_page_goes_on_by_itself`: its superlink runs in the process of the test.
 """
 
 from __future__ import annotations

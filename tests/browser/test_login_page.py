@@ -1,4 +1,4 @@
-"""The page to log in on, in a browser: it works without scripts, on a phone, and by keyboard alone."""
+"""The login page in a browser: it works without scripts, on a phone, and by keyboard alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ColorScheme = Literal["light", "dark"]
 PASSWORD = "correct horse battery"
 
 PICTURES = os.environ.get("FLOWER_NATS_TEST_PICTURES")
-"""A folder where pictures of pages are left for people to look at."""
+"""A folder for pictures of the pages, for people to look at."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ async def test_the_page_fits_a_phone_and_its_policy_blocks_nothing_of_it(
 
     assert not too_wide
     assert styled == "416px"
-    # That the browser finds no picture for its tab is none of the policy's.
+    # The browser also complains about the missing icon, which the policy does not forbid.
     assert [one for one in complaints if "Content Security Policy" in one] == []
     assert await page.context.cookies() == []
 
