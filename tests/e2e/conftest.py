@@ -18,7 +18,7 @@ WORKSPACE = pytest.StashKey[Path]()
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A directory for all that the servers and clients of a module leave behind."""
+    """A directory for all files of a module's servers and clients."""
     folder = tmp_path_factory.mktemp(request.module.__name__.rsplit(".", maxsplit=1)[-1])
     request.node.stash[WORKSPACE] = folder
     return folder
@@ -26,20 +26,20 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
 
 @pytest.fixture(scope="module")
 def server_options() -> ServerOptions:
-    """How a module wants its server started; override it in the module."""
+    """The options of a module's server; override this in the module."""
     return ServerOptions()
 
 
 @pytest.fixture(scope="module")
 def federation_server(workspace: Path, server_options: ServerOptions) -> Iterator[ServerUnderTest]:
-    """A server, without a single client."""
+    """A server without clients."""
     with running_server(workspace / "server", server_options) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def federation(federation_server: ServerUnderTest, workspace: Path) -> Iterator[Federation]:
-    """Clients of the module's server, none of them started yet."""
+    """Clients of the module's server; none is started yet."""
     clients = Federation(federation_server, workspace / "clients")
     yield clients
     clients.close()
@@ -47,12 +47,12 @@ def federation(federation_server: ServerUnderTest, workspace: Path) -> Iterator[
 
 @pytest.fixture(scope="module")
 def supernodes(federation: Federation) -> list[SuperNode]:
-    """Two SuperNodes, one over each wire, that stay online as long as the module runs."""
+    """Two SuperNodes, one over each wire, which stay online while the module runs."""
     return federation.start_supernodes(alpha=OVER_HTTP, beta=OVER_GRPC)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test that does not choose one of both versions of flwr, by turns."""
+    """Choose one of the two flwr versions, by turns, for a test that does not choose itself."""
     chosen = any(
         "version" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
     )
@@ -62,7 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave one of both versions of flwr to `make long` where a test names them both."""
+    """Leave one of the two flwr versions to `make long` where a test names both."""
     for item in items:
         for mark in item.iter_markers("parametrize"):
             if item.path.is_relative_to(_HERE) and mark.args == ("version", BOTH):
@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def user(federation: Federation, version: str) -> Federation:
-    """Somebody who has the flwr of one version."""
+    """A user with one version of flwr."""
     return federation.of(version)
 
 

@@ -24,10 +24,10 @@ OVER_HTTP = str(installed().version)
 """The newest flwr, which calls over HTTP."""
 
 OVER_GRPC = OVER_HTTP if STOCK else LAST_OVER_GRPC
-"""A flwr whose clients all call over gRPC; stock servers take no version but their own."""
+"""A flwr with all clients over gRPC; a stock server takes only its own version."""
 
 BOTH = list(dict.fromkeys([OVER_HTTP, OVER_GRPC]))
-"""Versions for what is tried over each wire."""
+"""A version for each wire, for tests of both wires."""
 
 _NODE_ID = re.compile(r"SuperNode ID: (\d+)\n")
 _RUN_ID = re.compile(r"Successfully started run (\d+)")
@@ -42,14 +42,14 @@ class SuperNode:
         self.node_id = int(process.wait_for_match(_NODE_ID)[1])
 
     def took_part_in(self, run_id: int) -> bool:
-        """Whether a message of the run has reached this SuperNode."""
+        """Return whether a message of the run has reached this SuperNode."""
         return f"[RUN {run_id}" in self.process.output()
 
 
 class Federation:
-    """What users and operators do with stock Flower on one server, each with a home of its own.
+    """Stock clients of users and operators on one server, each with its own home directory.
 
-    They have the newest flwr, or that of which `of` is told.
+    The clients have the newest flwr, or the version given to `of`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Federation:
         self._use(Flower(installed()))
 
     def of(self, version: str) -> Federation:
-        """Return the same federation, for clients of another version to come to it."""
+        """Return the same federation, for clients of another version."""
         other = copy(self)
         if version != OVER_HTTP:
             other._use(Flower(environment(version)))
@@ -75,7 +75,7 @@ class Federation:
         return self._finish([self._program("flwr"), *map(str, arguments)], timeout)
 
     def submit_fab(self, fab: bytes) -> subprocess.CompletedProcess[str]:
-        """Run `flwr run` with bytes of the test's own as the app's FAB."""
+        """Run `flwr run` with these bytes as the app's FAB."""
         fab_file = self.folder / "submitted.fab"
         fab_file.write_bytes(fab)
         script = Path(__file__).parent / "submit_fab.py"
@@ -84,7 +84,7 @@ class Federation:
         return self._finish(command, PATIENCE)
 
     def refusal(self, *arguments: str | Path) -> str:
-        """Run `flwr`, which must fail with a message of its own, and return that message."""
+        """Run `flwr`, which must fail with an error message; return the message."""
         return refusal_in(self.cli(*arguments))
 
     def cli_json(self, *arguments: str | Path) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Federation:
         return run_id_in(self._run(app, run_config))
 
     def run_to_end(self, app: str, run_config: str = "") -> tuple[int, str]:
-        """Run one of the test apps as `flwr run --stream` does; return its run id and its log."""
+        """Run one of the test apps with `flwr run --stream`; return its run id and its log."""
         output = self._run(app, run_config, "--stream")
         return run_id_in(output), output
 
@@ -114,7 +114,7 @@ class Federation:
         return status
 
     def details_of(self, run_id: int) -> dict[str, Any]:
-        """Return all that `flwr list --run-id` says about a run."""
+        """Return the details of a run from `flwr list --run-id`."""
         (run,) = self.cli_json("list", "--run-id", str(run_id))["runs"]
         assert run["run-id"] == str(run_id)
         details: dict[str, Any] = run
@@ -133,7 +133,7 @@ class Federation:
             statuses.close()
 
     def log_of(self, run_id: int) -> str:
-        """Return all that a finished run has logged."""
+        """Return the whole log of a finished run."""
         done = self.cli("log", str(run_id), "--stream")
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -144,7 +144,7 @@ class Federation:
         return {int(node["node-id"]): node["status"] for node in listed}
 
     def start_supernodes(self, **versions: str) -> list[SuperNode]:
-        """Start SuperNodes whose node config says their name, and wait until all are let in."""
+        """Start SuperNodes with their name in the node config, and wait until all are let in."""
         processes = {
             name: self.of(version).start_supernode_process(name)
             for name, version in versions.items()
@@ -158,10 +158,10 @@ class Federation:
         trusted_entities: Path | None = None,
         node_config: str = "",
     ) -> Child:
-        """Start a SuperNode, with a registered key or one of its own, and do not wait for it.
+        """Start a SuperNode, with a registered key or a new key, and do not wait for it.
 
-        `trusted_entities` is its file of those whose apps alone it runs; `node_config` is what its
-        configuration says beside its name.
+        `trusted_entities` is its file of trusted signers: it runs only their apps. `node_config` is
+        added to its name in its node config.
         """
         superlink = self._flower.fleet_address(self.server.addresses)
         private_key = key.private if key else None
@@ -173,8 +173,8 @@ class Federation:
         return self._start_with_home(f"supernode-{name}", command)
 
     def start_superexec(self, name: str, secret: Path | None = None) -> Child:
-        """Start a SuperExec for ServerApps, as an operator does in `process` isolation."""
-        # The server has no certificate for gRPC from ServerApps: it is in the clear, as on one machine.
+        """Start a SuperExec for ServerApps, like an operator in `process` isolation."""
+        # The server has no certificate for the gRPC port of ServerApps: that port is plain.
         over_grpc = runtime_wire(self._flower.version) == GRPC
         ca_certificate = None if over_grpc else self._ca_certificate
         address = self._flower.runtime_address(self.server.addresses)
@@ -182,7 +182,7 @@ class Federation:
         return self._start_with_home(name, command)
 
     def close(self) -> None:
-        """End every process that was started here."""
+        """End all clients."""
         for child in self._children:
             child.ask_to_end()
         for child in self._children:
@@ -231,14 +231,14 @@ class Federation:
 
 
 def refusal_in(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the text of the box that the stock CLI draws around an error message."""
+    """Return an error message without the box that the stock CLI draws around it."""
     assert done.returncode == 1, f"{done.args} was not refused:\n{done.stdout}"
     assert "Traceback" not in done.stdout + done.stderr
     return " ".join(line.strip("│ ") for line in done.stderr.splitlines() if line[:1] == "│")
 
 
 def run_id_in(output: str) -> int:
-    """Return the id of the run that `flwr run` says it has started."""
+    """Return the id of the started run from the output of `flwr run`."""
     found = _RUN_ID.search(output)
     assert found is not None, f"no run id in: {output}"
     return int(found[1])

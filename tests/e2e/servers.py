@@ -1,8 +1,8 @@
 """The server under test: `flower-nats up`, or stock `flower-superlink` as a reference.
 
-With FLOWER_NATS_E2E_STOCK=1 the same tests run against the stock SuperLink, which takes clients of its
-own version only. What passes there and fails here is a difference that a user of stock clients would
-notice.
+With FLOWER_NATS_E2E_STOCK=1 the same tests run against the stock SuperLink, which takes only
+clients of its own version. A test that passes there and fails here shows a difference that users of
+stock clients would notice.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ STOCK = os.environ.get("FLOWER_NATS_E2E_STOCK") == "1"
 
 _STOCK_SERVER = Flower(installed())
 
-# The first start creates the database, on a machine that may be busy with other things.
+# The first start creates the database, on a machine that may be busy.
 START_TIMEOUT = 90.0
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How to start a server."""
+    """The options of a server."""
 
     certificates: ServerCertificates | None = None
-    """Speak TLS on the Fleet and the Control API; None is `--insecure`."""
+    """TLS for the Fleet and the Control API; None is `--insecure`."""
 
     supernode_auth: bool = False
-    """Let in only SuperNodes whose key was registered."""
+    """Let in only SuperNodes with a registered key."""
 
     isolation: str = "subprocess"
     """`subprocess`: the server starts a SuperExec itself; `process`: the test does."""
 
     replicas: int = 1
-    """Members and gateways; stock has one."""
+    """The number of superlinks, and of gateways; stock has one SuperLink."""
 
     superexec_secret: Path | None = None
     """File with the secret that SuperExecs share with the server, in `process` isolation."""
 
     console: str = "none"
-    """Where the console is; stock has none."""
+    """The console's address; stock has no console."""
 
     more: tuple[str, ...] = ()
     """Further flags of `flower-nats up`."""
 
 
 class ServerUnderTest:
-    """A server on addresses and a data directory of its own, which outlive its process."""
+    """A server with its own addresses and data directory, which outlive its process."""
 
     def __init__(self, folder: Path, options: ServerOptions) -> None:
         self.folder = folder
@@ -86,7 +86,7 @@ class ServerUnderTest:
             self._process.wait_for_output("is ready", START_TIMEOUT)
 
     def stop(self) -> None:
-        """End the server as an operator does."""
+        """End the server like an operator."""
         if self._process is not None:
             self._process.terminate()
 
@@ -97,7 +97,7 @@ class ServerUnderTest:
 
 @contextmanager
 def running_server(folder: Path, options: ServerOptions) -> Iterator[ServerUnderTest]:
-    """Run a server for the time of a `with` block."""
+    """Run a server during a `with` block."""
     folder.mkdir(parents=True, exist_ok=True)
     server = ServerUnderTest(folder, options)
     try:
@@ -140,7 +140,7 @@ def _stock_command(server: ServerUnderTest) -> list[str]:
 
 
 def _flags(options: ServerOptions) -> list[str]:
-    # The apps need nothing that is not installed; no test goes to a package registry.
+    # All dependencies of the apps are installed; no test uses a package registry.
     flags = ["--isolation", options.isolation, "--disable-runtime-dependency-installation"]
     if options.certificates is None:
         flags += ["--insecure"]

@@ -1,4 +1,4 @@
-"""Run statuses, asked for over the wire: `flwr list` keeps a core busy for a second or two each time."""
+"""Run statuses by calls over HTTP: each `flwr list` would keep a core busy for a second or two."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEADERS = {"content-type": "application/protobuf", "accept": "application/proto
 
 
 class Statuses:
-    """A connection to the Control API of a server, which may be away for some time."""
+    """A connection to the Control API of a server that may be away for some time."""
 
     def __init__(self, server: ServerUnderTest) -> None:
         certificates, address = server.options.certificates, server.addresses.http
@@ -28,7 +28,7 @@ class Statuses:
     def of(self, run_id: int) -> str:
         """Return a run's status as `flwr list` shows it, such as `finished:completed`.
 
-        Empty where nobody tells at the moment.
+        The status is empty while the server does not answer.
         """
         request = control.ListRunsRequest(run_id=run_id).SerializeToString()
         try:

@@ -1,9 +1,9 @@
-"""Stock `flwr run` with any bytes in the place of the FAB that it would have built itself.
+"""Stock `flwr run` with any bytes in place of the FAB that it would build.
 
 Usage: python submit_fab.py FAB_FILE ARGUMENTS_OF_FLWR…
 
-The stock CLI refuses to build a FAB that is too large or incomplete, so that a server's own refusal
-of one, which a modified or later CLI would get, is otherwise out of reach.
+The stock CLI refuses to build a FAB that is too large or incomplete. This program sends such a FAB,
+so that tests reach the server's own refusal, which a modified or later CLI would get.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`flower-nats backup` while stock clients are at work, and `up` on what `restore` has made of it."""
+"""`flower-nats backup` while stock clients are at work; then `restore`, and `up` on the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
 
 
 def flower_nats(*words: str | Path) -> str:
-    """Run the command as an operator does."""
+    """Run the command like an operator."""
     done = subprocess.run(
         [str(SCRIPTS / "flower-nats"), *map(str, words)],
         env=clean_environment({}),
@@ -65,7 +65,7 @@ def test_a_runtime_whose_disk_was_lost_is_restored(
     assert "round 1 gathered 2 answers" in said
     assert set(federation.nodes()) == {node.node_id for node in nodes}
 
-    # Nothing runs on the directory: it is copied all the same.
+    # A directory on which nothing runs can be copied, too.
     federation_server.stop()
     flower_nats("backup", workspace / "later", "--data-dir", data)
     flower_nats("restore", workspace / "later", "--data-dir", data.with_name("moved"))

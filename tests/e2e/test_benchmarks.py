@@ -1,4 +1,4 @@
-"""The runtime that `make bench` measures, as it starts it."""
+"""The runtime of `make bench`, started like there."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`flower-nats demo`: the main job, in one command."""
+"""`flower-nats demo`: a runtime, SuperNodes and a run with one command."""
 
 from __future__ import annotations
 

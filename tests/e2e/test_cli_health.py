@@ -1,4 +1,4 @@
-"""`flower-nats up --http-health-address`: every process of a runtime says how it is."""
+"""`flower-nats up --http-health-address`: every process of a runtime serves its health."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def value(metrics: str, name: str) -> float | None:
 
 @pytest.fixture(scope="module")
 def first_port() -> int:
-    """The first of four ports in a row that nobody listens on."""
+    """The first of four free ports in a row."""
     while not all(map(is_free, range(port := free_port(), port + len(ORDER)))):
         pass
     return port
@@ -43,7 +43,7 @@ def first_port() -> int:
 
 @pytest.fixture(scope="module")
 def stray_address() -> str:
-    """What a variable names that is meant for a gateway elsewhere."""
+    """An address in an environment variable that is meant for a gateway elsewhere."""
     return f"127.0.0.1:{free_port()}"
 
 
@@ -51,7 +51,7 @@ def stray_address() -> str:
 def runtime(
     tmp_path_factory: pytest.TempPathFactory, first_port: int, stray_address: str
 ) -> Iterator[Runtime]:
-    """Two replicas whose health can be read."""
+    """Two replicas with health ports."""
     running = Runtime(
         tmp_path_factory.mktemp("health"),
         *("--replicas", "2", "--isolation", "process"),

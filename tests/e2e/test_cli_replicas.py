@@ -1,4 +1,4 @@
-"""`flower-nats superlink` and `flower-nats gateway` against servers that are given to them."""
+"""`flower-nats superlink` and `flower-nats gateway` with external servers."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_a_superlink_runs_a_superexec_that_ends_with_it_and_knows_no_passwords(
         assert superlink.wait(timeout=PATIENCE) == 0
 
     assert address in command
-    # What a SuperExec is told, the apps that it runs can read.
+    # Apps can read all variables of the SuperExec that runs them.
     assert not [name for name in environment if name.startswith("FLOWER_NATS_")]
     assert ended(family)
 
 
 def _program(process: psutil.Process) -> str:
-    """Return the script that a process runs; empty if none, or if the process has ended meanwhile."""
+    """Return the script that a process runs; empty if it runs none, or has ended."""
     try:
         command = process.cmdline()
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""`flower-nats up`, `down` and `status`, as an operator uses them."""
+"""`flower-nats up`, `down` and `status`, used like by an operator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START_TIMEOUT = 60.0
 
 
 class Runtime:
-    """`flower-nats up` on a data directory, on ports that the system chose."""
+    """`flower-nats up` on a data directory, on free ports."""
 
     def __init__(self, folder: Path, *flags: str, **environment: str) -> None:
         self.folder = folder
@@ -50,23 +50,23 @@ class Runtime:
         )
 
     def wait_until_ready(self) -> None:
-        """Wait until it says that it is ready."""
+        """Wait until `up` says that the runtime is ready."""
         self.up.wait_for_output("ready", START_TIMEOUT)
 
     def family(self) -> list[psutil.Process]:
-        """Return the process of `up` and everything that it runs."""
+        """Return the process of `up` and all its descendants."""
         parent = psutil.Process(self.up.pid)
         return [parent, *parent.children(recursive=True)]
 
     def pid_of(self, process: str) -> int | None:
-        """Return the pid of one of its processes, None while that is started again."""
+        """Return the pid of one of its processes, or None during a restart of the process."""
         for pid_file in self.data_dir.glob(f"*/{process}.pid"):
             with suppress(FileNotFoundError):
                 return int(json.loads(pid_file.read_text())["pid"])
         return None
 
     def pids(self) -> dict[str, str]:
-        """Return what the files say of each of its processes; PostgreSQL's own come and go."""
+        """Return the pid of each process from its pid file; children of PostgreSQL are left out."""
         return {path.stem: path.read_text() for path in self.data_dir.glob("*/*.pid")}
 
     def flower_nats(self, command: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -74,7 +74,7 @@ class Runtime:
         return run("flower-nats", command, "--data-dir", str(self.data_dir), *flags)
 
     def status(self) -> dict[str, Any]:
-        """Return what `flower-nats status` says."""
+        """Return the report of `flower-nats status`."""
         report: dict[str, Any] = json.loads(self.flower_nats("status", "--format", "json").stdout)
         return report
 
@@ -92,7 +92,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def write_config(runtime: Runtime, home: Path) -> None:
-    """Put the three lines that `up` has printed into a Flower config."""
+    """Write the three lines that `up` prints for users into a Flower config."""
     config = re.search(r"\[superlink\.flower-nats\]\n.+\n.+\n", runtime.up.output())
     assert config is not None
     home.mkdir(exist_ok=True)
@@ -104,14 +104,14 @@ def log_of(run_id: int, home: dict[str, str]) -> str:
 
 
 def statuses(home: dict[str, str]) -> list[str]:
-    """Return the status of each run, the newest first."""
+    """Return the status of each run, newest first."""
     listed = json.loads(run("flwr", "list", "flower-nats", "--format", "json", **home).stdout)
     return [one["status"] for one in listed["runs"]]
 
 
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    """A runtime that is ready; tests leave it healthy."""
+    """A ready runtime that the tests share and leave healthy."""
     running = Runtime(tmp_path_factory.mktemp("up"))
     try:
         running.wait_until_ready()
@@ -122,7 +122,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 @pytest.fixture
 def own_runtime(tmp_path: Path) -> Iterator[Runtime]:
-    """A runtime for one test to end as it likes; not ready yet."""
+    """A runtime, not ready yet, that one test alone uses and may end."""
     running = Runtime(tmp_path, "--isolation", "process")
     yield running
     running.up.terminate()
@@ -143,7 +143,7 @@ def test_connect_writes_the_lines_into_the_file_that_flwr_has_made(
     listed = run("flwr", "list", "--format", "json", **home)
 
     assert json.loads(listed.stdout) == {"success": True, "runs": []}
-    # The connections that flwr comes with are still there.
+    # The default connections of flwr are still there.
     assert "[superlink.local]" in (tmp_path / "config.toml").read_text()
     assert "has this connection already" in run(*connect, "--default", **home).stdout
 
@@ -248,7 +248,7 @@ def test_passwords_are_in_no_command_line_and_no_environment(runtime: Runtime) -
 
 
 def environment_of(process: psutil.Process) -> dict[str, str]:
-    """Return the environment of a process; of PostgreSQL's there is none to read."""
+    """Return the environment of a process; PostgreSQL processes have none that can be read."""
     with suppress(psutil.AccessDenied):
         return process.environ()
     return {}
@@ -271,11 +271,11 @@ def test_what_runs_on_its_own_machine_needs_no_certificate_for_it(
         superexec = psutil.Process(runtime.pid_of("superexec"))
         connected = partial(connections_to_elsewhere, superexec, port)
 
-        # It waits for a task, for up to 20 s in one call.
+        # The SuperExec waits for a task, for up to 20 s in one call.
         wait_until(connected, PATIENCE, "the SuperExec to call")
         log = (runtime.data_dir / "logs" / "superexec.log").read_text()
         assert "Connection attempt failed" not in log
-        # Control is on the loopback interface alone, where nobody could verify the certificate.
+        # Control listens only on the loopback interface, where no client could verify a certificate.
         write_config(runtime, tmp_path / "flwr-home")
         listed = run("flwr", "list", "flower-nats", FLWR_HOME=str(tmp_path / "flwr-home"))
         assert listed.returncode == 0, listed.stderr
@@ -284,7 +284,7 @@ def test_what_runs_on_its_own_machine_needs_no_certificate_for_it(
 
 
 def connections_to_elsewhere(process: psutil.Process, port: int) -> bool:
-    """Whether a process, or one that it runs, is connected to another port of this machine than this."""
+    """Return whether a process or a descendant is connected to another local port than this."""
     family = [process, *process.children(recursive=True)]
     peers = [
         one.raddr
@@ -297,7 +297,7 @@ def connections_to_elsewhere(process: psutil.Process, port: int) -> bool:
 
 def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
     with socket.socket() as taken:
-        # A program that shares its port, as stock servers do, must be noticed too.
+        # The check must also notice a program that shares its port, like stock servers.
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -314,7 +314,7 @@ def test_a_port_in_use_is_named_and_nothing_is_started(tmp_path: Path) -> None:
 
 @pytest.fixture
 def runtime_of_apps(tmp_path: Path) -> Iterator[Runtime]:
-    """A runtime for one test, which runs apps that bring nothing to install."""
+    """A runtime for one test, which runs apps without installing dependencies."""
     running = Runtime(tmp_path, "--disable-runtime-dependency-installation")
     yield running
     running.up.terminate()
@@ -364,7 +364,7 @@ def test_a_run_that_is_under_way_ends_with_its_log_and_the_reason_or_is_waited_f
 
 def test_ctrl_c_ends_everything(own_runtime: Runtime) -> None:
     own_runtime.wait_until_ready()
-    # Its isolation is `process`: to run ServerApps is the user's part.
+    # The isolation is `process`: the user runs the SuperExec for ServerApps.
     own_runtime.up.wait_for_output("Start a SuperExec:    flower-superexec ")
     family = own_runtime.family()
 
@@ -411,7 +411,7 @@ def test_everything_ends_with_an_up_that_is_killed_and_the_next_one_works(
     own_runtime.wait_until_ready()
     assert ended(family)
     report = own_runtime.status()
-    # Its isolation is `process`, and nobody has started a SuperExec.
+    # The isolation is `process`, and no SuperExec was started.
     assert all("no SuperExec" in problem for problem in report["problems"]), report
 
 
@@ -450,7 +450,7 @@ NO_HOME = {"HOME": "/nonexistent", "FLWR_HOME": ""}
 
 @pytest.fixture
 def read_only_home(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The variables of a user whose home takes no files."""
+    """The variables of a user with a read-only home."""
     with read_only_folder(tmp_path) as home:
         yield {"HOME": str(home), "FLWR_HOME": ""}
 
@@ -466,7 +466,7 @@ def test_runs_start_without_a_home(tmp_path: Path) -> None:
 
 
 def assert_that_runs_start(tmp_path: Path, **variables: str) -> None:
-    """Run an app in a runtime with these variables."""
+    """Check that a run starts in a runtime with these variables."""
     runtime = Runtime(tmp_path, "--disable-runtime-dependency-installation", **variables)
     try:
         runtime.wait_until_ready()

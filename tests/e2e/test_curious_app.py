@@ -1,4 +1,4 @@
-"""What an app gets to see of the runtime and of who has started it."""
+"""What an app can see of the runtime and of the user that started it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.e2e.test_cli_up import Runtime, log_of, run, write_config
 
 
 def may_be_nobody() -> bool:
-    """Whether we may run this Python as nobody, who cannot if it is in root's home."""
+    """Return whether the user nobody may run this Python: not if it is in root's home."""
     if os.geteuid() != 0:
         return False
     try:
@@ -42,8 +42,8 @@ OPERATORS = {"AWS_SECRET_ACCESS_KEY": "hush", "MINE": "mine", "OTHER": "other"}
 
 @pytest.fixture
 def home_of_nobody() -> Iterator[Path]:
-    """A place for apps that nobody may write to."""
-    # Not below tmp_path, which only its owner may enter.
+    """A folder for apps that the user nobody may write to."""
+    # The folder is not in tmp_path, which only its owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="flower-nats-test-"))
     os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
     yield folder
@@ -51,7 +51,7 @@ def home_of_nobody() -> Iterator[Path]:
 
 
 def seen_by_app(runtime: Runtime, tmp_path: Path) -> dict[str, Any]:
-    """Run the app; return what it has seen."""
+    """Run the app; return its report."""
     runtime.wait_until_ready()
     home = {"FLWR_HOME": str(tmp_path / "users-home")}
     write_config(runtime, tmp_path / "users-home")

@@ -1,4 +1,4 @@
-"""`flower-nats local`, as somebody uses it who has `flwr` and no server: with real simulations."""
+"""`flower-nats local` for a user who has `flwr` and no server: with real simulations."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ simulates = pytest.mark.skipif(
 )
 
 OVER_GRPC_WITH_HTTP_RUNTIME = "1.36.0"
-"""The last flwr whose command looks for its local SuperLink over gRPC."""
+"""The last version in which `flwr` looks for its local SuperLink over gRPC."""
 
 
 COMMAND_SECONDS = 150.0
-"""For a command: `flower-nats local start` gives the runtime 130 seconds."""
+"""Time limit of a command: `flower-nats local start` gives the runtime 130 seconds."""
 
 RAN = "round 2: 10 answers, 9.0"
 """Each of ten nodes adds its number, from 0 to 9, in each of two rounds."""
 
 
 class Person:
-    """Somebody with a home directory of Flower, and ports of their own."""
+    """A user with their own FLWR_HOME and ports."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.home = folder / "flwr-home"
@@ -50,7 +50,7 @@ class Person:
             "FLWR_HOME": str(self.home),
             "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
             "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
-            # The app needs nothing that is not installed; no test goes to a package registry.
+            # All dependencies of the app are installed; no test uses a package registry.
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLOWER_NATS_LOCAL_MAX_CONCURRENT_SIMULATIONS": "1",
             **variables,
@@ -58,27 +58,27 @@ class Person:
 
     @property
     def port(self) -> int:
-        """Where `flwr` looks for a local SuperLink over HTTP."""
+        """The port on which `flwr` looks for a local SuperLink over HTTP."""
         return int(self._variables["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"])
 
     def local(
         self, *arguments: str, through: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """Run `flower-nats local`, `through` a program that starts it if one is named."""
+        """Run `flower-nats local`; `through` is the command, if any, that starts it."""
         return self._finish([*through, installed().program("flower-nats"), "local", *arguments])
 
     def flwr(self, *arguments: str | Path, version: str = "") -> str:
-        """Run `flwr` of some version to its end, which must be a good one."""
+        """Run `flwr` of some version, which must succeed; return its output."""
         done = self._flwr(arguments, version)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def refusal(self, *arguments: str | Path, version: str = "") -> str:
-        """Run `flwr` of some version, which must be refused with a sentence; return that."""
+        """Run `flwr` of some version, which must be refused; return the error message."""
         return refusal_in(self._flwr(arguments, version))
 
     def connect(self, **options: str) -> None:
-        """Add local connections to the config of `flwr`, each by its name with its `options.*`."""
+        """Add local connections to the config of `flwr`: names, and the `options.*` of each."""
         with (self.home / "config.toml").open("a") as config:
             for name, lines in options.items():
                 config.write(f'\n[superlink.{name}]\naddress = ":local:"\n{lines}\n')
@@ -89,7 +89,7 @@ class Person:
         return run_id_in(self.flwr("run", APPS / "simulated", *flags))
 
     def runs(self) -> dict[int, Mapping[str, Any]]:
-        """Return what `flwr list` shows."""
+        """Return the runs that `flwr list` shows, by their ids."""
         listed = json.loads(self.flwr("list", "--format", "json"))["runs"]
         return {int(run["run-id"]): run for run in listed}
 
@@ -102,7 +102,7 @@ class Person:
         wait_until(lambda: self.status(run_id) == status, PATIENCE, f"{run_id} {status}", every=0.5)
 
     def processes(self, pattern: str = "") -> list[psutil.Process]:
-        """Return the processes of this home whose command has a pattern."""
+        """Return the processes of this home with a command that matches a pattern."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -112,12 +112,12 @@ class Person:
         return found
 
     def wait_for_ray(self) -> None:
-        """Wait until a simulation has its Ray, with processes that play nodes."""
+        """Wait until a simulation has its Ray, with processes for the SuperNodes."""
         actors = "ClientAppActor|default_worker"
         wait_until(lambda: self.processes(actors), PATIENCE, "Ray", every=0.5)
 
     def assert_no_simulation_is_left(self) -> None:
-        """See that soon nothing of a simulation runs any more."""
+        """Check that all processes of a simulation end soon."""
         wait_until(
             lambda: not self.processes("ray|flwr-simulation"),
             PATIENCE,
@@ -155,7 +155,7 @@ class Person:
 
 @pytest.fixture(scope="module")
 def person(workspace: Path) -> Iterator[Person]:
-    """Somebody who has started the runtime, and simulates ten nodes."""
+    """A user who has started the runtime, and simulates ten nodes."""
     person = Person(workspace)
     started = person.local("start")
     assert started.returncode == 0, started.stderr
@@ -284,15 +284,15 @@ def test_options_of_a_connection_count_for_its_runs(person: Person, version: str
 
 
 class RayCluster:
-    """A Ray that somebody has started on this machine."""
+    """A Ray cluster that a user has started on this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.address = f"127.0.0.1:{free_port()}"
-        # Sockets in it have long names, and a socket's path may have 107 bytes.
+        # Ray's sockets have long names, and a socket's path may have at most 107 bytes.
         self._sockets = TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
         command = ["ray", "start", "--head", "--block", "--include-dashboard=false", "--num-cpus=2"]
         command += ["--node-ip-address=127.0.0.1", f"--port={self.address.rpartition(':')[2]}"]
-        # None of the ports that it takes unless it is told.
+        # Ray uses none of its default ports.
         ports = ["min-worker", "max-worker", "dashboard-agent-listen"]
         command += [f"--{name}-port=0" for name in ports]
         command += [f"--ray-client-server-port={free_port()}", "--disable-usage-stats"]
@@ -304,7 +304,7 @@ class RayCluster:
         self._process.wait_for_output("Ray runtime started")
 
     def players(self) -> list[psutil.Process]:
-        """Return its processes that play SuperNodes."""
+        """Return Ray's processes that stand for SuperNodes."""
         found = []
         for process in psutil.Process(self._process.pid).children(recursive=True):
             with suppress(psutil.Error):
@@ -313,14 +313,14 @@ class RayCluster:
         return found
 
     def close(self) -> None:
-        """End it."""
+        """End the Ray cluster."""
         self._process.terminate()
         self._sockets.cleanup()
 
 
 @pytest.fixture
 def ray_cluster(tmp_path: Path) -> Iterator[RayCluster]:
-    """A Ray that runs."""
+    """A running Ray cluster."""
     cluster = RayCluster(tmp_path)
     try:
         cluster.wait_until_ready()
@@ -460,7 +460,7 @@ def test_a_port_that_another_user_has_is_told(tmp_path: Path) -> None:
     person = Person(tmp_path, FLWR_LOCAL_CONTROL_API_PORT=str(port))
 
     try:
-        # Root without its rights sees as little of the processes of others as anybody does.
+        # Root without its capabilities sees no more of others' processes than any other user.
         refused = person.local("start", through=("setpriv", "--bounding-set", "-all"))
     finally:
         other.kill()

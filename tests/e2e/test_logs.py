@@ -1,4 +1,4 @@
-"""`flwr log`: every line once, in order, before the app prints the next one."""
+"""`flwr log`: every line once, in order, before the app prints the next line."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LINES = 20
 
 @dataclass(frozen=True)
 class Run:
-    """A run whose app prints a line once the one before was seen."""
+    """A run with an app that prints each line after the test has seen the line before."""
 
     id: int
     seen: Path
-    """Where the app looks for a file for each line that was seen."""
+    """The folder in which the app looks for a file for each line that was seen."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def server_options() -> ServerOptions:
 
 @pytest.fixture(scope="module", params=BOTH)
 def run(federation: Federation, workspace: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
-    """A run that prints twenty lines, over each wire."""
+    """A run that prints twenty lines, followed over each wire."""
     version = request.param
     superexec = federation.of(version).start_superexec(f"superexec-{version}")
     seen = workspace / f"seen-{version}"
@@ -82,5 +82,5 @@ def until_shown(stream: Child, number: int) -> None:
 
 
 def numbers_in(output: str) -> list[int]:
-    """Return the numbers of the lines that the app printed, as they came."""
+    """Return the numbers of the app's lines, in the order of their arrival."""
     return [int(number) for number in LINE.findall(output)]

@@ -1,4 +1,4 @@
-"""The machine that runs ServerApps is lost in mid-run, with all that it ran."""
+"""The machine of the ServerApps is lost in mid-run, with all of its processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.e2e.federation import APPS, OVER_GRPC, Federation, SuperNode
 from tests.e2e.servers import ServerOptions
 
 BUSY = "seconds=63.0"
-"""Longer than it takes until the loss is known: a node gives its answer to a run that has failed.
-What a stock SuperNode has begun it ends, and it does one thing at a time."""
+"""Longer than the detection of the loss: a node answers when its run has already failed. A stock
+SuperNode works on one message at a time, and always finishes its work."""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,6 @@ def test_the_run_of_a_lost_host_fails_with_its_log_and_its_nodes_do_the_next_run
 
 
 def commands_of(superexec: Child) -> list[str]:
-    """Return the command lines of all that a SuperExec runs."""
+    """Return the command lines of all descendants of a SuperExec."""
     children = psutil.Process(superexec.pid).children(recursive=True)
     return [" ".join(child.cmdline()) for child in children]

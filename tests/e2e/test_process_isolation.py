@@ -1,4 +1,4 @@
-"""`--isolation process`: the operator runs the SuperExec, and shares a secret with the server."""
+"""`--isolation process`: the operator runs the SuperExec, which shares a secret with the server."""
 
 from __future__ import annotations
 

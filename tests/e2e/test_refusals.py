@@ -1,4 +1,4 @@
-"""What the runtime does not do, or not with that: said in one clear sentence."""
+"""Requests that the runtime does not serve are refused with a clear sentence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ours_only = pytest.mark.skipif(STOCK, reason="the stock SuperLink does not say w
 
 @pytest.fixture(scope="module")
 def server_options() -> ServerOptions:
-    # Nothing runs here: nobody has to be there who would run it.
+    # No ServerApp runs in these tests, so no SuperExec is needed.
     return ServerOptions(isolation="process")
 
 

@@ -1,6 +1,6 @@
 """Three of everything on one machine: any process may be killed, and no stock client notices.
 
-TLS ends at the balancer, and SuperNodes are let in by their registered keys.
+TLS ends at the balancer. SuperNodes have registered keys.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(STOCK, reason="stock has one SuperLink")
 KINDS = {"gateway": 3, "superlink": 3, "nats": 3}
 LINE = re.compile(r"^line (\d+) printed", re.MULTILINE)
 UNHURRIED = "rounds=100 seconds=10.0"
-"""Messages are under way all the time, and few: for each a stock node starts a process."""
+"""Messages are always under way, but few: a stock node starts a process for each message."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def supernodes(federation: Federation, workspace: Path) -> list[SuperNode]:
 
 
 def status(server: ServerUnderTest) -> dict[str, Any]:
-    """Return what `flower-nats status` says."""
+    """Return the report of `flower-nats status`."""
     command = [str(SCRIPTS / "flower-nats"), "status", "--format", "json"]
     done = subprocess.run(
         [*command, "--data-dir", str(server.folder / "data")],
@@ -62,13 +62,13 @@ def status(server: ServerUnderTest) -> dict[str, Any]:
 
 
 def pids(server: ServerUnderTest) -> dict[str, int]:
-    """The process ids of all that runs, by name."""
+    """Return the ids of all processes of the runtime, by name."""
     found = DataDir(server.folder / "data").processes()
     return {name: pid for name, pid in found.items() if pid is not None}
 
 
 def kill(server: ServerUnderTest, *names: str, number: signal.Signals = signal.SIGKILL) -> None:
-    """End processes at once, and wait until `up` has started them again."""
+    """End several processes at the same moment, and wait until `up` has restarted them."""
     before = pids(server)
     for name in names:
         os.kill(before[name], number)
@@ -79,7 +79,7 @@ def kill(server: ServerUnderTest, *names: str, number: signal.Signals = signal.S
 
 
 def serverapps(server: ServerUnderTest) -> list[psutil.Process]:
-    """The ServerApp processes that run."""
+    """Return the running ServerApp processes."""
     family = psutil.Process(server.process.pid).children(recursive=True)
     return [
         process
@@ -97,7 +97,7 @@ def follow(federation: Federation, name: str, run_id: int) -> list[Child]:
 
 
 def wait_for_more_rounds(streams: list[Child]) -> None:
-    """Wait until two more rounds are in the logs that are followed."""
+    """Wait until two more rounds are in the followed logs."""
     before = max(len(rounds_in(stream)) for stream in streams)
     wait_until(
         lambda: all(len(rounds_in(stream)) > before + 1 for stream in streams),
@@ -107,14 +107,14 @@ def wait_for_more_rounds(streams: list[Child]) -> None:
 
 
 def rounds_in(stream: Child) -> list[int]:
-    """The rounds that are in a log."""
+    """Return the rounds in a log."""
     return [int(number) for number in re.findall(r"round (\d+) gathered 2", stream.output())]
 
 
 def end_unharmed(
     federation: Federation, run_id: int, streams: list[Child], supernodes: list[SuperNode]
 ) -> None:
-    """Stop a run; its log has to be whole and in order, and its nodes alive and online."""
+    """Stop a run; check that its log is complete and in order, and its nodes alive and online."""
     federation.cli("stop", str(run_id))
     federation.wait_for_status(run_id, "finished:stopped")
     assert [stream.wait(60.0) for stream in streams] == [0] * len(streams)
@@ -219,7 +219,7 @@ def test_a_rolling_restart_is_not_noticed(
         for node in supernodes:
             assert stream.output().count(f"node {node.node_id} answered") == 2
     assert [node.process.exit_code for node in supernodes] == [None, None]
-    # Their connections were refused, or broken, not once.
+    # Their connections were never refused or broken.
     assert not [node for node in supernodes if "attempt failed" in node.process.output()]
 
 

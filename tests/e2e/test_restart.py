@@ -1,4 +1,4 @@
-"""A server that is killed and started again goes on where it was."""
+"""A server that is killed and restarted goes on with its runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.servers import ServerOptions, ServerUnderTest
 
 @pytest.fixture(scope="module")
 def server_options() -> ServerOptions:
-    # What runs ServerApps outlives the server.
+    # The SuperExec for ServerApps outlives the server.
     return ServerOptions(isolation="process")
 
 

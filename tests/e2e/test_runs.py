@@ -1,4 +1,4 @@
-"""What a user does with `flwr` on a federation that is just there: run, look, stop."""
+"""A user's work with `flwr` on a running federation: run, list, stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ over_each_wire = pytest.mark.parametrize("version", BOTH)
 
 @pytest.fixture(scope="module")
 def finished_run(federation: Federation, supernodes: list[SuperNode]) -> int:
-    """A run of the app 'nothing' with both nodes, streamed to its end."""
+    """A finished run of the app 'nothing' with both nodes, streamed to its end."""
     run_id, log = federation.run_to_end("nothing", 'rounds=2 question="what is new"')
     for node in supernodes:
         assert log.count(f"node {node.node_id} answered: what is new, asked {node.name}\n") == 2
@@ -49,7 +49,7 @@ def test_a_finished_run_accounts_for_its_time_and_traffic(
     assert traffic["inbound-bytes"] > 0
     assert traffic["outbound-bytes"] > 0
     assert 0 < compute["serverapp-seconds"] <= details["elapsed"] + 1
-    # Two nodes.
+    # Each of the two nodes computes at most all of the time.
     assert 0 < compute["clientapp-seconds"] <= 2 * details["elapsed"]
 
 
@@ -191,7 +191,7 @@ def test_the_lists_of_federations_and_supernodes_read_well(
 
 
 def has_ended(process_id: int) -> bool:
-    """Whether a process is gone, or was left as a zombie by a parent that does not ask for it."""
+    """Return whether a process is gone, or a zombie because its parent does not wait for it."""
     try:
         return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Two hospitals and a university share one runtime, with the stock commands and SuperNodes of each."""
+"""Two hospitals and a university share one runtime, each with stock commands and SuperNodes."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _ADDRESS = re.compile(r"is ready: HTTP (\S+),")
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with an account and a machine of their own."""
+    """A user with their own account and machine."""
 
     name: str
     folder: Path
     certificates: ServerCertificates
     address: str
-    """Of the runtime, for everything."""
+    """The runtime's address, for all APIs."""
 
     @classmethod
     def come(
         cls, runtime: Runtime, certificates: ServerCertificates, name: str, role: str = "user"
     ) -> Person:
-        """Have the operator make an account and a token, and put both where `flwr` looks."""
+        """Make an account and a token like an operator; store the token and the config for `flwr`."""
         folder = runtime.folder / name
         folder.mkdir()
         data = ("--data-dir", str(runtime.data_dir))
@@ -59,18 +59,18 @@ class Person:
         return run("flwr", *map(str, arguments), FLWR_HOME=str(self.folder), COLUMNS="200")
 
     def does(self, *arguments: str | Path) -> str:
-        """Run `flwr`, which succeeds; return what it prints."""
+        """Run `flwr`, which must succeed; return its output."""
         return said(self.flwr(*arguments))
 
     def may_not(self, *arguments: str | Path) -> str:
-        """Run `flwr`, which is refused; return what it says."""
+        """Run `flwr`, which must be refused; return its output."""
         done = self.flwr(*arguments)
         assert done.returncode != 0, done.stdout
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr
 
     def lists(self, *arguments: str) -> dict[str, Any]:
-        """Run `flwr … --format json`."""
+        """Run `flwr … --format json`; return the parsed output."""
         found: dict[str, Any] = json.loads(self.does(*arguments, "--format", "json"))
         return found
 
@@ -105,7 +105,7 @@ class Person:
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
-    """Return what a command has printed that must succeed."""
+    """Return the output of a command, which must have succeeded."""
     assert done.returncode == 0, (done.args, done.stdout, done.stderr)
     return done.stdout
 

@@ -1,4 +1,4 @@
-"""Apps that are signed, and SuperNodes that run none but those of whom they trust."""
+"""Signed apps: SuperNodes run only apps of signers that they trust."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEY_ID = "reviewer"
 
 
 def create_key(folder: Path, name: str) -> Path:
-    """Do as `ssh-keygen -t ed25519`."""
+    """Create a key like `ssh-keygen -t ed25519`, and the node's file of trusted signers."""
     key = Ed25519PrivateKey.generate()
     file = folder / name
     file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
@@ -42,7 +42,7 @@ def flower_nats(*arguments: str | Path) -> str:
 
 
 def sign_and_accept(user: Federation, key: Path) -> None:
-    """Build the app as a user does, sign it, and have the runtime know that."""
+    """Build the app like a user, sign it, and make the runtime accept the signature."""
     built = user.cli("build", "--app", APPS / "nothing")
     assert built.returncode == 0, built.stderr
     [fab] = user.folder.glob("*.fab")

@@ -1,4 +1,4 @@
-"""Simulations on several hosts: each has a SuperExec, and takes as many at a time as it was told."""
+"""Simulations on several hosts: each host has a SuperExec and its own limit of simulations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def server_options() -> ServerOptions:
 
 @pytest.fixture
 def second_host(federation_server: ServerUnderTest, tmp_path: Path) -> Iterator[Child]:
-    """Another superlink of the same runtime, with a SuperExec of its own."""
+    """Another superlink of the same runtime, with its own SuperExec."""
     data = federation_server.folder / "data"
     host = Child(
         [
@@ -53,7 +53,7 @@ def second_host(federation_server: ServerUnderTest, tmp_path: Path) -> Iterator[
 
 
 def simulations_of(host: Child) -> set[int]:
-    """Return the runs that are simulated by what a host has started, by their processes' ids."""
+    """Return the process ids of the simulations that a host runs."""
     found = set()
     for process in psutil.Process(host.pid).children(recursive=True):
         with suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""A SuperNode whose way to us is slow: its reply takes longer than a push may pause."""
+"""A SuperNode on a slow line: its reply takes longer than a push may pause."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ import pytest
 from tests.e2e.federation import BOTH, Federation
 from tests.e2e.servers import ServerOptions, ServerUnderTest, running_server
 
-# tests/integration/test_gateway_slow_replies is the short form.
+# The short form is tests/integration/test_gateway_slow_replies.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 REPLY_BYTES = 25_000_000
-"""In one value of a ConfigRecord, which clients do not cut into pieces."""
+"""The size of one value in a ConfigRecord, which clients do not cut into pieces."""
 
 LINE = 125_000
-"""Bytes a second: 1 Mbit/s, on which the reply takes 200 s. A push without a byte ends after 180 s."""
+"""Bytes a second: 1 Mbit/s. The reply takes 200 s; a push without a byte ends after 180 s."""
 
 _PIECE = 16 * 1024
 
 
 class SlowLine:
-    """A line to a server, whose connections share `LINE` bytes a second on their way to it."""
+    """A line to a server: all connections share `LINE` bytes a second on the way to the server."""
 
     def __init__(self, target: str) -> None:
         host, port = target.rsplit(":", 1)
@@ -39,12 +39,12 @@ class SlowLine:
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def serve(self) -> None:
-        """Take connections in until `close`."""
+        """Accept connections until `close`."""
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._target)
-                # What the system keeps for a sender counts as sent to it: a modem has no 4 MB either.
+                # For the sender, bytes in the receive buffer are sent. A modem has no buffer of 4 MB.
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * _PIECE)
                 for way in ((client, server, True), (server, client, False)):
                     threading.Thread(target=self._carry, args=way, daemon=True).start()
@@ -59,14 +59,14 @@ class SlowLine:
             sink.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Take nobody in any more."""
+        """Accept no more connections."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
 
 @contextmanager
 def slow_lines_to(server: ServerUnderTest) -> Iterator[ServerUnderTest]:
-    """Give the server as it is reached over slow lines."""
+    """Yield the server with the addresses of slow lines to it."""
     lines = {name: SlowLine(getattr(server.addresses, name)) for name in ("http", "fleet")}
     for line in lines.values():
         threading.Thread(target=line.serve, daemon=True).start()

@@ -1,4 +1,4 @@
-"""TLS, and SuperNodes that are let in by their registered key."""
+"""TLS, and SuperNodes with registered keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def server_options(workspace: Path) -> ServerOptions:
 
 @pytest.fixture(scope="module")
 def supernodes(federation: Federation, workspace: Path) -> list[SuperNode]:
-    """SuperNodes, one over each wire, that prove that they have a registered key."""
+    """SuperNodes with registered keys, one over each wire."""
     names = {version: f"registered-{version}" for version in BOTH}
     return [
         start_registered(federation.of(version), name, create_node_key(workspace, name))
@@ -28,7 +28,7 @@ def supernodes(federation: Federation, workspace: Path) -> list[SuperNode]:
 
 
 def start_registered(federation: Federation, name: str, key: NodeKey) -> SuperNode:
-    """Register a key as operators do, and start the SuperNode that has it."""
+    """Register a key like an operator, and start the SuperNode with this key."""
     node_id = int(federation.cli_json("supernode", "register", key.public)["node-id"])
     node = SuperNode(name, federation.start_supernode_process(name, key))
     assert node.node_id == node_id
@@ -62,7 +62,7 @@ def test_killed_supernodes_that_come_back_with_their_keys_get_their_instructions
 
     for victim in victims:
         victim.process.kill_all()
-    # Under names by which the app does not take its time.
+    # The app is slow only for the old names.
     reborn = {
         f"reborn-{version}": federation.of(version).start_supernode_process(
             f"reborn-{version}", key

@@ -1,4 +1,4 @@
-"""Upgrades of a data directory from former releases, and the way back, as docs/operations.md says."""
+"""Upgrades of a data directory from former releases, and the way back (docs/operations.md)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from harness.former_releases import FORMER, Release
 from tests.e2e.federation import Federation, SuperNode
 from tests.e2e.servers import STOCK, ServerOptions, ServerUnderTest
 
-# An environment of a former release takes a minute to be made. `tests/integration/test_upgrade` is the
-# short form.
+# The environment of a former release takes a minute to build. The short form is
+# `tests/integration/test_upgrade`.
 pytestmark = [
     pytest.mark.long,
     pytest.mark.timeout(600),
@@ -30,7 +30,7 @@ pytestmark = [
 
 
 class Upgrade:
-    """A runtime of a former release, with stock clients of its time."""
+    """A runtime of a former release, with the stock clients of that release."""
 
     def __init__(self, release: Release, folder: Path, options: ServerOptions) -> None:
         self.release = release
@@ -43,11 +43,11 @@ class Upgrade:
         self.nodes = self.clients.start_supernodes(alpha=release.flwr, beta=release.flwr)
 
     def down(self, release: Release | None = None) -> str:
-        """End the runtime by the command of a release, or of today."""
+        """End the runtime with the command of a release, or with the current command."""
         program = (
             release.environment().program("flower-nats") if release else SCRIPTS / "flower-nats"
         )
-        # That of 0.1.0 asked nothing.
+        # The command of 0.1.0 asks for no confirmation.
         yes = () if release and release.version == "0.1.0" else ("--yes",)
         done = subprocess.run(
             [str(program), "down", "--data-dir", str(self.data), *yes],
@@ -61,12 +61,12 @@ class Upgrade:
         return done.stdout
 
     def start(self, release: Release | None = None) -> None:
-        """Start a release, or today's code, on the directory."""
+        """Start a release, or the current code, on the directory."""
         self.server.release = release
         self.server.start()
 
     def close(self) -> None:
-        """End all."""
+        """End the clients and the server."""
         self.clients.close()
         self.server.stop()
 
@@ -78,23 +78,23 @@ def test_finished_runs_logs_and_nodes_are_there_after_an_upgrade(from_former: Up
     nodes = clients.nodes()
     cut_off = begin_run(clients, from_former.nodes)
 
-    # Today's command, which a person has first in PATH by then, ends a runtime of before as well.
+    # The current command is first in an operator's PATH. It also ends a runtime of a former release.
     assert "has ended" in from_former.down()
     copy = from_former.data.with_name("copy")
-    # Not shutil: owners are kept as well, and PostgreSQL has another one where `up` is root's.
+    # `cp -a`, unlike shutil, keeps owners: PostgreSQL has another owner if root runs `up`.
     subprocess.run(["cp", "-a", from_former.data, copy], check=True)
     from_former.start()
 
     assert facts_of(clients, finished) == before
     assert set(clients.nodes()) == set(nodes)
-    # Its ServerApp has ended with the SuperExec of `up`.
+    # The run's ServerApp has ended with the SuperExec of `up`.
     clients.wait_for_status(cut_off, "finished:failed", timeout=120.0)
     assert "round 1 gathered 2 answers" in clients.log_of(cut_off)
-    # SuperNodes have not been restarted.
+    # The SuperNodes were not restarted.
     _, said = clients.run_to_end("nothing")
     assert "round 1 gathered 2 answers" in said
 
-    # The way back: the copy that was taken before, and the release that it is of.
+    # The way back: the copy from before the upgrade, and its release.
     from_former.down()
     shutil.move(from_former.data, from_former.data.with_name("upgraded"))
     shutil.move(copy, from_former.data)
@@ -111,7 +111,7 @@ def test_a_run_whose_serverapp_is_elsewhere_goes_on_over_an_upgrade(from_former:
     superexec = clients.start_superexec("superexec")
     run_id = begin_run(clients, from_former.nodes, "rounds=4 seconds=2.0")
 
-    # As by a crash, the worst way to end.
+    # This is the worst end: a crash.
     from_former.server.process.kill()
     from_former.start()
 

@@ -1,4 +1,4 @@
-"""A SuperNode and `flwr` behind a web proxy, the only way out of many hospitals."""
+"""A SuperNode and `flwr` behind a web proxy, which is the only way out of many hospitals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def server_options(workspace: Path) -> ServerOptions:
 
 @pytest.fixture(scope="module")
 def proxy(workspace: Path) -> Iterator[str]:
-    """A web proxy that lets clients connect to anything, and keeps quiet connections for a minute."""
+    """A web proxy that allows all targets, and keeps quiet connections for a minute."""
     address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
     child = Child(
@@ -46,10 +46,10 @@ def proxy(workspace: Path) -> Iterator[str]:
 def behind_proxy(
     federation_server: ServerUnderTest, workspace: Path, proxy: str
 ) -> Iterator[Federation]:
-    """Clients that are told of the proxy, and to reach directly what is on their own machine."""
+    """Clients that use the proxy for all addresses but those of their own machine."""
     server = ServerUnderTest(federation_server.folder, federation_server.options)
     addresses = asdict(federation_server.addresses)
-    # By this name the runtime is elsewhere; SuperNodes serve their own ClientApps on 127.0.0.1.
+    # For the clients, `localhost` is another machine; SuperNodes serve ClientApps on 127.0.0.1.
     elsewhere = {api: one.replace("127.0.0.1", "localhost") for api, one in addresses.items()}
     server.addresses = Addresses(**elsewhere)
     variables = {"HTTPS_PROXY": f"http://{proxy}", "NO_PROXY": "127.0.0.1"}
@@ -73,12 +73,12 @@ def test_a_supernode_and_flwr_get_out_by_a_web_proxy_alone(
     assert f"asked node {node.node_id}: {version}\n" in log
     assert not direct_connections(child, behind_proxy.server.addresses)
     child.terminate()
-    # At the least a connection of the SuperNode and one of `flwr`, which are logged at their end.
+    # At least two: of the SuperNode and of `flwr`. The proxy logs connections at their end.
     assert (workspace / "proxy.log").read_text().count("CONNECT localhost:") >= proxied + 2
 
 
 def direct_connections(child: Child, addresses: Addresses) -> list[int]:
-    """Return the ports of the runtime that a SuperNode or its ClientApps are connected to."""
+    """Return the runtime's ports to which a SuperNode or its ClientApps have connections."""
     ports = {int(one.rpartition(":")[2]) for one in asdict(addresses).values()}
     parent = psutil.Process(child.pid)
     connections = [

@@ -25,7 +25,7 @@ MIXED = (
 _TAIL = 25
 
 Serving = Callable[[Cast, Path], AbstractContextManager[Server]]
-"""Gives the server of a line."""
+"""Returns the server for a line."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -110,7 +110,7 @@ def _play(cast: Cast, serving: Serving) -> Result:
                 shown = server.folder
                 result = Result(cast, play(cast, server.addresses, folder / "clients"))
         except Exception as exc:
-            # Whatever a line dies of is its result; the others are played all the same.
+            # Any exception is the result of this line; the other lines still run.
             result = Result(cast, 0.0, f"{type(exc).__name__}: {exc}")
             _print_failure(result, {folder, shown})
     if not result.failure:

@@ -1,4 +1,4 @@
-"""One line of the matrix: all that users and operators do in a federation, by stock clients."""
+"""One line of the matrix: the stock clients of users and operators in a whole run."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _RUN_ID = re.compile(r"Successfully started run (\d+)")
 _WAITING = re.compile(r"waiting for \d+ nodes")
 _ANSWER = re.compile(r"round (\d+): node (\d+) of flwr (\S+)")
 _NO_NODE = 1234
-"""Id of a node that there is not: a run that waits for it runs until it is stopped."""
+"""The id of no node: a run that waits for it goes on until it is stopped."""
 
 
 @dataclass(frozen=True)
 class Cast:
-    """Which version plays which part."""
+    """The flwr version of each client."""
 
     supernodes: Sequence[str]
     superexec: str
@@ -40,7 +40,7 @@ class Cast:
 
     @classmethod
     def of(cls, version: str) -> Cast:
-        """All parts played by one version, with two SuperNodes."""
+        """All clients of one version, with two SuperNodes."""
         return cls((version, version), version, version)
 
     @property
@@ -67,9 +67,9 @@ class Node:
 
 
 def play(cast: Cast, addresses: Addresses, folder: Path) -> float:
-    """Play a line and return the seconds that its run took, from `flwr run` to its end.
+    """Run a line; return the seconds of its run, from `flwr run` to its end.
 
-    Raises what says why it fails: an AssertionError, TimeoutExpired of a command, InstallError.
+    Raises AssertionError, TimeoutExpired of a command, or InstallError if the line fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -101,7 +101,7 @@ def _check_lists(cli: _Cli, nodes: Sequence[Node]) -> None:
 
 
 def _check_log(log: str, nodes: Sequence[Node], serverapp: str) -> None:
-    """See that each node has answered once in each round, and what came of it."""
+    """Check that each node has answered once in each round, and check the result."""
     answers = Counter(_ANSWER.findall(log))
     expected = Counter(
         (str(number), str(node.number), node.version)
@@ -114,7 +114,7 @@ def _check_log(log: str, nodes: Sequence[Node], serverapp: str) -> None:
 
 
 def _stop(watched: Child, cli: _Cli, superexec: Child) -> int:
-    """Stop a run that somebody watches; return its id."""
+    """Stop the run that `watched` follows; return its id."""
     run_id = int(watched.wait_for_match(_RUN_ID)[1])
     watched.wait_for_match(_WAITING)
     serverapps = psutil.Process(superexec.pid).children(recursive=True)
@@ -127,7 +127,7 @@ def _stop(watched: Child, cli: _Cli, superexec: Child) -> int:
 
 
 def _end(nodes: Sequence[Node]) -> None:
-    """End SuperNodes, which take their leave of the server: a second SIGTERM would keep them from it."""
+    """End SuperNodes with one SIGTERM each: a second signal would prevent their farewell."""
     for node in nodes:
         node.process.ask_to_end()
     for node in nodes:
@@ -174,7 +174,7 @@ class _Clients:
 
 
 class _Cli:
-    """`flwr` of one version. What it says is kept in a log beside those of the other clients."""
+    """`flwr` of one version; a log beside those of the other clients has its output."""
 
     def __init__(self, flower: Flower, addresses: Addresses, folder: Path) -> None:
         self._program = flower.environment.program("flwr")
@@ -184,11 +184,11 @@ class _Cli:
         self.variables = flower.environment.variables(home)
 
     def command(self, *arguments: str) -> list[str]:
-        """Return a command line of it."""
+        """Return a command line of `flwr`."""
         return [self._program, *arguments]
 
     def said(self, *arguments: str) -> str:
-        """Run `flwr` to its end, which must be a good one; return what it has printed."""
+        """Run `flwr`, which must succeed; return its output."""
         done = subprocess.run(
             self.command(*arguments),
             env=clean_environment(self.variables),
@@ -207,12 +207,12 @@ class _Cli:
         return done.stdout
 
     def json(self, *command: str) -> dict[str, Any]:
-        """Run `flwr … --format json`; return what it has printed."""
+        """Run `flwr … --format json`; return the parsed output."""
         printed: dict[str, Any] = json.loads(self.said(*command, CONNECTION, "--format", "json"))
         return printed
 
     def run_to_end(self, nodes: Sequence[Node]) -> tuple[int, str]:
-        """`flwr run --stream` with these nodes; return the run's id and what was printed."""
+        """Run `flwr run --stream` with these nodes; return the run's id and the output."""
         printed = self.said(*_run([node.node_id for node in nodes]))
         found = _RUN_ID.search(printed)
         assert found, printed
@@ -224,6 +224,6 @@ class _Cli:
 
 
 def _run(node_ids: Sequence[int]) -> list[str]:
-    """Return what to tell `flwr` for a run with these nodes."""
+    """Return the arguments of `flwr` for a run with these nodes."""
     config = f'rounds={ROUNDS} nodes="{" ".join(map(str, node_ids))}"'
     return ["run", str(APP), CONNECTION, "--stream", "--run-config", config]

@@ -1,4 +1,4 @@
-"""The server that the clients call: flower-nats, or a version's own `flower-superlink`."""
+"""The server for the clients: flower-nats, or the `flower-superlink` of a version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Server:
     process: Child
     addresses: Addresses
     folder: Path
-    """Where it logs."""
+    """The folder of the server's logs."""
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def flower_nats(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def stock(flower: Flower, folder: Path) -> Iterator[Server]:
-    """Run a version's own server, which keeps everything in memory."""
+    """Run the `flower-superlink` of a version, which keeps everything in memory."""
     addresses = Addresses.free()
     command = [*flower.superlink(addresses), "--insecure", "--isolation", "process"]
     variables = flower.environment.variables(folder / "server-home")

@@ -1,4 +1,4 @@
-"""The table of a matrix: what was tried, over which wire each client went, and what came of it."""
+"""The table of a matrix: the versions, the wire of each client, and the results."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _HEAD = ("flwr", "SuperNodes", "SuperExec, ServerApp", "CLI", "run", "result")
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a line."""
+    """The result of a line."""
 
     cast: Cast
     seconds: float
-    """What its run took; without meaning if it has failed."""
+    """The duration of the run; without meaning if the line has failed."""
 
     failure: str = ""
 
@@ -56,7 +56,7 @@ def _row(result: Result) -> Sequence[str]:
 
 
 def _by_wire(versions: Iterable[str], wire_of: Callable[[Version], str], mixed: bool) -> str:
-    """Return the wires that versions use, with the versions where these are not all the same."""
+    """Return the wires of versions, with their versions in a mixed line."""
     wires: dict[str, list[str]] = {GRPC: [], HTTP: []}
     for version in versions:
         wires[wire_of(Version(version))].append(version)

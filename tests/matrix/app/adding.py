@@ -1,6 +1,6 @@
 """Average arrays to which each node has added its number: the result shows who took part.
 
-It uses nothing that flwr 1.30 does not have.
+The app uses only what flwr 1.30 has.
 """
 
 import time
@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 SIZE = 50_000
-"""Numbers in an array, so that it is an object of some size."""
+"""Numbers in an array, which make it an object of some size."""
 
 client = ClientApp()
 server = ServerApp()

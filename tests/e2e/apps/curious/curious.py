@@ -1,4 +1,4 @@
-"""Say what an app gets to see of the machine that it runs on."""
+"""An app that prints all that it can see of its machine."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def is_readable(path: Path) -> bool:
 
 
 def told_by_processes() -> list[str]:
-    """What environments and command lines of all processes say."""
+    """Return the environments and command lines of all processes."""
     texts = []
     for what in ("environ", "cmdline"):
         for file in Path("/proc").glob(f"[0-9]*/{what}"):
@@ -48,7 +48,7 @@ def told_by_processes() -> list[str]:
 
 
 def told_to_superexec() -> str:
-    """What is left of the secret that our SuperExec was given."""
+    """Return the rest of the secret that our SuperExec was given."""
     with suppress(OSError):
         descriptor = os.open(f"/proc/{os.getppid()}/fd/0", os.O_RDONLY | os.O_NONBLOCK)
         return os.read(descriptor, 1000).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Fail in the ServerApp, with the message that the run config says."""
+"""Fail in the ServerApp, with the message in the run config."""
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp

@@ -1,4 +1,4 @@
-"""Train one model in several hospitals; one of them is slow, and one has no memory left now and then."""
+"""Train one model in several hospitals: one is slow, and one sometimes runs out of memory."""
 
 import time
 
@@ -16,7 +16,7 @@ server = ServerApp()
 
 
 def patients(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what is known of patients, and who of them is ill."""
+    """Return the features of patients, and whether each is ill."""
     rng = np.random.default_rng(seed)
     known = rng.normal(0.1 * (seed % 7), 1.0, (number, FEATURES))
     return known, (known @ TRUTH + rng.normal(0, 1 + seed % 3, number) > 0).astype(float)

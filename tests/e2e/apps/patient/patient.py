@@ -1,4 +1,4 @@
-"""Ask nodes of which some take their time, and print what became of each question."""
+"""Ask nodes, some of them slow, and print the outcome of each question."""
 
 import time
 

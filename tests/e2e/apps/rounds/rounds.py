@@ -1,4 +1,4 @@
-"""Exchange messages with all nodes, round after round, until a file is there."""
+"""Exchange messages with all nodes, round after round, until a file exists."""
 
 import itertools
 import time

@@ -1,6 +1,6 @@
 """Average arrays to which each simulated SuperNode has added its number.
 
-It uses nothing that flwr 1.30 does not have.
+The app uses only what flwr 1.30 has.
 """
 
 import time
@@ -26,7 +26,7 @@ def train(message: Message, context: Context) -> Message:
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    # A simulation starts its SuperNodes beside the ServerApp.
+    # The SuperNodes of a simulation start at the same time as the ServerApp.
     while len(node_ids := list(grid.get_node_ids())) < int(context.run_config["nodes"]):
         time.sleep(0.1)
     print(f"{len(node_ids)} nodes of flwr {version('flwr')}", flush=True)

@@ -1,4 +1,4 @@
-"""Print numbered lines with the time of printing until somebody stops the run."""
+"""Print numbered lines, each with its time, until the run is stopped."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Ask only the first nodes, in the order of their ids, and leave the others alone."""
+"""Ask only the first nodes, in the order of their ids."""
 
 import time
 
