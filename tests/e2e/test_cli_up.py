@@ -275,7 +275,7 @@ def test_what_runs_on_its_own_machine_needs_no_certificate_for_it(
         wait_until(connected, PATIENCE, "the SuperExec to call")
         log = (runtime.data_dir / "logs" / "superexec.log").read_text()
         assert "Connection attempt failed" not in log
-        # Control listens only on the loopback interface, where no client could verify a certificate.
+        # Control listens only on the loopback interface: no client could verify a certificate.
         write_config(runtime, tmp_path / "flwr-home")
         listed = run("flwr", "list", "flower-nats", FLWR_HOME=str(tmp_path / "flwr-home"))
         assert listed.returncode == 0, listed.stderr

@@ -37,7 +37,7 @@ class Person:
     def come(
         cls, runtime: Runtime, certificates: ServerCertificates, name: str, role: str = "user"
     ) -> Person:
-        """Make an account and a token like an operator; store the token and the config for `flwr`."""
+        """Make an account and a token like an operator; store them in the files of `flwr`."""
         folder = runtime.folder / name
         folder.mkdir()
         data = ("--data-dir", str(runtime.data_dir))

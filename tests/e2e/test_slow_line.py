@@ -44,7 +44,7 @@ class SlowLine:
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._target)
-                # For the sender, bytes in the receive buffer are sent. A modem has no buffer of 4 MB.
+                # For the sender, bytes in the receive buffer are sent: a modem has no 4 MB either.
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * _PIECE)
                 for way in ((client, server, True), (server, client, False)):
                     threading.Thread(target=self._carry, args=way, daemon=True).start()

@@ -78,7 +78,7 @@ def test_finished_runs_logs_and_nodes_are_there_after_an_upgrade(from_former: Up
     nodes = clients.nodes()
     cut_off = begin_run(clients, from_former.nodes)
 
-    # The current command is first in an operator's PATH. It also ends a runtime of a former release.
+    # The current command, first in an operator's PATH, also ends a runtime of a former release.
     assert "has ended" in from_former.down()
     copy = from_former.data.with_name("copy")
     # `cp -a`, unlike shutil, keeps owners: PostgreSQL has another owner if root runs `up`.

@@ -10,8 +10,8 @@ import pytest
 from tests.matrix.line import Cast, play
 from tests.matrix.servers import Server, flower_nats
 
-# All clients of 1.30 call over gRPC and know no push sessions. Of 1.35, only the SuperExec calls over
-# HTTP. Of 1.39, only the SuperNode calls over gRPC.
+# All clients of 1.30 call over gRPC and know no push sessions. Of 1.35, only the SuperExec calls
+# over HTTP. Of 1.39, only the SuperNode calls over gRPC.
 CASTS = [
     *(pytest.param(Cast.of(one), marks=pytest.mark.long) for one in ("1.30.0", "1.35.0", "1.39.0")),
     Cast(supernodes=("1.30.0", "1.39.0", "1.42.0"), superexec="1.39.0", cli="1.35.0"),

@@ -1,7 +1,7 @@
-"""Compose files as `docker compose` reads them, as far as ours go.
+"""Reads Compose files like `docker compose`, with the features that our files use.
 
-After the Compose Specification: variables, `extends` from another file, several files laid over
-each other, a command as one string. What is not read here is not run by the tests either.
+From the Compose Specification: variables, `extends` from another file, several files merged, a
+command as one string. The tests use nothing of the files that is not read here.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ import yaml
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?:(:-|:\?)([^}]*))?\})")
 
-# In later files and in the service that extends, these add to what there is; the rest replaces it.
+# Later files and extending services add to these lists; they replace all other values.
 _ADDED = ("secrets", "volumes", "ports", "tmpfs", "cap_add")
 
 
 class VariableMissingError(KeyError):
-    """A variable that a file cannot do without is not set."""
+    """A variable that a file requires is not set."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """One service, with nothing left to look up."""
+    """One service, with all variables filled in."""
 
     name: str
     settings: Mapping[str, Any]
 
     @property
     def command(self) -> list[str]:
-        """What it runs in its image, as a list of arguments."""
+        """The command as a list of arguments."""
         command = self.settings.get("command", [])
         return shlex.split(command) if isinstance(command, str) else [str(part) for part in command]
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that it is given."""
+        """The environment variables of the service."""
         return {key: str(value) for key, value in self.settings.get("environment", {}).items()}
 
     @property
@@ -50,37 +50,37 @@ class Service:
 
     @property
     def health_command(self) -> list[str]:
-        """What tells whether it is well."""
+        """The command of the health check."""
         kind, *command = self.settings["healthcheck"]["test"]
         assert kind == "CMD"
         return [str(part) for part in command]
 
     @property
     def replicas(self) -> int:
-        """How many containers of it run."""
+        """The number of containers."""
         return int(self.settings.get("deploy", {}).get("replicas", 1))
 
     @property
     def mounts(self) -> dict[str, str]:
-        """What is mounted, by the path in the container: a volume's name or a path of the host."""
+        """The volume's name or the host's path, by the path in the container."""
         parts = [volume.split(":") for volume in self.settings.get("volumes", [])]
         return {target: source for source, target, *_ in parts}
 
     @property
     def secrets(self) -> list[str]:
-        """The names of the secrets that it may read."""
+        """The names of the secrets that the service may read."""
         return list(self.settings.get("secrets", []))
 
     @property
     def dependencies(self) -> dict[str, str]:
-        """What has to have come first, and how far."""
+        """The services that must come first, and the condition of each."""
         needed = self.settings.get("depends_on", {})
         return {name: details["condition"] for name, details in needed.items()}
 
 
 @dataclass(frozen=True)
 class Composition:
-    """One stack: what `docker compose config` would print."""
+    """One stack, like the output of `docker compose config`."""
 
     document: Mapping[str, Any]
 
@@ -109,7 +109,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def compose(files: Sequence[Path], variables: Mapping[str, str]) -> Composition:
-    """Lay files over each other. Raises VariableMissingError."""
+    """Merge files, and fill in variables. Raises VariableMissingError."""
     document: dict[str, Any] = {}
     for file in files:
         document = _merged(document, _read(file))
@@ -161,6 +161,6 @@ def _value(found: re.Match[str], variables: Mapping[str, str]) -> str:
     if operator == ":?":
         raise VariableMissingError(f"{name}: {operand}")
     if operator is None and name not in variables:
-        # Docker would go on with an empty value and a warning: an oversight in files of ours.
+        # Docker would warn and use an empty value. In our files this is a mistake.
         raise VariableMissingError(name)
     return operand or ""

@@ -1,4 +1,4 @@
-"""A broker per test: the module's nats-server, with streams that are empty."""
+"""A broker per test: the module's nats-server, with empty streams."""
 
 from collections.abc import AsyncIterator
 from typing import cast
@@ -14,13 +14,13 @@ from harness.channels import WireName
 
 @pytest.fixture(params=["grpc", "http"])
 def wire(request: pytest.FixtureRequest) -> WireName:
-    """Over which wire the test calls its gateways: once over each."""
+    """The wire over which the test calls its gateways; the test runs once over each wire."""
     return cast(WireName, request.param)
 
 
 @pytest.fixture
 async def connection(nats_url: str) -> AsyncIterator[Connection]:
-    """A connection to a broker whose streams exist and hold nothing."""
+    """A connection to a broker with existing, empty streams."""
     connection = await Connection.connect([nats_url], "test")
     await ensure_streams(connection)
     for stream in subjects.STREAMS:
@@ -31,7 +31,7 @@ async def connection(nats_url: str) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 async def database(pg_dsn: str) -> AsyncIterator[Database]:
-    """A database that has today's schema, and no rows."""
+    """A database with the current schema and no rows."""
     database = Database(pg_dsn)
     await database.open()
     yield database

@@ -1,4 +1,4 @@
-"""A console for tests, with a superlink and a gateway to ask."""
+"""A console for tests, with a superlink and a gateway."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.integration.gateways import Gateway, free_address, running_stack
 
 @dataclass
 class Console:
-    """A console and what it is about."""
+    """A console, and the gateway of its runtime."""
 
     http: httpx.AsyncClient
     gateway: Gateway
@@ -53,7 +53,7 @@ async def running_console(
 async def console_of(
     nats_url: str, tls: ServerCertificates | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Run a console alone in this process, and ask it; both end with the context."""
+    """Run only a console in this process, with a client for it; both end with the context."""
     address, stop = free_address(), asyncio.Event()
     settings = ConsoleSettings((nats_url,), address=address)
     if tls is not None:
@@ -73,7 +73,7 @@ async def console_of(
 
 
 def trusting(made: ServerCertificates) -> ssl.SSLContext:
-    """Return what a client needs that trusts the authority of these certificates."""
+    """Return an SSL context that trusts the authority of these certificates."""
     return ssl.create_default_context(cafile=str(made.ca_certificate))
 
 

@@ -1,14 +1,14 @@
-"""The containers of a stack as plain processes, for machines without a Docker engine.
+"""Runs the containers of a stack as plain processes, for machines without a Docker engine.
 
-Each container has a loopback address of its own, so that all keep the ports that the files say.
-What a container finds in its file system lies in a folder of its own. Commands, environment,
-configuration files and health checks are those of the Compose files; only these are replaced in
-them: names of other containers and the container's own addresses by loopback addresses, its paths
-by those of its folder. In the balancer's configuration, the name of a service becomes one endpoint
-for each of its containers, as Docker's DNS would answer.
+Each container has its own loopback address, so that all keep the ports of the files, and its own
+folder in place of a file system. Commands, environment, configuration files and health checks come
+from the Compose files. Only these values are replaced in them: names of other containers and the
+container's own addresses by loopback addresses, its paths by paths in its folder. In the
+balancer's configuration, the name of a service becomes one endpoint for each of its containers,
+like in an answer of Docker's DNS.
 
-PostgreSQL is the embedded one, because its image is more than a program; it listens on a socket, and so
-without TLS.
+PostgreSQL is the embedded server, because its image is more than a program. It listens on a Unix
+socket, without TLS.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.children import PATIENCE, Child, wait_until
 from harness.environment import SCRIPTS, clean_environment
 from tests.integration.composition import Composition, Service
 
-# What images start their command with, where it is not the command itself.
+# The entry points of images that have one.
 _ENTRY_POINTS = {
     "flower-nats": ["flower-nats"],
     "flower-nats-superexec": ["flower-superexec"],
@@ -41,7 +41,7 @@ _ENTRY_POINTS = {
 
 
 def find_program(name: str) -> str:
-    """Return the path of a program of this environment or of this machine."""
+    """Return the path of a program in this environment or on this machine."""
     program = shutil.which(name, path=f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}")
     assert program is not None, f"{name} is not installed"
     return program
@@ -58,7 +58,7 @@ class Container:
 
     @property
     def running(self) -> Child:
-        """Its process."""
+        """The process of the container."""
         assert self.process is not None, f"{self.service.name} was not started"
         return self.process
 
@@ -91,7 +91,7 @@ class Stack:
         return container
 
     def start(self) -> None:
-        """Start all in order, each when what it depends on is as well as it must be."""
+        """Start all containers in order, each after its dependencies have met their conditions."""
         healthy: set[str] = set()
         for service in self.composition.in_order():
             for name in service.dependencies.keys() - healthy:
@@ -103,7 +103,7 @@ class Stack:
             self.wait_until_healthy(name)
 
     def start_container(self, container: Container) -> None:
-        """Start one, or start it again."""
+        """Start or restart a container."""
         if container.service.name == "postgres":
             self._start_postgres(container)
             return
@@ -136,7 +136,7 @@ class Stack:
         assert process.exit_code == 0, process.output()
 
     def mount_again(self, container: Container, path: str) -> None:
-        """Show a container what has become of a folder of the host: each file replaces the former."""
+        """Copy a folder of the host into a container again; each file replaces the former file."""
         source, place = container.service.mounts[path], _place(container, path)
         for file in (self.compose_folder / source).iterdir():
             draft = place.with_name(f"{file.name}.new")
@@ -144,7 +144,7 @@ class Stack:
             draft.rename(place / file.name)
 
     def run_in(self, container: Container, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run one more command in a container, as `docker compose exec` does."""
+        """Run a command in a container, like `docker compose exec`."""
         program, *arguments = command
         return subprocess.run(
             [find_program(program), *arguments],
@@ -156,7 +156,7 @@ class Stack:
         )
 
     def stop(self) -> None:
-        """End all, the last started first."""
+        """End all containers, the last one first."""
         for container in reversed(self.containers):
             if container.process is not None:
                 container.process.kill_all()
@@ -164,7 +164,7 @@ class Stack:
             asyncio.run(self._postgres.stop())
 
     def _names(self) -> dict[str, str]:
-        """The address by each service's name, of those that have one container."""
+        """Return the addresses of services with one container, by name."""
         alone = [one for one in self.containers if one.service.replicas == 1]
         return {one.service.name: one.address for one in alone}
 
@@ -175,7 +175,7 @@ class Stack:
         asyncio.run(self._postgres.start())
 
     def _fill(self, container: Container) -> None:
-        """Put what is mounted in the container into its folder."""
+        """Copy the mounts of a container into its folder."""
         container.folder.mkdir(parents=True, exist_ok=True)
         for path, source in container.service.mounts.items():
             if source.startswith("."):
@@ -192,7 +192,7 @@ class Stack:
             shutil.copyfile(self.compose_folder / secrets[name]["file"], target)
 
     def _resolved(self, envoy_config: str) -> str:
-        """Replace endpoints that are services by all of their containers."""
+        """Replace each endpoint that names a service by endpoints for all its containers."""
         config = json.loads(envoy_config)
         for cluster in config.get("static_resources", {}).get("clusters", []):
             (locality,) = cluster["load_assignment"]["endpoints"]
@@ -215,12 +215,12 @@ class Stack:
         return home | {key: self._translated(value, container) for key, value in given.items()}
 
     def _translated(self, text: str, container: Container) -> str:
-        """Replace what names other containers, and what `_translated_own` replaces."""
+        """Replace the names of other containers, then the container's own addresses and paths."""
         if self._postgres is not None and text.startswith("postgresql://"):
             there, login = urlsplit(self._postgres.dsn), urlsplit(text).netloc.rpartition("@")[0]
             return urlunsplit(there._replace(netloc=f"{login}@"))
         for name, address in self._names().items():
-            # Before a port; not a part of another name.
+            # Only names before a port, and no parts of other names.
             text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?=:\d)", address, text)
         return self._translated_own(text, container)
 
@@ -241,12 +241,12 @@ class Stack:
 
 
 def _place(container: Container, path: str) -> Path:
-    """Return where a path of the container lies."""
+    """Return the host's path for a path of the container."""
     return container.folder / "files" / path.lstrip("/")
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy the files of a folder; again when the container starts again."""
+    """Copy the files of a folder; a restart of the container copies them again."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for file in source.iterdir():
@@ -254,6 +254,6 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _loopback_addresses() -> Iterator[str]:
-    """Yield addresses that other stacks on this machine hardly have at the same time."""
+    """Return addresses that other stacks on this machine are unlikely to use."""
     network = f"127.{random.randrange(16, 255)}.{random.randrange(256)}"
     return (f"{network}.{host}" for host in range(1, 255))

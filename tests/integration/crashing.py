@@ -1,10 +1,10 @@
 """Operations that can be stopped, failed and ended between any two requests to the broker.
 
-An `Operation` is a call that runs inside one replica. Its `SteppedConnection` asks for a turn before
-each request to the broker, so that a test decides what happens at that very point: the operation goes
-on, stays there for as long as the test likes (a stalled process), is ended (a killed process), finds
-the request or its answer lost, or makes it twice. The broker itself is real; only its clock and the
-time for which it remembers message ids are the test's.
+An `Operation` is a call that runs inside one replica. Its `SteppedConnection` asks for a turn
+before each request to the broker. The test decides what happens at this point: the operation goes
+on, stays there for any time (a stalled process), ends there (a killed process), loses the request
+or its answer, or makes the request twice. The broker is real; the test controls only its clock, and
+the time for which it remembers message ids.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from flower_nats.model.errors import Unavailable
 T = TypeVar("T")
 
 _QUIET_TURNS = 15
-"""Turns of the event loop after which an operation that does nothing waits for something."""
+"""Idle turns of the event loop after which an operation counts as waiting."""
 
 
 class Fate(Enum):
-    """What becomes of one request to the broker."""
+    """The fate of one request to the broker."""
 
     ANSWERED = "it is made, and its answer arrives"
     LOST = "it never reaches the broker"
@@ -39,14 +39,14 @@ class Fate(Enum):
 
 
 class Operation:
-    """A call in a replica, which goes on when it is told to."""
+    """A call in a replica, which goes on only by turns."""
 
     def __init__(self, name: str, work: Callable[[], Awaitable[Any]], hints: bool = True) -> None:
         self.name = name
         self.hints = hints
-        """Whether the hints it sends are heard."""
+        """Whether the operation's hints arrive."""
         self.requests = 0
-        """How many requests it has made."""
+        """The number of its requests so far."""
         self._parked: list[asyncio.Future[Fate]] = []
         self._under_way: set[asyncio.Future[None]] = set()
         self._ended = False
@@ -59,20 +59,20 @@ class Operation:
 
     @property
     def answered(self) -> bool:
-        """Whether it has its outcome; what it left to the background may go on."""
+        """Whether the operation has its outcome; its background work may still go on."""
         return self._task.done()
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it goes on."""
+        """Whether the operation and its background work have ended."""
         return self.answered and not self._parked and not self._under_way
 
     def outcome(self) -> Any:
-        """Return what the call gave, or raise what it raised."""
+        """Return the result of the call, or raise its exception."""
         return self._task.result()
 
     async def turn(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Make a request when this operation's turn has come."""
+        """Make a request at this operation's next turn."""
         if self._ended:
             raise asyncio.CancelledError
         loop = asyncio.get_running_loop()
@@ -100,7 +100,7 @@ class Operation:
         return answer
 
     async def settle(self) -> None:
-        """Wait until the operation is over or can only go on by a turn."""
+        """Wait until the operation is over or needs a turn to go on."""
         quiet = 0
         while quiet < _QUIET_TURNS:
             if self._under_way:
@@ -110,7 +110,7 @@ class Operation:
             quiet += 1
 
     async def go_on(self, requests: int, fate: Fate = Fate.ANSWERED) -> bool:
-        """Let so many requests be made, each with this fate; return whether it got so far."""
+        """Let the operation make so many requests with this fate; return whether it goes on."""
         for _ in range(requests):
             await self.settle()
             if not self._parked:
@@ -120,19 +120,19 @@ class Operation:
         return not self.over
 
     async def finish(self) -> None:
-        """Let it run to its end, or until it waits for another operation."""
+        """Let the operation run to its end, or until it waits for another operation."""
         while await self.go_on(1):
             pass
 
     async def end(self) -> None:
-        """End it where it is, as the end of its process does: it makes no further request."""
+        """End the operation at this point, like a killed process: it makes no further request."""
         self._ended = True
         for place in self._parked:
             place.cancel()
         await self.leave()
 
     async def leave(self) -> None:
-        """Cancel it where it is, as happens when its client goes away."""
+        """Cancel the operation at this point, like after a disconnect of its client."""
         self._task.cancel()
         await self.finish()
 
@@ -147,18 +147,18 @@ async def _await(work: Callable[[], Awaitable[Any]]) -> Any:
 
 
 class Clock:
-    """The time of a test: it moves on by itself a little, and at once when the test says so.
+    """The clock of a test: it moves on slowly by itself, and jumps when the test says so.
 
-    What the broker says of when it stored something is shown in this time, too.
+    The broker's times of storing are converted to this clock, too.
     """
 
     def __init__(self) -> None:
         self.start()
 
     def start(self) -> None:
-        """Begin anew."""
+        """Reset the clock."""
         self.jumped = 0.0
-        """Seconds by which the test has moved it on."""
+        """Seconds by which the test has moved the clock on."""
         self._ticks = 0
         self._jumps: list[tuple[datetime, float]] = []
 
@@ -168,7 +168,7 @@ class Clock:
         return 2_000_000_000.0 + self.jumped + self._ticks * 1e-5
 
     def monotonic(self) -> float:
-        """As `time.monotonic`."""
+        """Monotonic time, like `time.monotonic`."""
         return time.monotonic() + self.jumped
 
     def jump(self, seconds: float) -> None:
@@ -177,20 +177,20 @@ class Clock:
         self._jumps.append((datetime.now(UTC), self.jumped))
 
     def shown(self, moment: str) -> str:
-        """Show a moment of the broker's."""
+        """Convert a time of the broker to this clock."""
         real = datetime.fromisoformat(moment)
         passed = [jumped for at, jumped in self._jumps if at <= real]
         return _moment(real + timedelta(seconds=passed[-1] if passed else 0.0))
 
     def real(self, moment: str) -> str:
-        """Return the moment of the broker's that is shown as this one."""
+        """Convert a time of this clock to a time of the broker."""
         shown = datetime.fromisoformat(moment)
         for at, jumped in reversed(self._jumps):
             real = shown - timedelta(seconds=jumped)
             if real >= at:
                 return _moment(real)
             if shown >= at + timedelta(seconds=self._jumped_before(at)):
-                # It fell into the time that was passed over.
+                # The time is within a jump.
                 return _moment(at)
         return moment
 
@@ -199,7 +199,7 @@ class Clock:
         return passed[-1] if passed else 0.0
 
     def as_datetime(self) -> type[datetime]:
-        """Return a `datetime` whose `now` is this clock's."""
+        """Return a `datetime` class with this clock's `now`."""
         clock = self
 
         class Moment(datetime):
@@ -216,28 +216,28 @@ def _moment(moment: datetime) -> str:
 
 @dataclass
 class Memory:
-    """The message ids that a broker remembers: for a while, and over a restart only those in store."""
+    """The broker's memory of message ids: for a while; over a restart, of stored messages alone."""
 
     clock: Clock
     name: str
-    """Keeps the ids of one test apart from those of another."""
+    """A prefix that keeps the ids of tests apart."""
     _known: dict[str, tuple[int, float, str, int]] = field(default_factory=dict)
 
     def spell(self, message_id: str) -> str:
-        """Return the id under which the broker shall know a message."""
+        """Return the id that the broker gets for a message."""
         generation, at, _, _ = self._known.get(message_id, (0, self.clock.jumped, "", 0))
         if self.clock.jumped - at >= DUPLICATE_WINDOW:
             generation += 1
         return f"{self.name}.{generation}.{message_id}"
 
     def note(self, message_id: str, spelt: str, subject: str, stored: Stored) -> None:
-        """Note what the broker has stored under an id."""
+        """Remember that the broker has stored a message under an id."""
         if not stored.duplicate:
             generation = int(spelt.split(".")[1])
             self._known[message_id] = (generation, self.clock.jumped, subject, stored.sequence)
 
     async def restart(self, connection: Connection, stream: str) -> None:
-        """Forget the ids of messages that are not in store any more."""
+        """Forget the ids of messages that the broker has not stored any more."""
         for message_id, (generation, at, subject, sequence) in list(self._known.items()):
             record = await connection.last(stream, subject)
             if record is None or record.sequence != sequence:
@@ -245,7 +245,7 @@ class Memory:
 
 
 class SteppedConnection(Connection):
-    """A connection whose requests wait for the turn of the operation that makes them."""
+    """A connection: each request waits for the turn of its operation."""
 
     def __init__(self, client: BrokerClient) -> None:
         super().__init__(client)
@@ -256,7 +256,7 @@ class SteppedConnection(Connection):
         self.clock = clock
         self.memory = Memory(clock, name)
         self.hear: Callable[[str, bytes], Awaitable[None]] | None = None
-        """Hears the hints."""
+        """Receives the hints."""
 
     async def hint(self, subject: str, payload: bytes = b"") -> None:
         operation = _current.get()

@@ -1,4 +1,4 @@
-"""A gateway for tests, called over gRPC or over HTTP as stock clients call it."""
+"""A gateway for tests, called over gRPC or over HTTP like by stock clients."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from harness.logins import as_user
 from tests.integration.superlinks import Superlink, running_superlink
 
 BEFORE_THE_HOLD_ENDS = 15.0
-"""Seconds. A call that nothing wakes is held for about 20."""
+"""Seconds. Without a wake, the gateway holds a call for about 20 s."""
 
 
 def free_address() -> str:
-    """An address that nobody listens on, and no outgoing connection takes meanwhile."""
+    """Return a free address whose port no outgoing connection takes."""
     return f"127.0.0.1:{free_port()}"
 
 
@@ -65,19 +65,19 @@ class Clients:
         self.channels = {service: self.channel(service) for service in self.grpc_addresses}
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the channels."""
         for channel in self.channels.values():
             await channel.close()
 
     def address(self, service: str) -> str:
-        """Where this API is, on the wire that the tests call it over."""
+        """Return the address of an API on this wire."""
         if self.wire == "http":
             return self.settings.http_api_address
         return self.grpc_addresses[service]
 
     @property
     def grpc_addresses(self) -> Mapping[str, str]:
-        """By API."""
+        """The addresses for gRPC, by API."""
         return {
             "Runtime": self.settings.serverappio_api_address,
             "Fleet": self.settings.fleet_api_address,
@@ -85,7 +85,7 @@ class Clients:
         }
 
     def channel(self, service: str) -> GrpcChannel | HttpChannel:
-        """Return one more channel to an API, with connections of its own; to be closed."""
+        """Return one more channel to an API, with its own connections; the caller closes it."""
         return CHANNELS[self.wire](self.address(service))
 
     async def call_bytes(
@@ -105,7 +105,7 @@ class Clients:
     async def follow(
         self, run_id: int, after: float = 0.0
     ) -> AsyncGenerator[control.StreamLogsResponse, None]:
-        """`flwr log --stream`."""
+        """Follow a log, like `flwr log --stream`."""
         request = control.StreamLogsRequest(run_id=run_id, after_timestamp=after)
         method, body = BY_NAME[("Control", "StreamLogs")], request.SerializeToString()
         async with aclosing(self.channels["Control"].stream(method, body, (), 30)) as answers:
@@ -113,11 +113,11 @@ class Clients:
                 yield control.StreamLogsResponse.FromString(answer)
 
     async def log_of(self, run_id: int) -> str:
-        """`flwr log` of a run that has ended."""
+        """Return the log of a run that has ended, like `flwr log`."""
         return "".join([answer.log_output async for answer in self.follow(run_id)])
 
     async def in_hand(self) -> dict[str, int]:
-        """What the gateway counts: calls that wait, and all that are being served."""
+        """Return the gateway's counts of held calls, and of all calls in hand."""
         url = f"http://{self.settings.http_health_address}/metrics"
         with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
             text = answer.read().decode()
@@ -125,7 +125,7 @@ class Clients:
         return {name: int(value) for name, value in found}
 
     async def until_in_hand(self, calls: int) -> None:
-        """Wait until so many calls are in hand, and all of them wait."""
+        """Wait until so many calls are in hand, and all of them are held."""
         expected = {"held_calls": calls, "calls_in_hand": calls}
         async with asyncio.timeout(PATIENCE):
             while await self.in_hand() != expected:
@@ -139,7 +139,7 @@ class Clients:
         return node
 
     async def server_app(self, **fields: Any) -> ServerApp:
-        """Start a run and take its ServerApp task, as SuperExec and ServerApp do."""
+        """Start a run and take its ServerApp task, like SuperExec and ServerApp."""
         request = control.StartRunRequest(fab=common.Fab(content=make_fab()), **fields)
         run = await self.call("Control", "StartRun", request)
         app = ServerApp(self, run.run_id, *await self._take_task(run.run_id))
@@ -199,7 +199,7 @@ async def running_gateway(
 
 async def _until_ready(gateway: Gateway) -> None:
     def is_listening() -> bool:
-        # It is the last to be listened on.
+        # The gateway listens on this address last.
         return accepts_connections(gateway.settings.http_api_address)
 
     async with asyncio.timeout(PATIENCE):

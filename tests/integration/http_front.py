@@ -1,4 +1,4 @@
-"""A balancer in front of stand-ins for gateways, with clients over HTTP as stock has them."""
+"""A balancer in front of stand-ins for gateways, with clients over HTTP like stock clients."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ PUSH_OBJECT = BY_NAME[("Fleet", "PushObject")]
 STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
 
 CLIENT_SECONDS = 30.0
-"""What a stock client waits for an answer."""
+"""Seconds for which a stock client waits for an answer."""
 
 CLIENT_KEEPS = 5.0
-"""How long it keeps a connection that it does not use."""
+"""Seconds for which a stock client keeps an idle connection."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""People with accounts, who call the Control API of a superlink as the CLI does for them."""
+"""People with accounts, who call the Control API of a superlink like with the CLI."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.integration.superlinks import Node, Superlink
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with an account, logged in."""
+    """A person with an account, logged in."""
 
     superlink: Superlink
     logged_in: LoggedIn
 
     @classmethod
     async def come(cls, superlink: Superlink, name: str, role: Role = Role.USER) -> Person:
-        """Make an account for a person, who logs in."""
+        """Make an account for a person, and log in."""
         return cls(superlink, await log_in(superlink.database, name, role))
 
     @property
     def name(self) -> str:
-        """What the account is called."""
+        """The name of the account."""
         return self.logged_in.account.name
 
     @property
@@ -56,14 +56,14 @@ class Person:
         return str(answer.federation.name)
 
     async def invite(self, other: Person, federation: str) -> None:
-        """Ask somebody into a federation, who comes."""
+        """Invite another person into a federation; the other person accepts."""
         await self.call(
             "CreateInvitation", federation_name=federation, invitee_account_name=other.name
         )
         await other.call("AcceptInvitation", federation_name=federation)
 
     async def let_in(self, federation: str, role: MemberRole) -> None:
-        """Be in a federation with a role, as operators can bring about."""
+        """Become a member of a federation with a role, like by an operator's command."""
         await Members(self.superlink.database).set_role(federation, self.account_id, role)
 
     async def start_run(self, federation: str = "") -> int:
@@ -76,7 +76,7 @@ class Person:
         return set((await self.call("ListRuns")).run_dict)
 
     async def show(self, federation: str) -> common.Federation:
-        """Return what `flwr federation list --federation` shows."""
+        """Return the federation that `flwr federation list --federation` shows."""
         answer = await self.call("ShowFederation", federation_name=federation)
         return answer.federation  # type: ignore[no-any-return]
 
@@ -85,7 +85,7 @@ class Person:
         return [one.name for one in (await self.call("ListFederations")).federations]
 
     async def register(self, federation: str | None = None) -> Node:
-        """Register a SuperNode, which comes online, and add it to a federation."""
+        """Register a SuperNode, bring it online, and add it to a federation."""
         key = (
             ec.generate_private_key(ec.SECP384R1())
             .public_key()

@@ -1,4 +1,4 @@
-"""Where operations run step by step: two replicas, and what goes wrong with each operation."""
+"""Two replicas in which operations run step by step, each with a planned trouble."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.integration.stepped_federation import Client, Metadata, Replica, Requ
 
 @dataclass
 class Cluster:
-    """A broker, and a connection to it for each replica and one to look from the outside."""
+    """A broker, with a connection for each replica and one more for the test."""
 
     replicas: list[SteppedConnection]
     outside: SteppedConnection
@@ -33,7 +33,7 @@ class Cluster:
 
     @classmethod
     async def connect(cls, url: str, clock: Clock) -> Cluster:
-        """Connect to a broker with streams of its own."""
+        """Connect to a broker, and make the streams."""
         one, two, outside = [await SteppedConnection.connect([url], "test") for _ in range(3)]
         await ensure_streams(outside)
         return cls([one, two], outside, clock)
@@ -45,28 +45,28 @@ class Cluster:
 
 @contextmanager
 def own_time() -> Iterator[Clock]:
-    """Let the runtime read a clock of the test's."""
+    """Give the runtime a clock of the test."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         for module in (mailbox_module, wire_module, push_session_module, housekeeping_module):
             patch.setattr(module, "time", clock)
         patch.setattr(housekeeping_module, "datetime", clock.as_datetime())
-        # Time that a test lets pass is none in which clients could not be heard.
+        # A jump of the clock does not count as an outage in which no client could be heard.
         patch.setattr(housekeeping_module, "_OUTAGE", float("inf"))
         yield clock
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes wrong with an operation after so many of its requests to the broker."""
+    """The trouble of an operation after so many of its requests to the broker."""
 
     after: int = 0
     what: str = "nothing"
 
 
 TROUBLES = ("stall", "cut", "gone", "death", *(fate.name for fate in Fate))
-"""`stall`: it stays where it is. `cut`: so it does, and its client asks again. `gone`: its client
-closes the connection and asks again. `death`: its replica dies. The others befall one request."""
+"""`stall`: the operation stops. `cut`: it stops, and its client asks again. `gone`: its client
+closes the connection and asks again. `death`: its replica dies. The others are fates of a request."""
 
 
 @dataclass(eq=False)
@@ -79,11 +79,11 @@ class Running:
     client: Client | None = None
     request: Request | None = None
     heard: bool = False
-    """Whether the client has had its answer."""
+    """Whether the client has got its answer."""
 
 
 class Stage:
-    """Two replicas and what runs in them."""
+    """Two replicas and their running operations."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.clock = cluster.clock
@@ -100,7 +100,7 @@ class Stage:
         self.running: list[Running] = []
 
     async def clear(self) -> None:
-        """Begin with nothing in the broker."""
+        """Begin with an empty broker."""
         for stream in (subjects.MESSAGES_STREAM, subjects.OBJECTS_STREAM):
             await self.outside.purge(stream, ">")
 
@@ -121,7 +121,7 @@ class Stage:
         return self.begin("sweep", replica, self.replicas[replica].housekeeping.sweep())
 
     def begin(self, name: str, replica: int, work: Coroutine[Any, Any, Any]) -> Running:
-        """Begin something that no client waits for."""
+        """Begin an operation without a client."""
         return self._add(Running(Operation(name, lambda: work), replica, self.clock.jumped))
 
     def _add(self, running: Running) -> Running:
@@ -129,12 +129,12 @@ class Stage:
         return running
 
     async def serve(self, client: Client, replica: int = 0) -> None:
-        """Answer all that a client wants, and nothing goes wrong."""
+        """Serve all calls of a client without trouble."""
         while client.waiting:
             await self.play(self.call(client, client.waiting[0], replica), Plan())
 
     async def play(self, running: Running, plan: Plan) -> None:
-        """Let an operation go on until the plan's trouble comes, or to its end."""
+        """Let an operation run until the plan's trouble, or to its end."""
         operation = running.operation
         if plan.what == "nothing":
             await operation.finish()
@@ -156,7 +156,7 @@ class Stage:
             await operation.finish()
 
     async def race(self, racing: list[Running], turns: list[int]) -> None:
-        """Let operations take turns, a request at a time, and then end one after another."""
+        """Let operations make requests by turns, and then finish one after another."""
         for turn in turns:
             await racing[turn % len(racing)].operation.go_on(1)
         for running in racing:
@@ -164,21 +164,21 @@ class Stage:
         await self.collect()
 
     async def kill(self, replica: int) -> None:
-        """End a replica and all that runs in it; another takes its place."""
+        """End a replica with its operations; another replica takes its place."""
         for running in self.running:
             if running.replica == replica:
                 await running.operation.end()
         self.replicas[replica] = Replica(self._connections[replica], self.metadata)
 
     async def finish(self, older_than: float = 0.0) -> None:
-        """Let everything that is that old (in seconds) run to its end."""
+        """Let all operations of at least this age (in seconds) run to their end."""
         while old := [one for one in self.running if self.clock.jumped - one.since >= older_than]:
             for running in old:
                 await running.operation.finish()
             await self.collect()
 
     async def collect(self) -> None:
-        """Hand out the answers that are there."""
+        """Give clients the answers that are ready."""
         for running in self.running:
             if running.operation.answered and not running.heard:
                 running.heard = True
@@ -207,7 +207,7 @@ async def _answer(running: Running) -> None:
         if client is not None and request is not None:
             client.under_way.discard(request)
     except BaseExceptionGroup as group:
-        # The edge says UNAVAILABLE.
+        # The gateway answers with UNAVAILABLE.
         assert group.split(FlowerNatsError)[1] is None, group
         _lose(running)
     else:

@@ -1,8 +1,8 @@
 """A ServerApp, SuperNodes and two replicas of gateway and superlink, for the mailbox's state machine.
 
-The replicas are the runtime's own services over a real broker. What Postgres would say of nodes and
-runs is a table here. The clients behave as stock ones do: they wait for the answer to a call, make it
-again on any replica when it fails, and keep what they know in memory.
+The replicas are the runtime's own services over a real broker. A table stands for PostgreSQL's rows
+of nodes and runs. The clients behave like stock clients: they wait for the answer to a call, repeat
+a failed call on any replica, and keep their state in memory.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ M = TypeVar("M", bound=ProtoMessage)
 RUN = 2**63 + 11
 NODES = (2**64 - 21, 2**64 - 22, 2**64 - 23)
 SHORT, LONG = 100.0, 100_000.0
-"""Seconds for which a message is good."""
+"""Seconds for which a message is valid."""
 
 
-# Messages. They are the same in every run of the same steps.
+# Messages. The same steps always make the same messages.
 
 
 @cache
 def _content(number: int, shared: int) -> RecordDict:
-    """Content whose second object is the same in all messages of the same `shared`."""
+    """Content with a second object that all messages with the same `shared` have."""
     records = {"own": ConfigRecord({"number": number})}
     if shared:
         records["shared"] = ConfigRecord({"shared": shared})
@@ -88,7 +88,7 @@ def expires(one: Parcel) -> float:
 
 
 class Metadata:
-    """What Postgres would say."""
+    """Stands for the rows in PostgreSQL."""
 
     def __init__(self) -> None:
         self.nodes = dict.fromkeys(NODES, "online")
@@ -103,7 +103,7 @@ class Metadata:
     async def is_heard(self) -> bool:
         return True
 
-    # What a gateway asks of identities and of superlinks.
+    # The questions of a gateway to identities and superlinks.
 
     async def require_running(self, run_id: int) -> None:
         if reason := await self.why_not_running(run_id):
@@ -121,18 +121,18 @@ class Metadata:
         return {"online": list(NODES), "offline": []}
 
     def traffic(self, run_id: int, **_amounts: Any) -> None:
-        """Traffic is not what is looked at here."""
+        """Ignore traffic."""
 
 
 class HeardWakes(Wakes):
-    """Hints that arrive as soon as they are sent, or not at all."""
+    """Hints that arrive at once, or never."""
 
     async def hear(self, subject: str, payload: bytes) -> None:
         self._on_hint(subject, payload)
 
 
 class Replica:
-    """A gateway and a superlink, as far as messages go."""
+    """The parts of a gateway and a superlink for messages."""
 
     def __init__(self, connection: Connection, metadata: Metadata) -> None:
         self.metadata = metadata
@@ -186,7 +186,7 @@ class Replica:
     async def call(
         self, node_id: int, method: str, request: ProtoMessage, answer: type[M], signed_at: float
     ) -> M:
-        """Serve a call of a node, or of the ServerApp, whose node is the SuperLink's."""
+        """Serve a call of a node, or of the ServerApp, which has the SuperLink's node id."""
         if node_id == SUPERLINK_NODE_ID:
             caller = Caller(task_id=1, run_id=RUN, task_type="flwr-serverapp", task_token=b"t")
             endpoint, service = self._runtime.endpoints()[method], "Runtime"
@@ -198,7 +198,7 @@ class Replica:
         return answer.FromString(cast(bytes, await endpoint(call, caller)))
 
     async def read(self, object_id: str) -> bytes | None:
-        """Return an object as a client gets it, or None."""
+        """Return an object like a client would pull it, or None."""
         body = await self._objects.pull(RUN, object_id, broadcast=False)
         found = common.PullObjectResponse.FromString(cast(bytes, body))
         return found.object_content if found.object_available else None
@@ -208,12 +208,12 @@ class Replica:
 
 
 _moments = (float(moment) for moment in itertools.count(1))
-"""When calls are signed, by the clock of whoever makes them."""
+"""The signing times of calls, by the callers' clocks."""
 
 
 @dataclass(eq=False)
 class Request:
-    """A call that a client wants answered."""
+    """A call for which a client wants an answer."""
 
     name: str
     serve: Callable[[Replica], Coroutine[Any, Any, Any]]
@@ -222,7 +222,7 @@ class Request:
 
 @dataclass(eq=False)
 class Client:
-    """Calls that wait to be made, for the first time or again."""
+    """A client with its waiting calls (new ones and repeated ones) and its calls under way."""
 
     node_id: int
     waiting: list[Request] = field(default_factory=list)
@@ -233,13 +233,13 @@ class Client:
         return bool(self.waiting or self.under_way)
 
     def lose(self, request: Request) -> None:
-        """A call was not answered: make it again, unless nobody wants to know any more."""
+        """Repeat a call that was not answered, unless the client has forgotten it."""
         if request in self.under_way:
             self.under_way.discard(request)
             self.waiting.append(request)
 
     def forget(self) -> None:
-        """Want nothing any more."""
+        """Forget all calls."""
         self.waiting.clear()
         self.under_way.clear()
 
@@ -302,19 +302,19 @@ class Client:
 
 
 class ServerApp(Client):
-    """A ServerApp: it sends instructions, and wants one outcome of each."""
+    """A ServerApp, which sends instructions and wants one outcome of each."""
 
     def __init__(self) -> None:
         super().__init__(SUPERLINK_NODE_ID)
         self.instructions: dict[str, Parcel] = {}
-        """All it has begun to send, by id."""
+        """All instructions that it has begun to send, by id."""
         self.sent: set[str] = set()
-        """Those whose objects have all been pushed."""
+        """Instructions with all objects pushed."""
         self.outcomes: dict[str, common.Metadata] = {}
-        """What it was told, by instruction."""
+        """The outcomes that it was told, by instruction."""
         self.confirming: set[str] = set()
         self.confirmed: set[str] = set()
-        """Instructions whose outcome it has confirmed."""
+        """Instructions with a confirmed outcome."""
 
     @property
     def waits_for(self) -> set[str]:
@@ -356,7 +356,7 @@ class ServerApp(Client):
 
 
 class SuperNode(Client):
-    """A SuperNode: what it has pulled and not answered is in its memory alone."""
+    """A SuperNode, which has its unanswered instructions only in memory."""
 
     def __init__(self, node_id: int) -> None:
         super().__init__(node_id)
@@ -365,14 +365,14 @@ class SuperNode(Client):
         self.known: set[str] = set()
         """Instructions that it has confirmed."""
         self.work: dict[str, Parcel] = {}
-        """Those of them that it has not begun to answer, by id."""
+        """Confirmed instructions that it has not begun to answer, by id."""
         self.answered: dict[str, Parcel] = {}
-        """Replies that it has sent in whole, by the id of their instruction."""
+        """Replies that it has sent completely, by the id of their instruction."""
         self.refused: set[str] = set()
-        """Instructions whose reply was refused."""
+        """Instructions with a refused reply."""
 
     def pull(self, got: Callable[[common.Message], Awaitable[None]]) -> None:
-        """Ask for an instruction; nothing else is pulled before it is confirmed."""
+        """Pull an instruction; the node pulls the next one after it has confirmed this one."""
         self.pulling = True
 
         async def answered(answer: fleet.PullMessagesResponse) -> None:
@@ -412,7 +412,7 @@ class SuperNode(Client):
         self.want("PushMessages", request, fleet.PushMessagesResponse, answered)
 
     def die(self) -> None:
-        """Lose all that is in memory."""
+        """Die, and lose all memory."""
         self.alive = self.pulling = False
         self.forget()
         self.work, self.answered = {}, {}
@@ -433,7 +433,7 @@ class SuperNode(Client):
         self.waiting.append(Request(f"ActivateNode of {self.node_id}", activate, answered))
 
 
-# What is in the broker
+# The broker's holdings
 
 
 @dataclass(frozen=True)
@@ -444,12 +444,12 @@ class Holdings:
     replies: dict[str, list[ReplyKey]]
     subjects: list[str]
     objects: set[str]
-    """Objects that are whole."""
+    """Complete objects."""
     object_subjects: list[str]
 
 
 async def holdings(connection: SteppedConnection) -> Holdings:
-    """Look at everything of the run that the broker holds."""
+    """Return all that the broker holds of the run."""
     found = await connection.subjects(subjects.MESSAGES_STREAM, subjects.run(RUN))
     instructions: dict[str, list[InstructionKey]] = {}
     replies: dict[str, list[ReplyKey]] = {}
@@ -465,7 +465,7 @@ async def holdings(connection: SteppedConnection) -> Holdings:
 
 
 async def forget_expired(connection: SteppedConnection, clock: Clock) -> None:
-    """Do what the broker does by itself: drop instructions whose time is over."""
+    """Drop expired instructions, which a broker does by itself."""
     for keys in (await holdings(connection)).instructions.values():
         for key in keys:
             found = await Mailbox(connection).find_instruction(RUN, key.node_id, key.message_id)

@@ -1,4 +1,4 @@
-"""`flwr login` as people run it, and what it leaves behind; and a browser's part of it, without one."""
+"""Runs the stock `flwr login`, and does the browser's part of a login without a browser."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _URL = re.compile(r"https?://\S+")
 
 @dataclass(frozen=True)
 class StockCli:
-    """The `flwr` of some version, with a home of its own."""
+    """The `flwr` of some version, with its own home."""
 
     flower: Flower
     home: Path
@@ -35,7 +35,7 @@ class StockCli:
             environment.program("flwr"),
             *arguments,
             env=clean_environment(
-                # No browser: the address is printed in any case.
+                # `flwr` starts no browser; it prints the address in any case.
                 {**environment.variables(self.home), "BROWSER": "true", "PYTHONUNBUFFERED": "1"}
             ),
             stdin=asyncio.subprocess.DEVNULL,
@@ -45,11 +45,11 @@ class StockCli:
         )
 
     async def run(self, *arguments: str) -> tuple[int, str]:
-        """Run a command; return its exit code and what it has said."""
+        """Run a command; return its exit code and its output."""
         return await ended(await self.start(*arguments))
 
     async def login(self) -> tuple[asyncio.subprocess.Process, str]:
-        """Start `flwr login`; return it, and the address that it shows."""
+        """Start `flwr login`; return its process, and the address that it shows."""
         process = await self.start("login")
         assert process.stdout is not None
         said = ""
@@ -62,12 +62,12 @@ class StockCli:
 
     @property
     def credentials(self) -> str:
-        """What it has stored."""
+        """The credentials that `flwr` has stored."""
         return (self.home / "credentials.yaml").read_text()
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
-    """Wait for the end of a command; return its exit code and the rest of what it has said."""
+    """Wait for the end of a command; return its exit code and the rest of its output."""
     async with asyncio.timeout(PATIENCE):
         said, _ = await process.communicate()
     assert process.returncode is not None
@@ -77,7 +77,7 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
 def stock_cli(
     flower: Flower, gateway: Gateway, home: Path, certificates: ServerCertificates
 ) -> StockCli:
-    """Return a `flwr` that knows a gateway, by the name in its certificate."""
+    """Return a `flwr` with a connection to a gateway, by the name in its certificate."""
     settings = gateway.settings
     at = {
         name: address.replace("127.0.0.1", "localhost")
@@ -94,7 +94,7 @@ def stock_cli(
 
 @asynccontextmanager
 async def browser(certificates: ServerCertificates) -> AsyncIterator[httpx.AsyncClient]:
-    """What a browser does of HTTP."""
+    """An HTTP client that follows redirects, like a browser."""
     context = ssl.create_default_context(cafile=str(certificates.ca_certificate))
     async with httpx.AsyncClient(verify=context, follow_redirects=True) as client:
         yield client
@@ -108,7 +108,7 @@ async def sign_in(
     headers: Mapping[str, str] | None = None,
     **more: str,
 ) -> httpx.Response:
-    """Fill in the page at an address, and send it."""
+    """Fill in the login page at an address, and send it."""
     code = url.rpartition("code=")[2]
     form = {"code": code, "name": name, "password": password, "answer": "confirm", **more}
     return await client.post(url.partition("?")[0], data=form, headers=headers or {})

@@ -1,4 +1,4 @@
-"""A superlink for tests, asked the way gateways ask: over NATS, as some caller."""
+"""A superlink for tests, which asks it like a gateway: over NATS, for some caller."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from harness.logins import as_user
 M = TypeVar("M", bound=ProtoMessage)
 
 _MANY = 50
-"""Members, of which one that answers is hardly ever the one that is asked."""
+"""Silent members: among so many, a question hardly ever reaches a member that answers."""
 
 
 def superexec_heard(**fields: Any) -> dict[str, Any]:
-    """Return what a gateway tells of a SuperExec that it has heard."""
+    """Return a gateway's report of a SuperExec that it has heard."""
     heard = {"address": "10.0.0.5", "version": "1.42.0", "host": "", "refused": "", "seconds": 1.0}
     return {**heard, **fields}
 
 
 @dataclass
 class Superlink:
-    """A running superlink and the means to look behind it."""
+    """A running superlink, with its broker and its database."""
 
     rpc: RpcClient
     connection: Connection
@@ -55,7 +55,7 @@ class Superlink:
     async def call(
         self, service: str, method: str, request: ProtoMessage, answer: type[M], **caller: Any
     ) -> M:
-        """Forward one RPC as a gateway does."""
+        """Forward one RPC like a gateway."""
         caller.setdefault("request_id", uuid.uuid4().hex)
         token = ""
         if method in {"ClaimTask", "AcquireTask"}:
@@ -75,11 +75,11 @@ class Superlink:
         return await self.rpc.ask(method, patience=10, **question)
 
     async def command(self, method: str, **question: Any) -> dict[str, Any]:
-        """Ask what operators ask."""
+        """Ask a question of operators."""
         return await self.rpc.ask(method, patience=10, service=subjects.OPERATOR, **question)
 
     async def begin_login(self, **caller: Any) -> control.GetLoginDetailsResponse:
-        """Ask for a login, as `flwr login` does."""
+        """Ask for a login, like `flwr login`."""
         request, response = control.GetLoginDetailsRequest(), control.GetLoginDetailsResponse
         return await self.call("Control", "GetLoginDetails", request, response, **caller)
 
@@ -89,13 +89,13 @@ class Superlink:
         return await self.call("Control", "GetAuthTokens", request, control.GetAuthTokensResponse)
 
     async def refresh_tokens(self, token: str) -> control.RefreshAuthTokensResponse:
-        """Ask for new tokens in place of those that a refresh token belongs to."""
+        """Ask for new tokens in place of those of a refresh token."""
         request = control.RefreshAuthTokensRequest(refresh_token=token)
         response = control.RefreshAuthTokensResponse
         return await self.call("Control", "RefreshAuthTokens", request, response)
 
     async def announce_gateway(self, *superexecs: dict[str, Any], **about: Any) -> None:
-        """Announce a gateway, which has heard these SuperExecs: heartbeats could be heard since."""
+        """Announce a gateway that has heard these SuperExecs, and has long received heartbeats."""
         about = {"superexecs": superexecs, **about}
         await self.ask("Announce", kind="gateway", id="gateway", since=1.0, about=about)
 
@@ -115,7 +115,7 @@ class Superlink:
                 return
 
     async def claim(self, run_id: int, **caller: Any) -> Task:
-        """Claim a run's pending task as a SuperExec does."""
+        """Claim a run's pending task like a SuperExec."""
         pending = await self.call(
             "Runtime",
             "PullPendingTasks",
@@ -145,7 +145,7 @@ class Superlink:
         return state["status"], state["sub_status"], state["details"]
 
     async def online_node(self, key: bytes | None = None, **caller: Any) -> Node:
-        """Register and activate a node, which calls as `caller` says."""
+        """Register and activate a node with these fields of its caller."""
         key = key or uuid.uuid4().bytes
         registered = await self.call(
             "Fleet",
@@ -161,7 +161,7 @@ class Superlink:
 
 @dataclass
 class Node:
-    """A SuperNode as the gateway sees it."""
+    """A SuperNode, as a gateway forwards its calls."""
 
     superlink: Superlink
     node_id: int
@@ -208,7 +208,7 @@ class Task:
         )
 
     async def pull_input(self) -> runtime.PullTaskInputResponse:
-        """Start."""
+        """Start the task."""
         return await self.call(
             "PullTaskInput", runtime.PullTaskInputRequest(), runtime.PullTaskInputResponse
         )
@@ -216,7 +216,7 @@ class Task:
     async def push_output(
         self, sub_status: str = "completed", request_id: str | None = None, **fields: Any
     ) -> None:
-        """Finish."""
+        """Finish the task."""
         await self.call(
             "PushTaskOutput",
             runtime.PushTaskOutputRequest(sub_status=sub_status, **fields),
@@ -236,7 +236,7 @@ class Task:
 
 @contextmanager
 def refused(code: ErrorCode, said: str = "") -> Iterator[pytest.ExceptionInfo[ApiError]]:
-    """Expect a refusal with this code, whose public details hold `said`."""
+    """Expect a refusal with this code, and with `said` in its public details."""
     with pytest.raises(ApiError) as error:
         yield error
     assert error.value.code is code, error.value.detail
@@ -258,7 +258,7 @@ async def running_superlink(nats_url: str, dsn: str, **settings: Any) -> AsyncIt
     try:
         await database.open()
         superlink = Superlink(RpcClient(connection), connection, database, stop, running)
-        # To start takes longer than any answer, on a busy machine.
+        # On a busy machine the start of a superlink takes longer than any answer.
         await superlink.rpc.ask("RunState", patience=60, run_id=0)
         yield superlink
     finally:
@@ -272,7 +272,7 @@ async def running_superlink(nats_url: str, dsn: str, **settings: Any) -> AsyncIt
 async def silent_superlinks(
     connection: Connection, method: str, service: str = "Internal"
 ) -> AsyncIterator[None]:
-    """Have many superlinks, which are stopped, take part in serving an RPC."""
+    """Let many superlinks that never answer take part in serving an RPC."""
 
     async def say_nothing(_message: Msg) -> None:
         pass
@@ -282,7 +282,7 @@ async def silent_superlinks(
         await connection.subscribe(subject, say_nothing, queue=subjects.WORKERS)
         for _ in range(_MANY)
     ]
-    # When this is answered the server has the subscriptions.
+    # An answer to this request shows that the server has the subscriptions.
     await connection.info(subjects.LOGS_STREAM)
     yield
     for one in subscriptions:

@@ -1,7 +1,7 @@
-"""A stand-in for a gateway, to be killed at a chosen moment.
+"""A stand-in for a gateway that a test can kill at a chosen moment.
 
-Run it with its address for gRPC, and one for HTTP if it is to have that (`host:port`). Unary calls
-answer with `<pid> <request id> <bytes of the request>`; what the request body says comes first.
+Its arguments are its address for gRPC and, optionally, its address for HTTP (`host:port`). It answers
+unary calls with `<pid> <request id> <bytes of the request>`, after the action that the body names.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from flower_nats.wire.request_id import REQUEST_ID
 
 
 class State:
-    """What both wires do, and whether this gateway is ready."""
+    """The state that both wires share, and whether this gateway is ready."""
 
     def __init__(self) -> None:
         self.health = health.aio.HealthServicer()
@@ -33,7 +33,7 @@ class State:
         await self.health.set("", status.SERVING if is_ready else status.NOT_SERVING)
 
     async def answer(self, body: bytes, request_id: str) -> bytes:
-        """Do what a body says."""
+        """Do the action that a body names, and answer."""
         order, _, rest = body.partition(b" ")
         if order == b"die" and rest.startswith(str(os.getpid()).encode()):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -111,7 +111,7 @@ async def _send(send: Any, status: int, body: bytes, *, more: bool = False) -> N
 async def main(address: str, http_address: str | None = None) -> None:
     state = State()
     await state.set_ready(True)
-    # As gateways do, which take a balancer's pings.
+    # Gateways also accept a balancer's pings.
     options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_ping_strikes", 0)]
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((Handler(state),))
