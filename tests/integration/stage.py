@@ -66,7 +66,7 @@ class Plan:
 
 TROUBLES = ("stall", "cut", "gone", "death", *(fate.name for fate in Fate))
 """`stall`: the operation stops. `cut`: it stops, and its client asks again. `gone`: its client
-closes the connection and asks again. `death`: its replica dies. The others are fates of a request."""
+closes the connection and asks again. `death`: its replica dies. Others: fates of one request."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""With accounts, nobody is served by Control whose token is not good, or good no longer."""
+"""With accounts, Control serves no caller with an invalid or expired token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.integration.superlinks import Superlink, refused, running_superlink
 FEDERATIONS = control.ListFederationsRequest()
 
 _BOTH_REPLICAS = 10
-"""Calls, of which hardly ever all come to the same of two superlinks."""
+"""Calls: so many hardly ever all reach the same one of two superlinks."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def gateway(nats_url: str, pg_dsn: str, wire: WireName) -> AsyncIterator[G
 
 
 async def nodes(superlink: Superlink, **caller: object) -> None:
-    """Call as a gateway does, with what it says of the caller."""
+    """Call like a gateway, with these fields of the caller."""
     request = control.ListNodesRequest()
     await superlink.call("Control", "ListNodes", request, control.ListNodesResponse, **caller)
 

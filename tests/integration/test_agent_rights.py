@@ -1,4 +1,4 @@
-"""Every call of the Fleet and the Runtime API, about what is one's own and about what is others'."""
+"""Every call of the Fleet and the Runtime API, about the caller's own things and others' things."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Theirs:
     node: SuperNode
 
     async def instruct(self) -> Parcel:
-        """Have an instruction with its objects lie in the mailbox of the node."""
+        """Put an instruction with its objects into the mailbox of the node."""
         sent = instruction(self.app.run_id, self.node.node_id)
         assert await self.app.send(sent) == [sent.message_id]
         return sent
 
     async def answered(self) -> Parcel:
-        """Have a reply lie in the mailbox of the app."""
+        """Put a reply into the mailbox of the app."""
         answer = reply(await self.instruct())
         await self.node.send(answer)
         return answer
@@ -61,7 +61,7 @@ class Theirs:
 
 @dataclass
 class Scene:
-    """Two federations: one with two runs and two SuperNodes, the other with one of each."""
+    """Two federations: the first has two runs and two SuperNodes, the second one of each."""
 
     gateway: Gateway
     connection: Connection
@@ -83,7 +83,7 @@ class Scene:
         )
 
     async def let_in(self, owner: str) -> str:
-        """Make an account with a federation; return its name."""
+        """Make an account with a federation; return the federation's name."""
         logged_in = await log_in(self.gateway.superlink.database, owner)
         federation = f"@{owner}/lab"
         self.metadata[federation] = logged_in.metadata(self.wire)
@@ -96,7 +96,7 @@ class Scene:
         return await self.gateway.call("Control", name, request, self.metadata[whose])
 
     async def node(self, federation: str) -> SuperNode:
-        """Have a SuperNode of a federation come."""
+        """Register a SuperNode, bring it online, and add it to a federation."""
         node = SuperNode(self.gateway)
         await self.control(federation, "RegisterNode", public_key=node.public_key)
         await node.activate()
@@ -104,13 +104,13 @@ class Scene:
         return node
 
     async def start_run(self, federation: str) -> int:
-        """Start a run, whose task waits for a SuperExec."""
+        """Start a run; its task waits for a SuperExec."""
         fab = common.Fab(content=make_fab())
         started = await self.control(federation, "StartRun", fab=fab, federation=federation)
         return int(started.run_id)
 
     async def take(self, kind: str) -> ServerApp:
-        """Take a task that waits, and begin it."""
+        """Take a waiting task, and begin it."""
         request = runtime.AcquireTaskRequest(supported_task_types=[kind])
         taken = await self.superexec("AcquireTask", request)
         app = ServerApp(self.gateway, taken.task.run_id, taken.task.task_id, taken.token)
@@ -118,7 +118,7 @@ class Scene:
         return app
 
     async def app(self, federation: str) -> tuple[ServerApp, ServerApp]:
-        """Have a ServerApp run, and another task of its run."""
+        """Start a ServerApp, and another task of its run."""
         run_id = await self.start_run(federation)
         app = await self.take("flwr-serverapp")
         await app.call("CreateTask", runtime.CreateTaskRequest(type="flwr-model", model_ref="m"))
@@ -154,7 +154,7 @@ async def scene(
 
 
 Case = Callable[[Scene, Theirs], Awaitable[Outcome]]
-"""Makes a call about what is somebody's; says what comes of it, if it is not refused."""
+"""Makes a call about things of some owner; returns the outcome of a call that is not refused."""
 
 
 def _said(done: bool, otherwise: Outcome) -> Outcome:
@@ -182,7 +182,7 @@ async def _deactivate(scene: Scene, theirs: Theirs) -> Outcome:
 
 
 async def _unregister(scene: Scene, theirs: Theirs) -> Outcome:
-    # One of an account is the account's to remove; this one has come by itself.
+    # Only an account can remove its SuperNodes; this SuperNode has registered itself.
     node = SuperNode(scene.gateway)
     await node.call("RegisterNode", fleet.RegisterNodeFleetRequest(public_key=node.public_key))
     await node.activate()
@@ -199,7 +199,7 @@ async def _node_pull(scene: Scene, theirs: Theirs) -> Outcome:
     node = scene.own.node
     for each in (*scene.theirs.values(), theirs):
         sent = await each.instruct()
-    # Its own alone, and this one among them.
+    # The node gets only its own instructions, this one among them.
     while (found := await node.pull())[0].metadata.message_id != sent.message_id:
         assert found[0].metadata.dst_node_id == node.node_id
         await node.confirm(found[0].metadata.run_id, found[0].metadata.message_id)
@@ -293,7 +293,7 @@ async def _superexec_get_run(scene: Scene, theirs: Theirs) -> Outcome:
 
 
 def _about_itself(name: str, **fields: Any) -> Case:
-    """Return a case of a call whose request names nothing."""
+    """Return a case of a call with a request that names nothing."""
 
     async def case(scene: Scene, theirs: Theirs) -> Outcome:
         await scene.own.app.call(name, BY_NAME[("Runtime", name)].request(**fields))
@@ -406,7 +406,7 @@ async def _push_logs(scene: Scene, theirs: Theirs) -> Outcome:
 
 
 async def _push(scene: Scene, theirs: Theirs) -> Outcome:
-    # Of another federation the node; a run of it is refused as any other run.
+    # The case of another federation names its node, in the own run: its run is just a foreign run.
     is_foreign = theirs is scene.theirs[Whose.OTHER_FEDERATION]
     run_id = scene.own.app.run_id if is_foreign else theirs.app.run_id
     pushed = await scene.own.app.push(instruction(run_id, theirs.node.node_id))
@@ -460,7 +460,7 @@ CASES: Mapping[tuple[str, str], Case] = {
     ("Runtime", "PushMessages"): _push,
     ("Runtime", "PullMessages"): _pull,
     ("Runtime", "GetNodes"): _get_nodes,
-    # What ends the node or the task, at last.
+    # Last, the calls that end the node or the task.
     ("Fleet", "UnregisterNode"): _unregister,
     ("Fleet", "ActivateNode"): _activate,
     ("Fleet", "DeactivateNode"): _deactivate,
@@ -469,7 +469,7 @@ CASES: Mapping[tuple[str, str], Case] = {
 
 
 async def _unproven(scene: Scene, api: str, name: str) -> Outcome:
-    """Call in the name of another node or task, or as a SuperExec that does not know the secret."""
+    """Call in the name of another node or task, or like a SuperExec without the secret."""
     method, other = BY_NAME[(api, name)], scene.theirs[Whose.OTHER].node
     known = method.request.DESCRIPTOR.fields_by_name
     if method.caller is CallerKind.SUPEREXEC:
@@ -491,7 +491,7 @@ async def _outcome(scene: Scene, api: str, name: str, whose: Whose) -> Outcome:
     except Refused as refused:
         expected = AGENT_RIGHTS[(api, name)][whose]
         if refused.code is None and isinstance(expected, ErrorCode):
-            # Some refusals have no number over gRPC, and ours have none at all.
+            # Some refusals have no code over gRPC, and our own refusals never have one.
             spec = CATALOGUE[expected]
             is_this = refused.outcome is spec.outcome and refused.text.startswith(spec.message)
             return expected if is_this else refused.text
@@ -520,7 +520,7 @@ def test_every_call_has_a_line_in_the_table() -> None:
 
 
 NAMES = {"run_id", "task_id", "src_task_id", "message_ids", "message", "messages_list", "context"}
-"""Fields by which a request may be about what is not its caller's own."""
+"""Fields with which a request may name things of others."""
 
 
 def test_a_request_that_can_name_what_is_others_has_an_outcome_for_it() -> None:
@@ -532,4 +532,4 @@ def test_a_request_that_can_name_what_is_others_has_an_outcome_for_it() -> None:
 
 
 NAMES_ITS_OWN = {("PushTaskOutput", "Runtime"), ("PullMessages", "Fleet")}
-"""The context is for the series of the task; SuperNodes name no messages, and gateways look at none."""
+"""A context belongs to the task's own series; SuperNodes name no messages in PullMessages."""

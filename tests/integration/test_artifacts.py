@@ -1,4 +1,4 @@
-"""`flwr pull`: a link to what a run has left, good for a while and for who may see the run."""
+"""`flwr pull`: a link to a run's artifacts, valid for a while, for callers that may see the run."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ async def begun(ana: Person) -> Task:
 
 
 async def leave(task: Task, state: RecordDict) -> None:
-    """End as a stock ServerApp does: its context is sent as it is by then."""
+    """End like a stock ServerApp, which sends its context."""
     context = Context(task.run_id, 0, {}, state, {"lr": 0.1})
     await task.push_output(context=context_to_proto(context).SerializeToString())
 
 
 async def pull(gateway: Gateway, person: Person, run_id: int) -> str:
-    """`flwr pull` of somebody: the link that it prints."""
+    """Return the link that `flwr pull` prints for a person."""
     metadata = person.logged_in.metadata(gateway.wire)
     request = control.PullArtifactsRequest(run_id=run_id)
     return str((await gateway.call("Control", "PullArtifacts", request, metadata)).url)
@@ -97,7 +97,7 @@ async def test_what_an_app_leaves_in_its_context_is_downloaded_as_files(gateway:
     assert json.loads(files[notes[0]]) == {"by": "ana", "raw": "AAE="}
     assert not any(".." in name or "\\" in name for name in files)
 
-    # The event says who, and neither the link nor what is in the file.
+    # The event names the person, but neither the link nor the file's content.
     pulled = [one for one in await trail(superlink) if one[1] in {"PullArtifacts", "Download"}]
     run = f"run {task.run_id}"
     assert pulled == [

@@ -1,4 +1,4 @@
-"""The audit trail: who did what, all of it, and nothing changed."""
+"""The audit trail: it has all actions with their actors, and shows any change to it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_what_was_changed_or_is_missing_is_found(
         assert code == 1
         return said
 
-    # Once forth and once back.
+    # Swap the two events.
     exchange = (
         "UPDATE audit_event SET event_id = -event_id WHERE event_id IN (1, 2);"
         "UPDATE audit_event SET event_id = 3 + event_id WHERE event_id < 0"
@@ -155,13 +155,13 @@ async def test_old_events_are_removed_and_the_chain_goes_on(
     ana = await Person.come(superlink, "ana")
     for number in range(4):
         await ana.create(f"lab-{number}")
-    # Given two old ones; that was before they were chained, as far as the hashes can tell.
+    # Given two old events: they are changed before they are chained, so the hashes fit.
     async with await psycopg.AsyncConnection.connect(pg_dsn, autocommit=True) as connection:
         await connection.execute("ALTER TABLE audit_event DISABLE TRIGGER ALL")
         await connection.execute(
             "UPDATE audit_event SET at = at - interval '3 days' WHERE event_id < 3"
         )
-        # One of the superlink's own making, with a time of long ago, in front of all that is young.
+        # An event of the superlink itself, with a time long ago, in front of all young events.
         await connection.execute(
             "UPDATE audit_event SET at = at - interval '3000 days' "
             "WHERE event_id = (SELECT max(event_id) FROM audit_event)"
@@ -225,7 +225,7 @@ async def test_strangers_do_not_fill_the_trail(superlink: Superlink) -> None:
 
     await asyncio.gather(*(knock() for _ in range(200)))
 
-    # Of two minutes, if one ends meanwhile.
+    # Up to 120: a new minute may begin meanwhile.
     assert 60 <= len(await trail(superlink, action="ListRuns")) <= 120
 
 
@@ -237,7 +237,7 @@ async def test_the_login_page_does_not_fill_the_trail(superlink: Superlink) -> N
         *(superlink.ask("ConfirmLogin", name="ana", password="", **made_up) for _ in range(100)),
     )
 
-    # Of two minutes, if one ends meanwhile.
+    # Up to 120: a new minute may begin meanwhile.
     assert 60 <= len(await trail(superlink)) <= 120
 
 

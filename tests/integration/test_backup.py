@@ -1,4 +1,4 @@
-"""Backups of a runtime at work, by the commands, and what a runtime is that was restored from one."""
+"""Backups of a runtime at work with the commands, and the runtimes that are restored from them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from harness.logins import as_user
 from tests.integration.superlinks import Superlink, Task, running_superlink
 
 LINES = "".join(f"line {number} of a log\n" for number in range(2000))
-"""Of several pieces, with many others, when nats-server gives them."""
+"""A log that nats-server sends in several pieces."""
 
 FEW = "the first\nthe last\n"
 
 
 async def flower_nats(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as an operator does, while a superlink runs in this process."""
+    """Run the command like an operator, while a superlink runs in this process."""
     return await asyncio.to_thread(
         subprocess.run,
         [str(SCRIPTS / "flower-nats"), *map(str, words)],
@@ -43,7 +43,7 @@ def servers(nats: str, database: str) -> list[str]:
 
 
 async def say(task: Task, text: str) -> None:
-    """Have a line in the log of a run."""
+    """Store a line in the log of a run."""
     await task.superlink.connection.store(subjects.log(task.run_id), text.encode())
 
 
@@ -55,7 +55,7 @@ async def finished_run(superlink: Superlink, text: str) -> int:
 
 
 async def one_run_after_the_other(superlink: Superlink) -> None:
-    """Be busy until cancelled: each run has its whole log before it has finished."""
+    """Finish runs until cancelled: each run has its whole log before its end."""
     while True:
         await finished_run(superlink, FEW)
 
@@ -73,7 +73,7 @@ async def log_of(connection: Connection, run_id: int) -> str:
 
 @pytest.fixture
 async def backup(nats_url: str, pg_dsn: str, tmp_path: Path) -> Path:
-    """A backup of a runtime with one run, that has finished."""
+    """A backup of a runtime with one finished run."""
     async with running_superlink(nats_url, pg_dsn) as superlink:
         await finished_run(superlink, FEW)
         done = await flower_nats("backup", tmp_path / "backup", *servers(nats_url, pg_dsn))
@@ -117,7 +117,7 @@ async def test_a_backup_under_load_has_each_finished_run_and_its_whole_log(
             for run_id in over:
                 expected = LINES if run_id in known else FEW
                 assert await log_of(superlink.connection, run_id) == expected
-            # It works.
+            # The restored runtime works.
             assert await finished_run(superlink, FEW)
     finally:
         await other.stop()
@@ -130,7 +130,7 @@ async def test_a_data_directory_is_made_of_a_backup_and_backed_up_while_nothing_
     data: list[str | Path] = ["--data-dir", tmp_path / "data"]
 
     restored = await flower_nats("restore", backup, *data)
-    # Meant for another server.
+    # PGHOSTADDR is meant for another server, and must have no effect.
     again = await flower_nats("backup", tmp_path / "again", *data, PGHOSTADDR="192.0.2.1")
 
     assert restored.returncode == again.returncode == 0, restored.stderr + again.stderr

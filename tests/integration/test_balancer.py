@@ -1,4 +1,4 @@
-"""The balancer: no call notices that a gateway dies, and clients are never told to give up."""
+"""The balancer: no call notices the death of a gateway, and no client is told to give up."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_len
 
 @dataclass
 class Front:
-    """A balancer, what is behind it, and a channel through it."""
+    """A balancer, the gateways behind it, and a channel through it."""
 
     balancer: Balancer
     upstreams: list[OwnedProcess]
@@ -55,7 +55,7 @@ def _path(method: str) -> str:
 
 
 def upstream(directory: Path, *addresses: str) -> OwnedProcess:
-    """A stand-in for a gateway: its address for gRPC, and one for HTTP if it has that."""
+    """Return a stand-in for a gateway, with an address for gRPC and optionally one for HTTP."""
     port = addresses[0].rpartition(":")[2]
     command = [sys.executable, "-m", "tests.integration.upstream", *addresses]
     return OwnedProcess(ProcessSpec(f"up-{port}", command, log=directory / f"{port}.log"))
@@ -103,7 +103,7 @@ async def test_a_call_in_hand_of_a_gateway_that_is_killed_is_made_at_another(
     async with front(tmp_path) as there:
         victim = there.upstreams[0].pid
 
-        # Which one gets a call is chance: the victim dies of it, the other one answers.
+        # A random gateway gets the call: the victim dies of it, the other gateway answers.
         answers = [
             await there.call(f"Runtime.{method}", f"die {victim}".encode()) for _ in range(15)
         ]
@@ -140,7 +140,7 @@ async def test_held_calls_move_when_their_gateway_hangs(tmp_path: Path) -> None:
 
 
 async def test_half_an_answer_is_unavailable_so_that_clients_try_again(tmp_path: Path) -> None:
-    """Their word for a stream that breaks off would be INTERNAL, of which they die."""
+    """A client itself would name a broken stream INTERNAL, and die of it."""
     listen = free_address()
     async with dies_in_mid_answer() as gateway:
         balancer = Balancer(tmp_path, [Api("serverappio", listen, [gateway], None)])
@@ -158,7 +158,7 @@ async def test_half_an_answer_is_unavailable_so_that_clients_try_again(tmp_path:
 
 @asynccontextmanager
 async def dies_in_mid_answer() -> AsyncIterator[str]:
-    """A gateway whose connection ends when it has sent the first bytes of an answer (RFC 9113)."""
+    """A gateway that closes its connection after the first bytes of an answer (RFC 9113)."""
     settings, headers, data, end_of_headers = 4, 1, 0, 0x4
 
     def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -272,7 +272,7 @@ async def test_large_answers_arrive_in_full(tmp_path: Path) -> None:
 async def test_an_answer_arrives_over_a_line_that_brings_nothing_for_half_a_minute(
     tmp_path: Path,
 ) -> None:
-    """On a slow line the balancer's pings wait that long, behind megabytes of a model."""
+    """On a slow line the balancer's pings wait so long behind megabytes of a model."""
     size, stall = 30_000_000, 36.0
     async with front(tmp_path) as there:
         balancer = there.balancer._apis[0].listen
@@ -288,7 +288,7 @@ async def test_an_answer_arrives_over_a_line_that_brings_nothing_for_half_a_minu
 
 @asynccontextmanager
 async def stalling_line(address: str, stall: float) -> AsyncIterator[str]:
-    """A way to an address on which answers stop once for `stall` seconds."""
+    """A line to an address; answers on it stop once for `stall` seconds."""
     host, _, port = address.rpartition(":")
 
     async def pass_on(

@@ -1,4 +1,4 @@
-"""The balancer over HTTP: what happens to a gateway is not noticed."""
+"""The balancer over HTTP: clients do not notice the troubles of a gateway."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_a_call_in_hand_of_a_gateway_that_is_killed_is_made_at_another(
     async with front(tmp_path) as there:
         victim, path = there.upstreams[0].pid, BY_NAME[(api, name)].http_path
 
-        # Which one gets a call is chance: the victim dies of it, the other one answers.
+        # A random gateway gets the call: the victim dies of it, the other gateway answers.
         answers = [await there.call(f"die {victim}".encode(), path) for _ in range(15)]
 
         await until(lambda: there.upstreams[0].exit_code() is not None)
@@ -58,7 +58,7 @@ async def test_held_calls_move_when_their_gateway_is_killed(tmp_path: Path) -> N
 async def test_a_farewell_to_a_gateway_that_hangs_is_heard_while_its_process_lives(
     tmp_path: Path,
 ) -> None:
-    """A ServerApp has up to four seconds for its last call."""
+    """A ServerApp gives its last call at most four seconds."""
     path = BY_NAME[("Runtime", "PushTaskOutput")].http_path
     async with front(tmp_path) as there:
         os.kill(there.upstreams[0].pid, signal.SIGSTOP)
@@ -125,7 +125,7 @@ async def test_attempts_at_one_call_have_one_request_id_and_calls_have_their_own
 async def test_a_connection_to_a_gateway_that_was_started_again_is_not_missed(
     tmp_path: Path,
 ) -> None:
-    """The balancer keeps connections to gateways, and may find one closed when it needs it."""
+    """The balancer keeps connections to gateways, and may find a kept connection closed."""
     async with front(tmp_path, gateways=1) as there:
         for _ in range(3):
             await asyncio.gather(*(there.call(b"who") for _ in range(20)))
@@ -201,7 +201,7 @@ async def test_a_request_that_is_too_long_hears_so_and_others_go_on(
     start_run = BY_NAME[("Control", "StartRun")]
     async with front(tmp_path, tls) as there:
         for size in (start_run.longest_request + 1, 60 * 1024 * 1024, 300 * 1024 * 1024):
-            # As stock, whose client waits in the middle of what it sends until it is cut off.
+            # Like stock: its client waits in the middle of its body until it is cut off.
             url = there.url(start_run.http_path, port)
             refused = await asyncio.to_thread(
                 httpx.post, url, content=bytes(size), timeout=30, verify=verify

@@ -1,7 +1,7 @@
-"""The balancer over HTTP keeps to the times of stock clients: they give up after 30 s without an answer.
+"""The balancer over HTTP answers in time for stock clients, which give up after 30 s.
 
-A fault that lasts is a 503 by then. Clients die of 500, and many versions of 502. These tests
-assert that time, as the promise is about it.
+A lasting fault is a 503 by then. Clients die of 500, and many versions of 502. These tests assert
+the time, because it is what the runtime promises.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.integration.http_front import (
 )
 from tests.integration.test_balancer import kill
 
-# Most of them last as long as a client waits.
+# Most tests last as long as a client waits.
 pytestmark = pytest.mark.long
 
 
@@ -64,7 +64,7 @@ async def test_without_any_gateway_a_call_is_unavailable_in_time(tmp_path: Path)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await over_grpc
     assert {one.status_code for one in answers} == {503}
-    # What `flwr` prints.
+    # `flwr` prints this.
     assert "check that the gateways run" in answers[0].json()["detail"]
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
@@ -108,8 +108,7 @@ async def test_what_is_no_whole_answer_is_unavailable(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def says_half() -> AsyncIterator[str]:
-    """A gateway that gives the half of an answer that a request asks for, and ends or resets the
-    connection; it says that it is well."""
+    """A healthy gateway that sends half of an answer, and then ends or resets the connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")

@@ -26,7 +26,7 @@ GET_NODES = BY_NAME[("Runtime", "GetNodes")]
 PUSH = BY_NAME[("Runtime", "PushMessages")]
 
 HELD = 3.0
-"""Seconds for which gateways hold what fills the balancer."""
+"""Seconds for which gateways hold the calls that fill the balancer."""
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
@@ -46,7 +46,7 @@ async def test_without_memory_calls_are_told_to_come_again_and_are_served_later(
         await until(lambda: accepts_connections(http_address))
         await balancer.start()
         assert await channel.unary(GET_NODES, b"who", timeout=20)
-        # The balancer has them until they are answered, for it may have to make them again.
+        # The balancer keeps requests until their answers, because it may have to repeat them.
         body = f"hold {HELD}".encode().ljust(50 * _MIB)
         large = [asyncio.create_task(channel.unary(PUSH, body, timeout=30)) for _ in range(4)]
 

@@ -1,4 +1,4 @@
-"""Each port of the balancer takes clients of both wires, with TLS as without."""
+"""Each port of the balancer takes clients of both wires, with and without TLS."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_tls_ends_at_the_balancer_and_has_a_port_without_it_for_this_machi
 async def test_its_end_resets_a_tls_handshake_so_that_the_client_tries_again(
     tmp_path: Path,
 ) -> None:
-    """Of the mere end of a connection in mid-handshake, stock clients over HTTP die."""
+    """Stock clients over HTTP die of a plain end of the connection in mid-handshake."""
     tls = certificates(tmp_path)
     context = ssl.create_default_context(cafile=str(tls.ca_certificate))
     async with front(tmp_path, tls, gateways=1) as there:
@@ -160,7 +160,7 @@ async def test_all_addresses_of_ipv6_are_all_addresses_of_ipv4_as_well(tmp_path:
     finally:
         await balancer.stop()
 
-    # No gateway is there; on other machines Control would not be known at all.
+    # 503: no gateway runs. For other machines, this port would not know Control at all.
     assert statuses == {b"503"}
 
 

@@ -1,4 +1,4 @@
-"""A NATS server that goes on refusing to store is started again, once it can."""
+"""A NATS server that keeps refusing to store is restarted once it can store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flower_nats_cli.supervisor import Supervisor
 from harness.children import PATIENCE
 
 CONTENT = bytes(1_000_000)
-"""A few of these fill a file of the server's, which has to open another one then."""
+"""A few of these fill a file of the server, which then has to open another file."""
 
 
 async def test_a_server_that_ran_out_of_file_descriptors_stores_again(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ async def test_a_server_that_ran_out_of_file_descriptors_stores_again(tmp_path: 
 
 
 async def store_until_refused(connection: Connection) -> list[str]:
-    """Store objects; return the subjects of those that were acknowledged."""
+    """Store objects until the server refuses; return the acknowledged subjects."""
     acknowledged: list[str] = []
     with suppress(FlowerNatsError):
         while len(acknowledged) < 100:

@@ -1,4 +1,4 @@
-"""A broker that does not answer: who connects to it or asks over it hears so, and that is the end."""
+"""A broker that does not answer: connections and questions to it fail, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_leaving_does_not_wait_for_a_server_that_hangs(data_dir: Path) -> 
     os.kill(server.pid, signal.SIGSTOP)
     try:
         closing = asyncio.create_task(connection.close())
-        # Not `asyncio.timeout`, which ends nothing that takes no notice of being cancelled.
+        # `asyncio.timeout` could not end a task that ignores its cancellation.
         done, _ = await asyncio.wait([closing], timeout=60)
         assert done
     finally:
@@ -54,7 +54,7 @@ async def test_leaving_ends_the_search_for_a_server_though_its_cancellation_is_l
     await server.stop()
     while not (searching := _named("_attempt_reconnect")):
         await asyncio.sleep(0.01)
-    # Now and then Python 3.11 loses it; here the driver knows of nothing to cancel.
+    # Python 3.11 sometimes loses a cancellation. Here the driver has no task to cancel.
     monkeypatch.setattr(connection._client, "_reconnection_task", None)
 
     await connection.close()
@@ -72,7 +72,7 @@ async def _ignore(_: Msg) -> None:
 
 
 class Link:
-    """A way to a broker that can be cut for a while."""
+    """A line to a broker that the test can cut for a while."""
 
     def __init__(self, url: str) -> None:
         login, _, self._broker = url.rpartition("@")
@@ -105,7 +105,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def test_what_was_given_up_is_not_asked_when_the_broker_is_back(nats_url: str) -> None:
-    """Else a run would start of which `flwr run` has said that it could not."""
+    """Otherwise a run would start after `flwr run` has reported its failure."""
     heard: list[bytes] = []
 
     async def serve(body: bytes, _caller: Caller) -> bytes:

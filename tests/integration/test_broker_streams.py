@@ -1,4 +1,4 @@
-"""Streams that another superlink makes right now, and streams that somebody has set something on."""
+"""Streams that another superlink is making, and streams with settings of an operator."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ async def test_what_an_operator_has_set_on_a_stream_stays(
 async def test_a_stream_that_takes_no_trials_yet_counts_as_storing_while_it_has_a_leader(
     connection: Connection,
 ) -> None:
-    """Replicas of the version before make them so; a new gateway may be there before a new superlink."""
+    """Superlinks of the former version make such streams, and new gateways may meet them."""
     config = (await connection.info(subjects.LOGS_STREAM))["config"]
     older = json.dumps({**config, "subjects": [subjects.LOGS_SUBJECTS]}).encode()
     await connection.ask(f"$JS.API.STREAM.UPDATE.{subjects.LOGS_STREAM}", older)

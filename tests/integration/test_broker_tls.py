@@ -1,4 +1,4 @@
-"""NATS over TLS: the server is verified, and no password goes out in clear text."""
+"""NATS over TLS: the client verifies the server, and sends no password in clear text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.environment import accepts_connections, free_port
 
 _LOGIN = "flower:hush"
 
-# The example of NATS' own pages.
+# The example in NATS's documentation.
 _SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 _PUBLIC = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 
@@ -88,7 +88,7 @@ async def test_a_server_of_an_authority_that_is_not_trusted_is_not(
 
 
 class _PlainServer:
-    """Says that it is a NATS server that speaks no TLS, as whoever stands in between may."""
+    """Poses as a NATS server without TLS, like an attacker in between."""
 
     def __init__(self) -> None:
         self.heard = b""
@@ -136,7 +136,7 @@ async def test_a_seed_in_the_place_of_a_password_signs_and_is_not_sent(
     connection = await Connection.connect(
         [f"tls://gateway:{_SEED}@{server}"], "test", ca_certificate=certificates.ca_certificate
     )
-    # Its inboxes go by the name in the URL: this one may be heard.
+    # Its inboxes have the name in the URL: the server lets it hear this inbox.
     with pytest.raises(NobodyListens):
         await connection.ask("anybody", b"", timeout=5.0)
     await connection.close()

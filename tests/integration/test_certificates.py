@@ -1,4 +1,4 @@
-"""Certificates that end and versions of clients, as the status and the console tell them."""
+"""Expiring certificates and versions of clients in the status and in the console."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.superlinks import superexec_heard
 
 
 def of(who: str, *, days: float) -> dict[str, str]:
-    """Return what a gateway tells of a certificate that ends in so many days."""
+    """Return a gateway's report of a certificate that expires in so many days."""
     ends = datetime.now(UTC) + timedelta(days=days, minutes=1)
     return {"of": who, "names": "CN=example", "expires_at": ends.isoformat()}
 
@@ -63,7 +63,7 @@ async def test_certificates_and_versions_of_clients_are_told(
 
 
 async def test_the_certificate_of_postgresql_is_seen(tmp_path: Path) -> None:
-    """The PostgreSQL of the tests is built without TLS: this has its first bytes alone."""
+    """The PostgreSQL of the tests has no TLS: this stand-in speaks only the first bytes."""
     made = create_server_certificates(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(made.certificate, made.key)

@@ -1,4 +1,4 @@
-"""Contents of many chunks, against a real broker that cuts off who does not take what it asked for."""
+"""Contents of many chunks, against a real broker, which cuts off clients that read too slowly."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,7 @@ from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 RUN = 5
 MEGABYTES = 72
-"""More than a nats-server keeps for a client that does not read, which is 64 MB."""
+"""More than the 64 MB that a nats-server keeps for a client that does not read."""
 
 LARGE = b"".join(bytes([number]) * chunks.CHUNK for number in range(MEGABYTES))
 

@@ -1,4 +1,4 @@
-"""Behind the balancer each client has its own address: for its share of a gateway, and for logs."""
+"""A gateway behind the balancer knows each client's address, for its limits and its log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.integration.gateways import Gateway, free_address, refusal, running_s
 OUTER = outer_host() or ""
 FORGED: Metadata = [(CLIENT_ADDRESS, "203.0.113.7")]
 CALLS = 3
-"""That one address may have."""
+"""Calls that one address may have at once."""
 
 STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
 LIST_RUNS = BY_NAME[("Control", "ListRuns")]
@@ -43,13 +43,13 @@ pytestmark = [
 
 @dataclass
 class Front:
-    """A gateway behind a balancer with a log relay, as `up --replicas` has them."""
+    """A gateway behind a balancer with a log relay, like in `up --replicas`."""
 
     gateway: Gateway
     port: int
 
     def channel(self, host: str, wire: WireName) -> Channel:
-        """Come to the balancer by one of its addresses; from that one, too."""
+        """Connect to the balancer at one of its addresses, and from the same address."""
         return CHANNELS[wire](f"{host}:{self.port}")
 
 
@@ -93,7 +93,7 @@ async def front(
 
 @asynccontextmanager
 async def following(channel: Channel, run_id: int) -> AsyncIterator[None]:
-    """Hold a stream of a log, which says nothing."""
+    """Hold a stream of a log without lines."""
     request = control.StreamLogsRequest(run_id=run_id).SerializeToString()
 
     async def follow() -> None:
@@ -130,7 +130,7 @@ async def test_clients_of_one_address_share_its_calls_and_others_are_served(
 
 @dataclass
 class _Forging:
-    """Sends a header that is not for clients to send."""
+    """Sends a header that clients must not send."""
 
     channel: Channel
 

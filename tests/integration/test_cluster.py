@@ -1,4 +1,4 @@
-"""A cluster of three NATS servers: any one may die, and what was stored has three copies."""
+"""A cluster of three NATS servers: any server may die, and stored messages have three copies."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def kill(member: NatsServer) -> None:
 
 @asynccontextmanager
 async def running_lax(directory: Path) -> AsyncIterator[None]:
-    """Run a member that acknowledges up to a minute before it syncs."""
+    """Run a member that acknowledges messages up to a minute before it syncs them."""
     config = directory / "nats.conf"
     config.write_text(
         config.read_text().replace('"sync_interval": "always"', '"sync_interval": "60s"')
@@ -128,7 +128,7 @@ async def test_any_one_server_may_be_killed_and_comes_back(data_dir: Path) -> No
         urls = cluster.urls
         for number, member in enumerate(cluster.members, 1):
             await kill(member)
-            # Before the patience of the connection is over.
+            # The member starts again before the connection loses patience.
             await connection.store(f"fn.log.{number}", b"line")
             await member.start()
             await cluster.until_formed()
@@ -144,13 +144,13 @@ async def test_who_has_asked_a_leader_that_is_gone_hears_of_the_next_one(data_di
         async with connected(*cluster.urls) as connection:
             await ensure_streams(connection)
 
-        # On a busy machine another one may lead by the time this one is frozen, and answer.
+        # On a busy machine another member may become the leader before the freeze, and answer.
         while await is_answered_while_the_leader_is_frozen(cluster):
             pass
 
 
 async def is_answered_while_the_leader_is_frozen(cluster: NatsCluster) -> bool:
-    """Ask for a stream's message; if that is broken off, the next leader must answer."""
+    """Ask for a stream's message; if the request breaks off, the next leader must answer."""
     async with connected(*cluster.urls) as connection:
         leader = (await connection.info(subjects.LOGS_STREAM))["cluster"]["leader"]
     frozen, other = sorted(cluster.members, key=lambda member: member.name != leader)[:2]
@@ -189,7 +189,7 @@ async def test_a_server_that_is_down_costs_no_copy(data_dir: Path) -> None:
             await ensure_streams(connection)
         await kill(cluster.members[0])
 
-        # A superlink that starts now is told of one server only, and meets two.
+        # A superlink that starts at this moment knows one server, and finds two.
         async with connected(cluster.members[1].url) as connection:
             await ensure_streams(connection)
             assert await copies(connection) == 3
@@ -241,7 +241,7 @@ async def test_a_client_that_knows_one_server_finds_the_others(data_dir: Path) -
 
 
 def server_of(cluster: NatsCluster, connection: Connection) -> NatsServer:
-    """The member that a connection is at."""
+    """Return the member to which a connection is connected."""
     return next(one for one in cluster.members if str(connection.server_info["port"]) in one.url)
 
 
@@ -286,7 +286,7 @@ async def test_a_hint_that_dies_with_its_server_is_given_again(data_dir: Path) -
             await hearing.subscribe("fn.wake.tasks", hear)
             os.kill(server.pid, signal.SIGSTOP)
             await giving.hint("fn.wake.tasks")
-            # It is in the stopped server's socket now, not in this process any more.
+            # After this time the hint is in the stopped server's socket, not in this process.
             await asyncio.sleep(0.1)
 
             await kill(server)
@@ -313,7 +313,7 @@ async def test_a_hint_is_heard_once_wherever_it_was_given(data_dir: Path) -> Non
         async def heard(giver: str, subject: str, *users: User) -> None:
             expected = {one for one in connections if one.partition("-")[0] in users} - {giver}
             names: list[str] = []
-            # Whoever has not come to know of a subscription yet passes nothing on.
+            # A server that does not know of a subscription yet forwards nothing to it.
             async with asyncio.timeout(PATIENCE):
                 while set(names) != expected:
                     said.clear()

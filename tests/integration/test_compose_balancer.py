@@ -1,4 +1,4 @@
-"""The balancer of the Compose stacks finds gateways by one name, as Docker's DNS answers for it."""
+"""The balancer of the Compose stacks finds all gateways by one name in Docker's DNS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _A, _NO_SUCH_NAME = 1, 3
 
 
 class Dns(asyncio.DatagramProtocol):
-    """Answers for all names; those that stand for nothing do not exist, as in Docker."""
+    """A DNS server with the same addresses for all names; without addresses no name exists."""
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
@@ -41,7 +41,7 @@ class Dns(asyncio.DatagramProtocol):
         question = data[12 : data.index(b"\0", 12) + 5]
         (kind,) = struct.unpack("!H", question[-4:-2])
         found = self.addresses if kind == _A else []
-        # The name in the question, and a lifetime as long as Docker's, which is not to count.
+        # The name of the question, and Docker's long TTL, which the balancer must ignore.
         answers = [
             struct.pack("!HHHIH", 0xC00C, _A, 1, 600, 4) + socket.inet_aton(one) for one in found
         ]
@@ -51,7 +51,7 @@ class Dns(asyncio.DatagramProtocol):
 
 
 class Balanced:
-    """The balancer with its committed configuration, on other ports, and gateways to start."""
+    """The balancer with its committed configuration on other ports, and its gateways."""
 
     def __init__(self, directory: Path, dns: Dns, resolver: tuple[str, int]) -> None:
         self.dns = dns
@@ -79,7 +79,7 @@ class Balanced:
         return process
 
     async def call(self) -> int:
-        """Make a call that has to find a gateway and return the process id of that."""
+        """Make a call, and return the process id of the gateway that answers."""
         method: Any = self._channel.unary_unary("/flwr.proto.ServerAppIo/PushTaskOutput")
         answer: bytes = await method(b"who", timeout=60.0)
         return int(answer.split()[0])
@@ -165,6 +165,6 @@ async def test_while_no_gateway_has_a_container_calls_look_for_one(tmp_path: Pat
 
 
 async def asked_again(dns: Dns, times: int = 16) -> None:
-    """Wait until answers have come for each API, and what they say has been taken to heart."""
+    """Wait until the balancer has asked again for each API, and has used the answers."""
     asked = dns.asked
     await until(lambda: dns.asked >= asked + times)

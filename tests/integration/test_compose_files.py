@@ -1,4 +1,4 @@
-"""The Compose files, as far as they can be judged without running them."""
+"""Checks of the Compose files without running them."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ RUNS_APPS = {
     "clientapp-1": {"supernode-1"},
     "clientapp-2": {"supernode-2"},
 }
-"""What runs apps, and all that it may reach."""
+"""The services that run apps, and all services that each may reach."""
 
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a newcomer's .env says, and of an issuer what has to be added for one."""
+    """The variables of a newcomer's .env, and those for an issuer."""
     folder = tmp_path_factory.mktemp("init")
     script, _ = (shutil.copy(FOLDER / name, folder) for name in ("init.sh", "certificates.sh"))
     subprocess.run([script], check=True)
@@ -64,7 +64,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_certificates_are_good_for_clients_that_are_strict(tmp_path: Path) -> None:
-    # Python 3.13 and newer is (ssl.VERIFY_X509_STRICT).
+    # Python 3.13 and newer are strict (ssl.VERIFY_X509_STRICT).
     script = shutil.copy(FOLDER / "certificates.sh", tmp_path)
     for words, authority, certificates in (
         ([], "ca.crt", ["tls/server.pem"]),
@@ -204,7 +204,7 @@ def test_users_and_supernodes_are_let_in_from_other_machines_each_on_their_own(
 
 
 def reached_by(stack: Composition, service: str) -> set[str]:
-    """What shares a network with a service."""
+    """Return the services that share a network with a service."""
     networks = {name: set(one.settings["networks"]) for name, one in stack.services.items()}
     return {name for name, own in networks.items() if own & networks[service]} - {service}
 
@@ -260,7 +260,7 @@ def test_clients_behind_the_balancers_are_not_taken_for_one(services: list[Servi
     trusted = gateway.environment["FLOWER_NATS_GATEWAY_TRUSTED_BALANCERS"].split(",")
 
     assert trusted == [one.name for one in balancers]
-    # Nobody else is where gateways could take somebody for a balancer.
+    # No other service is in the network from which gateways trust balancers.
     there = {one.name for one in services if "gateways" in one.settings["networks"]}
     assert there == {"gateway", *trusted}
 
@@ -348,7 +348,7 @@ def test_the_supernode_that_the_docs_add_is_like_the_others(
 
     for name in ("supernode", "clientapp"):
         third, first = (stack.services[f"{name}-{number}"].settings for number in (3, 1))
-        # What it waits for is said where the stack is put together.
+        # The dependencies of services are set in the file of the whole stack.
         settled = {key: value for key, value in first.items() if key != "depends_on"}
         assert {**known(third), "command": ""} == {**settled, "command": ""}
         assert known(stack.services[f"{name}-3"].command) == stack.services[f"{name}-1"].command
@@ -362,7 +362,7 @@ def test_with_tls_nobody_outside_a_supernode_speaks_in_clear_text(
         services = compose([FOLDER / name for name in names], variables).services
         insecure = {name for name, service in services.items() if "--insecure" in service.command}
 
-        # Their own SuperNode's ClientAppIo API, on the same machine.
+        # They call the ClientAppIo API of their own SuperNode, on the same machine.
         assert insecure == {"clientapp-1", "clientapp-2"}
         assert services["gateway"].environment["FLOWER_NATS_GATEWAY_INSECURE"] == "false"
 
@@ -395,7 +395,7 @@ def test_an_issuer_is_said_in_the_settings(
     done = CliRunner(env=services["superlink"].environment).invoke(main, ["superlink"])
 
     assert done.exit_code == 0, done.output
-    # What .env does not say is as without the file.
+    # Settings that are not in .env have their defaults.
     assert oidc_settings(received) == OidcSettings(
         variables["OIDC_ISSUER"], variables["OIDC_CLIENT_ID"], operator_group="admins"
     )
@@ -481,7 +481,7 @@ def test_envoy_takes_its_command_and_configuration(
 def test_the_image_is_built_from_what_docker_gets_to_see() -> None:
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
     seen = {line.removeprefix("!") for line in lines if line.startswith("!")}
-    # That of NATS is built in its own folder.
+    # The image of NATS is built in its own folder.
     dockerfile = "".join(one.read_text() for one in DOCKERFILES if one.parent.name != "nats")
     copied = {
         source

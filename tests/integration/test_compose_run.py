@@ -1,4 +1,4 @@
-"""The Compose stacks run: their very commands, environment and files, as plain processes."""
+"""The Compose stacks run with their commands, environment and files, as plain processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def running(
     secrets: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Stack]:
-    """Run a stack as docs/compose.md says: the scripts first, then all containers.
+    """Run a stack like docs/compose.md: the scripts first, then all containers.
 
     `secrets` are further files in secrets/, `settings` are put into .env.
     """
@@ -61,7 +61,7 @@ def running(
         compose_folder / "certificates.sh",
         [one.address for one in stack.containers],
     )
-    # Here containers know each other by their addresses.
+    # In these tests containers know each other by addresses.
     subprocess.run([script, "--core", *addresses], check=True)
     if certified:
         subprocess.run([script, *addresses], check=True)
@@ -73,7 +73,7 @@ def running(
 
 
 def federation_around(stack: Stack, folder: Path) -> Federation:
-    """Return what uses a stack from the outside: the flwr command, on the published ports."""
+    """Return the clients outside a stack: the flwr command, on the published ports."""
     secrets = stack.compose_folder / "secrets"
     certificates = ServerCertificates(
         secrets / "ca.crt", secrets / "tls/server.pem", secrets / "tls/server.pem.key"
@@ -82,20 +82,20 @@ def federation_around(stack: Stack, folder: Path) -> Federation:
     (folder / "outside").mkdir()
     server = ServerUnderTest(folder / "outside", options)
     address = stack.one("balancer").address
-    # The flwr command comes to the port of Control, over HTTP.
+    # The flwr command calls the port of Control over HTTP.
     server.addresses = Addresses(*(f"{address}:{port}" for port in (9091, 9092, 9093, 9093)))
     return Federation(server, folder / "cli")
 
 
 def train(federation: Federation) -> str:
-    """Train the example app on two nodes to its end and return its log."""
+    """Run the example app on two nodes to its end, and return its log."""
     done = federation.cli("run", DIGITS, "--run-config", "nodes=2 rounds=1", "--stream")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def assert_durable(stack: Stack, copies: str) -> None:
-    """Ask for the promises of the stack as docs/compose.md says."""
+    """Check the durability of the stack with the command in docs/compose.md."""
     deadline = time.monotonic() + 60
     done = stack.run_in(stack.of("superlink")[0], "flower-nats", "status")
     # The SuperExec may not have called yet.
@@ -170,7 +170,7 @@ def test_people_whom_an_issuer_knows_log_in(tmp_path: Path) -> None:
 
 
 def assert_one_api_on_each_port(stack: Stack) -> None:
-    """Call for Control and Fleet where apps are served, and for Control where SuperNodes are."""
+    """Call Control and Fleet on the port of apps, and Control on the ports of SuperNodes."""
     balancer, for_apps = stack.one("balancer").address, stack.one("app-balancer").address
     list_runs, nodes = BY_NAME[("Control", "ListRuns")], BY_NAME[("Fleet", "PullMessages")]
 
@@ -185,7 +185,7 @@ def assert_one_api_on_each_port(stack: Stack) -> None:
 
 
 def answers(address: str, method: Method) -> tuple[int, str]:
-    """What a caller hears over HTTP, and over gRPC."""
+    """Return the answers to a call over HTTP, and over gRPC."""
     url, protobuf = f"http://{address}{method.http_path}", "application/protobuf"
     posted = httpx.post(url, headers={"content-type": protobuf, "accept": protobuf}, timeout=30)
     with grpc.insecure_channel(address) as channel:
@@ -199,7 +199,7 @@ def answers(address: str, method: Method) -> tuple[int, str]:
 
 
 def assert_renewed(stack: Stack) -> None:
-    """Make a certificate as docs/compose.md says: what serves with it shows it soon."""
+    """Renew a certificate like docs/compose.md: all its servers show it soon."""
     balancer, gateway = stack.one("balancer"), stack.of("gateway")[1]
     renewed = stack.compose_folder / "secrets/tls/server.pem"
     former = in_file(renewed)

@@ -1,4 +1,4 @@
-"""The console over HTTP: pages and JSON, who may ask, and what becomes of bad input."""
+"""The console over HTTP: pages and JSON, the check of callers, and bad input."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ NOT_THERE = [
     "/nodes/1",
     "/nodes/1.json",
     "/nodes/abc",
-    # More digits than Python makes a number of.
+    # More digits than Python converts to a number.
     *(f"/{path}" for path in (f"runs/{_MANY}", f"runs/{_MANY}/log", f"nodes/{_MANY}")),
     "/nothing",
     "/static/../app.py",

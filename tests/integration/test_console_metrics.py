@@ -1,4 +1,4 @@
-"""The numbers in replies: recorded where the operator has said so, shown over rounds, and exported."""
+"""The numbers in replies: recorded if the operator allows it, shown over rounds, and exported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOSSES = [[0.9, 0.5], [0.7, float("nan")]]
 
 
 async def play(console: Console) -> str:
-    """Have two nodes answer two rounds with their losses, and return the id of the run."""
+    """Let two nodes answer two rounds with their losses; return the id of the run."""
     gateway = console.gateway
     nodes = [await gateway.node() for _ in range(2)]
     app = await gateway.server_app()

@@ -1,4 +1,4 @@
-"""A console that other machines reach: it speaks TLS, and asks who is looking."""
+"""A console for other machines: it speaks TLS, and asks for a login."""
 
 from __future__ import annotations
 

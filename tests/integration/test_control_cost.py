@@ -1,4 +1,4 @@
-"""What accounts cost in questions to the database: one for who is calling, and one for a role."""
+"""The cost of accounts in database queries: one query for the caller, and one for a role."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.fabs import make_fab
 
 
 class Counted:
-    """What a superlink does when it is asked, and nothing that it does by itself."""
+    """The part of a superlink that serves calls, without its background work."""
 
     def __init__(self, database: Database, connection: Connection, *, accounts: bool) -> None:
         settings = SuperlinkSettings(
@@ -35,7 +35,7 @@ class Counted:
         self.answer = b""
 
     async def questions(self, name: str, request: ProtoMessage, caller: Caller) -> list[str]:
-        """Serve a call; return the statements that the database was asked."""
+        """Serve a call; return its database queries."""
         service = "Fleet" if type(request).__module__ == fleet.__name__ else "Control"
         asked: list[str] = []
         run = Transaction._run
@@ -51,7 +51,7 @@ class Counted:
 
 
 def caller(person: LoggedIn | None = None) -> Caller:
-    """Return what a gateway says of a call."""
+    """Return a gateway's description of a caller."""
     token = person.token_hash if person else b""
     return Caller(
         account_token=token, request_id=uuid.uuid4().hex, answer_by=time.monotonic() + 30.0
@@ -73,7 +73,7 @@ async def test_a_control_call_asks_who_is_calling_once_and_for_a_role_once(
     started = await without.questions("StartRun", start, caller())
     run_id = control.StartRunResponse.FromString(without.answer).run_id
     calls: dict[str, tuple[ProtoMessage, int]] = {
-        # With what it may cost beside the question of who is calling.
+        # Each call, with its allowed number of queries beside the one for the caller.
         "ListNodes": (control.ListNodesRequest(), 0),
         "ListFederations": (control.ListFederationsRequest(), 0),
         "ListRuns": (control.ListRunsRequest(run_id=run_id), 0),

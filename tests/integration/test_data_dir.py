@@ -1,4 +1,4 @@
-"""A data directory is believed only if nobody else can have put anything into it."""
+"""A data directory is trusted only if no other user can have written to it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMMANDS = [
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data directory that an `up` has used, as far as that shows."""
+    """A data directory that looks used by an `up`."""
     directory = private_directory(tmp_path / "data")
     private_file(directory / "up.lock", "")
     return directory
@@ -49,7 +49,7 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def refusal(*command: str, data: Path) -> str:
-    """Give a command that has to be refused; return why it was."""
+    """Run a command that must be refused; return its output."""
     result = CliRunner().invoke(main, [*command, "--data-dir", str(data)])
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 1, result.output
@@ -57,7 +57,7 @@ def refusal(*command: str, data: Path) -> str:
 
 
 def remember(victim: subprocess.Popen[bytes], pid_file: Path) -> None:
-    """Name a process in a pid file as ours are."""
+    """Write a process into a pid file like those of the runtime."""
     identity = ProcessIdentity.of(victim.pid)
     assert identity is not None
     content = {"pid": identity.pid, "started": identity.started, "signal": 15}

@@ -1,4 +1,4 @@
-"""What the HTTP port gives to this machine, and what to others: over both wires, and by the balancer."""
+"""The APIs of the HTTP port for this machine and for others: both wires, and the balancer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EVERY_WIRE: list[WireName] = ["grpc", "http"]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(nats_url: str, create_database: Callable[[], str]) -> AsyncIterator[Gateway]:
-    """A gateway that nobody has told more than to listen everywhere."""
+    """A gateway with default settings that listens on all addresses."""
     [port] = free_ports(1)
     database = create_database()
     async with running_stack(nats_url, database, http_api_address=f"0.0.0.0:{port}") as one:
@@ -54,7 +54,7 @@ async def gateway(nats_url: str, create_database: Callable[[], str]) -> AsyncIte
 
 @asynccontextmanager
 async def channel_to(gateway: Gateway, host: str | None, wire: WireName) -> AsyncIterator[Channel]:
-    """Come to the HTTP port by one of its addresses."""
+    """Connect to the HTTP port at one of its addresses."""
     port = gateway.settings.http_api_address.rpartition(":")[2]
     channel = CHANNELS[wire](f"{host}:{port}")
     try:
@@ -64,7 +64,7 @@ async def channel_to(gateway: Gateway, host: str | None, wire: WireName) -> Asyn
 
 
 def is_closed(refused: Refused, remedy: str) -> bool:
-    # Neither is called again by a stock client.
+    # A stock client repeats a call with neither outcome.
     expected = (Outcome.FAILED_PRECONDITION, Outcome.PERMISSION_DENIED)
     return refused.outcome in expected and remedy in refused.text
 
@@ -176,7 +176,7 @@ async def test_the_balancer_keeps_from_others_what_gateways_would(tmp_path: Path
             await outside.close()
             await inside.close()
         async with httpx.AsyncClient() as client:
-            # Gateways would read it as the path of a method.
+            # Gateways would decode this path to that of a method.
             written = LIST_RUNS.http_path.replace("c", "%63", 1)
             answer = await client.post(f"http://{OUTER}:{http}{written}", content=b"who")
             assert answer.status_code == 404

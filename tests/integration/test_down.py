@@ -1,4 +1,4 @@
-"""`flower-nats down` returns when nothing is left of what it ends."""
+"""`flower-nats down` returns after all processes that it ends are gone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with DataDir(Path(sys.argv[1])).owned():
     signal.sigwait({signal.SIGTERM})
 time.sleep(1.0)
 """
-"""Takes its time to end when it has given the directory free, as Python does on a busy machine."""
+"""Ends some time after it has released the directory, like Python on a busy machine."""
 
 
 def test_it_returns_when_up_is_gone(data_dir: Path) -> None:

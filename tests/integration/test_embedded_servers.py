@@ -1,4 +1,4 @@
-"""The embedded servers are real, durable, private, and never outlive their owner."""
+"""The embedded servers are real, durable and private, and never outlive their owner."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ async def test_servers_end_with_their_owner_and_the_next_owner_has_everything(
     owner.kill()
     owner.wait()
 
-    # The next owner does not wait for the old servers' end before it starts its own.
+    # The next owner starts its servers without waiting for the end of the old servers.
     nats_server = NatsServer(data_dir / "nats")
     postgres_server = PostgresServer(data_dir / "postgres")
     await asyncio.gather(nats_server.start(), postgres_server.start())
@@ -306,7 +306,7 @@ async def test_postgres_starts_over_a_lock_whose_pid_another_program_has_by_now(
     await server.wait()
     other = await asyncio.create_subprocess_exec("/bin/sleep", "60")
     try:
-        # As after a power cut, when `up` had no time to forget it.
+        # Like after a power cut, when `up` had no time to remove the file.
         lock.write_text("\n".join([str(other.pid), *content[1:]]) + "\n")
         (data_dir / "postgres.pid").unlink(missing_ok=True)
 
@@ -401,7 +401,7 @@ async def test_nats_leaves_room_on_its_disk_to_postgres_and_for_recovery(data_di
     config = json.loads((data_dir / "nats.conf").read_text())
     await server.stop()
 
-    # What others write meanwhile on this disk is not ours to tell.
+    # Other programs may write to this disk meanwhile.
     left = shutil.disk_usage(data_dir).free - config["jetstream"]["max_file_store"]
     assert left > 64 * 1024**2
 
@@ -411,7 +411,7 @@ async def test_postgres_has_room_for_all_connections_of_the_most_replicas(data_d
     size = database_size(most)
     server = PostgresServer(data_dir, max_connections=size.server)
     dsn, connected, full = await server.start(), 0, asyncio.Event()
-    # And one that has died may be there twice for a moment.
+    # One more: the connections of a dead replica may remain for a moment.
     pools = [Database(dsn, size.superlink, patience=60) for _ in range(most + 1)]
 
     async def hold(transaction: Transaction) -> None:

@@ -1,4 +1,4 @@
-"""What the runtime did, as events: each once, and nobody sees what is not for them."""
+"""Events of the runtime: each exists once, and each person sees only the permitted events."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ async def test_a_disk_that_is_full_is_told_on_the_overview_and_as_an_event(
 
 
 async def until_newest(console: Console, kind: str) -> dict[str, Any]:
-    """Wait until the newest event of the servers and disks is of a kind, and return it."""
+    """Wait until the newest event of servers and disks has this kind, and return it."""
     async with asyncio.timeout(PATIENCE):
         while True:
             found = (await console.json("/events.json"))["events"]

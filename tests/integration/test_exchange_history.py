@@ -1,4 +1,4 @@
-"""The history of exchanges: who put out, took and answered what, and when."""
+"""The history of exchanges: the times at which messages were sent, taken and answered."""
 
 from __future__ import annotations
 

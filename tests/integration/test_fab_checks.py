@@ -1,4 +1,4 @@
-"""FABs that are made to take long: others do not notice."""
+"""FABs that are made for long checks: other callers do not notice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def bzip2(content: bytes) -> bytes:
 
 
 def child(work: str) -> tuple[str, ...]:
-    """The command of a child that does something else in the place of a check."""
+    """Return the command of a child that does this work in place of a check."""
     text = f"from flower_nats.superlink.runs import fab_child as c\n{work}\nc.main()"
     return (sys.executable, "-P", "-c", text)
 
@@ -68,7 +68,7 @@ async def test_a_few_bytes_that_take_long_to_read_are_refused_for_what_they_are(
 ) -> None:
     assert len(fab) < 2_000
 
-    # Not for the seconds that they took.
+    # The refusal names the fault, not the time of the check.
     with refused(ErrorCode.INVALID_RUN_CONFIG, said):
         await submit(superlink, fab)
 
@@ -85,9 +85,9 @@ async def test_others_are_served_while_apps_are_checked(
         served += 1
         await asyncio.sleep(0.05)
 
-    # Each check computes for a second of CPU: whoever had to wait for it would be served once.
+    # Each check computes for a second: a caller that waited for it would be served once.
     assert served > 3
-    # They are not accepted; that they were put off will do, if the machine is busy.
+    # None is accepted. On a busy machine it is enough that they were put off.
     for outcome in await asyncio.gather(*submissions, return_exceptions=True):
         assert isinstance(outcome, ApiError)
 
@@ -110,7 +110,7 @@ async def test_a_check_ends_when_nobody_waits_for_it_any_more(
     monkeypatch.setattr(fab_checks, "_COMMAND", ("sleep", "60"))
     checks, began = FabChecks(), time.monotonic()
 
-    # Two that are under way, and one that waits for its turn.
+    # Two checks are under way, and one waits for its turn.
     outcomes = await asyncio.gather(
         *(checks.check(make_fab(), began + 3) for _ in range(3)), return_exceptions=True
     )

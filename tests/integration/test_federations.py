@@ -1,4 +1,4 @@
-"""Federations of SuperNodes: accounts and nodes come and go, and a run reaches its federation alone."""
+"""Federations of SuperNodes: accounts and nodes join and leave; a run reaches only its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
 
 @pytest.fixture
 async def ana(superlink: Superlink) -> Person:
-    """Somebody who has a federation."""
+    """A person with a federation."""
     ana = await Person.come(superlink, "ana")
     await ana.create("lab", description="of two hospitals")
     return ana
@@ -37,7 +37,7 @@ async def ana(superlink: Superlink) -> Person:
 
 @pytest.fixture
 async def ben(superlink: Superlink) -> Person:
-    """Somebody else."""
+    """Another person."""
     return await Person.come(superlink, "Ben")
 
 
@@ -75,7 +75,7 @@ async def test_a_federation_is_shown_to_its_members_alone(ana: Person, ben: Pers
 async def test_who_is_invited_comes_in_and_who_is_not_does_not(ana: Person, ben: Person) -> None:
     with refused(ErrorCode.FEDERATION_NOT_FOUND_OR_NO_PENDING_INVITE):
         await ben.call("AcceptInvitation", federation_name=LAB)
-    # However the name is written.
+    # The case of letters in the name does not matter.
     await ana.call("CreateInvitation", federation_name=LAB, invitee_account_name="ben")
     with refused(ErrorCode.INVITE_ALREADY_EXISTS):
         await ana.call("CreateInvitation", federation_name=LAB, invitee_account_name="Ben")
@@ -167,7 +167,7 @@ async def test_a_node_is_taken_out_by_its_account_and_by_admins(ana: Person, ben
     await ana.call("RemoveNodeFromFederation", federation_name=LAB, node_id=of_ben.node_id)
 
     assert await nodes_of(task) == {of_ana.node_id}
-    # So what it has not answered gets an error reply.
+    # Its unanswered instruction gets an error reply, because the node is not reachable.
     assert await nodes.reachable(pairs) == {pairs[0]}
     with refused(ErrorCode.NODE_NOT_FOUND_OR_NOT_OWNER):
         await ben.call("RemoveNodeFromFederation", federation_name=LAB, node_id=of_ben.node_id)
@@ -180,7 +180,7 @@ async def test_who_is_removed_takes_nodes_and_runs_along(ana: Person, ben: Perso
     assert await ben.runs() == {of_ana, of_ben}
 
     for _ in range(2):
-        # The second time a gateway asks again, whose answer was lost.
+        # The second call is the repeated question of a gateway that lost the answer.
         await ana.call(
             "RemoveAccountFromFederation",
             request_id="one call",

@@ -1,4 +1,4 @@
-"""An agent as its process sees it through a gateway."""
+"""Calls of an agent's process through a gateway."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def gateway(
 
 
 async def agent(gateway: Gateway, prompt: str) -> ServerApp:
-    """Start an agent and take its task, as SuperExec and `flwr-agentapp` do."""
+    """Start an agent and take its task, like SuperExec and `flwr-agentapp`."""
     request = control.StartRunRequest(fab=common.Fab(content=make_fab(AGENT)), user_prompt=prompt)
     run = await gateway.call("Control", "StartRun", request)
     wanted = runtime.AcquireTaskRequest(supported_task_types=["flwr-agentapp"])

@@ -1,6 +1,6 @@
-"""How answers leave a gateway: whole, so that one that dies has answered or has not.
+"""Answers leave a gateway in one piece: a gateway that dies has answered fully, or not at all.
 
-What a balancer has of half an answer it cannot ask for again elsewhere, and clients die of it.
+A balancer cannot repeat a call after half of its answer, and clients die of half an answer.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ CALLS = 20
 
 
 class Relay:
-    """A way to a server that notes in how many pieces each answer comes."""
+    """A line to a server that counts the pieces of each answer."""
 
     def __init__(self, server: str) -> None:
         self.pieces: Counter[int] = Counter()
-        """By HTTP/2 stream."""
+        """Pieces by HTTP/2 stream."""
         self._server = server
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -92,7 +92,7 @@ async def test_over_grpc_an_object_leaves_in_one_piece(nats_url: str, pg_dsn: st
 async def test_many_large_objects_leave_without_waiting_for_each_other_for_long(
     nats_url: str, pg_dsn: str, wire: WireName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A place that only time gives back would be held for ever.
+    # With this, a place that is freed only after some time would be held for ever.
     monkeypatch.setattr(body_limit, "SLOW", 3600.0)
     async with running_stack(nats_url, pg_dsn, wire) as gateway:
         node, app = await gateway.node(), await gateway.server_app()

@@ -1,4 +1,4 @@
-"""Whatever a caller sends: a clear refusal, and nothing left behind."""
+"""Bad input of callers: each gets a clear refusal, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def in_flight(gateway: Gateway) -> set[str]:
 
 
 def changed(one: Parcel, **metadata: Any) -> Parcel:
-    """A parcel whose metadata says something else."""
+    """Return a parcel with other metadata."""
     message = one.proto
     for name, value in metadata.items():
         setattr(message.metadata, name, value)
@@ -165,7 +165,7 @@ async def test_a_node_that_is_unregistered_while_it_waits_hears_of_it_at_once(
         await node.call("UnregisterNode", fleet.UnregisterNodeFleetRequest(node_id=node.node_id))
         async with asyncio.timeout(BEFORE_THE_HOLD_ENDS):
             assert await refusal(waiting) == (Outcome.UNAUTHENTICATED, "Invalid node ID")
-    # A stock SuperNode ends, and prints nothing of this: the gateway's log has the reason, once.
+    # A stock SuperNode ends without a reason in its output: the gateway's log has it, once.
     [reason] = [line["reason"] for line in logged if line["event"] == "call_refused"]
     assert f"SuperNode {node.node_id} was unregistered" in reason
     assert "flwr supernode register" in reason
@@ -318,7 +318,7 @@ def _varint(value: int) -> bytes:
 async def test_trees_that_are_no_trees_are_refused(gateway: Gateway) -> None:
     node, app = await gateway.node(), await gateway.server_app()
     question = instruction(app.run_id, node.node_id)
-    # The protobuf library refuses to build a tree this deep, not to send one.
+    # The protobuf library refuses to build a tree this deep, so it is built by hand.
     deep = b""
     for _ in range(200):
         deep = b"\x0a\x40" + b"ab" * 32 + b"\x12" + _varint(len(deep)) + deep
@@ -387,7 +387,7 @@ sys.stdin.read()
 async def test_ten_thousand_silent_connections_hinder_nobody(gateway: Gateway) -> None:
     node, app = await gateway.node(), await gateway.server_app()
     host, _, port = gateway.settings.fleet_api_address.partition(":")
-    # From a process of their own, for each takes a file at either end.
+    # They run in their own process, because each connection takes a file descriptor at both ends.
     command = [sys.executable, "-c", SILENT_CALLERS, host, port, str(SILENT)]
     pipe = asyncio.subprocess.PIPE
     callers = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)

@@ -1,4 +1,4 @@
-"""Bodies: how long they may be, and who has to prove something before one is read."""
+"""Bodies of calls: the limits of their length, and the proofs that callers must give before."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def gateway(
 async def heard_without_a_body(
     gateway: Gateway, method: Method, metadata: Metadata
 ) -> tuple[str, str]:
-    """What a caller hears that sends the head of a call and keeps its body back."""
+    """Return the answer to a call of which only the head is sent."""
     address = gateway.address(method.api)
     if gateway.wire == "http":
         async with await connect(address) as connection:
@@ -132,7 +132,7 @@ async def test_an_object_over_the_limit_is_refused_and_leaves_nothing(
         flight = (await Mailbox(connection).in_flight(app.run_id))[app.run_id]
         assert not flight.replies
 
-        # The rest of the world goes on, by the same connection too.
+        # Other calls are served, also on the same connection.
         heartbeat = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
         assert (await node.call("SendNodeHeartbeat", heartbeat)).success
         await node.send(reply(question))
@@ -150,12 +150,12 @@ async def test_a_method_takes_no_more_than_it_needs(
     body, metadata = b"x" * (longest + 1), SuperNode(gateway).metadata()
     refused = await refusal(gateway.call_bytes(service, method, body, metadata))
     assert refused.outcome is Outcome.RESOURCE_EXHAUSTED
-    # gRPC itself says so of what is longer than all methods of its port allow.
+    # gRPC itself refuses bodies that are too long for all methods of its port.
     assert str(longest) in refused.text or service == "Control"
 
 
 class Upload:
-    """A body that its caller sends as slowly as it likes."""
+    """A body that the test sends piece by piece."""
 
     def __init__(self, gateway: Gateway, connection: Any, api: str, name: str) -> None:
         self._gateway = gateway
@@ -169,7 +169,7 @@ class Upload:
         return cls(gateway, await way(address), api, name)
 
     async def announce(self, length: int, body: bytes, metadata: Metadata = ()) -> None:
-        """Send the head of the call, the length of its body, and the begin of that."""
+        """Send the head of the call, the length of its body, and the start of the body."""
         if self._gateway.wire == "http":
             await self._connection.send(head_of(*self._call, metadata, length), body)
         else:
@@ -184,7 +184,7 @@ class Upload:
             await self._connection.send_data(1, body, end=end)
 
     async def heard(self, within: float = 10.0) -> bytes:
-        """What comes first of an answer that is one; nothing if the connection ends."""
+        """Return the first bytes of an answer, up to its status; empty if the connection ends."""
         reader: asyncio.StreamReader = self._connection.reader
         mark = b"grpc-status" if self._gateway.wire == "grpc" else b"\r\n\r\n"
         text = b""
@@ -202,7 +202,7 @@ _MIB = 1024 * 1024
 
 
 def start_run_of(size: int) -> bytes:
-    """Return a StartRun of an app of about so many bytes."""
+    """Return a StartRun request with an app of about so many bytes."""
     fab = pack({"pyproject.toml": PROJECT, "app/data.bin": os.urandom(size)})
     return control.StartRunRequest(fab=common.Fab(content=fab)).SerializeToString()
 
@@ -217,7 +217,7 @@ async def body_bytes(gateway: Gateway) -> int:
 
 
 async def until_served(gateway: Gateway, request: bytes) -> bytes:
-    """Start a run as clients do: an overloaded gateway is asked again."""
+    """Start a run like clients, which ask an overloaded gateway again."""
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
@@ -243,8 +243,8 @@ async def test_bodies_that_hold_back_their_end_are_bounded(
             held = max(held, await body_bytes(gateway))
         assert 3 * _MIB <= held <= pool + 4 * _MIB
 
-        # A body that has stopped coming makes room for a new one. Until then the new one is told to
-        # try again, as clients do.
+        # A stalled body makes room for a new body. Until then the caller of the new body is told to
+        # try again, like clients do.
         monkeypatch.setattr(bodies, "_LATELY", 0.2)
         answer = await until_served(gateway, start_run_of(2 * _MIB))
         assert control.StartRunResponse.FromString(answer).run_id
@@ -289,7 +289,7 @@ async def test_followers_of_a_log_that_read_nothing_cost_little_memory(
     memory = psutil.Process().memory_info().rss
 
     followers = [await follow(gateway, request) for _ in range(STREAMS)]
-    # Who reads gets all of it, after those who came before.
+    # A follower that reads gets the whole log, after the earlier followers.
     got = 0
     async for answer in gateway.follow(run.run_id):
         got += len(answer.log_output)
@@ -306,7 +306,7 @@ async def test_followers_of_a_log_that_read_nothing_cost_little_memory(
 
 
 def held_by_the_system(address: str) -> int:
-    """Return how many bytes of answers wait in the connections of a port, which peers do not take."""
+    """Return the bytes of answers in the system's send buffers of a port."""
     port = f":{int(address.rpartition(':')[2]):04X}"
     lines = [one.split() for one in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(int(line[4].partition(":")[0], 16) for line in lines if line[1].endswith(port))
@@ -314,7 +314,7 @@ def held_by_the_system(address: str) -> int:
 
 @dataclass
 class Lines:
-    """A call that brings lines."""
+    """A call with log lines."""
 
     request_id: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -324,7 +324,7 @@ class Lines:
 
 
 async def follow(gateway: Gateway, request: bytes) -> Any:
-    """Follow a log, and read nothing of it."""
+    """Follow a log without reading."""
     address = gateway.address("Control")
     if gateway.wire == "grpc":
         stranger = await raw_grpc.connect(address, window=0)

@@ -26,7 +26,7 @@ from tests.integration.gateways import Gateway, refusal, running_stack
 
 CLIENTS = 40
 CALLS = 100
-"""Of each client at once: in all, more than gRPC lets wait by default."""
+"""Calls of each client at once: in all, more than gRPC lets wait by default."""
 
 RESETS = 20_000
 
@@ -133,12 +133,12 @@ async def until_in_hand(gateway: Gateway, calls: int) -> None:
 async def test_one_address_has_so_many_connections(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loopback has no limit of its own: the test takes it for an address like others."""
+    """The loopback address has no limit, so the test treats it like other addresses."""
     node = await gateway.node()
     monkeypatch.setattr(address_limit, "host_of", lambda _peer: "10.0.0.1")
     limit = address_limit.AddressLimit(3, Balancers())
     port = int(gateway.address("Fleet").rpartition(":")[2])
-    # The newest are cut off, whatever their number.
+    # The limit cuts off the newest connections, however many they are.
     await asyncio.to_thread(limit.count, {port})
     strangers = [await raw_grpc.connect(gateway.address("Fleet")) for _ in range(6)]
     ours = 1

@@ -19,7 +19,7 @@ EXCHANGES = 30
 async def test_a_message_whose_objects_come_by_two_gateways_is_there_at_once(
     nats_url: str, pg_dsn: str, wire: WireName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The housekeeping completes what gateways leave undone, which would hide that they left it.
+    # Housekeeping would complete unfinished messages, and hide a fault of the gateways.
     monkeypatch.setattr(wiring, "_SWEEP_EVERY", 3600.0)
     async with running_pair(nats_url, pg_dsn, wire) as (one, other):
         app, node = await one.server_app(), await one.node()

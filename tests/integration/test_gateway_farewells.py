@@ -1,7 +1,7 @@
-"""What a task's process hears after it has pushed its output, and a SuperNode that has unregistered.
+"""Answers to a task's process after its output, and to a SuperNode that has unregistered.
 
-They are ending. A refusal would have them interrupt themselves, and stock ServerApps hang for ever if
-that comes in their exit handlers.
+Both are ending. A refusal would make them interrupt themselves. A stock ServerApp that is
+interrupted in its exit handlers hangs for ever.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def test_the_last_lines_and_heartbeats_of_a_process_are_taken(
 async def test_the_output_of_a_process_is_answered_by_another_gateway_if_the_first_one_died(
     nats_url: str, pg_dsn: str, wire: WireName
 ) -> None:
-    """A balancer makes the call again, when the task has ended."""
+    """A balancer repeats the call when the task has already ended."""
     async with running_pair(nats_url, pg_dsn, wire) as (first, second):
         app = await first.server_app()
         metadata = [("flwr-task-token", app.token), (REQUEST_ID, new_request_id())]
@@ -104,5 +104,5 @@ async def test_a_node_that_unregisters_is_answered_by_another_gateway_if_the_fir
 
 
 async def refused(client: ServerApp | SuperNode, method: str, request: Message) -> None:
-    """Make a call that must not be let in."""
+    """Make a call that must be refused as unauthenticated."""
     assert (await refusal(client.call(method, request))).outcome is Outcome.UNAUTHENTICATED

@@ -1,4 +1,4 @@
-"""What a call has held is free with its end."""
+"""A call's memory is free when the call ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_nothing_of_a_call_waits_for_the_garbage_collector(
 
 
 async def exchange(gateway: Gateway) -> None:
-    """Play a round with one node, and call for what nobody has."""
+    """Play a round with one node, and ask for objects that do not exist."""
     node, app = await gateway.node(), await gateway.server_app()
     question = instruction(app.run_id, node.node_id, CONTENT)
     await app.send(question)

@@ -1,4 +1,4 @@
-"""Held calls end at once when their client goes away, and leave nothing in the gateway."""
+"""Held calls end when their client disconnects, and leave nothing in the gateway."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def gateway(nats_url: str, pg_dsn: str, wire: WireName) -> AsyncIterator[G
 
 
 class Client:
-    """Clients with a connection of their own to each API, so that it can be broken."""
+    """Clients with their own connection to each API, which the test can break."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._channels = {
@@ -40,7 +40,7 @@ class Client:
         self._calls: list[asyncio.Task[Any]] = []
 
     def call(self, path: str, request: Any, metadata: Metadata) -> None:
-        """Make a call and let it wait."""
+        """Begin a call, which the gateway holds."""
         service, _, name = path.partition(".")
         method, channel = BY_NAME[(service, name)], self._channels[service]
         body = request.SerializeToString()
@@ -54,7 +54,7 @@ class Client:
         self._calls.append(asyncio.create_task(wait()))
 
     async def cancel(self) -> None:
-        """Give all calls up; over gRPC that keeps the connections, over HTTP it ends them."""
+        """Cancel all calls; this keeps connections over gRPC, and ends those over HTTP."""
         for call in self._calls:
             call.cancel()
 
@@ -65,14 +65,14 @@ class Client:
 
 
 async def announced_object(app: ServerApp, node: SuperNode) -> tuple[str, str]:
-    """An instruction that is pushed, and an object of it that has not come."""
+    """Push an instruction without its objects; return its id and that of a missing object."""
     question = instruction(app.run_id, node.node_id)
     [first, *_] = (await app.push(question)).objects_to_push
     return question.message_id, first
 
 
 async def wait_for_everything(gateway: Gateway, client: Client) -> None:
-    """Make every call that is held when there is nothing to say."""
+    """Make every call that a gateway holds while it has no answer."""
     node, app = await gateway.node(), await gateway.server_app()
     message_id, object_id = await announced_object(app, node)
     token = [("flwr-task-token", app.token)]
@@ -105,7 +105,7 @@ async def test_held_calls_end_with_their_clients(
 
 @pytest.mark.parametrize("wire", ["grpc"], indirect=True)
 async def test_a_balancer_may_ping_as_often_as_it_likes(gateway: Gateway) -> None:
-    """By default gRPC ends the connection of who does, and with it the calls that it holds."""
+    """By default gRPC ends the connection of a frequent pinger, with all its held calls."""
     settings, ping, go_away, acknowledged = 4, 6, 7, 1
     host, _, port = gateway.settings.fleet_api_address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))

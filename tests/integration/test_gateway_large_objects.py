@@ -1,4 +1,4 @@
-"""Objects that are too large to be held: a gateway passes them on piece by piece."""
+"""A gateway forwards objects that are too large for its memory piece by piece."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway that ends: whoever calls it at that moment hears what makes stock clients call again."""
+"""A gateway that ends answers callers of that moment so that stock clients call again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.integration.gateways import Gateway, running_stack
 CALLERS = 16
 METHOD = BY_NAME[("Control", "ListFederations")]
 FRESH = [("grpc.use_local_subchannel_pool", 1)]
-"""A connection of its own for each channel."""
+"""Options that give each channel its own connection."""
 
 
 async def call_until_refused(channel: Channel) -> Outcome | None:
@@ -59,14 +59,14 @@ async def test_nobody_who_is_quiet_delays_its_end(
         gateway.stop.set()
         async with silent, asyncio.timeout(PATIENCE):
             await gateway.running
-            # A client whose TLS handshake were ended in good order would give up for good.
+            # A stock client gives up for good if its TLS handshake ends in good order.
             assert await silent.until_closed() == "reset"
 
 
 async def test_a_call_whose_request_is_still_on_its_way_is_served(
     nats_url: str, pg_dsn: str, wire: WireName
 ) -> None:
-    """Such as `flwr run` of a large app over a slow line, which does not try again."""
+    """For example, `flwr run` of a large app over a slow line does not try again."""
     async with running_stack(nats_url, pg_dsn, wire) as gateway:
         way = slow_call_over_http if wire == "http" else slow_call_over_grpc
 
@@ -77,7 +77,7 @@ async def test_a_call_whose_request_is_still_on_its_way_is_served(
 
 async def slow_call_over_http(gateway: Gateway) -> bytes:
     address = gateway.settings.http_api_address
-    # A field of no meaning, so that there is something to wait for.
+    # An unknown field makes a body, for which the gateway has to wait.
     body = b"\xfa\x3e\x03new"
     async with await connect(address) as slow, await connect(address) as idle:
         await slow.send(head_of("Control", "ListFederations", (), len(body)), body[:2])

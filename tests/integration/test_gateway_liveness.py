@@ -1,4 +1,4 @@
-"""Which gateways count as silent, so that the ends of runs wait for them."""
+"""Gateways that count as silent: the ends of runs wait for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def peers(connection: Connection) -> AsyncIterator[GatewayLiveness]:
 
 
 async def appear(connection: Connection, gateway: str) -> None:
-    """Give the one sign of life that there will be of a gateway."""
+    """Give a single sign of life of a gateway."""
 
     async def hang(_question: Msg) -> None:
         pass

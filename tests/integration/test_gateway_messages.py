@@ -1,4 +1,4 @@
-"""Messages through a gateway, as SuperNodes and ServerApps see them."""
+"""Messages of SuperNodes and ServerApps through a gateway."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_nothing_is_visible_before_it_is_whole(gateway: Gateway) -> None:
 
     assert (await waiting)[0].metadata.message_id == question.message_id
     assert (await early).object_content == question.objects[last]
-    # A second try of any of it changes nothing.
+    # A repeated call changes nothing.
     assert await app.push_object(pushed.session_id, last, question.objects[last])
 
 
@@ -257,7 +257,7 @@ async def test_stopping_a_run_ends_its_held_calls_and_refuses_late_replies(
 async def test_stopping_a_run_leaves_a_node_that_receives_from_it_in_step(
     gateway: Gateway,
 ) -> None:
-    """With any other answers a stock SuperNode stays one reply behind, or keeps its ClientApp."""
+    """After other answers a stock SuperNode stays one reply behind, or keeps its ClientApp."""
     node, app = await gateway.node(), await gateway.server_app()
     question = instruction(app.run_id, node.node_id)
     await app.send(question)
@@ -274,8 +274,8 @@ async def test_stopping_a_run_leaves_a_node_that_receives_from_it_in_step(
 async def test_a_serverapp_whose_run_was_stopped_unheard_is_told_to_end(
     gateway: Gateway, pg_dsn: str, connection: Connection
 ) -> None:
-    """Not that its messages are unknown: a stock one may raise that, and hang if it is told to end while
-    it ends."""
+    """The answer is not that its messages are unknown. A stock ServerApp may raise that error, and
+    hangs if it is told to end while it ends."""
     node, app = await gateway.node(), await gateway.server_app()
     question, next_one = (instruction(app.run_id, node.node_id, model(value)) for value in (1, 2))
     await app.send(question)
@@ -346,7 +346,7 @@ async def test_a_draining_gateway_ends_held_calls_with_an_empty_answer(
 async def test_no_node_is_refused_because_its_gateway_has_not_heard_that_the_run_runs(
     gateway: Gateway, pg_dsn: str
 ) -> None:
-    """It would drop its message for good, and hints may be lost."""
+    """A refused node would drop its message for good, and hints may be lost."""
     node = await gateway.node()
     start = control.StartRunRequest(fab=common.Fab(content=make_fab()))
     run = await gateway.call("Control", "StartRun", start)

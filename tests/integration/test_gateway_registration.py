@@ -1,4 +1,4 @@
-"""SuperNodes that register themselves: again, and too many at once."""
+"""SuperNodes register themselves: repeatedly, and too many at once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_node_that_has_left_may_come_again_with_its_key(gateway: Gateway
     first = node.node_id
     farewell = fleet.UnregisterNodeFleetRequest(node_id=first)
     await node.call("UnregisterNode", farewell)
-    # Its process, which ends, may say so once more.
+    # The ending process may unregister a second time.
     await node.call("UnregisterNode", farewell)
 
     await register(node)
@@ -66,7 +66,7 @@ async def test_an_address_registers_so_many_nodes_and_the_others_a_little_later(
     said = await refusal(register(third))
     assert said.outcome is Outcome.UNAVAILABLE
 
-    # What stock does with it: it tries again.
+    # A stock SuperNode tries again.
     async with asyncio.timeout(PATIENCE):
         while not third.node_id:
             with suppress(Refused):
@@ -87,7 +87,7 @@ def test_a_fleet_behind_one_address_registers_within_a_minute(
             except ApiError:
                 break
             waiting -= 1
-        # Another address does not wait for them.
+        # Another address does not wait for these registrations.
         limit.check("192.0.2.2")
         now += 5
     assert now <= 60

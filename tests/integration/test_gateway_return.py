@@ -1,4 +1,4 @@
-"""After an outage: which SuperNodes a ServerApp is given, and what an operator is told of them."""
+"""After an outage: the SuperNodes that a ServerApp and an operator get to see."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def nodes_given(app: ServerApp) -> list[int]:
 
 
 async def an_outage(gateway: Gateway) -> None:
-    """Let nobody have been heard for a while, until now."""
+    """Make an outage: no node was heard for a while, until now."""
     await pass_time(gateway.superlink.database, 40)
     while await Replicas(gateway.superlink.database).heard_since() is None:
         await asyncio.sleep(0.05)
@@ -39,7 +39,7 @@ async def test_a_node_that_asks_for_work_is_back_and_one_that_has_ended_is_not(
         ids = sorted(node.node_id for node in (held, asking, ghost))
         assert await nodes_given(app) == ids
 
-        # One node has its call in hand all the time, one calls again, and one is gone.
+        # The gateway holds a call of one node all the time; one node calls again; one is gone.
         pull = asyncio.create_task(held.pull())
         await gateway.until_in_hand(1)
         await an_outage(gateway)
@@ -49,7 +49,7 @@ async def test_a_node_that_asks_for_work_is_back_and_one_that_has_ended_is_not(
         report = await gateway.superlink.command("Status")
         unheard = [one["node_id"] for one in report["nodes_listed"] if one["is_unheard"]]
         assert unheard == [str(ghost.node_id)]
-        # It counts the moment it is back.
+        # A node counts from the moment of its return.
         await ghost.activate()
         assert await nodes_given(app) == ids
         for call in (pull, again):

@@ -1,4 +1,4 @@
-"""A signature of a SuperNode is good for one call, at all gateways."""
+"""A signature of a SuperNode is valid for one call, at all gateways."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def heartbeat(node: SuperNode) -> fleet.SendNodeHeartbeatRequest:
 
 
 def mirrored(metadata: Metadata) -> Metadata:
-    """The other signature that anybody can make of one."""
+    """Return the second valid signature, which anybody can compute from the first."""
     found = dict(metadata)
     signature = found["flwr-signature-bin"]
     assert isinstance(signature, bytes)
@@ -63,7 +63,7 @@ async def test_a_signature_of_one_call_is_good_for_no_other(
         said = await refusal(one.call("Fleet", "UnregisterNode", farewell, stolen))
         assert said.outcome is Outcome.UNAVAILABLE
 
-    # The other gateway hears of it within moments.
+    # The other gateway hears of the used signature within moments.
     await asyncio.sleep(0.3)
     said = await refusal(other.call("Fleet", "UnregisterNode", farewell, metadata))
     assert said.outcome is Outcome.UNAVAILABLE

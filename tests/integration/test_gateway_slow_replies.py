@@ -1,4 +1,4 @@
-"""Replies that take their time, or do not come to their end: each instruction gets one outcome, soon."""
+"""Slow and unfinished replies: each instruction gets one outcome, soon."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def gateway(
 
 
 async def push_slowly(gateway: Gateway, node: SuperNode, answer: Parcel) -> tuple[Upload, bytes]:
-    """Push a reply but for the second half of its largest object; return that, and how to send it."""
+    """Push a reply but for half of its largest object; return the upload, and that half."""
     run_id = answer.outgoing.metadata.run_id
     session = (await node.push(answer)).session_id
     *small, (object_id, content) = sorted(answer.objects.items(), key=lambda one: len(one[1]))
@@ -61,9 +61,9 @@ def large_reply(question: Parcel) -> Parcel:
 
 
 async def asked(gateway: Gateway) -> tuple[SuperNode, ServerApp, Parcel]:
-    """Return a node, a ServerApp, and what that has asked the node."""
+    """Return a node, a ServerApp, and the ServerApp's instruction to the node."""
     node, app = await gateway.node(), await gateway.server_app()
-    # No session is given up while no heartbeat comes through.
+    # Housekeeping gives up sessions only while heartbeats arrive.
     beat = fleet.SendNodeHeartbeatRequest(node=node.node, heartbeat_interval=30)
     await node.call("SendNodeHeartbeat", beat)
     question = instruction(app.run_id, node.node_id)
@@ -102,7 +102,7 @@ async def test_a_reply_whose_line_breaks_for_good_is_ended_by_an_error_reply(
     upload.end()
 
     assert "stopped sending it before it was complete" in (await error_of(app, question)).reason
-    # The node comes back after all: it is told nothing that would end it, and nothing comes of it.
+    # The node comes back late: no answer ends the node, and its reply has no effect.
     assert list((await node.push(answer)).objects_to_push) == []
     assert (await error_of(app, question)).code == 4
 
@@ -121,7 +121,7 @@ async def test_a_reply_that_is_refused_ends_its_instruction_at_once(gateway: Gat
 
     assert "message_type" in (await error_of(app, broken)).reason
     assert "outlive" in (await error_of(app, longest)).reason
-    # What is wrong with it in the hands of another node is not its own node's doing.
+    # A wrong reply of another node to this instruction is not the fault of its own node.
     await node.send(reply(whole))
     [found] = await app.pull(whole.message_id)
     assert not found.HasField("error")

@@ -1,4 +1,4 @@
-"""How much a reply, a node and a run may have stored."""
+"""The limits of stored bytes for a reply, a node and a run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_reply_beyond_the_limit_ends_as_an_error_that_says_so(gateway: G
     assert not all(stored)
     [error] = await app.pull(question.message_id)
     assert "3 MiB" in error.error.reason and "--max-reply-mib" in error.error.reason
-    # The next one is as good as any.
+    # The next instruction is served like any other.
     question = instruction(app.run_id, node.node_id)
     await app.send(question)
     await node.send(reply(question, model(1)))

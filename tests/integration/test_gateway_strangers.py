@@ -1,4 +1,4 @@
-"""What nodes and apps may not have of one another: objects, and whether they are there."""
+"""Nodes and apps cannot read others' objects, nor find out whether these objects exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def metrics(value: float) -> RecordDict:
 
 
 async def found(node: SuperNode | ServerApp, run_id: int, one: Parcel) -> set[bool]:
-    """Whether the objects of a message are found."""
+    """Return whether the objects of a message are found."""
     if isinstance(node, ServerApp):
         answers = [await node.pull_object(object_id) for object_id in one.objects]
     else:
@@ -50,13 +50,13 @@ async def test_a_node_is_given_the_objects_of_its_own_instructions_alone(
     await one.pull()
     assert await found(one, app.run_id, to_other) == {False}
 
-    # By any gateway, again, and until the reply is there.
+    # The node finds them at any gateway, repeatedly, until its reply is complete.
     one.gateway = other_gateway
     await one.confirm(app.run_id, to_one.message_id)
     assert await found(one, app.run_id, to_one) == {True}
     assert await found(one, app.run_id, to_other) == {False}
 
-    # Replies are for the ServerApp alone, those of the node itself, too.
+    # Only the ServerApp finds the objects of replies.
     answer = reply(to_one, metrics(0.5))
     await one.send(answer)
     assert await found(other, app.run_id, answer) == {False}
@@ -107,7 +107,7 @@ async def test_whether_an_object_is_stored_is_not_said_to_a_node(
         said = [await spy.push_object(app.run_id, session, guess, b"whatever") for guess in guesses]
         assert len(set(said)) == 1, f"{session!r} tells them apart: {said}"
 
-    # And it has put nothing into the victim's reply.
+    # The spy has put nothing into the victim's reply.
     pulling = asyncio.create_task(app.pull(question.message_id))
     await victim.send(answer)
     assert [one.metadata.message_id for one in await pulling] == [answer.message_id]

@@ -1,4 +1,4 @@
-"""The board and the alert rules use names that are served."""
+"""The dashboard and the alert rules use only metrics that the runtime serves."""
 
 from __future__ import annotations
 

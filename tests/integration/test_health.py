@@ -1,4 +1,4 @@
-"""Live and ready, over HTTP and over gRPC: what balancers and orchestrators go by."""
+"""Liveness and readiness over HTTP and gRPC, for balancers and orchestrators."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def get(address: str, path: str) -> tuple[int, str]:
-    """Return status and text of a page; 0 if nobody answers."""
+    """Return status and text of a page; status 0 if no server answers."""
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
             return answer.status, answer.read().decode().strip()
@@ -63,7 +63,7 @@ async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> Non
 
 @dataclass
 class Replica:
-    """A superlink or a gateway as a process."""
+    """A superlink or a gateway in its own process."""
 
     process: OwnedProcess
     health: str
@@ -119,14 +119,14 @@ async def test_a_superlink_whose_connections_are_lost_is_unready_and_then_ends(
     running = asyncio.create_task(worker.serve(settings, asyncio.Event()))
     await until(lambda: get(health, "/readyz") == (200, "ok"))
 
-    # Given a fault, of whatever kind: what is lent never comes back, and the database is well.
+    # Given some fault in the pool: no connection comes back, and the database is well.
     async def lose(_pool: object, _connection: object) -> None:
         pass
 
     monkeypatch.setattr(AsyncConnectionPool, "putconn", lose)
 
     await until(lambda: get(health, "/readyz") == (503, "lacks database"))
-    # Then whoever supervises it has an end to see, and starts it again.
+    # Then the superlink ends, so that its supervisor restarts it.
     with pytest.raises(pool.PoolLost):
         await running
 
@@ -171,7 +171,7 @@ async def test_neither_is_ready_while_the_majority_of_nats_is_gone(
 
         await asyncio.gather(*(member.stop() for member in cluster.members[1:]))
 
-        # They are connected to the one that is left.
+        # Both are connected to the last NATS server.
         await until(lambda: superlink.ready() == gateway.ready() == (503, "lacks streams"))
         await cluster.members[1].start()
         await until(lambda: superlink.ready() == gateway.ready() == (200, "ok"))
@@ -266,7 +266,7 @@ async def test_it_ends_with_an_error_when_the_broker_refuses_it_for_good(
 
 @dataclass
 class Plain:
-    """A nats-server as somebody else has set it up."""
+    """A nats-server with an operator's own configuration."""
 
     process: OwnedProcess
     url: str

@@ -1,4 +1,4 @@
-"""Who does the housekeeping, whatever happens to who did it."""
+"""A replica does each piece of housekeeping, even after another replica has died at it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> Non
 
 
 async def holders(database: Database) -> dict[str, str]:
-    """Who holds which piece."""
+    """Return the holder of each piece of housekeeping."""
     rows = await database.fetch_all("SELECT name, holder FROM lease WHERE expires_at > now()")
     return {row["name"]: row["holder"] for row in rows}
 

@@ -1,4 +1,4 @@
-"""Whatever comes to the HTTP port: Flower's own answer or a closed connection, and nothing stays."""
+"""Bad input on the HTTP port: Flower's own answer or a closed connection, and nothing stays."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.integration.gateways import Gateway, running_stack
 
 PATH = BY_NAME[("Control", "ListFederations")].http_path
 SOON = 0.5
-"""Seconds, in the place of limits that are longer than a test may take."""
+"""Seconds, in place of limits that are too long for a test."""
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -51,20 +51,20 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.fixture(scope="module")
 def event_loop_policy() -> uvloop.EventLoopPolicy:
-    """The loop that a gateway runs in."""
+    """The policy of a gateway's event loop."""
     return uvloop.EventLoopPolicy()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(nats_url: str, create_database: Callable[[], str]) -> AsyncIterator[Gateway]:
-    """A gateway for all tests that need none of their own."""
+    """A gateway that tests share."""
     async with running_stack(nats_url, create_database(), "http") as gateway:
         yield gateway
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def gateway(shared: Gateway) -> AsyncIterator[Gateway]:
-    """A gateway in which nothing is left behind of what a test does to it."""
+    """The shared gateway; checks that the test leaves nothing behind in it."""
     assert await still_serves(shared)
     await hang_up(shared)
     before = await held(shared)
@@ -76,7 +76,7 @@ async def gateway(shared: Gateway) -> AsyncIterator[Gateway]:
 
 
 async def hang_up(gateway: Gateway) -> None:
-    """Close the connections of the clients that a test has called with."""
+    """Close the connections of the test's clients."""
     for service, channel in gateway.channels.items():
         await channel.close()
         gateway.channels[service] = gateway.channel(service)
@@ -86,10 +86,10 @@ IDLE = {"held_calls": 0, "calls_in_hand": 0}
 
 
 async def held(gateway: Gateway) -> Counter[str]:
-    """What this process holds: tasks by name, and sockets.
+    """Count what this process holds: tasks by name, and file descriptors.
 
-    The superlink beside the gateway is left out: its pool keeps a connection that calls at one time
-    have needed.
+    The database connections of the superlink in this process do not count: its pool keeps
+    connections that earlier calls have needed.
     """
     kinds = ("http arrival", "grpc passage", "RequestResponseCycle")
     process = psutil.Process()
@@ -99,7 +99,7 @@ async def held(gateway: Gateway) -> Counter[str]:
             "SELECT count(*) AS count FROM pg_stat_activity WHERE datname = current_database()"
         )
         assert row is not None
-        # Otherwise a connection has come or gone while they were counted.
+        # Otherwise a connection has begun or ended during the count.
         if process.num_fds() == descriptors:
             break
     tasks = Counter(kind for task in asyncio.all_tasks() for kind in kinds if kind in repr(task))
@@ -109,7 +109,7 @@ async def held(gateway: Gateway) -> Counter[str]:
 
 @contextmanager
 def logged_once(event: str, **facts: object) -> Iterator[None]:
-    """Expect one line above `info`, which is this, though it was said a moment ago."""
+    """Expect this one line above `info`; a recent equal line does not suppress it."""
     with logged() as lines:
         yield
     [line] = lines
@@ -119,7 +119,7 @@ def logged_once(event: str, **facts: object) -> Iterator[None]:
 
 @contextmanager
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:
-    """Give a list to which the lines above `info` are added in the end."""
+    """Yield a list, which gets the log lines above `info` at the end of the context."""
     notices._last.clear()
     lines: list[MutableMapping[str, Any]] = []
     with capture_logs() as all_lines:
@@ -128,7 +128,7 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:
 
 
 async def ask(gateway: Gateway, *parts: bytes) -> Answer:
-    """Send this on a connection of its own, and return the answer."""
+    """Send these bytes on a new connection, and return the answer."""
     async with await connect(gateway.address("Control")) as one:
         await one.send(*parts)
         return await one.answer()
@@ -141,12 +141,12 @@ def request(*lines: str, body: bytes = b"") -> bytes:
 
 
 async def still_serves(gateway: Gateway) -> bool:
-    """Whether it answers a call as if nothing had happened."""
+    """Return whether the gateway answers a call as usual."""
     answer = await gateway.call("Control", "ListFederations", control.ListFederationsRequest())
     return bool(answer.federations)
 
 
-# What is no call
+# Requests that are not calls
 
 
 OTHER_KINDS: list[list[str]] = [
@@ -240,11 +240,11 @@ async def test_there_is_no_upgrade(gateway: Gateway) -> None:
         assert (await ask(gateway, request(*lines))).status == 405
 
 
-# Who calls
+# The callers
 
 
 def broken(header: str, value: str) -> Mapping[str, list[str]]:
-    """Return lines that a client might send in the place of a header."""
+    """Return broken variants of a header."""
     return {
         "missing": [],
         "doubled": [f"{header}: {value}"] * 2,
@@ -322,7 +322,7 @@ async def test_what_is_no_http_is_400_and_the_end(gateway: Gateway) -> None:
     with logged() as lines:
         for garbage in GARBAGE:
             await ask(gateway, garbage)
-    # The head of some is well formed, and has a path of nobody.
+    # Some have a well-formed head with an unknown path.
     events = [line["event"] for line in lines]
     assert events in (
         ["malformed_http_request"],
@@ -382,7 +382,7 @@ async def dribble(connection: Connection, data: bytes) -> None:
 
 
 async def test_absolute_targets_are_served(gateway: Gateway) -> None:
-    """A web proxy may send such."""
+    """A web proxy may send absolute targets."""
     lines = (f"POST http://gateway:8000{PATH} HTTP/1.1", "host: gateway:8000")
     answer = await ask(gateway, request(*lines, "content-type: application/protobuf"))
 
@@ -529,7 +529,7 @@ async def test_a_client_that_goes_away_in_its_body_leaves_nothing(
 
 SLOW = 12
 MODEL = 1_500_000
-"""Numbers in the array of an object, of 8 bytes each: more than the system takes for a connection."""
+"""Numbers of 8 bytes in an object's array: more than the system buffers for a connection."""
 
 
 async def test_readers_that_do_not_read_cost_little_memory_and_end(
@@ -552,7 +552,7 @@ async def test_readers_that_do_not_read_cost_little_memory_and_end(
     async with asyncio.timeout(PATIENCE):
         while (await gateway.in_hand())["calls_in_hand"] < SLOW:
             await asyncio.sleep(0.05)
-    # Nobody waits for them for long.
+    # Other callers do not wait for them for long.
     assert (await node.pull_object(app.run_id, large)).object_available
 
     grown = psutil.Process().memory_info().rss - memory
@@ -568,7 +568,7 @@ async def test_a_reader_that_leaves_the_end_of_an_answer_unread_is_cut_off(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "PAUSE", SOON)
-    # More than the system takes for a connection.
+    # More than the system buffers for a connection.
     monkeypatch.setattr(http_body, "PIECE", 2 * MODEL * 8)
     node, app = await gateway.node(), await gateway.server_app()
     model = RecordDict({"model": ArrayRecord([np.random.rand(MODEL)])})
@@ -588,7 +588,7 @@ async def test_a_reader_that_leaves_the_end_of_an_answer_unread_is_cut_off(
 
 
 async def small_window(address: str) -> Connection:
-    """Connect as a client that takes a few kilobytes and then no more."""
+    """Connect like a client that takes a few kilobytes and then no more."""
     host, _, port = address.rpartition(":")
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -625,7 +625,7 @@ async def test_ten_thousand_silent_connections_hinder_nobody_and_end(
     host, _, port = gateway.settings.http_api_address.partition(":")
     node, app = await gateway.node(), await gateway.server_app()
     with logged_once("silent_connection"):
-        # From a process of their own, for each takes a file at either end.
+        # They run in their own process, because each takes a file descriptor at both ends.
         command = [sys.executable, "-c", SILENT_CALLERS, host, port, str(SILENT)]
         callers = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         assert callers.stdout is not None
@@ -682,7 +682,7 @@ def trusting(tls: TlsFiles, *protocols: str) -> ssl.SSLContext:
 
 
 async def over_tls(gateway: Gateway, tls: TlsFiles) -> bool:
-    """Whether a stock client is served."""
+    """Return whether a stock client is served."""
     channel = HttpChannel(gateway.address("Control"), trusting(tls))
     try:
         answer = await channel.unary(BY_NAME[("Control", "ListFederations")], b"")
@@ -732,7 +732,7 @@ async def test_a_client_that_trusts_another_authority_is_logged(tls_gateway: Gat
             with pytest.raises(httpx.ConnectError, match="certificate"):
                 async with httpx.AsyncClient(trust_env=False) as client:
                     await client.post(f"https://{tls_gateway.address('Control')}{PATH}")
-        # The server hears of it after the client does.
+        # The server notices the failure later than the client.
         async with asyncio.timeout(PATIENCE):
             while not (failures := [one for one in lines if "tls" in one["event"]]):
                 await asyncio.sleep(0.05)
@@ -772,7 +772,7 @@ def client_hello() -> bytes:
 async def test_who_is_in_a_handshake_when_the_gateway_ends_is_reset(
     nats_url: str, pg_dsn: str, tls: TlsFiles, sent: int
 ) -> None:
-    """Stock clients try again after that, and after no other end of a handshake."""
+    """Stock clients try again only after a reset in a handshake."""
     async with running_stack(nats_url, pg_dsn, "http", tls=tls) as gateway:
         async with await connect(gateway.address("Control")) as one:
             await one.send(client_hello()[:sent])

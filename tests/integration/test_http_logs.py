@@ -1,4 +1,4 @@
-"""A run's log over HTTP, where the end of a stream is the end of the log, and the end of a run."""
+"""A run's log over HTTP, where the end of a stream means the end of the log and of the run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def say(app: ServerApp, *lines: str) -> None:
 
 
 class Follower:
-    """`flwr log --stream`."""
+    """A client like `flwr log --stream`."""
 
     def __init__(self, gateway: Gateway, run_id: int) -> None:
         self.frames: list[str] = []
@@ -61,14 +61,14 @@ class Follower:
         return "".join(self.frames)
 
     async def until(self, text: str) -> None:
-        """Wait until it has printed this, and no more."""
+        """Wait until the client has printed exactly this text."""
         async with asyncio.timeout(PATIENCE):
             while self.text != text and not self._task.done():
                 await asyncio.sleep(0.02)
         assert self.text == text
 
     async def until_end(self) -> None:
-        """Wait until the stream has ended well. Raises `Refused` if it breaks."""
+        """Wait until the stream has ended in good order. Raises `Refused` if it breaks."""
         async with asyncio.timeout(PATIENCE):
             await self._task
 
@@ -94,7 +94,7 @@ async def test_a_stream_ends_with_its_run_and_has_every_line(gateway: Gateway) -
 
 
 async def test_a_stream_of_a_gateway_that_ends_breaks(gateway: Gateway, nats_url: str) -> None:
-    """Its client would take a good end for the end of the log, and the run with it."""
+    """A client would take an orderly end for the end of the log and of the run."""
     app = await gateway.server_app()
     async with running_gateway(gateway.superlink, nats_url, "http") as leaving:
         follower = Follower(leaving, app.run_id)
@@ -148,7 +148,7 @@ async def test_a_run_that_is_not_known_is_refused_before_a_stream_begins(gateway
 async def test_signs_of_life_come_once_there_was_something_to_say(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`flwr log --show` takes the first message for all of the log."""
+    """`flwr log --show` takes the first message for the whole log."""
     monkeypatch.setattr(http_app, "_SIGN_OF_LIFE", 0.1)
     monkeypatch.setattr(http_app, "_FIRST_MESSAGE", 0.1)
     app = await gateway.server_app()
@@ -168,7 +168,7 @@ async def test_signs_of_life_come_once_there_was_something_to_say(
 async def test_a_stream_that_has_nothing_to_say_begins_all_the_same(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients wait for the head of an answer for 30 s, and then for ever."""
+    """Clients wait 30 s for the head of an answer, and after it for ever."""
     monkeypatch.setattr(http_app, "_FIRST_MESSAGE", 0.1)
     app = await gateway.server_app()
     body = control.StreamLogsRequest(run_id=app.run_id).SerializeToString()
@@ -206,10 +206,10 @@ async def test_a_line_that_is_printed_again_is_there_again_whatever_connection_i
 async def test_a_line_that_a_gateway_has_stored_and_not_answered_is_there_once(
     gateway: Gateway, connection: Connection
 ) -> None:
-    """Its client makes the call again when the gateway has died."""
+    """The client repeats its call after the death of the gateway."""
     app = await gateway.server_app()
     await say(app, "before\n")
-    # What a gateway leaves that dies now.
+    # A gateway that dies at this moment leaves this line.
     of_dead = {"Fn-Task": str(app.task_id), "Fn-Connection": ""}
     await connection.store(subjects.log(app.run_id), b"stored\n", headers=of_dead)
 
@@ -229,9 +229,9 @@ async def test_a_line_that_a_gateway_has_stored_and_not_answered_is_there_once(
 async def test_the_output_of_a_process_that_is_gone_at_once_is_stored(
     gateway: Gateway, nats_url: str, hang_up: Callable[[RawConnection], None], size: int
 ) -> None:
-    """Those of flwr 1.35 and newer end themselves a few seconds after their app has, come what may."""
+    """Processes of flwr 1.35 and newer always end a few seconds after their app."""
     apps = [await gateway.server_app() for _ in range(5)]
-    # One that knows none of them, and must ask before it reads.
+    # A gateway that does not know these tasks, and must ask before it reads a body.
     async with running_gateway(gateway.superlink, nats_url, "http") as other:
         for app in apps:
             output = runtime.PushTaskOutputRequest(sub_status="completed", details="d" * size)

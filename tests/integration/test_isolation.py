@@ -1,4 +1,4 @@
-"""What runs other people's code: as whom, with which files, and what the database lets superlinks do."""
+"""Isolation: the user and the files of app processes, and the database rights of superlinks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_a_process_of_another_user_has_what_it_is_given_and_nothing_of_our
     assert await process.wait() == 0, (tmp_path / "app.log").read_text()
     told, more, closed = (tmp_path / "app.log").read_text().splitlines()
     assert told == f"hush {nobody.pw_uid} {nobody.pw_gid}"
-    # No rights of root, none to be gained, and the secret cannot be read a second time.
+    # The process has no rights of root, cannot gain any, and cannot read the secret again.
     assert more == "CapEff:0000000000000000NoNewPrivs:1 again: "
     assert closed == "closed"
 
@@ -62,7 +62,7 @@ async def test_superlinks_read_and_write_rows_and_can_do_nothing_else(tmp_path: 
     server = PostgresServer(tmp_path / "postgres")
     await server.start()
     try:
-        # As an earlier version has left it: all of it was the superuser's.
+        # Like the database of an earlier version: the superuser owns all tables.
         earlier = Database(server.dsn, max_connections=1)
         await earlier.open()
         assert await migrate(earlier) == list(migrations())

@@ -1,4 +1,4 @@
-"""Log streams behind a balancer with a relay: one stream, whatever becomes of the gateways."""
+"""Log streams behind a balancer with a relay: a stream outlives its gateway."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Front:
     channel: Channel
     balancer: Balancer
     position: float = 0.0
-    """Of the last line that was heard."""
+    """The timestamp of the last line that was received."""
 
     async def follow(self, run_id: int, after: float = 0.0) -> AsyncGenerator[str, None]:
-        """Call StreamLogs, and give the lines."""
+        """Call StreamLogs, and yield the lines."""
         request = control.StreamLogsRequest(run_id=run_id, after_timestamp=after)
         body = request.SerializeToString()
         async for answer in self.channel.stream(STREAM_LOGS, body, (), PATIENCE):
@@ -52,7 +52,7 @@ class Front:
 
 @asynccontextmanager
 async def front(directory: Path, nats_url: str, dsn: str, wire: WireName) -> AsyncIterator[Front]:
-    """Run it all."""
+    """Run two gateways, a balancer and a log relay."""
     listen = {"grpc": free_address(), "http": free_address()}
     at, http_at, relayed = free_address(), free_address(), free_address()
     async with running_pair(nats_url, dsn) as (first, second):
@@ -94,7 +94,7 @@ async def test_a_stream_goes_on_from_answer_to_answer_to_the_end_of_the_run(
 async def test_a_client_that_takes_nothing_is_sent_little_and_one_that_calls_again_gets_all(
     tmp_path: Path, nats_url: str, pg_dsn: str, wire: WireName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over gRPC: what a client over HTTP does not take fills the balancer."""
+    """Only over gRPC: untaken lines of a client over HTTP fill the balancer instead."""
     if wire == "http":
         pytest.skip("clients over HTTP take the end of a stream for the end of the log")
     monkeypatch.setattr(log_relay, "_AHEAD", 1000)
@@ -142,7 +142,7 @@ async def test_a_balancer_that_is_started_again_finds_the_relay_at_work(
         with pytest.raises(Refused):
             await anext(broken)
         await there.balancer.start()
-        # Its own channel may not have noticed yet that the balancer is back.
+        # The test's channel may not have noticed yet that the balancer is back.
         if isinstance(there.channel, GrpcChannel):
             await there.channel.ready()
 

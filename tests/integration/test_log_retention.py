@@ -1,4 +1,4 @@
-"""Logs of runs that ended long ago are removed, once, and say so."""
+"""Logs of runs that ended long ago are removed once, and a line in them says so."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ DAYS = 90
 
 @pytest.fixture
 async def gateway(connection: Connection, nats_url: str, pg_dsn: str) -> AsyncIterator[Gateway]:
-    # Nothing is removed unless a test says so.
+    # Only the tests themselves remove logs.
     async with running_stack(nats_url, pg_dsn, superlink={"log_retention": 0}) as gateway:
         yield gateway
 
 
 @dataclass
 class Logs:
-    """Runs with logs, and how they look from outside."""
+    """Runs with logs, read through a gateway."""
 
     gateway: Gateway
 
     def retention(self) -> LogRetention:
-        """What a replica does."""
+        """Return the log retention of a replica."""
         superlink = self.gateway.superlink
         return LogRetention(superlink.database, RunLogs(superlink.connection), DAYS)
 
@@ -53,7 +53,7 @@ class Logs:
         return app
 
     async def age(self, app: ServerApp, days: float, *, finished: bool = True) -> None:
-        """Let a run have begun, and ended, so many days ago."""
+        """Move the start and the end of a run so many days into the past."""
         if finished:
             await app.call("PushTaskOutput", runtime.PushTaskOutputRequest(sub_status="completed"))
         for statement in (
@@ -70,7 +70,7 @@ class Logs:
         return await self.gateway.log_of(app.run_id)
 
     async def stored(self, app: ServerApp) -> int:
-        """How many messages the broker holds of a run's log."""
+        """Return the number of messages in a run's log."""
         connection, after, count = self.gateway.superlink.connection, 0, 0
         subject = subjects.log(app.run_id)
         while record := await connection.next(subjects.LOGS_STREAM, subject, after):
@@ -85,7 +85,7 @@ def logs(gateway: Gateway) -> Logs:
 
 @asynccontextmanager
 async def full(connection: Connection) -> AsyncIterator[None]:
-    """Let the logs' stream have no room for more than it holds now."""
+    """Limit the stream of logs to its present size."""
 
     async def limit(size: int) -> None:
         config = {**info["config"], "max_bytes": size}
@@ -133,7 +133,7 @@ async def test_a_log_is_removed_once_whichever_replicas_do_it(logs: Logs) -> Non
 
     assert [await logs.stored(app) for app in apps] == [1, 1, 1]
     assert await logs.stored(silent) == 0
-    # One died before it had noted what it had done.
+    # A replica died after the removal, before it had noted the removal.
     await logs.gateway.superlink.database.execute("UPDATE run SET log_removed_at = NULL")
     before = await logs.read(apps[0])
     await logs.retention().remove_logs()

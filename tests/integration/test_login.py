@@ -1,4 +1,4 @@
-"""`flwr login` with accounts of our own: stock commands over TLS, and the page to sign in on."""
+"""`flwr login` with accounts of the runtime: stock commands over TLS, and the login page."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Runtime:
         return await self.superlink.auth_tokens(device_code)
 
     def url(self, details: control.GetLoginDetailsResponse) -> str:
-        """Where the page is, at the other gateway."""
+        """Return the address of the login page at the other gateway."""
         code = details.verification_uri_complete
         return f"{self.other.settings.login_url}/v1/control/login{code}"
 
@@ -147,7 +147,7 @@ async def test_a_lock_ends_and_a_right_password_forgets_the_failures(runtime: Ru
     )
 
     assert "You are logged in" in done.text
-    # Nor does a failure count for this machine, from which many may sign in.
+    # Failures do not count for this machine either, because many people may sign in from it.
     assert left == []
     assert {(one["account_name"].lower(), one["address"]) for one in events} == {
         (NAME, "127.0.0.1")
@@ -164,7 +164,7 @@ async def test_a_login_is_refused_on_its_page(runtime: Runtime) -> None:
         "SELECT * FROM audit_event WHERE action LIKE '%%Login'"
     )
 
-    # Nobody knows who it was.
+    # The person is unknown.
     assert [(one["action"], one["account_name"], one["address"]) for one in events] == [
         ("RefuseLogin", "", "127.0.0.1")
     ]

@@ -1,4 +1,4 @@
-"""The streams are deleted, or NATS comes back without its disk: the runtime makes them again."""
+"""The streams are deleted, or NATS loses its disk: the runtime makes the streams again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_streams_that_were_deleted_are_made_again_and_runs_under_way_fail(
 
         assert sub_status == "failed"
         assert "lost the messages of this run" in details
-        # Nothing of it was in the broker yet.
+        # This run had nothing in the broker yet.
         assert (await superlink.status(waiting.run_id))[0] == "pending"
         await superlink.connection.store(subjects.push(1, "0" * 32, 0), b"stored again")
         assert (await superlink.command("Status"))["streams_lost"] == len(subjects.STREAMS)

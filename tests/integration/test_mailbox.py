@@ -67,12 +67,12 @@ async def test_what_a_node_said_last_counts_whenever_it_is_heard(mailbox: Mailbo
     await deliver(mailbox, question)
     await mailbox.reoffer(NODE, 2.0)
 
-    # Of a process of the node that is gone by now.
+    # This call is from a former process of the node.
     await mailbox.take(RUN, NODE, question.message_id, 1.0)
     assert await next_id(mailbox) == question.message_id
 
     await mailbox.take(RUN, NODE, question.message_id, 3.0)
-    # A second try of the call with which this process began.
+    # This call repeats the first call of the present process.
     await mailbox.reoffer(NODE, 2.0)
     assert await next_id(mailbox) is None
 
@@ -117,7 +117,7 @@ async def test_an_answered_instruction_cannot_come_back(mailbox: Mailbox) -> Non
     reply_session = await mailbox.open_session(RUN, [answer.outgoing])
     await mailbox.accept_reply(RUN, reply_session, answer.outgoing)
 
-    # A gateway that was stopped in the middle goes on: it releases and confirms late.
+    # A stopped gateway goes on: it releases and confirms late.
     await mailbox.release(session, question.outgoing)
     await mailbox.take(RUN, NODE, question.message_id, 1.0)
 

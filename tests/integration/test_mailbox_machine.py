@@ -1,10 +1,10 @@
-"""The mailbox as a state machine: whatever happens to whom, every instruction has exactly one outcome.
+"""The mailbox as a state machine: every instruction has exactly one outcome, whatever happens.
 
-Two replicas serve a ServerApp and three SuperNodes over a real broker. Hypothesis decides who does
-what, where a replica stalls, dies or loses an answer (between any two requests to the broker), which
-calls race, when nodes die, leave and come back, when time passes and when the broker restarts. What
-must hold is checked from the outside after every step, and at the end, when everything that was
-interrupted is finished.
+Two replicas serve a ServerApp and three SuperNodes over a real broker. Hypothesis chooses the calls.
+It decides where a replica stalls, dies or loses an answer (between any two requests to the broker),
+which calls race, when nodes die, leave and come back, when time passes and when the broker restarts.
+The test checks the broker's content after every step, and at the end, when all interrupted
+operations have finished.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ from tests.integration.stepped_federation import (
 )
 
 MOMENT = 5.0
-"""Seconds after which housekeeping cares for what gateways have left."""
+"""Seconds after which housekeeping mends the unfinished work of gateways."""
 
 STALL = 70.0
-"""Seconds that pass at once: as long as a replica may be stopped."""
+"""Seconds that pass at once: the longest stop of a replica."""
 
 LONGEST_STALL = 210.0
-"""Seconds after which what is still under way is finished: less than the duplicate window."""
+"""Seconds after which running operations are finished: less than the duplicate window."""
 
 IDLE_SESSION = 140.0
-"""Seconds after which a push session may be on its way to be dropped."""
+"""Seconds after which housekeeping may be about to drop a push session."""
 
 MOST = 7
 """Instructions in one history."""
@@ -77,7 +77,7 @@ MISHAPS = (
 )
 
 EXAMPLES = int(os.environ.get("MAILBOX_MACHINE_EXAMPLES", "0"))
-"""How many random histories to try, instead of the same few every time."""
+"""The number of random histories, in place of the same few every time."""
 
 plans = st.builds(Plan, st.sampled_from([0, 0, 1, 1, 2, 3, 4, 6]), st.sampled_from(TROUBLES))
 replicas = st.integers(0, 1)
@@ -109,9 +109,9 @@ class MailboxMachine(RuleBasedStateMachine):
         self.nodes = [SuperNode(one) for one in NODES]
         self.replies: dict[str, Parcel] = {}
         self.accepted: dict[str, str] = {}
-        """The reply that the broker was seen to hold, by instruction."""
+        """The reply that the test has seen in the broker, by instruction."""
         self.refused: set[str] = set()
-        """Instructions to which a reply was refused although it came in time."""
+        """Instructions with a reply that was in time and refused."""
         self.numbers = itertools.count(1)
         self.sending_since = 0.0
         self.broken = False
@@ -133,7 +133,7 @@ class MailboxMachine(RuleBasedStateMachine):
         clients: list[Client] = [self.app, *self.nodes]
         return [(client, one) for client in clients for one in client.waiting]
 
-    # What the replicas do
+    # The replicas
 
     @rule(pick=picks, replica=replicas, plan=plans, hints=st.booleans())
     def one_call(self, pick: int, replica: int, plan: Plan, hints: bool) -> None:
@@ -149,7 +149,7 @@ class MailboxMachine(RuleBasedStateMachine):
         hints=st.booleans(),
     )
     def race(self, picked: list[int], replica: int, turns: list[int], hints: bool) -> None:
-        """Calls and sweeps take turns, at one replica and the other."""
+        """Calls and sweeps take turns, at alternating replicas."""
 
         async def race() -> None:
             racing = [
@@ -173,7 +173,7 @@ class MailboxMachine(RuleBasedStateMachine):
         self.do(serve())
 
     def _start(self, pick: int, replica: int, hints: bool) -> Running:
-        """Let a call begin, or one that has stalled go on, or a sweep begin."""
+        """Begin a call, continue a stalled operation, or begin a sweep."""
         self._wish()
         choice = pick % (len(self.requests) + len(self.stage.running) + 1)
         if choice < len(self.requests):
@@ -186,7 +186,7 @@ class MailboxMachine(RuleBasedStateMachine):
     def _call(self, wanted: tuple[Client, Request], replica: int, hints: bool = True) -> Running:
         return self.stage.call(*wanted, replica, hints)
 
-    # What the clients do
+    # The clients
 
     @initialize(nodes=node_lists, shared=st.integers(0, 1))
     def app_begins(self, nodes: list[int], shared: int) -> None:
@@ -210,7 +210,7 @@ class MailboxMachine(RuleBasedStateMachine):
         )
 
     def _wish(self) -> None:
-        """Clients that wait for nothing want what is next for them."""
+        """Give idle clients their next call."""
         if not self.runs:
             return
         if not self.app.busy and self.app.waits_for:
@@ -222,7 +222,7 @@ class MailboxMachine(RuleBasedStateMachine):
                 self._answer(node, asked, len(self.replies) % 2)
 
     def _may_get_something(self, node: SuperNode) -> bool:
-        """Stock nodes ask in any case; here that would only cost time."""
+        """Return whether the node may get an instruction: other pulls would only cost time here."""
         return any(
             one.flwr.metadata.dst_node_id == node.node_id
             for one in self.app.instructions.values()
@@ -253,7 +253,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
         node.push_reply(self._make_reply(node, question, shared), refused)
 
-    # What happens to them
+    # Mishaps
 
     @rule(what=st.sampled_from(MISHAPS), pick=picks)
     def mishap(self, what: str, pick: int) -> None:
@@ -271,14 +271,14 @@ class MailboxMachine(RuleBasedStateMachine):
         elif what == "a moment passes":
             self.do(self._let_time_pass(MOMENT))
         elif what == "time passes":
-            # A ServerApp that is slower than that is refused, and rightly.
+            # A ServerApp that is slower than this is refused, as it should be.
             if not self.app.busy or self.stage.clock.jumped - self.sending_since < STALL:
                 self.do(self._let_time_pass(STALL))
         elif what == "the broker restarts":
             self.do(self._restart_broker())
 
     def _answer_anything(self, node: SuperNode, which: int) -> None:
-        """A second reply, or a reply to what was never handed out, or not to this node."""
+        """Push a second reply, or a reply to an instruction that this node has not got."""
         known = sorted(self.app.sent)
         question = self.app.instructions[known[which % len(known)]] if known else None
         if self.runs and question and expires(question) > self.stage.clock.time():
@@ -290,8 +290,8 @@ class MailboxMachine(RuleBasedStateMachine):
         await forget_expired(self.stage.outside, self.stage.clock)
 
     async def _restart_broker(self) -> None:
-        """The broker forgets the ids of messages that are gone; see docs/guarantees.md."""
-        # Not while a push is interrupted: housekeeping has had the time to mend that.
+        """Make the broker forget the ids of deleted messages; see docs/guarantees.md."""
+        # First, interrupted pushes finish: in reality housekeeping has had the time to mend them.
         await self.stage.finish()
         await self._let_time_pass(MOMENT)
         await self.stage.play(self.stage.sweep(0), Plan())
@@ -310,7 +310,7 @@ class MailboxMachine(RuleBasedStateMachine):
         if chance == 0:
             self.do(stop())
 
-    # What the clients see
+    # The clients' view
 
     async def _app_got(self, message: common.Message) -> None:
         metadata = message.metadata
@@ -341,7 +341,7 @@ class MailboxMachine(RuleBasedStateMachine):
     def _objects_of(self, reply_id: str) -> set[str]:
         return set(self.replies[reply_id].objects) if reply_id in self.replies else {reply_id}
 
-    # What must hold
+    # The invariants
 
     @invariant()
     def one_outcome_each(self) -> None:
@@ -367,7 +367,7 @@ class MailboxMachine(RuleBasedStateMachine):
     def _check_reply(self, held: Holdings, asked: str, found: list[str]) -> None:
         assert len(found) == 1, "two replies"
         if asked in self.app.confirmed:
-            # It is forgotten in the background, or not at all if the replica has died.
+            # The replica forgets the reply in the background, or never if it has died.
             outcome = self.app.outcomes[asked].message_id
             assert found[0] == outcome, "a reply after the outcome was confirmed"
             return
@@ -380,7 +380,7 @@ class MailboxMachine(RuleBasedStateMachine):
     def _expired(self, asked: str) -> bool:
         return expires(self.app.instructions[asked]) <= self.stage.clock.time()
 
-    # The end
+    # The end of a history
 
     def teardown(self) -> None:
         if self.broken:
@@ -393,7 +393,7 @@ class MailboxMachine(RuleBasedStateMachine):
             await self.stage.kill(replica)
 
     async def _wind_up(self) -> None:
-        """Finish what was interrupted: then there is one outcome each, and nothing is left."""
+        """Finish all interrupted operations; check that each has one outcome, and nothing is left."""
         await self.stage.finish()
         if self.runs:
             await self._end_all_calls()
@@ -401,7 +401,7 @@ class MailboxMachine(RuleBasedStateMachine):
             await self._answer_all()
             missing = self.app.instructions.keys() - self.app.confirmed
             if missing:
-                # Stock nodes that were refused a reply do not try again until they start anew.
+                # After a refused reply, a stock node tries again only after its restart.
                 refused = {one for node in self.nodes for one in node.refused}
                 assert missing <= refused, "an instruction without an outcome"
                 for node in self.nodes:
@@ -431,7 +431,7 @@ class MailboxMachine(RuleBasedStateMachine):
         await self._check()
 
     async def _require_answers(self) -> None:
-        """A reply that a node has sent in whole is accepted, unless another was."""
+        """Check that each reply that a node has sent completely is accepted, unless another was."""
         held = await holdings(self.stage.outside)
         for node in self.nodes:
             for asked in node.answered.keys() - self.app.outcomes.keys():
@@ -477,7 +477,7 @@ def test_every_instruction_has_one_outcome_whatever_happens(
             deadline=None,
             database=None,
             report_multiple_bugs=False,
-            # A failure prints its steps; to find fewer that fail takes minutes.
+            # A failure prints its steps. A search for fewer steps would take minutes.
             phases=(Phase.generate, Phase.shrink) if EXAMPLES else (Phase.generate,),
             suppress_health_check=list(HealthCheck),
         ),

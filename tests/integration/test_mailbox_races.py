@@ -1,6 +1,6 @@
-"""What may come between two requests to the broker: one case each, step by step.
+"""Events between two requests to the broker: one case each, step by step.
 
-`test_mailbox_machine.py` looks for more of them.
+`test_mailbox_machine.py` looks for more such cases.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.integration.stepped_federation import (
 )
 
 HOUSEKEEPING = 5.0
-"""Seconds after which housekeeping cares for what gateways have left, and collects objects."""
+"""Seconds after which housekeeping mends gateways' unfinished work, and collects objects."""
 
 WORK = 20.0
 """Seconds for which a node works on an instruction."""
@@ -52,7 +52,7 @@ class Federation(Stage):
         self.app = ServerApp()
         self.node, self.other_node = SuperNode(NODES[0]), SuperNode(NODES[1])
         self.pulled: list[str] = []
-        """Ids of the messages that nodes were handed."""
+        """Ids of the messages that nodes have got."""
 
     def instruction(self, node: SuperNode, shared: int = 0, ttl: float = LONG) -> Parcel:
         number = node.node_id % 100
@@ -114,7 +114,7 @@ class Federation(Stage):
         await self.play(self.call(client, client.waiting[0], replica, hints), plan)
 
     async def stop_in(self, client: ServerApp | SuperNode, request: Request, after: int) -> Running:
-        """Begin a call and stop its gateway after so many requests to the broker."""
+        """Begin a call, and stop its gateway after so many requests to the broker."""
         running = self.call(client, request, 0, hints=False)
         await running.operation.go_on(after)
         return running
@@ -184,7 +184,8 @@ async def test_an_instruction_whose_last_objects_met_at_two_gateways_is_not_unkn
     one, two = (federation.instruction(each) for each in (federation.node, federation.other_node))
     app.send([one, two])
     await federation.next_call(app, 1)
-    # The first gateway has looked, and not yet stored its object, when the second stores the others.
+    # The first gateway has read the session and not yet stored its object. Then the second gateway
+    # stores the other objects.
     [request] = [each for each in app.waiting if two.message_id in each.name]
     stopped = await federation.stop_in(app, request, 1 + len(app.waiting))
     while app.waiting:
@@ -223,7 +224,7 @@ async def test_a_gateway_does_not_go_on_with_a_session_that_was_dropped(
 async def test_a_reply_is_not_whole_by_objects_of_its_instruction_that_will_go(
     federation: Federation,
 ) -> None:
-    """Parts of a model that did not change have the same id in the reply."""
+    """Unchanged parts of a model have the same id in the reply."""
     node = federation.node
     question = federation.instruction(node, shared=1)
     await federation.deliver(question)
@@ -316,7 +317,7 @@ async def test_a_push_that_is_tried_again_after_all_is_answered_is_not_refused(
     await federation.next_call(app)
     while len(app.waiting) > 1:
         await federation.next_call(app)
-    # The gateway stops after it has done all that there is to do, and before it says so.
+    # The gateway stops after it has done all its work, and before it answers.
     await federation.next_call(app, 0, Plan(2, "UNANSWERED"))
     await federation.kill(0)
     await federation.take(question, node)

@@ -1,4 +1,4 @@
-"""What gateways and superlinks hold of objects that are very large, and move to and from many nodes."""
+"""The memory of gateways and superlinks while very large objects move to and from many nodes."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ MIB = 1024 * 1024
 NODES = 3
 
 TIMES = {"grpc": 12, "http": 6}
-"""How often a gateway may hold a large object: gRPC has copies of its own. It was 34 times, before
-chunks travelled in windows."""
+"""Copies of a large object that a gateway may hold: gRPC makes its own copies. Without windows for
+chunks there were 34."""
 
 
 @dataclass
 class Runtime:
-    """A superlink and a gateway, each a process of its own, and clients of the gateway."""
+    """A superlink and a gateway, each in its own process, and clients of the gateway."""
 
     superlink: Replica
     gateway: Gateway
     clients: Clients
 
     def peaks(self) -> dict[str, int]:
-        """The most memory that each has ever had, in MiB."""
+        """Return the peak memory of each process, in MiB."""
         return {one.name: peak_of(one.pid) for one in (self.superlink, self.gateway)}
 
 
@@ -92,7 +92,7 @@ async def processes(
 
 
 async def patiently(call: Callable[P, Awaitable[T]], *args: P.args, **more: P.kwargs) -> T:
-    """Call as stock clients do, which come again if there is no room."""
+    """Call like stock clients, which call again if there is no room."""
     while True:
         try:
             return await call(*args, **more)
@@ -103,7 +103,7 @@ async def patiently(call: Callable[P, Awaitable[T]], *args: P.args, **more: P.kw
 
 
 def content(seed: int, size: int) -> RecordDict:
-    """Return a record of so many bytes, in the form of the wire: flwr makes that anew twenty times."""
+    """Return a record of so many bytes, deflated once: flwr would deflate it twenty times."""
     record = ConfigRecord({"bytes": bytes([seed]) * size})
     deflated: bytes = record.deflate()
     its_id = record.object_id
@@ -123,7 +123,7 @@ def largest(one: Parcel) -> tuple[str, bytes]:
 
 
 async def ask(app: ServerApp, nodes: list[SuperNode], content: RecordDict) -> list[Parcel]:
-    """Send all nodes one content, which they pull at once."""
+    """Send all nodes the same content; they pull it at the same time."""
     questions = [instruction(app.run_id, node.node_id, content) for node in nodes]
     objects = dict(itertools.chain(*(one.objects.items() for one in questions)))
     pushed = await app.push(*questions)
@@ -147,7 +147,7 @@ async def answer(app: ServerApp, node: SuperNode, parcel: Parcel) -> None:
 
 
 async def exchange(app: ServerApp, nodes: list[SuperNode], size: int) -> None:
-    """Have nodes answer, at once, each with an object as large as that which all were sent."""
+    """Send all nodes a large object; all answer at once, each with an object of the same size."""
     questions = await ask(app, nodes, content(0, size))
     answers = [reply(one, content(seed, size)) for seed, one in enumerate(questions, 1)]
     await asyncio.gather(*(answer(app, *one) for one in zip(nodes, answers, strict=True)))
@@ -157,7 +157,7 @@ async def exchange(app: ServerApp, nodes: list[SuperNode], size: int) -> None:
 
 
 async def live(app: ServerApp, nodes: list[SuperNode]) -> None:
-    """Give signs of life, as stock clients do, until cancelled."""
+    """Send heartbeats, like stock clients, until cancelled."""
     while True:
         await app.call("SendTaskHeartbeat", runtime.SendTaskHeartbeatRequest())
         for one in nodes:

@@ -1,4 +1,4 @@
-"""Housekeeping of what is in flight, against a real broker."""
+"""Housekeeping of messages in flight, against a real broker."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ RUN, NODE = 77, 2**64 - 9
 
 
 class World:
-    """What the metadata says of nodes and runs."""
+    """Messages in a broker, and the statuses of nodes and runs."""
 
     def __init__(self, connection: Connection) -> None:
         self.mailbox = Mailbox(connection)
@@ -56,7 +56,7 @@ class World:
         return session
 
     async def sweep_twice(self) -> None:
-        """Let the second pass find what the first has left to it."""
+        """Sweep twice: the second pass finishes the work of the first."""
         await self.housekeeping.sweep()
         await self.housekeeping.sweep()
 
@@ -100,7 +100,7 @@ async def test_a_lost_node_gets_one_error_reply_that_flwr_can_read(world: World)
     assert message.has_error()
     assert message.error.code == 5
     assert message.metadata.reply_to_message_id == question.message_id
-    # It comes back too late.
+    # The node comes back too late.
     await world.mailbox.take(RUN, NODE, question.message_id, 1.0)
     late = reply(question)
     assert not await world.mailbox.accept_reply(RUN, await world.push(late), late.outgoing)
@@ -154,7 +154,7 @@ async def test_a_reply_that_stays_half_pushed_is_ended_by_one_error_reply(
     error = inflate(found.metadata.message_id, {found.metadata.message_id: content}).error
     assert error.code == 4
     assert "stopped sending it" in error.reason
-    # Its last object comes all the same, to a gateway that still believes in the session.
+    # The last object still arrives, at a gateway that still knows the session.
     assert await world.mailbox.load_session(RUN, session) is None
     assert not await world.mailbox.accept_reply(RUN, session, answer.outgoing)
 
@@ -255,7 +255,7 @@ async def test_a_session_outlives_an_outage_in_which_nobody_could_push_to_it(
     await world.housekeeping.sweep()
     assert await world.mailbox.load_session(RUN, session) is not None
 
-    # Nor does time count in which no pass could be made.
+    # Time without any pass does not count either.
     monkeypatch.setattr(message_housekeeping, "_OUTAGE", 0.1)
     await asyncio.sleep(0.2)
     await world.housekeeping.sweep()

@@ -1,4 +1,4 @@
-"""A gateway that signs with an NKey at NATS in the place of its password, as docs/security.md says."""
+"""A gateway logs in to NATS with an NKey in place of a password (docs/security.md)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from harness.environment import accepts_connections, free_port
 from tests.integration.gateways import running_gateway
 from tests.integration.superlinks import running_superlink
 
-# The example of NATS' own pages.
+# The example in NATS's documentation.
 _SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 _PUBLIC = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 
 
 @pytest.fixture
 def owner_url(tmp_path: Path) -> Iterator[str]:
-    """URL of a NATS server with our accounts, where the gateway's login is a public key."""
+    """URL of a NATS server with our accounts, and a public key as the gateway's login."""
     secret, port = "hush", free_port()
     known = accounts({user: password_of(user, secret) for user in User})
     [gateway] = known[User.GATEWAY.upper()]["users"]

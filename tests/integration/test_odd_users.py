@@ -1,4 +1,4 @@
-"""Users as whom PostgreSQL cannot run, file systems that cannot be locked: a sentence, no traceback."""
+"""Users that cannot run PostgreSQL, and file systems without locks: a sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ except UserError as exc:
 
 IN_A_NAMESPACE = ("unshare", "--user", "--map-root-user")
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
-# In a namespace of its own, since a user whom nobody knows cannot open root's Python.
+# In a namespace, because an unknown user cannot open root's Python.
 WITHOUT_A_NAME = ("unshare", "--user", "--map-user=12345")
 
 

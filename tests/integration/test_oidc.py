@@ -1,4 +1,4 @@
-"""People who are known to an OIDC issuer log in; the issuer is a real one, and may be away."""
+"""People log in with accounts of an OIDC issuer; the issuer is real, and may be away."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class Runtime:
         )
 
     async def accounts(self) -> dict[str, str]:
-        """The names of all accounts, and their roles."""
+        """Return the roles of all accounts, by name."""
         found = (await self.superlink.command("ListAccounts"))["accounts"]
         return {one["name"]: one["role"] for one in found}
 
     async def age(self, seconds: float) -> None:
-        """Let time pass since the issuer was asked."""
+        """Move the last answer of the issuer into the past."""
         await self.superlink.database.execute(
             "UPDATE account_session "
             "SET issuer_seen_at = issuer_seen_at - make_interval(secs => %(s)s)",
@@ -131,7 +131,7 @@ async def test_a_person_logs_in_and_is_named_and_an_operator_by_what_the_issuer_
 
 async def test_what_the_issuer_changes_of_accounts_is_in_the_audit_trail(runtime: Runtime) -> None:
     tokens = await runtime.log_in("opal")
-    # The group is taken away at the issuer, as far as the runtime can tell.
+    # For the runtime this looks like a changed group at the issuer.
     await runtime.superlink.command("SetAccountRole", name="opal-hospital.example", role="user")
     await runtime.age(61)
     await runtime.superlink.refresh_tokens(tokens.refresh_token)
@@ -222,7 +222,7 @@ async def test_the_issuer_is_asked_again_when_tokens_are_renewed_and_may_end_the
     again = await runtime.superlink.refresh_tokens(asked.refresh_token)
     await runtime.age(61)
     await runtime.issuer.stop()
-    await runtime.issuer.start()  # It has forgotten everybody.
+    await runtime.issuer.start()  # The issuer has forgotten all logins.
 
     await runtime.nodes(again.access_token)
     with refused(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED):

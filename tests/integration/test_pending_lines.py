@@ -1,4 +1,4 @@
-"""Log lines that cannot be stored at once, of a run that ends meanwhile."""
+"""Log lines that wait to be stored, while their run ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logins that nobody confirms: strangers who begin thousands keep nobody else from logging in."""
+"""Thousands of unconfirmed logins of strangers do not stop other people from logging in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each NATS user may do, and what nats-server refuses it, by the real configuration."""
+"""The permissions of each NATS user, tested in a nats-server with the real configuration."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ SAY = {
     "$JS.API.CONSUMER.CREATE.FN_LOGS": set(),
     "$JS.API.STREAM.MSG.GET.FN_MESSAGES": {SUPERLINK, GATEWAY},
     "$JS.API.DIRECT.GET.FN_OBJECTS": {SUPERLINK, GATEWAY},
-    # What is stored.
+    # Messages in streams.
     "fn.run.1.node.2.s.m.instruction": {SUPERLINK, GATEWAY},
     "fn.obj.1.o.head": {SUPERLINK, GATEWAY},
     "fn.log.1": {SUPERLINK, GATEWAY},
@@ -78,7 +78,7 @@ SAY = {
     "$SYS.REQ.ACCOUNT.PING.CONNZ": set(),
     "anything": set(),
 }
-"""Who may say something on a subject."""
+"""The users that may publish on a subject."""
 
 HEAR = {
     "fn.api.Runtime.ClaimTask": {SUPERLINK},
@@ -99,12 +99,12 @@ HEAR = {
     "$JS.EVENT.ADVISORY.>": set(),
     ">": set(),
 }
-"""Who may hear what is said on a subject."""
+"""The users that may subscribe to a subject."""
 
 
 @asynccontextmanager
 async def client(owner_url: str, user: User) -> AsyncIterator[tuple[Client, list[str]]]:
-    """A bare client as a user, and what it was refused."""
+    """A plain client of a user, and a list of its refusals."""
     refused: list[str] = []
 
     async def note(error: Exception) -> None:
@@ -120,7 +120,7 @@ async def client(owner_url: str, user: User) -> AsyncIterator[tuple[Client, list
 
 
 async def until_refused(connected: Client, refused: list[str]) -> None:
-    """Wait until all is refused that is: refusals come in order, and this one is the last."""
+    """Wait for all refusals: they come in order, and the refusal of this message is the last."""
     await connected.publish("last", b"")
     async with asyncio.timeout(PATIENCE):
         while not any('publish to "last"' in one for one in refused):
@@ -158,7 +158,7 @@ async def test_a_user_may_hear_what_it_needs_and_nothing_else(nats_url: str, use
 
 
 async def test_a_superlink_answers_to_inboxes_alone(connection: Connection, nats_url: str) -> None:
-    """Whoever may call a superlink must not have it say something to the broker in its own name."""
+    """A caller must not make a superlink send messages to the broker in the superlink's name."""
     superlink = await Connection.connect([as_user(nats_url, User.SUPERLINK)], "superlink")
     await connection.store("fn.log.1", b"a line")
 
@@ -183,7 +183,7 @@ ELSEWHERE = {
     "_INBOX.operator.x": CONSOLE,
     "$JS.API.STREAM.DELETE.FN_BLOBS": CONSOLE,
 }
-"""Where a user that asks for something legal would have the answer sent."""
+"""Reply subjects that a user might name in a legal request, to send the answer elsewhere."""
 
 
 async def test_answers_go_to_the_account_that_has_asked(
@@ -205,7 +205,7 @@ async def test_answers_go_to_the_account_that_has_asked(
                     await guest.publish(f"$JS.API.{verb}.{stream}", question, reply=subject)
             await guest.publish("fn.obj.1.o.head", b"{}", reply=subject)
             await guest.publish("fn.blob.1.0", b"{}", reply=subject)
-            # In the order of the connection everything above has happened then.
+            # A connection keeps the order: after this answer, everything above has happened.
             await guest.request("fn.blob.1.1", b"{}")
 
     assert await connection.last("FN_LOGS", "fn.log.1") is not None

@@ -1,4 +1,4 @@
-"""Limits: more runs than there may be wait for their turn, and a run that takes too long ends."""
+"""Limits: runs above the limit wait for their turn, and a run that takes too long ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def limit(superlink: Superlink, kind: str, name: str, **change: Any) -> No
 
 
 async def acquire(superlink: Superlink) -> int | None:
-    """Claim a task as a SuperExec does; return its run."""
+    """Claim a task like a SuperExec; return its run."""
     answer = await superlink.call(
         "Runtime",
         "AcquireTask",

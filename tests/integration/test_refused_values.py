@@ -1,4 +1,4 @@
-"""Values that PostgreSQL does not take: refused for good, or the run ends all the same."""
+"""Values that PostgreSQL does not take: they are refused for good, or the run still ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _Field = FieldDescriptor
 FORWARDED = sorted(set(BY_NAME) - SERVED_BY_GATEWAYS)
 
 LONG = "".join(uuid.uuid4().hex for _ in range(300))
-"""More than an index of PostgreSQL holds, and not to be compressed."""
+"""More than an index of PostgreSQL holds, and not compressible."""
 
 
 @pytest.fixture
@@ -193,12 +193,12 @@ async def test_a_text_that_is_too_long_for_an_index_is_refused(
         )
 
 
-# Whatever is asked
+# All requests, with strange values
 
 
 @dataclass
 class World:
-    """A superlink in a loop of its own, and what is there to be named in requests."""
+    """A superlink in its own event loop, and objects that requests can name."""
 
     runner: asyncio.Runner
     superlink: Superlink
@@ -207,7 +207,7 @@ class World:
     fab: bytes
 
     def caller(self, service: str) -> Caller:
-        """Somebody who may call; for Runtime a task that has just been started."""
+        """Return a caller with the right to call; for Runtime, a new task."""
         caller = Caller(request_id=uuid.uuid4().hex, gateway="gateway")
         if service == "Fleet":
             return replace(caller, public_key=self.node.key, node_id=self.node.node_id)
@@ -218,7 +218,7 @@ class World:
         return replace(caller, task_token=token_hash(task.token), **known)
 
     def sound(self, method: str, caller: Caller) -> ProtoMessage | None:
-        """A request that would be served; None if one without content may be."""
+        """Return a request that would be served; None if an empty request may be served."""
         key, run = self.node.key, self.run
         task_id, run_id = caller.task_id or 0, caller.run_id or 0
         message = common.Message(content=b"x")
@@ -252,7 +252,7 @@ class World:
         return sound.get(method)
 
     def ask(self, service: str, method: str, request: ProtoMessage, caller: Caller) -> None:
-        """Forward a request; a refusal is fine, being asked to try again is not."""
+        """Forward a request; the answer may be a refusal, but not a request to try again."""
         call = self.superlink.rpc.call
         try:
             self.runner.run(call(service, method, request.SerializeToString(), caller, patience=8))
@@ -288,7 +288,7 @@ MOMENTS = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
 
 
 def spoil(draw: Any, message: ProtoMessage, depth: int = 0) -> None:
-    """Put something strange into fields of a message, at any depth."""
+    """Put strange values into fields of a message, at any depth."""
     for field in message.DESCRIPTOR.fields:
         if depth < 4 and draw(st.integers(0, 9)) >= 6:
             _spoil_field(draw, message, field, depth)

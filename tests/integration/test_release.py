@@ -1,4 +1,4 @@
-"""What is released holds all that it needs: templates, styles, SQL; `make release` tries it as well."""
+"""Released packages hold their templates, styles and SQL; `make release` tries them, too."""
 
 from __future__ import annotations
 

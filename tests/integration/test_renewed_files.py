@@ -1,4 +1,4 @@
-"""Certificates and secrets that are renewed while a gateway runs: it goes by the new ones."""
+"""Certificates and secrets are renewed while a gateway runs: the gateway uses the new ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def certificates(folder: Path) -> TlsFiles:
 
 
 class Ports:
-    """The ports of a gateway that speak TLS."""
+    """The TLS ports of a gateway."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.addresses: Mapping[str, str] = {
@@ -41,7 +41,7 @@ class Ports:
         }
 
     async def show(self) -> set[bytes]:
-        """The certificates that they show, to clients of HTTP and of gRPC."""
+        """Return the certificates that the ports show to clients over HTTP and gRPC."""
         shown = [
             asyncio.to_thread(shown_at, address, name if name == "http/1.1" else "h2")
             for name, address in self.addresses.items()
@@ -53,7 +53,7 @@ class Ports:
 async def gateway(
     connection: Connection, nats_url: str, pg_dsn: str, tmp_path: Path
 ) -> AsyncIterator[Gateway]:
-    """A gateway whose files lie in `used`, a link to a folder as orchestrators make them."""
+    """A gateway with files in `used`, a link to a folder, which orchestrators make, too."""
     certificates(tmp_path / "first")
     (tmp_path / "used").symlink_to("first")
     names = ("server.pem", "server.key", "ca.crt")
@@ -99,7 +99,7 @@ async def test_a_link_to_other_certificates_is_followed(gateway: Gateway, tmp_pa
 
 
 async def assert_served(gateway: Gateway, tls: TlsFiles) -> None:
-    """Call over both wires as who trusts these certificates alone."""
+    """Call over both wires, and trust only these certificates."""
     method = BY_NAME[("Control", "ListNodes")]
     trust = ssl.create_default_context(cafile=str(tls.ca_certificate))
     http = HttpChannel(gateway.settings.http_api_address, trust)
@@ -134,11 +134,11 @@ async def test_a_secret_gives_way_to_another_while_both_are_in_use(
         try:
             await gateway.call_bytes("Runtime", method.name, b"", proof)
         except Refused as refused:
-            # There is no such run, which is told to whoever knows the secret.
+            # A caller with the secret is told that there is no such run.
             return refused.outcome is not Outcome.UNAUTHENTICATED
         return True
 
-    # As a SuperExec has it whose file ends its line, and one whose file does not.
+    # The secret of a SuperExec may end with the line break of its file, or without it.
     assert await served(_OLD + b"\n") and await served(_OLD)
     assert not await served(_NEW)
 

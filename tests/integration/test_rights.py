@@ -1,4 +1,4 @@
-"""Every call of the Control API, for every role: what happens is what the table of rights says."""
+"""Every call of the Control API, for every role: the outcome is that in the table of rights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OWNED = (About.RUN, About.NODE, About.FEDERATION_NODE, About.MEMBER)
 
 @dataclass
 class Scene:
-    """A federation with an account of each role, and what belongs to each of them and to another."""
+    """A federation with an account of each role and one more, and the things of each account."""
 
     superlink: Superlink
     people: dict[Level, Person]
@@ -60,7 +60,7 @@ async def scene_in(superlink: Superlink) -> Scene:
         await owner.invite(people[level], LAB)
     another = await Person.come(superlink, "another")
     await owner.invite(another, LAB)
-    # An owner, too, but elsewhere.
+    # This person is an owner, too, but of another federation.
     people[Level.ACCOUNT] = await Person.come(superlink, "stranger")
     await people[Level.ACCOUNT].create("own")
     people[Level.OPERATOR] = await Person.come(superlink, "operator", Role.OPERATOR)
@@ -98,7 +98,7 @@ def cases() -> list[tuple[str, Level, bool]]:
 
 
 async def outcome(scene: Scene, name: str, level: Level, *, is_own: bool) -> ErrorCode | None:
-    """Return what happens to a call; one that may be made is not made, as it would change the scene."""
+    """Return the outcome of a call; a permitted call is not made, because it would change the scene."""
     person = scene.people[level]
     fields = scene.fields(name, person, is_own=is_own)
     account = person.logged_in.account

@@ -1,4 +1,4 @@
-"""Another key for a SuperNode: it stays what it is, and the old key is nobody's at once."""
+"""A new key for a SuperNode: the node stays the same, and the old key is invalid at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_a_node_keeps_its_id_and_the_old_key_is_refused_at_once(
     code, said = await rotate(node.node_id, new.public_key, nats_url, tmp_path)
     assert code == 0, said
 
-    # The call that the process with the old key was waiting in ends as well.
+    # The held call of the process with the old key ends as well.
     refused = await refusal(held)
     assert refused.outcome is Outcome.UNAUTHENTICATED
     assert (await refusal(node.pull())).outcome is Outcome.UNAUTHENTICATED

@@ -1,4 +1,4 @@
-"""Calls to superlinks that take long: who has them in hand says so, and nobody else is asked."""
+"""Long calls to superlinks: the serving superlink says so, and no other superlink is asked."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from harness.children import PATIENCE
 from tests.integration.superlinks import silent_superlinks
 
 LONG = ("Control", "StartRun")
-"""A call that may take long by its nature."""
+"""A call that may take long."""
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what takes seconds take less."""
+    """Shorten the times that take seconds."""
     monkeypatch.setattr(rpc, "_FIRST_TRY", 0.5)
     monkeypatch.setattr(rpc, "_SIGN_EVERY", 0.1)
 
@@ -68,7 +68,7 @@ async def test_who_dies_with_a_call_in_hand_is_not_waited_for(
     wakes.on_superlink(client.note_superlink)
     await wakes.start()
     async with silent_superlinks(connection, LONG[1], LONG[0]), serving(nats_url, answer):
-        # A call that waits for one of them is unavailable in the end.
+        # A call that waited for a silent superlink would be unavailable in the end.
         answers = await asyncio.gather(*(client.call(*LONG, b"") for _ in range(20)))
 
     assert answers == [b"here"] * 20
@@ -134,7 +134,7 @@ async def test_a_superlink_that_is_busy_is_left_alone_and_another_one_is_asked(
         answers = await asyncio.gather(*(client.call(*LONG, b"") for _ in range(40)))
 
     assert answers == [b"here"] * 40
-    # Each call has met it once at most.
+    # Each call has reached the busy superlink once at most.
     assert 0 < asked_busy <= 40
     await asking.close()
 
@@ -155,5 +155,5 @@ async def test_all_who_are_sent_away_do_not_come_back_at_once(
         heard = await asyncio.gather(*calls, return_exceptions=True)
 
     assert all(isinstance(one, Unavailable) for one in heard)
-    # In two seconds each has come at most five times, where it was seven and more.
+    # In two seconds each caller has come at most five times.
     assert asked <= 5 * 50

@@ -1,4 +1,4 @@
-"""Runs that are over are deleted with all that is kept of them, and nothing else."""
+"""Finished runs are deleted with all their data, and nothing else is deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
 
 
 async def rows(superlink: Superlink) -> dict[str, int]:
-    """Return how many rows each table has."""
+    """Return the number of rows of each table."""
     counts = {}
     for table in TABLES:
         row = await superlink.database.fetch_one(f"SELECT count(*) AS count FROM {table}")
@@ -47,7 +47,7 @@ async def start(
 
 
 async def end(superlink: Superlink, run_id: int) -> None:
-    """Stop a run, and have the housekeeping find that nothing is left of it in the broker."""
+    """Stop a run, and note that nothing of it is left in the broker."""
     request = control.StopRunRequest(run_id=run_id)
     await superlink.call("Control", "StopRun", request, control.StopRunResponse)
     await superlink.database.execute(
@@ -129,11 +129,11 @@ async def test_what_other_runs_need_stays(superlink: Superlink) -> None:
     request = control.GetRunSeriesRequest(series_id=first.series_id)
     series = await superlink.call("Control", "GetRunSeries", request, control.GetRunSeriesResponse)
     assert list(series.series.run_ids) == [second.run_id]
-    # It goes on from where it was.
+    # The series goes on.
     fourth = await start(superlink, make_fab(), series_id=first.series_id)
     await end(superlink, fourth.run_id)
 
-    # The app had the newest FAB, which goes with its run: an older one is there.
+    # The newest FAB of the app goes with its run: an older FAB takes its place.
     newest = await start(superlink, OTHER)
     await end(superlink, newest.run_id)
     before = await app_fab(superlink)

@@ -1,4 +1,4 @@
-"""A run's log is read whole, in order and once, however long it and the way to the broker are."""
+"""A run's log is read completely, in order and once, also a long log over a slow line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.children import PATIENCE
 RUN, OTHER = 1, 2
 MANY = 2000
 ONE_WAY = 0.03
-"""Seconds; one request for each line takes two minutes so."""
+"""Seconds: with one request for each line, a read would take two minutes."""
 
 
 def lines(begin: int, end: int) -> list[str]:
@@ -34,11 +34,11 @@ def lines(begin: int, end: int) -> list[str]:
 
 
 async def store(connection: Connection, *texts: str, run_id: int = RUN) -> None:
-    """Store each text as a record of its own, in this order."""
+    """Store each text as one record, in this order."""
     for at in range(0, len(texts), 200):
         await asyncio.gather(
             *(
-                # What a busy machine sends twice is stored once.
+                # With a message id, a repeated store on a busy machine counts once.
                 connection.store(subjects.log(run_id), text.encode(), message_id=uuid4().hex)
                 for text in texts[at : at + 200]
             )
@@ -46,7 +46,7 @@ async def store(connection: Connection, *texts: str, run_id: int = RUN) -> None:
 
 
 async def read_to_end(logs: RunLogs, after: int = 0) -> list[str]:
-    """Return what each read gave, until one gave nothing."""
+    """Return the text of each read, until a read is empty."""
     texts: list[str] = []
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -58,7 +58,7 @@ async def read_to_end(logs: RunLogs, after: int = 0) -> list[str]:
 
 @asynccontextmanager
 async def far_away(url: str) -> AsyncIterator[Connection]:
-    """Connect by a line on which everything takes `ONE_WAY` seconds longer."""
+    """Connect over a line with a delay of `ONE_WAY` seconds."""
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
 
@@ -84,7 +84,7 @@ async def far_away(url: str) -> AsyncIterator[Connection]:
 
 
 def lose(monkeypatch: pytest.MonkeyPatch, *, every: int) -> None:
-    """Let every so manieth message of what is read in bulk be lost on its way."""
+    """Lose one of every so many messages of a bulk read."""
     on_answer, count = Requests._on_answer, 0
 
     async def on_some_answers(self: Requests, message: Msg) -> None:
@@ -122,7 +122,7 @@ async def test_a_log_of_large_pieces_is_handed_on_batch_by_batch(connection: Con
 
 @dataclass
 class Call:
-    """A call that brings lines, for the first time."""
+    """A call with log lines, which is not a repetition."""
 
     request_id: str
     headers: dict[str, str] = field(default_factory=dict)
@@ -183,7 +183,7 @@ async def test_what_is_there_does_not_wait_for_what_comes_slowly(
 
 
 class Limited(NatsServer):
-    """A server whose account may store a megabyte."""
+    """A server with an account that may store a megabyte."""
 
     def _config(self) -> dict[str, Any]:
         config = super()._config()

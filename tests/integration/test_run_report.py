@@ -1,4 +1,4 @@
-"""`flower-nats status --run`: which node has what, and what the run waits for."""
+"""`flower-nats status --run`: the messages of each node, and the nodes that the run waits for."""
 
 from __future__ import annotations
 

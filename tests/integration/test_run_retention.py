@@ -1,4 +1,4 @@
-"""Runs that ended long ago are deleted with all that is kept of them, where an operator wants that."""
+"""Runs that ended long ago are deleted with all their data, if an operator wants this."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
 
 
 async def age(superlink: Superlink, run_id: int, days: int) -> None:
-    """Have a run be of so many days ago."""
+    """Move a run so many days into the past."""
     for statement in (
         "UPDATE run SET created_at = created_at - make_interval(days => %(days)s::integer) "
         "WHERE run_id = %(run)s",
@@ -36,7 +36,7 @@ async def age(superlink: Superlink, run_id: int, days: int) -> None:
 
 
 async def housekeep(superlink: Superlink, days: int) -> bool:
-    """Do the piece of housekeeping; return whether there is one."""
+    """Do this piece of housekeeping; return whether the settings have it."""
     settings = SuperlinkSettings(nats=(), database="", run_retention=days)
     database, connection = superlink.database, superlink.connection
     watched = wiring.watches(settings, database, connection)

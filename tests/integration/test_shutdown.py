@@ -1,4 +1,4 @@
-"""What `flower-nats down` asks of superlinks."""
+"""The questions of `flower-nats down` to superlinks."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ async def test_no_run_is_taken_in_while_somebody_waits_for_the_last_one(
 
     assert refused.value.code is ErrorCode.FORBIDDEN_ACTION
     assert "is shutting down" in str(refused.value.public_details)
-    # `down` does not wait any more.
+    # `down` has stopped waiting.
     async with asyncio.timeout(PATIENCE):
         await superlink.start_run_again()

@@ -1,4 +1,4 @@
-"""`flower-nats status --nats`: of superlinks and gateways that somebody else has started."""
+"""`flower-nats status --nats`, for superlinks and gateways that run elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
 
 
 async def status(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as an operator does, while a superlink runs in this process."""
+    """Run the command like an operator, while a superlink runs in this process."""
     return await asyncio.to_thread(
         subprocess.run,
         [str(SCRIPTS / "flower-nats"), "status", *flags],

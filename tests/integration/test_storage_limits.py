@@ -1,4 +1,4 @@
-"""Limits of NATS and PostgreSQL that are met: it is told of, and forgotten once there is room."""
+"""Reached limits of NATS and PostgreSQL are reported, and forgotten once there is room."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIMIT = 2_000_000
 
 
 class Limited(NatsServer):
-    """A server whose account may store little."""
+    """A server with an account that may store little."""
 
     def _config(self) -> dict[str, Any]:
         config = super()._config()
@@ -50,7 +50,7 @@ async def superlink(data_dir: Path, pg_dsn: str) -> AsyncIterator[Superlink]:
 
 
 async def fill(connection: Connection) -> None:
-    """Fill the account, to the last byte that matters."""
+    """Fill the account, in the end with one-byte messages."""
     for size in (100_000, 1_000, 1):
         with suppress(NoRoom):
             while True:
@@ -58,7 +58,7 @@ async def fill(connection: Connection) -> None:
 
 
 async def problems(superlink: Superlink) -> list[str]:
-    """Return what operators are told of the broker."""
+    """Return the broker's problems in the report for operators."""
     report = await superlink.command("Status")
     return [*report["not_stored"].values()]
 
@@ -113,7 +113,7 @@ async def test_a_database_that_ran_out_of_file_descriptors_is_told_of_and_waited
                     "SELECT pid FROM pg_stat_activity WHERE application_name = 'flower-nats'"
                 ).fetchall()
             with few_files(server.pid):
-                # Whoever is connected has open what it needs.
+                # Connected backends have already opened their files.
                 for (pid,) in connected:
                     os.kill(pid, signal.SIGTERM)
                 with refused(ErrorCode.UNAVAILABLE):
@@ -130,9 +130,9 @@ async def test_a_database_that_ran_out_of_file_descriptors_is_told_of_and_waited
 
 @contextmanager
 def few_files(pid: int) -> Iterator[None]:
-    """Let a process and its children open no more files, for the time of a `with` block."""
+    """Forbid a process and its children to open files, during a `with` block."""
     processes = [pid, *(child.pid for child in psutil.Process(pid).children())]
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # They have inherited ours.
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # They have inherited our limit.
     limit_files(processes, 3)
     try:
         yield
@@ -141,9 +141,9 @@ def few_files(pid: int) -> Iterator[None]:
 
 
 def limit_files(pids: list[int], number: int) -> None:
-    """Let processes of PostgreSQL have so many files open."""
+    """Set the limit of open files for processes of PostgreSQL."""
     as_nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
     prefix = as_nobody if os.geteuid() == 0 else ()
     for pid in pids:
-        # One that has ended meanwhile is left out.
+        # Without a check: a process may have ended meanwhile.
         subprocess.run([*prefix, "prlimit", f"--pid={pid}", f"--nofile={number}:"], check=False)

@@ -1,4 +1,4 @@
-"""A gateway that is stopped for a while hears nobody: that is not the silence of who it has heard."""
+"""A gateway is stopped for a while and hears no node: this does not count as the nodes' silence."""
 
 from __future__ import annotations
 
@@ -127,10 +127,10 @@ async def test_after_an_outage_nodes_count_once_they_were_heard_again(gateways: 
     await gateways.pass_time(40)
     await gateways.announce("stopped", "running")
 
-    # Nobody was heard, but everybody may still be.
+    # No node was heard, but all nodes may be heard again.
     assert await online(gateways) == []
     assert await gateways.nodes.is_awaited(RUN)
-    # A node is heard by its heartbeat, or seen to ask for work.
+    # A node is heard by a heartbeat, or seen by a request for work.
     await gateways.nodes.heartbeats([(one, 30)], "running")
     assert await online(gateways) == [one]
     await gateways.nodes.seen([other], "running")
@@ -150,7 +150,7 @@ async def test_a_node_that_ended_in_an_outage_is_not_waited_for_for_long(
 
     assert not await gateways.nodes.is_awaited(RUN)
     assert await online(gateways) == [alive]
-    # It comes online the moment it comes back.
+    # The node is online from the moment of its return.
     await gateways.nodes.activate(b"running", 30, "running")
     assert sorted(await online(gateways)) == sorted([alive, ghost])
 
@@ -180,6 +180,6 @@ async def test_nodes_that_are_gone_for_long_leave_the_lists_and_come_back_to_the
     assert [node.node_id for node in await gateways.nodes.owned_by(NO_ACCOUNT_ID)] == [other]
     assert [node.node_id for node in await gateways.nodes.listed(10)] == [other]
     assert await gateways.nodes.counts() == {"online": 1}
-    # Its row stays: it is still the node of its key.
+    # The row of the node stays: its key still stands for the same node.
     assert await gateways.nodes.activate(b"stopped", 30, "running") == one
     assert len(await gateways.nodes.owned_by(NO_ACCOUNT_ID)) == 2

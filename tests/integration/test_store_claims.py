@@ -1,4 +1,4 @@
-"""What replicas must not do twice: leases, nonces, answers; and whose silence counts."""
+"""Things that replicas must not do twice (leases, nonces, answers), and silence that counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flower_nats.store.series import SeriesStore
 
 
 async def pass_time(database: Database, seconds: float) -> None:
-    """Let every moment in the database lie further back, as if nothing had happened since."""
+    """Move every time in the database into the past, as if nothing had happened since."""
     back = "make_interval(secs => %(seconds)s)"
     for statement in (
         f"UPDATE node SET online_until = online_until - {back}, unheard_since = unheard_since - {back},"
@@ -41,7 +41,7 @@ RUN = 7
 
 
 async def make_run(database: Database) -> None:
-    """Have a run in the default federation, which all nodes without an account are in."""
+    """Make a run in the default federation, to which all nodes without an account belong."""
     await Fabs(database).put("fab", b"")
     series = await SeriesStore(database).begin(DEFAULT_FEDERATION, "", is_agent=False)
     new = NewRun(
@@ -171,11 +171,11 @@ async def test_nothing_expires_while_nothing_can_be_heard(database: Database) ->
     await nodes.register(b"key", "owner", "name", 0)
     node_id = await nodes.activate(b"key", 30)
 
-    # An outage of an hour: nobody could have been heard, and nobody is given up.
+    # An outage of an hour: no node could be heard, so no node is given up.
     await pass_time(database, 3600)
     assert await nodes.expire() == []
 
-    # When it is over, the node has as long as it had before.
+    # After the outage, the node has as much time as before.
     assert await replicas.heard() == pytest.approx(3600, abs=5)
     assert await nodes.expire() == []
     for _ in range(12):

@@ -1,4 +1,4 @@
-"""The seam to PostgreSQL: what it hides, what it waits out and what it raises."""
+"""The connection to PostgreSQL: faults that it hides, waits out or raises."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_lost_connections_are_waited_out(database: Database, pg_dsn: str) 
     with psycopg.connect(pg_dsn, autocommit=True) as admin:
         admin.execute(BACKENDS)
 
-    # Then nobody who asks hears of it.
+    # Then no caller notices.
     rows = await asyncio.gather(*(database.fetch_one("SELECT 1 AS one") for _ in range(10)))
 
     assert rows == [{"one": 1}] * 10
@@ -107,7 +107,7 @@ async def test_two_transactions_in_a_deadlock_both_get_through(database: Databas
 async def test_a_newer_replica_may_add_a_column_while_we_are_at_work(
     database: Database, pg_dsn: str
 ) -> None:
-    # Given connections that have a plan of the query by now.
+    # Given connections with a prepared plan of the query.
     query = "SELECT * FROM counted WHERE id = %(id)s"
     await database.execute("INSERT INTO counted VALUES (1)")
     for _ in range(20):
@@ -156,7 +156,7 @@ async def test_a_server_that_is_away_when_we_start_is_waited_for(
     await server.stop()
     try:
         opening = asyncio.create_task(database.open(patience=60))
-        # Longer than one try to connect takes, and than the pool tries by itself.
+        # Longer than one try to connect, and than the pool's own tries.
         await asyncio.sleep(2)
         await server.start()
         async with asyncio.timeout(PATIENCE):
@@ -204,7 +204,7 @@ async def opened(dsn: str, max_connections: int = 1) -> AsyncIterator[Database]:
 
 @pytest.fixture(scope="module")
 def pair_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Connection string of a primary that has a synchronous standby."""
+    """Connection string of a primary with a synchronous standby."""
     pair = PostgresPair(tmp_path_factory.mktemp("pair"))
     try:
         asyncio.run(pair.start())
@@ -214,7 +214,7 @@ def pair_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 async def name_synchronous(primary: Database, names: str, synchronous: int) -> None:
-    """Say which standbys are to be synchronous, and wait until so many are."""
+    """Set the names of synchronous standbys, and wait until so many are synchronous."""
     await primary.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
     await primary.execute("SELECT pg_reload_conf()")
     async with asyncio.timeout(PATIENCE):
@@ -246,7 +246,7 @@ async def test_a_standby_that_no_commit_waits_for_is_not_synchronous(
 
 
 async def test_who_may_not_see_what_standbys_are_says_so(pair_dsn: str) -> None:
-    """PostgreSQL shows who may not see it that there is one, and nothing else of it."""
+    """PostgreSQL shows a role without rights only that there is a standby."""
     async with opened(pair_dsn) as primary:
         await name_synchronous(primary, "*", 1)
         await primary.execute("CREATE ROLE ordinary")
@@ -262,11 +262,11 @@ async def test_who_may_not_see_what_standbys_are_says_so(pair_dsn: str) -> None:
 
 
 BURST = 3_000
-"""Callers at once: what waits for a database that is slow for a few seconds."""
+"""Callers at once: so many may wait for a database that is slow for a few seconds."""
 
 
 async def all_connections_serve(database: Database, number: int) -> None:
-    """Return once so many transactions have been open at the same time."""
+    """Wait until so many transactions are open at the same time."""
     all_there = asyncio.Barrier(number)
 
     async def wait(_: Transaction) -> None:
@@ -280,7 +280,7 @@ async def test_callers_that_give_up_take_no_connection_with_them(pg_dsn: str) ->
     async with opened(pg_dsn, max_connections=4) as database:
 
         async def give_up_soon() -> None:
-            # Just when the patience of others is over as well.
+            # At the time at which the patience of other callers ends, too.
             async with asyncio.timeout(random.uniform(2.9, 3.6)):
                 await database.fetch_one("SELECT pg_sleep(0.05)")
 
@@ -300,7 +300,7 @@ async def test_who_comes_when_too_many_wait_hears_so_at_once(pg_dsn: str) -> Non
         refused = [one.exception() for one in first if one.exception()]
         assert len(refused) == BURST - held
         assert all(isinstance(one, Unavailable) for one in refused)
-        # The others are served, in their turn.
+        # The others are served in turn.
         answers = await asyncio.gather(*asked, return_exceptions=True)
         assert answers.count({"one": 1}) == held
 

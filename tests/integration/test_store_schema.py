@@ -1,4 +1,4 @@
-"""Migrations lead to the schema that people read, and replicas can start together."""
+"""Migrations lead to the documented schema, and replicas can start together."""
 
 from __future__ import annotations
 

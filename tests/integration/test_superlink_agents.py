@@ -1,4 +1,4 @@
-"""Agents: their prompts, what is remembered of their series, and the apps that a federation has."""
+"""Agents: their prompts, the memory of their series, and the apps of a federation."""
 
 from __future__ import annotations
 
@@ -322,7 +322,7 @@ async def test_a_federation_has_the_apps_that_were_run_in_it(superlink: Superlin
     found = await control_call(superlink, "ListAppAssociations", app_id=agent.app_id)
     assert list(found.federation_ids) == [HERE]
 
-    # As `flwr chat` goes on with an agent that it was shown.
+    # `flwr chat` continues with a listed agent like this.
     request = control.StartRunRequest(
         app_spec=agent.app_id, fab=common.Fab(hash_str=agent.fab_hash), user_prompt="Two."
     )

@@ -1,4 +1,4 @@
-"""Nodes as gateways and the CLI see them through a superlink."""
+"""A superlink's answers about nodes, for gateways and the CLI."""
 
 from __future__ import annotations
 
@@ -320,7 +320,7 @@ async def test_a_place_that_is_nowhere_is_refused_in_flowers_words(
 
 
 def flowers_words(location: str) -> str | None:
-    """What stock says of a location; flwr before 1.38 says nothing of any."""
+    """Return stock Flower's error about a location; flwr before 1.38 has no such check."""
     check = getattr(flwr.supercore.utils, "validate_node_location", None)
     if check is None:
         return ANY

@@ -1,4 +1,4 @@
-"""The life of a run, as gateways see it through a superlink."""
+"""The life of a run, in a superlink's answers to gateways."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_run_goes_from_pending_to_completed(superlink: Superlink) -> Non
     assert given.run.run_id == run.run_id
     assert given.fab.content == make_fab()
     assert given.task_id == task.task_id
-    # Of these three, apps of flwr 1.38 and newer make the metadata of their messages.
+    # Apps of flwr 1.38 and newer need these three values for the metadata of their messages.
     assert common.Context.FromString(given.context).node_id == 1
 
     await task.push_output(details="all is well")

@@ -1,4 +1,4 @@
-"""Federations that are simulated: how they are made and configured, and what their runs become."""
+"""Simulated federations: how to make and configure them, and the tasks of their runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SIMULATED = "@none/simulated"
 
 @pytest.fixture
 async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
-    """One whose default federation is of SuperNodes that connect."""
+    """A superlink with a default federation of real SuperNodes."""
     async with running_superlink(nats_url, pg_dsn) as superlink:
         yield superlink
 
 
 @pytest.fixture
 async def simulating(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
-    """One whose default federation is simulated."""
+    """A superlink with a simulated default federation."""
     async with running_superlink(nats_url, pg_dsn, simulation=True) as superlink:
         yield superlink
 
@@ -243,7 +243,7 @@ async def test_a_configuration_that_cannot_be_is_refused(
 
 
 async def acquire(superlink: Superlink, host: str = "", **caller: Any) -> int | None:
-    """Ask for a task as the SuperExec of a host does; return the run that it is of."""
+    """Acquire a task like the SuperExec of a host; return the task's run."""
     request = runtime.AcquireTaskRequest(supported_task_types=["flwr-serverapp", "flwr-simulation"])
     answer = await superlink.call(
         "Runtime",
@@ -257,7 +257,7 @@ async def acquire(superlink: Superlink, host: str = "", **caller: Any) -> int | 
 
 
 async def pending(superlink: Superlink, host: str = "") -> list[int]:
-    """Ask for the pending tasks as an older SuperExec of a host does; return their runs."""
+    """Ask for pending tasks like an older SuperExec of a host; return their runs."""
     answer = await superlink.call(
         "Runtime",
         "PullPendingTasks",
@@ -282,7 +282,7 @@ async def test_a_host_takes_no_more_simulations_than_it_runs_at_a_time(
 
     assert await acquire(superlink, "one", request_id="first") == runs[0]
     assert await acquire(superlink, "one") is None
-    # The answer was lost: it is given again.
+    # The answer was lost: the repeated request gets it again.
     assert await acquire(superlink, "one", request_id="first") == runs[0]
     assert await acquire(superlink, "two") == runs[1]
     assert await acquire(superlink, "two") == runs[2]
@@ -290,7 +290,7 @@ async def test_a_host_takes_no_more_simulations_than_it_runs_at_a_time(
     assert await pending(superlink, "two") == []
     assert await pending(superlink) == runs[3:]
 
-    # Everything else goes on.
+    # Other tasks are not limited.
     deployed = await superlink.start_run()
     assert await pending(superlink, "one") == [deployed.run_id]
     assert await acquire(superlink, "one") == deployed.run_id
@@ -298,7 +298,7 @@ async def test_a_host_takes_no_more_simulations_than_it_runs_at_a_time(
     request = control.StopRunRequest(run_id=runs[0])
     await superlink.call("Control", "StopRun", request, control.StopRunResponse)
     assert await acquire(superlink, "one") == runs[3]
-    # One that no host has started takes what there is.
+    # A SuperExec without a host takes any task.
     assert await acquire(superlink) == runs[4]
 
 

@@ -1,4 +1,4 @@
-"""How SuperExecs of every version come by their tasks."""
+"""SuperExecs of every version get their tasks."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_a_task_is_acquired_by_its_fab_as_well_as_by_its_type(superlink: S
 async def test_a_request_acquires_one_task_however_often_a_gateway_asks(
     superlink: Superlink, runs: int
 ) -> None:
-    # Nothing was there when it was asked first: the gateway holds the call and asks again.
+    # At first there is no task: the gateway holds the call and asks again.
     assert not (await acquire(superlink, EVERYTHING, request_id="one call")).HasField("task")
     for _ in range(runs):
         await superlink.start_run()

@@ -1,4 +1,4 @@
-"""A superlink as a process: what it serves, what it does unasked, and how it ends."""
+"""A superlink as a process: its answers, its background work, and its end."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ async def test_what_a_finished_run_leaves_in_the_broker_is_cleared(superlink: Su
     await task.push_output()
     assert await superlink.connection.last(subjects.MESSAGES_STREAM, left) is None
 
-    # What arrives when the run is over goes as well.
+    # Messages that arrive after the end of the run are removed as well.
     await superlink.connection.store(left, b"later")
 
     async def is_clear() -> bool:
@@ -339,7 +339,7 @@ async def test_another_superlink_takes_over_when_one_ends(nats_url: str, pg_dsn:
                 answer = await second.ask("CheckNodes", run_id=run.run_id, node_ids=[node.node_id])
                 return bool(answer["offline"])
 
-            # It gave its leases back: nobody has to wait until they end.
+            # The superlink gave its leases back: the other does not wait until they expire.
             assert not await _holders(second) & holders
             await until(is_offline)
 

@@ -1,4 +1,4 @@
-"""`--enable-supernode-auth`: only keys that an account has registered, whoever is told so."""
+"""`--enable-supernode-auth`, set on any side: only keys that an account has registered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIDES: dict[str, dict[str, Any]] = {
     "gateway": {"enable_supernode_auth": True},
     "superlink": {"superlink": {"enable_supernode_auth": True}},
 }
-"""Whom the operator has told, and how the test's stack is told the same."""
+"""The side on which the operator sets the option, and the settings of the test's stack."""
 
 CALLS = [one for one in FLEET if one.name not in ("RegisterNode", "ActivateNode")]
 
@@ -44,7 +44,7 @@ async def refused_as(call: Awaitable[Any]) -> tuple[Outcome | None, int | None]:
 
 
 async def refused_by_every_call(node: SuperNode) -> bool:
-    """Whether each call of a node that was let in before ends its process."""
+    """Check the refusal of each call of a node that was let in before: it ends the process."""
     for method in CALLS:
         request: Any = method.request()
         getattr(request, "node", request).node_id = node.node_id
@@ -56,7 +56,7 @@ async def refused_by_every_call(node: SuperNode) -> bool:
 
 
 async def register(gateway: Gateway, node: SuperNode) -> int:
-    """`flwr supernode register`."""
+    """Register a key, like `flwr supernode register`."""
     request = control.RegisterNodeRequest(public_key=node.public_key)
     return int((await gateway.call("Control", "RegisterNode", request)).node_id)
 

@@ -1,4 +1,4 @@
-"""What `flower-nats up` runs is started again for as long as it takes."""
+"""`flower-nats up` restarts its processes as often as necessary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.children import PATIENCE
 
 
 class Counted(OwnedProcess):
-    """A process that counts how often it was to be started."""
+    """A process that counts its starts."""
 
     starts = 0
 
@@ -33,7 +33,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def watched(process: OwnedProcess) -> AsyncIterator[asyncio.Task[None]]:
-    """A process under a supervisor, and the task of that."""
+    """Run a process under a supervisor; yield the supervisor's task."""
     supervisor, end = Supervisor(), asyncio.Event()
     await supervisor.start([process], grace=2)
     supervisor.watch()

@@ -1,4 +1,4 @@
-"""One database serves one version at a time; what former releases have started is understood."""
+"""A database serves one version at a time, and processes of former releases are recognized."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flower_nats_cli.datadir import DataDir
 from flower_nats_cli.down import down
 
 PATIENCE = 0.6
-"""Seconds for others to end: in a test they do when it says so, or not at all."""
+"""Seconds for others to end: in a test they end when the test says so, or never."""
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def test_nothing_is_migrated_under_replicas_that_are_at_work(
     database: Database, pg_dsn: str
 ) -> None:
     with psycopg.connect(pg_dsn) as connection:
-        # As 0.1.0 had it: replicas say nothing of themselves, and nobody notes that they come.
+        # Like in 0.1.0: replicas report nothing about themselves, and no trigger notes them.
         connection.execute("ALTER TABLE replica DISABLE TRIGGER USER")
         connection.execute("ALTER TABLE replica DROP COLUMN about")
         connection.execute("INSERT INTO replica (kind, id, since) VALUES ('gateway', 'old', now())")
@@ -100,7 +100,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 print("ready", flush=True)
 signal.sigwait({signal.SIGTERM})
 """
-"""Owns a directory as 0.1.0 did, by its pid alone."""
+"""Owns a directory like 0.1.0: by its pid alone."""
 
 
 def test_down_ends_what_0_1_0_has_started_and_says_that_it_was_not_told_of_runs(

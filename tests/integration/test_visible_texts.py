@@ -1,4 +1,4 @@
-"""What apps print and owners name does nothing to the terminals of those who look at it."""
+"""Texts of apps and owners do no harm to the terminals that show them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_control_characters_in_lists_are_shown(gateway: Gateway) -> None:
     superlink: Superlink = gateway.superlink
     app = await gateway.server_app()
     node = await superlink.online_node(b"a key")
-    # As they may have come before they were refused, or may still come.
+    # Such values may be old, or may come by a way that does not refuse them.
     for change in (
         "UPDATE node SET name = %(text)s, location = %(text)s",
         "UPDATE run SET fab_id = %(text)s, fab_version = %(text)s",

@@ -29,7 +29,7 @@ from tests.integration.people import Person
 
 @dataclass
 class Receiver:
-    """An HTTP server that answers as it is told."""
+    """An HTTP server with answers that the test sets."""
 
     url: str = ""
     answer: str = "204 No Content"
@@ -73,7 +73,7 @@ async def hook(database: Database, receiver: Receiver) -> int:
 
 
 async def deliver(database: Database, *, loopback: bool = True) -> str:
-    """Make one pass, in which all is due; return what is told of what did not arrive."""
+    """Make one pass in which all events are due; return the errors of the failed deliveries."""
     await database.execute("UPDATE webhook_delivery SET next_at = now() WHERE next_at IS NOT NULL")
     await WebhookSender(database, loopback=loopback).send()
     return " ".join(one.error for one in await Webhooks(database).troubled(10))

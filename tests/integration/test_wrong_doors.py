@@ -1,4 +1,4 @@
-"""Who comes to a port of gRPC and does not speak it is in the log; who speaks it is not."""
+"""The log has callers that do not speak gRPC on a gRPC port, and only these callers."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_who_speaks_grpc_is_not_named(gateway: Gateway) -> None:
                 call: Any = channel.unary_unary(path)
                 await call(body)
             await channel.close()
-        # Merely opened, as by a balancer that looks whether somebody listens.
+        # A connection without bytes, like the health check of a balancer.
         host, _, port = address.rpartition(":")
         _, writer = await asyncio.open_connection(host, int(port))
         writer.close()

@@ -1,7 +1,8 @@
 """A stand-in for a gateway that a test can kill at a chosen moment.
 
-Its arguments are its address for gRPC and, optionally, its address for HTTP (`host:port`). It answers
-unary calls with `<pid> <request id> <bytes of the request>`, after the action that the body names.
+Its arguments are its address for gRPC and, optionally, its address for HTTP (`host:port`). It
+answers unary calls with `<pid> <request id> <bytes of the request>`, after the action that the
+body names.
 """
 
 import asyncio
