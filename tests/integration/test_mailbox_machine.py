@@ -1,10 +1,10 @@
 """The mailbox as a state machine: every instruction has exactly one outcome, whatever happens.
 
-Two replicas serve a ServerApp and three SuperNodes over a real broker. Hypothesis chooses the calls.
-It decides where a replica stalls, dies or loses an answer (between any two requests to the broker),
-which calls race, when nodes die, leave and come back, when time passes and when the broker restarts.
-The test checks the broker's content after every step, and at the end, when all interrupted
-operations have finished.
+Two replicas serve a ServerApp and three SuperNodes over a real broker. Hypothesis chooses the
+calls. It decides where a replica stalls, dies or loses an answer (between any two requests to the
+broker), which calls race, when nodes die, leave and come back, when time passes and when the broker
+restarts. The test checks the broker's content after every step, and at the end, when all
+interrupted operations have finished.
 """
 
 from __future__ import annotations
@@ -393,7 +393,7 @@ class MailboxMachine(RuleBasedStateMachine):
             await self.stage.kill(replica)
 
     async def _wind_up(self) -> None:
-        """Finish all interrupted operations; check that each has one outcome, and nothing is left."""
+        """Finish interrupted operations; check that each has one outcome, and nothing is left."""
         await self.stage.finish()
         if self.runs:
             await self._end_all_calls()

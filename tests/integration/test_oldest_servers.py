@@ -1,4 +1,4 @@
-"""Servers that are too old are told of in a sentence with the remedy, and nothing is done to them."""
+"""Servers that are too old: a sentence tells the remedy, and nothing changes in the servers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.environment import clean_environment
 from harness.flower_environments import completed_environment, install_packages, run_to_end
 
 OLD_NATS = "2.10.26"
-"""The last nats-server before messages could expire one by one."""
+"""The last nats-server without a TTL for single messages."""
 
 
 class Rewriting:
-    """Passes bytes on to a server, and has what it says of its version be something else.
+    """A relay to a server that replaces the server's version.
 
-    What it says is of the same length: nothing else of the protocol changes.
+    The replacement has the same length, so that nothing else of the protocol changes.
     """
 
     def __init__(self, said: bytes, instead: bytes) -> None:
@@ -36,7 +36,7 @@ class Rewriting:
         self._said, self._instead = said, instead
 
     async def start(self, host: str, port: int, unix: str = "") -> int:
-        """Listen on a free port, which is returned."""
+        """Listen on a free port, and return the port."""
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             to = (
@@ -61,13 +61,13 @@ class Rewriting:
             sink.close()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.close()
 
 
 @pytest.fixture
 async def old_postgres(pg_server: PostgresServer) -> AsyncIterator[str]:
-    """URL of a PostgreSQL that says that it is of version 14, with nothing in its database."""
+    """URL of an empty database in a PostgreSQL that seems to have version 14."""
     socket = parse_qs(urlsplit(pg_server.dsn).query)["host"][0] + "/.s.PGSQL.5432"
     said = run_to_end(str(postgres_server.find_postgres() / "postgres"), "--version").split()[-1]
     relay = Rewriting(
@@ -147,7 +147,7 @@ async def test_up_says_which_postgres_it_takes(
         (programs / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 16.4'\n")
         (programs / name).chmod(0o755)
     monkeypatch.setattr(postgres_server, "find_postgres", lambda: programs)
-    # The folder of tests is root's alone, of which root is told first.
+    # Otherwise root would first be told that only root can read the tests' folder.
     monkeypatch.setattr(postgres_server, "_check_readable", lambda _: None)
 
     with pytest.raises(OtherVersionError, match=r"PostgreSQL 16.*needs 17 or newer.*embedded"):

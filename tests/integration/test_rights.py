@@ -98,7 +98,7 @@ def cases() -> list[tuple[str, Level, bool]]:
 
 
 async def outcome(scene: Scene, name: str, level: Level, *, is_own: bool) -> ErrorCode | None:
-    """Return the outcome of a call; a permitted call is not made, because it would change the scene."""
+    """Return the outcome of a call; a permitted call is not made, to keep the scene unchanged."""
     person = scene.people[level]
     fields = scene.fields(name, person, is_own=is_own)
     account = person.logged_in.account

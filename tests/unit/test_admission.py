@@ -1,4 +1,4 @@
-"""Which calls are taken where a gateway has as many as it can serve."""
+"""The calls that a gateway takes when it has as many as it can serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large answers: how many leave at once, and in which order."""
+"""Large answers: the number that leave at once, and their order."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ async def test_an_address_has_half_of_the_room_and_others_do_not_wait_for_it() -
     first()
     (await second)()
     other()
-    # One answer is always let through: it may be larger than a share.
+    # One answer may always leave, even if it is larger than a share.
     (await room.enter("10.0.0.1", 90))()
     assert room.size == 0

@@ -1,4 +1,4 @@
-"""Apps get the variables that they need, and none that are the operator's own."""
+"""Apps get the variables that they need, and none of the operator's."""
 
 from __future__ import annotations
 

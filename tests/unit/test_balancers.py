@@ -1,4 +1,4 @@
-"""Whose call it is: what a balancer says counts if the balancer is trusted."""
+"""The caller's address: a balancer's header counts only if the balancer is trusted."""
 
 from __future__ import annotations
 

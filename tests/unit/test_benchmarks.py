@@ -1,4 +1,4 @@
-"""The benchmark's figures are only worth something if its clients are right."""
+"""The benchmark's figures are valid only if its clients are right."""
 
 from __future__ import annotations
 

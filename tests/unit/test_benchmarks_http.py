@@ -1,4 +1,4 @@
-"""The benchmark's HTTP client must load a server as httpx does in a stock client."""
+"""The benchmark's HTTP client must load a server like httpx in a stock client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SOON = 5.0
 
 @dataclass
 class Peer:
-    """A connection as the server has it."""
+    """The server's end of a connection."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -41,7 +41,7 @@ class Peer:
         self.writer.write(head.encode() + body)
 
     async def until_gone(self) -> None:
-        """Wait until the client has closed it."""
+        """Wait until the client has closed the connection."""
         async with asyncio.timeout(_SOON):
             assert await self.reader.read() == b""
 
@@ -62,7 +62,7 @@ class Server:
         self.peers.put_nowait(Peer(reader, writer))
 
     async def peer(self) -> Peer:
-        """The next connection."""
+        """Return the next connection."""
         async with asyncio.timeout(_SOON):
             return await self.peers.get()
 
@@ -118,7 +118,7 @@ async def test_a_connection_idle_for_five_seconds_is_closed_when_the_next_call_c
     one.answer()
     await first
 
-    # Twice as long as a connection is kept: nothing is closed by itself.
+    # Longer than the client keeps connections: it closes them only at the next call.
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(one.reader.read(1), 0.2)
     second = _calling(client)
@@ -152,7 +152,7 @@ async def test_a_connection_that_the_server_has_closed_is_not_used(server: Serve
 
 
 class _Recorder(asyncio.Transport):
-    """A transport that keeps what is written."""
+    """A transport that keeps all written bytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -278,7 +278,7 @@ def test_the_head_of_a_call_is_what_a_stock_node_sends() -> None:
     assert verify_signature(bytes_to_public_key(key.public), timestamp, signature)
     assert b64decode(fields.pop("flwr-public-key")) == key.public
     assert first == "POST /v1/fleet/pull-messages HTTP/1.1"
-    # As captured from `flower-supernode` 1.42.
+    # Captured from `flower-supernode` 1.42.
     assert fields == {
         "host": "127.0.0.1:8000",
         "accept-encoding": "gzip, deflate",

@@ -1,4 +1,4 @@
-"""The benchmark's nodes must come back after a broken connection as stock nodes do."""
+"""The benchmark's nodes must come back after a broken connection like stock nodes."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Server(grpc.GenericRpcHandler):
-    """A Fleet API over gRPC that holds polls, and of which a test may say how it answers else."""
+    """A Fleet API over gRPC that holds polls; a test may set its other answers."""
 
     def __init__(self) -> None:
         self.address = ""
         self.metadata: list[dict[str, Any]] = []
         self.answers: defaultdict[str, list[grpc.StatusCode]] = defaultdict(list)
-        """What the next calls of a method are answered, before they are served."""
+        """Statuses for the next calls of a method; later calls are served."""
 
     async def start(self) -> None:
         self._server = grpc.aio.server()

@@ -1,4 +1,4 @@
-"""Objects on the wire, read and written by hand, against protobuf itself."""
+"""The hand-written code for objects on the wire, compared with protobuf itself."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_protobuf_refuses_is_refused_and_nothing_else(body: bytes) -> None:
     try:
         read, content = read_push_object(body)
     except DecodeError:
-        # Groups, which no message of Flower's has, are not read here.
+        # Our reader refuses groups, which no message of Flower has.
         return
     assert content == expected.object_content
     assert (read.run_id, read.object_id) == (expected.run_id, expected.object_id)

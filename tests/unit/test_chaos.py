@@ -1,4 +1,4 @@
-"""The chaos benchmark's figures are only worth something if faults are judged right."""
+"""The chaos benchmark's figures are valid only if it judges faults right."""
 
 from __future__ import annotations
 

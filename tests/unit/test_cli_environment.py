@@ -1,4 +1,4 @@
-"""Each option may come from an environment variable, whose name its help text shows."""
+"""Each option may come from an environment variable; the help text shows the variable."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ARGUMENTS = {
     "restore": ["."],
     "role": ["@ana/lab", "ana", "viewer"],
 }
-"""What a command needs besides options."""
+"""The arguments that a command needs besides options."""
 
 WITHOUT_VARIABLE = ("host", "port")
 
@@ -75,7 +75,7 @@ def variable(command: str, option: click.Option) -> str:
 
 
 def value_for(option: click.Option, folder: Path) -> tuple[str, Any]:
-    """A value that is not the default: as text, and as the command should get it."""
+    """Return a value other than the default: as text, and in the form for the command."""
     kind = option.type
     if option.is_flag:
         return "true", True
@@ -135,7 +135,7 @@ def test_the_configuration_file_comes_from_its_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["VERSION", "HELP", "STATUS_HELP"])
 def test_what_is_no_setting_has_no_variable(name: str) -> None:
-    """Images like to say their version in a variable of such a name."""
+    """Images often have their version in a variable of such a name."""
     result = CliRunner(env={f"FLOWER_NATS_{name}": "1.33.0"}).invoke(
         main, ["status", "--data-dir", "nowhere"]
     )

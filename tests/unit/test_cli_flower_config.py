@@ -1,4 +1,4 @@
-"""One connection more in the Flower config, and nothing less."""
+"""A connection is added to the Flower config, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ address = "api.flower.ai"
 [superlink.local]
 address = ":local:"
 """
-"""As flwr 1.42 writes it."""
+"""The config that flwr 1.42 writes."""
 
 
 @pytest.mark.parametrize(

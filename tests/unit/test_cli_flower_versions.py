@@ -1,4 +1,4 @@
-"""Each version of Flower gets the flags and the address that it needs, and is told of in words."""
+"""Each version of Flower gets the flags and the address that it needs, and a text names them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SUPEREXEC = SuperexecSettings("127.0.0.1:8000")
 
 
 def certificate_for(folder: Path, *names: str) -> TlsFiles:
-    """A certificate for names and addresses, signed by itself."""
+    """Write a self-signed certificate for names and addresses."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")])
     subjects: list[x509.GeneralName] = [
@@ -58,12 +58,12 @@ def certificate_for(folder: Path, *names: str) -> TlsFiles:
         builder = builder.add_extension(x509.SubjectAlternativeName(subjects), critical=False)
     made = builder.sign(key, hashes.SHA256())
     (folder / "server.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    # Whose it is matters here; keys are looked into elsewhere.
+    # These tests use only the names in the certificate, not the key.
     return TlsFiles(folder / "server.pem", folder / "server.key", folder / "ca.crt")
 
 
 def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> Path:
-    """Put a SuperExec that says so of itself on PATH, and none beside this Python."""
+    """Put a SuperExec that prints `told` on PATH, and none beside this Python."""
     program = folder / "flower-superexec"
     program.write_text(f"#!/bin/sh\necho '{told}'\n")
     program.chmod(0o755)
@@ -216,14 +216,14 @@ def test_a_superexec_whose_wire_is_off_is_refused(
 
 @pytest.fixture(autouse=True)
 def nobody_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `up` say the same whoever runs the tests."""
+    """Make the output of `up` the same for all users."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
 
 
 def told(
     minor: int, tls: TlsFiles | None = None, accounts: bool = False, **off: Any
 ) -> Sequence[str]:
-    """What `up` says where flwr 1.<minor> is installed, line by line."""
+    """Return the lines that `up` prints with flwr 1.<minor>."""
     addresses: dict[str, Any] = {
         "http_api_address": "127.0.0.1:8000",
         "serverappio_api_address": "127.0.0.1:9091",
@@ -352,7 +352,7 @@ def test_with_tls_up_says_a_host_that_the_certificate_is_good_for(
             f"root-certificates = '{tls.ca_certificate}'",
         ]
     else:
-        # Over the loopback interface, where Control is, nobody could verify the certificate.
+        # Control listens on the loopback interface, where no client could verify the certificate.
         assert lines[5].startswith('address = "127.0.0.1:')
         assert lines[6] == "insecure = true"
         assert "flwr 1.30 to 1.36" not in "\n".join(lines)
@@ -399,5 +399,5 @@ def test_the_versions_that_were_tried_are_those_that_users_are_told_of() -> None
     tried = [FlowerVersion.parse(one) for one in VERSIONS]
 
     assert (tried[0], tried[-1]) == (OLDEST, NEWEST)
-    # `make demo`, and the clients of the tests.
+    # `make demo` and the clients of the tests use the installed flwr.
     assert version("flwr") == VERSIONS[-1]

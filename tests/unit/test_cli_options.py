@@ -34,7 +34,7 @@ _BUILDERS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass
 class Cli:
-    """Runs a command up to the point where its settings are known."""
+    """Runs a command until its settings are known."""
 
     settings: list[Any] = field(default_factory=list)
 
@@ -68,9 +68,9 @@ def _after(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """The command line, with commands that build their settings and go no further."""
+    """The command line, with commands that only build their settings."""
     seen = Cli()
-    # No test asks a package registry.
+    # No test uses a package registry.
     monkeypatch.setattr(app_dependencies, "can_install", lambda: True)
     for name, build in _BUILDERS.items():
         monkeypatch.setattr(commands()[name], "callback", _stopping(build, seen))
@@ -219,7 +219,7 @@ def test_control_is_for_the_gateways_machine_until_somebody_asks_for_more(
 def test_gateways_behind_the_balancer_know_who_reaches_control(
     cli: Cli, certificates: list[str], flags: list[str], reached: list[str]
 ) -> None:
-    """By their own addresses they would not: those are for the balancer alone."""
+    """The gateways' own addresses do not tell it: only the balancer uses them."""
     public = cli.up(*certificates, "--replicas", "3", *flags).gateway
     for placed in edges(public, 3).gateways:
         options = gateway_flags(placed, balanced=True)

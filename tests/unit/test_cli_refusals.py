@@ -1,4 +1,4 @@
-"""What cannot be right on the command line is refused in a sentence, before anything is tried."""
+"""Wrong command lines are refused in a sentence, before anything is tried."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ APPIO_TLS = [flag.replace("--ssl", "--appio-ssl") for flag in TLS]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the commands are given: a folder with files of many kinds."""
+    """The working directory of the commands, with files of many kinds."""
     monkeypatch.chdir(tmp_path)
-    # Commands send the log of this process where no later test can write to.
+    # Commands redirect the log of this process to a stream that no later test can write to.
     monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers])
     files = create_server_certificates(tmp_path)
     key = serialization.load_pem_private_key(files.key.read_bytes(), None)
@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refusal(*command: str) -> str:
-    """Run a command that has to be refused; return the line that says why."""
+    """Run a command that must be refused; return the line with the reason."""
     result = CliRunner().invoke(main, command)
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2, result.output
@@ -146,7 +146,7 @@ def test_what_is_no_url_of_a_database(url: str) -> None:
         "host=a,b port=,5433",
         "hostaddr=10.0.0.1,10.0.0.2 port=5432,5433 dbname=x",
         "host=a,b hostaddr=10.0.0.1,10.0.0.2 port=5432,5433",
-        # The hosts are in PGHOST then.
+        # The hosts come from PGHOST here.
         "port=5432,5433 dbname=x",
         "service=flower",
     ],
@@ -266,7 +266,7 @@ def test_nothing_to_serve(command: list[str]) -> None:
 def test_a_port_in_the_clear_that_is_not_of_this_machine_alone() -> None:
     line = refusal(*GATEWAY, "--http-loopback-address", "0.0.0.0:7000")
 
-    # What listens everywhere is reached here, too, but not only here.
+    # An address on all interfaces includes this machine, but also lets others in.
     assert "--http-loopback-address" in line
     assert "0.0.0.0:7000" in line
 

@@ -1,4 +1,4 @@
-"""`flower-nats status` in words."""
+"""The text of `flower-nats status`."""
 
 from __future__ import annotations
 

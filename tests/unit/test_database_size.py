@@ -1,4 +1,4 @@
-"""However many replicas `flower-nats up` runs, PostgreSQL takes all their connections."""
+"""PostgreSQL takes all connections of the replicas of `flower-nats up`, for any number of them."""
 
 from __future__ import annotations
 

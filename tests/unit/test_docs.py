@@ -15,7 +15,7 @@ LONGEST_LINE = 120
 """Characters of a line of prose."""
 
 LONGEST_ROW = 300
-"""Characters of a row of a table. What needs more is a sentence below the table."""
+"""Characters of a row of a table. Longer texts are sentences below the table."""
 
 
 def lines_outside_code(page: Path) -> Iterator[tuple[int, str]]:

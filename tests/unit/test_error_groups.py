@@ -1,4 +1,4 @@
-"""Errors that say the same are one group, whatever numbers, ids and paths are in them."""
+"""Errors with the same text are one group, with any numbers, ids and paths in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a gateway remembers, and for how long it counts."""
+"""The gateway's cache of answers, and their lifetime."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from flower_nats_gateway.cluster.expiring_cache import ExpiringCache
 
 
 class Superlink:
-    """Answers one question, when it can be asked and the line is free."""
+    """Answers a question if it is reachable, once the line is free."""
 
     def __init__(self) -> None:
         self.answer: str | None = "starting"
@@ -32,7 +32,7 @@ class Superlink:
 async def on_its_way(
     superlink: Superlink, runs: ExpiringCache[int, str]
 ) -> asyncio.Task[str | None]:
-    """Ask about run 1; the answer of now comes once the line is free."""
+    """Ask about run 1; the present answer arrives once the line is free."""
     superlink.line.clear()
     waiting = asyncio.create_task(runs.get(1))
     while not superlink.asked:
@@ -64,7 +64,7 @@ async def test_it_is_asked_for_again_however_much_else_changes_before() -> None:
     asked = 0
 
     async def ask(_key: int) -> str:
-        """Many other runs change while the question is on its way, and at last this one, once."""
+        """Change many other runs during the question, and in the end this run, once."""
         nonlocal asked
         asked += 1
         for other in range(2, 10):

@@ -1,4 +1,4 @@
-"""What is a valid FAB, and what is said of one that is not."""
+"""Valid FABs, and the errors of invalid FABs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ clientapp = "app:client"
 """
 
 DEEP = ".".join("a" * 900)
-"""A TOML key of tables within tables: one is read, two are more than Python goes down."""
+"""A TOML key of nested tables: one key can be read, two exceed Python's recursion limit."""
 
 
 def fab(project: str | bytes, name: str = "pyproject.toml") -> bytes:
@@ -159,7 +159,7 @@ def test_an_invalid_fab_is_refused_with_the_reason(content: bytes, said: str) ->
     ],
 )
 def test_names_that_could_do_harm_are_refused(field: str, value: str) -> None:
-    """On terminals that show them, and in the folder that apps are installed in."""
+    """Names may do harm on terminals, and in the folder in which apps are installed."""
     key = re.compile(rf'^{field} = ".*"', re.MULTILINE)
 
     text = reason(fab(key.sub(lambda _: f'{field} = "{value}"', PROJECT)))
@@ -237,7 +237,7 @@ VALUES = st.recursive(
 
 
 def inline(value: object) -> str:
-    """Write a value as TOML does within a line."""
+    """Write a value in TOML's inline form."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

@@ -27,25 +27,25 @@ SLOW_METHODS = (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
 def installs(content: bytes) -> bool:
-    """Whether stock installs it, as its ServerApps and SuperNodes do."""
+    """Return whether stock Flower can install the FAB."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             install_from_fab(content, Path(folder), skip_prompt=True)
-        # Stock lets through whatever zipfile and the file system raise.
+        # Stock passes on all exceptions of zipfile and the file system.
         except Exception:
             return False
     return True
 
 
 def reason(content: bytes) -> str:
-    """Why it is refused."""
+    """Return the reason of a refusal."""
     with pytest.raises(InvalidFab) as refused:
         read_fab(content)
     return str(refused.value)
 
 
 def listed(text: str | bytes, *more: tuple[str, bytes]) -> bytes:
-    """A FAB with a list of its own, and more members."""
+    """Return a FAB with this list of files, and more members."""
     raw = text.encode() if isinstance(text, str) else text
     return archive([*FILES.items(), *more, (LIST, raw)])
 
@@ -126,7 +126,7 @@ LINES = st.lists(
 )
 
 
-# Each writes files, which takes its time on a machine that is busy.
+# Each example writes files, which takes time on a busy machine.
 @settings(max_examples=300, deadline=None)
 @given(MEMBERS, LINES, st.sampled_from(("\n", "\r\n", "\r", "\n ")), st.booleans())
 def test_whatever_an_archive_holds_it_is_accepted_if_stock_installs_it(
@@ -134,7 +134,7 @@ def test_whatever_an_archive_holds_it_is_accepted_if_stock_installs_it(
 ) -> None:
     lines = [*HONEST.splitlines(), *(list_of(dict(members)).splitlines() * all_listed), *lines]
     with warnings.catch_warnings():
-        # Of two members with one name.
+        # zipfile warns of two members with the same name.
         warnings.simplefilter("ignore")
         content = listed(separator.join(lines), *members)
 
@@ -153,7 +153,7 @@ def test_however_an_archive_is_damaged_it_is_accepted_if_stock_installs_it(data:
 
 
 def accepts(content: bytes) -> bool:
-    """Whether we do."""
+    """Return whether we accept the FAB."""
     try:
         return bool(read_fab(content).version)
     except InvalidFab as refused:
@@ -172,7 +172,7 @@ def test_archives_are_read_however_they_are_compressed(method: int) -> None:
 
 @pytest.mark.parametrize("method", SLOW_METHODS)
 def test_an_archive_is_refused_whose_method_stock_does_not_use(method: int) -> None:
-    """969 bytes of bzip2 took 1.7 seconds to be unpacked."""
+    """A file of 969 bytes of bzip2 takes 1.7 seconds to unpack."""
     content = archive([*FILES.items(), (LIST, HONEST.encode())], method)
 
     assert '"pyproject.toml" in the app\'s FAB is not packed with deflate' in reason(content)

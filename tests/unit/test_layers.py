@@ -1,4 +1,4 @@
-"""Imports go downwards, and each library is known in one place (docs/architecture.md, Rules)."""
+"""Imports go downwards, and one place imports each library (docs/architecture.md, Rules)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = {
 }
 
 Layers = Sequence[Sequence[str]]
-"""From the top down; what stands together may use each other."""
+"""Layers from the top down; packages of one layer may use each other."""
 
 ALL: Layers = [
     ["flower_nats_cli"],
@@ -37,7 +37,7 @@ OF_RUNTIME: Layers = [
     ["broker", "store"],
     ["wire", "model"],
 ]
-"""Beside them are single files that everybody uses: settings, logs, metrics, health, stopping."""
+"""Beside them are single files for all packages: settings, logs, metrics, health, stopping."""
 
 OF_SUPERLINK: Layers = [
     ["worker"],
@@ -82,14 +82,14 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "tests": [],
     "benchmarks": [],
 }
-"""Where each is imported, and nowhere else."""
+"""The only packages that import each library."""
 
 
 BESIDE: Mapping[str, Sequence[str]] = {
     "benchmarks": ["tests"],
     "harness": ["tests", "benchmarks"],
 }
-"""What stands beside the packages, and what it must not import: tests use benchmarks and harness."""
+"""Folders beside the packages, and what each must not import: tests use benchmarks and harness."""
 
 
 def modules(packages: Mapping[str, Path]) -> Iterator[tuple[str, ast.Module]]:
@@ -101,7 +101,7 @@ def modules(packages: Mapping[str, Path]) -> Iterator[tuple[str, ast.Module]]:
 
 
 def imports(packages: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
-    """Give who imports what, each by its full name."""
+    """Yield pairs of full names: the importing module, and the imported name."""
     for name, tree in modules(packages):
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -117,7 +117,7 @@ IMPORTS = list(imports(PACKAGES))
 
 
 def upwards(layers: Layers, prefix: str = "") -> list[str]:
-    """Return the imports that go up, or to what they must not know."""
+    """Return the imports that go up, or to a layer that is not allowed."""
     rank = {prefix + name: number for number, layer in enumerate(layers) for name in layer}
 
     def layer_of(module: str) -> int | None:
@@ -204,7 +204,7 @@ def test_what_stands_beside_the_packages_imports_downwards_too() -> None:
 
 
 def test_every_package_has_its_layer() -> None:
-    """A new one would otherwise be free to import what it likes."""
+    """Otherwise a new package could import anything."""
     runtime = PACKAGES["flower_nats"]
     for folder, layers in (
         (PACKAGES["flower_nats_gateway"], OF_GATEWAY),

@@ -1,4 +1,4 @@
-"""The lock files: all that is installed, by version and by the hashes of its files."""
+"""The lock files: all installed packages, with versions and hashes of files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOCKS = {
     "example.txt": [one for one in APP["project"]["dependencies"] if not one.startswith("flwr")],
     "dev.txt": [*RUNTIME, *EXTRAS["embedded"], *EXTRAS["demo"], *EXTRAS["dev"]],
 }
-"""What each file has to hold."""
+"""The requirements that each file must hold."""
 
 _ENTRY = re.compile(
     r"^([\w.-]+)==(\S+)(?: ; [^\\]+)?((?: \\\n +--hash=sha256:[0-9a-f]{64})+)$", re.M
@@ -34,7 +34,7 @@ _ENTRY = re.compile(
 
 
 def locked(name: str) -> dict[str, set[str]]:
-    """The versions of each package; more than one where it depends on Python's."""
+    """Return the versions of each package: several if they depend on Python's version."""
     versions: dict[str, set[str]] = {}
     for package, version, _ in _ENTRY.findall((ROOT / "locks" / name).read_text()):
         versions.setdefault(canonicalize_name(package), set()).add(version)

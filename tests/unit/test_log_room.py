@@ -1,4 +1,4 @@
-"""How much of logs is held for followers that take nothing."""
+"""The limit of log bytes that are held for followers that do not read."""
 
 from __future__ import annotations
 

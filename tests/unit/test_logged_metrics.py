@@ -1,4 +1,4 @@
-"""Numbers in the log of a ServerApp: as stock strategies write them, and as nobody should."""
+"""Numbers in the log of a ServerApp: those of stock strategies, and malformed ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.messages import as_server_app
 
 
 class ThreeNodes:
-    """What a strategy needs of a grid: nodes that answer each instruction."""
+    """A grid for a strategy, with three nodes that answer each instruction."""
 
     def get_node_ids(self) -> Iterable[int]:
         return [1, 2, 3]
@@ -42,7 +42,7 @@ def test_what_a_stock_strategy_logs_is_read(caplog: pytest.LogCaptureFixture) ->
         FedAvg().start(cast(Grid, ThreeNodes()), ArrayRecord(), num_rounds=2, evaluate_fn=evaluate)
     FLOWER_LOGGER.removeHandler(caplog.handler)
     logged = Logged()
-    # Lines come in pieces, as they were sent.
+    # Lines arrive in pieces.
     text = "".join(f"\x1b[92mINFO \x1b[0m:      {line}\n" for line in caplog.messages).encode()
     for at in range(0, len(text), 100):
         logged.take(text[at : at + 100])

@@ -1,4 +1,4 @@
-"""Which superlink is asked, by the signs of life that each gives."""
+"""The choice of a superlink for a question, by the superlinks' signs of life."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flower_nats.broker.members import Members
 
 
 class Clock:
-    """Time that a test makes pass."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""What is parsed of messages, trees, objects and subjects, whatever the bytes."""
+"""The parsing of messages, trees, objects and subjects, for any bytes."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_an_error_reply_to_what_is_not_known_is_of_its_run_and_of_no_task() -> N
 def test_a_tree_of_millions_of_nodes_is_refused_before_it_is_parsed(
     tree: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # To parse it would fail otherwise.
+    # With this, any parsing would fail.
     monkeypatch.setattr(messages, "common", None)
 
     with pytest.raises(ApiError) as caught:

@@ -1,4 +1,4 @@
-"""Numbers as Prometheus reads them."""
+"""Numbers in Prometheus's text format."""
 
 from flower_nats.metrics import Durations, Metric, by_label, exposition, gauge
 

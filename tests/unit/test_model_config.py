@@ -1,4 +1,4 @@
-"""Configurations of apps and what may be overridden in them."""
+"""Configurations of apps, and the overrides of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalogue of refusals against the one that stock clients were written for."""
+"""Our catalogue of refusals, compared with stock Flower's catalogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which keys SuperNodes may have, and that each has one spelling."""
+"""The keys that SuperNodes may have; each key has one spelling."""
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa

@@ -1,4 +1,4 @@
-"""A fault that lasts does not fill the log."""
+"""A lasting fault does not fill the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports that are given to servers are nobody else's."""
+"""A port that was given to a server is given to no other server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flower_nats_cli.placement import edges
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> range:
-    """As many ports as the test says, where nobody listens; all count as free from now on."""
+    """As many free ports as the test says; none of them counts as given."""
     count: int = request.param
     start = random.choice(ports.RANGE[: -10 * count])
     while not all(map(ports.is_free, range(start, start + count))):

@@ -1,4 +1,4 @@
-"""Which processes a process has started, in the words of the system."""
+"""The processes that a process has started, in the system's own data."""
 
 from __future__ import annotations
 

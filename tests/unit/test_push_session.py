@@ -1,4 +1,4 @@
-"""A push session as several gateways see it, whatever the order in which they hear of each other."""
+"""A push session at several gateways, which hear of each other in any order."""
 
 from __future__ import annotations
 

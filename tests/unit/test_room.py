@@ -1,4 +1,4 @@
-"""How much room is left, and for how long it will do."""
+"""The room that is left, and the time for which it will last."""
 
 from __future__ import annotations
 

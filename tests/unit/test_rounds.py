@@ -1,4 +1,4 @@
-"""Rounds are made out from what is known of exchanges."""
+"""Rounds are derived from exchanges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 def send(
     session: int, at: float, *, answered: float | None = None, group: str = "", kind: str = "train"
 ) -> Send:
-    """Say when a send was put out and its one node answered, in seconds."""
+    """Return a send to one node, with its time and the answer's time in seconds."""
     end = None if answered is None else BEGAN + timedelta(seconds=answered)
     return Send(
         session,
@@ -83,6 +83,6 @@ def test_the_end_is_expected_if_the_number_of_rounds_is_known() -> None:
     assert expected_end(rounds, 5, BEGAN) == BEGAN + timedelta(seconds=50)
     assert expected_end(rounds, None, BEGAN) is None
     assert expected_end(rounds[:1], 5, BEGAN) is None
-    # Later than thought: it cannot be in the past.
+    # The run is late: its expected end is never in the past.
     now = BEGAN + timedelta(seconds=500)
     assert expected_end(rounds, 5, now) == now

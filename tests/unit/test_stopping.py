@@ -1,4 +1,4 @@
-"""Whatever a task does with the first word that it is to end, a process ends when it is told to."""
+"""A process ends when it is told to, even if one of its tasks ignores the first cancel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from flower_nats.stopping import keep_running, until
 
 
 async def miss_one_cancel(begun: asyncio.Event) -> None:
-    """Go on for ever after one cancel, as asyncio.wait_for of Python 3.11 has its caller do.
+    """Go on for ever after one cancel, like a caller of asyncio.wait_for in Python 3.11.
 
-    That happens in drivers: the cancel comes together with what was waited for.
+    This happens in drivers: the cancel comes at the same time as the awaited result.
     """
     try:
         begun.set()

@@ -1,4 +1,4 @@
-"""Named SQL: the loader, and that code and files name the same queries."""
+"""Named SQL: the loader works, and code and files name the same queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the file with the secret of SuperExecs lets them prove."""
+"""The secrets that SuperExecs can prove with a secret file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONG, OTHER = b"x" * 16, b"y" * 16
             LONG + b"\n" + OTHER,
             {LONG, LONG + b"\n", OTHER, OTHER + b"\n", LONG + b"\n" + OTHER},
         ),
-        # Random bytes that hold the end of a line: what is left of it would be guessed.
+        # Random bytes with a line break inside: the short part could be guessed.
         (b"z\n" + LONG, {b"z\n" + LONG}),
         (LONG + b"\nz", {LONG + b"\nz"}),
         (b"\n", {b"\n"}),

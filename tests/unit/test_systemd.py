@@ -1,4 +1,4 @@
-"""The systemd units of docs/systemd, and that of `flower-nats local install`, are what systemd takes."""
+"""systemd takes the units in docs/systemd, and the unit of `flower-nats local install`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def verify(unit: Path, *flags: str) -> str:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_systemd_takes_the_unit(unit: Path, tmp_path: Path) -> None:
-    # The programs and files that it names are not on this machine.
+    # The programs and files in the unit are not on this machine.
     text = unit.read_text().replace("EnvironmentFile=", "EnvironmentFile=-")
     lines = text.splitlines()
     [start] = [line for line in lines if line.startswith("ExecStart=")]

@@ -1,6 +1,6 @@
-"""Times that others rest on: each relation between two of them, with its reason.
+"""Times that depend on each other: each relation, with its reason.
 
-A change that breaks one of these has to change the other time, too, or to show that the reason is gone.
+A change that breaks a relation must also change the other time, or show that the reason is gone.
 All times are in seconds.
 """
 
@@ -47,9 +47,9 @@ from flower_nats_gateway.transports import log_relay
 from flower_nats_gateway.transports.grpc import listener as grpc_listener
 from flower_nats_gateway.transports.http import app, listener, protocol, sockets
 
-# What stock clients do, as the installed flwr says it.
+# Times of stock clients, from the installed flwr.
 CLIENT_GIVES_UP = float(inspect.signature(ProtobufClient.__init__).parameters["timeout"].default)
-"""For a connection and its handshake, and for each read and write of a unary call over HTTP."""
+"""Limit of a connect with its handshake, and of each read and write of a unary call over HTTP."""
 CLIENT_KEEPS_CONNECTION = float(httpx.Limits().keepalive_expiry or 0)
 CLIENT_RETRIES_WITHIN = float(flwr_common.MAX_RETRY_DELAY)
 HEARTBEAT_GIVES_UP = float(flwr_common.HEARTBEAT_CALL_TIMEOUT)
@@ -59,9 +59,9 @@ HEARTBEAT_PAUSE = (HEARTBEAT_EVERY - HEARTBEAT_GIVES_UP) * (
 )
 FORCED_EXIT = float(flwr_supercore.FORCE_EXIT_TIMEOUT_SECONDS)
 
-# What they do by code that has no name for it.
+# Times of stock clients that have no name in their code.
 FLUSH_OF_LINES = 3.0
-"""A ServerApp waits so long for its last lines to be taken before its output (`common/logger.py`)."""
+"""Before its output, a ServerApp waits so long for its last lines (`common/logger.py`)."""
 LINES_EVERY = 0.2
 """Between two uploads of lines (the same file)."""
 LINES_TO_OUTPUT = 1.0
@@ -69,21 +69,21 @@ LINES_TO_OUTPUT = 1.0
 CLI_SHOW_GIVES_UP = 5.0
 """`flwr log --show` over gRPC (flwr 1.33 `cli/log.py`)."""
 
-# What networks and operators do.
+# Times of networks and operators.
 NAT_FORGETS = 15.0
 """The most forgetful routers; see docs/network.md."""
 BALANCER_GIVES_UP = 60.0
-"""What balancers allow a quiet call by default."""
+"""The default limit of balancers for a quiet call."""
 PAUSED_MACHINE = 70.0
-"""How long a stop of a replica lasts in the fault tests, in full."""
+"""The duration of a replica's stop in the full fault tests."""
 LOST_RUN_ENDS = 90.0
-"""Within which the run of a lost ServerApp has failed; see docs/guarantees.md."""
+"""The run of a lost ServerApp fails within this time; see docs/guarantees.md."""
 UP_ENDS = 10.0
-"""Within which `flower-nats up`, and each replica, has ended; see docs/guarantees.md."""
+"""`flower-nats up`, and each replica, ends within this time; see docs/guarantees.md."""
 
 
 def route_of(port: str, api: str, name: str) -> dict[str, Any]:
-    """Return how Envoy treats a call that comes to one of its ports and is not too long."""
+    """Return Envoy's route for a call on one of its ports with a body that is not too long."""
     method = BY_NAME[(api, name)]
     path = method.http_path if port == "http" else method.path
     for route in routes(port, ["http", "serverappio", "fleet", "control"]):
@@ -96,12 +96,12 @@ def route_of(port: str, api: str, name: str) -> dict[str, Any]:
 
 
 def per_try(port: str, api: str, name: str) -> float:
-    """Return after which time Envoy asks another gateway."""
+    """Return the time after which Envoy asks another gateway."""
     return number(route_of(port, api, name)["retry_policy"]["per_try_timeout"])
 
 
 def in_all(port: str, api: str, name: str) -> float:
-    """Return after which time Envoy gives up."""
+    """Return the time after which Envoy gives up."""
     return number(route_of(port, api, name)["timeout"])
 
 
@@ -123,7 +123,7 @@ ENVOY_FINDS_FROZEN = sum(number(one) for one in ENVOY_PINGS["connection_keepaliv
 Times = dict[str, float]
 
 RELATIONS: dict[str, Times] = {
-    # Held calls, and what is waited out
+    # Held calls, and waits
     "what is held over HTTP is answered before Envoy asks another gateway, and before clients give up": {
         "longest hold": HTTP_LONGEST_HOLDS,
         "Envoy, a try": per_try("http", "Fleet", "PullMessages"),
@@ -257,7 +257,7 @@ RELATIONS: dict[str, Times] = {
         "asked for": caller.ASKED_FOR,
         "there": streams.BLOB_AGE,
     },
-    # Who is there
+    # Signs of life
     "one pulse of a superlink may be late, and three lost": {
         "pulse": members.PULSE,
         "awake": members._AWAKE,
@@ -340,7 +340,7 @@ RELATIONS: dict[str, Times] = {
         "gateway": core_connection.PATIENCE,
     },
     "a database that is only slow does not look as if its connections were lost": {
-        # The driver waits five seconds for a cancel to be taken, and five for its effect.
+        # The driver waits five seconds until the server takes a cancel, and five for its effect.
         "statement": database._ATTEMPT + 10,
         "lost after": 2 * pool._LOOK_EVERY + pool._LOST_AFTER,
     },

@@ -1,4 +1,4 @@
-"""Files of others are those of their packages, and their licences lie beside them."""
+"""Vendored files equal those of their packages, and have their licences beside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers write does nothing to the terminals that show it."""
+"""Texts of strangers do no harm to the terminals that show them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks: what is signed, which addresses are taken, and where nothing is ever sent."""
+"""Webhooks: their signatures, the permitted addresses, and the forbidden ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flower_nats.model.webhook import (
 
 
 def test_a_receiver_verifies_what_is_sent() -> None:
-    """As docs/console.md shows it."""
+    """The receiver's code is that in docs/console.md."""
     secret, body = new_secret(), b'{"text": "Run failed"}'
     headers = signature_headers(secret, "event_7", 1_700_000_000, body)
 

@@ -1,4 +1,4 @@
-"""Our superset of Flower's wire against the descriptors of the flwr that is installed."""
+"""Our superset of Flower's wire, compared with the descriptors of the installed flwr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flower_nats.wire.methods import BY_NAME, CONTROL, FLEET, RUNTIME
 METHODS = (*FLEET, *RUNTIME, *CONTROL)
 OURS = (common_pb2, records_pb2, fleet_pb2, runtime_pb2, control_pb2)
 
-# How a field is written, by its type (protobuf's encoding): what differs here cannot be read.
+# The encoding of a field by its type: readers of another encoding could not read it.
 VARINT, FIXED64, LENGTH, FIXED32 = range(4)
 F = FieldDescriptor
 WIRE_TYPES = {
@@ -51,7 +51,7 @@ DECLARED = messages_of(module.DESCRIPTOR for module in OURS)
 SHARED = sorted(DECLARED.keys() & STOCK.keys())
 
 ANOTHER_NAME = {("Run", 16), ("StreamRunEventsResponse", 1), ("StreamRunEventsResponse", 2)}
-"""Fields that flwr 1.30 or 1.31 call, or use, otherwise; no client of these versions reads them."""
+"""Fields with another name or use in flwr 1.30 or 1.31; no client of these versions reads them."""
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -68,7 +68,7 @@ def assert_reads_the_same(ours: FieldDescriptor, stock: FieldDescriptor) -> None
     assert ours.name == stock.name
     assert encoding(ours) == encoding(stock), ours.full_name
     assert ours.is_repeated == stock.is_repeated, ours.full_name
-    # A message that we pass through as bytes must still be told from one that is not there.
+    # We pass some messages through as bytes: an empty message must differ from a missing one.
     if not ours.is_repeated:
         assert ours.has_presence or not stock.has_presence, ours.full_name
         assert one_of(ours) == one_of(stock), ours.full_name
@@ -79,13 +79,13 @@ def assert_reads_the_same(ours: FieldDescriptor, stock: FieldDescriptor) -> None
 
 
 def encoding(field: FieldDescriptor) -> tuple[int, bool]:
-    """How a field is written: the wire type, and whether it is zigzag-coded (sint)."""
+    """Return the encoding of a field: the wire type, and whether it is zigzag-coded (sint)."""
     zigzag = field.type in (F.TYPE_SINT32, F.TYPE_SINT64)
     return WIRE_TYPES.get(field.type, VARINT), zigzag
 
 
 def one_of(field: FieldDescriptor) -> str | None:
-    """The name of a real oneof; an `optional` is a oneof of its own in name only."""
+    """Return the name of a field's real oneof: the oneof of an `optional` does not count."""
     group = field.containing_oneof
     return None if group is None or group.name.startswith("_") else group.name
 
@@ -102,7 +102,7 @@ NEVER_CALLED = {"GetFederationOptions", "StoreApp", "DeleteApp"}
 
 
 def stock_rpcs() -> list[MethodDescriptor]:
-    """The RPCs that the installed flwr has over gRPC: since 1.40 there are none."""
+    """Return the RPCs of the installed flwr over gRPC: none since 1.40."""
     names = {path.split("/")[1] for method in METHODS for path in method.grpc_paths}
     return [
         rpc
@@ -125,7 +125,7 @@ def test_every_rpc_of_stock_is_in_the_table() -> None:
 
 
 def stock_routes() -> dict[str, str]:
-    """The routes that the installed flwr has over HTTP, with their requests: before 1.33 none."""
+    """Return the HTTP routes of the installed flwr, with their requests: none before 1.33."""
     if importlib.util.find_spec("flwr.supercore.protobuf") is None:
         return {}
     translation = importlib.import_module("flwr.supercore.protobuf.translation")
@@ -141,7 +141,7 @@ def test_every_route_of_stock_is_in_the_table() -> None:
     for path, request in stock_routes().items():
         method = table[path]
         assert method.request.DESCRIPTOR.name == request
-        # As in all of Flower: the answer to a FooRequest is a FooResponse.
+        # In all of Flower, the answer to a FooRequest is a FooResponse.
         assert method.response.DESCRIPTOR.name == request.removesuffix("Request") + "Response"
         assert method.response.DESCRIPTOR.name in STOCK
 
