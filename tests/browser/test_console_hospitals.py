@@ -81,7 +81,7 @@ def federation(server: ServerUnderTest) -> Iterator[Federation]:
 
 
 async def keep(page: Page, name: str) -> None:
-    """Keep a picture of what a window shows."""
+    """Keep a picture of a window."""
     if PICTURES:
         await page.screenshot(path=f"{PICTURES}/{name}.png")
 

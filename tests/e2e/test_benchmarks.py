@@ -1,4 +1,4 @@
-"""The runtime of `make bench`, started like there."""
+"""The runtime of `make bench`, started in the same way."""
 
 from pathlib import Path
 

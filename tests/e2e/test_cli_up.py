@@ -1,4 +1,4 @@
-"""`flower-nats up`, `down` and `status`, used like by an operator."""
+"""`flower-nats up`, `down` and `status`, run as commands like an operator runs them."""
 
 from __future__ import annotations
 

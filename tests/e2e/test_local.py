@@ -84,7 +84,7 @@ class Person:
                 config.write(f'\n[superlink.{name}]\naddress = ":local:"\n{lines}\n')
 
     def run(self, pause: float = 0.0) -> int:
-        """Submit a simulation of ten nodes, each of which takes `pause` seconds to answer."""
+        """Submit a simulation of ten nodes; each node answers after `pause` seconds."""
         flags = ["--run-config", f"pause={pause}"]
         return run_id_in(self.flwr("run", APPS / "simulated", *flags))
 

@@ -1,4 +1,4 @@
-"""Nodes that come and go while an app is running."""
+"""Nodes join and leave while an app is running."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def site() -> Iterator[Site]:
 
 @contextmanager
 def inside(namespace: str) -> Iterator[None]:
-    """Open sockets in a namespace. Nothing may be awaited within."""
+    """Open sockets in a namespace. Await nothing in this context."""
     netns.pushns(namespace)
     try:
         yield
@@ -136,7 +136,7 @@ def inside(namespace: str) -> Iterator[None]:
 
 
 def in_namespace(namespace: str, *command: str) -> list[str]:
-    """Return a command that runs another in a namespace, under the same process id.
+    """Return a command that runs another command in a namespace, with the same process id.
 
     `ip netns exec` would also give the command a copy of all mounts. A disk of another test that
     runs at the same time would then stay mounted in this copy after its unmount.
@@ -155,7 +155,7 @@ def listener(namespace: str, host: str) -> socket.socket:
 
 
 def can_connect(namespace: str, host: str, port: int, within: float = 1.5) -> bool:
-    """Whether a connection from a namespace gets through; False when nothing is heard."""
+    """Return whether a connection from a namespace gets through; False without any answer."""
     with inside(namespace):
         probe = socket.socket()
     with probe:

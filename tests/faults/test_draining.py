@@ -16,7 +16,7 @@ CALLERS = 8
 
 
 class Hammer:
-    """Calls that never pause."""
+    """Makes calls without a pause."""
 
     def __init__(self, call: Callable[[], Awaitable[object]]) -> None:
         self._call = call

@@ -31,7 +31,7 @@ async def test_a_gateway_is_frozen(cluster: Cluster, running: Trial, first: int)
 @BOTH
 @pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
 async def test_a_gateway_is_frozen_when_a_run_ends(cluster: Cluster, running: Trial) -> None:
-    """The balancer sends the gateway calls for a second, and moves them elsewhere after seven."""
+    """The balancer sends calls to the frozen gateway for a second, and moves them after seven."""
     frozen = cluster.gateways[0]
 
     async def freeze_it() -> None:
@@ -58,7 +58,7 @@ async def test_a_superlink_is_frozen(cluster: Cluster, running: Trial) -> None:
 @BOTH
 @pytest.mark.parametrize("running", [Front.ENVOY], indirect=True)
 async def test_a_superlink_is_frozen_when_a_run_ends(cluster: Cluster, running: Trial) -> None:
-    """Every second question reaches the superlink: the gateways are new, and have to ask much."""
+    """The gateways are new and know no superlink: every second question reaches the frozen one."""
     frozen = cluster.superlinks[0]
 
     async def freeze_it() -> None:

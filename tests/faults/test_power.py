@@ -36,7 +36,7 @@ def one_disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 async def cut_power(disk: Disk, victims: Sequence[Victim]) -> None:
-    """Cut the power of processes and of the disk that holds their data, at one moment."""
+    """Cut the power of processes and of their disk at the same moment."""
     # The processes are stopped first: none may acknowledge data that the disk did not take.
     freeze_all(victims)
     disk.cut()

@@ -54,7 +54,7 @@ BOTH = pytest.mark.parametrize("wires", sorted(MIXED), indirect=True)
 
 @dataclass
 class Trial:
-    """One run under way, over nodes of its own."""
+    """One run under way, with its own nodes."""
 
     cluster: Cluster
     balancer: Balancer

@@ -1,7 +1,7 @@
 """Reads Compose files like `docker compose`, with the features that our files use.
 
 From the Compose Specification: variables, `extends` from another file, several files merged, a
-command as one string. The tests use nothing of the files that is not read here.
+command as one string. The tests do not run features that are not read here.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ async def running_console(
     tls: ServerCertificates | None = None,
     **superlink: Any,
 ) -> AsyncIterator[Console]:
-    """Run a superlink, a gateway and a console in this process; they end with the context."""
+    """Run a superlink, a gateway and a console in this process; all end with the context."""
     async with (
         running_stack(nats_url, dsn, superlink=superlink, **(gateway or {})) as front,
         console_of(nats_url, tls) as http,

@@ -132,7 +132,7 @@ class Operation:
         await self.leave()
 
     async def leave(self) -> None:
-        """Cancel the operation at this point, like after a disconnect of its client."""
+        """Cancel the operation at this point: its client has disconnected."""
         self._task.cancel()
         await self.finish()
 
@@ -237,7 +237,7 @@ class Memory:
             self._known[message_id] = (generation, self.clock.jumped, subject, stored.sequence)
 
     async def restart(self, connection: Connection, stream: str) -> None:
-        """Forget the ids of messages that the broker has not stored any more."""
+        """Forget the ids of messages that the broker does not hold."""
         for message_id, (generation, at, subject, sequence) in list(self._known.items()):
             record = await connection.last(stream, subject)
             if record is None or record.sequence != sequence:

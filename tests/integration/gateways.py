@@ -1,4 +1,4 @@
-"""A gateway for tests, called over gRPC or over HTTP like by stock clients."""
+"""A gateway for tests, with clients that call it like stock clients over gRPC or HTTP."""
 
 from __future__ import annotations
 

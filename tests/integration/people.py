@@ -1,4 +1,4 @@
-"""People with accounts, who call the Control API of a superlink like with the CLI."""
+"""People with accounts, who call a superlink's Control API like users of the CLI."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Person:
         await other.call("AcceptInvitation", federation_name=federation)
 
     async def let_in(self, federation: str, role: MemberRole) -> None:
-        """Become a member of a federation with a role, like by an operator's command."""
+        """Set the person's role in a federation, which operators can do, too."""
         await Members(self.superlink.database).set_role(federation, self.account_id, role)
 
     async def start_run(self, federation: str = "") -> int:

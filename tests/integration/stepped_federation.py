@@ -438,7 +438,7 @@ class SuperNode(Client):
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the broker holds of the run."""
+    """The run's messages and objects in the broker."""
 
     instructions: dict[str, list[InstructionKey]]
     replies: dict[str, list[ReplyKey]]

@@ -75,7 +75,7 @@ class Scene:
         return self.theirs[Whose.OWN]
 
     async def superexec(self, name: str, request: ProtoMessage, secret: bytes = SECRET) -> Any:
-        """Call as a SuperExec."""
+        """Call like a SuperExec."""
         method, body = BY_NAME[("Runtime", name)], request.SerializeToString()
         proof = superexec_proof(secret, method, self.wire, body)
         return method.response.FromString(
@@ -532,4 +532,4 @@ def test_a_request_that_can_name_what_is_others_has_an_outcome_for_it() -> None:
 
 
 NAMES_ITS_OWN = {("PushTaskOutput", "Runtime"), ("PullMessages", "Fleet")}
-"""A context belongs to the task's own series; SuperNodes name no messages in PullMessages."""
+"""A context belongs to the task's series. SuperNodes name no messages; gateways ignore any."""

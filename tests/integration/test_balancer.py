@@ -339,7 +339,7 @@ async def test_without_any_gateway_a_call_is_unavailable_in_the_end_and_tls_is_s
         for one in there.upstreams:
             kill(one)
 
-        # "handshake failed" in the details would make stock clients give up.
+        # Stock clients give up if the details hold "handshake failed".
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await there.call("Control.ListRuns", b"", timeout=60.0)
 

@@ -44,7 +44,7 @@ def running(
     secrets: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Stack]:
-    """Run a stack like docs/compose.md: the scripts first, then all containers.
+    """Run a stack as described in docs/compose.md: the scripts first, then all containers.
 
     `secrets` are further files in secrets/, `settings` are put into .env.
     """
@@ -199,7 +199,7 @@ def answers(address: str, method: Method) -> tuple[int, str]:
 
 
 def assert_renewed(stack: Stack) -> None:
-    """Renew a certificate like docs/compose.md: all its servers show it soon."""
+    """Renew a certificate as described in docs/compose.md: all its servers show it soon."""
     balancer, gateway = stack.one("balancer"), stack.of("gateway")[1]
     renewed = stack.compose_folder / "secrets/tls/server.pem"
     former = in_file(renewed)

@@ -93,7 +93,7 @@ async def test_this_machine_gets_everything(gateway: Gateway, wire: WireName) ->
     async with channel_to(gateway, "127.0.0.1", wire) as channel:
         control.ListRunsResponse.FromString(await channel.unary(LIST_RUNS, b""))
         waiting = channel.unary(TAKE_TASKS, b"", timeout=0.5)
-        with pytest.raises(TimeoutError):  # Held until there is a task: it was let in.
+        with pytest.raises(TimeoutError):  # The call is held until there is a task: it was let in.
             await waiting
 
 

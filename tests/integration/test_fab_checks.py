@@ -116,7 +116,7 @@ async def test_a_check_ends_when_nobody_waits_for_it_any_more(
     )
 
     assert [type(one) for one in outcomes] == [Unavailable] * 3
-    # There is room again.
+    # After the timeouts there is room for a new check.
     monkeypatch.undo()
     assert (await checks.check(make_fab(), time.monotonic() + PATIENCE)).fab_id == "somebody/app"
 

@@ -39,7 +39,7 @@ from harness.raw_http import connect, head_of
 from tests.integration.gateways import Gateway, refusal, running_stack
 
 LIMIT = 128 * 1024
-"""Bytes; the real limit of an object would only make the test slow."""
+"""Bytes: with the real limit of an object, the test would be slow."""
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ async def gateway(
 async def heard_without_a_body(
     gateway: Gateway, method: Method, metadata: Metadata
 ) -> tuple[str, str]:
-    """Return the answer to a call of which only the head is sent."""
+    """Send only the head of a call; return the answer."""
     address = gateway.address(method.api)
     if gateway.wire == "http":
         async with await connect(address) as connection:

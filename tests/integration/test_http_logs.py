@@ -168,7 +168,7 @@ async def test_signs_of_life_come_once_there_was_something_to_say(
 async def test_a_stream_that_has_nothing_to_say_begins_all_the_same(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients wait 30 s for the head of an answer, and after it for ever."""
+    """Clients wait 30 s for the head of an answer. After the head they wait for ever."""
     monkeypatch.setattr(http_app, "_FIRST_MESSAGE", 0.1)
     app = await gateway.server_app()
     body = control.StreamLogsRequest(run_id=app.run_id).SerializeToString()

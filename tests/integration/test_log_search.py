@@ -1,4 +1,4 @@
-"""Looking for words in all logs, and errors of all runs: over HTTP, as the pages do."""
+"""Search for words in all logs, and for errors of all runs, over HTTP like the pages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def text_of(console: Console, run_id: int) -> str:
 
 
 async def search(console: Console, query: str) -> tuple[list[dict[str, Any]], int]:
-    """Look to the end, as the page does; return the lines and how many answers it took."""
+    """Search to the end, like the page; return the lines and the number of answers."""
     hits, answers, path = [], 0, f"/logs.json?{query}"
     while path:
         found = await console.json(path)
@@ -108,7 +108,7 @@ async def test_a_line_that_came_in_pieces_is_found_and_shown_whole(
     monkeypatch.setattr(log_search, "_BUDGET", 0.0)
     monkeypatch.setattr(log_search, "_PIECE", piece)
     app = await console.gateway.server_app()
-    # The app writes its lines in parts, and each call takes along what there is so far.
+    # The app writes its lines in parts, and each call sends the text so far.
     for text in ("one\nCUDA out", " of m", "emory on", " Größe 3\nnext CUDA out", " of cards\nno"):
         await write(console, app, text)
     await write(console, app, " needle")

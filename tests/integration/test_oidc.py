@@ -167,7 +167,7 @@ async def test_a_client_is_named_in_the_form_for_issuers_that_read_nothing_else(
 async def _log_in_with_a_secret(
     nats_url: str, pg_dsn: str, issuer: OidcIssuer, oidc: OidcSettings, folder: Path
 ) -> None:
-    """Log in, and have the login renewed at the issuer."""
+    """Log in, and renew the login at the issuer."""
     secret = folder / "secret"
     secret.write_text(f"{SECRET}\n")
     given = replace(oidc, client_secret_file=secret)

@@ -1,4 +1,4 @@
-"""Notifications: a real receiver gets events, signed, each until it arrives; operators manage it."""
+"""Notifications: a real receiver gets signed events until they arrive; operators manage them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Peer:
 
 
 class Server:
-    """A server that leaves each connection to the test."""
+    """A server that gives each connection to the test."""
 
     def __init__(self) -> None:
         self.peers: asyncio.Queue[Peer] = asyncio.Queue()

@@ -179,7 +179,7 @@ def test_header_fields_are_read_as_they_were_written() -> None:
     fields = (("grpc-status", str(OK)), ("grpc-message", "x" * 300), ("empty", ""))
 
     assert decode_fields(encode_fields(fields)) == dict(fields)
-    # A change of the table's size, an indexed ":status: 200", a literal field with an indexed name.
+    # A change of the table size, an indexed ":status: 200", a literal field with an indexed name.
     assert decode_fields(b"\x20\x88\x5f\x01a" + encode_fields(fields)) == {
         "static 31": "a",
         **dict(fields),

@@ -49,7 +49,7 @@ VALUES: dict[type[Any], tuple[str, Any]] = {
 }
 
 MANY = {"nats", "superexec_env", "trusted_balancers", "control_by_balancer", "balancer_certfile"}
-"""Options that take several words."""
+"""Options with several values."""
 
 ARGUMENTS = {
     "run": ["delete", "1"],

@@ -89,7 +89,7 @@ BESIDE: Mapping[str, Sequence[str]] = {
     "benchmarks": ["tests"],
     "harness": ["tests", "benchmarks"],
 }
-"""Folders beside the packages, and what each must not import: tests use benchmarks and harness."""
+"""Folders beside the packages, and the folders that each must not import."""
 
 
 def modules(packages: Mapping[str, Path]) -> Iterator[tuple[str, ast.Module]]:

@@ -63,15 +63,15 @@ FORCED_EXIT = float(flwr_supercore.FORCE_EXIT_TIMEOUT_SECONDS)
 FLUSH_OF_LINES = 3.0
 """Before its output, a ServerApp waits so long for its last lines (`common/logger.py`)."""
 LINES_EVERY = 0.2
-"""Between two uploads of lines (the same file)."""
+"""The time between two uploads of lines (the same file)."""
 LINES_TO_OUTPUT = 1.0
-"""Between the last lines and the output (the same file)."""
+"""The time between the last lines and the output (the same file)."""
 CLI_SHOW_GIVES_UP = 5.0
-"""`flwr log --show` over gRPC (flwr 1.33 `cli/log.py`)."""
+"""The limit of `flwr log --show` over gRPC (flwr 1.33 `cli/log.py`)."""
 
 # Times of networks and operators.
 NAT_FORGETS = 15.0
-"""The most forgetful routers; see docs/network.md."""
+"""Idle flows live so long in the most forgetful routers; see docs/network.md."""
 BALANCER_GIVES_UP = 60.0
 """The default limit of balancers for a quiet call."""
 PAUSED_MACHINE = 70.0

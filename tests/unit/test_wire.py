@@ -98,7 +98,7 @@ def map_entry(field: FieldDescriptor) -> dict[str, FieldDescriptor] | None:
 
 
 NEVER_CALLED = {"GetFederationOptions", "StoreApp", "DeleteApp"}
-"""RPCs of flwr 1.30, 1.31 and 1.34 that none of their clients calls."""
+"""RPCs of flwr 1.30, 1.31 and 1.34 that no client of these versions calls."""
 
 
 def stock_rpcs() -> list[MethodDescriptor]:
