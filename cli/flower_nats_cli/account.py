@@ -16,7 +16,8 @@ from flower_nats_cli.addresses import address_argument
 from flower_nats_cli.operator_commands import ask, runtime_options, show
 
 _MOST_DAYS = 3650
-"""Days that a token may be good for: one that never ends is forgotten, and found by others."""
+"""Days for which a token may be valid. People forget a token that never ends, and others find
+it."""
 
 _role_option = click.option(
     "--role",
@@ -35,7 +36,7 @@ _password_file_option = click.option(
 
 
 def _read_password(file: Path | None) -> str:
-    """Return the hash of a password that is asked for, or in a file: it goes nowhere else."""
+    """Return the hash of a password from a prompt or a file. The password goes nowhere else."""
     if file is None:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:

@@ -84,12 +84,11 @@ def addresses_from(first: str, count: int) -> list[str]:
 
 
 def claim_addresses(addresses: Iterable[tuple[str, str]]) -> list[str]:
-    """Return addresses, with free ports in place of port 0, once nobody listens on any.
+    """Return the addresses, with free ports in place of port 0, after a check that all are free.
 
-    Each comes after the option that says another one, "" for none. Asked before gateways bind them,
-    because they share their ports with whoever shares too: without this another program on the port
-    would silently get a part of the connections.
-    Raises AddressInUseError.
+    Each address is given with the option that changes it, "" for none. Gateways share their ports
+    with any program that shares too. Without this check, such a program would silently get a part
+    of the connections. Raises AddressInUseError.
     """
     wanted = [(option, *split_address(address)) for option, address in addresses]
     reserve(port for _, _, port in wanted)
@@ -101,7 +100,7 @@ def _claim(option: str, host: str, port: int) -> str:
     address = join_address(host, port)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do, to pass over connections of a former server that are still closing.
+        # Servers do the same: connections of a former server that still close must not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -117,10 +116,10 @@ def _claim(option: str, host: str, port: int) -> str:
 
 
 def check_distinct(addresses: Mapping[str, str | None]) -> None:
-    """Raise UsageError if two servers of a process were to listen on one port.
+    """Raise UsageError if two servers of a process would listen on one port.
 
-    The system would let them, and give each of them a part of the connections. `addresses` are by
-    the options that say them.
+    The system would allow that, and give each server a part of the connections. The keys of
+    `addresses` are the options that set them.
     """
     given = [(option, split_address(address)) for option, address in addresses.items() if address]
     for (one, (host, port)), (other, (other_host, other_port)) in combinations(given, 2):

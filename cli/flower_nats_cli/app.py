@@ -33,7 +33,7 @@ from flower_nats_cli.which_runtime import not_running
 _PATIENCE_SECONDS = 10.0
 
 _LONGEST_SIGNATURE = 64 * 1024
-"""Bytes beyond which a file is not read as a signature."""
+"""Bytes: a larger file is not read as a signature."""
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -1,8 +1,8 @@
-"""Whether what a ServerApp depends on is installed when it starts.
+"""Whether the dependencies of a ServerApp are installed when the ServerApp starts.
 
-Stock installs by default, with `uv sync` for each run (flwr 1.42
-`supercore/superexec/dependency_installer.py`). Where uv reaches no package index, each run would fail
-with that, so there the default is not to install.
+Stock installs them by default, with `uv sync` for each run (flwr 1.42
+`supercore/superexec/dependency_installer.py`). Where uv reaches no package index, each run would
+fail. There the default is not to install.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ import click
 from flower_nats_cli.flower import SUPEREXEC, environment_for, find_program
 
 _TRIAL_SECONDS = 10.0
-"""For uv to read one small page of its index. Where a firewall swallows packets, `up` waits so long."""
+"""Seconds for uv to read one small page of its index. Behind a firewall that drops packets, `up`
+waits as long."""
 
 _HASTY = {"UV_HTTP_TIMEOUT": "3", "UV_HTTP_RETRIES": "0"}
-"""Variables for the trial: a person waits for it."""
+"""Variables that keep the trial short, because a person waits for it."""
 
 
 def installs_dependencies(options: Mapping[str, Any]) -> bool:
-    """Return what the options of `dependency_options` say, or what works here; raises UsageError."""
+    """Return the choice of `dependency_options`, else what works here; raises UsageError."""
     allowed = options["allow_runtime_dependency_installation"]
     disabled = options["disable_runtime_dependency_installation"]
     if allowed and disabled:
@@ -50,10 +51,10 @@ def installs_dependencies(options: Mapping[str, Any]) -> bool:
 
 @cache
 def can_install() -> bool:
-    """Whether the uv of our SuperExec, with its own settings and proxies, reads a page of its index."""
+    """Whether our SuperExec's uv, with its settings and proxies, can read a page of its index."""
     python = find_program(SUPEREXEC).with_name("python")
     if not python.exists():
-        return True  # Nobody to ask: the run will tell.
+        return True  # There is no Python to ask. The run will show the error.
     asked = [str(python), "-m", "uv", "pip", "compile", "--quiet", "--no-deps", "--no-cache", "-"]
     with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(

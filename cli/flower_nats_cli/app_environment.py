@@ -1,7 +1,7 @@
 """Which of our environment variables a SuperExec gets, and with it every app that it starts.
 
-An app is other people's code, and an operator's shell may hold keys of a cloud. So what is not known to
-be needed is left out.
+An app is other people's code, and an operator's shell may hold keys of a cloud. So variables that
+are not known to be needed are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NEEDED = (
         "XDG_*",
         "LD_LIBRARY_PATH",
     ),
-    # Python, and what installs packages for an app.
+    # Python, and the programs that install packages for an app.
     *("PYTHON*", "VIRTUAL_ENV", "CONDA_*", "MAMBA_*", "PIP_*", "UV_*"),
     # The network.
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -45,13 +45,13 @@ _NEEDED = (
 """Names, and patterns of names."""
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|APIKEY|(?:^|_)KEY(?:_|$)")
-"""What no pattern passes: only its own name does."""
+"""Variables that no pattern passes: only their own names do."""
 
 
 def for_apps(variables: Mapping[str, str], more: Iterable[str]) -> dict[str, str]:
-    """Return those of `variables` that apps get: the needed ones, and `more`, names or patterns.
+    """Return the `variables` for apps: the needed ones, and those that `more` names or matches.
 
-    Our own, in which passwords may be, are never among them.
+    Our own variables may hold passwords, and are never passed.
     """
     names = (*_NEEDED, *more)
     return {

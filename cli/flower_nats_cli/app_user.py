@@ -37,15 +37,14 @@ def find_user(name: str) -> User:
 
 
 def variables_of(user: User) -> dict[str, str]:
-    """Return what a login would say about a user."""
+    """Return the variables that a login sets for a user."""
     return {"HOME": str(user.home), "USER": user.name, "LOGNAME": user.name}
 
 
 def check_user(
     user: User, program: Path, ca_certificate: Path | None, environment: Mapping[str, str]
 ) -> None:
-    """Raise BadParameter unless the user can run the program, and has a place for apps and read what
-    it needs."""
+    """Raise BadParameter unless the user can run the program, write FLWR_HOME and read its CA."""
     home = environment.get("FLWR_HOME") or f"{user.home}/.flwr"
     _try(user, environment, [str(program), "--version"], f"{user.name} cannot run {program}")
     _try(

@@ -1,4 +1,4 @@
-"""`flower-nats audit`: who did what in a runtime, and whether that is all of it."""
+"""`flower-nats audit`: who did what in a runtime, and whether the trail is complete."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def _print(servers: Servers, wanted: Mapping[str, Any], *, as_json: bool) 
 
 
 async def _print_table(client: RuntimeClient, wanted: Mapping[str, Any]) -> None:
-    """Print events for people: a table with one head, whose columns get wider where they have to."""
+    """Print events as a table with one head. Its columns get wider where they have to."""
     lines = Table(_HEAD)
     async for events in _pages(client, wanted):
         for line in lines.more([_row(event) for event in events]):

@@ -80,7 +80,7 @@ async def _servers_of(data: DataDir) -> AsyncIterator[ServerUrls]:
         nats = nats_urls(data.kept_secret(nats_file_of(User.BACKUP)))
         yield ServerUrls(nats, data.kept_secret(DATABASE_URL))
         return
-    # Says so if a runtime owns the directory that is not ready.
+    # Raises if a runtime owns the directory and is not ready.
     with data.owned():
         async with embedded_servers(data) as urls:
             yield urls
@@ -96,7 +96,8 @@ async def _save(directory: Path, urls: ServerUrls, ca_certificate: Path | None =
             if not migration:
                 raise BackupError("The database is empty: no superlink has used it yet.")
             taken_at = datetime.now(UTC).isoformat(timespec="seconds")
-            # The database first: so each run that has finished there has its whole log in the other.
+            # The database comes first. So each run that is finished in its copy has a whole log in
+            # the other.
             await dump(find_client("pg_dump", server), urls.database, draft / DATABASE)
             with (draft / LOGS).open("wb") as file:
                 logs = await save_stream(connection, subjects.LOGS_STREAM, file)

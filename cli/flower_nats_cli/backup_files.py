@@ -1,4 +1,4 @@
-"""A backup: a directory with a dump of PostgreSQL, a copy of the logs, and what is known of both.
+"""A backup: a directory with a dump of PostgreSQL, a copy of the logs, and a description of both.
 
 | file | holds |
 |---|---|
@@ -6,8 +6,8 @@
 | `logs.snapshot` | the stream of logs, as nats-server gives it |
 | `backup.json` | when and by which version it was made; sizes and digests of the other two |
 
-What is in flight is not in it: nothing of a finished run is, and the processes of a run under way are
-not where a backup is restored.
+Messages in flight are not in a backup. A finished run has none. The processes of an unfinished run
+are not on the machine where the backup is restored.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Backup:
 
     path: Path
     version: str
-    """The version of flower-nats that has made it."""
+    """The version of flower-nats that made the backup."""
     taken_at: str
     """The moment of the copy of the database, or shortly after it, as ISO 8601."""
     migration: str
     """The newest migration of the database."""
     logs: Mapping[str, Any]
-    """What has to be known to read the copy of the logs."""
+    """The facts that are needed to read the copy of the logs."""
 
     @property
     def database(self) -> Path:
@@ -80,13 +80,13 @@ def draft_of(path: Path) -> Iterator[Path]:
 
 
 def write_about(draft: Path, **known: Any) -> None:
-    """Write what is known of a backup whose other files are there."""
+    """Write the description of a backup whose other files exist."""
     files = {name: _described(draft / name) for name in (DATABASE, LOGS)}
     private_file(draft / _ABOUT, json.dumps({**known, "files": files}, indent=2) + "\n")
 
 
 def read_backup(path: Path) -> Backup:
-    """Read what is known of a backup; raises BackupError unless its files are as they were written."""
+    """Read the description of a backup; raises BackupError if its files have changed since."""
     try:
         about = json.loads((path / _ABOUT).read_text())
         files = {name: about["files"][name] for name in (DATABASE, LOGS)}

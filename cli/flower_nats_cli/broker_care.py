@@ -1,7 +1,7 @@
-"""Starts a NATS server again that goes on refusing to store although there is room.
+"""Restarts a NATS server that still refuses to store although there is room.
 
-A nats-server that has met a full disk, or too few file descriptors, refuses the stream that it could not
-write, or turns JetStream off, for good: until it is started again.
+After a full disk, or too few file descriptors, a nats-server refuses the stream that it could not
+write, or turns JetStream off. This lasts until the server is restarted.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _LOOK_EVERY = 5.0
 """Seconds between two looks."""
 
 _ROOM = 32 * 1024**2
-"""Bytes that must be free: a server that starts on a full disk would only meet it again."""
+"""Bytes that must be free: a server that is restarted on a full disk would fail again."""
 
 _STOP_GRACE = 5.0
-"""Seconds that a server gets to end; it has nothing to lose."""
+"""Seconds that a server gets to end. All that it has acknowledged is on disk."""
 
 _BACK_WITHIN = 20.0
-"""Seconds for which a server that was ended is waited for, before the next one is ended."""
+"""Seconds to wait for a restarted server before the next one is ended."""
 
 _BACK_POLL = 0.5
 
 Figures = Mapping[str, Mapping[str, Any]]
-"""What each server says of its JetStream, by the server's name."""
+"""What each server reports of its JetStream, by the server's name."""
 
 
 class BrokerCare:
-    """Looks after the NATS servers of this machine; their supervisor starts again what is ended here."""
+    """Ends the NATS servers of this machine that need a restart; their supervisor restarts them."""
 
     def __init__(self, servers: Sequence[NatsServer], disk: Path) -> None:
         self._servers = servers
@@ -75,7 +75,7 @@ class BrokerCare:
             return None
 
     async def _mend(self, connection: Connection, trials: StreamTrials) -> None:
-        """Start again what needed it at the last look as well, one server after the other."""
+        """Restart servers that needed it at the last look too, one after the other."""
         suspects, self._suspects = self._suspects, []
         if not self._has_room():
             return
@@ -108,7 +108,7 @@ class BrokerCare:
     async def _refusing(
         self, connection: Connection, trials: StreamTrials, figures: Figures
     ) -> list[NatsServer]:
-        """Return the server on which it depends that a stream does not store, if any."""
+        """Return the server that keeps a stream from storing, if there is one."""
         for stream, failure in trials.failures.items():
             if not isinstance(failure, NoRoom):
                 return await self._leader(connection, stream)
@@ -117,7 +117,7 @@ class BrokerCare:
         return []
 
     def _too_narrow(self, figures: Figures) -> list[NatsServer]:
-        """Return servers whose limit is from a time when there was less room on the disk."""
+        """Return servers whose storage limit was set when the disk had less room."""
 
         def limit(server: NatsServer) -> int | None:
             said = figures.get(server.server_name, {}).get("config", {}).get("max_storage")

@@ -1,4 +1,4 @@
-"""TLS files from the command line, looked into before anything is started with them."""
+"""TLS files from the command line, checked before anything is started with them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from flower_nats.settings import TlsFiles
 
 
 def check_files(files: TlsFiles, prefix: str) -> None:
-    """Raise BadParameter unless the files are what their options, `--<prefix>-…`, say."""
+    """Raise BadParameter unless the files are what their options (`--<prefix>-…`) ask for."""
     check_certificate(files.certificate, f"--{prefix}-certfile")
     check_certificate(files.ca_certificate, f"--{prefix}-ca-certfile")
     check_key(files.certificate, files.key, f"--{prefix}-keyfile")
 
 
 def check_key(certificate: Path, key: Path, option: str) -> None:
-    """Raise BadParameter unless the key is the certificate's."""
+    """Raise BadParameter unless the key belongs to the certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # An empty password instead of a question at the terminal.
+        # The empty password keeps OpenSSL from asking at the terminal.
         context.load_cert_chain(certificate, key, password=lambda: "")
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":

@@ -1,4 +1,4 @@
-"""The `--config` file: a TOML table per command, and in it options by their names."""
+"""The `--config` file: a TOML table for each command, with the command's options by name."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 Defaults = dict[str, Any]
-"""By option; by command, for a group of them."""
+"""Values by option; for a group of commands, by command."""
 
 
 def defaults_in(path: Path, ctx: click.Context, group: click.Group) -> dict[str, Defaults]:
-    """Return what a file gives for the options of a group's commands, as click wants defaults.
+    """Return a file's values for the commands of a group, in click's form for defaults.
 
     Raises BadParameter for a file that is not TOML, and for tables and keys that name nothing.
     """
@@ -50,13 +50,13 @@ def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) 
                 f"{key!r} in [{name}] is not a single value. Write several URLs as one string, "
                 "separated by commas."
             )
-        # As if it had come from the command line: each option reads text.
+        # Each option reads text, which is what the command line gives.
         defaults[parameters[option]] = str(value)
     return _for_each(command, defaults)
 
 
 def _for_each(command: click.Command, defaults: Defaults) -> Defaults:
-    """Return the defaults as click wants them: what a group is told is for each of its commands."""
+    """Return the defaults in click's form: the values of a group apply to each of its commands."""
     if not isinstance(command, click.Group):
         return defaults
     return {name: _for_each(member, defaults) for name, member in command.commands.items()}
@@ -71,7 +71,7 @@ def _parameters(command: click.Command) -> dict[str, str]:
 
 
 def _of(command: click.Command) -> dict[str, str]:
-    """Return click's names of a command's options by what people write, without the dashes."""
+    """Return click's names of a command's options, by their flags without dashes."""
     return {
         flag.lstrip("-"): parameter.name
         for parameter in command.params

@@ -20,7 +20,7 @@ from flower_nats_cli.flower_config import CannotEdit, flwr_home, with_connection
 from flower_nats_cli.which_runtime import not_running
 
 _FLWR_SECONDS = 30.0
-"""For `flwr` to write its own default file."""
+"""Seconds for `flwr` to write its own default file."""
 
 
 class ConnectError(FlowerNatsError):
@@ -94,7 +94,7 @@ def _running(data_dir: Path) -> RunningState:
 
 
 def _let_flwr_begin(path: Path) -> None:
-    """Have `flwr` make the file with its own defaults, if it is installed: we add to them."""
+    """Have `flwr`, if it is installed, create the file with its defaults; we add to them."""
     if path.exists():
         return
     with suppress(FlowerNatsError, OSError, subprocess.SubprocessError):
@@ -119,7 +119,7 @@ def _read(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write the file in one step, with the rights that it has; a link to it stays a link."""
+    """Replace the file in one step, with the same permissions; a symbolic link stays a link."""
     target = path.resolve()
     fresh = target.with_name(f".{target.name}.flower-nats")
     try:

@@ -58,7 +58,7 @@ class RunningState:
     """When it became ready, ISO 8601."""
 
     nats: Sequence[str]
-    """URLs of its NATS servers for operators, with the password in them."""
+    """URLs of its NATS servers for operators. They contain the password."""
 
     http_api_address: str = ""
     """`host:port` of all three APIs over HTTP; this one and each of the following is empty if off."""
@@ -76,21 +76,21 @@ class RunningState:
     """`host:port` of the health pages and metrics of each process that has them, by its name."""
 
     for_others: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """What other machines are served, by the address that is listened on."""
+    """What other machines are served, by the listening address."""
 
     console_address: str = ""
     """`host:port` of the console, empty if there is none."""
 
     connection: Sequence[str] = ("", "")
-    """Where `flwr` of the version that is installed here finds Control on this machine, empty if it does
-    not; and the CA certificate to trust there, empty for no TLS."""
+    """Where the installed version of `flwr` finds Control on this machine, empty if nowhere; and
+    the CA certificate to trust there, empty for no TLS."""
 
     warnings: Sequence[str] = ()
-    """What an operator has to know of that."""
+    """What an operator has to know of these addresses."""
 
     @property
     def addresses(self) -> dict[str, str]:
-        """What is served, by the names that people know it by."""
+        """The addresses that are served, by the names that people use."""
         named = {
             "http": self.http_api_address,
             "serverappio": self.serverappio_api_address,
@@ -140,9 +140,9 @@ class DataDir:
         return private_directory(self._run) / f"{process}.pid"
 
     def keep_secret(self, name: str, content: str) -> str:
-        """Write what a process is to read from a file, which others cannot; return the file's path.
+        """Write a secret to a file that only its owner can read; return the file's path.
 
-        What is in a process's environment, it passes on, and its user's other processes may read.
+        A process passes its environment on, and other processes of its user may read it.
         """
         return str(private_file(private_directory(self._run) / name, content))
 
@@ -162,9 +162,10 @@ class DataDir:
     def owned(self) -> Iterator[None]:
         """Own the directory, which is created if needed, for the time of a `with` block.
 
-        What was created is removed again if the block fails before it has put anything there.
-        Raises DirectoryInUseError, which names the owner's pid, NotOursError for one that others may
-        have written to, and BadParameter for what cannot be such a directory.
+        A directory that was created is removed again if the block fails before it stores anything
+        there. Raises DirectoryInUseError, which names the owner's pid, NotOursError for a directory
+        that others may have written to, and BadParameter for a path that cannot be a data
+        directory.
         """
         is_new = not self.path.exists()
         with self._refused():
@@ -206,15 +207,15 @@ class DataDir:
         except FileNotFoundError:
             return False
         except OSError:
-            # Something is there, and the command that uses it says what is wrong.
+            # Something is there. The command that uses it reports what is wrong.
             return True
         return True
 
     def owner(self) -> ProcessIdentity | None:
         """Return the `up` that owns the directory, None if nobody does.
 
-        Raises BadParameter for what cannot be such a directory, and NotOursError for one that others
-        may have written to.
+        Raises BadParameter for a path that cannot be a data directory, and NotOursError for a
+        directory that others may have written to.
         """
         if not self.was_used():
             return None
@@ -226,7 +227,7 @@ class DataDir:
             # A shared lock: asking does not keep the next `up` out for longer than it takes.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            # One that has not got round to saying who it is has not begun yet.
+            # An owner that has not written its name yet has not begun.
             return self._named()
         except OSError as exc:
             raise self._cannot_lock(exc) from exc
@@ -239,7 +240,7 @@ class DataDir:
         private_file(self._state, json.dumps(asdict(state), indent=2))
 
     def withdraw(self) -> None:
-        """Tell other commands that it is not."""
+        """Tell other commands that the runtime is not ready."""
         self._state.unlink(missing_ok=True)
 
     def state(self) -> RunningState | None:
@@ -256,18 +257,18 @@ class DataDir:
                     f"{self._state} was not written by flower-nats. Remedy: kill the processes that use "
                     "the directory, and start `flower-nats up` again."
                 ) from exc
-            # What an `up` that was killed has left says nothing about the present one.
+            # The file may be from an `up` that was killed.
             return state if owner is not None and state.pid == owner.pid else None
         return None
 
     def has_crashed(self) -> bool:
-        """Whether the last `up` was ready, and ended without its stopping anything."""
+        """Whether the last `up` was ready, and ended without stopping its processes."""
         return self.owner() is None and self._state.exists()
 
     def processes(self) -> dict[str, int | None]:
-        """Return the process ids of all that was started, by name; None for one that is not there.
+        """Return the id of each process that was started, by name; None if it does not run.
 
-        One that has died is not there until it is started again.
+        A process that has died does not run until it is started again.
         """
         found = {}
         for pid_file in sorted(self.path.glob("*/*.pid")):
@@ -325,12 +326,12 @@ class DataDir:
 
 
 def _state_from(published: Mapping[str, Any]) -> RunningState:
-    """Read what an `up` of any version has published: another one says more, or less, than ours."""
+    """Read the published state of an `up` of any version: fields may be missing or unknown."""
     known = {one.name for one in fields(RunningState)}
     return RunningState(**{name: said for name, said in published.items() if name in known})
 
 
 def never_started(path: Path | str, command: str = "flower-nats up") -> str:
-    """Return what to tell people who ask for a directory in which `command` never started one."""
+    """Return the message for a directory in which `command` never started a runtime."""
     remedy = f"Use the --data-dir that you gave to `{command}`."
     return f"No runtime has been started in {path}. {remedy}"

@@ -64,7 +64,7 @@ def demo(rounds: int) -> None:
     Everything runs on free ports in a temporary directory and is gone afterwards.
     """
     configure_logs(LogSettings(level="error"))
-    # Before the SuperExec, without which other commands can do.
+    # Checked before the SuperExec, because other commands work without one.
     find_program("flwr")
     version = superexec_version()
     data = DataDir(Path(tempfile.mkdtemp(prefix="flower-nats-demo-")))
@@ -77,7 +77,7 @@ def demo(rounds: int) -> None:
 
 
 def example_app() -> Path:
-    """Return the folder of the example app: the checkout's, or the one that was installed."""
+    """Return the folder of the example app: of the checkout, or of the installed package."""
     checkout = Path(__file__).parents[2] / "examples" / "digits"
     return checkout if checkout.is_dir() else Path(__file__).with_name("digits")
 
@@ -95,7 +95,7 @@ class _Demo:
         self._end = asyncio.Event()
 
     async def run(self) -> None:
-        """Run it to its end; raises DemoFailedError if the training did not complete."""
+        """Run the demo to its end; raises DemoFailedError if the training did not complete."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._end.set)
@@ -141,7 +141,7 @@ class _Demo:
                 fleet_api_address=anywhere,
                 control_api_address=anywhere,
             ),
-            # What the app needs was installed with us; nothing is fetched for the demo.
+            # The app's packages were installed with ours. The demo fetches nothing.
             superexec=SuperexecSettings(anywhere, runtime_dependency_installation=False),
             flower=self._version,
         )
@@ -200,7 +200,7 @@ class _Demo:
             stdout=PIPE,
             stderr=stderr,
             env=self._environment(program),
-            # Ctrl-C ends the demo, which ends this.
+            # Ctrl-C ends the demo, and the demo ends `flwr run`.
             start_new_session=True,
         )
 

@@ -29,7 +29,7 @@ _PATIENCE_SECONDS = 5.0
 """Seconds for a superlink to say which runs there are."""
 
 _LOOK_EVERY = 1.0
-"""Seconds between two looks at the runs that are waited for."""
+"""Seconds between two looks at the unfinished runs."""
 
 
 @click.command()
@@ -72,7 +72,7 @@ def down(data_dir: Path, yes: bool, wait: float | None) -> None:
 
 
 def _see_to_runs(data: DataDir, *, yes: bool, wait: float | None) -> None:
-    """Let runs end, or have the user say that they may be ended; raises ClickException if not."""
+    """Let runs end, or ask the user whether they may be ended; raises ClickException if not."""
     state = data.state()
     if state is None:
         return
@@ -86,7 +86,7 @@ def _see_to_runs(data: DataDir, *, yes: bool, wait: float | None) -> None:
                 "Remedy: use `flower-nats down` of the version that started the runtime; or "
                 "leave out --wait, which ends the runtime in any case."
             ) from exc
-        # A runtime that cannot answer is ended all the same: that may be why it is to end.
+        # A runtime that cannot answer is ended too: that may be why the user ends it.
         click.echo("The runtime does not say whether runs are under way.", err=True)
         return
     if runs and not yes:
@@ -115,7 +115,7 @@ async def _runs(nats: Sequence[str]) -> list[dict[str, str]]:
 
 
 async def _wait(nats: Sequence[str], seconds: float) -> list[dict[str, str]]:
-    """Take in no more runs, and return those that have not ended after so many seconds."""
+    """Refuse new runs, and return the runs that have not ended after so many seconds."""
     deadline = time.monotonic() + seconds
     holder = uuid.uuid4().hex
     async with runtime_client(nats) as client:
@@ -145,7 +145,7 @@ async def _patiently(client: RuntimeClient, question: str, **parameters: Any) ->
 def _end(data: DataDir, owner: ProcessIdentity) -> None:
     owner.signal(signal.SIGTERM)
     deadline = time.monotonic() + _LIMIT_SECONDS
-    # It gives the directory free before it is gone itself.
+    # `up` releases the directory shortly before its process ends.
     while data.owner() == owner or owner.is_alive():
         if time.monotonic() > deadline:
             raise click.ClickException(

@@ -15,7 +15,7 @@ from flower_nats_cli.nats_servers import Broker
 
 
 class ServerUrls(NamedTuple):
-    """Where they are; with the passwords."""
+    """The URLs of both servers. They contain the passwords."""
 
     nats: Sequence[str]
     database: str
@@ -23,7 +23,7 @@ class ServerUrls(NamedTuple):
 
 @asynccontextmanager
 async def embedded_servers(data: DataDir, replicas: int = 1) -> AsyncIterator[ServerUrls]:
-    """Run them for the time of a `with` block, on a directory that is owned."""
+    """Run both servers for the time of a `with` block, on a directory that is owned."""
     await data.end_leftovers()
     broker = Broker(data, replicas)
     postgres = PostgresServer(data.postgres, data.log_of("postgres"))

@@ -1,4 +1,4 @@
-"""Environment variables: ours, and what other processes get to see of them."""
+"""Environment variables: ours, and those that other processes get."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ PREFIX = "FLOWER_NATS"
 def without_ours() -> dict[str, str]:
     """Return the environment without our settings, for processes that we start.
 
-    What is meant for one process would confuse another, and what we know of NATS and PostgreSQL,
-    passwords in it, is nothing for the apps that a SuperExec runs.
+    Settings of one process would confuse another. Apps that a SuperExec runs must not get our URLs
+    of NATS and PostgreSQL, which hold passwords.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith(f"{PREFIX}_")}
 
 
 def without_proxy_to(host: str, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that keep a process from calling us, who are at `host`, through a proxy.
+    """Return the variables that keep a process from calling us at `host` through a proxy.
 
-    What `variables` say of other hosts stays as it is.
+    Other hosts in `variables` stay as they are.
     """
     said = [variables.get(name, "") for name in ("no_proxy", "NO_PROXY")]
     hosts = [one.strip() for value in said for one in value.split(",") if one.strip()]
     both = ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1", host]))
     ours = {"no_proxy": both, "NO_PROXY": both}
-    # If this one is set, gRPC reads no other.
+    # If gRPC's variable is set, gRPC reads no other.
     if grpc := variables.get("no_grpc_proxy"):
         ours["no_grpc_proxy"] = f"{grpc},{both}"
     return ours
@@ -43,14 +43,14 @@ def without_proxy_to(host: str, variables: Mapping[str, str]) -> dict[str, str]:
 def flower_home(data: DataDir) -> dict[str, str]:
     """Return the variables by which Flower's programs, and apps, have a place for their files.
 
-    By default that is the home of the user, which a service may not have, or may not write to.
+    By default that is the home of the user. A service may have no home, or may not write to it.
     """
     own = {}
     if not os.environ.get("FLWR_HOME"):
         own["FLWR_HOME"] = str(private_directory(data.flower))
     home = os.environ.get("HOME")
     if not home or not os.access(home, os.W_OK | os.X_OK):
-        # For what installs packages, and for libraries that keep a cache.
+        # For programs that install packages, and for libraries that keep a cache.
         own["HOME"] = str(private_directory(data.flower))
     return own
 
@@ -62,12 +62,12 @@ def _parameters(command: click.Command) -> list[click.Parameter]:
     return command.params
 
 
-# What Kubernetes tells of a service that is called, say, flower-nats-gateway.
+# Variables that Kubernetes sets for a service with a name such as flower-nats-gateway.
 _OF_AN_ORCHESTRATOR = re.compile(r"_(SERVICE_(HOST|PORT)|PORT)(_|$)")
 
 
 def warn_of_strangers(command: click.Command) -> None:
-    """Say on stderr which variables are named like options of this command, but none is called so."""
+    """Warn on stderr of variables that look like an option of this command but match none."""
     if isinstance(command, click.Group):
         return
     prefix = f"{PREFIX}_{command.name}_".upper()

@@ -1,4 +1,4 @@
-"""What other machines reach of the runtime that `up` starts, for the operator to see."""
+"""Which parts of the runtime that `up` starts other machines can reach, for the operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CONTROL = "Control"
 
 
 def for_others(gateway: GatewaySettings, health: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return what other machines are served, by the address that is listened on.
+    """Return what other machines are served, by the listening address.
 
     `health` has the addresses of health pages and metrics, by the name of their process.
     """
@@ -32,5 +32,5 @@ def for_others(gateway: GatewaySettings, health: Mapping[str, str]) -> dict[str,
 
 
 def in_words(served: Mapping[str, Sequence[str]]) -> str:
-    """Return what `for_others` gives as a line of text."""
+    """Return the result of `for_others` as a line of text."""
     return ", ".join(f"{one} ({', '.join(apis)})" for one, apis in served.items()) or "nothing"

@@ -49,7 +49,7 @@ class FlowerMissingError(FlowerNatsError):
 
 
 def find_program(name: str) -> Path:
-    """Return the path of a stock program: beside this Python, or on PATH.
+    """Return the path of a stock program, beside this Python or on PATH.
 
     Raises FlowerMissingError.
     """
@@ -65,8 +65,8 @@ def find_program(name: str) -> Path:
 def version_of(program: Path) -> FlowerVersion:
     """Return the version of a stock program; raises FlowerVersionError.
 
-    The packages of this Python know that of a program beside it. Another one is asked, which takes a
-    second or two.
+    For a program beside this Python, the installed packages tell the version. Any other program is
+    run to tell its version, which takes a second or two.
     """
     if program.parent == Path(sys.executable).parent:
         return FlowerVersion.parse(version_of_package("flwr"))
@@ -119,11 +119,11 @@ def superexec_environment(
 ) -> dict[str, str]:
     """Return the environment of a SuperExec and its apps: only the variables that they need."""
     inherited = for_apps(os.environ, settings.environment)
-    # Without it Ray looks for one that anybody of this machine has started, for many minutes if that is
-    # gone (ray 2.55 `_private/services.py`).
+    # Without this variable Ray looks for a cluster that any user of this machine has started. If
+    # that cluster is gone, Ray looks for many minutes (ray 2.55 `_private/services.py`).
     inherited = {**inherited, RAY_CLUSTER: inherited.get(RAY_CLUSTER) or _RAY_OF_ITS_OWN}
     if settings.user is not None:
-        # Those name places of the user who starts us.
+        # XDG variables name folders of the user who starts us.
         inherited = {name: it for name, it in inherited.items() if not name.startswith("XDG_")}
         inherited.update(variables_of(find_user(settings.user)))
     return _environment(program, inherited, extra)
@@ -132,7 +132,7 @@ def superexec_environment(
 def _environment(
     program: Path, inherited: Mapping[str, str], extra: Mapping[str, str]
 ) -> dict[str, str]:
-    # Started by us they should not phone home; who wants that says so in the environment.
+    # By default these programs send no telemetry. A user who wants it sets the variables.
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     path = f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {**quiet, **inherited, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
@@ -149,7 +149,7 @@ def superexec_process(
     host, _ = split_address(settings.runtime_api_address)
     direct = without_proxy_to(host, os.environ)
     if secret is not None:
-        # Which apps, who run as the same user, could open; what was read from a pipe is gone.
+        # Apps run as the same user and could open a file. Data that was read from a pipe is gone.
         settings = replace(settings, auth_secret_file=_STDIN)
     return OwnedProcess(
         ProcessSpec(
@@ -212,7 +212,7 @@ def trust_flags(ca_certificate: Path | None) -> list[str]:
 
 
 def connection_config(name: str, address: str, ca_certificate: Path | None) -> str:
-    """Return the three lines of a Flower config that make a SuperLink known to `flwr`."""
+    """Return the three lines of a Flower config that name a SuperLink for `flwr`."""
     trust = "insecure = true"
     if ca_certificate is not None:
         trust = f"root-certificates = '{ca_certificate}'"

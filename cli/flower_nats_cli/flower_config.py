@@ -1,7 +1,7 @@
-"""The Flower config of `flwr`, a TOML file that people edit: one connection is added, all else stays.
+"""The Flower config of `flwr`, a TOML file that people edit: adds a connection and keeps the rest.
 
-flwr's own file has a `[superlink]` table from the start, so a second one breaks it (flwr 1.30 to 1.42
-`cli/constant.py`). Whatever is changed here is read back: the file means what it meant before, and has
+flwr's own file has a `[superlink]` table from the start, so a second one breaks it (flwr 1.30 to
+1.42 `cli/constant.py`). Each change is read back: the file must mean the same as before, and have
 the connection.
 """
 
@@ -19,13 +19,13 @@ class CannotEdit(ValueError):
 
 
 def flwr_home() -> Path:
-    """Return the directory that `flwr` keeps its own in (flwr 1.42 `supercore/utils.py`)."""
+    """Return the directory of `flwr`'s own files (flwr 1.42 `supercore/utils.py`)."""
     given = os.environ.get("FLWR_HOME")
     return Path(given).expanduser() if given else Path.home() / ".flwr"
 
 
 def flower_config_name() -> str:
-    """Return how people write the path of the Flower config that `flwr` reads here."""
+    """Return the path of the Flower config that `flwr` reads here, as people write it."""
     return f"{os.environ.get('FLWR_HOME') or '~/.flwr'}/config.toml".replace("//", "/")
 
 
@@ -54,7 +54,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _with_table(text: str, name: str, lines: str) -> str:
-    """Put a table in the place of the one of that name, or at the end."""
+    """Replace the table of that name, or add it at the end."""
     header = re.compile(rf"^[ \t]*\[[ \t]*superlink\.{re.escape(name)}[ \t]*\].*$", re.MULTILINE)
     found = header.search(text)
     if found is None:

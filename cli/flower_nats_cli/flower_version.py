@@ -1,4 +1,4 @@
-"""Versions of Flower, and what differs between them for those who start its programs.
+"""Versions of Flower, and the differences that matter when starting its programs.
 
 From version to version, one API of Flower after the other went from gRPC to HTTP.
 """
@@ -41,7 +41,7 @@ class FlowerVersion:
 
 
 OLDEST = FlowerVersion(1, 30)
-"""The oldest version that is served: SuperExecs before it speak another ServerAppIo API."""
+"""The oldest version that is served. Older SuperExecs speak another ServerAppIo API."""
 
 NEWEST = FlowerVersion(*tried.NEWEST)
 """The newest version that was tried."""

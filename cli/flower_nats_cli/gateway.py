@@ -89,7 +89,7 @@ def gateway_settings(options: read.Options) -> GatewaySettings:
         max_connections_per_address=options["max_connections_per_address"],
         trusted_balancers=options["trusted_balancers"],
         control_by_balancer=options["control_by_balancer"],
-        # Not `resolve`: who renews a certificate may do so by another target of a symbolic link.
+        # Not `resolve`: a certificate may be renewed by giving a symbolic link another target.
         balancer_certificates=tuple(Path(one).absolute() for one in options["balancer_certfile"]),
         storage_limits=read.storage_limits(options),
         health_server_address=options["health_server_address"],

@@ -14,7 +14,7 @@ Serve = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 class InProcess:
-    """A superlink or a gateway as a task: what supervisors start, watch and end."""
+    """A superlink or a gateway as a task that supervisors start, watch and end."""
 
     def __init__(self, name: str, serve: Serve) -> None:
         self.name = name
@@ -28,7 +28,7 @@ class InProcess:
         self._task = asyncio.create_task(self._serve(self._stop), name=self.name)
 
     def exit_code(self) -> int | None:
-        """Return 0 or 1 once it has ended, None while it runs."""
+        """Return 0 or 1 once the part has ended, None while it runs."""
         if self._task is None or not self._task.done():
             return None
         return 1 if self._task.cancelled() or self._task.exception() else 0

@@ -13,15 +13,15 @@ _LISTENING = "0A"
 
 
 def listener_on(port: int) -> tuple[int, str] | None:
-    """Return the process id and the command of who listens on a port; None if that cannot be told.
+    """Return the process id and the command of a port's listener; None if that is unknown.
 
-    So it is where nobody listens, where the listener is another user's, and on other systems than Linux.
+    It is unknown if nobody listens, if the listener belongs to another user, and outside Linux.
     """
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
     if not sockets:
         return None
     for process in _PROC.glob("[0-9]*"):
-        # Processes come and go, and those of others are closed to us.
+        # Processes may end, and we may not read those of other users.
         with suppress(OSError):
             if any(os.readlink(file) in sockets for file in (process / "fd").iterdir()):
                 words = (process / "cmdline").read_bytes().split(b"\0")
@@ -42,7 +42,7 @@ def _listening(port: int) -> Iterator[str]:
 
 
 def _name_of(words: list[str]) -> str:
-    """Return what people call a program: of one in Python the script, not the interpreter."""
+    """Return a program's name for people; for a Python program the script, not the interpreter."""
     first = Path(words[0]).name
     if first.startswith("python") and len(words) > 1 and not words[1].startswith("-"):
         return Path(words[1]).name

@@ -48,7 +48,7 @@ _PORTS = {_HTTP_PORT: 39091, _CONTROL_PORT: 39093}
 """Variables that tell `flwr` where its local SuperLink is, and its defaults (flwr 1.42)."""
 
 _START_SECONDS = 130.0
-"""Seconds for the runtime to serve: longer than it gives itself."""
+"""Seconds for the runtime to become ready: longer than its own limit."""
 _POLL_SECONDS = 0.1
 _LINES_SHOWN = 50
 
@@ -62,7 +62,7 @@ _ALLOW, _DISABLE = (f"{way}_runtime_dependency_installation" for way in ("allow"
 
 
 def _option(flag: str, **attributes: Any) -> Callable[[opts.Command], opts.Command]:
-    """Return an option that has one variable, whichever of the commands it belongs to."""
+    """Return an option that has the same variable in all of the commands."""
     variable = f"{PREFIX}_LOCAL_{flag.lstrip('-').replace('-', '_').upper()}"
     return click.option(
         flag, envvar=variable, allow_from_autoenv=False, show_envvar=True, **attributes
@@ -88,7 +88,7 @@ _runtime_options = (
     _option(
         "--disable-runtime-dependency-installation",
         is_flag=True,
-        # Stock's own variable: who set it for stock means us too.
+        # Stock's own variable. A user who set it for stock wants the same here.
         default=lambda: os.environ.get("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION") == "1",
         show_default="off where uv reaches a package index",
         help="Do not install what an app depends on before it starts.",
@@ -124,7 +124,7 @@ def start(**options: Any) -> None:
     except DirectoryInUseError:
         click.echo("\n".join(_running_text(_await_ready(data, None))))
         return
-    # What was found out here, `serve` need not find out again.
+    # `serve` need not repeat this check.
     found = {_ALLOW: installs, _DISABLE: not installs}
     process = _spawn(data, {**options, **found})
     click.echo("\n".join(_running_text(_await_ready(data, process))))
@@ -245,11 +245,11 @@ def _gateway_settings(version: FlowerVersion) -> GatewaySettings:
     return GatewaySettings(
         nats=(),
         http_api_address=join_address(LOOPBACK, _port(_HTTP_PORT)),
-        # For our own SuperExec alone, so any port will do.
+        # Only our own SuperExec uses it, so any port will do.
         serverappio_api_address="" if over_http else join_address(LOOPBACK, 0),
         fleet_api_address="",
         control_api_address=join_address(LOOPBACK, _port(_CONTROL_PORT)),
-        # Nobody comes from elsewhere, so there is nobody to count: that costs CPU for ever.
+        # No client calls from another machine. Counting connections would only cost CPU.
         max_connections_per_address=0,
     )
 
@@ -264,7 +264,7 @@ def _port(variable: str) -> int:
 
 
 def _check_can_start(options: dict[str, Any]) -> bool:
-    """Return whether dependencies are installed; raise what `serve` could only say in its log."""
+    """Return whether dependencies are installed; raise errors that `serve` could only log."""
     if len({_port(variable) for variable in _PORTS}) < len(_PORTS):
         raise LocalError(f"{' and '.join(_PORTS)} are the same port. Remedy: set different ports.")
     for variable in _PORTS:
@@ -301,7 +301,7 @@ def _check_used(data: DataDir) -> None:
 
 
 def _serve_command(data: DataDir, options: dict[str, Any]) -> Sequence[str]:
-    # -P: a folder called nats or click where the user stands is not ours to import.
+    # -P: Python must not import a folder called nats or click from the current directory.
     command = [sys.executable, "-P", "-m", "flower_nats_cli.main", "local", "serve"]
     command += ["--data-dir", str(data.path)]
     if options["max_concurrent_simulations"] is not None:
@@ -320,15 +320,15 @@ def _spawn(data: DataDir, options: dict[str, Any]) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Where the user stands may be unmounted or removed some day.
+            # The current directory may be unmounted or removed later.
             cwd=data.path,
-            # The end of the terminal, or Ctrl-C in it, is not its end.
+            # The runtime must survive the end of the terminal, and Ctrl-C in it.
             start_new_session=True,
         )
 
 
 def _await_ready(data: DataDir, process: subprocess.Popen[bytes] | None) -> RunningState:
-    """Wait until the runtime serves: that of `process`, or the one that owns the directory."""
+    """Wait until the runtime of `process`, or the one that owns the directory, is ready."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         state = data.state()
@@ -337,7 +337,7 @@ def _await_ready(data: DataDir, process: subprocess.Popen[bytes] | None) -> Runn
         if (process is not None and process.poll() is not None) or (
             process is None and data.owner() is None
         ):
-            # Somebody else may have started it at the same moment.
+            # Another command may have started a runtime at the same moment.
             if process is not None and data.owner() is not None:
                 process = None
                 continue

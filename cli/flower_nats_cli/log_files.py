@@ -12,7 +12,7 @@ _POLL_SECONDS = 0.2
 
 
 def last_lines(files: Mapping[str, Path], count: int) -> Iterator[str]:
-    """Give the last lines of each file, each after the name of its process."""
+    """Yield the last lines of each file, each after the name of its process."""
     for name, file in files.items():
         with file.open(errors="replace") as lines:
             for line in deque(lines, maxlen=count):
@@ -20,7 +20,7 @@ def last_lines(files: Mapping[str, Path], count: int) -> Iterator[str]:
 
 
 def follow(files: Mapping[str, Path]) -> Iterator[str]:
-    """Give each line that is written from now on, until the caller has enough."""
+    """Yield each line that is written from now on, until the caller stops."""
     readers = {name: file.open(errors="replace") for name, file in files.items()}
     for reader in readers.values():
         reader.seek(0, 2)
@@ -36,7 +36,7 @@ def follow(files: Mapping[str, Path]) -> Iterator[str]:
 
 def _new_lines(reader: TextIO, file: Path) -> Iterator[str]:
     if file.stat().st_size < reader.tell():
-        # It was cut, and is written from its start again.
+        # The file was truncated. Its writer goes on at the start.
         reader.seek(0)
     while line := reader.readline():
         yield line

@@ -65,8 +65,8 @@ _COMMANDS = (
     "up",
     "webhook",
 )
-"""Each is in the module of its name. Only the one that runs is imported: a replica that is started
-again is ready the sooner."""
+"""Each command is in the module of its name. Only the command that runs is imported, so that a
+restarted replica is ready sooner."""
 
 
 class _Group(click.Group):
@@ -87,7 +87,7 @@ class _Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command. Warn of a misspelt variable before its options are missed."""
+        """Find the command. Warn of misspelt variables before click reports a missing option."""
         if args[0] not in _COMMANDS:
             close = get_close_matches(args[0], _COMMANDS, n=1)
             meant = f" Did you mean {close[0]!r}?" if close else ""
@@ -112,7 +112,7 @@ class _Group(click.Group):
         except OSError as exc:
             if exc.filename is None:
                 raise
-            # A full disk, a directory in the place of a file: not ours to mend.
+            # Such as a full disk, or a directory in place of a file: no error of ours.
             raise click.ClickException(f"{exc.filename}: {exc.strerror}.") from exc
 
 
@@ -127,11 +127,11 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         "auto_envvar_prefix": PREFIX,
         "help_option_names": ["-h", "--help"],
         "show_default": True,
-        # Else names of variables are broken in two.
+        # Otherwise click breaks names of variables in two.
         "max_content_width": 120,
     },
 )
-# No setting: images like to say their own version in FLOWER_NATS_VERSION.
+# No setting: container images often set FLOWER_NATS_VERSION to their own version.
 @click.version_option(None, "-V", "--version", package_name="flower-nats", allow_from_autoenv=False)
 @click.option(
     "--config",

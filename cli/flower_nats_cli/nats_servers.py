@@ -16,11 +16,11 @@ class SingleServerError(FlowerNatsError):
 
 
 class Broker:
-    """One NATS server, or a cluster of them where there are replicas enough to be worth it.
+    """One NATS server, or a cluster of three if there are enough replicas.
 
-    What the first `up` of a directory chose holds for good, because the streams are there: fewer
-    replicas later keep the cluster. Raises SingleServerError where the streams are on one server
-    and a cluster is asked for.
+    The choice of the first `up` of a directory holds for good, because the streams are there: with
+    fewer replicas later, the cluster stays. Raises SingleServerError if the streams are on one
+    server and a cluster is asked for.
     """
 
     def __init__(self, data: DataDir, replicas: int) -> None:
@@ -38,10 +38,10 @@ class Broker:
         self.servers = [NatsServer(data.nats, data.log_of("nats"))]
 
     def urls_of(self, user: User) -> tuple[str, ...]:
-        """Return a user's URLs, with its password in them; known once the servers were started."""
+        """Return a user's URLs with its password; they are known once the servers have started."""
         return tuple(server.url_of(user) for server in self.servers)
 
     async def until_formed(self) -> None:
-        """Wait until it stores messages, once its servers run."""
+        """Wait until the running servers store messages."""
         if self._cluster is not None:
             await self._cluster.until_formed()

@@ -1,4 +1,4 @@
-"""`flower-nats node`: what an operator does with a SuperNode that is registered."""
+"""`flower-nats node`: commands for SuperNodes that are registered."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rotate_key(context: click.Context, /, node_id: int, public_key: Path, **opti
 
 
 def _pem(key: bytes) -> bytes:
-    """Return a public key as SuperNodes show theirs; files may be in the way of OpenSSH."""
+    """Return a public key in the form that SuperNodes send; the file may be in OpenSSH's format."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import (
         Encoding,

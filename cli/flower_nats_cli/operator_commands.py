@@ -1,4 +1,4 @@
-"""How commands of operators ask a runtime, and show what it says."""
+"""How commands of operators ask a runtime, and show its answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE_SECONDS = 10.0
 
 
 def runtime_options(command: opts.Command) -> opts.Command:
-    """Give a command the options that say which runtime is meant."""
+    """Give a command the options that name a runtime."""
     return opts.data_dir_option(opts.status_nats_options(command))
 
 

@@ -36,14 +36,14 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def nats_urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Return the URLs in what --nats says; raises BadParameter."""
-    # Click converts a default that is a tuple already once more.
+    """Return the URLs in the value of --nats; raises BadParameter."""
+    # Click also converts a default that is already a tuple.
     urls = value if isinstance(value, tuple) else tuple(url.strip() for url in value.split(","))
     for number, url in enumerate(urls, 1):
         try:
             check_url(url)
         except ValueError as exc:
-            # Not the URL itself, which may hold a password.
+            # The message leaves the URL out: it may hold a password.
             raise click.BadParameter(
                 f"URL {number} of {len(urls)} is not one such as nats://HOST:PORT: {exc}."
             ) from exc
@@ -52,7 +52,7 @@ def nats_urls(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def _words(value: str | tuple[str, ...]) -> tuple[str, ...]:
     """Return the words of a list, with commas between them."""
-    # Click converts a default that is a tuple already once more.
+    # Click also converts a default that is already a tuple.
     return value if isinstance(value, tuple) else tuple(value.replace(",", " ").split())
 
 
@@ -66,10 +66,10 @@ def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Com
 
 
 class _OfOperators(click.Option):
-    """An option that all commands of operators have: one variable says it for all of them."""
+    """An option of all operator commands: one variable sets it for all of them."""
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """Return what the command's own variable says, else the one of all of them."""
+        """Return the value of the command's own variable, else that of the common one."""
         own = super().resolve_envvar_value(ctx)
         return own or os.environ.get(f"{PREFIX}_OPERATOR_{str(self.name).upper()}")
 
@@ -122,13 +122,13 @@ status_nats_options = _together(
 
 
 def database_url(value: str) -> str:
-    """Return what --database says if it may be one; raises BadParameter."""
+    """Return the value of --database if it is valid; raises BadParameter."""
     from flower_nats.store.dsn import check_dsn
 
     try:
         check_dsn(value)
     except ValueError as exc:
-        # Not the string itself, which may hold a password.
+        # The message leaves the string out: it may hold a password.
         raise click.BadParameter(
             f"It is not one such as postgresql://USER:PASSWORD@HOST/DATABASE: {exc}. Special "
             "characters of a password are written as %XX."
@@ -179,8 +179,7 @@ api_address_options = _together(
         "command of 1.37 and newer, SuperNodes of 1.40 and newer. Other machines reach only the "
         "API of SuperNodes there, unless other options open more. Default: port 8000.",
     ),
-    # No variables: Kubernetes says in FLOWER_NATS_GATEWAY_PORT what it knows of a service of such a
-    # name.
+    # No variables: Kubernetes sets FLOWER_NATS_GATEWAY_PORT for a service of that name.
     click.option(
         "--host",
         allow_from_autoenv=False,
@@ -415,7 +414,7 @@ dependency_options = _together(
     click.option(
         "--disable-runtime-dependency-installation",
         is_flag=True,
-        # Stock's own variable: who set it for stock means us too.
+        # Stock's own variable. A user who set it for stock wants the same here.
         default=lambda: os.environ.get("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION") == "1",
         show_default="off where uv reaches a package index",
         help="Do not install what a ServerApp depends on before it starts.",

@@ -1,4 +1,4 @@
-"""Listening addresses: one gateway on those of the APIs, or several behind a balancer."""
+"""Listening addresses: of one gateway that serves the APIs, or of several behind a balancer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ API_ADDRESSES = (
     "fleet_api_address",
     "control_api_address",
 )
-"""The names in `GatewaySettings` of what clients of Flower connect to; each may be empty."""
+"""The names in `GatewaySettings` of the addresses for Flower's clients; each may be empty."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Edges:
     """Settings of each gateway."""
 
     balanced: Sequence[Api]
-    """What a balancer serves; nothing where there is none."""
+    """What a balancer serves; empty without a balancer."""
 
     log_relay: LogRelay | None = None
-    """What serves log streams beside the balancer, if there is one."""
+    """Serves log streams beside the balancer, if there is a balancer."""
 
 
 def edges(public: GatewaySettings, replicas: int) -> Edges:
@@ -53,7 +53,7 @@ def edges(public: GatewaySettings, replicas: int) -> Edges:
 
 
 def _api(name: str, public: GatewaySettings, gateways: Sequence[GatewaySettings]) -> Api:
-    """Return a port of the balancer; it listens nowhere if it is off."""
+    """Return a port of the balancer, which listens nowhere if the port is off."""
     address = f"{name}_api_address"
     return Api(
         name,
@@ -127,7 +127,8 @@ def oidc_flags(oidc: OidcSettings) -> list[str]:
 def _private(public: GatewaySettings) -> GatewaySettings:
     """Return settings for a gateway on free ports of the loopback interface, in the clear.
 
-    It has all of them, also where the public settings have not: gRPC clients come to the HTTP port too.
+    It has all addresses, even those that the public settings lack, because gRPC clients come to the
+    HTTP port too.
     """
     ports = free_ports(len(API_ADDRESSES))
     addresses: dict[str, Any] = {
@@ -136,7 +137,7 @@ def _private(public: GatewaySettings) -> GatewaySettings:
     return replace(
         public,
         **addresses,
-        # What other machines get, the balancer says, who connects from this one.
+        # The balancer connects from this machine, and decides what other machines get.
         control_to_others=True,
         runtime_to_others=True,
         trusted_balancers=(BALANCER,),

@@ -49,22 +49,22 @@ class _Way:
 
     address: str
     ca_certificate: Path | None
-    """Whom clients trust there, None for no TLS."""
+    """The CA certificate that clients trust there, None for no TLS."""
     first: FlowerVersion
     last: FlowerVersion | None
 
     @property
     def versions(self) -> str:
-        """The versions that it is for."""
+        """The versions that use this address."""
         return f"{self.first} to {self.last}" if self.last else f"{self.first} and newer"
 
     def is_for(self, version: FlowerVersion) -> bool:
-        """Whether clients of this version need it."""
+        """Whether clients of this version need this address."""
         return version >= self.first and (self.last is None or version <= self.last)
 
 
 def ready_text(state: RunningState, settings: StackSettings) -> str:
-    """Return what is served, and what to do with it: first for the flwr that is installed here."""
+    """Return what is served and how to use it, first for the flwr that is installed here."""
     version = settings.flower or NEWEST
     control = _ways(*_control_here(settings.gateway), CONTROL_OVER_HTTP, version)
     fleet = _ways(*_fleet(state, settings.gateway), FLEET_OVER_HTTP, version)
@@ -109,7 +109,7 @@ def _fleet(state: RunningState, gateway: GatewaySettings) -> tuple[_Access, _Acc
 def _ways(
     http: _Access, grpc: _Access, since: FlowerVersion, version: FlowerVersion
 ) -> Sequence[_Way]:
-    """Return how an API is reached, first the way that clients of a version need."""
+    """Return the addresses of an API, first the one that clients of a version need."""
     if http == grpc:
         return [_Way(*http, OLDEST, None)] if http[0] else []
     ways = [_Way(*http, since, None), _Way(*grpc, OLDEST, since.before)]
@@ -130,7 +130,7 @@ def _listens_on(gateway: GatewaySettings) -> Iterator[tuple[str, str]]:
 
 
 def _exposure(state: RunningState) -> Iterator[str]:
-    """Say what other machines reach, and at which address most likely."""
+    """Say what other machines reach, and the most likely address."""
     yield f"Other machines reach: {in_words(state.for_others)}"
     if any(map(is_everywhere, state.for_others)):
         likely = address_of_this_machine()
@@ -142,7 +142,7 @@ def _exposure(state: RunningState) -> Iterator[str]:
 
 
 def _accounts(settings: StackSettings) -> Iterator[str]:
-    """Say what people do first where there are accounts."""
+    """Say what people have to do first if there are accounts."""
     if not settings.accounts:
         return
     if settings.oidc is None:
@@ -194,7 +194,7 @@ def _apps(settings: StackSettings) -> Iterator[str]:
 
 
 def _superexecs(settings: StackSettings, version: FlowerVersion) -> Iterator[Sequence[str]]:
-    """Give the command that starts what runs ServerApps, where that is the user's part."""
+    """Give the command that starts a SuperExec, if the user has to start one."""
     if not serves_runtime(settings.gateway, version):
         return
     address, ca_certificate = runtime_access(settings.gateway, version)
@@ -208,7 +208,7 @@ def _superexecs(settings: StackSettings, version: FlowerVersion) -> Iterator[Seq
 
 
 def _others(control: Sequence[_Way], fleet: Sequence[_Way]) -> Iterator[str]:
-    """Say what clients need that are not of the version that is installed here."""
+    """Say what clients of other versions need."""
     rows = [
         *((f"flwr {way.versions}", f'address = "{way.address}"') for way in control),
         *((f"flower-supernode {way.versions}", f"--superlink {way.address}") for way in fleet),

@@ -1,4 +1,4 @@
-"""`flower-nats restore`: make a runtime of a backup."""
+"""`flower-nats restore`: make a runtime from a backup."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def _load_data_dir(backup: Backup, data: DataDir, replicas: int) -> None:
                 with no_postgres_settings():
                     await _load(backup, urls)
         except BaseException:
-            # What is there in part is no runtime.
+            # A part of a backup is no runtime.
             for path in data.path.glob("*"):
                 if path.name.startswith(("nats", "postgres")):
                     shutil.rmtree(path)
@@ -115,7 +115,7 @@ async def _load(backup: Backup, urls: ServerUrls, ca_certificate: Path | None = 
 
 
 async def _check_no_streams(connection: Connection) -> None:
-    """Raise BackupError if a runtime uses what is to be filled."""
+    """Raise BackupError if a runtime uses the servers that are to be filled."""
     present = set(subjects.STREAMS) - await missing_streams(connection)
     if present:
         raise BackupError(

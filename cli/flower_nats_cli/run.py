@@ -1,4 +1,4 @@
-"""`flower-nats run delete`: delete runs that are over, with all that is kept of them."""
+"""`flower-nats run delete`: delete finished runs with all their data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(context: click.Context, /, **options: Any) -> None:
 
 
 async def _delete(servers: Servers, run_ids: Sequence[int]) -> bool:
-    """Delete runs one after the other, and say of each what became of it."""
+    """Delete runs one after the other, and report each result."""
     nats, ca_certificate = servers
     all_gone = True
     async with runtime_client(nats, ca_certificate) as client:

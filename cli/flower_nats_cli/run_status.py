@@ -1,4 +1,4 @@
-"""What `flower-nats status --run` prints: how far a run has come, and what it waits for."""
+"""The text of `flower-nats status --run`: how far a run has come, and what it waits for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flower_nats_cli.table import table
 from flower_nats_cli.times import age, ago
 
 _SHOWN = 50
-"""Nodes of one exchange that are shown; `--format json` has all."""
+"""Nodes that are shown of one exchange; `--format json` has all."""
 
 _ORDER = list(Step)
 
@@ -99,7 +99,7 @@ def _row(report: Map, message: Map) -> list[str]:
 
 
 def _place(report: Map) -> str:
-    """Say where it runs: there is its SuperExec."""
+    """Say where the run's SuperExec is: the run executes there."""
     where = report["task"].get("taken_from")
     return f", started by the SuperExec at {visible_name(where)}," if where else ""
 

@@ -22,11 +22,11 @@ from flower_nats_cli.flower_version import CONTROL_OVER_HTTP, RUNTIME_OVER_HTTP,
 
 
 def opened_here(gateway: GatewaySettings) -> GatewaySettings:
-    """Return the settings with an address at which this machine reaches all that the HTTP port serves.
+    """Return the settings with an address where this machine reaches all APIs of the HTTP port.
 
-    A connection to an address that other machines reach gets less. Where the HTTP port listens on
-    none of the loopback interface, or speaks TLS with a certificate that names none, that is one more
-    port, of the loopback interface and without TLS.
+    A connection to an address that other machines reach gets fewer APIs. If the HTTP port listens
+    on no loopback address, or its TLS certificate names none, a further port is opened, on the
+    loopback interface and without TLS.
     """
     if not gateway.http_api_address or _local_host(gateway) is not None:
         return gateway
@@ -34,7 +34,7 @@ def opened_here(gateway: GatewaySettings) -> GatewaySettings:
 
 
 def _port_beside(gateway: GatewaySettings) -> int:
-    """Return the port after that of HTTP, so that it is the same at every start; 0 if it is taken."""
+    """Return the port after the HTTP port, so that each start uses the same; 0 if it is taken."""
     others = (
         gateway.serverappio_api_address,
         gateway.fleet_api_address,
@@ -50,7 +50,8 @@ def _port_beside(gateway: GatewaySettings) -> int:
 def with_login_page(gateway: GatewaySettings) -> GatewaySettings:
     """Return the settings with the address of the page to log in on, if TLS is spoken here.
 
-    Over gRPC a gateway does not hear by which name it was called. So the name is the certificate's.
+    Over gRPC a gateway does not learn the host name that a client used. So the name comes from the
+    certificate.
     """
     if gateway.login_url or gateway.tls is None:
         return gateway
@@ -104,7 +105,8 @@ def control_access(gateway: GatewaySettings) -> tuple[str, Path | None]:
     if tls is None:
         return address, None
     if gateway.http_loopback_address and is_loopback(address) and not _names_here(address, tls):
-        # Nobody could verify its certificate there; this one serves Control over both wires, too.
+        # No client could verify its certificate there. The HTTP port serves Control over both wires
+        # too.
         return gateway.http_loopback_address, None
     return certified_address(address, tls), tls.ca_certificate
 
@@ -112,7 +114,7 @@ def control_access(gateway: GatewaySettings) -> tuple[str, Path | None]:
 def flwr_access(gateway: GatewaySettings, version: FlowerVersion) -> tuple[str, Path | None]:
     """Return where `flwr` of a version finds Control on this machine, and the CA certificate to trust.
 
-    The address is empty if it finds it nowhere.
+    The address is empty if `flwr` cannot reach Control.
     """
     if gateway.http_api_address and version >= CONTROL_OVER_HTTP:
         return http_access(gateway)
@@ -120,7 +122,7 @@ def flwr_access(gateway: GatewaySettings, version: FlowerVersion) -> tuple[str, 
 
 
 def _local_host(gateway: GatewaySettings) -> str | None:
-    """Return a loopback host at which HTTP is served and verified; None without one."""
+    """Return a loopback host where HTTP is served with a valid certificate; None without one."""
     address = reachable(gateway.http_api_address)
     if not is_loopback(address):
         return None
@@ -130,7 +132,7 @@ def _local_host(gateway: GatewaySettings) -> str | None:
 
 
 def _names_here(address: str, tls: TlsFiles) -> list[str]:
-    """Return the names of this machine alone, for a port of it, that the certificate is good for."""
+    """Return the loopback names, for a port, that the certificate is valid for."""
     host, _ = split_address(address)
     candidates = [host, "localhost"] if host == LOOPBACK else [host]
     names = _names_in(tls.certificate)
@@ -138,7 +140,7 @@ def _names_here(address: str, tls: TlsFiles) -> list[str]:
 
 
 def certified_address(address: str, tls: TlsFiles | None) -> str:
-    """Return an address with a host that the certificate is good for, if it has any for one host."""
+    """Return an address with a host that the certificate is valid for, if it names one."""
     host, port = split_address(address)
     names = [host] if tls is None else _names_in(tls.certificate)
     hosts = [name for name in names if not name.startswith("*")]
@@ -146,7 +148,7 @@ def certified_address(address: str, tls: TlsFiles | None) -> str:
 
 
 def _names_in(certificate: Path) -> list[str]:
-    """Return the names and addresses that a certificate is good for."""
+    """Return the names and addresses that a certificate is valid for."""
     first, *_ = x509.load_pem_x509_certificates(certificate.read_bytes())
     try:
         subjects = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

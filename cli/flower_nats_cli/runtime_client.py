@@ -23,16 +23,16 @@ class RuntimeClient:
         self._client = RpcClient(connection)
 
     async def ask(self, question: str, patience: float, **parameters: Any) -> dict[str, Any]:
-        """Return a superlink's answer to what operators ask, such as `Status`.
+        """Return a superlink's answer to a question of operators, such as `Status`.
 
-        Raises `ApiError` if it is refused, and `Unavailable` when no answer comes in `patience` seconds.
+        Raises `ApiError` for a refusal, and `Unavailable` if no answer comes in `patience` seconds.
         """
         return await self._client.ask(
             question, patience=patience, service=subjects.OPERATOR, **parameters
         )
 
     def broker_version(self) -> str:
-        """Return the version of the server that this is connected to."""
+        """Return the version of the connected NATS server."""
         return str(self._connection.server_info.get("version", "unknown"))
 
 
@@ -41,7 +41,7 @@ async def runtime_client(
     nats: Sequence[str], ca_certificate: Path | None = None
 ) -> AsyncIterator[RuntimeClient]:
     """Connect for the time of a `with` block; raises Unavailable when no broker answers."""
-    # Nobody needs to read of each attempt: who asks says what came of it.
+    # The log need not show each attempt: the caller reports the result.
     logging.getLogger("flower_nats.broker").setLevel(logging.ERROR)
     connection = await Connection.connect(
         nats, "flower-nats", patience=_CONNECT_SECONDS, ca_certificate=ca_certificate

@@ -1,4 +1,4 @@
-"""What the options that several commands share say, as settings; what cannot be is a UsageError."""
+"""Settings from the options that several commands share; wrong values raise a UsageError."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def database(options: Options) -> str:
 def value_or_file(options: Options, name: str, parse: Callable[[str], T]) -> T:
     """Read an option that may be given by a file: `--<name>`, or `--<name>-file` that holds its value.
 
-    Raises UsageError if neither is given, or both are, and for what `parse` refuses.
+    Raises UsageError if neither or both are given, and for values that `parse` refuses.
     """
     flag, file_flag = f"--{name}", f"--{name}-file"
     given: T | None = options[name]
@@ -110,14 +110,14 @@ def start_logs(settings: LogSettings) -> None:
 def tls_files(options: Options, prefix: str = "") -> TlsFiles | None:
     """Read the three files of `tls_options` (prefix "" or "appio_"); None for no TLS.
 
-    Raises UsageError if some of the three are missing, or are not what they should be.
+    Raises UsageError if some of the three are missing or invalid.
     """
     if options["insecure"]:
         return None
     names = [f"{prefix}ssl_{kind}" for kind in ("certfile", "keyfile", "ca_certfile")]
     certificate, key, ca_certificate = (options[name] for name in names)
     if certificate and key and ca_certificate:
-        # Not `resolve`: who renews certificates may do so by another target of a symbolic link.
+        # Not `resolve`: certificates may be renewed by giving a symbolic link another target.
         files = TlsFiles(certificate.absolute(), key.absolute(), ca_certificate.absolute())
         check_files(files, f"{prefix}ssl".replace("_", "-"))
         return files
@@ -189,8 +189,8 @@ def api_address(options: Options, api: str, host: str, port: int) -> str:
 def serverappio_api_address(options: Options, host: str, *, protected: bool) -> str:
     """Read where ServerAppIo is served over gRPC, "" for nowhere; `host` is the default.
 
-    Raises UsageError if other machines were to reach it without a secret, or without TLS, and nobody
-    said that they may.
+    Raises UsageError if other machines would reach it without a secret or without TLS, and no
+    option allows that.
     """
     open_to_others = protected or options["insecure_appio"]
     address = api_address(options, "serverappio", host if open_to_others else LOOPBACK, 9091)
@@ -205,7 +205,7 @@ def serverappio_api_address(options: Options, host: str, *, protected: bool) -> 
 
 
 def check_gateway_addresses(settings: GatewaySettings, **others: str) -> None:
-    """Raise UsageError if a gateway was to listen nowhere, or two servers on one port.
+    """Raise UsageError if a gateway would listen nowhere, or two servers on one port.
 
     The servers are those of the gateway, and `others`.
     """
@@ -229,7 +229,7 @@ def check_gateway_addresses(settings: GatewaySettings, **others: str) -> None:
 
 
 def check_superlink_addresses(settings: SuperlinkSettings) -> None:
-    """Raise UsageError if both of a superlink's health servers were to listen on one port."""
+    """Raise UsageError if both health servers of a superlink would listen on one port."""
     check_distinct(
         {
             "--health-server-address": settings.health_server_address,
@@ -253,8 +253,8 @@ def superexec_secret_file(options: Options) -> Path | None:
 def superexec_settings(
     options: Options, address: str, ca_certificate: Path | None
 ) -> SuperexecSettings:
-    """Read what a SuperExec of ours needs. Raises UsageError."""
-    # With one that it cannot use, it would only be started again and again.
+    """Read the settings of our own SuperExec. Raises UsageError."""
+    # A SuperExec with a secret that it cannot use would be restarted again and again.
     secret_file = superexec_secret_file(options)
     return SuperexecSettings(
         runtime_api_address=address,
@@ -268,7 +268,7 @@ def superexec_settings(
 
 
 def storage_limits(options: Options) -> StorageLimits:
-    """Read what replies, nodes and runs may have stored."""
+    """Read the storage limits of replies, nodes and runs."""
     return StorageLimits(
         reply=options["max_reply_mib"], node=options["max_node_mib"], run=options["max_run_mib"]
     )

@@ -36,7 +36,7 @@ class _Ray(Enum):
 
 
 def _ray() -> _Ray:
-    """Return how the Ray of the `flwr-simulation` is that our SuperExec starts.
+    """Return the state of the Ray that our SuperExec's `flwr-simulation` uses.
 
     Raises RayMissingError if it is installed and cannot be imported.
     """
@@ -45,7 +45,7 @@ def _ray() -> _Ray:
     if program.parent == Path(sys.executable).parent:
         python = Path(sys.executable)
     if not python.exists():
-        return _Ray.WORKS  # Nobody to ask: the run will tell.
+        return _Ray.WORKS  # There is no Python to ask. The run will show the error.
     asked = subprocess.run(
         [str(python), "-P", "-c", _ASK],
         env=environment_for(program),
@@ -65,7 +65,7 @@ def _ray() -> _Ray:
 
 
 def check_simulations_can_run(*, installs: bool) -> None:
-    """Say what simulations lack, if it may be installed for them; raise RayMissingError if not."""
+    """Warn of missing packages if they may be installed for a run; raise RayMissingError if not."""
     _check_cluster()
     if _ray() is _Ray.WORKS:
         return
@@ -79,9 +79,9 @@ def check_simulations_can_run(*, installs: bool) -> None:
 
 
 def _check_cluster() -> None:
-    """Raise RayMissingError if nobody is where simulations would look for a Ray for many minutes."""
+    """Raise RayMissingError if no Ray runs at the address where simulations would look for it."""
     address = os.environ.get(RAY_CLUSTER, "")
-    # There are other forms, such as "auto", of which Ray alone knows what they name.
+    # Only Ray knows the meaning of other forms, such as "auto".
     if re.fullmatch(r"[\w.-]+:\d+", address) and not accepts_connections(address):
         raise RayMissingError(
             f"{RAY_CLUSTER} is {address}, where no Ray answers. Remedy: `ray start --head --port "

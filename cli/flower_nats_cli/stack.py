@@ -53,8 +53,8 @@ from flower_nats_cli.supervisor import Service, Supervisor
 _READY_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 
-# Seconds that each group has to end in good order: 9.8 in all, of the 10 that `up` promises.
-# ServerApps end with their SuperExec, and tell a gateway of it: gateways outlast them.
+# Seconds that each group has for an orderly end: 9.8 in all, of the 10 that `up` promises.
+# ServerApps end with their SuperExec and tell a gateway, so gateways end later.
 _SUPEREXEC_GRACE = 2.5
 _BALANCER_GRACE = 1.0
 _GATEWAY_GRACE = 2.5
@@ -63,17 +63,17 @@ _SERVER_GRACE = 1.5
 _CONSOLE_GRACE = 0.3
 
 _END_RUNS_SECONDS = 0.5
-"""Seconds for runs to be told of the end: of a runtime that is in order it takes much less."""
+"""Seconds to tell runs of the end. A healthy runtime needs much less."""
 
 _ENDED = "The runtime was shut down while the run was under way."
 
 _MOST_CONNECTIONS = 200
-"""Connections of all superlinks together: each is a process of PostgreSQL's, of some MB."""
+"""Connections of all superlinks together. Each is a PostgreSQL process of some MB."""
 
 _OTHER_CONNECTIONS = 20
 
 _ONE_PERSONS_CONNECTIONS = 4
-"""Connections of a superlink in one process with everything else, which serves one person."""
+"""Connections of a superlink that shares one process with everything else and serves one person."""
 
 DATABASE_URL = "database.url"
 """Name of the secret with the connection string of superlinks, which backups use as well."""
@@ -89,48 +89,49 @@ class StackSettings:
     """Where everything is kept."""
 
     gateway: GatewaySettings
-    """Where clients find the APIs, and settings of every gateway; its `nats` is not used."""
+    """The addresses of the APIs, and the settings of every gateway; `nats` is not used."""
 
     superexec: SuperexecSettings | None
     """The SuperExec for ServerApps, None in `process` isolation."""
 
     flower: FlowerVersion | None = None
-    """The version of flwr that is installed here, None without one; that of `superexec`, if there is
-    one."""
+    """The version of flwr that is installed here, None without one. With a `superexec`, its
+    version."""
 
     superexec_auth_secret_file: Path | None = None
-    """Where gateways read the secret of SuperExecs from. Without one, `superexec` gets a secret that is
-    this runtime's own."""
+    """File from which gateways read the secret of SuperExecs. Without one, `superexec` gets a
+    secret of this runtime."""
 
     replicas: int = 1
-    """Members, and gateways, that are started."""
+    """How many superlinks, and how many gateways, are started."""
 
     one_process: bool = False
-    """Whether superlink and gateway run in this process, not in their own; for one replica."""
+    """Whether superlink and gateway run in this process, not in their own. Only with one
+    replica."""
 
     accounts: bool = False
     """Whether Control asks who is calling."""
 
     supernode_self_registration: bool = False
-    """Whether, with accounts, SuperNodes are let in that no account has registered."""
+    """Whether, with accounts, SuperNodes that no account has registered are let in."""
 
     oidc: OidcSettings | None = None
-    """The OIDC issuer; None: accounts have passwords here."""
+    """The OIDC issuer; None if accounts have passwords of this runtime."""
 
     simulation: bool = False
     """Whether runs that name no federation are simulations."""
 
     log_retention: int = DEFAULT_LOG_RETENTION
-    """Days after its end for which the log of a run is kept; 0 for ever."""
+    """Days for which the log of a run is kept after its end; 0 for ever."""
 
     run_retention: int = DEFAULT_RUN_RETENTION
-    """Days after its end for which a run is kept; 0 for ever."""
+    """Days for which a run is kept after its end; 0 for ever."""
 
     max_artifacts: int = DEFAULT_MAX_ARTIFACTS
-    """MiB that `flwr pull` gives of a run at most."""
+    """MiB of a run that `flwr pull` gives at most."""
 
     node_retention: int = DEFAULT_NODE_RETENTION
-    """Days after which lists leave out a node that was not online since; 0 for never."""
+    """Days offline after which lists leave out a node; 0 for never."""
 
     audit_retention: int = DEFAULT_AUDIT_RETENTION
     """Days for which events of the audit trail are kept; 0 for ever."""
@@ -139,14 +140,13 @@ class StackSettings:
     """`host:port` of the HTTP health server of each superlink and gateway, by its name."""
 
     console_address: str = ""
-    """`host:port` of this machine alone that the console is served on; empty: there is none."""
+    """`host:port` of this machine alone where the console is served; empty without a console."""
 
 
 class Stack:
     """A runtime: NATS, PostgreSQL, superlinks, gateways, a balancer and a SuperExec.
 
-    The data directory must be owned. `start` fails with FlowerNatsError, and `stop` is needed even
-    then.
+    The data directory must be owned. Call `stop` even if `start` fails with a FlowerNatsError.
     """
 
     def __init__(self, settings: StackSettings, **environment: str) -> None:
@@ -183,7 +183,7 @@ class Stack:
         await self._until_ready(began)
         for superexec in self._superexecs:
             await superexec.begun()
-        # Last, and after all that can fail: whatever befalls it hurts nobody.
+        # The console comes last, after all that can fail. The runtime does not need it.
         await start(self._consoles(), _CONSOLE_GRACE)
         self.supervisor.watch()
         care = BrokerCare(self._broker.servers, data.path)
@@ -202,7 +202,7 @@ class Stack:
             await self._edges.log_relay.stop()
 
     async def _end_runs(self) -> None:
-        """Let the runs whose ServerApps end with us end with the reason, not for want of heartbeats."""
+        """Fail the runs whose ServerApps end with us, for this reason, not for lost heartbeats."""
         with suppress(ApiError):
             async with runtime_client(self._broker.urls_of(User.OPERATOR)) as client:
                 await client.ask("EndRuns", _END_RUNS_SECONDS, reason=_ENDED)
@@ -214,7 +214,8 @@ class Stack:
             "FLOWER_NATS_SUPERLINK_NATS_FILE": self._nats_file(User.SUPERLINK),
             "FLOWER_NATS_SUPERLINK_DATABASE_FILE": database_file,
         }
-        # In process isolation each: the one SuperExec here is the supervisor's.
+        # Each superlink runs in process isolation, because the supervisor starts the only
+        # SuperExec.
         flags = ["--isolation", "process", "--log-retention", str(self.settings.log_retention)]
         if self.settings.accounts:
             flags += ["--accounts"]
@@ -313,7 +314,7 @@ class Stack:
         if settings is None:
             return []
         log_file, pid_file = data.log_of("superexec"), data.pid_file_of("superexec")
-        # Another user has a home of its own, and none of the data directory.
+        # Another user has its own home, and no access to the data directory.
         home = flower_home(data) if settings.user is None else {}
         return [
             SuperexecService(
@@ -332,7 +333,8 @@ class Stack:
         return OwnedProcess(
             ProcessSpec(
                 name=name,
-                # -P: a folder called nats or click where the user stands is not ours to import.
+                # -P: Python must not import a folder called nats or click from the current
+                # directory.
                 command=[
                     *(sys.executable, "-P", "-m", "flower_nats_cli.main"),
                     *(command, *flags, *level),
@@ -340,16 +342,16 @@ class Stack:
                 environment={**without_postgres_settings(without_ours()), **secrets},
                 log=data.log_of(name),
                 pid_file=data.pid_file_of(name),
-                # NATS and PostgreSQL end with us too, so there is nobody to take leave of.
+                # NATS and PostgreSQL end with us too, so a farewell would reach nobody.
                 orphan_signal=signal.SIGKILL,
             )
         )
 
     async def _until_ready(self, began: str) -> None:
-        """Wait until the three APIs take connections and all replicas say that they serve.
+        """Wait until the three APIs take connections and all replicas report that they serve.
 
-        What ends before that is a mistake in the settings or the installation, so it is told at
-        once and not started again.
+        A process that ends before that has wrong settings or a broken installation. The error is
+        raised at once, and the process is not restarted.
         """
         deadline = time.monotonic() + _READY_SECONDS
         async with runtime_client(self._broker.urls_of(User.OPERATOR)) as client:
@@ -364,7 +366,7 @@ class Stack:
         raise ProcessFailedError(f"Not ready within {_READY_SECONDS:.0f} s; see {logs}.")
 
     def _all_serve(self, report: Mapping[str, Any], began: str) -> bool:
-        """Whether as many replicas as were started have been heard of since `began` (ISO 8601)."""
+        """Whether all replicas that were started have been heard since `began` (ISO 8601)."""
         there = report.get("replicas", ())
         kinds = Counter(replica["kind"] for replica in there if replica["since"] >= began)
         return all(kinds[kind] >= self.settings.replicas for kind in ("superlink", "gateway"))
@@ -420,16 +422,16 @@ class DatabaseSize(NamedTuple):
     """How many connections there may be."""
 
     superlink: int
-    """To one superlink."""
+    """Connections of one superlink."""
 
     server: int
-    """To the server."""
+    """Connections that the server allows."""
 
 
 def database_size(replicas: int) -> DatabaseSize:
-    """Return what lets all superlinks have their connections at once.
+    """Return the size that lets all superlinks have their connections at once.
 
-    One that has died may be there twice for a moment; people and tools take some, too.
+    A superlink that was restarted may count twice for a moment. People and tools need some too.
     """
     superlink = min(DEFAULT_DATABASE_CONNECTIONS, _MOST_CONNECTIONS // (replicas + 1))
     return DatabaseSize(superlink, superlink * (replicas + 1) + _OTHER_CONNECTIONS)
@@ -452,7 +454,7 @@ _OPTIONS = {
     **{name: f"--{name.replace('_', '-')}" for name in (*API_ADDRESSES, "health_server_address")},
     "http_api_address": "--port or --http-api-address",
 }
-"""The options of `up` that say an address of a gateway."""
+"""The options of `up` that set an address of a gateway."""
 
 
 def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
@@ -485,7 +487,7 @@ def _with_claimed_addresses(settings: StackSettings) -> StackSettings:
 
 
 def _with_own_secret(settings: StackSettings) -> StackSettings:
-    """Let gateways give tasks only to our own SuperExec, not to everyone who reaches the HTTP port."""
+    """Let gateways give tasks only to our own SuperExec, not to everyone at the HTTP port."""
     if settings.superexec is None or settings.superexec_auth_secret_file is not None:
         return settings
     file = settings.data.superexec_secret()

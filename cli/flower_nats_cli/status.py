@@ -1,4 +1,4 @@
-"""`flower-nats status`: how the runtime of a data directory is, or the one behind some NATS servers."""
+"""`flower-nats status`: the state of a runtime on a data directory, or behind some NATS servers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def status(context: click.Context, /, **options: Any) -> None:
     Exit code 0 means that it is healthy; with --run, that the command found the run.
     """
     nats = servers_given(context, options)
-    # What the client logs about a broker that is gone is said better in the answer.
+    # The answer tells more than the client's log about a broker that is away.
     configure_logs(LogSettings(level="error"))
     if options["run"] is not None:
         _show_run(options, nats)
@@ -155,7 +155,7 @@ def _describe(data: DataDir, state: RunningState) -> Report:
 
 
 def _with_missing(report: Report) -> Report:
-    """Return the problems of a runtime on this machine: first the processes that are not there."""
+    """Return the problems of a runtime on this machine, first the processes that do not run."""
     missing = [name for name, pid in report["processes"].items() if pid is None]
     found: list[str] = list(report.get("problems", ()))
     if missing:
@@ -172,7 +172,7 @@ def _with_missing(report: Report) -> Report:
 
 
 def _named(replica: Report, report: Report, state: RunningState) -> Report:
-    """Return a replica with the name that its process has here, if it is one of ours."""
+    """Return a replica with the name of its process, if it is one of ours."""
     names = {pid: name for name, pid in report["processes"].items() if pid is not None}
     # `flower-nats local` has superlink and gateway in its own process.
     names[state.pid] = {"superexec": "superexec"}.get(replica["kind"], f"{replica['kind']}-1")

@@ -22,7 +22,7 @@ _TASKS = {"flwr-serverapp": "ServerApp", "flwr-simulation": "simulation"}
 
 
 def status_lines(report: Map) -> Iterator[str]:
-    """Say how a runtime is."""
+    """Describe the state of a runtime."""
     if "nats" in report:
         yield from _headline(", ".join(report["nats"]), report)
     elif report["state"] == "running":
@@ -65,7 +65,7 @@ def _down_lines(report: Map) -> Iterator[str]:
 
 
 def _local_lines(report: Map) -> Iterator[str]:
-    """Say what there is on this machine."""
+    """Describe what runs on this machine."""
     yield f"  ready since  {report['ready_since']}"
     yield f"  addresses    {_pairs(report['addresses'])}"
     yield f"  for others   {in_words(report['for_others'])}"
@@ -75,7 +75,7 @@ def _local_lines(report: Map) -> Iterator[str]:
 
 
 def _answer_lines(report: Map) -> Iterator[str]:
-    """Say what the broker and a superlink have answered."""
+    """Describe the answers of the broker and a superlink."""
     for warning in report.get("warnings", ()):
         yield from wrap(warning, 100, initial_indent="  WARNING      ", subsequent_indent=" " * 15)
     yield f"  broker       {_server(report['broker'])}"
@@ -100,7 +100,7 @@ def _answer_lines(report: Map) -> Iterator[str]:
 
 
 def _database(report: Map) -> str:
-    # It is asked by superlinks alone: what is wrong with it is not known where none has answered.
+    # Only superlinks ask the database. If none has answered, its state is not known.
     if "database" not in report:
         return "not heard of"
     return "healthy" if report["database"]["healthy"] else "DOES NOT ANSWER"
@@ -178,7 +178,7 @@ def _node(report: Map, node: Map) -> list[str]:
 
 
 def room_lines(rooms: Mapping[str, Map]) -> Iterator[str]:
-    """Say how much room there is in each place, and how soon it ends."""
+    """Say how much room is left in each place, and how long it will last."""
     for place, room in rooms.items():
         hours = room["hours_left"]
         soon = (
@@ -205,7 +205,7 @@ def _processes(processes: Mapping[str, int | None]) -> str:
 
 
 def durability_lines(promises: Map) -> Iterator[str]:
-    """Say what survives: what was acknowledged, on how many servers, synced or not.
+    """Say how safe acknowledged data is: on how many servers, synced or not.
 
     `promises` is the `durability` of a superlink's answer.
     """

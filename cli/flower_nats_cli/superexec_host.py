@@ -1,9 +1,9 @@
-"""What stands beside a SuperExec on its host: how much it may take, and that what it starts ends.
+"""The watch beside a SuperExec: limits its simulations, and ends what they leave behind.
 
-Stock SuperExecs take whatever waits, and `flwr-simulation` starts a Ray of its own: a dozen processes.
-A host says how many simulations it runs at a time. It looks at those that run, and ends what outlasts
-its run: a simulation that was stopped hears of it only at its next heartbeat, and one that was killed
-may leave processes of Ray behind.
+A stock SuperExec takes any pending task, and `flwr-simulation` starts a Ray of its own: a dozen
+processes. A host tells superlinks how many simulations it runs at a time. It watches its
+simulations, and ends processes that outlast their run: a simulation that was stopped learns this
+only at its next heartbeat, and one that was killed may leave Ray processes behind.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from flower_nats_cli.flower import superexec_process
 log = get_logger(__name__)
 
 _ANNOUNCE_SECONDS = 5.0
-"""Between two signs of life."""
+"""Seconds between two signs of life."""
 _LOOK_SECONDS = 1.0
-"""Between two looks at what runs; a stopped run has 10 s in all to be gone."""
+"""Seconds between two looks at the simulations. A stopped run has 10 s in all to end."""
 _ASK_SECONDS = 5.0
-"""How long an answer is waited for; the next look asks again."""
+"""Seconds to wait for an answer. The next look asks again."""
 _INTERRUPTED_SECONDS = 4.0
-"""For a simulation that was told that its run is over, to send its last lines and to end Ray."""
+"""Seconds for an interrupted simulation to send its last lines and to end Ray."""
 _FINISHED_SECONDS = 15.0
-"""For a simulation that has finished by itself to be gone: three times what flwr gives itself."""
+"""Seconds for a finished simulation to end its process: three times flwr's own limit."""
 _ORPHANED_SECONDS = 2.0
-"""For what a simulation has started, to end once that is gone; Ray's processes notice by themselves."""
+"""Seconds for a simulation's children to end after it: Ray's processes notice by themselves."""
 _UNSAID_SECONDS = 3.0
-"""From the end of a simulation to its run being failed: its last word may be under way."""
+"""Seconds from the end of a simulation until its run fails: its result may be on its way."""
 
 _SIMULATION = "flwr-simulation"
 _LOST = (
@@ -67,23 +67,23 @@ class _Simulation:
     process: ProcessIdentity
     token: str
     superexec: ProcessIdentity
-    """What has started it."""
+    """The SuperExec that started it."""
     family: set[ProcessIdentity] = field(default_factory=set)
-    """What it has started, and that in turn."""
+    """All its descendants."""
     over_since: float | None = None
-    """Since when its run is over, by `time.monotonic`."""
+    """When its run was found to be over, by `time.monotonic`."""
     gone_since: float | None = None
-    """Since when its process is gone."""
+    """When its process was found to be gone."""
     is_settled: bool = False
-    """Whether its task is finished for sure, or somebody else's."""
+    """Whether its task is surely finished, or belongs to another process."""
 
     def look(self) -> None:
-        """Note what it has started by now."""
+        """Note its present descendants."""
         self.family = {one for one in self.family if one.is_alive()}
         self.family |= set(descendants_of(self.process.pid)) if self.process.is_alive() else set()
 
     def kill(self, *processes: ProcessIdentity) -> None:
-        """Kill some of its processes, if they are there."""
+        """Kill some of its processes, if they still run."""
         for process in processes:
             process.signal(signal.SIGKILL)
 
@@ -100,7 +100,7 @@ class SuperexecHost:
         self._running: dict[ProcessIdentity, _Simulation] = {}
 
     def write_secret(self, file: Path, shared: Path | None) -> Path:
-        """Write what the SuperExec is to prove, made of what it shares with gateways; return `file`."""
+        """Write the SuperExec's own secret, derived from the shared one; return `file`."""
         secret = NO_SECRET if shared is None else read_superexec_secrets(shared)[0]
         return private_file(file, secret_of_host(secret, self.id).decode())
 
@@ -108,7 +108,7 @@ class SuperexecHost:
     async def watching(
         self, nats: Sequence[str], ca_certificate: Path | None = None
     ) -> AsyncIterator[None]:
-        """Be known, and watch, for the time of a `with` block."""
+        """Announce the host, and watch, for the time of a `with` block."""
         connection = await _connect(nats, ca_certificate)
         rpc = RpcClient(connection)
         tasks = []
@@ -136,7 +136,7 @@ class SuperexecHost:
         )
 
     async def _announce_until_heard(self, rpc: RpcClient) -> None:
-        """Announce it to superlinks that may be still to come."""
+        """Announce the host to superlinks, which may not have started yet."""
         while True:
             with suppress(Unavailable):
                 await self._announce(rpc)
@@ -191,10 +191,10 @@ class SuperexecHost:
             del self._running[simulation.process]
 
     async def _end_if_over(self, simulation: _Simulation, rpc: RpcClient) -> None:
-        """Tell a simulation to end if its run is over, or if its SuperExec is gone.
+        """Interrupt a simulation if its run is over, or if its SuperExec is gone.
 
-        It looks for its SuperExec by itself, but in a thread: the main one may not hear of it for as
-        long as it waits for answers.
+        A simulation also looks for its SuperExec itself, but in a thread. Its main thread may not
+        notice while it waits for answers.
         """
         if not simulation.superexec.is_alive():
             self._interrupt(simulation)
@@ -207,7 +207,7 @@ class SuperexecHost:
             simulation.is_settled = True
             self._interrupt(simulation)
         elif task["finished"]:
-            # It is ending by itself, and has longer for it.
+            # The simulation is ending by itself, and has more time for that.
             simulation.is_settled = True
             simulation.over_since = time.monotonic() + _FINISHED_SECONDS - _INTERRUPTED_SECONDS
 
@@ -229,14 +229,14 @@ class SuperexecHost:
 
 
 def max_simulations(settings: SuperexecSettings) -> int:
-    """Return how many simulations a host runs at a time: if nobody says it, each has two cores."""
+    """Return how many simulations a host runs at a time; by default one for every two cores."""
     return settings.max_simulations or max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 async def _connect(nats: Sequence[str], ca_certificate: Path | None) -> Connection:
-    """Connect to NATS, however long that takes: who cannot do without NATS ends for want of it.
+    """Connect to NATS, however long that takes. Processes that need NATS end without it.
 
-    Superlink and gateway may start in this process meanwhile, and keep it from answering for seconds.
+    Superlink and gateway may start in this process at the same time, and block it for seconds.
     """
     while True:
         with suppress(Unavailable):
@@ -245,7 +245,7 @@ async def _connect(nats: Sequence[str], ca_certificate: Path | None) -> Connecti
 
 
 def _token_of(process: ProcessIdentity) -> str:
-    """Return the token of a `flwr-simulation`, empty if the process is another one."""
+    """Return the token of a `flwr-simulation`; empty for any other process."""
     words = command_of(process.pid)
     if not any(Path(word).name == _SIMULATION for word in words[:2]) or "--token" not in words[:-1]:
         return ""
@@ -257,7 +257,7 @@ def _pids(processes: Iterable[ProcessIdentity]) -> list[int]:
 
 
 class SuperexecService:
-    """A stock SuperExec on its host: what supervisors start, watch and end."""
+    """A stock SuperExec on its host, which supervisors start, watch and end."""
 
     def __init__(
         self,
@@ -283,7 +283,7 @@ class SuperexecService:
         self._beginning: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start it, once superlinks know its host; nobody waits for that. Or start it again."""
+        """Start or restart the SuperExec in the background, once superlinks know its host."""
         if self._beginning is None:
             self._beginning = asyncio.create_task(self._begin(), name="superexec-begin")
         else:
@@ -295,7 +295,7 @@ class SuperexecService:
             await self._beginning
 
     def exit_code(self) -> int | None:
-        """Return how it ended, None while it runs or is about to."""
+        """Return how it ended; None while it runs or is about to start."""
         if self._beginning is not None and self._beginning.done() and self._beginning.exception():
             return 1
         return self._process.exit_code()
@@ -306,7 +306,7 @@ class SuperexecService:
         return await self._process.wait()
 
     async def stop(self, grace: float) -> None:
-        """End it with all that it has started, by force after `grace` seconds."""
+        """End the SuperExec and all its descendants, by force after `grace` seconds."""
         await end_tasks([self._beginning] if self._beginning is not None else [])
         await self._process.stop(grace)
         self._host.kill_all()

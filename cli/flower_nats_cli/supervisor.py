@@ -1,4 +1,4 @@
-"""Named, watched children: what dies is started again, all end in order."""
+"""Named, watched children: a child that dies is restarted, and all end in order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Service(Protocol):
 
     @property
     def name(self) -> str:
-        """What logs and people call it."""
+        """The name in logs and for people."""
 
     async def start(self) -> Any:
         """Start it, or start it again; raises ProcessFailedError when it does not come up."""
@@ -49,16 +49,16 @@ class _Group:
 
 
 class Supervisor:
-    """Runs groups of services: started one after the other, ended in the opposite order."""
+    """Runs groups of services: starts them one after the other, ends them in the opposite order."""
 
     def __init__(self) -> None:
         self._groups: list[_Group] = []
         self._watchers: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, services: Sequence[Service], grace: float) -> None:
-        """Start a group; `grace` is how many seconds it gets to end in good order.
+        """Start a group, which gets `grace` seconds for an orderly end.
 
-        Raises ProcessFailedError when one of them does not come up.
+        Raises ProcessFailedError if a service does not come up.
         """
         self._groups.append(_Group(services, grace))
         for service in services:
@@ -72,7 +72,7 @@ class Supervisor:
                     raise service.failure()
 
     def watch(self) -> None:
-        """From now on, start again what dies."""
+        """From now on, restart services that die."""
         for group in self._groups:
             for service in group.services:
                 if service.name not in self._watchers:
@@ -80,11 +80,11 @@ class Supervisor:
                     self._watchers[service.name] = asyncio.create_task(watcher, name=service.name)
 
     def accompany(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """From now on, do this as well, until the end."""
+        """From now on, run this work too, until the end."""
         self._watchers[name] = asyncio.create_task(work, name=name)
 
     async def run(self, until: asyncio.Event) -> None:
-        """Wait for the event; raises what a watcher raised, which none should."""
+        """Wait for the event. Raises the error of a watcher, which would be a bug."""
         end = asyncio.create_task(until.wait(), name="until")
         try:
             tasks = {end, *self._watchers.values()}
@@ -114,7 +114,8 @@ class Supervisor:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             try:
                 await service.start()
-            # An OSError is a full disk, or too many processes: it may pass, and the others still run.
+            # An OSError means a full disk or too many processes. It may pass, and the other
+            # services still run.
             except (ProcessFailedError, OSError) as exc:
                 log.error("process_restart_failed", process=service.name, reason=str(exc))
             else:

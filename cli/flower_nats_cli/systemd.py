@@ -28,9 +28,9 @@ def unit_text(command: Sequence[str], variables: Mapping[str, str]) -> str:
             "Description=Local runtime of flower-nats, for the local connection of flwr",
             "",
             "[Service]",
-            # A $ would be a variable here, and only here.
+            # Here, and only here, a $ would be a variable.
             "ExecStart=" + " ".join(_quoted(word.replace("$", "$$")) for word in command),
-            # What it starts is found beside this Python, or where the user finds it now.
+            # It finds its programs beside this Python, or on the present PATH.
             "Environment=" + _quoted(f"PATH={os.environ.get('PATH', os.defpath)}"),
             *(f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items()),
             # Only the main process gets SIGTERM: it ends the others in order, within 10 s.
@@ -46,6 +46,6 @@ def unit_text(command: Sequence[str], variables: Mapping[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Quote as systemd reads it (systemd.syntax); % means something to it as well."""
+    """Quote for systemd (systemd.syntax), where % is special too."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'

@@ -8,12 +8,12 @@ Row = Sequence[str]
 
 
 def table(head: Row, rows: Sequence[Row]) -> Iterator[str]:
-    """Give the lines of a table, its columns as wide as what is in them."""
+    """Yield the lines of a table, with columns as wide as their content."""
     yield from Table(head).more(rows, even_if_empty=True)
 
 
 class Table:
-    """A table whose rows come in parts: its columns never get narrower from one part to the next."""
+    """A table that gets its rows in parts. Columns never get narrower from one part to the next."""
 
     def __init__(self, head: Row) -> None:
         self._head = head
@@ -21,7 +21,7 @@ class Table:
         self._begun = False
 
     def more(self, rows: Sequence[Row], *, even_if_empty: bool = False) -> Iterator[str]:
-        """Give the lines of some more rows, below the head if they are the first."""
+        """Yield the lines of more rows, after the head if they are the first."""
         for row in rows:
             pairs = zip(self._widths, row, strict=True)
             self._widths = [max(width, len(cell)) for width, cell in pairs]

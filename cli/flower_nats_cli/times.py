@@ -1,4 +1,4 @@
-"""Times as people read them, seen from the moment at which a superlink has answered."""
+"""Times for people to read, relative to the moment of a superlink's answer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from datetime import datetime
 
 
 def ago(now: str, moment: str) -> str:
-    """Say how long ago a moment was; both are ISO 8601, and `moment` is empty if it is not known."""
+    """Say how long ago a moment was. Both are ISO 8601; `moment` is empty if it is not known."""
     return f"{age(now, moment)} ago" if moment else "at an unknown time"
 
 
 def age(now: str, moment: str) -> str:
-    """Say for how long something has been so."""
+    """Say how long ago a state began."""
     seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(moment)).total_seconds()
     return duration(seconds)
 

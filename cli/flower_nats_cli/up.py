@@ -191,7 +191,7 @@ def _console_address(options: read.Options) -> str:
     given: str | None = options["console_address"]
     if given is not None:
         return given
-    # Prometheus has the same port; nobody has asked for this one.
+    # Prometheus uses the same port, and the user has not chosen this one.
     return f"{LOOPBACK}:0" if accepts_connections(_CONSOLE) else _CONSOLE
 
 

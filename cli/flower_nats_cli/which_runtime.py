@@ -1,4 +1,4 @@
-"""Which runtime a command is about: that of a data directory, or the one behind some NATS servers."""
+"""The runtime that a command is about: of a data directory, or behind some NATS servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flower_nats_cli import settings_from_options as read
 from flower_nats_cli.datadir import DataDir, never_started
 
 Servers = tuple[Sequence[str], Path | None]
-"""URLs of NATS servers, and the certificate of the authority behind them."""
+"""URLs of NATS servers, and their CA certificate."""
 
 
 def not_running(data: DataDir) -> str:
