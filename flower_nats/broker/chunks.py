@@ -1,8 +1,8 @@
-"""Contents in chunks, as plain messages, of which a window is under way at a time.
+"""Contents in chunks, sent as plain messages, with a bounded window of chunks in transit.
 
-What a client has asked for and not taken yet waits in nats-server, which cuts a client off for which
-64 MB wait (its `max_pending`). So all contents of a connection share a window of chunks in each
-direction (`Connection.sending` and `Connection.fetching`), however large and however many they are.
+Chunks that a client has requested and not yet read wait in nats-server, which cuts the client off
+at 64 MB (`max_pending`). So all contents of a connection, however large and however many, share a
+window of chunks in each direction (`Connection.sending` and `Connection.fetching`).
 """
 
 import asyncio
@@ -19,18 +19,17 @@ _ENVELOPE = 4096
 """Bytes kept free in a message for its subject and headers."""
 
 _SHARE = WINDOW // 3
-"""Chunks of one content that are under way: those that come after a large one must not wait for all
-of it."""
+"""Chunks of one content in transit. Contents after a large one must not wait for all of it."""
 
 _AHEAD = 2
-"""Chunks of a content that are fetched while one before them is on its way to a client."""
+"""Chunks of a content that are fetched ahead of the one that is being sent to a client."""
 
 SubjectOf = Callable[[int], str]
 """Gives the subject of a chunk by its number."""
 
 
 def cut(connection: Connection, content: bytes | memoryview) -> list[memoryview]:
-    """Return a content in chunks that the broker takes, without a copy."""
+    """Cut a content into chunks that fit into a message, without a copy."""
     size, view = min(CHUNK, connection.max_payload - _ENVELOPE), memoryview(content)
     return [view[at : at + size] for at in range(0, len(view), size)]
 
@@ -50,7 +49,7 @@ async def store(
 async def fetch(
     connection: Connection, stream: str, subject_of: SubjectOf, count: int
 ) -> list[bytes]:
-    """Return so many chunks. Raises `Unavailable`, also if one is not there (any more)."""
+    """Return `count` chunks. Raises `Unavailable`, also if a chunk is missing."""
     chunks = [b""] * count
 
     async def one(number: int) -> None:
@@ -64,7 +63,7 @@ async def fetch(
 async def stream(
     connection: Connection, stream_name: str, subject_of: SubjectOf, count: int
 ) -> AsyncGenerator[bytes, None]:
-    """Give so many chunks one after the other, of which a few are here at a time.
+    """Yield `count` chunks one after the other, with only a few in memory at a time.
 
     Raises as `fetch` does.
     """
@@ -96,7 +95,7 @@ async def _chunk(connection: Connection, stream: str, subject: str) -> bytes:
 
 
 async def _each(count: int, work: Callable[[int], Awaitable[None]]) -> None:
-    """Do the work for each number, `_SHARE` of them at a time, in order; end with the first error."""
+    """Run `work` for each number in order, `_SHARE` at a time; stop at the first error."""
     numbers = iter(range(count))
 
     async def worker() -> None:

@@ -1,9 +1,10 @@
-"""The one seam to NATS: about as many verbs as the runtime needs, and nobody else imports the driver.
+"""The only access to NATS, with the few operations that the runtime needs.
 
-Every verb on a stream is answered by the stream's leader, so that one process reads what another has
-just written; only `fetch` (content-addressed data, which cannot be stale) and `bulk` (whose end proves
-nothing) may be served by a follower. A fault of the broker, a leader election or a lost connection is
-waited out for `patience` seconds and then raised as `Unavailable`.
+No other module imports the driver. The stream's leader answers every operation on a stream, so that
+one process reads what another has just written. A follower may answer only `fetch`
+(content-addressed data is never stale) and `bulk` (its end does not prove that there is no more).
+During a fault of the broker, a leader election or a lost connection, an operation waits for
+`patience` seconds and then raises `Unavailable`.
 """
 
 import asyncio
@@ -30,22 +31,24 @@ from flower_nats.broker.requests import STATUS
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 _QUICK_ATTEMPTS = ((3.0, 1.0), (10.0, 2.0))
-"""What `ATTEMPT` is to a small request: up to so many seconds after its first try, each may take so
-many. While a stream elects a leader, for 4 to 9 s, nobody answers questions about it. A call that
-waits is told when it has one, but may miss that, such as while the connection is lost.
+"""The limit of an attempt (`ATTEMPT`) for small requests: pairs of seconds since the first try, and
+seconds that an attempt may take until then. While a stream elects a leader, for 4 to 9 s, no server
+answers questions about it. An advisory tells waiting calls of the new leader, but may be missed,
+for example while the connection is lost.
 """
 
 _SMALL = 64 * 1024
 """Bytes up to which a request is small."""
 
 WINDOW = 24
-"""Chunks of larger contents (`chunks`), of 1 MiB each, that are under way in each direction."""
+"""Chunks of larger contents (`chunks`), of 1 MiB each, that are in transit in each direction."""
 
 _LONGEST_TTL = 10 * 365 * 86400.0
-"""Seconds; nats-server counts nanoseconds in 64 bits, and loses at once what is to live beyond them."""
+"""Seconds. nats-server counts nanoseconds in 64 bits, and drops a message with a longer TTL at
+once."""
 
 _LEADER_ELECTED = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."
-"""What the subjects begin with on which nats-server says that a stream has a new leader."""
+"""Prefix of the subjects on which nats-server announces a stream's new leader."""
 
 _NOT_FOUND = 10037
 _STREAM_NOT_FOUND = 10059
@@ -54,17 +57,17 @@ _DUPLICATE_IN_PROCESS = 10158
 _WRITE_IN_PROCESS = 10164
 _WRONG_SEQUENCE = 10071
 
-# The account's share; the server's disk, or as much of it as JetStream may take; the stream's limit.
+# The limit of the account; of the server's disk or its share for JetStream; of the stream.
 _NO_ROOM = frozenset({10002, 10023, 10077})
 
-# Not enough servers are there yet; the same message, or another whose expectation covers the same
-# subjects, was sent before and its copies are being made: whether it will stand is not known yet.
+# Either too few servers are up. Or the same message, or another with an expectation on the same
+# subjects, is still being replicated, and it is not known yet whether it will be stored.
 _PASSING = frozenset(
     {
         _NO_SUITABLE_PEERS,
         _DUPLICATE_IN_PROCESS,
         _WRITE_IN_PROCESS,
-        # Members make every stream when they start: a server that does not know one will soon.
+        # Superlinks create every stream when they start, so a missing stream will exist soon.
         _STREAM_NOT_FOUND,
     }
 )
@@ -80,7 +83,7 @@ class NoRoom(Unavailable):
 
 @dataclass(frozen=True)
 class Stored:
-    """The broker's receipt for a stored message."""
+    """The broker's acknowledgement of a stored message."""
 
     sequence: int
     duplicate: bool
@@ -88,7 +91,7 @@ class Stored:
 
 
 class Connection(CoreConnection):
-    """A connection to the broker that reconnects for ever, and the streams there."""
+    """A connection to the broker that reconnects for ever, with access to its streams."""
 
     def __init__(self, client: BrokerClient) -> None:
         super().__init__(client)
@@ -102,7 +105,7 @@ class Connection(CoreConnection):
         await self._client.subscribe(_LEADER_ELECTED + "*", cb=self._on_leader)
 
     async def _on_leader(self, advisory: Msg) -> None:
-        """Let those ask again who have asked a stream's former leader: it does not answer."""
+        """Break off requests to a stream's former leader, which does not answer."""
         stream = advisory.subject.removeprefix(_LEADER_ELECTED)
         self.break_off(lambda subject: subjects.is_of(stream, subject))
 
@@ -146,14 +149,14 @@ class Connection(CoreConnection):
         return await self._get(stream, {"last_by_subj": subject}, patience)
 
     async def first_since(self, stream: str, subject: str, since: str) -> Record | None:
-        """Return the first message on `subject` that was stored at or after `since` (RFC 3339)."""
+        """Return the first message on `subject` stored at or after `since` (RFC 3339)."""
         return await self._get(stream, {"next_by_subj": subject, "start_time": since})
 
     async def fetch(self, stream: str, subject: str, *, large: bool = False) -> Record | None:
         """Return the newest message on exactly this subject, perhaps from a follower.
 
-        For data alone that never changes under its subject: what is found is right, what is not found
-        may be there. `large` says that it may have a megabyte, and take its time.
+        Only for data that never changes under its subject. A message that is found is right; a
+        message that is not found may still exist. `large` allows a megabyte, and a longer time.
         """
         body = json.dumps({"last_by_subj": subject}).encode()
         deadline = time.monotonic() + PATIENCE
@@ -181,11 +184,12 @@ class Connection(CoreConnection):
         size: int,
         timeout: float,
     ) -> None:
-        """Give `take` what follows sequence `after` on `subject`, in order, with nothing left out.
+        """Call `take` with each message on `subject` after sequence `after`, without gaps.
 
-        By one request, and perhaps from a follower, which may not have the newest. A message that is
-        lost on its way ends it, as do `size` bytes: `next` tells whether there is more. Raises
-        `Unavailable` if it has not ended after `timeout` seconds; what was taken by then counts.
+        It takes one request. A follower may answer, and may lack the newest messages. It ends after
+        `size` bytes, or when a message is lost on its way: `next` tells whether there is more.
+        Raises `Unavailable` if it has not ended after `timeout` seconds; messages taken by then
+        count.
         """
         request = {"next_by_subj": subject, "seq": after + 1, "batch": size, "max_bytes": size}
         previous = "0"
@@ -193,7 +197,7 @@ class Connection(CoreConnection):
         def hear(answer: Msg) -> bool:
             nonlocal previous
             headers = answer.headers or {}
-            # Each message tells the sequence of the one that was sent before it (ADR-31 of NATS).
+            # Each message carries the sequence of the message sent before it (NATS ADR-31).
             if STATUS in headers or headers.get("Nats-Last-Sequence") != previous:
                 return True
             previous = headers["Nats-Sequence"]
@@ -230,9 +234,9 @@ class Connection(CoreConnection):
                 return found
 
     async def purge(self, stream: str, subject: str, up_to: int = 0) -> int:
-        """Remove what is on `subject` (may hold wildcards), below sequence `up_to` if that is given.
+        """Remove messages on `subject` (may hold wildcards), below sequence `up_to` if it is given.
 
-        Returns how many messages went.
+        Returns how many messages were removed.
         """
         request: dict[str, Any] = {"filter": subject}
         if up_to:
@@ -243,9 +247,9 @@ class Connection(CoreConnection):
     async def ensure_stream(self, config: Mapping[str, Any]) -> None:
         """Create a stream, or bring an existing one to this configuration.
 
-        An existing one never loses copies by this, nor what `config` does not name: an operator may
-        have set it. Raises `Unavailable` as long as too few servers of the cluster are there for
-        the copies of a new one.
+        An existing stream never loses replicas, nor settings that `config` does not name: an
+        operator may have set them. Raises `Unavailable` while too few servers of the cluster are up
+        for the replicas of a new stream.
         """
         name = str(config["name"])
         existing = await self._api(f"STREAM.INFO.{name}", {}, tolerate=_STREAM_NOT_FOUND)
@@ -277,7 +281,7 @@ class Connection(CoreConnection):
         tolerate: int | None = None,
         patience: float = PATIENCE,
     ) -> dict[str, Any]:
-        """Ask the broker about its streams; the error with the code `tolerate` is an answer, too."""
+        """Ask the broker's stream API; an error with the code `tolerate` counts as an answer."""
         body = json.dumps(request).encode() if request is not None else b""
         return await self._patiently(f"$JS.API.{verb}", body, None, patience, tolerate)
 

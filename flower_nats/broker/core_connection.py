@@ -38,23 +38,23 @@ ATTEMPT = 5.0
 """Seconds that one request to a healthy broker may take."""
 
 _RECENT = 5.0
-"""Seconds for which a hint may have been on its way when a connection breaks: what is longer under
-way is seen by the pings."""
+"""Seconds that a hint may have been in transit when a connection breaks. Pings detect longer
+delays."""
 
 _FLUSH_SECONDS = 1
-"""How long the broker may take, at the end, to take what is on its way to it."""
+"""Seconds that the broker may take, at the end, to accept the last messages."""
 
 _PENDING_BYTES = 64 * 1024 * 1024
 """Bytes that may wait in this process for the socket to the broker."""
 
 _HINTS = 1000
-"""Hints that are kept to be given again: more than are on their way at any moment."""
+"""Hints that are kept to be sent again: more than are in transit at any moment."""
 
 _FORBIDDEN = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
-"""How NATS refuses a message; the driver brings it in small letters."""
+"""The text with which NATS refuses a message; the driver gives it in lower case."""
 
 _REFUSALS = 100
-"""Refusals of NATS that are kept: more than there are questions at a time."""
+"""Refusals of NATS that are kept: more than there are open requests at a time."""
 
 Headers = Mapping[str, str]
 MessageHandler = Callable[[Msg], Awaitable[None]]
@@ -79,16 +79,16 @@ class NotPermitted(Unavailable):
 class BrokerClient(Client):
     """The driver's client, with what the driver lacks.
 
-    It does not log in in clear text where a URL says tls. It knows NKeys without another package. It
-    looks for no server once it is to end.
+    It never logs in without TLS if the URL says tls. It knows NKeys without another package. It
+    does not look for a server once it has to end.
     """
 
     is_leaving = False
-    """Whether it is to end."""
+    """Whether the client has to end."""
 
     async def _connect_to_server(self, s: Any) -> None:
-        # To end, the driver cancels its search for a server once. Python 3.11 may lose that, and the
-        # search would go on for ever, and keep its event loop from ending.
+        # At its end the driver cancels its search for a server once. Python 3.11 may lose this
+        # cancel. Then the search would go on for ever, and the event loop would not end.
         if self.is_leaving:
             raise asyncio.CancelledError
         await super()._connect_to_server(s)
@@ -105,8 +105,8 @@ class BrokerClient(Client):
         self._public_nkey, self._signature_cb = key.public, key.sign
 
     def _connect_command(self) -> bytes:
-        # What comes first from a server is in clear text, and says whether TLS follows. The driver
-        # would believe a machine in between that it does not.
+        # The first message from a server is not encrypted, and says whether TLS follows. A machine
+        # in between could change it, and the driver would then not use TLS.
         assert self._current_server is not None
         if self._current_server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
             raise NatsError("the URL says tls://, and the server speaks no TLS")
@@ -143,13 +143,13 @@ class CoreConnection:
     ) -> Self:
         """Connect to the first of `urls` that answers.
 
-        `ca_certificate` is the authority behind servers that speak TLS; None: those that the system
-        trusts. Raises `Unavailable` if none answers within `patience` seconds, and `BrokerTooOld`.
+        `ca_certificate` verifies servers that speak TLS; None for the system's authorities. Raises
+        `Unavailable` if none answers within `patience` seconds, and `BrokerTooOld`.
         """
         client = BrokerClient()
         connection = cls(client)
         try:
-            # The driver itself would go on for ever, at the start too.
+            # The driver itself would try for ever, at the start too.
             async with asyncio.timeout(patience):
                 await client.connect(
                     servers=[without_login(url) for url in urls],
@@ -158,7 +158,7 @@ class CoreConnection:
                     name=name,
                     inbox_prefix=inboxes_for(urls),
                     max_reconnect_attempts=-1,
-                    # What this process publishes it does not need to hear: see `on_hint`.
+                    # This process does not need to receive its own messages: see `on_hint`.
                     no_echo=True,
                     reconnect_time_wait=_RECONNECT_WAIT,
                     connect_timeout=2,
@@ -170,7 +170,7 @@ class CoreConnection:
                     disconnected_cb=connection._on_disconnect,
                     closed_cb=connection._on_close,
                     error_cb=connection._on_error,
-                    # They are ours, made in `subjects`.
+                    # All subjects are ours, made in `subjects`.
                     skip_subject_validation=True,
                 )
                 _check_version(connection.server_info)
@@ -188,22 +188,22 @@ class CoreConnection:
         await self._requests.start()
 
     async def close(self) -> None:
-        """Close the connection after what is on its way out has left."""
+        """Close the connection after outgoing messages have left."""
         self._client.is_leaving = True
         try:
             if self._client.is_connected:
-                # Not the driver's drain, which waits for a server that hangs for a quarter of a minute.
+                # Not the driver's drain, which waits 15 s for a server that hangs.
                 await self._client.flush(_FLUSH_SECONDS)
         except (NatsError, OSError, RuntimeError) as exc:
             log.warning("broker_not_flushed", reason=repr(exc))
         try:
             await self._client.close()
-        # A RuntimeError is what uvloop raises for a write to a connection that is lost.
+        # uvloop raises RuntimeError for a write to a lost connection.
         except (NatsError, OSError, RuntimeError) as exc:
             log.warning("broker_not_closed", reason=repr(exc))
 
     async def until_ended(self) -> None:
-        """Wait for the connection's end, which it has when the broker refuses its login.
+        """Wait until the connection has ended, which happens when the broker refuses its login.
 
         Raises `ConnectionEnded`.
         """
@@ -230,13 +230,13 @@ class CoreConnection:
         self._reconnected.append(callback)
 
     def on_hint(self, callback: Callable[[str, bytes], None]) -> None:
-        """Call `callback(subject, payload)` for each hint that this connection itself gives."""
+        """Call `callback(subject, payload)` for each hint that this connection itself sends."""
         self._hinted.append(callback)
 
     async def hint(self, subject: str, payload: bytes = b"") -> None:
-        """Publish a hint: not stored, not acknowledged; a failure only delays.
+        """Publish a hint, which is neither stored nor acknowledged. A failure only delays.
 
-        Waiting calls in this process get it by `on_hint`, without a way through the broker.
+        Waiting calls in this process get it by `on_hint`, without the broker.
         """
         for callback in self._hinted:
             callback(subject, payload)
@@ -269,8 +269,8 @@ class CoreConnection:
     ) -> Msg:
         """Send one request and return the answer; of several, the first that is `enough`.
 
-        Raises `NobodyListens` and `NotPermitted` where that is so, `Unavailable` if no such answer comes
-        within `timeout` seconds, or none may come any more (see `break_off`).
+        Raises `NobodyListens` or `NotPermitted`; `Unavailable` if no such answer comes within
+        `timeout` seconds, or if none can come any more (see `break_off`).
         """
         began = time.monotonic()
         try:
@@ -291,8 +291,8 @@ class CoreConnection:
     async def answer(self, request: Msg, body: bytes, headers: Headers) -> None:
         """Answer a request that came by `subscribe`.
 
-        Only to an inbox: a caller could otherwise make this connection publish on any subject, such
-        as to the broker that a stream be purged.
+        The answer goes only to an inbox. Otherwise a caller could make this connection publish on
+        any subject, for example a request to purge a stream.
         """
         if not is_inbox(request.reply):
             log.warning("answer_to_no_inbox", subject=request.subject, reply=request.reply)
@@ -304,7 +304,7 @@ class CoreConnection:
             log.warning("answer_lost", subject=request.subject, reason=repr(exc))
 
     async def acknowledge(self, message: Msg) -> None:
-        """Let the broker send more of what it sends in pieces."""
+        """Let the broker send further pieces of a copy."""
         await self._client.publish(message.reply, b"")
 
     def new_inbox(self) -> str:
@@ -313,7 +313,7 @@ class CoreConnection:
 
     @property
     def server_info(self) -> dict[str, Any]:
-        """What the connected server said of itself on connecting."""
+        """What the connected server reported of itself on connecting."""
         return dict(self._client._server_info)
 
     async def _on_error(self, error: Exception) -> None:
@@ -350,7 +350,7 @@ class CoreConnection:
 def _check_version(server: Mapping[str, Any]) -> None:
     said = str(server.get("version", ""))
     numbers = tuple(int(number) for number in re.findall(r"\d+", said)[:2])
-    # A server that says nothing that we can read may be newer than any that we know.
+    # A server with an unreadable version may be newer than any that we know.
     if len(numbers) == 2 and numbers < OLDEST_BROKER:
         needed = ".".join(map(str, OLDEST_BROKER))
         raise BrokerTooOld(

@@ -1,4 +1,4 @@
-"""What the broker promises about what it has acknowledged, read off its servers."""
+"""What the broker promises for acknowledged messages, as its servers report it."""
 
 from typing import Any
 
@@ -8,21 +8,21 @@ from flower_nats.broker.servers import NAMELESS
 from flower_nats.broker.storage import server_figures
 
 ALWAYS = "always"
-"""Said of a server that syncs to disk before it acknowledges."""
+"""The value for a server that syncs to disk before it acknowledges."""
 
 UNKNOWN = "unknown"
-"""Said of a server that was not heard."""
+"""The value for a server that was not heard."""
 
 
 async def durability(connection: Connection) -> dict[str, Any]:
-    """Return what the servers that hold the runtime's streams do with what they store.
+    """Return how safely the servers of the runtime's streams store messages.
 
-    `replicas` is the number of servers that hold each message; `leader` is the one that takes messages
-    in, empty if it is alone or none is elected. `servers` says of each server, by name,
-    how often it syncs to disk: `always`, an interval such as `120 s`, or `unknown` when it was not
-    heard, because it is down or this connection may not ask it (the settings belong to the system
-    account, which has to export them). `sync` is the worst of those: an interval, else `unknown`,
-    else `always`. Raises `Unavailable`.
+    `replicas` is the number of servers that hold each message; `leader` is the one that takes
+    messages in, empty for a single server or if none is elected. `servers` gives for each server,
+    by name, how often it syncs to disk: `always`, an interval such as `120 s`, or `unknown` if it
+    did not answer. A server does not answer if it is down, or if the system account does not export
+    its settings to us. `sync` is the worst of these values: an interval, else `unknown`, else
+    `always`. Raises `Unavailable`.
     """
     infos = [await connection.info(stream) for stream in subjects.STREAMS]
     copies = min(int(info["config"]["num_replicas"]) for info in infos)
@@ -46,7 +46,7 @@ def _badness(sync: str) -> float:
 
 
 def _holders(info: dict[str, Any]) -> set[str]:
-    """The servers that hold a stream and have a name; none are told of by a server that is alone."""
+    """Return the named servers that hold a stream. A single server names none."""
     cluster = info.get("cluster") or {}
     names = [cluster.get("leader"), *(peer["name"] for peer in cluster.get("replicas") or ())]
     return {name for name in names if name and not name.startswith(NAMELESS)}
@@ -57,7 +57,7 @@ def _own_name(connection: Connection) -> str:
 
 
 async def _settings(connection: Connection, wanted: set[str]) -> dict[str, str]:
-    """Ask every server how it syncs, until all that are wanted have answered or a second is over."""
+    """Ask every server how it syncs, until all `wanted` have answered or a second is over."""
     figures = await server_figures(connection, wanted)
     return {name: _sync(jetstream.get("config", {})) for name, jetstream in figures.items()}
 

@@ -1,4 +1,4 @@
-"""Replies that the SuperLink itself gives when no node will."""
+"""Error replies that the SuperLink itself gives if no node will reply."""
 
 from flower_nats.broker.mailbox import Mailbox
 from flower_nats.broker.objects import Objects
@@ -8,20 +8,20 @@ from flower_nats.wire.messages import MessageError, Outgoing, error_reply
 
 
 class ErrorReplies:
-    """Gives error replies by the same door as real ones, so that an instruction gets one of either."""
+    """Stores error replies in the same way as nodes' replies: an instruction gets one of either."""
 
     def __init__(self, mailbox: Mailbox, objects: Objects) -> None:
         self._mailbox = mailbox
         self._objects = objects
 
     async def end(self, run_id: int, instruction: common.Metadata) -> Outgoing | None:
-        """End an instruction whose node is gone; return None if it had its reply already."""
+        """End an instruction if its node is gone; return None if it already had its reply."""
         return await self._end(run_id, instruction, MessageError.NODE_UNAVAILABLE)
 
     async def end_lost(
         self, run_id: int, instruction: common.Metadata, reason: str
     ) -> Outgoing | None:
-        """End an instruction whose reply does not come; return None if it had one already."""
+        """End an instruction if its reply will not come; return None if it already had one."""
         text = f"Reply unavailable: {reason}"
         return await self._end(run_id, instruction, MessageError.REPLY_UNAVAILABLE, text)
 
@@ -35,7 +35,7 @@ class ErrorReplies:
         return outgoing if accepted else None
 
     async def replace(self, reply: ReplyKey) -> Outgoing | None:
-        """Put an error in the place of a reply that has expired; return None if somebody else did."""
+        """Replace an expired reply by an error; return None if another process already did."""
         outgoing, session_id = await self._prepare(
             reply.run_id, MessageError.REPLY_UNAVAILABLE, reply.instruction_id
         )
@@ -43,9 +43,9 @@ class ErrorReplies:
         return outgoing if replaced else None
 
     async def unknown(self, run_id: int, instruction_id: str) -> Outgoing:
-        """Return the answer for an instruction that is not known, for one caller and no other.
+        """Return the answer about an unknown instruction, for one caller only.
 
-        It is nobody's reply and is not kept: the id may belong to an instruction that is over.
+        It is not stored as a reply: the id may belong to an instruction that is over.
         """
         outgoing, content = error_reply(MessageError.MESSAGE_UNAVAILABLE, run_id, instruction_id)
         # The caller reads it at once; housekeeping collects it soon.
@@ -61,7 +61,7 @@ class ErrorReplies:
         reason: str = "",
     ) -> tuple[Outgoing, str]:
         outgoing, content = error_reply(code, run_id, instruction_id, instruction, reason)
-        # The session keeps the object from being collected, so it comes first.
+        # The session comes first, because it keeps the object from being collected.
         session_id = await self._mailbox.open_session(run_id, [outgoing])
         await self._objects.put(run_id, outgoing.metadata.message_id, content, session_id)
         return outgoing, session_id

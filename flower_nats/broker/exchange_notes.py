@@ -1,8 +1,8 @@
-"""What happens to messages, noted for the history that people look at.
+"""What happens to messages, noted for the history in the console.
 
-A note costs the path of a message next to nothing: it is kept here, and sent in batches. JetStream
-itself forgets what is over. A process that dies takes the notes of its last second with it, which
-leaves a gap in the history and changes nothing else.
+A note costs little: it is kept in memory and sent in batches. JetStream itself drops messages that
+are done. A process that dies loses the notes of its last second. That leaves a gap in the history
+and has no other effect.
 """
 
 import time
@@ -20,14 +20,15 @@ from flower_nats.wire.messages import Outgoing
 log = get_logger(__name__)
 
 _MOST = 100_000
-"""Notes that are kept while nobody takes them, some 30 MB: beyond it there is a gap in the history."""
+"""Notes that are kept while no superlink takes them, some 30 MB. With more, the history has a
+gap."""
 
 _BATCH = 5_000
-"""Notes that are taken at a time: about half a MiB."""
+"""Notes in one batch: about half a MiB."""
 
 
 class ExchangeNotes:
-    """The notes of one process that nobody has taken yet, one for each exchange."""
+    """The notes of one process that are not sent yet, one for each exchange."""
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
@@ -57,7 +58,7 @@ class ExchangeNotes:
             note.put_out = time.monotonic()
 
     def taken(self, instruction: Instruction) -> None:
-        """Note that a node has an instruction whole."""
+        """Note that a node has received all of an instruction."""
         self._counts["taken"] += 1
         key = instruction.key
         note = self._note(key.run_id, key.message_id)
@@ -85,7 +86,7 @@ class ExchangeNotes:
             note.reason = outgoing.head.error.reason[:ROOM_FOR_TEXT]
 
     def traffic(self, run_id: int, message_id: str, *, sent: int = 0, received: int = 0) -> None:
-        """Note bytes sent to and received from the node of an instruction."""
+        """Note bytes that were sent to and received from an instruction's node."""
         note = self._note(run_id, message_id)
         if note is not None:
             note.bytes_sent += sent
@@ -111,7 +112,7 @@ class ExchangeNotes:
         return note
 
     def take(self) -> list[ExchangeNote]:
-        """Return some notes and forget them; their times are moments of our monotonic clock."""
+        """Remove and return some notes; their times are moments of our monotonic clock."""
         if self._dropped:
             log.warning("exchanges_not_recorded", count=self._dropped)
             self._dropped = 0
@@ -123,11 +124,11 @@ class ExchangeNotes:
 
 
 NOWHERE = ExchangeNotes(most=0)
-"""For parts whose notes nobody stores."""
+"""For parts of the runtime that keep no history."""
 
 
 def with_ages(notes: Sequence[ExchangeNote]) -> list[ExchangeNote]:
-    """Return notes whose times are seconds before now: clocks of other machines differ from ours."""
+    """Return notes with their times as seconds before now, because clocks of machines differ."""
     now = time.monotonic()
 
     def age(moment: float | None) -> float | None:

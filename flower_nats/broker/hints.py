@@ -1,7 +1,7 @@
-"""Hints: core-NATS messages that say "look again". Losing one may delay, never lose.
+"""Hints: core-NATS messages that say "look again". A lost hint may cause a delay, never a loss.
 
-`Hints` sends them. `Wakes` receives all of them over one subscription a process and hands them to the
-calls that wait in it, so that a held call costs the broker nothing.
+`Hints` sends them. `Wakes` receives all hints over one subscription per process, and passes them to
+the calls that wait in the process. So a held call costs the broker nothing.
 """
 
 import asyncio
@@ -40,14 +40,15 @@ class Hints:
 
 
 class Wait:
-    """One call's wait for hints on one subject: set it up before looking, then look, then wait."""
+    """The wait of one call for hints on one subject. Create it first, then look, then wait."""
 
     def __init__(self, wakes: "Wakes") -> None:
         self._wakes = wakes
         self._event = asyncio.Event()
         self._payloads: list[bytes] = []
         self.lost = False
-        """True if hints may have been missed since the last `take`: look at everything again."""
+        """True if hints may have been missed since the last `take`. Then look at everything
+        again."""
 
     def notify(self, payload: bytes) -> None:
         """Note a hint."""
@@ -55,12 +56,12 @@ class Wait:
         self._event.set()
 
     def disturb(self) -> None:
-        """Wake up without a hint: look again, or see that it is time to go."""
+        """Wake up without a hint, to look again or to end."""
         self.lost = True
         self._event.set()
 
     async def wait(self, timeout: float) -> bool:
-        """Wait for a hint for at most `timeout` seconds; return whether there is reason to look."""
+        """Wait for a hint for at most `timeout` seconds; return whether to look again."""
         self._wakes.waiting += 1
         try:
             async with asyncio.timeout(max(0.0, timeout)):
@@ -72,7 +73,7 @@ class Wait:
         return True
 
     def take(self) -> list[bytes]:
-        """Return the payloads of the hints since the last time, and start anew."""
+        """Return the payloads of the hints since the last call, and forget them."""
         payloads, self._payloads = self._payloads, []
         self.lost = False
         self._event.clear()
@@ -80,7 +81,7 @@ class Wait:
 
 
 class Wakes:
-    """Receives every hint and wakes the calls of this process that wait for it."""
+    """Receives all hints, and wakes the calls of this process that wait for them."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -152,7 +153,7 @@ class Wakes:
 
     @contextmanager
     def on(self, *hint_subjects: str) -> Iterator[Wait]:
-        """Collect the hints on these subjects from here on."""
+        """Collect the hints on these subjects from now on."""
         wait = Wait(self)
         for subject in hint_subjects:
             self._waits[subject].add(wait)
@@ -186,5 +187,5 @@ class Wakes:
                 callback(subject.removeprefix(prefix), payload)
 
     def _listen(self, prefix: str, callback: Callable[[str, bytes], None]) -> None:
-        """Call `callback` with what follows `prefix` in a hint's subject, and with its payload."""
+        """Call `callback` with the part of a hint's subject after `prefix`, and its payload."""
         self._listeners.append((prefix, callback))

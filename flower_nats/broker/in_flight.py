@@ -1,4 +1,4 @@
-"""What is in flight, as the broker holds it."""
+"""The messages in flight, as the broker holds them."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from flower_nats.broker.subjects import InstructionKey, ReplyKey, SessionKey
 from flower_nats.wire.messages import Outgoing
 
 CLOCKS = timedelta(seconds=2)
-"""What the clocks of the broker's servers may differ by."""
+"""Seconds by which the clocks of the broker's servers may differ."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Instruction:
     taken: bool
     """Whether its node has confirmed it."""
     said_at: float
-    """When, by its node's clock, the node said so, or that it starts anew; 0 if it said neither."""
+    """When, by its clock, the node confirmed it or said that it starts anew; 0 for neither."""
     outgoing: Outgoing
 
 
@@ -37,14 +37,14 @@ class SessionRecord:
     def objects_since(self) -> str:
         """The moment (RFC 3339) since which its objects were stored.
 
-        An older one is not its own, and goes when the messages are done that it belongs to.
+        An older object belongs to other messages, and is dropped with them.
         """
         return as_moment(datetime.fromisoformat(self.opened_at) - CLOCKS)
 
 
 @dataclass
 class InFlight:
-    """What of a run is in flight."""
+    """The messages in flight of one run."""
 
     instructions: dict[str, InstructionKey] = field(default_factory=dict)
     """By message id."""
@@ -53,10 +53,10 @@ class InFlight:
     sessions: set[str] = field(default_factory=set)
     """Push sessions."""
     released: set[str] = field(default_factory=set)
-    """Those of the sessions whose instructions are all out."""
+    """The sessions whose instructions have all been released."""
 
     def note(self, key: InstructionKey | ReplyKey | SessionKey) -> None:
-        """Note what a subject says."""
+        """Note a message by its subject."""
         if isinstance(key, InstructionKey):
             self.instructions[key.message_id] = key
         elif isinstance(key, ReplyKey):
@@ -68,15 +68,15 @@ class InFlight:
 
     @property
     def unfinished_sessions(self) -> set[str]:
-        """The sessions with a message that is not out yet, as far as one can tell."""
+        """The sessions with a message that is not released yet, as far as the subjects tell."""
         return self.sessions - self.released - {key.session_id for key in self.replies.values()}
 
     @property
     def spent_sessions(self) -> set[str]:
-        """The sessions whose instructions have all been put out, and are over."""
+        """The sessions whose instructions were all released and are over."""
         return self.released - {key.session_id for key in self.instructions.values()}
 
 
 def as_moment(when: datetime) -> str:
-    """Return a time as the broker writes it (RFC 3339)."""
+    """Return a time in the broker's format (RFC 3339)."""
     return when.isoformat().replace("+00:00", "Z")

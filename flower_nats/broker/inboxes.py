@@ -1,4 +1,4 @@
-"""Where answers come in: each user of NATS has inboxes of its own, which the others cannot hear."""
+"""Inboxes for answers: each user of NATS has inboxes of its own, which other users cannot hear."""
 
 import re
 from collections.abc import Sequence
@@ -8,22 +8,23 @@ from flower_nats.broker.urls import user_of
 _ALL = "_INBOX"
 
 _OF_OTHERS = "_R_"
-"""What nats-server writes in the place of the inbox of a caller from another account, for a call."""
+"""The subject by which nats-server replaces, for a call, the inbox of a caller from another
+account."""
 
 ANSWERS = (f"{_ALL}.>", f"{_OF_OTHERS}.>")
-"""All to which answers may go: they make nobody do anything there."""
+"""All subjects to which answers may go. A message there has no other effect."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
-"""What may stand between two dots of a subject."""
+"""A part of a subject between two dots."""
 
 
 def inboxes_of(user: str) -> str:
-    """Return what the inboxes of a user begin with, without the dot that follows."""
+    """Return the prefix of a user's inboxes, without the dot that follows."""
     return f"{_ALL}.{user}" if _TOKEN.fullmatch(user) else _ALL
 
 
 def inboxes_for(urls: Sequence[str]) -> str:
-    """Return the inbox prefix, the same for every process with the login of these URLs."""
+    """Return the inbox prefix of every process that logs in with these URLs."""
     return inboxes_of(user_of(urls))
 
 

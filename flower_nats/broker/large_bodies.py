@@ -1,4 +1,4 @@
-"""Bodies too large for one NATS message, on their way between gateway and superlink."""
+"""Bodies that are too large for one NATS message, in transit between gateway and superlink."""
 
 import asyncio
 import uuid
@@ -23,7 +23,7 @@ class LargeBodies:
         self._dropping: set[asyncio.Task[None]] = set()
 
     async def put(self, body: bytes) -> str:
-        """Deposit a body; return the ticket with which it is fetched within `BLOB_AGE` seconds."""
+        """Deposit a body; return a ticket, with which it can be fetched for `BLOB_AGE` seconds."""
         blob_id = uuid.uuid4().hex
         pieces = chunks.cut(self._connection, body)
         await chunks.store(self._connection, partial(subjects.blob, blob_id), pieces)
@@ -37,13 +37,13 @@ class LargeBodies:
         return b"".join(pieces)
 
     def drop(self, ticket: str) -> None:
-        """Have a body forgotten that has been fetched; what has become of it must not wait for that."""
+        """Drop a fetched body in the background, so that its receiver need not wait."""
         task = asyncio.create_task(self._drop(ticket), name="drop blob")
         self._dropping.add(task)
         task.add_done_callback(self._dropping.discard)
 
     async def _drop(self, ticket: str) -> None:
-        # What cannot be dropped goes with its age.
+        # A body that cannot be dropped is removed by its age.
         with suppress(FlowerNatsError):
             blob_id = ticket.partition("/")[0]
             await self._connection.purge(_STREAM, subjects.blob(blob_id, subjects.ANY))

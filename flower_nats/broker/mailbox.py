@@ -2,16 +2,17 @@
 
 The rules:
 
-- Nothing is visible before it is whole. A push session holds messages while their objects arrive;
-  an instruction is then released to its node, a reply then accepted.
+- Nothing is visible before it is complete. A push session holds messages while their objects
+  arrive. After that, an instruction is released to its node, and a reply is accepted.
 - Pull is a lease: an instruction is handed out until its node confirms it (`take`), it expires, or
-  its run ends. A node that starts anew gets what it had confirmed and not answered (`reoffer`).
-- The reply is the end: a reply is written only where the instruction is the newest of its exchange, so
-  that there is no second one, however late it comes, and none to what has expired.
+  its run ends. A node that starts anew again gets the instructions that it had confirmed and not
+  answered (`reoffer`).
+- The reply is the end: a reply is written only if the instruction is the newest message of its
+  exchange. So there is never a second reply, however late, and no reply to an expired instruction.
 
-Every write is conditional on what was read, so that two replicas doing the same thing at once do it
-once. Only the release of an instruction is named by a message id, too: nothing is left of one that is
-over, so that nothing else would refuse a release that comes after that.
+Every write is conditional on what was read, so that two replicas that do the same thing at once do
+it once. The release of an instruction also has a message id. An instruction that is over leaves
+nothing behind, so only the message id refuses a later second release.
 """
 
 import asyncio
@@ -48,7 +49,7 @@ class Mailbox:
     """The mailboxes of all nodes and runs."""
 
     def __init__(self, connection: Connection, notes: ExchangeNotes = NOWHERE) -> None:
-        """`notes` are told what happens to messages through this."""
+        """`notes` records what happens to messages."""
         self._connection = connection
         self._seen = Recollection()
         self._notes = notes
@@ -56,10 +57,10 @@ class Mailbox:
     # Push sessions
 
     async def open_session(self, run_id: int, outgoing: Sequence[Outgoing]) -> str:
-        """Record messages whose objects are about to arrive; return the session's id.
+        """Record messages before their objects arrive; return the session's id.
 
-        The same messages have the same session, so that a second try goes on with the first.
-        Raises `ApiError` (MALFORMED_REQUEST) if one message is larger than the broker takes.
+        The same messages get the same session, so that a second try continues the first. Raises
+        `ApiError` (MALFORMED_REQUEST) if one message is larger than the broker takes.
         """
         session_id = session_id_of(outgoing)
         parts = _parts(outgoing, self._connection.max_payload - _ENVELOPE)
@@ -73,15 +74,15 @@ class Mailbox:
         return session_id
 
     async def _store_new(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
-        # Refused if it is there already: so it stays as old as what has come after it.
+        # An existing part is kept: the session must be older than the objects that came after it.
         with suppress(WrongSequence):
             await self._connection.store(subject, data, headers=headers, expect=(subject, 0))
 
     async def load_session(self, run_id: int, session_id: str) -> SessionRecord | None:
-        """Return a push session, or None if there is none (any more)."""
+        """Return a push session, None if there is none."""
         if not session_id.isalnum():
             return None
-        # Messages go by their number, and a part that had to be stored again is in behind the others.
+        # Parts are sorted by number: a part that had to be stored again comes after the others.
         parts: dict[int, list[Outgoing]] = {}
         opened_at, after, wanted = "", 0, 1
         while len(parts) < wanted:
@@ -102,19 +103,19 @@ class Mailbox:
         await self._connection.purge(_STREAM, subjects.session(run_id, session_id))
 
     async def mark_released(self, run_id: int, session_id: str) -> None:
-        """Note that every instruction of a session is out."""
+        """Note that every instruction of a session is released."""
         await self._connection.store(subjects.released(run_id, session_id), b"")
 
     # Instructions
 
     async def release(self, session_id: str, outgoing: Outgoing) -> None:
-        """Put an instruction whose objects are whole into its node's mailbox, once."""
+        """Put an instruction into its node's mailbox, once, when all its objects have arrived."""
         metadata = outgoing.metadata
         if expired(metadata):
             return
         run_id, message_id = metadata.run_id, metadata.message_id
-        # Refused if it is out, or answered: the gateway that put it out may have died before the
-        # hint.
+        # The broker refuses it if it was released or answered. The hint is sent all the same: the
+        # gateway that released it may have died before the hint.
         with suppress(WrongSequence):
             await self._connection.store(
                 subjects.instruction(run_id, metadata.dst_node_id, session_id, message_id),
@@ -145,19 +146,19 @@ class Mailbox:
         return _instruction(record) if record else None
 
     async def written(self, key: InstructionKey) -> tuple[Instruction, str] | None:
-        """Return an instruction, and when (RFC 3339) it was put out, or confirmed if it is taken."""
+        """Return an instruction, and when (RFC 3339) it was released or, if taken, confirmed."""
         record = await self._connection.last(_STREAM, key.subject)
         return (_instruction(record), record.time) if record else None
 
     async def answered_at(self, key: ReplyKey) -> str:
-        """Return when (RFC 3339) a reply was accepted; empty if it has been confirmed meanwhile."""
+        """Return when (RFC 3339) a reply was accepted; empty if it was confirmed meanwhile."""
         record = await self._connection.last(_STREAM, key.subject)
         return record.time if record else ""
 
     async def instruction_after(
         self, sequence: int, run_id: int | str, node_id: int
     ) -> Instruction | None:
-        """Return the first in a node's mailbox that is newer than `sequence`, of a run or of `ANY`."""
+        """Return a node's first instruction after `sequence`, of one run or of `ANY`."""
         record = await self._connection.next(
             _STREAM, subjects.instruction(run_id, node_id, ANY, ANY), sequence
         )
@@ -173,7 +174,7 @@ class Mailbox:
     async def recall_instruction(
         self, run_id: int, node_id: int, message_id: str
     ) -> Instruction | None:
-        """Return an instruction as this process has seen it last, else as the broker holds it."""
+        """Return an instruction as this process last saw it, else from the broker."""
         seen = self._seen.instruction(run_id, node_id, message_id)
         return seen or await self.find_instruction(run_id, node_id, message_id)
 
@@ -182,10 +183,10 @@ class Mailbox:
         self._seen.forget_node(node_id)
 
     async def take(self, run_id: int, node_id: int, message_id: str, said_at: float) -> None:
-        """Note that its node has received an instruction; do nothing if it is gone or was noted.
+        """Note that a node has received its instruction; do nothing if it is gone or already noted.
 
-        Nor if the node said so before it said that it starts anew: this confirmation is of a process
-        that is gone. `said_at` is when, by the node's own clock.
+        It also does nothing if the node has started anew since: the confirmation is then from a
+        process that is gone. `said_at` is the time of the confirmation, by the node's own clock.
         """
         found = await self.recall_instruction(run_id, node_id, message_id)
         if found is not None and found.taken:
@@ -197,11 +198,12 @@ class Mailbox:
             self._notes.taken(found)
 
     async def reoffer(self, node_id: int, said_at: float) -> int:
-        """Hand out again what a node has confirmed and not answered; return how many that are.
+        """Offer a node again the instructions it has confirmed and not answered; return how many.
 
-        `said_at` is when the node said, by its own clock, that it starts anew. What it has confirmed
-        since stays with it. What it has not confirmed is written anew as well: a confirmation that it
-        sent before it died, and that is still on its way in some gateway, then comes too late.
+        `said_at` is when, by its own clock, the node said that it starts anew. Instructions that it
+        has confirmed since then stay confirmed. Unconfirmed instructions are rewritten too: a
+        confirmation that the dead process sent, and that a gateway still has in hand, then comes
+        too late.
         """
         again: list[Instruction] = []
         next_one = await self.instruction_after(0, ANY, node_id)
@@ -224,7 +226,7 @@ class Mailbox:
             found = await self.find_instruction(key.run_id, key.node_id, key.message_id)
 
     async def _restore(self, found: Instruction, *, taken: bool, said_at: float) -> bool:
-        """Write an instruction anew, taken or not; return False if it has changed since."""
+        """Rewrite an instruction, as taken or not; return False if it has changed since."""
         key, metadata = found.key, found.outgoing.metadata
         if expired(metadata):
             return True
@@ -249,9 +251,9 @@ class Mailbox:
     # Replies
 
     async def accept_reply(self, run_id: int, session_id: str, outgoing: Outgoing) -> bool:
-        """Accept the reply to an instruction, unless it is over; return whether this one is it.
+        """Accept the reply to an instruction unless it is over; return whether this is its reply.
 
-        The instruction ends with that. A refused reply's session is forgotten.
+        An accepted reply ends the instruction. The session of a refused reply is dropped.
         """
         metadata = outgoing.metadata
         instruction_id, node_id = metadata.reply_to_message_id, _replying_node(metadata)
@@ -267,30 +269,31 @@ class Mailbox:
                 break
             holder = await self._find_reply(run_id, instruction_id)
             if holder == subject:
-                # The second try of a write whose receipt was lost.
+                # The reply was stored at the first try, and the acknowledgement was lost.
                 break
             if instruction is None or holder is not None:
                 await self.close_session(run_id, session_id)
                 return False
-            # The node has confirmed it, or was offered it anew, in this very moment.
+            # The instruction was just confirmed by its node, or offered anew: try again.
         self._notes.answered(outgoing, instruction)
         await self.end_instruction(run_id, instruction_id, node_id)
-        # After the end of the instruction, so that a woken ServerApp never sees both.
+        # The hint comes after the end of the instruction: a woken ServerApp must never see both.
         await self._connection.hint(subjects.wake_run(run_id), subject.encode())
         return True
 
     async def replace_reply(self, old: ReplyKey, session_id: str, outgoing: Outgoing) -> bool:
-        """Put another reply in the place of one; return False if that is gone or was replaced."""
+        """Replace a reply by another one; return False if it is gone or was replaced before."""
         subject = subjects.reply(
             old.run_id, session_id, old.instruction_id, outgoing.metadata.message_id
         )
         record = await self._connection.last(_STREAM, old.subject)
         stored = record is not None and await self._store_reply(subject, outgoing, record.sequence)
-        # It may be there all the same: the receipt of a first try may have been lost.
+        # The new reply may be stored all the same: the acknowledgement may have been lost.
         if not stored and await self._connection.last(_STREAM, subject) is None:
             await self.close_session(old.run_id, session_id)
             session_id = ""
-        # What could not be replaced has been replaced before: it is over either way.
+        # A reply that could not be replaced was replaced before. The old session is over either
+        # way.
         await self.close_session(old.run_id, old.session_id)
         return bool(session_id)
 
@@ -314,13 +317,13 @@ class Mailbox:
     async def end_instruction(
         self, run_id: int, instruction_id: str, node_id: int | str = ANY
     ) -> None:
-        """Take an instruction out of its node's mailbox: it has its reply."""
+        """Remove an instruction that has its reply from its node's mailbox."""
         await self._connection.purge(
             _STREAM, subjects.instruction(run_id, node_id, ANY, instruction_id)
         )
 
     async def read_reply(self, key: ReplyKey) -> Outgoing | None:
-        """Return a reply, or None if it has been confirmed meanwhile."""
+        """Return a reply, None if it was confirmed meanwhile."""
         record = await self._connection.last(_STREAM, key.subject)
         if record is None:
             return None
@@ -328,7 +331,7 @@ class Mailbox:
         return _outgoing(msgpack.unpackb(record.data))
 
     async def confirm_reply(self, run_id: int, reply_id: str) -> None:
-        """Forget a reply that the ServerApp has received; do nothing if that was done before."""
+        """Drop a reply that the ServerApp has received; do nothing if it was dropped before."""
         key = self._seen.take_reply(run_id, reply_id)
         if key is None:
             subject = subjects.reply(run_id, ANY, ANY, reply_id)
@@ -341,7 +344,7 @@ class Mailbox:
     # Runs
 
     async def in_flight(self, run_id: int | None = None) -> dict[int, InFlight]:
-        """Return what is in flight, of one run or of all, by run id."""
+        """Return the messages in flight, of one run or of all, by run id."""
         subject_filter = subjects.run(run_id) if run_id is not None else subjects.MESSAGES_SUBJECTS
         found: dict[int, InFlight] = {}
         for subject in await self._connection.subjects(_STREAM, subject_filter):
@@ -350,13 +353,13 @@ class Mailbox:
         return found
 
     async def end_run(self, run_id: int) -> None:
-        """Drop everything of a run that has finished, its objects included."""
+        """Drop all messages and objects of a finished run."""
         await self._connection.purge(_STREAM, subjects.run(run_id))
         await self._connection.purge(subjects.OBJECTS_STREAM, subjects.objects(run_id))
 
 
 def _replying_node(reply: common.Metadata) -> int | str:
-    """Return whose instruction a reply answers, where that shows: the broker finds it sooner."""
+    """Return the id of the replying node if it is known, which speeds up the broker's search."""
     return ANY if reply.src_node_id == SUPERLINK_NODE_ID else reply.src_node_id
 
 

@@ -1,7 +1,7 @@
-"""Which superlinks are awake, so that requests go past one that is stopped.
+"""Which superlinks are awake, so that requests avoid a stopped one.
 
-NATS gives the requests of a queue group to a superlink that is stopped (SIGSTOP, a paused machine) as to
-any other. But it gives no signs of life, which the others do twice a second, by hints.
+NATS also delivers the requests of a queue group to a superlink that is stopped (SIGSTOP, a paused
+machine). Superlinks give a sign of life twice a second, by hints. A stopped one gives none.
 """
 
 import random
@@ -12,20 +12,20 @@ PULSE = 0.4
 """Seconds between two signs of life."""
 
 _AWAKE = 0.55
-"""Seconds since the last one, within which a superlink is awake for all we know."""
+"""Seconds after its last sign of life for which a superlink counts as awake."""
 
 _SILENT_AFTER = 1.5
-"""Seconds, more than a busy machine keeps a superlink from giving one."""
+"""Seconds without a sign of life: longer than a busy machine may delay one."""
 
 _GONE_AFTER = 120.0
-"""Seconds after which a silent one is forgotten. One that has died is: NATS asks it no more."""
+"""Seconds after which a silent superlink is forgotten. NATS sends nothing to one that has died."""
 
 FAREWELL = b"farewell"
-"""The last sign of life of a superlink, or a gateway, that leaves."""
+"""The last hint of a superlink or a gateway that leaves."""
 
 
 class Members:
-    """The superlinks, by their signs of life."""
+    """The superlinks that have given signs of life."""
 
     def __init__(self) -> None:
         self._heard: dict[str, float] = {}
@@ -39,22 +39,22 @@ class Members:
             self._heard[superlink] = now
 
     def to_ask(self) -> str | None:
-        """Return the superlink to ask. None, the usual case: all answer, and NATS chooses one."""
+        """Return the superlink to ask. None, the usual case: all are awake, and NATS chooses."""
         fresh = self._within(_SILENT_AFTER)
         if not fresh or len(fresh) == len(self._heard):
             return None
         return random.choice(fresh)
 
     def to_ask_again(self, besides: Collection[str] = ()) -> str | None:
-        """Return the superlink to ask after others did not serve a call. None: NATS chooses one.
+        """Return the superlink for the next try of a call; None if NATS chooses one.
 
-        Those named `besides` it are not asked.
+        Superlinks in `besides` are not asked.
         """
         awake = self._within(_AWAKE) or self._within(_SILENT_AFTER)[-1:]
         awake = [name for name in awake if name not in besides]
         return random.choice(awake) if awake else None
 
     def _within(self, seconds: float) -> list[str]:
-        """Return those that were heard in the last `seconds`, the last heard last."""
+        """Return the superlinks heard in the last `seconds`, the last heard at the end."""
         now = time.monotonic()
         return [name for name, at in self._heard.items() if now - at < seconds]

@@ -1,6 +1,6 @@
-"""NKeys: who logs in at NATS signs what the server has made up, and no password goes out.
+"""NKeys: a client of NATS signs the server's nonce to log in, and sends no password.
 
-A seed (`SU…`, as `nk -gen user` and `nsc` make it) stands in a URL in the place of the password.
+A seed (`SU…`, as `nk -gen user` and `nsc` make it) takes the place of the password in a URL.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import binascii
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _SEED_OF_USER = bytes([18 << 3 | 20 << 3 >> 5, (20 << 3 & 31) << 3])
-"""What a seed begins with: that it is one, and of a user (NATS, `nkeys/strkey.go`)."""
+"""The first bytes of a user's seed (NATS, `nkeys/strkey.go`)."""
 
 _USER = bytes([20 << 3])
 _CHECKSUM = 2
@@ -24,15 +24,15 @@ class UserKey:
     def __init__(self, raw: bytes) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(raw)
         self.public = _text(_USER + self._key.public_key().public_bytes_raw())
-        """What the server knows it by, `U…`."""
+        """The public key that the server knows, `U…`."""
 
     def sign(self, nonce: str) -> bytes:
-        """Sign what the server has made up."""
+        """Sign the server's nonce."""
         return base64.b64encode(self._key.sign(nonce.encode()))
 
 
 def user_key(seed: str) -> UserKey | None:
-    """Return the key of a seed, None for what is none, such as a password."""
+    """Return the key of a seed; None for other text, such as a password."""
     try:
         decoded = base64.b32decode(seed + "=" * (-len(seed) % 8))
     except binascii.Error:

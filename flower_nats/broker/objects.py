@@ -19,23 +19,23 @@ class Objects:
         self._connection = connection
 
     async def put(self, run_id: int, object_id: str, content: bytes, session_id: str = "") -> None:
-        """Store an object and tell who waits for it."""
+        """Store an object, and tell those who wait for it."""
         await self.store(run_id, object_id, content)
         await self.announce(run_id, object_id, session_id)
 
     async def announce(
         self, run_id: int, object_id: str, session_id: str, claims: Iterable[int] = ()
     ) -> None:
-        """Tell who waits for an object that it is whole now.
+        """Tell those who wait for an object that it has arrived.
 
-        `claims` are the messages of its push session, by number, that the caller is about to put out
-        with that.
+        `claims` are the numbers of the messages of its push session that the caller will now
+        release.
         """
         subject = subjects.wake_object(run_id, object_id)
         await self._connection.hint(subject, _numbers(session_id, claims))
 
     async def announce_out(self, run_id: int, session_id: str, numbers: Iterable[int]) -> None:
-        """Tell who else serves a push session which of its messages are out; none: that all are."""
+        """Tell other gateways which messages of a push session are released; none means all."""
         await self._connection.hint(subjects.wake_session(run_id), _numbers(session_id, numbers))
 
     async def store(self, run_id: int, object_id: str, content: bytes | memoryview) -> None:
@@ -45,7 +45,7 @@ class Objects:
         if not inline:
             subject_of = partial(subjects.object_chunk, run_id, object_id)
             await chunks.store(self._connection, subject_of, pieces)
-        # The head is last: a crash before it leaves an object that does not exist yet.
+        # The head comes last: after a crash before it, the object does not exist.
         await self._connection.store(
             subjects.object_head(run_id, object_id),
             content if inline else b"",
@@ -53,17 +53,17 @@ class Objects:
         )
 
     async def get(self, run_id: int, object_id: str) -> bytes | None:
-        """Return an object's content, or None if it does not exist (as a whole)."""
+        """Return an object's content, or None if the object is not complete."""
         pieces = await self.pieces(run_id, object_id)
         return None if pieces is None else b"".join(pieces)
 
     async def pieces(self, run_id: int, object_id: str) -> list[bytes] | None:
-        """Return an object's content in pieces, or None if it does not exist (as a whole)."""
+        """Return an object's content in pieces, or None if the object is not complete."""
         found = await self.find(run_id, object_id)
         return None if found is None else await found.pieces()
 
     async def find(self, run_id: int, object_id: str) -> "StoredObject | None":
-        """Return an object whose content is still to be read, or None if there is none (as a whole)."""
+        """Return an object before its content is read, or None if the object is not complete."""
         subject = subjects.object_head(run_id, object_id)
         head = await self._connection.fetch(_STREAM, subject)
         if head is None:
@@ -74,33 +74,33 @@ class Objects:
         return StoredObject(self._connection, run_id, object_id, head)
 
     async def exists(self, run_id: int, object_id: str) -> bool:
-        """Return whether an object exists (as a whole)."""
+        """Return whether an object exists and is complete."""
         subject = subjects.object_head(run_id, object_id)
         return bool(await self._connection.subjects(_STREAM, subject))
 
     async def stored_since(self, run_id: int, object_id: str, moment: str) -> bool:
-        """Return whether an object became whole at or after a moment (RFC 3339)."""
+        """Return whether an object was completed at or after a moment (RFC 3339)."""
         subject = subjects.object_head(run_id, object_id)
         return await self._connection.first_since(_STREAM, subject, moment) is not None
 
     async def runs(self) -> set[int]:
-        """Return the runs that have objects, or chunks of what was to be one."""
+        """Return the runs that have objects, or chunks of incomplete ones."""
         found = await self._connection.subjects(_STREAM, subjects.OBJECTS_SUBJECTS)
         return {int(subject.split(".")[2]) for subject in found}
 
     async def horizon(self, moment: str) -> int:
-        """Return a position before all that is stored from now on, or was since a moment (RFC 3339)."""
+        """Return a position before everything stored from now on, or since a moment (RFC 3339)."""
         info = await self._connection.info(_STREAM)
         end = int(info["state"]["last_seq"]) + 1
         first = await self._connection.first_since(_STREAM, subjects.OBJECTS_SUBJECTS, moment)
         return min(first.sequence, end) if first else end
 
     async def collect_all(self, run_id: int, horizon: int) -> int:
-        """Drop every object of a run before `horizon`; return how many messages went."""
+        """Drop every object of a run before `horizon`; return how many messages were removed."""
         return await self._connection.purge(_STREAM, subjects.objects(run_id), horizon)
 
     async def collect_before(self, run_id: int, moment: str, horizon: int) -> int:
-        """Drop what a run stored before a moment (RFC 3339) and before `horizon`."""
+        """Drop objects that a run stored before a moment (RFC 3339) and before `horizon`."""
         first = await self._connection.first_since(_STREAM, subjects.objects(run_id), moment)
         up_to = min(first.sequence, horizon) if first else horizon
         return await self._connection.purge(_STREAM, subjects.objects(run_id), up_to)
@@ -135,7 +135,7 @@ class StoredObject:
         return await chunks.fetch(self._connection, _STREAM, self._subject_of, self._chunks)
 
     def stream(self) -> AsyncGenerator[bytes, None]:
-        """Give its content, which has chunks, piece by piece. Raises `Unavailable`."""
+        """Yield its content, which has chunks, piece by piece. Raises `Unavailable`."""
         return chunks.stream(self._connection, _STREAM, self._subject_of, self._chunks)
 
 

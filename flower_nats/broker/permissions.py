@@ -1,15 +1,15 @@
-"""What each NATS user may say and hear: the least that its process needs.
+"""What each NATS user may publish and subscribe to: the least that its process needs.
 
-Streams, superlinks, backups and `flower-nats up` are in one account, FLOWER. Everybody else has an
-account of its own, which imports from there the subjects that it needs. That alone keeps them apart.
-nats-server checks what a user publishes and subscribes to, but not where the answer to a request goes:
-within one account, whoever may ask for anything could have the answer sent to
-`$JS.API.STREAM.PURGE.FN_LOGS`, and all logs would be gone. Between accounts, answers come back to the
-account that has asked.
+Streams, superlinks, backups and `flower-nats up` are in one account, FLOWER. Every other user has
+an account of its own, which imports the subjects that it needs from FLOWER. Only accounts keep
+users apart. nats-server checks what a user publishes and subscribes to, but not where the answer to
+a request goes. Within one account, a user with any request could have the answer sent to
+`$JS.API.STREAM.PURGE.FN_LOGS`, and all logs would be gone. Between accounts, an answer returns to
+the account that has asked.
 
-`accounts` is a part of nats-server's configuration: of the embedded one (`flower_nats.embedded`), and of
-your own as `compose/nats/accounts.conf`, which `compose/nats/generate.py` writes. A NATS with other
-accounts, or none, works as well: nothing is refused there.
+`accounts` is a part of nats-server's configuration: of the embedded one (`flower_nats.embedded`),
+and of your own as `compose/nats/accounts.conf`, which `compose/nats/generate.py` writes. A NATS
+with other accounts, or none, works too, but refuses nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,22 +26,22 @@ _RUNTIME = "FLOWER"
 _SYSTEM = "SYS"
 
 _LEADERS = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.*"
-"""Heard by every connection: a stream has a new leader."""
+"""Every connection hears this: a stream has a new leader."""
 
 _INFO = "$JS.API.INFO"
-"""Imported by every account, though few may ask it: nats-server answers all of `$JS.API` in an account
-that does not import it, by saying that the account has no streams."""
+"""Every account imports this, though few users may ask it. In an account that does not import it,
+nats-server answers every `$JS.API` request with the error that the account has no streams."""
 
 _SILENCE = "30s"
-"""After this, nats-server forgets who waits for one more answer to a call. Superlinks say every second
-that they are at it."""
+"""After this time nats-server drops further answers to a call. Superlinks send a sign of work every
+second."""
 
 
 class User(StrEnum):
     """The users of a runtime's NATS."""
 
     SUPERLINK = "superlink"
-    """Superlinks, and the SuperExecs that they start: the only ones who answer calls."""
+    """Superlinks, and the SuperExecs that they start. No other user answers calls."""
 
     GATEWAY = "gateway"
     """Gateways, which face other machines."""
@@ -50,13 +50,14 @@ class User(StrEnum):
     """`flower-nats status` and the other commands of operators."""
 
     CONSOLE = "console"
-    """The console, which shows what a superlink tells."""
+    """The console, which shows the answers of superlinks."""
 
     BACKUP = "backup"
     """`flower-nats backup` and `restore`, which copy logs as a stream."""
 
     OWNER = "owner"
-    """The process that started an embedded server: may do everything in the runtime's account."""
+    """The process that started an embedded server. It may do everything in the runtime's
+    account."""
 
 
 _GUESTS = (User.GATEWAY, User.OPERATOR, User.CONSOLE)
@@ -64,14 +65,14 @@ _GUESTS = (User.GATEWAY, User.OPERATOR, User.CONSOLE)
 
 
 def accounts(passwords: Mapping[User, str]) -> dict[str, Any]:
-    """Return the accounts for these users, as nats-server's configuration has them."""
+    """Return the accounts of these users, in the form of nats-server's configuration."""
     guests = [user for user in passwords if user in _GUESTS]
     return {
         _RUNTIME: {
             "jetstream": "enabled",
             "users": [_login(user, word) for user, word in passwords.items() if user not in guests],
             "exports": [*_exports(guests)],
-            # Lets superlinks read the server's settings, to tell what durability they get.
+            # Lets superlinks read the server's settings, which decide the durability.
             "imports": [{"service": {"account": _SYSTEM, "subject": SETTINGS}}],
         },
         **{
@@ -82,7 +83,7 @@ def accounts(passwords: Mapping[User, str]) -> dict[str, Any]:
             }
             for user in guests
         },
-        # A stream of answers: each server of a cluster gives its own.
+        # There are several answers, because each server of a cluster gives its own.
         _SYSTEM: {"exports": [{"service": SETTINGS, "response_type": "Stream"}]},
     }
 
@@ -110,7 +111,7 @@ def _exports(guests: Iterable[User]) -> Iterable[dict[str, Any]]:
 
 
 def _exports_of_hints(user: User) -> Iterable[dict[str, Any]]:
-    """Let the console hear gateways themselves: what went through FLOWER would come twice."""
+    """Let the console hear gateways directly: hints that went through FLOWER would come twice."""
     if user is User.GATEWAY:
         for subject in subjects.HINTS:
             yield {"stream": subject, "accounts": [str(User.CONSOLE).upper()]}
@@ -131,7 +132,7 @@ def _imports(user: User) -> list[dict[str, Any]]:
 
 
 def _services(user: User) -> set[str]:
-    """What a user with an account of its own says to the runtime's account."""
+    """What a user with its own account publishes to the runtime's account."""
     return _SAYS[user] - _AMONG_GATEWAYS
 
 
@@ -154,7 +155,7 @@ _ANSWERED_AT_LENGTH = {
     *_calls([*_FORWARDED, subjects.INTERNAL, subjects.OPERATOR, subjects.CONSOLE]),
     *_of_streams("DIRECT.GET", [subjects.LOGS_STREAM]),
 }
-"""What has several answers: signs of work before the answer, and the records of a log."""
+"""Requests with several answers: signs of work before the answer, and the records of a log."""
 
 _READS = {
     *_of_streams("STREAM.MSG.GET"),
@@ -168,7 +169,7 @@ _LARGE_BODIES = {
     *_of_streams("DIRECT.GET", [subjects.BLOBS_STREAM]),
     *_of_streams("STREAM.PURGE", [subjects.BLOBS_STREAM]),
 }
-"""What calls need whose body is too large for one message."""
+"""The subjects that calls need if their body is too large for one message."""
 
 _STORED = {
     subjects.MESSAGES_SUBJECTS,
@@ -188,8 +189,8 @@ _AMONG_GATEWAYS = {
     f"{subjects.EVENT_LINES}*",
     f"{subjects.EVENT_GATEWAY}*",
 }
-"""What gateways say to each other; superlinks hear of it only who pushes objects. All other hints, such
-as that a run has ended, are of superlinks alone."""
+"""Hints between gateways. Gateways tell superlinks only who pushes objects (`EVENT_PUSHES`). All
+other hints, for example that a run has ended, come from superlinks."""
 
 _SAYS: dict[User, set[str]] = {
     User.SUPERLINK: {
@@ -211,7 +212,7 @@ _SAYS: dict[User, set[str]] = {
         *_STORED,
         *_READS,
         *_LARGE_BODIES,
-        # A gateway writes every subject of what is in flight: there is nothing that it must not remove.
+        # A gateway writes every subject of messages in flight, so it may also remove all of them.
         *_of_streams("STREAM.PURGE", [subjects.MESSAGES_STREAM]),
         *_calls([*_FORWARDED, subjects.INTERNAL]),
         *_AMONG_GATEWAYS,
@@ -223,7 +224,7 @@ _SAYS: dict[User, set[str]] = {
         *_of_streams("STREAM.RESTORE", [subjects.LOGS_STREAM]),
         *_of_streams("STREAM.DELETE", [subjects.LOGS_STREAM]),
         "$JS.API.STREAM.NAMES",
-        # The pieces of a copy, as they are taken and brought.
+        # The pieces of a copy, in both directions.
         "$JS.SNAPSHOT.>",
     },
     User.CONSOLE: {*_calls(["Control", subjects.CONSOLE]), *_LARGE_BODIES},

@@ -1,4 +1,4 @@
-"""How far the messages of a run have come: what an operator asks when a run seems to hang."""
+"""How far the messages of a run have come, for an operator whose run seems to hang."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -42,12 +42,12 @@ class Delivery:
     message_id: str
     step: Step
     since: str
-    """When it came so far (RFC 3339), by the broker's clock; empty where no record tells."""
+    """When it reached this step (RFC 3339), by the broker's clock; empty if no record tells."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What a ServerApp has sent with one call, while any of it is in flight."""
+    """The messages that a ServerApp sent with one call, while any of them is in flight."""
 
     message_type: str
     """Such as `train`."""
@@ -59,13 +59,13 @@ class Exchange:
 
 
 class Progress:
-    """Reads what is in flight, each time anew."""
+    """Reads the messages in flight, anew for each question."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
 
     async def of_run(self, run_id: int) -> list[Exchange]:
-        """Return the exchanges of a run that are under way, oldest first. Raises `Unavailable`."""
+        """Return the unfinished exchanges of a run, oldest first. Raises `Unavailable`."""
         flight = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
         accepted = {key.session_id for key in flight.replies.values()}
         sessions = await self._sessions(run_id, flight.sessions - accepted)

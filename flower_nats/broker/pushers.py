@@ -1,9 +1,9 @@
-"""Push sessions whose objects arrive: gateways see it, and superlinks must know before they drop
-one.
+"""Pushes in progress: superlinks must know of them before they drop a push session.
 
-On a slow line a large object may take longer than a session lasts to which nothing is pushed. The broker
-knows of no object before it is whole, so gateways tell every `TELL_EVERY` seconds whose pushes they have
-in hand. That is a hint: to drop a session all the same, a superlink would have to miss all of them.
+On a slow line, a large object may take longer than a session lasts without an object. The broker
+knows an object only when it is complete. So gateways tell every `TELL_EVERY` seconds whose pushes
+they have in hand. That is a hint: a superlink would drop such a session only if it missed all of
+them.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ TELL_EVERY = 15.0
 """Seconds between two hints."""
 
 Pusher = str
-"""A node, whichever runs its objects are of; or the ServerApp of a run."""
+"""A node, for objects of any run; or the ServerApp of a run."""
 
 
 def node_pusher(node_id: int) -> Pusher:
-    """Return the pusher that a node is."""
+    """Return a node as a pusher."""
     return f"node.{node_id}"
 
 
 def run_pusher(run_id: int) -> Pusher:
-    """Return the pusher that the ServerApp of a run is."""
+    """Return the ServerApp of a run as a pusher."""
     return f"run.{run_id}"
 
 
@@ -61,7 +61,7 @@ class Pushes:
                 del self._by[pusher]
 
     async def tell_forever(self, connection: Connection, gateway: str) -> None:
-        """Tell superlinks who has a push in hand at this gateway, until cancelled."""
+        """Tell superlinks whose pushes this gateway has in hand, until cancelled."""
         while True:
             await asyncio.sleep(TELL_EVERY)
             if self._by:
@@ -69,28 +69,28 @@ class Pushes:
 
 
 class Pushers:
-    """Those who have pushed lately, as a superlink hears it from gateways."""
+    """The recent pushers, as a superlink hears of them from gateways."""
 
     def __init__(self) -> None:
         self._heard: dict[Pusher, float] = {}
 
     async def listen(self, connection: Connection) -> None:
-        """Hear what gateways say from now on."""
+        """Hear the hints of gateways from now on."""
         await connection.subscribe(f"{subjects.EVENT_PUSHES}>", self._on_message)
 
     async def _on_message(self, message: Msg) -> None:
         self.note(message.data.decode("ascii", "replace").split(","))
 
     def note(self, pushers: Iterable[Pusher]) -> None:
-        """Note that they have a push under way."""
+        """Note that these pushers have a push in progress."""
         self._heard.update(dict.fromkeys(pushers, time.monotonic()))
 
     def pushed_within(self, pusher: Pusher, seconds: float) -> bool:
-        """Return whether somebody had a push under way in the last so many seconds."""
+        """Return whether a pusher had a push in progress in the last `seconds`."""
         heard = self._heard.get(pusher)
         return heard is not None and time.monotonic() - heard < seconds
 
     def forget(self, seconds: float) -> None:
-        """Forget those who have had none for so many seconds."""
+        """Forget pushers that had no push for `seconds`."""
         since = time.monotonic() - seconds
         self._heard = {pusher: at for pusher, at in self._heard.items() if at > since}

@@ -21,7 +21,7 @@ class Record:
 
 
 def of_leader(message: Mapping[str, Any]) -> Record:
-    """Read what a stream's leader answers, `STREAM.MSG.GET`."""
+    """Read the answer of a stream's leader to `STREAM.MSG.GET`."""
     return Record(
         message["subject"],
         int(message["seq"]),
@@ -32,7 +32,7 @@ def of_leader(message: Mapping[str, Any]) -> Record:
 
 
 def of_any(answer: Msg) -> Record:
-    """Read what any server that has a copy answers, `DIRECT.GET`: the message itself."""
+    """Read the answer of any server with a copy to `DIRECT.GET`, which is the message itself."""
     headers = answer.headers or {}
     return Record(
         headers.get("Nats-Subject", ""),

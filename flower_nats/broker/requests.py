@@ -1,7 +1,7 @@
-"""Request/reply over one inbox, as lean as it gets: a gateway makes some twenty for each message.
+"""Request/reply over one inbox, with little overhead: a gateway makes some 20 requests per message.
 
-The driver's own way costs about twice as much, and waits for answers that cannot come any more
-until their time is over. Here a caller learns of a lost connection at once, and asks again.
+The driver's own requests cost about twice as much, and wait until the time-out for answers that
+cannot come any more. Here a caller learns of a lost connection at once, and asks again.
 """
 
 import asyncio
@@ -15,16 +15,17 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, Error, NoRespondersError, TimeoutError
 
 STATUS = "Status"
-"""Header of an answer that is none, such as that nobody listens; its value is a number."""
+"""Header of a message that is a status, not an answer, for example that nobody listens. Its value
+is a number."""
 
 _NO_RESPONDERS = "503"
 
 Enough = Callable[[Msg], bool]
-"""Hears an answer; returns whether no further one is waited for."""
+"""Hears an answer; returns whether the request is done."""
 
 
 class BrokenOff(Error):
-    """The server that was asked may never answer."""
+    """The server may never answer this request."""
 
 
 class _Waiting(NamedTuple):
@@ -67,8 +68,8 @@ class Requests:
         """Send one request and return the answer; of several, the first that is `enough`.
 
         Raises the driver's `NoRespondersError` if nobody listens, `TimeoutError` if no answer comes
-        within `timeout` seconds, `ConnectionClosedError` if there is no connection in that time, and
-        `BrokenOff` if it breaks meanwhile, or `break_off` concerns the request.
+        within `timeout` seconds, `ConnectionClosedError` if there is no connection in that time,
+        and `BrokenOff` if the connection breaks or `break_off` concerns the request.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -79,7 +80,7 @@ class Requests:
         self._waiting[token] = _Waiting(subject, future, enough or _first)
         timer = loop.call_at(deadline, _fail, future, TimeoutError())
         try:
-            # The driver joins it to bytes, for which a memoryview will do.
+            # The driver only joins the payload to bytes, which works with a memoryview.
             payload = cast(bytes, body)
             await self._client.publish(
                 subject, payload, self._inbox + token, dict(headers) if headers else None
@@ -96,8 +97,8 @@ class Requests:
     async def _until_connected(self, timeout: float) -> None:
         """Wait for the connection; raises `ConnectionClosedError`.
 
-        The driver would keep the request, and send it when the connection is back, long after its
-        caller was told that it has failed: runs would start that nobody waits for.
+        The driver would keep the request and send it when the connection is back, long after the
+        caller was told of a failure. Runs would start that no caller waits for.
         """
         with suppress(asyncio.TimeoutError):
             async with asyncio.timeout(timeout):
@@ -106,16 +107,16 @@ class Requests:
             raise ConnectionClosedError
 
     def go_on(self) -> None:
-        """Let those go on who wait for the connection, which is there."""
+        """Resume requests that wait for the connection, which is back."""
         self._connected.set()
 
     def pause(self) -> None:
-        """The connection is lost, and answers that are under way with it."""
+        """Note that the connection is lost, and all answers on their way with it."""
         self._connected.clear()
         self.break_off(lambda _: True)
 
     def break_off(self, concerned: Callable[[str], bool]) -> None:
-        """Tell those who wait for an answer on a subject that is concerned that it may not come."""
+        """Fail requests on concerned subjects: their answers may never come."""
         for subject, future, _ in self._waiting.values():
             if concerned(subject):
                 _fail(future, BrokenOff())

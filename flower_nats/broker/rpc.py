@@ -1,10 +1,10 @@
 """RPCs over NATS request/reply: gateways ask, superlinks in the queue group answer.
 
-The body is the protobuf (or, for services of our own, msgpack) as it is; who calls and how it went
-travel in headers. A body above `INLINE` bytes is deposited in JetStream and only its ticket sent.
+The body is the plain protobuf message (msgpack for our own services). Headers carry the caller and
+the outcome. A body above `INLINE` bytes is deposited in JetStream, and only its ticket is sent.
 
-A superlink that needs long for a call says every second that it has it in hand, to gateways that have
-told how long they wait. As long as they hear that, they ask nobody else.
+A superlink that needs long for a call says every second that it has the call in hand, if the
+gateway has told how long it waits. While the gateway hears that, it asks no other superlink.
 """
 
 import asyncio
@@ -42,42 +42,42 @@ _TICKET = "Fn-Ticket"
 _ERROR = "Fn-Error"
 
 _BY = "Fn-By"
-"""Of an answer that says UNAVAILABLE: the superlink that has given it."""
+"""Header of an UNAVAILABLE answer: the superlink that gave it."""
 
 _UNAVAILABLE = str(int(ErrorCode.UNAVAILABLE))
 
 _PATIENCE = "Fn-Patience"
-"""Header of a request: seconds for which the caller waits. Such a caller knows `_IN_HAND`."""
+"""Header of a request: seconds that the caller waits. Such a caller understands `_IN_HAND`."""
 
 _IN_HAND = "Fn-In-Hand"
-"""Header of a message that is not the answer yet: the superlink works on it."""
+"""Header of a message before the answer: the superlink works on the call."""
 
 _SIGN_EVERY = 1.0
 """Seconds between two signs that a call is in hand. Two of them may be lost."""
 
 _FIRST_TRY = 3.0
-"""Seconds after which an answer is no longer expected and the request goes to another replica."""
+"""Seconds to wait for an answer before the request goes to another replica."""
 
 _FIRST_LOOK = 0.5
-"""The same where nothing is changed, and to have it served twice costs next to nothing."""
+"""The same for calls that change nothing: serving them twice costs little."""
 
 _CALLER_FIELDS = tuple(Caller.__dataclass_fields__)
 
 _TAKES_LONG = frozenset({(subjects.INTERNAL, "Download")})
-"""Calls of our own that a superlink may need seconds for: a model is packed."""
+"""Calls of our own for which a superlink may need seconds, because it packs a model."""
 
 _LONGEST_PAUSE = 1.0
 """Seconds between two tries, at most."""
 
 _FIRST_REST = 0.4
-"""About how many seconds callers leave a superlink alone when it said that it cannot serve now.
-Otherwise all callers that an overloaded superlink refused would come back at the same moment."""
+"""About how many seconds callers pause when all superlinks said that they cannot serve. Without
+random pauses, all refused callers would come back at the same moment."""
 
 _LONGEST_REST = 2.0
-"""The same at most: each time is twice as long as the one before."""
+"""The longest such pause: each pause is twice as long as the one before."""
 
 _BACKLOG = 1.0
-"""Seconds after a stop in which a request may be one that has waited for its end."""
+"""Seconds after a stop of the process in which requests may be old ones that waited."""
 
 
 class _Busy(Unavailable):
@@ -97,7 +97,7 @@ class RpcClient:
         self._superlinks = Members()
         self._outage = Outage(log, "rpc_retried", "rpc_answered")
         self.retries = 0
-        """Requests that were made again, because no superlink had answered."""
+        """Requests that were made again because no superlink answered."""
 
     async def call(
         self,
@@ -110,8 +110,8 @@ class RpcClient:
     ) -> bytes:
         """Have a superlink serve an RPC.
 
-        Every handler may be called twice (they are idempotent), so an attempt without an answer is
-        made again, for up to `patience` seconds. Raises what the handler raised, or `Unavailable`.
+        Handlers are idempotent, so an attempt without an answer is made again, for up to `patience`
+        seconds. Raises the error of the handler, or `Unavailable`.
         """
         headers = {_CALLER: _encode_caller(caller)}
         ticket = ""
@@ -136,9 +136,9 @@ class RpcClient:
         service: str = subjects.INTERNAL,
         **question: Any,
     ) -> dict[str, Any]:
-        """Call a method of a service that is our own, such as `Internal` or `Operator`.
+        """Call a method of one of our own services, such as `Internal` or `Operator`.
 
-        What is asked twice with the same `request_id` happens once.
+        A request that is made twice with the same `request_id` is carried out once.
         """
         body = cast(bytes, msgpack.packb(question))
         caller = Caller(request_id=request_id or uuid.uuid4().hex)
@@ -147,7 +147,7 @@ class RpcClient:
     async def look_up(self, method: str, **question: Any) -> dict[str, Any]:
         """Call a method of the `Internal` service that changes nothing.
 
-        So it may well be served twice: if no answer comes soon, another superlink is asked. Raises as
+        So it may be served twice: if no answer comes soon, another superlink is asked. Raises as
         `call` does.
         """
         body = cast(bytes, msgpack.packb(question))
@@ -157,12 +157,12 @@ class RpcClient:
         )
 
     def note_superlink(self, superlink: str, sign: bytes) -> None:
-        """Note a sign of life: go past superlinks that are stopped, ask again when one has left."""
+        """Note a sign of life, to avoid stopped superlinks and to ask again when one has left."""
         leaves = sign == FAREWELL
         self._superlinks.note(superlink, leaves=leaves)
         if leaves:
-            # What a NATS server has passed on to the one that the superlink was connected to, before
-            # it heard that nobody listens there any more, is dropped there without a word.
+            # A NATS server may have passed a request on to the superlink's server before it learned
+            # that the superlink has left. The superlink's server drops such a request silently.
             self._connection.break_off(lambda asked: asked.startswith(subjects.API))
 
     async def _answer(
@@ -176,7 +176,7 @@ class RpcClient:
         *,
         takes_long: bool = False,
     ) -> bytes:
-        """Ask one superlink after the other; wait for the first one for `timeout` seconds."""
+        """Ask one superlink after the other; wait `timeout` seconds for the first one."""
         deadline = time.monotonic() + patience
         superlink, pause, rest = self._superlinks.to_ask(), 0.1, _FIRST_REST
         busy: set[str] = set()
@@ -205,7 +205,7 @@ class RpcClient:
             timeout *= 2
             superlink = self._superlinks.to_ask_again(besides=busy)
             if busy and superlink is None:
-                # All that are there have said so.
+                # All superlinks have said that they are busy.
                 busy.clear()
                 left = max(0.0, deadline - time.monotonic())
                 await asyncio.sleep(min(left, rest * random.uniform(0.5, 1.5)))
@@ -218,9 +218,10 @@ class RpcClient:
     async def _ask_at_length(
         self, subject: str, body: bytes, headers: Mapping[str, str], timeout: float, left: float
     ) -> Msg:
-        """Ask one superlink, and go on waiting while it says that it has the call in hand.
+        """Ask one superlink, and wait while it says that it has the call in hand.
 
-        Raises `Unavailable` if it says nothing for `timeout` seconds, or has no answer after `left`.
+        Raises `Unavailable` if it says nothing for `timeout` seconds, or does not answer within
+        `left`.
         """
         clock = asyncio.get_running_loop().time
         try:
@@ -255,9 +256,9 @@ class RpcClient:
 class RpcServer:
     """Serves RPCs in the queue group of superlinks.
 
-    A process that was stopped (SIGSTOP, a paused machine) finds requests that have waited for it.
-    The caller has asked another replica since, and has perhaps gone on from there: to serve them
-    now would undo what came later, such as a node's return after its farewell. They are dropped.
+    A process that was stopped (SIGSTOP, a paused machine) finds old requests that have waited for
+    it. Their callers have asked another replica since. Serving such a request late could undo a
+    later change, for example a node's return after its farewell. So old requests are dropped.
     """
 
     def __init__(self, connection: Connection, handlers: Mapping[tuple[str, str], Handler]) -> None:
@@ -297,8 +298,8 @@ class RpcServer:
     async def drain(self, timeout: float = 8.0) -> None:
         """Take no more requests and finish those in hand, for at most `timeout` seconds.
 
-        What the broker has sent before it saw that we take no more is in hand, too: to drop it
-        would cost the caller the time of a try.
+        Requests that the broker sends before it sees our unsubscription are in hand, too: dropping
+        them would cost the callers the time of a try.
         """
         deadline = time.monotonic() + timeout
         if self._pulse is not None:
@@ -309,7 +310,7 @@ class RpcServer:
             await asyncio.wait(drains, timeout=timeout)
         if self._running:
             await asyncio.wait(self._running, timeout=max(0.0, deadline - time.monotonic()))
-        # No later message on this connection reaches this superlink, so the caller may ask again.
+        # No request reaches this superlink after this hint, so callers may ask again.
         await self._connection.hint(subjects.event_superlink(self._id), FAREWELL)
 
     async def _stay_awake(self) -> None:
@@ -322,7 +323,7 @@ class RpcServer:
 
     def _note_stop(self) -> None:
         now = time.monotonic()
-        # A caller that asked later than that may still wait for the answer.
+        # After a shorter stop, the caller may still wait for the answer.
         if now - self._awake_at > _FIRST_TRY:
             self._fresh_from = now + _BACKLOG
 
@@ -349,8 +350,7 @@ class RpcServer:
             headers[_ERROR] = str(int(exc.code))
             body = bytes(msgpack.packb((exc.detail, exc.public_details)))
         except Exception as exc:
-            # An error in this process, which another try may not meet: it must not end a stock
-            # client.
+            # An error in this process, which another try may avoid, must not end a stock client.
             log.exception("rpc_failed", rpc=name)
             self._faults[(service, method)] += 1
             headers[_ERROR] = _UNAVAILABLE
@@ -361,7 +361,7 @@ class RpcServer:
 
     @asynccontextmanager
     async def _in_hand(self, message: Msg) -> AsyncIterator[None]:
-        """Say in the meantime that a call is in hand, to who knows what that means."""
+        """While the block runs, say that the call is in hand if the caller understands that."""
         if _PATIENCE not in (message.headers or {}):
             yield
             return
@@ -402,5 +402,5 @@ def _encode_caller(caller: Caller) -> str:
 
 def _decode_caller(value: str) -> Caller:
     said: dict[str, Any] = msgpack.unpackb(bytes.fromhex(value)) if value else {}
-    # While replicas are upgraded one by one, a newer gateway may say more than we know.
+    # While replicas are upgraded one by one, a newer gateway may send unknown fields.
     return Caller(**{name: said[name] for name in _CALLER_FIELDS if name in said})

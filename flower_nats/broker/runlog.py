@@ -1,14 +1,14 @@
 """A run's log lines in JetStream.
 
-The position of a line is the sequence the broker gave it: strictly rising within a run whichever
-replica took the line in, and exact as the `latest_timestamp` double of Flower's StreamLogs (up to
-2**53), which clients only hand back to go on from there.
+The position of a line is the sequence the broker gave it: strictly rising within a run, whichever
+replica took the line in. It is exact as the `latest_timestamp` double of Flower's StreamLogs (up to
+2**53), which clients only send back to continue from there.
 
-Lines are stored once. A stock client sends lines again when the call that brought them failed, alone
-or with newer lines behind them, and names neither call nor lines, so that lines sent again look like
-lines printed again. What tells them apart is whether the client can have got the answer to the call
-before: the source of lines (`LogSource`) knows. The broker only takes lines that follow the newest
-ones their writer has seen, so that a writer that was stopped in between cannot bring stale lines.
+Lines are stored once. A stock client whose call failed sends its lines again, perhaps with newer
+lines after them. It names neither call nor lines, so lines sent again look like lines printed
+again. The difference is whether the client can have received the answer to the earlier call; the
+source of lines (`LogSource`) knows this. The broker takes only lines that follow the newest ones
+their writer has seen, so a writer that was stopped in between cannot bring stale lines.
 """
 
 import asyncio
@@ -32,23 +32,23 @@ log = get_logger(__name__)
 _STREAM = subjects.LOGS_STREAM
 
 _REPLACED = "Fn-Replaced"
-"""Header of a notice that is in the place of a log."""
+"""Header of a notice that replaces a log."""
 
 _TURN = 0.01
-"""Seconds between two tries to be the one that writes next."""
+"""Seconds between two tries to write next."""
 
 BATCH_BYTES = 8 * 1024 * 1024
-"""Bytes after which a read is handed on: `flwr log --show` prints only the first batch."""
+"""Bytes after which a read returns: `flwr log --show` prints only the first batch."""
 
 RECORD_BYTES = 256 * 1024
-"""Bytes of one record at most, which is the least that can be read at once: for each follower who takes
-nothing, its gateway holds as much."""
+"""The largest record, in bytes. A read takes whole records, so a gateway holds this much for each
+follower that takes nothing."""
 
 _BULK_BYTES = 1024 * 1024
-"""Bytes that are asked for at once: no more than that is sent in vain if some of it is lost."""
+"""Bytes of one bulk request: if a message is lost, no more than that was sent in vain."""
 
 _READ_SECONDS = 1.5
-"""Seconds after which a read that has anything is handed on: `flwr log --show` waits for 5."""
+"""Seconds after which a read returns the lines it has: `flwr log --show` waits for 5."""
 
 
 class LogSource(Protocol):
@@ -56,14 +56,14 @@ class LogSource(Protocol):
 
     @property
     def request_id(self) -> str:
-        """Names the call; a balancer that makes it again names it alike."""
+        """The id of the call; a balancer's repetition has the same id."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What is stored beside the lines."""
+        """The headers that are stored with the lines."""
 
     def may_repeat(self, earlier: Record) -> bool:
-        """Whether this call may bring lines again that an earlier call has brought."""
+        """Whether this call may repeat lines of an earlier call."""
 
 
 class RunLogs:
@@ -73,7 +73,7 @@ class RunLogs:
         self._connection = connection
 
     async def append(self, run_id: int, text: str, source: LogSource) -> int:
-        """Add text to a run's log and wake who follows it; return the position it reaches."""
+        """Add text to a run's log and wake its followers; return the position after it."""
         limit = min(RECORD_BYTES, self._connection.max_payload // 2)
         subject, data = subjects.log(run_id), text.encode()
         newest = await self._connection.last(_STREAM, subject)
@@ -86,14 +86,14 @@ class RunLogs:
                     subject,
                     data[:limit],
                     headers=source.headers,
-                    # The same for every attempt at this piece, and for no other.
+                    # The id is the same for every attempt at this piece, and for no other piece.
                     message_id=f"log.{source.request_id}.{len(data)}",
                     expect=(subject, position),
                 )
                 position, data = stored.sequence, data[limit:]
             except WrongSequence:
                 position, data = await self._catch_up(run_id, position, data, source, limit)
-                # What another one writes right now cannot be seen yet.
+                # Lines that another writer stores right now are not visible yet.
                 await asyncio.sleep(_TURN)
         await self._connection.hint(subjects.wake_log(run_id), str(position).encode())
         return position
@@ -101,7 +101,7 @@ class RunLogs:
     async def _catch_up(
         self, run_id: int, position: int, data: bytes, source: LogSource, limit: int
     ) -> tuple[int, bytes]:
-        """Look at what others have stored since; return the newest position and what is left."""
+        """Read what others have stored since; return the newest position and the rest of `data`."""
         while True:
             record = await self._connection.next(_STREAM, subjects.log(run_id), position)
             if record is None:
@@ -120,7 +120,7 @@ class RunLogs:
         return text, records[-1].sequence if records else after
 
     async def records(self, run_id: int, after: int, at_most: int = BATCH_BYTES) -> list[Record]:
-        """Return what `read` does, record by record: what a client has added at once is in one."""
+        """Return what `read` does, as records: lines that a client added at once are in one."""
         batch = _Batch(subjects.log(run_id), after, at_most)
         if await self._take_next(batch):
             with suppress(TimeoutError, Unavailable):
@@ -129,9 +129,9 @@ class RunLogs:
         return batch.records
 
     async def _fill(self, batch: "_Batch") -> None:
-        """Take what there is: in bulk while that gives anything, and else, and at last, by `next`.
+        """Read all records: in bulk while that returns any, and otherwise by `next`.
 
-        What one call adds while somebody follows is mostly one record, which `next` alone gets.
+        While a log is followed, one call mostly adds one record, which takes a single `next`.
         """
         in_bulk = True
         while batch.left > 0 and await self._take_next(batch):
@@ -159,15 +159,16 @@ class RunLogs:
         return record is not None
 
     async def replace(self, run_id: int, notice: str) -> None:
-        """Remove a run's log and leave a notice in its place; of a run without one, leave nothing.
+        """Replace a run's log by a notice; a run without a log gets none.
 
-        Nothing is left either if there is no room for a notice, not even in the place of the lines. To
-        do it again, or at once with somebody else, changes nothing more.
+        If there is no room for the notice, even after removing lines, the log is removed without
+        one. Repeating this call, or running it twice at once, changes nothing more.
         """
         subject = subjects.log(run_id)
         newest = await self._connection.last(_STREAM, subject)
         while newest is not None and _REPLACED not in newest.headers:
-            # Before anything is removed: a superlink that dies in between leaves lines, not a gap.
+            # The notice comes before the removal: a superlink that dies in between leaves lines,
+            # not a gap.
             try:
                 await self._connection.store(
                     subject,
@@ -185,15 +186,15 @@ class RunLogs:
             await self._connection.purge(_STREAM, subject, up_to=newest.sequence)
 
     async def remove(self, run_id: int) -> None:
-        """Remove a run's log without a trace."""
+        """Remove a run's log without a notice."""
         await self._connection.purge(_STREAM, subjects.log(run_id))
 
     async def _make_room(self, run_id: int, newest: Record, reason: str) -> None:
-        """Remove a log up to its newest record, or, where that is the only one, the log."""
+        """Remove a log except its newest record; if that is the only one, remove it."""
         oldest = await self._connection.next(_STREAM, newest.subject)
         if oldest is None:
             return
-        # To remove something takes no room.
+        # A removal takes no room.
         if oldest.sequence < newest.sequence:
             await self._connection.purge(_STREAM, newest.subject, up_to=newest.sequence)
         else:
@@ -203,13 +204,13 @@ class RunLogs:
 
 @dataclass
 class _Batch:
-    """What one read has come to."""
+    """The records of one read."""
 
     subject: str
     position: int
-    """Of the newest record in it; at first, of the one before it."""
+    """Position of the newest record in the batch; at first, the position to read after."""
     left: int
-    """Bytes that it may still take; the last record may bring more."""
+    """Bytes that the batch may still take; the last record may exceed it."""
     records: list[Record] = field(default_factory=list)
 
     def take(self, record: Record) -> None:
@@ -220,7 +221,7 @@ class _Batch:
 
 
 def _remainder(data: bytes, earlier: Record, source: LogSource, limit: int) -> bytes:
-    """Return what of `data` is not in an earlier record: all, or what follows it."""
+    """Return the part of `data` that is not in an earlier record: all, or the rest after it."""
     if not source.may_repeat(earlier):
         return data
     for at in range(0, len(data), limit):

@@ -1,4 +1,4 @@
-"""Which servers of a NATS cluster are there, as the leaders of our streams see them."""
+"""Which servers of a NATS cluster are up, as the leaders of our streams see them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,15 @@ from flower_nats.broker import subjects
 from flower_nats.broker.connection import Connection
 
 NAMELESS = "Server name unknown"
-"""What a server says of one of its cluster that is down and that it has never heard (2.15)."""
+"""The name that a server gives to a cluster member that is down and was never heard (2.15)."""
 
 _SILENT = 5.0
-"""Seconds after which a server that holds a stream is silent: it is heard once a second."""
+"""Seconds after which a server that holds a stream counts as silent: servers are heard every
+second."""
 
 
 async def servers_there(connection: Connection) -> dict[str, bool]:
-    """Return {name: whether it is there} of the servers that hold our streams; empty of a single one.
+    """Return {name: whether it is up} of the servers of our streams; empty for a single server.
 
     Raises `Unavailable`.
     """

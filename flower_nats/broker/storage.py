@@ -10,7 +10,7 @@ from flower_nats.broker.connection import Connection
 from flower_nats.model.errors import Unavailable
 
 SETTINGS = "$SYS.REQ.SERVER.PING.VARZ"
-"""Answered by each server with its settings and figures, if the system account exports it."""
+"""Each server answers this with its settings and figures, if the system account exports it."""
 
 _HEAR_SECONDS = 1.0
 
@@ -18,11 +18,11 @@ _HEAR_SECONDS = 1.0
 async def server_figures(
     connection: Connection, wanted: set[str] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return what each server says of its JetStream, by the server's name.
+    """Return what each server reports of its JetStream, by the server's name.
 
-    Without `wanted` all that answer within a second; else until these have answered. A server whose
-    JetStream is turned off says nothing of it: its map is empty. Nothing at all is returned where
-    nobody may ask.
+    Without `wanted`, it collects answers for a second; otherwise until these servers have answered.
+    A server with JetStream turned off has an empty map. The result is empty if this user may not
+    ask.
     """
     heard: dict[str, dict[str, Any]] = {}
 
@@ -32,14 +32,14 @@ async def server_figures(
         heard[name] = answer.get("data", {}).get("jetstream") or {}
         return wanted is not None and wanted <= heard.keys()
 
-    # The time-out has passed, or this account may not ask servers for their settings.
+    # The time is over, or this account may not ask servers for their settings.
     with suppress(Unavailable):
         await connection.ask(SETTINGS, b"", timeout=_HEAR_SECONDS, enough=hear)
     return heard
 
 
 async def storage(connection: Connection) -> dict[str, tuple[int, int]]:
-    """Return {place: (bytes stored, bytes allowed)}: of our account, if it has a limit, and of servers.
+    """Return {place: (bytes stored, bytes allowed)} for our account, if limited, and for servers.
 
     Raises `Unavailable`.
     """

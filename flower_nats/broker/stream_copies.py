@@ -1,7 +1,7 @@
 """Copies of a stream, as `nats stream backup` and `nats stream restore` make them.
 
-nats-server sends a stream in pieces, in a format of its own, and takes them back: a copy is whole, of
-one moment, and has the sequence of each message. Meanwhile others write.
+nats-server sends a stream in pieces, in its own format, and restores from them. A copy is complete,
+of one moment, and has the sequence of each message. Other processes may write at the same time.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from flower_nats.broker.streams import replicas_for
 from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 _PIECE_BYTES = 128 * 1024
-"""Bytes of one message that carries a part of a copy, which each server takes."""
+"""Bytes of one piece of a copy: a message of this size fits every server."""
 
 _SILENCE = 30.0
-"""Seconds without a piece, or without an answer to one, after which a copy is given up."""
+"""Seconds without a piece, or without an answer to a piece, after which a copy fails."""
 
 _WHOLE = "204"
-"""The status of the last, empty piece, if it has any; others say why there are no more."""
+"""The status of the last, empty piece of a complete copy. Another status tells an error."""
 
 
 class CopyRefused(FlowerNatsError):
@@ -30,7 +30,7 @@ class CopyRefused(FlowerNatsError):
 
 
 async def save_stream(connection: Connection, stream: str, file: BinaryIO) -> dict[str, Any]:
-    """Write a copy of a stream to a file, and return what `load_stream` has to know of it.
+    """Write a copy of a stream to a file, and return the facts that `load_stream` needs.
 
     Raises CopyRefused and Unavailable.
     """
@@ -46,7 +46,7 @@ async def save_stream(connection: Connection, stream: str, file: BinaryIO) -> di
                 _check_whole(piece, stream)
                 return {"config": said["config"], "state": said["state"]}
             file.write(piece.data)
-            # The server sends only so many pieces ahead.
+            # The server sends only a few pieces ahead.
             if piece.reply:
                 await connection.acknowledge(piece)
     finally:
@@ -54,10 +54,10 @@ async def save_stream(connection: Connection, stream: str, file: BinaryIO) -> di
 
 
 async def load_stream(connection: Connection, known: dict[str, Any], file: BinaryIO) -> None:
-    """Make a stream, which must not be there, from a copy.
+    """Create a stream, which must not exist, from a copy.
 
-    It gets as many copies as the servers at hand allow for. Raises CopyRefused and Unavailable; in
-    part there is no stream.
+    The stream gets as many replicas as the servers allow. Raises CopyRefused and Unavailable; after
+    an error there is no partial stream.
     """
     config = {**known["config"], "num_replicas": replicas_for(connection)}
     stream = config["name"]
@@ -70,12 +70,12 @@ async def load_stream(connection: Connection, known: dict[str, Any], file: Binar
 
 
 async def remove_stream(connection: Connection, stream: str) -> None:
-    """Remove a stream with all that it holds. Raises CopyRefused and Unavailable."""
+    """Remove a stream with its messages. Raises CopyRefused and Unavailable."""
     await _ask(connection, f"$JS.API.STREAM.DELETE.{stream}", b"")
 
 
 async def _ask(connection: Connection, subject: str, body: str | bytes) -> dict[str, Any]:
-    """Ask once: what was done in part is not done again."""
+    """Ask once, because a step of a copy must not be repeated."""
     data = body.encode() if isinstance(body, str) else body
     answer = await connection.ask(subject, data, timeout=_SILENCE)
     said: dict[str, Any] = json.loads(answer.data) if answer.data else {}

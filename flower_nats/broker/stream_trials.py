@@ -1,7 +1,7 @@
-"""Proof that the broker stores, stream by stream: now and then, a small message in each.
+"""Proof that each stream of the broker stores: regularly, a small message in each.
 
-A connection proves little. A server that has met a full disk goes on taking connections and answering
-what is read, and refuses one stream, or all of JetStream, until it is started again.
+A connection proves little. After a full disk, a server still takes connections and answers reads,
+but refuses one stream, or all of JetStream, until it is restarted.
 """
 
 import asyncio
@@ -28,27 +28,27 @@ ATTEMPT = 2.0
 """Seconds that each of the two requests of a look may take; a healthy broker needs milliseconds."""
 
 _SLACK = 0.5
-"""Seconds that a request may take longer than its limit before the whole check is given up."""
+"""Seconds that requests may exceed their limit before the whole check fails."""
 
 _TELL_EVERY = 60.0
 """Seconds between two log lines while a stream does not store."""
 
 _AGAIN_AFTER = 0.5
-"""Seconds between two looks for a caller that waits for the end of a fault."""
+"""Seconds between two looks while a caller waits for the end of a fault."""
 
 _KEEPS_ALL = frozenset({subjects.LOGS_STREAM, subjects.BLOBS_STREAM})
-"""Streams that would keep every trial: of the others a newer one takes the place of the last."""
+"""Streams that would keep every trial. In the others a newer trial replaces the last."""
 
 
 class StreamTrials:
     """Looks at each stream every few seconds, for as long as its process runs.
 
-    Where another process has stored a trial since the last look, that is proof enough: the broker
-    stores about one trial for each stream in that time, however many processes look.
+    A trial of another process since the last look is proof enough. So the broker stores about one
+    trial per stream and look, however many processes look.
     """
 
     def __init__(self, connection: Connection, *, sweeps: bool = True) -> None:
-        """`sweeps`: whether to remove former trials where they are kept, which gateways may not."""
+        """`sweeps`: whether to remove old trials from streams that keep them. Gateways may not."""
         self._connection = connection
         self._sweeps = sweeps
         self._seen: dict[str, int] = {}
@@ -63,7 +63,7 @@ class StreamTrials:
 
     @property
     def failures(self) -> dict[str, Exception]:
-        """Streams that have stored nothing for a while, each with what was raised last."""
+        """Streams that have stored nothing for a while, each with its last error."""
         return {stream: exc for stream, exc in self._failures.items() if not self._stored[stream]()}
 
     @property
@@ -72,7 +72,7 @@ class StreamTrials:
         return {stream: str(exc) or "no answer" for stream, exc in self.failures.items()}
 
     async def reasons_after(self, seconds: float) -> dict[str, str]:
-        """Look again and again while there are `reasons`, for up to `seconds`; return what is left."""
+        """Look again while there are `reasons`, for up to `seconds`; return those that remain."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.reasons:
@@ -111,7 +111,7 @@ class StreamTrials:
             self._stored[stream].note()
 
     async def _was_tried(self, stream: str) -> bool:
-        """Whether somebody else has stored a trial since our last look."""
+        """Whether another process has stored a trial since our last look."""
         subject = subjects.trial(stream)
         newest = await self._connection.last(stream, subject, patience=ATTEMPT)
         seen, found = self._seen.get(stream), newest.sequence if newest else None
@@ -125,7 +125,7 @@ class StreamTrials:
         try:
             stored = await self._connection.store(subject, b"", patience=ATTEMPT, await_room=False)
         except NobodyListens:
-            # Made by an older version, the stream takes no trials. Its leader has answered just now.
+            # A stream of an older version takes no trials. Its leader has just answered.
             return
         self._seen[stream] = stored.sequence
 
@@ -137,7 +137,7 @@ class StreamTrials:
                     await self._connection.purge(stream, subjects.trial(stream), up_to=newest)
 
     def _tell(self) -> None:
-        """One line when it begins, one a minute, and one when it ends."""
+        """Log a line when a fault begins, one a minute, and one when it ends."""
         reasons, now = self.reasons, time.monotonic()
         if not reasons and self._told:
             log.info("broker_stores_again", streams=sorted(self._told))

@@ -1,4 +1,4 @@
-"""The streams of the runtime, and what they promise on the servers at hand."""
+"""The streams of the runtime, and their replicas on the present servers."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ _NANOSECONDS = 1_000_000_000
 
 DUPLICATE_WINDOW = 300
 """Seconds for which the broker remembers message ids. A replica that was stopped in the middle of a
-write and goes on later than this could write twice; SIGSTOP of a replica is tested well below it."""
+write for longer than this could write twice. Tests stop replicas (SIGSTOP) for much shorter
+times."""
 
 BLOB_AGE = int(ASKED_FOR) + 300
-"""Seconds after which a body in transit that nobody fetched is dropped."""
+"""Seconds after which a body in transit that was not fetched is dropped."""
 
 
 def _stream(name: str, subject: str, replicas: int, **more: Any) -> dict[str, Any]:
@@ -31,13 +32,13 @@ def _stream(name: str, subject: str, replicas: int, **more: Any) -> dict[str, An
 
 
 def replicas_for(connection: Connection) -> int:
-    """Return how many copies of everything the broker at hand should hold: 3 if it is a cluster."""
-    # However many of its servers are up right now: one that is down at our start comes back.
+    """Return the number of stream replicas: 3 if the broker is a cluster, else 1."""
+    # This does not depend on how many servers are up: a server that is down comes back.
     return 3 if connection.server_info.get("cluster") else 1
 
 
 async def ensure_streams(connection: Connection) -> None:
-    """Create the streams, or bring them to today's configuration. Any replica may do it any time."""
+    """Create the streams, or update their configuration. Any replica may do this at any time."""
     count = replicas_for(connection)
     for config in (
         _stream(
@@ -57,9 +58,9 @@ async def ensure_streams(connection: Connection) -> None:
 
 
 async def missing_streams(connection: Connection) -> set[str]:
-    """Return which of the streams are not there. Raises `Unavailable`.
+    """Return the streams that do not exist. Raises `Unavailable`.
 
-    In a cluster the elected leader alone answers this, so that a server that has just started and
-    knows of no stream yet does not.
+    In a cluster only the elected leader answers this, not a server that has just started and knows
+    no stream yet.
     """
     return set(subjects.STREAMS) - await connection.stream_names("fn.>")

@@ -1,14 +1,15 @@
 """Every NATS subject and stream of the runtime, in one place.
 
-Glossary (a `<run>` or `<node>` is a decimal number; a `<message>` or `<object>` is 64 hex digits, the
-SHA-256 that Flower uses as its id; a `<session>` is 32 hex digits). An instruction and its reply have
-the instruction's id at the same place, so that one filter, `exchange`, covers both: whoever writes
-either says what the newest of the two was when it looked, and the broker refuses if that has changed.
+Glossary (a `<run>` or `<node>` is a decimal number; a `<message>` or `<object>` is 64 hex digits,
+the SHA-256 that Flower uses as its id; a `<session>` is 32 hex digits). An instruction and its
+reply have the instruction's id at the same place, so that one filter, `exchange`, covers both. A
+writer of either states which of the two was the newest when it looked, and the broker refuses the
+write if that has changed.
 
 | subject | holds |
 |---|---|
 | `fn.run.<run>.node.<node>.<session>.<message>.instruction` | an instruction, from when its objects are whole until its reply is accepted; header `Fn-Taken` once its node has confirmed it |
-| `fn.run.<run>.session.<session>.push.<part>` | a push session: messages whose objects are arriving, kept until the messages are done, for it is what keeps their objects |
+| `fn.run.<run>.session.<session>.push.<part>` | a push session: messages whose objects are arriving, kept until the messages are done, because it keeps their objects from being collected |
 | `fn.run.<run>.session.<session>.released` | every instruction of this session has been handed to its node's mailbox |
 | `fn.run.<run>.session.<session>.reply.<instruction>.<message>` | the one reply to an instruction, until the ServerApp confirms it |
 | `fn.obj.<run>.<object>.<chunk>` | a chunk of an object |
@@ -18,8 +19,8 @@ either says what the newest of the two was when it looked, and the broker refuse
 | `fn.trial.<stream>` | nothing: the newest proof that a stream stores |
 | `fn.api.<service>.<method>` | a forwarded RPC (request/reply, queue group `superlink`) |
 | `fn.one.<superlink>.<service>.<method>` | the same at one superlink, where another one seems to be stopped |
-| `fn.gateway.<gateway>` | nothing: there is a subscription as long as that gateway is connected |
-| `fn.wake.…`, `fn.event.…` | hints on core NATS: losing one may delay, never lose |
+| `fn.gateway.<gateway>` | nothing: the gateway subscribes as long as it is connected |
+| `fn.wake.…`, `fn.event.…` | hints on core NATS: a lost hint may cause a delay, never a loss |
 """
 
 from dataclasses import dataclass
@@ -48,19 +49,19 @@ WORKERS = "superlink"
 """The queue group in which superlink replicas share the forwarded RPCs."""
 
 INTERNAL = "Internal"
-"""The service with what gateways ask beside the calls that they forward."""
+"""The service for questions of gateways, beside the calls that they forward."""
 
 OPERATOR = "Operator"
-"""The service with what the commands of operators ask."""
+"""The service for commands of operators."""
 
 CONSOLE = "Console"
-"""The service with what the console asks."""
+"""The service for questions of the console."""
 
 ANY = "*"
 
 
 def is_of(stream: str, subject: str) -> bool:
-    """Whether a message on `subject` is stored in a stream, or asks the broker about it."""
+    """Whether a message on `subject` is for a stream, or asks the broker about the stream."""
     if subject.startswith("$JS.API."):
         return subject.endswith(f".{stream}")
     if subject == trial(stream):
@@ -74,7 +75,7 @@ def trial(stream: str) -> str:
 
 
 def run(run_id: int) -> str:
-    """Everything in flight of one run."""
+    """All messages in flight of one run."""
     return f"fn.run.{run_id}.>"
 
 
@@ -89,7 +90,7 @@ def exchange(run_id: int, instruction_id: str) -> str:
 
 
 def session(run_id: int, session_id: str) -> str:
-    """Everything of one push session but its instructions: its record and its reply."""
+    """The record and the reply of one push session; not its instructions."""
     return f"fn.run.{run_id}.session.{session_id}.>"
 
 
@@ -99,7 +100,7 @@ def push(run_id: int, session_id: str, part: int | str) -> str:
 
 
 def released(run_id: int, session_id: str) -> str:
-    """Subject of the mark that all instructions of a session are out."""
+    """Subject of the mark that all instructions of a session are released."""
     return f"fn.run.{run_id}.session.{session_id}.released"
 
 
@@ -134,12 +135,12 @@ def log(run_id: int) -> str:
 
 
 def blob(blob_id: str, chunk: int | str) -> str:
-    """Subject of one chunk of a body on its way."""
+    """Subject of one chunk of a body in transit."""
     return f"fn.blob.{blob_id}.{chunk}"
 
 
 API = "fn.api."
-"""What every `api` begins with."""
+"""The prefix of every `api`."""
 
 
 def api(service: str, method: str) -> str:
@@ -148,7 +149,7 @@ def api(service: str, method: str) -> str:
 
 
 ONE = "fn.one."
-"""What every `one` begins with."""
+"""The prefix of every `one`."""
 
 
 def one(superlink: str, service: str, method: str) -> str:
@@ -167,7 +168,7 @@ def rpc(subject: str) -> str:
 
 
 WAKE_NODE = "fn.wake.node."
-"""What every `wake_node` begins with."""
+"""The prefix of every `wake_node`."""
 
 
 def wake_node(node_id: int) -> str:
@@ -176,7 +177,7 @@ def wake_node(node_id: int) -> str:
 
 
 WAKE_RUN = "fn.wake.run."
-"""What every `wake_run` begins with."""
+"""The prefix of every `wake_run`."""
 
 
 def wake_run(run_id: int) -> str:
@@ -185,29 +186,29 @@ def wake_run(run_id: int) -> str:
 
 
 WAKE_OBJECT = "fn.wake.object."
-"""What every `wake_object` begins with."""
+"""The prefix of every `wake_object`."""
 
 
 def wake_object(run_id: int, object_id: str) -> str:
-    """Hint: this object is whole now.
+    """Hint: this object is complete.
 
-    The payload is the push session it came in, and the numbers of the messages in it that its gateway
-    puts out with that.
+    The payload is the push session of the object, and the numbers of the messages in it that the
+    gateway will now release.
     """
     return f"{WAKE_OBJECT}{run_id}.{object_id}"
 
 
 WAKE_SESSION = "fn.wake.session."
-"""What every `wake_session` begins with."""
+"""The prefix of every `wake_session`."""
 
 
 def wake_session(run_id: int) -> str:
-    """Hint: messages of a push session are out; the payload is the session and their numbers."""
+    """Hint: messages of a push session are released; the payload is the session and the numbers."""
     return f"{WAKE_SESSION}{run_id}"
 
 
 WAKE_LOG = "fn.wake.log."
-"""What every `wake_log` begins with."""
+"""The prefix of every `wake_log`."""
 
 
 def wake_log(run_id: int) -> str:
@@ -220,20 +221,20 @@ WAKE_TASKS = "fn.wake.tasks"
 
 
 EVENT_RUN = "fn.event.run."
-"""What every `event_run` begins with."""
+"""The prefix of every `event_run`."""
 
 
 def event_run(run_id: int) -> str:
-    """Hint: the status of this run has changed; drop what you have cached of it and its tasks."""
+    """Hint: the status of this run has changed; caches of it and its tasks are stale."""
     return f"{EVENT_RUN}{run_id}"
 
 
 EVENT_NODE = "fn.event.node."
-"""What every `event_node` begins with."""
+"""The prefix of every `event_node`."""
 
 
 def event_node(node_id: int) -> str:
-    """Hint: this node was registered or unregistered; drop what you have cached of it."""
+    """Hint: this node was registered or unregistered; caches of it are stale."""
     return f"{EVENT_NODE}{node_id}"
 
 
@@ -242,53 +243,53 @@ EVENT_ACCOUNTS = "fn.event.accounts"
 
 
 EVENT_SUPERLINK = "fn.event.superlink."
-"""What every `event_superlink` begins with."""
+"""The prefix of every `event_superlink`."""
 
 
 def event_superlink(superlink: str) -> str:
-    """Hint: this superlink is awake, or, as the payload says, leaves."""
+    """Hint: this superlink is awake, or leaves if the payload says so."""
     return f"{EVENT_SUPERLINK}{superlink}"
 
 
 EVENT_SIGNATURES = "fn.event.signatures"
-"""Hint: signatures of SuperNodes were used at a gateway; the payload says which, and for what."""
+"""Hint: signatures of SuperNodes were used at a gateway; the payload lists them and their use."""
 
 
 EVENT_LINES = "fn.event.lines."
-"""What every `event_lines` begins with."""
+"""The prefix of every `event_lines`."""
 
 
 def event_lines(run_id: int) -> str:
-    """Hint: log lines of this run could not be stored at once; the payload says how they stand."""
+    """Hint: log lines of this run could not be stored at once; the payload says their state."""
     return f"{EVENT_LINES}{run_id}"
 
 
 def gateway(gateway_id: str) -> str:
-    """Where a gateway has a subscription as long as it is connected; nothing is said there."""
+    """A gateway subscribes to this as long as it is connected. Nothing is published there."""
     return f"fn.gateway.{gateway_id}"
 
 
 EVENT_GATEWAY = "fn.event.gateway."
-"""What every `event_gateway` begins with."""
+"""The prefix of every `event_gateway`."""
 
 
 def event_gateway(gateway_id: str) -> str:
-    """Hint: this gateway is alive, or, as the payload says, leaves."""
+    """Hint: this gateway is alive, or leaves if the payload says so."""
     return f"{EVENT_GATEWAY}{gateway_id}"
 
 
 EVENT_PUSHES = "fn.event.pushes."
-"""What every `event_pushes` begins with."""
+"""The prefix of every `event_pushes`."""
 
 
 def event_pushes(gateway_id: str) -> str:
-    """Hint: objects are on their way to this gateway; the payload says who pushes them."""
+    """Hint: objects are being pushed to this gateway; the payload names the pushers."""
     return f"{EVENT_PUSHES}{gateway_id}"
 
 
 @dataclass(frozen=True)
 class InstructionKey:
-    """What the subject of an instruction says."""
+    """The parts of an instruction's subject."""
 
     run_id: int
     node_id: int
@@ -303,7 +304,7 @@ class InstructionKey:
 
 @dataclass(frozen=True)
 class ReplyKey:
-    """What the subject of a reply says."""
+    """The parts of a reply's subject."""
 
     run_id: int
     session_id: str
@@ -318,7 +319,7 @@ class ReplyKey:
 
 @dataclass(frozen=True)
 class SessionKey:
-    """What the subject of a push session's part, or of its `released` mark, says."""
+    """The parts of the subject of a push session's part, or of its `released` mark."""
 
     run_id: int
     session_id: str
@@ -326,7 +327,7 @@ class SessionKey:
 
 
 def parse(subject: str) -> InstructionKey | ReplyKey | SessionKey:
-    """Read a subject of the messages stream back."""
+    """Parse a subject of the messages stream."""
     parts = subject.split(".")
     run_id = int(parts[2])
     if parts[3] == "node":

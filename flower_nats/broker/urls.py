@@ -1,4 +1,4 @@
-"""URLs of NATS servers: what they have to look like, and what they hold."""
+"""URLs of NATS servers: their form, and the login in them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from flower_nats.broker.nkeys import user_key
 def check_url(url: str) -> None:
     """Raise ValueError if `url` cannot be that of a NATS server; the text never holds the URL.
 
-    It has the scheme nats or tls, or is a host, with a port if need be and no login.
+    A URL has the scheme nats or tls, or is a host with an optional port and no login.
     """
     scheme, separator, _ = url.rpartition("://")
     if separator and scheme not in {"nats", "tls"}:
@@ -21,7 +21,7 @@ def check_url(url: str) -> None:
         parts = urlsplit(without_login(url if separator else f"nats://{url}"))
         host, port = parts.hostname, parts.port
     except ValueError as exc:
-        # Its text has what stands in the place of the port, which may be a password.
+        # The error's text has the wrong port, which may be a password.
         raise ValueError("its host or port cannot be read") from exc
     if not host or any(letter.isspace() for letter in parts.netloc):
         raise ValueError("it has no host")
@@ -32,8 +32,8 @@ def check_url(url: str) -> None:
 def login(urls: Sequence[str]) -> dict[str, Any]:
     """Return the login in the URLs as the driver's options.
 
-    In a URL it would be for that server alone, and not for those that the cluster tells of. A seed in
-    the place of the password is not sent (`nkeys`).
+    A login in a URL would be for that server only, not for servers that the cluster announces. A
+    seed in place of the password is not sent (`nkeys`).
     """
     for url in map(urlsplit, urls):
         if url.username is not None and url.password is not None:

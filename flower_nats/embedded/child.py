@@ -1,15 +1,16 @@
-"""Becomes another program that ends when its parent does, even if the parent is killed.
+"""Becomes another program, which ends with its parent, even if the parent is killed.
 
-Run as a script (`python child.py [--unprivileged | --user NAME] PARENT_PID SIGNAL COMMAND…`), by path
-and with nothing but the standard library, so that it costs 20 ms. The kernel sends SIGNAL to the
-program as soon as the parent is gone (Linux; elsewhere what is left behind is found by its pid file).
+Run as a script (`python child.py [--unprivileged | --user NAME] PARENT_PID SIGNAL COMMAND…`), by
+path and only with the standard library, so that it costs 20 ms. The kernel sends SIGNAL to the
+program as soon as the parent is gone. That needs Linux; elsewhere, remaining processes are found by
+their pid files.
 
-`--unprivileged` is for PostgreSQL, which refuses to run as root: the program runs as `nobody`.
-It keeps one capability, to pass file permissions, because what it needs may lie under a directory
-that only root may enter (an environment in /root); nobody's directories have to be opened for it.
+`--unprivileged` is for PostgreSQL, which refuses to run as root: the program runs as `nobody`. It
+keeps one capability, to bypass file permissions, because its files may be under a directory that
+only root may enter (an environment in /root). So no directory has to be opened for `nobody`.
 
-`--user` is for what runs other people's code: the program runs as that user, in the user's home if
-there is one, and neither it nor anything that it starts gains rights again.
+`--user` is for programs that run other people's code: the program runs as that user, in the user's
+home if there is one. Neither the program nor its children can regain rights.
 """
 
 import ctypes
@@ -30,7 +31,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 
 def main(arguments: list[str]) -> None:
-    """Prepare this process as the module's docstring says, then become the command."""
+    """Prepare this process as the module's docstring says, then run the command in its place."""
     if arguments[0] == "--unprivileged":
         arguments = arguments[1:]
         if os.geteuid() == 0:
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> None:
         _become(arguments[1])
         arguments = arguments[2:]
     parent, stop_signal, *command = arguments
-    # After the change of user, which would clear it.
+    # This comes after the change of user, which would clear it.
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, int(stop_signal))
     if os.getppid() != int(parent):
@@ -64,7 +65,7 @@ def _become(name: str) -> None:
         os.initgroups(name, user.pw_gid)
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
-    # Where we stand may be closed to them.
+    # The user may not be allowed to enter the current directory.
     os.chdir(user.pw_dir if os.access(user.pw_dir, os.X_OK) else "/")
     if sys.platform == "linux":
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -88,7 +89,7 @@ def _prctl(option: int, *arguments: int) -> None:
 
 
 if __name__ == "__main__":
-    # Jobs that a shell starts in the background ignore SIGINT, and so would what they start;
-    # PostgreSQL and Flower's own processes are ended with it.
+    # Background jobs of a shell ignore SIGINT, and so would their children. But PostgreSQL and
+    # Flower's processes are ended with SIGINT.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     main(sys.argv[1:])

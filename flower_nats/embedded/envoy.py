@@ -1,12 +1,12 @@
-"""What Envoy is told, so that no client notices the end of a gateway.
+"""Envoy's configuration, by which no client notices the end of a gateway.
 
-It speaks HTTP/2 and HTTP/1.1 with clients, on every port, and decides per call: a unary call that was
-on its way to a gateway that died is made again at another one, as long as nothing of an answer has
-come. A request is held in full for that; an answer is held until it is whole, so that half of one
-never reaches a client: the client reads UNAVAILABLE, or 503, which stock clients try again. Gateways
-recognise a call that is made again by its request id.
+Envoy speaks HTTP/2 and HTTP/1.1 with clients, on every port, and decides for each call. If a
+gateway dies during a unary call, and no part of the answer has come, Envoy repeats the call at
+another gateway. For that it holds the whole request. It also holds an answer until it is complete,
+so that a client never gets half an answer. Instead the client gets UNAVAILABLE, or 503, which stock
+clients try again. Gateways recognise a repeated call by its request id.
 
-Here are the ports and what is behind them; `envoy_routes` sorts the calls.
+This module has the ports and the servers behind them; `envoy_routes` sorts the calls.
 """
 
 from __future__ import annotations
@@ -37,41 +37,41 @@ _CONNECTIONS = (
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _REQUEST_BYTES = 64 * 1024 * 1024
-"""A call with a longer request is passed on all the same, but cannot be made again."""
+"""Bytes: a call with a longer request is passed on too, but cannot be repeated."""
 
 _ANSWER_BYTES = 2**31 - 1
-"""No message of Flower's is longer."""
+"""Bytes: no message of Flower is longer."""
 
 _CERTIFICATE = "certificate"
-"""What a certificate is called in the file that holds it."""
+"""The name of a certificate in its file."""
 
 HEAP = 4 * 1024**3
-"""Bytes of memory beyond which nothing new is taken. Whole answers are held: a model for each node that
-is slow to take it."""
+"""Bytes of memory, beyond which Envoy takes no new calls. It holds whole answers: one model for
+each slow node."""
 
 _CLIENT_CONNECTIONS = 16_384
 """Connections of clients at once, on all ports."""
 
 _STREAMS = 256
-"""Calls on one connection of a client: others wait there, or take a connection more."""
+"""Calls on one connection of a client. Further calls wait there, or use another connection."""
 
 _IDLE = 90.0
-"""Seconds for which a connection without a call is kept: longer than clients over HTTP do (5 s). Without
-it, a stranger could take all connections and say nothing."""
+"""Seconds for which a connection without a call is kept: longer than clients over HTTP keep it (5
+s). Without this limit, a stranger could hold all connections and send nothing."""
 
 _MANY = 1_000_000
 
 _NOBODY = "127.0.0.1:1"
-"""Takes no connections. Calls look for a gateway only while there is something to try, and a name
-whose last container ended stands for nothing."""
+"""An address that takes no connections. Envoy looks for a gateway only while there is an address to
+try, and a name has no address once its last container has ended."""
 
 _WAIT_FOR_THE_WHOLE = "function envoy_on_response(answer) answer:body() end"
-"""Lua: headers of an answer go on when all of it has come."""
+"""Lua: passes on an answer's headers only when the whole answer has come."""
 
 _NO_ANSWER = (
     "No gateway of this runtime has answered. Remedy: check that the gateways run and are ready."
 )
-"""What `flwr` prints then."""
+"""The text that `flwr` prints if no gateway answers."""
 
 _HEALTH = {"path": "/health", "host": "gateway"}
 
@@ -84,34 +84,35 @@ class Api:
     """One port: where clients find it, and the gateways that serve what comes to it."""
 
     name: str
-    """http (all APIs), fleet, serverappio, control (one API each), health (the gRPC health protocol),
-    or logs (for the `log_relay`)."""
+    """http (all APIs), fleet, serverappio, control (one API each), health (the gRPC health
+    protocol), or logs (for the `log_relay`)."""
 
     listen: str
     """`host:port` for clients."""
 
     gateways: Sequence[str]
-    """`host:port` of this API at each gateway, or at all that a name stands for; any API for health."""
+    """`host:port` of this API at each gateway, or a name for several gateways; any API for
+    health."""
 
     tls: TlsFiles | None
-    """Certificates to speak TLS with clients, None to serve them in the clear."""
+    """Certificates for TLS with clients; None to serve without TLS."""
 
     gateways_ca: Path | None = None
-    """Authority behind the gateways' certificate, which is for `gateway`; None: they speak no TLS."""
+    """CA of the gateways' certificate, which is for the name `gateway`; None if they use no TLS."""
 
     log_relay: str | None = None
-    """`host:port` of what serves StreamLogs in the gateways' place, and asks them in its turn. It
-    speaks the wire of this port."""
+    """`host:port` of the relay that serves StreamLogs in place of the gateways, and asks them
+    itself. It speaks the wire of this port."""
 
     loopback: str = ""
     """`host:port` of this machine alone that serves the same without TLS; empty: not at all."""
 
     kept: Collection[str] = ()
-    """Of the APIs of the HTTP port, by the names of their ports: those for connections to a loopback
-    address alone."""
+    """APIs of the HTTP port, by the names of their ports, that are served only on connections to a
+    loopback address."""
 
     def with_log_relay(self, relay: str, gateways: str) -> list[Api]:
-        """Return this Control API with a relay for its log streams, and the API that is for the relay.
+        """Return this Control API with a relay for its log streams, and the relay's own API.
 
         The relay listens at `relay`, and finds the gateways at `gateways`.
         """
@@ -122,14 +123,14 @@ class Api:
 def certificate_files(apis: Sequence[Api], directory: Path) -> dict[TlsFiles, Path]:
     """Return Envoy's file in `directory` for each certificate of these APIs.
 
-    Each holds a `certificate_resource`, which Envoy reads again when another file takes its place.
+    Each file holds a `certificate_resource`. Envoy reads it again when the file is replaced.
     """
     found = dict.fromkeys(api.tls for api in apis if api.tls is not None)
     return {tls: directory / f"certificate-{number}.json" for number, tls in enumerate(found, 1)}
 
 
 def certificate_resource(chain: Json, key: Json, **more: Any) -> Json:
-    """Return what such a file holds: a certificate and its key, each as Envoy's `DataSource`."""
+    """Return the content of such a file: certificate and key, each as Envoy's `DataSource`."""
     pair = {"certificate_chain": chain, "private_key": key, **more}
     return {"resources": [{"@type": _SECRET, "name": _CERTIFICATE, "tls_certificate": pair}]}
 
@@ -137,8 +138,8 @@ def certificate_resource(chain: Json, key: Json, **more: Any) -> Json:
 def envoy_config(apis: Sequence[Api], directory: Path, heap: int = HEAP) -> Json:
     """Return the configuration of an Envoy that serves these APIs.
 
-    It finds certificates in `directory`, in the `certificate_files`. Near `heap` bytes of memory it
-    takes no further calls.
+    Envoy finds certificates in `directory`, in the `certificate_files`. Near `heap` bytes of memory
+    it takes no further calls.
     """
     certificates = certificate_files(apis, directory)
     clusters = [
@@ -155,7 +156,7 @@ def envoy_config(apis: Sequence[Api], directory: Path, heap: int = HEAP) -> Json
         if api.loopback
     ]
     return {
-        # Envoy reads no files of certificates without.
+        # Without a node name, Envoy reads no files of certificates.
         "node": {"id": "balancer", "cluster": "flower-nats"},
         "static_resources": {"listeners": listeners, "clusters": clusters},
         "overload_manager": _overload_manager(heap),
@@ -163,10 +164,10 @@ def envoy_config(apis: Sequence[Api], directory: Path, heap: int = HEAP) -> Json
 
 
 def _overload_manager(heap: int) -> Json:
-    """Return what Envoy does before its memory runs out.
+    """Return the limits that keep Envoy's memory from running out.
 
-    What comes then is answered with 503, which stock clients try again. Connections that are too many
-    are closed.
+    Beyond a limit, Envoy answers calls with 503, which stock clients try again. It closes
+    connections that are too many.
     """
     by_heap = "envoy.resource_monitors.fixed_heap"
     by_connections = "envoy.resource_monitors.global_downstream_max_connections"
@@ -206,9 +207,10 @@ def _listener(name: str, api: Api, clusters: Collection[str], certificate: Path 
 
 
 def _also_over_ipv4(address: str) -> Json:
-    """Return what makes all addresses of IPv6 all addresses of IPv4 as well, as at gateways.
+    """Return the options by which `[::]` includes all IPv4 addresses too, as at gateways.
 
-    Not as IPv6 addresses that stand for such of IPv4: what is kept for this machine goes by them.
+    IPv4 clients must not appear with IPv4-mapped IPv6 addresses, because rules for APIs of this
+    machine compare addresses.
     """
     host, _, port = address.rpartition(":")
     if ip_address(host.strip("[]")) != IPv6Address("::"):
@@ -217,7 +219,7 @@ def _also_over_ipv4(address: str) -> Json:
 
 
 def _chains(api: Api, clusters: Collection[str], certificate: Path | None) -> list[Json]:
-    """Return how connections are served: all alike, or by the address that they were made to."""
+    """Return how connections are served: all alike, or by their destination address."""
     everything = _chain(replace(api, kept=()), clusters, certificate)
     if not api.kept:
         return [everything]
@@ -238,16 +240,17 @@ def _chain(api: Api, clusters: Collection[str], certificate: Path | None) -> Jso
     chain: Json = {"filters": [manager]}
     if certificate is not None:
         chain["transport_socket"] = _typed("tls", _DOWNSTREAM_TLS, **_server_tls(certificate))
-        # Longer than clients wait for a handshake: one that we end would end them for good.
+        # Longer than clients wait for a handshake. A client whose handshake we end would give up
+        # for good.
         chain["transport_socket_connect_timeout"] = "60s"
     return chain
 
 
 def _keep_alive() -> list[Json]:
-    """Return what has the system send empty packets on quiet connections (numbers of Linux).
+    """Return socket options that make the system probe quiet connections (numbers of Linux).
 
-    They are what HTTP/2 pings are for HTTP/1.1, whose held calls are as quiet: each 10 s, and a
-    client that has left six of them unanswered is gone.
+    The probes do for HTTP/1.1, whose held calls are quiet too, what pings do for HTTP/2. The system
+    probes every 10 s. A client that leaves six probes unanswered is gone.
     """
     sol_socket, so_keepalive = 1, 9
     ipproto_tcp, tcp_keepidle, tcp_keepintvl, tcp_keepcnt = 6, 4, 5, 6
@@ -265,27 +268,28 @@ def _keep_alive() -> list[Json]:
 
 def _manager(api: Api, clusters: Collection[str]) -> Json:
     said = {REQUEST_ID: "%UNIQUE_ID%"}
-    # The log relay says it itself of its clients.
+    # The log relay itself sends the address of its client.
     if api.name != "logs":
         said[CLIENT_ADDRESS] = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
     return {
         "stat_prefix": api.name,
         # Calls are held for a minute, and streams are quiet for hours.
         "stream_idle_timeout": "0s",
-        # Clients keep theirs for less, or have a call under way.
+        # Clients close idle connections earlier, or have an open call.
         "common_http_protocol_options": {"idle_timeout": seconds(_IDLE)},
-        # Nobody sends half of a head and then waits, but to keep us busy.
+        # Only an attacker sends half of a head and then waits.
         "request_headers_timeout": "60s",
         "http2_protocol_options": {
-            # The log relay makes its calls over one connection.
+            # The log relay makes all its calls over one connection.
             "max_concurrent_streams": _MANY if api.name == "logs" else _STREAMS,
-            # How much of an answer is held, and of requests; that has the connection's own limit.
+            # How much of an answer, and of a request, is held. The connection has its own limit.
             "initial_stream_window_size": _ANSWER_BYTES,
-            # As gateways do, whose pings end here, for forgetful NAT routers. On a slow line a ping's
-            # answer waits behind megabytes of a model: patience as long as TCP's own.
+            # Pings for forgetful NAT routers, because pings of gateways end at Envoy. On a slow
+            # line, the answer to a ping waits behind megabytes of a model, so the time-out is as
+            # long as TCP's own.
             "connection_keepalive": _pings(10, 900),
         },
-        # What clients say of themselves does not count.
+        # Addresses that clients claim do not count.
         "use_remote_address": True,
         "skip_xff_append": True,
         "local_reply_config": {"mappers": _own_answers()},
@@ -295,7 +299,8 @@ def _manager(api: Api, clusters: Collection[str]) -> Json:
                     "name": api.name,
                     "domains": ["*"],
                     "request_body_buffer_limit": _REQUEST_BYTES,
-                    # The same for all attempts at one call, and never what a client says.
+                    # The headers are the same for all attempts at one call, and replace those of
+                    # clients.
                     "request_headers_to_add": [_header(*one) for one in said.items()],
                     "routes": routes(api.name, clusters, api.kept),
                 }
@@ -316,9 +321,9 @@ def _header(name: str, value: str) -> Json:
 
 
 def _own_answers() -> list[Json]:
-    """Return what Envoy says itself of a fault: 503, whatever the fault is.
+    """Return Envoy's own answer to faults: 503, whatever the fault is.
 
-    Of stock clients over HTTP, those of flwr 1.35 to 1.40 die of 502, and all die of 500.
+    Stock clients over HTTP end at 500; those of flwr 1.35 to 1.40 also end at 502.
     """
     is_fault: Json = {
         "status_code_filter": {
@@ -350,15 +355,15 @@ def _cluster(name: str, servers: Sequence[str], authority: Path | None = None) -
     over_http_1 = name in _OVER_HTTP_1
     cluster: Json = {
         "name": name,
-        # Also one name for any number of gateways, which come and go. Those of Compose listen on IPv4
-        # only, even where their network has both.
+        # A name may stand for several gateways, whose number changes. Gateways of Compose listen on
+        # IPv4 only, even if their network has both.
         "cluster_type": _typed(
             "dns", _DNS, dns_refresh_rate="1s", dns_lookup_family="V4_PREFERRED"
         ),
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
         "least_request_lb_config": {"choice_count": 10},
-        # If none is ready, each may still be the first to be.
+        # If no gateway is ready, Envoy tries all of them.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
         "circuit_breakers": {
             "thresholds": [
@@ -370,7 +375,7 @@ def _cluster(name: str, servers: Sequence[str], authority: Path | None = None) -
         },
         "health_checks": [
             {
-                # On the very port that serves.
+                # The check uses the port that serves.
                 **({"http_health_check": _HEALTH} if over_http_1 else {"grpc_health_check": {}}),
                 "interval": "0.5s",
                 "no_traffic_interval": "0.5s",
@@ -396,20 +401,20 @@ def _wire_to(*, over_http_1: bool) -> Json:
     if over_http_1:
         return {
             **options,
-            # Gateways keep it longer: a call must not meet the end of its connection.
+            # Gateways keep connections longer: a call must not meet the end of its connection.
             "common_http_protocol_options": {"idle_timeout": "50s"},
             "explicit_http_config": {"http_protocol_options": {}},
         }
-    # A gateway that hangs loses the calls that it holds to another one.
+    # The pings find a gateway that hangs. Its calls go to another gateway.
     pings = {"connection_keepalive": _pings(2, 5)}
     return {**options, "explicit_http_config": {"http2_protocol_options": pings}}
 
 
 def _tls_to_gateways(authority: Path, protocol: str) -> Json:
     common = {
-        # In the health check too, which does not say so by itself.
+        # This also covers the health check, which sends no ALPN by itself.
         "alpn_protocols": [protocol],
-        # Below it, Envoy takes no certificate with a key on P-384.
+        # With older TLS, Envoy takes no certificate with a key on P-384.
         "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
         "validation_context": {
             "trusted_ca": _file(authority),
@@ -441,8 +446,8 @@ def _server_tls(certificate: Path) -> Json:
     source = {"path_config_source": {"path": str(certificate)}, "resource_api_version": "V3"}
     return {
         "common_tls_context": {
-            # In the order in which Envoy chooses: a client that can use both, as browsers and curl,
-            # gets HTTP/1.1.
+            # Envoy's order of preference: clients that can use both, such as browsers and curl, get
+            # HTTP/1.1.
             "alpn_protocols": ["http/1.1", "h2"],
             "tls_certificate_sds_secret_configs": [{"name": _CERTIFICATE, "sds_config": source}],
         }

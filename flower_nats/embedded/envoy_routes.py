@@ -1,7 +1,8 @@
-"""How Envoy treats each call: which gateways it goes to, how long it may take, what is tried again.
+"""How Envoy treats each call: to which gateways it goes, how long it may take, when it is repeated.
 
-Flower's APIs come over two wires, and each port takes both. The HTTP port serves all APIs. A gRPC port
-serves its own API alone, over HTTP too: it may be open to other people than those of other APIs.
+Flower's APIs come over two wires, and each port takes both. The HTTP port serves all APIs. A gRPC
+port serves only its own API, over HTTP too, because it may be open to other people than the ports
+of other APIs.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from flower_nats.wire.methods import (
 Json = dict[str, Any]
 
 LUA = "lua"
-"""The name of the filter that holds an answer until it is whole."""
+"""The name of the filter that holds an answer until it is complete."""
 
 LOG_RELAY, HTTP_LOG_RELAY = "log-relay", "http-log-relay"
-"""The clusters of the log relay: what it serves over gRPC, and over HTTP."""
+"""The clusters of the log relay, over gRPC and over HTTP."""
 
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 _LUA_PER_ROUTE = f"{_EXTENSIONS}.filters.http.lua.v3.LuaPerRoute"
@@ -46,7 +47,7 @@ _HTTP_HEALTH_CHECK = "/health"
 _STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
 
 _TRIES_PER_SECOND = 4
-"""How often a call is tried anew where there is no gateway, with the pauses of `_route`."""
+"""Tries per second if no gateway takes the call, with the pauses of `_route`."""
 
 
 @dataclass(frozen=True)
@@ -54,31 +55,31 @@ class _Kind:
     """Calls that are treated alike. Times are in seconds."""
 
     matches: Sequence[Json]
-    """What Envoy knows them by; the first that fits counts."""
+    """How Envoy recognises these calls; the first match counts."""
 
     cluster: str
-    """What serves them."""
+    """The servers of these calls."""
 
     answer_within: float
-    """After this time a gateway counts as hung and another one is asked; 0 for never."""
+    """Time without an answer after which Envoy asks another gateway; 0 for never."""
 
     try_for: float
-    """How long a gateway is looked for."""
+    """How long Envoy looks for a gateway."""
 
     in_all: float
-    """How long all of it may take; 0 for ever, which is for streams."""
+    """How long the whole call may take; 0 for ever, for streams."""
 
     silence: float = 0
-    """How long nothing of the call may come or go; 0 for ever."""
+    """How long a call may be without traffic; 0 for ever."""
 
     hedged: bool = False
-    """Whether a gateway that has not answered in time may still do so while others are asked."""
+    """Whether a late gateway may still answer while others are asked."""
 
 
 def routes(port: str, clusters: Collection[str], kept: Collection[str] = ()) -> list[Json]:
-    """Return the routes of a port, by its name, to those of the clusters that there are.
+    """Return the routes of a port, by its name, to the clusters that exist.
 
-    Calls of the APIs that are `kept`, by the names of their ports, are refused.
+    Calls of APIs in `kept`, by the names of their ports, are refused.
     """
     kinds = _kept_from_others(kept, clusters) if kept else _kinds(port, clusters)
     found = list(_too_long(api for api in ([port] if port in _APIS else _APIS) if api not in kept))
@@ -88,7 +89,7 @@ def routes(port: str, clusters: Collection[str], kept: Collection[str] = ()) -> 
 
 
 def _kinds(port: str, clusters: Collection[str]) -> Iterator[_Kind]:
-    """Sort what comes to a port; the first kind that fits a call counts."""
+    """Yield the kinds of calls on a port; the first kind that fits a call counts."""
     if port == "health":
         yield _Kind([{"path": _GRPC_HEALTH_CHECK}], port, 2, 2, 4)
     elif port == "logs":
@@ -105,9 +106,10 @@ def _kinds(port: str, clusters: Collection[str]) -> Iterator[_Kind]:
 
 
 def _kept_from_others(kept: Collection[str], clusters: Collection[str]) -> Iterator[_Kind]:
-    """Sort what comes to the HTTP port from where some APIs are kept from; nothing else passes.
+    """Yield the kinds of calls that pass on the HTTP port to clients without the `kept` APIs.
 
-    A gateway reads a path that is written with %XX, which would pass a rule for what does not.
+    Only listed paths pass: a path with %XX escapes, which a gateway decodes, would get past a list
+    of refused paths.
     """
     for api in (one for one in _APIS if one not in kept):
         if api in clusters:
@@ -120,9 +122,9 @@ def _over_grpc(api: str, clusters: Collection[str]) -> Iterator[_Kind]:
     if LOG_RELAY in clusters and _STREAM_LOGS in methods:
         yield _stream(_grpc([_STREAM_LOGS]), LOG_RELAY)
     yield _stream(_grpc(one for one in methods if one.streams), api)
-    # What gateways hold: up to 50 s, and up to 20 s more while the broker is away.
+    # Gateways hold these calls for up to 50 s, and up to 20 s longer while the broker is away.
     yield _Kind(_grpc(one for one in methods if one.held), api, 75, 80, 155, silence=300)
-    # What stock tries once must find a gateway in the end.
+    # A call that stock tries only once must find a gateway in the end.
     yield _Kind(_grpc(one for one in methods if one.tried_once), api, 60, 600, 660)
     yield _Kind([{"prefix": service} for service in _services(api)], api, 25, 30, 55, silence=300)
 
@@ -133,15 +135,16 @@ def _over_http(apis: Iterable[str], prefix: str, clusters: Collection[str]) -> I
         yield _stream([{"path": _STREAM_LOGS.http_path}], HTTP_LOG_RELAY)
     yield _stream([{"path": one.http_path} for one in methods if one.streams], "http")
     if _STREAM_LOGS in methods:
-        # A download takes as long as its reader.
+        # A download takes as long as the browser takes it.
         yield _stream([{"path": ARTIFACTS_PATH}], "http")
     yield _Kind([{"path": _HTTP_HEALTH_CHECK}], "http", 2, 2, 4)
-    # The process that says farewell ends within seconds, and no connection tells that a gateway hangs.
+    # A process ends within seconds after its farewell, and no ping finds a gateway that hangs.
     farewells = [one for one in methods if one.farewell or one.tried_once]
     matches = [{"path": one.http_path} for one in farewells]
     yield _Kind(matches, "http", 1.5, 23, 28.5, silence=300, hedged=True)
     # Clients give up after 30 s without an answer. Gateways hold calls for 20 s. Envoy keeps to the
-    # whole time only if it had a gateway at first; else, to the number of tries that `try_for` gives.
+    # total time only if it had a gateway at first. Otherwise it keeps to the number of tries from
+    # `try_for`.
     yield _Kind([{"prefix": prefix}], "http", 24, 23, 28.5, silence=300)
 
 
@@ -155,7 +158,7 @@ def _grpc(methods: Iterable[Method]) -> list[Json]:
 
 def _route(kind: _Kind, match: Json) -> Json:
     retries: Json = {
-        # No connection, or an end of it, or of the time, before anything of an answer came.
+        # Before any part of an answer: no connection, a broken one, or the end of the time.
         "retry_on": "connect-failure,refused-stream,reset",
         "num_retries": int(kind.try_for * _TRIES_PER_SECOND),
         "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
@@ -182,7 +185,7 @@ def _route(kind: _Kind, match: Json) -> Json:
 
 
 def _refusals(api: str) -> Iterator[Json]:
-    """Give the answers to calls of an API that is not for the machine that they come from."""
+    """Yield the refusals of calls to an API that is not for the caller's machine."""
     refusal = not_for_others(_APIS[api][0].api)
     text, more = refusal.spec.message, refusal.public_details
     over_http, over_grpc = (
@@ -191,17 +194,17 @@ def _refusals(api: str) -> Iterator[Json]:
     )
     said = {"code": int(refusal.code), **over_http, **over_grpc}
     body = {"inline_string": json.dumps(said)}
-    # Of the status that gateways give over HTTP gRPC makes UNKNOWN, of this one PERMISSION_DENIED.
+    # gRPC turns this status into PERMISSION_DENIED, and the gateways' HTTP status into UNKNOWN.
     statuses = {**dict.fromkeys(_services(api), 403), _http_prefix(api): refusal.spec.http_status}
     for prefix, status in statuses.items():
         yield {"match": {"prefix": prefix}, "direct_response": {"status": status, "body": body}}
 
 
 def _too_long(apis: Iterable[str]) -> Iterator[Json]:
-    """Give the answers to calls over HTTP that say that they are longer than their method takes.
+    """Yield the refusals of HTTP calls with a body that is announced as too long.
 
-    A gateway refuses them, too, but hangs up while the balancer still sends, and to the balancer that is
-    a fault.
+    A gateway refuses them too, but closes the connection while the balancer still sends, which the
+    balancer takes for a fault.
     """
     for api in apis:
         others = [one for one in _APIS[api] if one.longest_request != SHORT_REQUEST]
@@ -225,22 +228,22 @@ def _too_long_for(longest: int, match: Json, more: Sequence[Json] = ()) -> Json:
 
 
 def _services(api: str) -> Iterable[str]:
-    """Return what the gRPC paths of an API begin with."""
+    """Return the prefixes of an API's gRPC paths."""
     return [path[: path.rindex("/") + 1] for path in _APIS[api][0].grpc_paths]
 
 
 def _http_prefix(api: str) -> str:
-    """Return what the HTTP paths of an API begin with."""
+    """Return the prefix of an API's HTTP paths."""
     first = _APIS[api][0].http_path
     return first[: first.rindex("/") + 1]
 
 
 def _wrong_port(port: str) -> Json:
-    """Return the answer to clients of another API, which `flwr` prints and gRPC calls UNIMPLEMENTED."""
+    """Return the answer to clients of another API: `flwr` prints it; gRPC says UNIMPLEMENTED."""
     body = {"inline_string": json.dumps({"detail": wrong_port(_APIS[port][0].api)})}
     return {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": body}}
 
 
 def seconds(number: float) -> str:
-    """Return a time as Envoy reads it."""
+    """Return a time in Envoy's format."""
     return f"{number:g}s"

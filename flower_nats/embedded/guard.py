@@ -1,10 +1,10 @@
-"""Runs another program and sees to it that nothing which that has started outlasts it.
+"""Runs another program, and ends all its descendants after it.
 
-Run as a script (`python guard.py [--user NAME] COMMAND…`) as the leader of a process group, with nothing
-but the standard library, so that it costs little. The user is the program's. The guard passes on what it
-is told to end with. What the program has started gets a few seconds to end by itself once the program is
-gone, then it is killed. A stock `flwr-simulation` looks for the end of its SuperExec, but may be deaf
-for minutes, and so are the processes of its Ray.
+Run as a script (`python guard.py [--user NAME] COMMAND…`) as the leader of a process group, only
+with the standard library, so that it costs little. The program runs as the user. The guard passes
+signals to end on to the program. After the program's end, its descendants get a few seconds to end
+by themselves, and are then killed. A stock `flwr-simulation` watches for the end of its SuperExec,
+but may not react for minutes, and neither may its Ray processes.
 """
 
 import os
@@ -16,19 +16,19 @@ from contextlib import suppress
 from pathlib import Path
 
 _GRACE_SECONDS = 4.0
-"""For ServerApps to send their last lines and say how they ended."""
+"""Seconds for ServerApps to send their last lines and their result."""
 _POLL_SECONDS = 0.05
 _PROC = Path("/proc")
 _CHILD = Path(__file__).with_name("child.py")
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command to its end, and end what is left of it; return its exit code."""
+    """Run a command to its end, then end its descendants; return its exit code."""
     user = arguments[:2] if arguments[0] == "--user" else []
     command = arguments[len(user) :]
     wrapper = [sys.executable, "-I", "-S", str(_CHILD), *user]
     wrapper += [str(os.getpid()), str(int(signal.SIGTERM))]
-    # It ends with us even if we are killed.
+    # The command ends with the guard, even if the guard is killed.
     program = subprocess.Popen([*wrapper, *command])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda told, _frame: program.send_signal(told))
@@ -47,7 +47,8 @@ def _others() -> list[int]:
     found = []
     for entry in _PROC.glob("[0-9]*"):
         with suppress(OSError):
-            # The name of the program, in parentheses, may hold blanks: count from its end.
+            # The program's name, in parentheses, may contain blanks, so fields are counted after
+            # it.
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
             state, group = fields[0], int(fields[2])
             if group == os.getpgrp() and state not in "ZX" and int(entry.name) != os.getpid():

@@ -1,4 +1,4 @@
-"""Which process is meant: a process id alone may have been given to another process since."""
+"""The identity of a process: the system may give a process id to another process later."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _CHILDREN = _PROC / f"self/task/{os.getpid()}/children"
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """One process, for good."""
+    """One process, even if its id is used again later."""
 
     pid: int
 
     started: str
-    """When it started, in the words of the operating system; on Linux, also since which boot."""
+    """When it started, as the operating system reports it; on Linux, with the id of the boot."""
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity | None:
-        """Return the identity of the process that has this id now, None if none runs."""
+        """Return the identity of the process that now has this id; None if there is none."""
         if not (_PROC / "self" / "stat").exists():
             return cls._from_ps(pid)
         stat = _Stat.read(pid)
@@ -36,25 +36,25 @@ class ProcessIdentity:
     def is_alive(self) -> bool:
         """Whether the process still runs."""
         now = ProcessIdentity.of(self.pid)
-        # 0.1.0 wrote no boot down.
+        # Version 0.1.0 stored no boot id.
         return now is not None and (now == self or now.started.startswith(f"{self.started}@"))
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Send the process a signal, if it still runs."""
         if self.is_alive():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill_group(self) -> None:
-        """Kill it, and the process group that it leads."""
+        """Kill the process and the process group that it leads."""
         if self.is_alive():
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def kill_orphans(self) -> None:
-        """Kill what is left of the process group that it led, if it is gone.
+        """Kill the rest of the process group that it led, if the process is gone.
 
-        As long as there is anything left, no other process gets its id.
+        While any member of the group is left, no other process gets the id.
         """
         if ProcessIdentity.of(self.pid) is None:
             with suppress(ProcessLookupError, PermissionError):
@@ -70,7 +70,7 @@ class ProcessIdentity:
 
 
 def descendants_of(pid: int) -> list[ProcessIdentity]:
-    """Return what a process has started, and what that has started (known on Linux only)."""
+    """Return all descendants of a process (known on Linux only)."""
     children: dict[int, list[ProcessIdentity]] = {}
     for process, parent in _all_processes():
         children.setdefault(parent, []).append(process)
@@ -84,9 +84,9 @@ def descendants_of(pid: int) -> list[ProcessIdentity]:
 
 
 def started_by(pid: int) -> list[ProcessIdentity]:
-    """Return the same for little: nothing but those processes is read.
+    """Return all descendants cheaply: only these processes are read.
 
-    The kernel may leave some out while others of them end, so this is for who looks again.
+    The kernel may leave some out while others end, so the caller must look again.
     """
     if not _CHILDREN.exists():
         return descendants_of(pid)
@@ -99,7 +99,7 @@ def started_by(pid: int) -> list[ProcessIdentity]:
 
 
 def command_of(pid: int) -> list[str]:
-    """Return the words of a process's command, none if it is gone (known on Linux only)."""
+    """Return the words of a process's command; empty if it is gone (known on Linux only)."""
     try:
         text = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
@@ -126,13 +126,13 @@ def _all_processes() -> Iterator[tuple[ProcessIdentity, int]]:
 
 @cache
 def _boot() -> str:
-    """Return what names this boot: start times are counted from there."""
+    """Return the id of this boot, because start times are counted from the boot."""
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 @dataclass(frozen=True)
 class _Stat:
-    """What `/proc/<pid>/stat` says of a process that runs."""
+    """The values from `/proc/<pid>/stat` of a running process."""
 
     parent: int
     started: str
@@ -143,7 +143,7 @@ class _Stat:
             text = (_PROC / str(pid) / "stat").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return None
-        # The name of the program, in parentheses, may hold blanks: count from its end.
+        # The program's name, in parentheses, may contain blanks, so fields are counted after it.
         fields = text.rpartition(")")[2].split()
         state, parent, started = fields[0], fields[1], fields[19]
         return None if state in "ZX" else cls(int(parent), f"{started}@{_boot()}")

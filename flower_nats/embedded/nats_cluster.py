@@ -23,7 +23,7 @@ class NatsCluster:
     """Three members, each with a directory `nats-<n>` and a process of its own.
 
     Ports and secret are kept in `directory/nats-cluster`, so that clients and members find a
-    member again that was restarted. Members can be started, stopped and killed singly.
+    restarted member again. Members can be started, stopped and killed one by one.
     """
 
     def __init__(self, directory: Path, logs: Path | None = None) -> None:
@@ -41,7 +41,7 @@ class NatsCluster:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """URLs of the owner, with the password in them: give a client all of them."""
+        """URLs of the owner, with the password. Give a client all of them."""
         return tuple(member.url for member in self.members)
 
     async def start(self) -> tuple[str, ...]:
@@ -54,19 +54,19 @@ class NatsCluster:
         return self.urls
 
     async def until_formed(self) -> None:
-        """Wait until the members have elected who decides where streams are kept.
+        """Wait until the members have elected the leader that places streams.
 
-        Raises Unavailable when they do not within a minute.
+        Raises Unavailable if they have not after a minute.
         """
         connection = await Connection.connect(self.urls, "flower-nats cluster", _FORM_SECONDS)
         try:
-            # In a cluster the elected leader alone answers this.
+            # In a cluster, only the elected leader answers this.
             await connection.account(patience=_FORM_SECONDS)
         finally:
             await connection.close()
 
     async def stop(self, grace: float = 5.0) -> None:
-        """End every member, by force after `grace` seconds; nothing acknowledged is lost."""
+        """End every member, by force after `grace` seconds. Acknowledged messages are not lost."""
         await asyncio.gather(*(member.stop(grace) for member in self.members))
 
 
@@ -76,10 +76,10 @@ def is_cluster(directory: Path) -> bool:
 
 
 def _settled_ports(path: Path) -> list[tuple[int, int]]:
-    """Return each member's client and route port: those kept in `path`, or new ones.
+    """Return each member's client and route port, from the file `path` or new ones.
 
-    New ones are for all members or none, and are kept. A port that another program has taken
-    meanwhile calls for new ones.
+    If another program has taken one of the ports, all members get new ones, and the file is
+    rewritten.
     """
     try:
         kept = [(int(client), int(route)) for client, route in json.loads(read_ours(path))]

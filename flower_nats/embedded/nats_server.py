@@ -27,7 +27,7 @@ from flower_nats.model.errors import FlowerNatsError
 from flower_nats.packages import how_to_install
 
 _ROUTES = "routes"
-"""The user name with which members of a cluster connect to each other."""
+"""The user name for connections between members of a cluster."""
 
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.01
@@ -35,11 +35,11 @@ _POLL_SECONDS = 0.01
 _KEPT_SHARE = 0.1
 _KEPT_LEAST_BYTES = 128 * 1024**2
 _KEPT_MOST_BYTES = 2 * 1024**3
-"""Of the disk so much is left to others, within these bounds: to PostgreSQL, which needs some tens of
-MB to recover, to logs, and to the server's own recovery."""
+"""Bounds of the disk room that is left to others: to PostgreSQL, which needs some tens of MB to
+recover, to logs, and to the server's own recovery."""
 
 _LEAST_BYTES = 16 * 1024**2
-"""What a server may store on a disk that is too small for all that."""
+"""Bytes that a server may store if the disk is too small for that."""
 
 
 class ServerMissingError(FlowerNatsError):
@@ -48,10 +48,10 @@ class ServerMissingError(FlowerNatsError):
 
 @dataclass(frozen=True)
 class Membership:
-    """The place of a server in a cluster. Ports are of the loopback interface."""
+    """The place of a server in a cluster. Ports are on the loopback interface."""
 
     name: str
-    """The server's name, unique in the cluster, and for good: its streams know it by this name."""
+    """The server's name, unique in the cluster. It never changes, because streams refer to it."""
 
     client_port: int
     """Where clients connect."""
@@ -63,16 +63,17 @@ class Membership:
     """The route ports of all members."""
 
     secret: str = field(repr=False)
-    """The owner's password. Those of the other users and of the routes are derived from it."""
+    """The owner's password. The passwords of other users and of routes are derived from it."""
 
 
 class NatsServer:
     """A nats-server that keeps its streams in `directory` and syncs before it acknowledges.
 
     It listens on a free port of the loopback interface, the same one after a restart. Each user has
-    a password and permissions of its own (`broker.permissions`); the passwords are derived of a secret,
-    which is made once per directory. As a member of a cluster it gets ports and secret from there. The
-    directory must have one owner at a time: a server that a former owner left on it is ended.
+    a password and permissions of its own (`broker.permissions`); the passwords are derived from a
+    secret, which is made once per directory. A member of a cluster gets ports and secret from the
+    cluster. The directory must have one owner at a time: a server that a former owner left behind
+    is ended.
     """
 
     def __init__(
@@ -92,33 +93,33 @@ class NatsServer:
 
     @property
     def name(self) -> str:
-        """What logs and people call it."""
+        """The name in logs and for people."""
         return self._process.name
 
     @property
     def server_name(self) -> str:
-        """What it calls itself."""
+        """The server's name in NATS."""
         return self._membership.name if self._membership else "flower-nats-embedded"
 
     @property
     def url(self) -> str:
-        """URL of the owner, with the password in it; known once the server was started."""
+        """URL of the owner, with the password. It is known once the server has started."""
         return self.url_of(User.OWNER)
 
     def url_of(self, user: User) -> str:
-        """Return the URL for another user, with the password in it."""
+        """Return the URL of another user, with the password."""
         return f"nats://{user}:{password_of(user, self._secret)}@127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 before it was started."""
+        """The server's process id, 0 before the start."""
         return self._process.pid
 
     async def start(self) -> str:
         """Start the server, wait until it answers and return `url`.
 
-        Raises ServerMissingError when no nats-server is installed, ProcessFailedError with the end
-        of its log when it does not come up.
+        Raises ServerMissingError if no nats-server is installed, and ProcessFailedError with the
+        end of the log if it does not come up.
         """
         private_directory(self._directory)
         await self._process.end_former()
@@ -139,7 +140,7 @@ class NatsServer:
         return await self._process.wait()
 
     async def stop(self, grace: float = 5.0) -> None:
-        """End the server, by force after `grace` seconds; nothing acknowledged is lost."""
+        """End the server, by force after `grace` seconds. Acknowledged messages are not lost."""
         await self._process.stop(grace)
 
     def failure(self) -> ProcessFailedError:
@@ -155,10 +156,10 @@ class NatsServer:
         return self._membership.secret if self._membership else secret_in(self._directory)
 
     def limit(self) -> int:
-        """Return how many bytes it would be let store if it were started now.
+        """Return the storage limit, in bytes, that the server would get if it started now.
 
-        A server that has reached its limit refuses to store more until something is removed; one that
-        meets a full disk refuses for good. So all servers on one disk must not fill it.
+        A server at its limit refuses to store more until messages are removed. After a full disk it
+        refuses until it is restarted. So the servers on one disk must not fill it.
         """
         used = sum(_size(file) for file in self._store.rglob("*"))
         usage = shutil.disk_usage(self._store)
@@ -167,7 +168,7 @@ class NatsServer:
         return max(_LEAST_BYTES, used + (usage.free - kept) // members)
 
     def _write_config(self) -> None:
-        # JSON is a subset of the server's configuration language, and quotes any path safely.
+        # JSON is a subset of the server's configuration language, and quotes every path safely.
         private_file(self._directory / "nats.conf", json.dumps(self._config(), indent=2))
 
     def _config(self) -> dict[str, Any]:
@@ -179,7 +180,7 @@ class NatsServer:
             "max_payload": 8 * 1024 * 1024,
             "jetstream": {
                 "store_dir": str(self._store),
-                # By default the server acknowledges up to two minutes before it syncs.
+                # By default, the server acknowledges up to two minutes before it syncs to disk.
                 "sync_interval": "always",
                 "max_file_store": self.limit(),
             },
@@ -203,7 +204,7 @@ class NatsServer:
 
 
 def _size(file: Path) -> int:
-    # A server that runs removes files all the time.
+    # A running server removes files all the time.
     with suppress(FileNotFoundError):
         return file.stat().st_size if file.is_file() else 0
     return 0
@@ -231,7 +232,7 @@ def _cluster_config(membership: Membership | None) -> dict[str, Any]:
 
 
 def find_nats_server() -> str:
-    """Return the path of nats-server: beside this Python (the wheel's) or on PATH.
+    """Return the path of nats-server, beside this Python (from the wheel) or on PATH.
 
     Raises ServerMissingError.
     """

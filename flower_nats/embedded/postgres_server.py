@@ -47,10 +47,10 @@ _DATABASE = "postgres"
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.01
 _OLDEST = 17
-"""The oldest major version that has the locale that data is created with."""
+"""The oldest major version with the locale of our data."""
 
 _CLOSED = 3
-"""Exit code that says that a program is out of reach; Python has others for its own failures."""
+"""Exit code for a program that cannot be reached; Python uses others for its own failures."""
 
 _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT_BYTES = 107
@@ -61,13 +61,13 @@ _POSTGRES_SETTING = re.compile(r"PG[A-Z_]+$")
 _SETTINGS = {
     "listen_addresses": "",
     "shared_buffers": "64MB",
-    # What a commit promises: stated here, so that no postgresql.conf takes it away.
+    # The durability of a commit, set here so that no postgresql.conf can weaken it.
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
     "log_destination": "stderr",
     "logging_collector": "off",
-    # Quiet: every connection and checkpoint of a healthy server is not news.
+    # Do not log every connection and checkpoint of a healthy server.
     "log_checkpoints": "off",
 }
 
@@ -83,9 +83,9 @@ class UserError(FlowerNatsError):
 class PostgresServer:
     """A PostgreSQL that keeps its data in `directory` and commits to disk.
 
-    It is reached over a Unix socket alone, by who knows the password, which is made once per
-    directory. Started by root it runs as `nobody`. The directory must have one owner at a time: a
-    server that a former owner left on it is ended.
+    It listens only on a Unix socket, and asks for a password, which is made once per directory. If
+    root starts it, it runs as `nobody`. The directory must have one owner at a time: a server that
+    a former owner left behind is ended.
     """
 
     def __init__(
@@ -100,24 +100,24 @@ class PostgresServer:
 
     @property
     def name(self) -> str:
-        """What logs and people call it."""
+        """The name in logs and for people."""
         return "postgres"
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 before it was started."""
+        """The server's process id, 0 before the start."""
         return 0 if self._process is None else self._process.pid
 
     @property
     def dsn(self) -> str:
-        """Connection string of the superuser, with the password in it; known once it was started."""
+        """Connection string of the superuser, with the password; known after the start."""
         return self._dsn(_USER, secret_in(self._directory))
 
     async def dsn_for_owner(self) -> str:
-        """Return the connection string of a role that has the database, and nothing of the server.
+        """Return the connection string of a role that owns the database, without other rights.
 
-        A superuser could run programs, and read files, as the server. The server must run, and take
-        writes.
+        A superuser could run programs and read files as the server's user. The server must run and
+        accept writes.
         """
         password = secret_in(self._directory, "owner.password")
         with no_postgres_settings():
@@ -127,8 +127,8 @@ class PostgresServer:
     async def dsn_for_superlinks(self, audit_retention: int = DEFAULT_AUDIT_RETENTION) -> str:
         """Return the connection string of a role that reads and writes rows, and changes no tables.
 
-        The database is migrated before, and told for how many days audit events are kept at least. The
-        server must run, and take writes.
+        This also migrates the database, and stores for how many days audit events are kept at
+        least. The server must run and accept writes.
         """
         owner = await self.dsn_for_owner()
         password = secret_in(self._directory, "superlink.password")
@@ -142,10 +142,10 @@ class PostgresServer:
         return f"postgresql://{role}:{password}@/{_DATABASE}?host={host}"
 
     async def start(self) -> str:
-        """Start the server, after creating its data if there is none, and return `dsn`.
+        """Start the server, after creating its data if needed, and return `dsn`.
 
-        Raises ProcessFailedError with the end of its log when it does not come up,
-        OtherVersionError where another PostgreSQL has made the data, and UserError.
+        Raises ProcessFailedError with the end of the log if it does not come up, OtherVersionError
+        if another version of PostgreSQL made the data, and UserError.
         """
         check_user()
         _check_readable(self._programs)
@@ -175,7 +175,7 @@ class PostgresServer:
     async def stop(self, grace: float = 5.0) -> None:
         """End the server without waiting for clients, by force after `grace` seconds.
 
-        Nothing committed is lost either way.
+        Committed data is not lost in either case.
         """
         if self._process is not None:
             await self._process.stop(grace)
@@ -193,7 +193,7 @@ class PostgresServer:
             command=command,
             log=self._log,
             pid_file=self._directory / pid_file,
-            # PostgreSQL's fast shutdown: ends sessions, rolls back what they had not committed.
+            # PostgreSQL's fast shutdown ends sessions and rolls back open transactions.
             stop_signal=signal.SIGINT,
             environment=without_postgres_settings(os.environ),
             unprivileged=True,
@@ -229,11 +229,11 @@ class PostgresServer:
             )
 
     def _installed(self) -> int:
-        """Return the major version that is installed, 0 if it does not say."""
+        """Return the installed major version, 0 if it is unknown."""
         return _major(str(self._programs / "postgres"))
 
     async def _create(self, data: Path) -> None:
-        """Create the data under another name first: what is at `data` is always whole."""
+        """Create the data under another name first, so that `data` is always complete."""
         draft = data.with_name("data.new")
         initdb = OwnedProcess(self._spec(self._create_command(draft), "initdb.pid"))
         await initdb.end_former()
@@ -263,7 +263,7 @@ class PostgresServer:
         )
 
     async def _until_ready(self, data: Path) -> None:
-        """Wait until the server says in its own pid file that it takes connections."""
+        """Wait until the server's own pid file says that it takes connections."""
         assert self._process is not None
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
@@ -280,7 +280,7 @@ async def _migrate(dsn: str, audit_retention: int) -> None:
     database = Database(dsn, max_connections=1)
     await database.open()
     try:
-        # Who has the directory has it alone: replicas that it names were killed.
+        # The owner has the directory alone, so replicas in the table were killed.
         await apply_migrations(database)
         await AuditTrail(database).set_bound(audit_retention)
     finally:
@@ -288,7 +288,7 @@ async def _migrate(dsn: str, audit_retention: int) -> None:
 
 
 def find_postgres() -> Path:
-    """Return the directory of PostgreSQL's programs: the wheel's, or the one on PATH.
+    """Return the directory of PostgreSQL's programs, from the wheel or on PATH.
 
     Raises ServerMissingError.
     """
@@ -305,8 +305,8 @@ def find_postgres() -> Path:
 def find_client(name: str, server: int) -> str:
     """Return the path of a program such as pg_dump for a server of a major version.
 
-    It has to be of that version or newer; the oldest such is taken, of that on PATH and the wheel's.
-    Raises ServerMissingError.
+    The program must be of that version or newer. Of PATH and the wheel, the oldest such program is
+    taken. Raises ServerMissingError.
     """
     wheel, on_path = _of_wheel(), shutil.which(name)
     found = [path for path in (on_path, str(wheel / name) if wheel else None) if path is not None]
@@ -320,7 +320,7 @@ def find_client(name: str, server: int) -> str:
 
 
 def _major(program: str) -> int:
-    """Return the major version of one of PostgreSQL's programs, 0 if it does not say."""
+    """Return the major version of one of PostgreSQL's programs, 0 if it is unknown."""
     asked = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"\(PostgreSQL\) (\d+)", asked.stdout)
     return int(found[1]) if found else 0
@@ -334,7 +334,7 @@ def _of_wheel() -> Path | None:
 
 
 def check_user() -> None:
-    """Raise UserError if we are root and may not let a process run as another user."""
+    """Raise UserError if we are root but may not run a process as another user."""
     if os.geteuid() != 0:
         return
     tried = _try_unprivileged("/bin/true")
@@ -349,10 +349,10 @@ def check_user() -> None:
 
 
 def _check_readable(programs: Path) -> None:
-    """Raise UserError if we are root, and our programs lie where another user may not come."""
+    """Raise UserError if we are root, and another user cannot read our programs."""
     if os.geteuid() != 0:
         return
-    # As initdb looks for the server beside itself: by what the user may, not by what we let it.
+    # initdb looks for the server beside itself with the user's own rights, without our capability.
     look = f"import os, sys; sys.exit(0 if os.access(sys.argv[1], os.X_OK) else {_CLOSED})"
     looked = _try_unprivileged(sys.executable, "-I", "-S", "-c", look, str(programs / "postgres"))
     if looked.returncode == _CLOSED:
@@ -369,7 +369,7 @@ def _try_unprivileged(*command: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _check_name_of_user() -> None:
-    """Raise UserError if our user has no name, without which PostgreSQL's data cannot be created."""
+    """Raise UserError if our user has no name. initdb needs one."""
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError as exc:
@@ -382,13 +382,13 @@ def _check_name_of_user() -> None:
 
 
 def without_postgres_settings(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return variables without those that libpq and PostgreSQL read: they are about another server."""
+    """Return variables without those for libpq and PostgreSQL, which are about other servers."""
     return {name: value for name, value in variables.items() if not _POSTGRES_SETTING.match(name)}
 
 
 @contextmanager
 def no_postgres_settings() -> Iterator[None]:
-    """Have no such variables for the time of a `with` block: the driver goes by ours, too."""
+    """Remove such variables for the time of a `with` block, because the driver reads them too."""
     ours = dict(os.environ)
     for name in ours.keys() - without_postgres_settings(ours).keys():
         del os.environ[name]
@@ -399,20 +399,20 @@ def no_postgres_settings() -> Iterator[None]:
 
 
 def _drop_stale_lock(data: Path) -> None:
-    """Remove PostgreSQL's own lock file if its pid is that of another program by now.
+    """Remove PostgreSQL's own lock file if its pid belongs to another program.
 
-    After a reboot it may be. PostgreSQL goes by the pid alone and would not start; the owner of the
-    directory knows that no PostgreSQL of its own is left.
+    This happens after a reboot. PostgreSQL checks only the pid and would not start. The owner of
+    the directory knows that none of its servers is left.
     """
     lock = data / "postmaster.pid"
     try:
         pid = int(lock.read_text().split()[0])
-        # PostgreSQL works in its data directory.
+        # PostgreSQL runs in its data directory.
         is_postgres = os.path.samefile(f"/proc/{pid}/cwd", data)
     except (FileNotFoundError, IndexError, ValueError):
         return
     except PermissionError:
-        # It is somebody else's.
+        # The process belongs to another user.
         is_postgres = False
     if not is_postgres:
         log.warning("stale_lock_removed", file=str(lock), pid=pid)
@@ -429,14 +429,14 @@ def _is_ready(postmaster: Path, pid: int) -> bool:
 
 
 def _socket_directory(preferred: Path) -> Path:
-    """Return where the socket goes: `preferred`, unless its path is too long for a socket."""
+    """Return the directory of the socket: `preferred`, unless its path is too long."""
     if len(os.fsencode(preferred / _SOCKET_NAME)) <= _SOCKET_PATH_LIMIT_BYTES:
         return preferred
     return Path(tempfile.mkdtemp(prefix="flower-nats-"))
 
 
 def _give_to_server(data: Path) -> None:
-    """PostgreSQL insists on owning its data; started by root it runs as nobody."""
+    """Give the data to `nobody` if we are root: PostgreSQL must own its data."""
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
         os.chown(data, nobody.pw_uid, nobody.pw_gid)

@@ -1,7 +1,7 @@
-"""One owned child process: it has a log, a pid file, and never outlives its owner for long.
+"""One owned child process, with a log and a pid file, which never outlives its owner for long.
 
-Waiting polls, and takes no thread and no signal handler, so that a process may be started in one
-event loop and stopped in another.
+Waiting polls, without a thread or a signal handler. So a process may be started in one event loop
+and stopped in another.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from flower_nats.model.errors import FlowerNatsError
 
 _POLL_SECONDS = 0.02
 _KILLED_SECONDS = 1.0
-"""Seconds that a killed process may take to be gone."""
+"""Seconds that a killed process may take to end."""
 _WATCH_SECONDS = 1.0
-"""Between two looks at the log of a process that is meant to run for long; its end is told at once."""
+"""Seconds between two looks at the log of a long-running process. Its end is noticed at once."""
 _LOOK_SECONDS = 0.2
-"""Between two looks at a process whose end is not told: looking often costs CPU for ever."""
+"""Seconds between two looks at a process if the system does not report its end. Short times cost
+CPU."""
 _LOG_LIMIT_BYTES = 10_000_000
-"""Of a larger log, so much is set aside as `.log.1`, in the place of what was there before."""
+"""Bytes at the end of a larger log that are moved to `.log.1`, which is overwritten."""
 _LONGEST_INPUT_BYTES = 64 * 1024
-"""What a pipe holds without a reader (Linux)."""
+"""Bytes that a pipe holds without a reader (Linux)."""
 CHILD = Path(__file__).with_name("child.py")
-"""Becomes the program of a child process."""
+"""The script that becomes the program of a child process."""
 _GUARD = Path(__file__).with_name("guard.py")
 
 log = get_logger(__name__)
@@ -61,47 +62,47 @@ class ProcessSpec:
     """How a child process is run."""
 
     name: str
-    """What logs and people call it."""
+    """The name in logs and for people."""
 
     command: Sequence[str]
-    """Absolute path of the program, and its arguments. Visible to every user: no secrets."""
+    """Absolute path of the program, and its arguments. Every user can see them: no secrets."""
 
     environment: Mapping[str, str] | None = None
-    """Its whole environment; None: a copy of this process's. The place for secrets."""
+    """The whole environment, which may hold secrets; None for a copy of this process's."""
 
     log: Path | None = None
-    """Takes its stdout and stderr, None to share ours."""
+    """File for stdout and stderr, None to share ours."""
 
     pid_file: Path | None = None
-    """Where to remember it, so that a later owner finds it."""
+    """The pid file, by which a later owner finds the process."""
 
     input: Path | None = None
-    """File whose content it reads from its standard input; it need not be able to open the file itself.
-    None for nothing."""
+    """File that becomes the standard input, None for no input. The process need not be able to open
+    the file itself."""
 
     stop_signal: signal.Signals = signal.SIGTERM
-    """Asks it to end in good order."""
+    """The signal for an orderly end."""
 
     orphan_signal: signal.Signals | None = None
-    """Ends it when we are gone, None for `stop_signal`. SIGKILL, if without us there is nothing
-    left for it to finish."""
+    """The signal after our own end, None for `stop_signal`. SIGKILL if the process has nothing to
+    finish without us."""
 
     unprivileged: bool = False
     """Whether it must not run as root."""
 
     user: User | None = None
-    """As whom it runs, which root can say; None: as we do. It and what it starts gain no rights by
-    running programs then."""
+    """The user of the process, which only root can set; None for our own user. With a user set, the
+    process and its children gain no rights by running programs."""
 
     guarded: bool = False
-    """Whether what it has started is ended after it, however it ended."""
+    """Whether its descendants are ended after it, however it ended."""
 
 
 class OwnedProcess:
     """A child process as `ProcessSpec` describes it.
 
-    Start it in a thread that lives as long as it should: the kernel takes the end of that thread
-    for the end of the parent.
+    Start it in a thread that lives at least as long: the kernel takes the end of that thread for
+    the end of the parent.
     """
 
     def __init__(self, spec: ProcessSpec) -> None:
@@ -110,24 +111,24 @@ class OwnedProcess:
 
     @property
     def name(self) -> str:
-        """What logs and people call it."""
+        """The name in logs and for people."""
         return self.spec.name
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 before it was started."""
+        """The process id, 0 before the start."""
         return 0 if self._popen is None else self._popen.pid
 
     async def end_former(self) -> None:
-        """End what a former owner has left running, if its pid file names any, as `start` does.
+        """End the process of a former owner, if the pid file names one, as `start` does.
 
-        Call it before touching files of the process: one that is about to end changes them, too.
+        Call this before changing files of the process: the old process may still write them.
         """
         if self.spec.pid_file is not None:
             await end_remembered(self.spec.pid_file)
 
     async def start(self) -> None:
-        """Start it, after the end of whatever its pid file still names."""
+        """Start the process, after ending the one that the pid file still names."""
         await self.end_former()
         spec = self.spec
         self._popen = _spawn(spec)
@@ -141,7 +142,7 @@ class OwnedProcess:
         return None if self._popen is None else self._popen.poll()
 
     async def wait(self) -> int:
-        """Wait for its end and return its exit code; keep its log from growing without end."""
+        """Wait for its end and return its exit code; until then, limit the size of its log."""
         while True:
             code = self.exit_code()
             if code is not None:
@@ -151,9 +152,9 @@ class OwnedProcess:
             await _ended_within(self.pid, _WATCH_SECONDS)
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Ask it to end, wait for it and all that it has started, kill them after `grace` seconds.
+        """Ask it to end, wait for it and its descendants, kill them after `grace` seconds.
 
-        What it has started is not asked: it notices by itself, and may have something to finish.
+        Descendants are not asked: they notice by themselves, and may have something to finish.
         """
         if self._popen is None:
             return
@@ -204,7 +205,7 @@ async def end_remembered(pid_file: Path, grace: float = 5.0) -> bool:
 
 
 async def end_left_by_former_owner(pid_file: Path) -> bool:
-    """End the process that a pid file names, or what it has left behind if it is gone.
+    """End the process that a pid file names, or its process group if it is gone.
 
     Returns whether it was still running.
     """
@@ -222,7 +223,7 @@ def remembered(pid_file: Path) -> ProcessIdentity | None:
 
 
 async def _await_end(processes: Sequence[ProcessIdentity], deadline: float) -> None:
-    """Wait for the end of processes; kill those that are there after `deadline`, and see them go."""
+    """Wait until processes end; after `deadline`, kill the others and wait for their end."""
     if alive := await _outlasting(processes, deadline):
         log.warning("descendants_killed", pids=[process.pid for process in alive])
         for process in alive:
@@ -231,13 +232,13 @@ async def _await_end(processes: Sequence[ProcessIdentity], deadline: float) -> N
 
 
 async def _ended_within(pid: int, seconds: float) -> None:
-    """Return when a child process has ended, or may have, or after this many seconds."""
+    """Return when a child process has ended or may have ended, or after `seconds`."""
     if not hasattr(os, "pidfd_open"):
         await asyncio.sleep(_LOOK_SECONDS)
         return
     try:
         ending = os.pidfd_open(pid)
-    except OSError:  # It is gone, or the system has none to give.
+    except OSError:  # The process is gone, or the system has no free descriptor.
         await asyncio.sleep(_LOOK_SECONDS)
         return
     loop = asyncio.get_running_loop()
@@ -265,7 +266,7 @@ async def _outlasting(
 def private_directory(path: Path) -> Path:
     """Return `path` as a directory that only its owner may enter; create it if needed.
 
-    Raises NotOursError for one that is there and that others may have put something into.
+    Raises NotOursError for an existing directory that others may have written to.
     """
     if path.exists():
         check_directory(path)
@@ -276,10 +277,10 @@ def private_directory(path: Path) -> Path:
 
 
 def private_file(path: Path, content: str) -> Path:
-    """Write a file that only its owner may read, whole or not at all, and return `path`.
+    """Write a file that only its owner may read, completely or not at all; return `path`.
 
-    It is on disk then: a password that a server was given must outlive a power cut, as what the
-    server keeps behind it does.
+    The file is synced to disk: a server's password must survive a power cut, because the server's
+    data does.
     """
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
@@ -294,7 +295,7 @@ def private_file(path: Path, content: str) -> Path:
 
 
 def sync_directory(directory: Path) -> None:
-    """Put a directory's entries on disk: what was made or renamed there outlives a power cut."""
+    """Sync a directory's entries to disk, so that new and renamed files survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -307,7 +308,7 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
     user = [] if spec.user is None else ["--user", spec.user.name]
     guard = []
     if spec.guarded:
-        # The guard stays who we are: it has to end what runs as another.
+        # The guard keeps our user: it has to end processes of the other user.
         guard = [sys.executable, "-I", "-S", str(_GUARD), *user]
     elif spec.unprivileged:
         wrapper.append("--unprivileged")
@@ -323,7 +324,7 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,
             env=None if spec.environment is None else dict(spec.environment),
-            # Ctrl-C in a terminal is for the owner, which ends its children in order.
+            # Ctrl-C in a terminal is only for the owner, which ends its children in order.
             start_new_session=True,
         )
     finally:
@@ -334,13 +335,13 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
 
 
 def _pipe_with(file: Path, reader: User | None) -> int:
-    """Return the end of a pipe that gives what is in a file, once."""
+    """Return the reading end of a pipe with the content of a file."""
     content = file.read_bytes()
     if len(content) > _LONGEST_INPUT_BYTES:
         raise ProcessFailedError(f"{file} is longer than {_LONGEST_INPUT_BYTES} bytes.")
     to_read, to_write = os.pipe()
     if reader is not None and os.geteuid() == 0:
-        # Else it could not open /dev/stdin.
+        # Otherwise the reader could not open /dev/stdin.
         os.fchown(to_read, reader.uid, reader.gid)
     os.write(to_write, content)
     os.close(to_write)
@@ -353,24 +354,24 @@ def _open_log(path: Path) -> IO[bytes]:
 
 
 def _cut_log(path: Path) -> None:
-    """Set the end of a log aside that is too long; its writer goes on at the start of the file."""
+    """Move the end of a log that is too long aside; its writer goes on at the start of the file."""
     size = path.stat().st_size if path.exists() else 0
     if size <= _LOG_LIMIT_BYTES:
         return
     try:
         with path.open("rb") as whole, path.with_name(path.name + ".1").open("wb") as aside:
             whole.seek(size - _LOG_LIMIT_BYTES)
-            # No more than that: who writes fast could be read from for ever.
+            # The limit ends the copy even if the process writes faster than we read.
             aside.write(whole.read(_LOG_LIMIT_BYTES))
     except OSError as exc:
-        # A full disk, most likely, which is not to be filled further.
+        # Most likely the disk is full, and must not be filled further.
         log.warning("log_dropped", file=str(path), reason=str(exc))
     os.truncate(path, 0)
 
 
 @dataclass(frozen=True)
 class _Remembered:
-    """What a pid file holds."""
+    """The content of a pid file."""
 
     process: ProcessIdentity
     stop_signal: int

@@ -9,9 +9,9 @@ from flower_nats.embedded.process import private_directory, private_file
 
 
 def secret_in(directory: Path, name: str = "password") -> str:
-    """Return the password kept in `directory`, which is made at the first call; URL-safe.
+    """Return the URL-safe password kept in `directory`; the first call creates it.
 
-    Raises NotOursError for one that others may have written or read.
+    Raises NotOursError for a password that others may have written or read.
     """
     path = private_directory(directory) / name
     if not path.exists():
@@ -20,5 +20,5 @@ def secret_in(directory: Path, name: str = "password") -> str:
 
 
 def derived(secret: str, name: str) -> str:
-    """Return another password, for `name`: who knows it knows neither the secret nor any other."""
+    """Return a password for `name`, which reveals neither the secret nor other passwords."""
     return hashlib.sha256(f"{name} {secret}".encode()).hexdigest()
