@@ -1,4 +1,4 @@
-"""Health over gRPC (`grpc.health.v1`), for orchestrators that ask so; `health` says it over HTTP."""
+"""Health over gRPC (`grpc.health.v1`), for orchestrators that use it; `health` serves HTTP."""
 
 import asyncio
 
@@ -33,7 +33,7 @@ class GrpcHealthServer:
         self._telling = asyncio.create_task(self._tell_forever(), name="grpc health")
 
     async def stop(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         if self._telling is not None:
             self._telling.cancel()
             await self._server.stop(None)
@@ -45,6 +45,6 @@ class GrpcHealthServer:
 
 
 async def tell(servicer: health.aio.HealthServicer, readiness: Readiness) -> None:
-    """Have a servicer say whether its process is ready as of now."""
+    """Have a servicer report whether its process is ready."""
     status = health_pb2.HealthCheckResponse
     await servicer.set("", status.NOT_SERVING if readiness.lacks else status.SERVING)

@@ -1,8 +1,8 @@
-"""Whether a process lives and whether it can serve now, for balancers and orchestrators.
+"""Whether a process is live and whether it can serve now, for balancers and orchestrators.
 
-Live means that its event loop runs. Ready means that it can serve now: what it depends on has
-answered lately, and it is not about to leave. A process that is not ready gets no new calls; a
-process that is not live gets started again. `HealthServer` says both over HTTP, and gives out the
+Live means that its event loop runs. Ready means that it can serve now: its dependencies have
+answered lately, and it is not about to leave. A process that is not ready gets no new calls. A
+process that is not live is restarted. `HealthServer` reports both over HTTP, and serves the
 process's metrics.
 """
 
@@ -26,14 +26,14 @@ class CannotListen(FlowerNatsError):
 
 
 class Heard:
-    """When something has answered, as a condition that it has done so lately."""
+    """A condition that something has answered lately."""
 
     def __init__(self, lately: float) -> None:
         self._lately = lately
         self._at = float("-inf")
 
     def note(self) -> None:
-        """It has answered just now."""
+        """Note that it has just answered."""
         self._at = time.monotonic()
 
     def __call__(self) -> bool:
@@ -54,7 +54,7 @@ class Readiness:
 
     @property
     def lacks(self) -> list[str]:
-        """What is not as it should be; nothing when the process is ready."""
+        """The conditions that fail; empty if the process is ready."""
         lacking = [name for name, holds in self._conditions.items() if not holds()]
         return ["leaving", *lacking] if self._leaving else lacking
 
@@ -69,7 +69,7 @@ class Readiness:
 
 
 class HealthServer:
-    """Answers `GET /livez` and `/readyz` with 200, or 503 and what is lacking, and `/metrics`.
+    """Answers `GET /livez` and `/readyz` (200, or 503 and the failed conditions), and `/metrics`.
 
     `collect` gives the metrics beside readiness; it has five seconds.
     """
@@ -98,13 +98,13 @@ class HealthServer:
         return f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request and close: nobody can hold more than a socket for a few seconds."""
+        """Answer one request and close: a client can hold a socket only for a few seconds."""
         try:
             with suppress(OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
                 async with asyncio.timeout(_REQUEST_SECONDS):

@@ -1,9 +1,9 @@
 """Structured logs: an action name that stays the same, and key=value fields.
 
-An event is named like the thing that happened, in lower case with underscores (`node_activated`,
-`run_finished`), never with values in it: values are fields. People read colours on a terminal,
-machines read one JSON object per line anywhere else. Log records of libraries (nats, grpc,
-psycopg) pass through the same handlers, so that a process writes one format.
+An event is named after what happened, in lower case with underscores (`node_activated`,
+`run_finished`). A name never contains values: values are fields. On a terminal, people read
+colours; anywhere else, machines read one JSON object per line. Log records of libraries (nats,
+grpc, psycopg) pass through the same handlers, so that a process writes one format.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def configure_logs(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = _handlers(settings)
     root.setLevel(settings.level.upper())
-    # Its debug lines, several for each call, would hide ours.
+    # The library's debug lines, several for each call, would hide ours.
     logging.getLogger("grpc").setLevel(logging.WARNING)
 
 
@@ -84,7 +84,7 @@ def _for_people() -> logging.Formatter:
 
 
 def _make_visible(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Let names that strangers gave do nothing to the terminal; JSON has no control characters."""
+    """Escape control characters in names that strangers gave, for terminals; JSON has none."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = visible_lines(value)

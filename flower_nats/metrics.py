@@ -1,4 +1,4 @@
-"""What a process says of itself as numbers, in Prometheus' text format."""
+"""Metrics of a process, in Prometheus' text format."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
@@ -19,19 +19,20 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 Labels = Mapping[str, str]
 
 FAULTS = "Calls that met a fault in this program, which is a bug, by method."
-"""What `faults_total` of gateways and superlinks means."""
+"""The description of `faults_total` of gateways and superlinks."""
 
 OF_CALLS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0, 60.0)
-"""Seconds: the upper bounds of what durations of calls are sorted into. Few: each method has its own."""
+"""Seconds: the upper bounds of the buckets for durations of calls. There are few, because each
+method has its own."""
 
 
 class Durations:
-    """How many durations were how long, in seconds."""
+    """A histogram of durations, in seconds."""
 
     __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...] = OF_CALLS) -> None:
-        """`bounds` are upper ones, in seconds, the same for all durations of a metric."""
+        """`bounds` are the upper bounds of buckets, in seconds, the same for a whole metric."""
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
@@ -47,16 +48,17 @@ class Metric:
     """One metric: its name, and its current values."""
 
     name: str
-    """What follows `flower_nats_`; ends in `_total` if the value only ever rises in a process's life."""
+    """The name after `flower_nats_`; it ends in `_total` if the value only rises while a process
+    lives."""
 
     meaning: str
-    """One line for who reads it."""
+    """One line of description."""
 
     samples: tuple[tuple[Labels, float], ...] = ()
-    """Values, each with the labels that tell it from the others."""
+    """Values, each with its labels."""
 
     durations: tuple[tuple[Labels, Durations], ...] = ()
-    """The same of a histogram, in the place of values."""
+    """The histograms with their labels, in place of values."""
 
 
 def gauge(name: str, meaning: str, value: float, **labels: str) -> Metric:
@@ -88,7 +90,7 @@ def exposition(metrics: Iterable[Metric]) -> str:
 
 
 def _with_plain_number(line: str) -> str:
-    """Write a whole number without a point: people read this as well, and tools that count."""
+    """Write a whole number without a point, for people and for tools that count."""
     if line.startswith("#"):
         return line
     name, _, value = line.rpartition(" ")

@@ -1,4 +1,4 @@
-"""A fault that lasts is one line when it begins, one a minute, and one when it is over."""
+"""A lasting fault is logged when it begins, once a minute, and when it is over."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _EVERY = 60.0
 """Seconds between two lines about a fault that lasts."""
 
 _CALM = 5.0
-"""Seconds without a failure after which an outage is over. With its disk full PostgreSQL reads on, so
-that attempts fail and work by turns."""
+"""Seconds without a failure after which an outage is over. With a full disk, PostgreSQL still
+reads, so that attempts fail and succeed by turns."""
 
 
 class Outage:
-    """What cannot be done for a while; the log is not filled with each attempt to do it."""
+    """Something that fails for a while. The log does not show every attempt."""
 
     def __init__(self, log: BoundLogger, begins: str, ends: str) -> None:
         """`begins` and `ends` are the names of events, such as `database_away` and `database_back`."""
@@ -29,11 +29,11 @@ class Outage:
 
     @property
     def since(self) -> float | None:
-        """Since when it cannot be used, a moment of the monotonic clock; None while it can."""
+        """Since when attempts fail, by the monotonic clock; None while they work."""
         return self._since if self._attempts else None
 
     def failed(self, reason: str) -> None:
-        """Note an attempt that has failed."""
+        """Note a failed attempt."""
         now = time.monotonic()
         if self._calm is not None:
             self._calm.cancel()
@@ -51,7 +51,7 @@ class Outage:
             )
 
     def worked(self) -> None:
-        """Note an attempt that has not failed."""
+        """Note a successful attempt."""
         if not self._attempts or self._calm is not None:
             return
         seconds = round(time.monotonic() - self._since)

@@ -1,4 +1,4 @@
-"""What is made of files, and made anew when somebody has renewed them: certificates, secrets."""
+"""Values from files that are read again after a renewal: certificates, secrets."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _Stamp = tuple[int, ...]
 
 
 class Renewable(Generic[T]):
-    """A value that is made of files, and of their newest content whenever it is asked for.
+    """A value made from files, always from their newest content.
 
-    Files that cannot be used, such as a certificate whose key has not been written yet, leave the value
-    as it is, until they change again. Looking costs one system call a file.
+    Unusable files, such as a certificate without its new key, leave the value as it is until they
+    change again. A look costs one system call per file.
     """
 
     def __init__(self, files: Sequence[Path], make: Callable[[], T]) -> None:
-        """`make` reads the files. What it raises now is raised, and logged from then on."""
+        """`make` reads the files. Its errors are raised now, and only logged later."""
         self._files = files
         self._make = make
-        # Before the files are read: what changes meanwhile is read again.
+        # The stamps come before the read, so that later changes are read again.
         self._stamps = self._look()
         self._value = make()
 
     @property
     def value(self) -> T:
-        """The value, of the files as they are now if that can be."""
+        """The value from the present files, or from the last usable ones."""
         self.renew()
         return self._value
 
     def renew(self) -> bool:
-        """Look at the files; return whether there is a new value."""
+        """Check the files; return whether there is a new value."""
         stamps = self._look()
         if stamps == self._stamps:
             return False
@@ -58,7 +58,7 @@ class Renewable(Generic[T]):
 
 
 def _stamp(file: Path) -> _Stamp | None:
-    """Return what differs once a file has been written or replaced; None if there is none."""
+    """Return a stamp that changes with every write or replacement; None without a file."""
     try:
         status = file.stat()
     except OSError:

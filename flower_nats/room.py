@@ -1,4 +1,4 @@
-"""How much room is left on a disk or under a limit, and for how long it will do."""
+"""How much room is left on a disk or under a limit, and how long it will last."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections import deque
 from dataclasses import dataclass
 
 _REMEMBERED = 3600.0
-"""Seconds of the past from which the future is guessed."""
+"""Seconds of the past that the estimate uses."""
 
 _LEAST = 900.0
-"""Seconds that must have been seen for a guess: one large run comes and goes within minutes."""
+"""Seconds of observation that an estimate needs: a large run may come and go within minutes."""
 
 _LOW_SHARE = 0.1
-"""The share of the whole that is little."""
+"""Room is low below this share of the whole."""
 
 _LOW_HOURS = 24.0
-"""Hours that are few: somebody has to act today."""
+"""Room is low if it lasts fewer hours: somebody has to act today."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Room:
     """The room in one place, right now."""
 
     free: int
-    """Bytes."""
+    """Free bytes."""
 
     size: int
-    """Bytes of the whole."""
+    """Bytes in all."""
 
     hours_left: float | None
-    """Hours until it is full, if it fills on as in the last hour; None if it does not fill."""
+    """Hours until it is full at the rate of the last hour; None if it does not fill."""
 
     @property
     def is_low(self) -> bool:
-        """Whether somebody should do something about it."""
+        """Whether somebody should act."""
         return self.free < _LOW_SHARE * self.size or (
             self.hours_left is not None and self.hours_left < _LOW_HOURS
         )
@@ -47,7 +47,7 @@ class RoomTrend:
         self._seen: deque[tuple[float, int]] = deque()
 
     def note(self, free: int, size: int, now: float | None = None) -> Room:
-        """Note what is free of `size` bytes now, in seconds of a clock that never goes back."""
+        """Note the free bytes of `size` at a moment of the monotonic clock."""
         now = time.monotonic() if now is None else now
         self._seen.append((now, free))
         while now - self._seen[0][0] > _REMEMBERED:

@@ -1,7 +1,7 @@
-"""Files and directories that are believed: they are ours or root's, and nobody else may change them.
+"""Trust in files and directories: they must be ours or root's, and closed to other users.
 
-As ssh does with its own. Else a password that somebody has put there would become ours, and a pid file
-would name what we end.
+ssh has the same rule for its files. Without it, another user could set our password, or name in a
+pid file the process that we end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class NotOursError(FlowerNatsError):
 
 
 def check_directory(path: Path) -> None:
-    """Raise NotOursError unless `path` is a directory that may be believed."""
+    """Raise NotOursError unless `path` is a directory that can be trusted."""
     found = path.stat()
     if not stat.S_ISDIR(found.st_mode):
         raise NotOursError(f"{path} is not a directory. Remedy: check what it is, and remove it.")
@@ -30,12 +30,12 @@ def check_directory(path: Path) -> None:
 
 
 def read_ours(path: Path, *, secret: bool = False) -> str:
-    """Return what is in a file that may be believed, in a directory that may; `secret`: and kept so.
+    """Return the content of a trusted file; `secret`: of one that only its owner can read.
 
     Raises NotOursError, and OSError.
     """
     check_directory(path.parent)
-    # A pipe in the place of a file must not keep us waiting.
+    # A pipe in place of a file must not block us.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         check_open(descriptor, path, secret=secret)
@@ -46,7 +46,7 @@ def read_ours(path: Path, *, secret: bool = False) -> str:
 
 
 def check_open(descriptor: int, path: Path, *, secret: bool = False) -> None:
-    """Raise NotOursError unless an open file, which is at `path`, may be believed."""
+    """Raise NotOursError unless the open file, which is at `path`, can be trusted."""
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise NotOursError(

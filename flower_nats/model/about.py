@@ -1,4 +1,4 @@
-"""What a process of the runtime says of itself, for people to find it by."""
+"""What a process of the runtime reports of itself, so that people can find it."""
 
 import os
 import socket
@@ -19,11 +19,11 @@ class OtherVersion(FlowerNatsError):
 
 
 def own_version() -> str:
-    """Return the version of flower-nats that this process is of."""
+    """Return the version of flower-nats of this process."""
     return version("flower-nats")
 
 
 def about_process(**more: Any) -> Mapping[str, Any]:
-    """Return {host, pid, version}, and `more` that only this kind of process has to say."""
+    """Return {host, pid, version}, and `more` that only this kind of process reports."""
     own = {"host": socket.gethostname(), "pid": os.getpid(), "version": own_version()}
     return {**own, **more}

@@ -1,7 +1,7 @@
 """Accounts: who calls the Control API, and how they prove it.
 
-Whatever proves who a person is (a password, an OIDC issuer), the runtime then issues tokens of its own.
-The database keeps their hashes only.
+A password or an OIDC issuer proves who a person is. The runtime then issues tokens of its own. The
+database keeps only their hashes.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ class Role(StrEnum):
     """What an account may do in the runtime as a whole."""
 
     USER = "user"
-    """What the federations let it do that it is a member of."""
+    """What its federations allow."""
 
     OPERATOR = "operator"
     """Everything."""
@@ -37,7 +37,7 @@ class TokenKind(StrEnum):
     """Proves who makes a call."""
 
     REFRESH = "refresh"
-    """Gives new tokens when the access token has expired."""
+    """Gets new tokens when the access token has expired."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Account:
 
     account_id: str
     name: str
-    """What people call it; unique, and part of the names of federations."""
+    """The name; unique, and part of the names of federations."""
     role: Role
     issuer: str
-    """URL of the OIDC issuer that says who it is; empty for an account of our own."""
+    """URL of the OIDC issuer that identifies it; empty for an account of our own."""
     created_at: datetime
     disabled_at: datetime | None
-    """Since when nothing of it is let in."""
+    """Since when it is disabled."""
 
     @property
     def is_operator(self) -> bool:
@@ -60,7 +60,7 @@ class Account:
         return self.role is Role.OPERATOR
 
     def log_context(self) -> Mapping[str, str]:
-        """Return what log lines say of it."""
+        """Return the fields that name this account in log lines."""
         return {"account": self.name, "account_id": self.account_id}
 
 
@@ -69,7 +69,7 @@ class BadAccountName(ValueError):
 
 
 def check_account_name(name: str) -> None:
-    """Raise BadAccountName for a name that no federation `@account/name` could have in it."""
+    """Raise BadAccountName for a name that cannot be part of a federation `@account/name`."""
     if not _NAME.fullmatch(name) or name.lower() == NO_ACCOUNT_NAME:
         raise BadAccountName(
             f"{name[:80]!r} cannot be the name of an account. Remedy: use at most 63 letters, "
@@ -78,20 +78,20 @@ def check_account_name(name: str) -> None:
 
 
 def new_token(kind: str) -> str:
-    """Return a random token; `kind` is a word that shows people what they have found."""
+    """Return a random token; `kind` is a word that shows people what the token is."""
     return f"fn-{kind}-{secrets.token_urlsafe(_TOKEN_BYTES)}"
 
 
 def new_refresh_token(replaced: str = "") -> str:
-    """Return a refresh token, which begins as the one that it is in the place of."""
+    """Return a refresh token with the same beginning as the token that it replaces."""
     return f"{root_of(replaced) or new_token('refresh')}.{secrets.token_urlsafe(_TOKEN_BYTES)}"
 
 
 def root_of(refresh_token: str) -> str:
-    """Return what all refresh tokens of a login begin with: what is sealed by it, each can open."""
+    """Return the beginning of all refresh tokens of a login: each opens what it has sealed."""
     return refresh_token.partition(".")[0]
 
 
 def account_token_hash(token: str) -> bytes:
-    """Return what the gateway tells superlinks of a token, and what the database keeps of it."""
+    """Return the hash of a token, which superlinks get and the database keeps."""
     return hashlib.sha256(token.encode()).digest()

@@ -30,7 +30,7 @@ def reachable(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a server that is reached at `address` is on this machine, as far as that tells."""
+    """Whether `address` shows that the server is on this machine."""
     host, _ = split_address(reachable(address))
     with suppress(ValueError):
         return ip_address(host).is_loopback
@@ -38,7 +38,7 @@ def is_loopback(address: str) -> bool:
 
 
 def is_of_loopback(address: str) -> bool:
-    """Whether a server that listens on `address` is reached by this machine alone."""
+    """Whether only this machine reaches a server that listens on `address`."""
     return not is_everywhere(address) and is_loopback(address)
 
 
@@ -51,10 +51,10 @@ def is_everywhere(address: str) -> bool:
 def address_of_this_machine() -> str:
     """Return the address at which other machines most likely reach this one.
 
-    It is the one from which this machine calls others. Behind NAT, or in a container, others do not know
-    that one.
+    It is the address from which this machine calls others. Behind NAT, or in a container, others
+    cannot use it.
     """
-    # No packet is sent: the system only looks up which way it would take (192.0.2.1 is nobody's).
+    # No packet is sent: the system only looks up the route (192.0.2.1 is reserved).
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         return str(probe.getsockname()[0])

@@ -1,9 +1,10 @@
 """Signatures of apps, as stock SuperNodes with --trusted-entities check them.
 
-Signed (Ed25519) are eight bytes of the time, in whole seconds since 1970 and big-endian, and then the
-SHA-256 of the FAB (flwr 1.30 to 1.42 `supercore/primitives/asymmetric_ed25519.py`). With
-`--trusted-entities` a SuperNode looks in `Fab.verifications` for an id that it trusts: its value is JSON
-with `signature` (base64 for URLs) and `signed_at` (there, `supernode/start_client_internal.py`).
+The Ed25519 signature covers eight bytes of time, in whole seconds since 1970 and big-endian, and
+then the SHA-256 of the FAB (flwr 1.30 to 1.42 `supercore/primitives/asymmetric_ed25519.py`). With
+`--trusted-entities`, a SuperNode looks in `Fab.verifications` for an id that it trusts. The value
+is JSON with `signature` (base64 for URLs) and `signed_at` (there,
+`supernode/start_client_internal.py`).
 """
 
 import base64
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from flower_nats.model.errors import FlowerNatsError
 
 LICENSE = "valid_license"
-"""The id under which a server says that it knows signatures at all; nobody's key has it."""
+"""The id with which a server says that it supports signatures. No key has it."""
 
 _FAB_HASH = re.compile(r"[0-9a-f]{64}\Z")
 _KEY_ID = re.compile(r"[A-Za-z0-9_.:@+/=-]{1,200}\Z")
@@ -44,10 +45,10 @@ class AppSignature:
     """SHA-256 of the FAB, in hex."""
 
     key_id: str
-    """What SuperNodes know the key by: its name in their file of trusted entities."""
+    """The key's name in the SuperNodes' file of trusted entities."""
 
     public_key: str
-    """The key, as OpenSSH writes it. It is there to find mistakes: SuperNodes have their own copy."""
+    """The key in OpenSSH format. It serves to find mistakes: SuperNodes have their own copy."""
 
     signature: str
     """In base64 for URLs, without padding."""
@@ -57,16 +58,16 @@ class AppSignature:
 
     @property
     def verification(self) -> str:
-        """What SuperNodes get of it."""
+        """The value that SuperNodes get."""
         return json.dumps({"signature": self.signature, "signed_at": self.signed_at})
 
     def to_json(self) -> str:
-        """Write it as text."""
+        """Return the signature as JSON text."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
 def sign_fab(fab: bytes, key: Ed25519PrivateKey, key_id: str, signed_at: int) -> AppSignature:
-    """Sign a FAB; without an id, the key is known by its fingerprint. Raises `BadAppSignature`."""
+    """Sign a FAB; without an id, the key's fingerprint is its id. Raises `BadAppSignature`."""
     public_key = _openssh(key.public_key())
     digest = hashlib.sha256(fab).digest()
     signature = base64.urlsafe_b64encode(key.sign(_signed(digest, signed_at)))
@@ -100,7 +101,7 @@ def read_app_signature(text: str) -> AppSignature:
 
 
 def _check(one: AppSignature) -> None:
-    """What SuperNodes would stumble over must not reach them."""
+    """Check the signature: SuperNodes must not get one that makes them fail."""
     if not _FAB_HASH.match(one.fab_hash):
         raise BadAppSignature("fab_hash is not a SHA-256 in hex")
     if not _KEY_ID.match(one.key_id) or one.key_id == LICENSE:
@@ -132,6 +133,6 @@ def _openssh(key: Ed25519PublicKey) -> str:
 
 
 def _fingerprint(public_key: str) -> str:
-    """Return what `ssh-keygen -l` prints of a key."""
+    """Return a key's fingerprint as `ssh-keygen -l` prints it."""
     digest = hashlib.sha256(base64.b64decode(public_key.split(" ")[1])).digest()
     return "SHA256:" + base64.b64encode(digest).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""Events of the audit trail, and the chain that they make."""
+"""Events of the audit trail, and the chain that they form."""
 
 import hashlib
 import json
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 DONE = "done"
-"""The outcome of what was not refused."""
+"""The outcome of a call that was not refused."""
 
 _LONGEST = 200
-"""Characters of what callers have written themselves, such as the name of a federation."""
+"""Characters of texts that callers write, such as the name of a federation."""
 
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """Somebody did something, or was refused it."""
+    """A call that somebody made, done or refused."""
 
     account_id: str
     account_name: str
     address: str
-    """Where the call came from, as far as that is known."""
+    """Where the call came from, if that is known."""
     action: str
     """The name of the call."""
     object: str
-    """What it was about, such as `run 5` or `@ana/lab`."""
+    """The object of the call, such as `run 5` or `@ana/lab`."""
     outcome: str
     """`done`, or the name of the refusal's code."""
     request_id: str
@@ -31,10 +31,10 @@ class AuditEvent:
 
 @dataclass(frozen=True)
 class ChainedEvent:
-    """An event in its place."""
+    """An event with its place in the chain."""
 
     event_id: int
-    """One more than that of the event before."""
+    """One more than the id of the event before."""
     at: datetime
     event: AuditEvent
     hash: bytes
@@ -58,5 +58,5 @@ def chain_hash(previous: bytes, event_id: int, at: datetime, event: AuditEvent) 
 
 
 def cut(text: str) -> str:
-    """Return a text that a caller has written, no longer than an event should have it."""
+    """Cut a caller's text to the length for events."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -13,7 +13,7 @@ SUPERLINK_NODE_ID = 1
 
 
 ASKED_FOR = 600.0
-"""Most seconds for which a gateway repeats a request that no superlink has answered."""
+"""Seconds for which a gateway repeats a request that no superlink answers, at most."""
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,29 @@ class Caller:
     task_type: str | None = None
     """Runtime: the type of that task, such as `flwr-serverapp`."""
     task_token: bytes = b""
-    """Runtime: the SHA-256 hash of the task token that came with the call. This alone is evidence:
-    superlinks find out by themselves whose it is, and fill in the three fields above."""
+    """Runtime: the SHA-256 hash of the task token that came with the call. Only the hash is
+    evidence: superlinks look up the task themselves, and fill in the three fields above."""
     new_task_token: bytes = b""
-    """Runtime: the hash of the token that the gateway has made for the task that is claimed."""
+    """Runtime: the hash of the token that the gateway made for the claimed task."""
     account_token: bytes = b""
-    """Control: the SHA-256 hash of the token that came with the call, empty if none came. This alone is
-    evidence: superlinks find out by themselves whose it is, and fill in what follows."""
+    """Control: the SHA-256 hash of the token that came with the call, empty if none came. Only the
+    hash is evidence: superlinks look up the account themselves, and fill in the fields below."""
     accounts_required: bool = False
-    """Control: whether that gateway serves it with accounts alone."""
+    """Control: whether the gateway requires accounts."""
     account_id: str = NO_ACCOUNT_ID
     """Control: the Flower account id (`flwr_aid`)."""
     account_name: str = NO_ACCOUNT_NAME
     """Control: the account's name."""
     is_operator: bool = False
-    """Control: whether it may do everything; so may everybody in a runtime without accounts."""
+    """Control: whether it may do everything, as everybody may in a runtime without accounts."""
     account_session: str = ""
-    """Control: the session of the account that the token belongs to, empty without accounts."""
+    """Control: the session of the token; empty without accounts."""
     client_version: str = ""
-    """Version of flwr that the caller says it is; empty if it says none, which counts as the newest."""
+    """Version of flwr that the caller reports; empty if it reports none, which counts as the
+    newest."""
 
     client_name: str = ""
-    """What the caller says it is, such as `SuperExec`; empty if it does not say."""
+    """The program that the caller reports, such as `SuperExec`; empty if it reports none."""
 
     superexec_host: str = ""
     """Runtime: the host whose `up` or superlink started the SuperExec; empty if neither did."""
@@ -62,24 +63,23 @@ class Caller:
     request_id: str = ""
     """Unique per client call and the same over our own retries: makes StartRun run once."""
     answer_by: float = 0.0
-    """Until when that gateway waits for the answer: a moment of the superlink's monotonic clock."""
+    """Until when the gateway waits for the answer, by the superlink's monotonic clock."""
     address: str = ""
-    """Where the caller calls from, as far as that is known: for people to read, it proves nothing."""
+    """The caller's address, if known. It is for people to read, and proves nothing."""
     gateway: str | None = None
-    """Id of the gateway that has heard the caller."""
+    """Id of the caller's gateway."""
     supernode_auth: bool = False
-    """Fleet: whether that gateway lets in only nodes whose key an account has registered."""
+    """Fleet: whether the gateway lets in only nodes with a key that an account has registered."""
 
     @property
     def sees(self) -> str | None:
-        """Control: the account whose federations are all that is shown; None for an operator, who sees
-        everything."""
+        """Control: the account whose federations are shown; None for an operator, who sees all."""
         return None if self.is_operator else self.account_id
 
     def is_older_than(self, *release: int) -> bool:
         """Return whether the caller's flwr is older than a release, such as `1, 40`.
 
-        Pre-releases count as their release: what it brings is in them.
+        Pre-releases count as their release, because they have its features.
         """
         try:
             return Version(self.client_version).release < release

@@ -1,4 +1,4 @@
-"""When the certificates end that servers show, and what an operator has to know of that."""
+"""When servers' certificates expire, and the warnings for an operator."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -8,13 +8,13 @@ from typing import Any
 from cryptography import x509
 
 _SOON = 21
-"""Days before its end from which a certificate is warned of: time to have another one made."""
+"""Days before its end from which a certificate causes a warning: time to get a new one."""
 
 Map = Mapping[str, Any]
 
 
 def described(certificate: x509.Certificate, of: str) -> Map:
-    """Return {of, names, expires_at}: `of` is who shows the certificate, in words."""
+    """Return {of, names, expires_at}; `of` names the server with the certificate, in words."""
     names = [one.rfc4514_string() for one in certificate.subject.rdns]
     return {
         "of": of,
@@ -24,7 +24,7 @@ def described(certificate: x509.Certificate, of: str) -> Map:
 
 
 def in_file(path: Path, of: str) -> list[Map]:
-    """Describe the certificate that a server shows from a PEM file; nothing if it is not readable."""
+    """Describe a server's certificate from its PEM file; empty if the file is not readable."""
     try:
         return [described(x509.load_pem_x509_certificate(path.read_bytes()), of)]
     except (OSError, ValueError):
@@ -32,7 +32,7 @@ def in_file(path: Path, of: str) -> list[Map]:
 
 
 def names_in(path: Path) -> list[str]:
-    """Return the host names that the certificate in a PEM file is for, in lower case."""
+    """Return the host names in the certificate of a PEM file, in lower case."""
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
     try:
         named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -42,7 +42,7 @@ def names_in(path: Path) -> list[str]:
 
 
 def shown(der: bytes | None, of: str) -> list[Map]:
-    """Describe the certificate that a server has shown to us, if it has."""
+    """Describe the certificate that a server has presented to us, if any."""
     try:
         return [] if der is None else [described(x509.load_der_x509_certificate(der), of)]
     except ValueError:
@@ -56,7 +56,7 @@ def days_left(certificate: Map, now: datetime | None = None) -> float:
 
 
 def together(certificates: Iterable[Map]) -> list[Map]:
-    """Return each of them once, those that end first before the others."""
+    """Return each certificate once, those that expire first at the start."""
     different = {tuple(sorted(one.items())): one for one in certificates}
     return sorted(different.values(), key=lambda one: (one["expires_at"], one["of"]))
 
@@ -68,7 +68,7 @@ _REMEDY = (
 
 
 def expired(certificates: Iterable[Map]) -> Iterator[str]:
-    """Say which have ended, each with the remedy."""
+    """Describe the expired certificates, each with the remedy."""
     for one in certificates:
         if days_left(one) < 0:
             yield (
@@ -79,7 +79,7 @@ def expired(certificates: Iterable[Map]) -> Iterator[str]:
 
 
 def expiring(certificates: Iterable[Map]) -> Iterator[str]:
-    """Say which will end soon, each with the remedy."""
+    """Describe the certificates that expire soon, each with the remedy."""
     for one in certificates:
         if 0 <= (left := days_left(one)) < _SOON:
             days = f"{left:.0f} day{'' if round(left) == 1 else 's'}"

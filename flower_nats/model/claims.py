@@ -1,4 +1,4 @@
-"""What an issuer's claims mean here: the name of an account, and what it may do."""
+"""The meaning of an issuer's claims here: the name of an account, and its role."""
 
 import re
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from flower_nats.settings import OidcSettings
 _OTHERS = re.compile(r"[^A-Za-z0-9._-]+")
 
 _LONGEST = 56
-"""Characters, so that a number fits behind."""
+"""Characters, with room for a number at the end."""
 
 
 def name_from(claims: Mapping[str, Any], settings: OidcSettings) -> str:
-    """Return what an account is to be called, as near to the claim as names allow."""
+    """Return the name for an account, as close to the claim as names allow."""
     for claim in (settings.name_claim, "preferred_username", "email", "sub"):
         name = _OTHERS.sub("-", str(_find(claims, claim) or "")).strip("._-")[:_LONGEST]
         try:
@@ -26,7 +26,7 @@ def name_from(claims: Mapping[str, Any], settings: OidcSettings) -> str:
 
 
 def role_from(claims: Mapping[str, Any], settings: OidcSettings) -> Role | None:
-    """Return what an account may do by its groups; None where groups do not say."""
+    """Return the role of an account by its groups; None if groups do not set roles."""
     if not settings.operator_group or not claims:
         return None
     groups = _find(claims, settings.groups_claim)
@@ -36,7 +36,7 @@ def role_from(claims: Mapping[str, Any], settings: OidcSettings) -> Role | None:
 
 
 def _find(claims: Mapping[str, Any], path: str) -> Any:
-    """Return a claim, or one in another: `realm_access.roles`."""
+    """Return a claim, or a nested one such as `realm_access.roles`."""
     if path in claims:
         return claims[path]
     found: Any = claims

@@ -9,7 +9,7 @@ Value = bool | int | float | str
 Config = dict[str, Value]
 
 MAX_OVERRIDES_BYTES = 256 * 1024
-"""Bytes of the values that one run overrides. Each reading of the run carries them."""
+"""Bytes of the values that one run overrides. Every read of the run includes them."""
 
 
 class InvalidConfig(FlowerNatsError):
@@ -34,7 +34,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> Config:
 
 
 def check_overrides(config: Config, overrides: Mapping[str, Value]) -> None:
-    """Check that only what the app configures is overridden; raises `InvalidConfig`."""
+    """Check that only values of the app's configuration are overridden; raises `InvalidConfig`."""
     unknown = sorted(set(overrides) - set(config))
     if not unknown:
         return

@@ -1,9 +1,9 @@
-"""Which APIs the HTTP port keeps from other machines, and what those are told that come for them.
+"""Which APIs the HTTP port keeps from other machines, and how it refuses their calls.
 
-The port carries all APIs. SuperNodes must reach it from everywhere. Anyone who reaches Control can
-run code on every host of the federation, and anyone who reaches the Runtime API without a secret
-can take runs. So the address that a client has connected to decides: nobody comes to a loopback
-address from elsewhere.
+The port carries all APIs, and SuperNodes must reach it from everywhere. Anyone who reaches Control
+can run code on every host of the federation, and anyone who reaches the Runtime API without a
+secret can take runs. So the destination address of a connection decides: other machines cannot
+connect to a loopback address.
 """
 
 from collections.abc import Mapping
@@ -24,16 +24,16 @@ REMEDIES: Mapping[str, str] = {
         "--insecure-appio."
     ),
 }
-"""By API: what a client from elsewhere is told."""
+"""The refusal for a client from another machine, by API."""
 
 
 def not_for_others(api: str) -> ApiError:
-    """Return the refusal of a call of an API that is not for its caller's machine."""
+    """Return the refusal of a call to an API that is not for the caller's machine."""
     return ApiError(ErrorCode.FORBIDDEN_ACTION, f"{api} is not for other machines", REMEDIES[api])
 
 
 def wrong_port(api: str) -> str:
-    """Return what a client of another API is told at a port that serves one API alone."""
+    """Return the refusal for a client of another API at a port that serves only one API."""
     return (
         f"This port serves the {api} API of Flower alone. Remedy: connect to the port of the other "
         "API, or to the HTTP port of this runtime (8000 by default)."

@@ -1,10 +1,10 @@
-"""Every refusal the runtime can give, and how each looks from outside.
+"""Every refusal of the runtime, and its form for callers.
 
 Code raises `ApiError(code, detail)`: `detail` is for our log, never for the caller. One table,
 `CATALOGUE`, says what the caller sees, over gRPC and over HTTP. Codes below 10,000 are Flower's own
-(flwr 1.42 `supercore/error/catalog.py`; none of them has changed since its first version): stock clients
-know them by number, and the CLI prints Flower's sentence. Codes from 10,000 are ours, for refusals that
-Flower gives without a number.
+(flwr 1.42 `supercore/error/catalog.py`; none has changed since its first version). Stock clients
+know them by number, and the CLI prints Flower's sentence. Codes from 10,000 are ours, for refusals
+that have no number in Flower.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from flower_nats.model.states import MAX_HEARTBEAT_INTERVAL, MIN_HEARTBEAT_INTER
 
 
 class Outcome(Enum):
-    """How a call ended: name of the gRPC status, and number of the HTTP status that goes with it."""
+    """How a call ended: the name of the gRPC status, and the number of the HTTP status for it."""
 
     INVALID_ARGUMENT = 400
     UNAUTHENTICATED = 401
@@ -27,14 +27,14 @@ class Outcome(Enum):
     INTERNAL = 500
     UNIMPLEMENTED = 501
     UNAVAILABLE = 503
-    # HTTP has no status of its own for the end of a long answer: 504 asks the client to come again.
+    # HTTP has no status for the end of a long answer. 504 makes the client call again.
     DEADLINE_EXCEEDED = 504
 
 
 class ErrorCode(IntEnum):
     """Number of a refusal; see the module's docstring for the two ranges.
 
-    Flower's have Flower's names, without that of the API (`FLEET_`, `RUNTIME_`).
+    Flower's codes have Flower's names, without the prefix of the API (`FLEET_`, `RUNTIME_`).
     """
 
     NO_FEDERATION_MANAGEMENT_SUPPORT = 1
@@ -138,20 +138,21 @@ class ErrorSpec:
     """What a caller sees of one error code."""
 
     outcome: Outcome
-    """The one that makes stock clients react properly: they retry UNAVAILABLE, take PERMISSION_DENIED
-    for a run that is not running, end themselves at UNAUTHENTICATED, and die of most others."""
+    """The outcome to which stock clients react properly: they retry UNAVAILABLE, take
+    PERMISSION_DENIED for a run that is not running, end at UNAUTHENTICATED, and crash at most
+    others."""
 
     message: str
-    """Public text: Flower's own sentence where the code is Flower's."""
+    """Public text: Flower's own sentence if the code is Flower's."""
 
     remedy: str | None = None
-    """What the caller is told besides, unless the error itself knows better."""
+    """Further details for the caller, unless the error itself has some."""
 
     unusual_http: int | None = None
-    """The HTTP status, where it is not the one of `outcome`."""
+    """The HTTP status, if it differs from the one of `outcome`."""
 
     http_headers: Mapping[str, str] = field(default_factory=dict)
-    """What an answer over HTTP has to say in its headers."""
+    """Headers of the answer over HTTP."""
 
     @property
     def http_status(self) -> int:
@@ -407,19 +408,19 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.INVALID_SIGNATURE: ErrorSpec(_O.UNAUTHENTICATED, "Invalid signature"),
     ErrorCode.INVALID_TIMESTAMP: ErrorSpec(_O.UNAUTHENTICATED, "Invalid timestamp"),
     ErrorCode.INVALID_NODE_ID: ErrorSpec(_O.UNAUTHENTICATED, "Invalid node ID"),
-    # Not PERMISSION_DENIED: a stock SuperNode that gets it while it receives a message leaves the
-    # ClientApp that it has begun to start waiting for the message's objects, for an hour.
+    # Not PERMISSION_DENIED: a stock SuperNode that gets it while it receives a message has begun to
+    # start a ClientApp. That ClientApp would then wait an hour for the message's objects.
     ErrorCode.INSTRUCTION_WITHDRAWN: ErrorSpec(
         _O.FAILED_PRECONDITION, "The run is not running: its messages are withdrawn."
     ),
-    # Not UNAVAILABLE: of that `flwr run` shows no details, and it does not try again.
+    # Not UNAVAILABLE: for that, `flwr run` shows no details, and it does not try again.
     ErrorCode.NOTHING_STORED: ErrorSpec(
         _O.FAILED_PRECONDITION,
         "The SuperLink cannot store anything at the moment, so it accepts no runs.",
         "Most likely a disk of the server is full. Its operator finds the reason with "
         "`flower-nats status`. Start the run again once there is room.",
     ),
-    # Not UNAVAILABLE: of that flwr 1.30 to 1.32 show no details, and say that the network is broken.
+    # Not UNAVAILABLE: for that, flwr 1.30 to 1.32 show no details, and report a network error.
     ErrorCode.ISSUER_AWAY: ErrorSpec(
         _O.FAILED_PRECONDITION, "The OIDC issuer, which authenticates people, does not answer."
     ),
@@ -440,9 +441,9 @@ class ApiError(FlowerNatsError):
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        """For our log: may hold what a caller must not see."""
+        """For our log. It may contain facts that a caller must not see."""
         self.public_details = self.spec.remedy if public_details is None else public_details
-        """For the caller: what exactly was refused and what to do."""
+        """For the caller: what was refused, and what to do."""
 
     @property
     def spec(self) -> ErrorSpec:

@@ -1,4 +1,4 @@
-"""Events of the runtime: what it did, in a stream that people read and webhooks tell of."""
+"""Events of the runtime: a stream of what happened, for people and for webhooks."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Kind:
 
     group: str
     words: str
-    """How a line about it begins."""
+    """The start of a line about it."""
     tone: Tone
 
 
@@ -54,35 +54,35 @@ KINDS: Mapping[str, Kind] = {
     "webhook_tested": Kind("webhooks", "Webhook tested", Tone.GOOD),
     "federation_changed": Kind("federations", "Federation changed", Tone.NOTE),
 }
-"""Every kind of event. Those of runs, nodes and federations are made by triggers of the database."""
+"""Every kind of event. Triggers of the database create those of runs, nodes and federations."""
 
 GROUPS = tuple(dict.fromkeys(kind.group for kind in KINDS.values()))
 
 
 def kinds_of(words: Iterable[str]) -> list[str]:
-    """Return the kinds that words name, each of which is a kind or a group; others name nothing."""
+    """Return the kinds that `words` name; each word is a kind or a group, others count nothing."""
     wanted = set(words)
     return [name for name, kind in KINDS.items() if name in wanted or kind.group in wanted]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that has happened."""
+    """An event of the runtime."""
 
     event_id: int
     at: datetime
     kind: str
     name: str
-    """What it is about, as people call it; empty for what has no name."""
+    """The name of its object for people; empty if there is none."""
     details: str
     federation: str | None
-    """None for what is about the runtime as a whole, or about a node."""
+    """None for events of the runtime as a whole, or of a node."""
     run_id: int | None
     node_id: int | None
 
     @property
     def what(self) -> Kind:
-        """The kind; one of a newer version is told by its name."""
+        """The kind; an unknown kind of a newer version is shown by its name."""
         return KINDS.get(self.kind) or Kind("", self.kind.replace("_", " "), Tone.NOTE)
 
     @property

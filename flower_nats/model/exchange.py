@@ -16,40 +16,40 @@ class Outcome(StrEnum):
     FAILED = "failed"
     """The node has answered with an error."""
     UNANSWERED = "unanswered"
-    """The runtime has answered in the place of the node."""
+    """The runtime has answered in place of the node."""
 
 
 @dataclass(slots=True)
 class ExchangeNote:
-    """What is newly known of one exchange. None and empty texts: nothing new."""
+    """New facts about one exchange. None and empty texts mean nothing new."""
 
     run_id: int
     exchange_id: int
     """See `exchange_id_of`."""
     node_id: int | None = None
     session_id: int = 0
-    """What one call of the ServerApp has sent has the same one."""
+    """Messages of one call of the ServerApp have the same session."""
     message_type: str = ""
     """Such as `train`."""
     group_id: str = ""
-    """What the ServerApp has given: the round, with strategies of older flwr, else empty."""
+    """The group from the ServerApp: the round with strategies of older flwr, else empty."""
     put_out: float | None = None
-    """When the instruction could be pulled: seconds before now, as the other two."""
+    """When the instruction could be pulled, in seconds before now, like the next two."""
     taken: float | None = None
-    """When its node had it whole."""
+    """When its node had received all of it."""
     answered: float | None = None
     """When its reply was accepted."""
     outcome: str = ""
     reason: str = ""
-    """What the error says."""
+    """The text of the error."""
     bytes_sent: int = 0
-    """To the node."""
+    """Bytes to the node."""
     bytes_recv: int = 0
-    """From the node."""
+    """Bytes from the node."""
     metrics: Mapping[str, float | None] | None = None
     """Numbers in the reply, by name; None for one that is not finite."""
 
 
 def exchange_id_of(message_id: str) -> int:
-    """Return the number under which an instruction's exchange is kept: what its id begins with."""
+    """Return the number of an instruction's exchange: the beginning of the instruction's id."""
     return int(message_id[:16], 16)

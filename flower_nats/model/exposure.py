@@ -1,4 +1,4 @@
-"""What other machines reach of a gateway, and what an operator has to know of that."""
+"""Which parts of a gateway other machines reach, and the warnings for an operator."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -6,14 +6,14 @@ from flower_nats.model.addresses import is_of_loopback
 from flower_nats.settings import GatewaySettings
 
 Exposure = Mapping[str, Sequence[str]]
-"""Addresses that other machines reach: `control` serves Control, `unencrypted` has no TLS, and `open`
-takes SuperNodes that nobody has registered."""
+"""Addresses that other machines reach: `control` serves Control, `unencrypted` has no TLS, and
+`open` takes unregistered SuperNodes."""
 
 _NONE: Exposure = {"control": (), "unencrypted": (), "open": ()}
 
 
 def exposure(gateway: GatewaySettings) -> Exposure:
-    """Return what other machines reach of a gateway with these settings."""
+    """Return the addresses of a gateway with these settings that other machines reach."""
     http = gateway.http_api_address
     fleet = _for_others([http, gateway.fleet_api_address])
     control = _for_others([http if gateway.control_to_others else "", gateway.control_api_address])
@@ -31,7 +31,7 @@ def exposure(gateway: GatewaySettings) -> Exposure:
 
 
 def together(exposures: Iterable[Exposure]) -> Exposure:
-    """Return what is reached of several gateways."""
+    """Return the exposure of several gateways."""
     several = list(exposures)
     return {
         kind: sorted({address for one in several for address in one.get(kind, ())})
@@ -42,9 +42,9 @@ def together(exposures: Iterable[Exposure]) -> Exposure:
 def warnings(
     exposed: Exposure, *, accounts: bool = False, only_registered: bool = False
 ) -> Iterator[str]:
-    """Say what follows, each with its remedy.
+    """Return the warnings, each with its remedy.
 
-    `accounts`: Control asks who is calling. `only_registered`: so is every SuperNode that is let in.
+    `accounts`: Control requires accounts. `only_registered`: only registered SuperNodes are let in.
     """
     if exposed.get("control") and not accounts:
         yield open_control(exposed)
@@ -63,7 +63,7 @@ def warnings(
 
 
 def open_control(exposed: Exposure) -> str:
-    """Say what it means that other machines reach Control where there are no accounts."""
+    """Return the warning that other machines reach Control without accounts."""
     return (
         f"Anyone who reaches Control ({', '.join(exposed['control'])}) can run any Python on the "
         "server and on every SuperNode. Remedy: use --accounts, or keep others away from "

@@ -1,8 +1,9 @@
-"""Flower App Bundles: what a FAB must be before a run is made of it.
+"""Flower App Bundles: the rules for a FAB before a run uses it.
 
 A FAB is a zip archive with a `pyproject.toml` at its root and a list of its files. The rules are
 stock's (flwr 1.33 `common/config.py`, `supercore/fab_format_version.py`, `supercore/object_ref.py`,
-`cli/install.py`), because `flwr-serverapp` and the SuperNodes apply them again to what we hand them.
+`cli/install.py`), because `flwr-serverapp` and the SuperNodes apply them again to the FABs that we
+send.
 """
 
 import hashlib
@@ -25,10 +26,11 @@ MAX_FAB_BYTES = 10 * 1024 * 1024
 """The largest FAB that stock SuperNodes and ServerApps are built for (flwr 1.33 FAB_MAX_SIZE)."""
 
 _MAX_PROJECT_BYTES = 256 * 1024
-"""A larger `pyproject.toml` is not read: a zip archive may hold more than fits into memory."""
+"""Bytes: a larger `pyproject.toml` is not read, because a zip archive may unpack to more than
+memory."""
 
 _LONGEST = 80
-"""Characters of a name, a publisher and a version: together they are the name of one folder."""
+"""Characters of a name, a publisher and a version: together they name one folder."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -43,7 +45,7 @@ class InvalidFab(FlowerNatsError):
 
 @dataclass(frozen=True)
 class FabInfo:
-    """What a FAB says of itself."""
+    """What a FAB declares."""
 
     fab_hash: str
     """SHA-256 of its bytes, in hex."""
@@ -53,17 +55,17 @@ class FabInfo:
     config: Config
     """The app's configuration, flattened."""
     task_type: TaskType
-    """The type of task that leads a run of this app."""
+    """The type of the primary task of this app's runs."""
     display_name: str = ""
-    """How it wants to be called, if otherwise than `fab_id`."""
+    """The display name, if it differs from `fab_id`."""
     description: str = ""
     color: str = ""
 
 
 def read_fab(content: bytes) -> FabInfo:
-    """Check a FAB and return what it says of itself; raises `InvalidFab`.
+    """Check a FAB and return what it declares; raises `InvalidFab`.
 
-    It unpacks the whole FAB. What a stranger has submitted is better read in a process of its own.
+    This unpacks the whole FAB. A stranger's FAB should be read in a process of its own.
     """
     check_size(content)
     try:
@@ -75,7 +77,7 @@ def read_fab(content: bytes) -> FabInfo:
         archive.check_installable()
     except (InvalidConfig, ValueError) as exc:
         raise InvalidFab(str(exc)) from exc
-    # Of the TOML itself, of the tables that it describes, or of a dependency's marker.
+    # Nesting of the TOML, of its tables, or of a dependency's marker.
     except RecursionError as exc:
         raise InvalidFab(f"The app's {_PROJECT_FILE} is nested too deeply to be read.") from exc
     components = app["components"]
@@ -92,9 +94,9 @@ def read_fab(content: bytes) -> FabInfo:
 
 
 def read_config(content: bytes) -> Config:
-    """Return the configuration in a FAB that was accepted before, of which nothing else is unpacked.
+    """Return the configuration in an accepted FAB; nothing else is unpacked.
 
-    Raises `InvalidFab` if a FAB must look otherwise by now.
+    Raises `InvalidFab` if the rules for FABs have changed since.
     """
     try:
         app = _check_sections(_parse_project(_read_project(FabArchive(content))))
@@ -125,13 +127,13 @@ def _read_project(archive: FabArchive) -> str:
 def _parse_project(text: str) -> dict[str, Any]:
     try:
         return tomli.loads(text)
-    # Not only tomli's own error: Python reads no number of more than 4,300 digits.
+    # Besides tomli's own error: Python reads no number of more than 4,300 digits.
     except ValueError as exc:
         raise InvalidFab(f"The app's {_PROJECT_FILE} is not valid TOML: {exc}") from exc
 
 
 def _check_sections(project: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Check that the sections and properties a FAB needs are there; return `tool.flwr.app`."""
+    """Check that the required sections and properties exist; return `tool.flwr.app`."""
     of_project = _table(project, "project")
     problems = []
     if not _is_name(of_project.get("name")):
@@ -194,13 +196,13 @@ def _table(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:
-    """Return a text that people are shown, empty if there is none."""
+    """Return a text for people, empty if there is none."""
     value = table.get(key)
     return value if isinstance(value, str) else ""
 
 
-# Of publisher, name and version, stock makes the name of the folder that it installs the app in. With
-# a version such as "../../x" that was anywhere.
+# Stock joins publisher, name and version to the name of the app's folder. A version such as
+# "../../x" would lead out of the place for apps.
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and len(value) <= _LONGEST and bool(_NAME.fullmatch(value))
 

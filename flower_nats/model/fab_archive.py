@@ -1,9 +1,9 @@
 """The zip archive that a FAB is, and whether apps can be installed from it.
 
-`flwr-serverapp` and SuperNodes unpack the whole of it into an empty folder and compare the files with
-`.info/CONTENT` (flwr 1.33 `cli/install.py`): a line for each file, `path,SHA-256 in hex,size`. They
-look neither at the size nor at files that are not listed. Here the same is done in memory. What
-depends on the file system there, as how long a name may be, is not looked at.
+`flwr-serverapp` and SuperNodes unpack the whole of it into an empty folder and compare the files
+with `.info/CONTENT` (flwr 1.33 `cli/install.py`): a line for each file, `path,SHA-256 in hex,size`.
+They check neither the size nor unlisted files. This module does the same in memory. It does not
+check limits of file systems, such as the length of names.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from flower_nats.model.fab_layout import REMEDY, Layout, quote
 
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
-"""Fifty times the largest FAB, and more than code and text unpack to; it takes seconds at most.
+"""Bytes: fifty times the largest FAB, and more than code and text unpack to. It takes seconds at
+most.
 
 Without a bound, 10 MiB could unpack to terabytes.
 """
@@ -23,15 +24,17 @@ MAX_FILES = 10_000
 """Files and folders of one app. Each costs a SuperNode some time to install, however small it is."""
 
 MAX_NAME = 1_024
-"""Characters of a file's path in its app; on most systems four times that open no file any more."""
+"""Characters of a file's path in its app. Most systems open no file with a path of four times
+that."""
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""How stock packs files, and what else is quick to unpack."""
+"""The compressions that stock uses, and others that unpack quickly."""
 
 _PIECE = 64 * 1024
 
 _MAX_LIST_BYTES = 10 * 1024 * 1024
-"""As the FAB itself: a file takes more of it (twice its name and 76 bytes) than of the list."""
+"""As large as the FAB: a file takes more of the FAB (twice its name and 76 bytes) than of the
+list."""
 
 _LIST = ".info/CONTENT"
 
@@ -39,19 +42,19 @@ _LIST = ".info/CONTENT"
 class FabArchive:
     """The archive of a FAB.
 
-    Whatever is wrong with it is a ValueError, whose text tells its maker what it is and what helps.
+    Every error in it is a ValueError. Its text names the error and the remedy for the app's author.
     """
 
     def __init__(self, content: bytes) -> None:
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
-        # A damaged archive makes zipfile and its decompressors raise nearly anything.
+        # With a damaged archive, zipfile and its decompressors raise nearly any exception.
         except Exception as exc:
             raise ValueError(f"The app's FAB is not a readable zip archive ({exc}).") from exc
         self._check_members()
 
     def read(self, name: str, limit: int) -> bytes:
-        """Return a member, which must be there and have at most `limit` bytes."""
+        """Return a member, which must exist and have at most `limit` bytes."""
         if name not in self._zip.namelist():
             raise ValueError(f"The app's FAB holds no {name}.")
         return self._read(self._zip.getinfo(name), limit)
@@ -115,7 +118,7 @@ class FabArchive:
             text = self._read(listed, _MAX_LIST_BYTES).decode("utf-8")
         except UnicodeDecodeError as exc:
             raise ValueError(f"{_LIST} in the app's FAB is not UTF-8 text. {REMEDY}") from exc
-        # Ends of lines as in any text file that Python opens.
+        # Line ends as in every text file that Python opens.
         lines = text.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")
         for line in lines:
             parts = line.split(",")
@@ -146,7 +149,7 @@ class FabArchive:
             with self._zip.open(member) as file:
                 while piece := file.read(_PIECE):
                     yield piece
-        # As above.
+        # As in `__init__`.
         except Exception as exc:
             raise ValueError(
                 "The app's FAB is not a readable zip archive: "

@@ -13,10 +13,10 @@ from packaging.version import InvalidVersion, Version
 from flower_nats.model.visible import is_visible_name
 
 _MAX_DEPENDENCIES = 200
-"""Dependencies of one app. Each takes its time to be read."""
+"""Dependencies of one app. Reading each takes time."""
 
 _MAX_DEPENDENCY = 500
-"""Characters of one, with its URL or its marker."""
+"""Characters of one dependency, with its URL or its marker."""
 
 _LICENCE_FILES = ("LICENSE", "LICENSE.md")
 

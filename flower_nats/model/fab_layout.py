@@ -10,20 +10,21 @@ _MAX_PATH = 4096
 """Characters; no Linux opens a longer path."""
 
 _END = "\0"
-"""Ends each part of a path: no name holds it, and it sorts what is in a folder next to the folder."""
+"""Ends each part of a path. No name contains it, and it sorts a folder's content next to the
+folder."""
 
 
 class Layout:
     """The files and folders of an unpacked archive, by path.
 
-    Raises ValueError, with a text for the one who made the archive, if it cannot be unpacked: a file
-    in the place of a folder, or outside of the folder that the whole is unpacked to.
+    Raises ValueError, with a text for the archive's author, if it cannot be unpacked: a file in
+    place of a folder, or outside of the target folder.
     """
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._members: dict[str, zipfile.ZipInfo] = {}
         for name in archive.namelist():
-            # Of several members with one name, this is the last.
+            # Of several members with one name, `getinfo` returns the last.
             self._put(archive.getinfo(name))
         self._paths = sorted(self._members)
         for path, following in pairwise(self._paths):
@@ -49,10 +50,10 @@ class Layout:
         name = member.filename
         if _leaves(name):
             raise ValueError(f"{quote(name)} in the app's FAB lies outside of it. {REMEDY}")
-        # As zipfile does.
+        # zipfile does the same.
         path = "".join(part + _END for part in name.split("/") if part not in ("", ".", ".."))
         before, is_folder = self._members.get(path), name.endswith("/")
-        # Without a path it is the app's own folder.
+        # An empty path means the app's own folder.
         if not (is_folder or path) or (before and before.is_dir() != is_folder):
             raise _in_the_way(name)
         self._members[path] = member
@@ -65,7 +66,7 @@ class Layout:
 
 
 def quote(name: str) -> str:
-    """Return a name for a text; it may have 64 KiB."""
+    """Return a name, which may have 64 KiB, shortened for an error text."""
     return f'"{name}"' if len(name) <= 100 else f'"{name[:99]}…"'
 
 

@@ -1,9 +1,9 @@
-"""Federations: who is in them with which role, which SuperNodes are, and who is invited.
+"""Federations, with their members and roles, their SuperNodes and their invitations.
 
-The name of the default one is what stock clients expect of a SuperLink without accounts (flwr 1.33 to
-1.42 `supercore/constant.py`, NOOP_FEDERATION_ID). It is the federation of those without an account, and
-of all SuperNodes without one. It is for deployments, or for simulations where the runtime is told so.
-Others are created by accounts, for either.
+The default federation has the name that stock clients expect of a SuperLink without accounts (flwr
+1.33 to 1.42 `supercore/constant.py`, NOOP_FEDERATION_ID). It is the federation of callers and
+SuperNodes without an account. It is for deployments, or for simulations if the runtime is
+configured so. Accounts create other federations, for either.
 """
 
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ LONGEST_NAME = 32
 
 
 class MemberRole(StrEnum):
-    """What an account may do in a federation. Each may do what those after it may, and more."""
+    """What an account may do in a federation. Each role includes the rights of those after it."""
 
     OWNER = "owner"
-    """The account that owns it: may archive it, and cannot be removed."""
+    """The account that owns the federation. It may archive it, and cannot be removed."""
 
     ADMIN = "admin"
     """May invite and remove accounts, remove SuperNodes, stop runs, and configure simulations."""
 
     MEMBER = "member"
-    """May start runs, and add SuperNodes of its own. So is who has accepted an invitation."""
+    """May start runs, and add SuperNodes of its own. Invited accounts get this role."""
 
     VIEWER = "viewer"
-    """May see all that is in it."""
+    """May see everything in the federation."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Federation:
     """`@account/name`."""
     description: str
     simulation_config: bytes
-    """What was said about its simulations: a `SimulationConfig` of the wire, without the defaults."""
+    """How it simulates: a `SimulationConfig` of the wire, without the defaults."""
     archived: bool
     """Whether it takes no more runs."""
     simulation: bool
@@ -50,7 +50,7 @@ class Federation:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is that of those without an account."""
+        """Whether it is the default federation, of callers without an account."""
         return self.name == DEFAULT_FEDERATION
 
 
@@ -65,7 +65,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Invitation:
-    """An account was asked into a federation."""
+    """An invitation of an account into a federation."""
 
     federation: str
     inviter_id: str
@@ -73,7 +73,8 @@ class Invitation:
     invitee_id: str
     invitee_name: str
     status: str
-    """`pending`, `accepted`, `rejected`, `revoked`, or `expired`, as its federation was archived."""
+    """`pending`, `accepted`, `rejected`, `revoked`, or `expired` because its federation was
+    archived."""
     created_at: datetime
     changed_at: datetime | None
     """When it ceased to be pending."""

@@ -13,20 +13,19 @@ def new_id() -> int:
 
 
 def token_for(request_id: str, task_id: int) -> str:
-    """Return the token that a request gets for a task: the same one however often it is made.
+    """Return the token that a request gets for a task, the same at each repetition.
 
-    Gateways make it, of the random id of the request, and neither of both leaves them: superlinks get
-    the hash of the token alone.
+    Gateways derive it from the random id of the request. Neither leaves the gateway: superlinks get
+    only the hash of the token.
     """
     return hashlib.shake_256(f"task-token {task_id} {request_id}".encode()).hexdigest(TOKEN_BYTES)
 
 
 def token_for_any(request_id: str) -> str:
-    """Return the token that a request gets for whichever task it gets: it gets no more than one."""
+    """Return the token that a request gets for any task: a request gets at most one task."""
     return token_for(request_id, 0)
 
 
 def token_hash(token: str) -> bytes:
-    """Return what superlinks and the database know of a task token: enough to know it again, not to
-    use it."""
+    """Return the hash of a task token, with which superlinks recognise it but cannot use it."""
     return hashlib.sha256(token.encode()).digest()

@@ -1,4 +1,4 @@
-"""Where a SuperNode is, as its owner says (flwr 1.42 `supercore/utils.py`, `validate_node_location`)."""
+"""The location of a SuperNode (flwr 1.42 `supercore/utils.py`, `validate_node_location`)."""
 
 import math
 

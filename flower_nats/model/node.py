@@ -12,13 +12,13 @@ class Node:
 
     node_id: int
     public_key: bytes
-    """PEM; the node's identity."""
+    """PEM; it identifies the node."""
     owner_id: str
     """Account that registered it."""
     owner_name: str
     status: NodeStatus
     heartbeat_interval: float
-    """Seconds between the heartbeats it has promised."""
+    """Promised seconds between heartbeats."""
     registered_at: datetime
     last_activated_at: datetime | None
     last_deactivated_at: datetime | None
@@ -26,11 +26,12 @@ class Node:
     online_until: datetime | None
     """When it counts as offline unless it is heard again."""
     name: str | None
-    """What its owner calls it, if anything."""
+    """The name that its owner gave it, if any."""
     location: str | None
-    """`latitude,longitude`, if its owner says where it is."""
+    """`latitude,longitude`, if its owner set a location."""
     clock_ahead: float | None
-    """Seconds by which its clock is ahead of a gateway's, minus a call's travel time; None: unknown."""
+    """Seconds by which its clock is ahead of a gateway's, minus a call's travel time; None if
+    unknown."""
     key_since: datetime
     """Since when it has its key."""
 

@@ -1,9 +1,9 @@
 """The keys of SuperNodes: three curves, and one spelling of each key.
 
-A key is known here by its bytes as they came. If it could be spelled in several ways (spaces, comments,
-compressed points, explicit parameters), one key could be many nodes. So there is one spelling, that of
-stock's `public_key_to_bytes` (flwr 1.30 to 1.42 `supercore/primitives/asymmetric.py`): PEM in lines of
-64 characters, of a SubjectPublicKeyInfo that names its curve and holds the point uncompressed.
+The runtime compares keys as bytes. If a key had several spellings (spaces, comments, compressed
+points, explicit parameters), one key could be many nodes. So only one spelling is allowed, that of
+stock's `public_key_to_bytes` (flwr 1.30 to 1.42 `supercore/primitives/asymmetric.py`): PEM in lines
+of 64 characters, of a SubjectPublicKeyInfo that names its curve and holds the point uncompressed.
 """
 
 import binascii
@@ -16,13 +16,13 @@ _LINE = 64
 _HEADS = {
     length: bytes.fromhex(head)
     for length, head in (
-        # P-256, P-384 and P-521, each up to the byte that says that the point is not compressed.
+        # P-256, P-384 and P-521, each up to the byte that marks an uncompressed point.
         (91, "3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
         (120, "3076301006072a8648ce3d020106052b8104002203620004"),
         (158, "30819b301006072a8648ce3d020106052b810400230381860004"),
     )
 }
-"""What the DER of a key begins with, by its length in bytes."""
+"""The beginning of a key's DER, by its length in bytes."""
 
 LONGEST_KEY = 268
 """Bytes of the PEM of a P-521 key, the longest one."""
@@ -31,8 +31,8 @@ LONGEST_KEY = 268
 def is_node_key(pem: bytes) -> bool:
     """Return whether this is the one spelling of a key on P-256, P-384 or P-521.
 
-    It costs microseconds, and comes before all that costs more. Whether the point is on its curve is
-    not looked at: no signature verifies with one that is not.
+    This takes microseconds, and comes before more expensive checks. It does not check that the
+    point is on its curve: no signature verifies with such a point.
     """
     if len(pem) > LONGEST_KEY or not (pem.startswith(_BEGIN) and pem.endswith(_END)):
         return False

@@ -6,10 +6,10 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 SHORTEST = 10
-"""Characters (NIST SP 800-63B asks for 8 at least); what they are is nobody's business."""
+"""Characters (NIST SP 800-63B asks for at least 8). Any characters are allowed."""
 
 LONGEST = 512
-"""Characters: a bound on the work that strangers can cause."""
+"""Characters: this limits the work that strangers can cause."""
 
 # The second recommendation of RFC 9106: 64 MiB for 50 to 100 ms of one core.
 _HASHER = PasswordHasher()
@@ -20,7 +20,7 @@ class BadPassword(ValueError):
 
 
 def hash_password(password: str) -> str:
-    """Return what is kept of a password; takes about 0.1 s. Raises BadPassword."""
+    """Return the hash of a password, which takes about 0.1 s. Raises BadPassword."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise BadPassword(f"A password has from {SHORTEST} to {LONGEST} characters.")
     return _HASHER.hash(password)
@@ -32,7 +32,7 @@ def _hash_of_nobody() -> str:
 
 
 def verify_password(password_hash: str | None, password: str) -> bool:
-    """Return whether a password is the one of a hash; takes about 0.1 s, as long where there is none."""
+    """Return whether a password has this hash; takes about 0.1 s, also without a hash."""
     try:
         _HASHER.verify(password_hash or _hash_of_nobody(), password[: LONGEST + 1])
     except (VerificationError, InvalidHashError):

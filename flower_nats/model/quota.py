@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 EACH = "*"
-"""The name for what holds for each federation, or each account, without limits of its own."""
+"""The name of the limits for each federation, or each account, without limits of its own."""
 
 KINDS = ("federation", "account")
 
@@ -17,9 +17,9 @@ class Quota:
     name: str
     """`@account/name` of a federation, the name of an account, or `EACH`."""
     runs_at_once: int | None = None
-    """Runs that have begun and not finished; others wait as pending, first come first served."""
+    """Runs that have begun and not finished. Further runs stay pending, in order of arrival."""
     run_seconds: float | None = None
-    """Seconds that a run may take from when its app has started."""
+    """Seconds that a run may take after the start of its app."""
 
     @property
     def is_empty(self) -> bool:
@@ -29,7 +29,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class Overdue:
-    """A run that has taken longer than it may."""
+    """A run that has taken longer than allowed."""
 
     primary_task_id: int
     run_seconds: float

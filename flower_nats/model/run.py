@@ -9,7 +9,7 @@ DESCRIPTION_LENGTH = 80
 """Characters of a series' description (flwr 1.42 RUN_SERIES_DESCRIPTION_MAX_LENGTH)."""
 
 MOST_LISTED = 1_000
-"""Runs, series or apps in one answer, which has about half a MiB then."""
+"""Runs, series or apps in one answer, which then has about half a MiB."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Run:
     fab_version: str
     fab_hash: str
     override_config: bytes
-    """The overrides of the app's configuration: a `Run` of the wire with that field alone. Lists of runs
-    are without them."""
+    """The overrides of the app's configuration: a `Run` of the wire with only that field. Lists of
+    runs leave it empty."""
     federation: str
     account_id: str
     bytes_sent: int
     bytes_recv: int
     clientapp_runtime: float
-    """Seconds that ClientApps have computed, summed over nodes."""
+    """Computing time of ClientApps in seconds, summed over nodes."""
     status: Status
     sub_status: str
     details: str
@@ -40,7 +40,7 @@ class Run:
     running_at: datetime | None
     finished_at: datetime | None
     account_name: str
-    """Of the account that has started it."""
+    """Name of the account that started it."""
 
     def log_context(self) -> dict[str, object]:
         """Fields that name this run in a log line."""
@@ -49,7 +49,7 @@ class Run:
 
 @dataclass(frozen=True)
 class NewRun:
-    """What is needed to create a run."""
+    """The facts that are needed to create a run."""
 
     fab_id: str
     fab_version: str
@@ -60,17 +60,17 @@ class NewRun:
     account_name: str
     primary_task_type: str
     series_id: int | None = None
-    """The series to go on with, None to begin one."""
+    """The series to continue, None to begin a new one."""
     series_description: str = ""
     user_prompt: str = ""
-    """What an agent is asked."""
+    """The prompt of an agent."""
     simulation_config: bytes | None = None
-    """How it is simulated (a `SimulationConfig` of the wire), None if it is not."""
+    """How it is simulated (a `SimulationConfig` of the wire), None for a deployment."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Runs that share one context, one after the other."""
+    """Successive runs that share one context."""
 
     series_id: int
     federation: str

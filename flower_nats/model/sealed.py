@@ -1,6 +1,6 @@
-"""Secrets of an issuer, kept so that only who has our token can open them.
+"""Secrets of an issuer, encrypted so that only the holder of our token can read them.
 
-The database has the hash of that token alone, from which no key can be made.
+The database has only the hash of that token, from which no key can be derived.
 """
 
 import os

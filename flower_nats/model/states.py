@@ -64,6 +64,6 @@ TASK_SILENCE_SECONDS = 60
 """Seconds without a heartbeat after which a running task has failed."""
 
 FAREWELL_SECONDS = 900
-"""Seconds for which a task that has finished itself, or a node that was unregistered, may still be
-heard: its process ends, and what it said last may have to be said again (longer than balancers and
-gateways go on trying)."""
+"""Seconds for which a finished task, or an unregistered node, may still call. Its process is
+ending, and may have to repeat its last call. This is longer than balancers and gateways repeat
+calls."""

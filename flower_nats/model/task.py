@@ -20,10 +20,10 @@ class TaskType(StrEnum):
 
 
 MAY_CREATE_TASKS = frozenset({TaskType.AGENT_APP, TaskType.SERVER_APP, TaskType.CLIENT_APP})
-"""Types whose tasks may create further tasks in their run."""
+"""Types of tasks that may create further tasks in their run."""
 
 USES_GRID = frozenset({TaskType.SERVER_APP, TaskType.AGENT_APP})
-"""Types whose tasks exchange messages with nodes."""
+"""Types of tasks that exchange messages with nodes."""
 
 SINCE: Mapping[tuple[int, int], frozenset[TaskType]] = {
     (1, 30): frozenset({TaskType.SERVER_APP, TaskType.SIMULATION}),
@@ -31,7 +31,8 @@ SINCE: Mapping[tuple[int, int], frozenset[TaskType]] = {
     (1, 32): frozenset({TaskType.CONNECTOR}),
     (1, 38): frozenset({TaskType.CLIENT_APP}),
 }
-"""The release whose SuperExec was the first to launch each type (flwr `supercore/superexec/plugin`)."""
+"""The first release with a SuperExec that launches each type (flwr
+`supercore/superexec/plugin`)."""
 
 NEEDS_FAB = frozenset({TaskType.SERVER_APP, TaskType.CLIENT_APP, TaskType.AGENT_APP})
 """Types of task that cannot start without an app."""
@@ -39,7 +40,7 @@ NEEDS_FAB = frozenset({TaskType.SERVER_APP, TaskType.CLIENT_APP, TaskType.AGENT_
 
 @dataclass(frozen=True)
 class Task:
-    """A task as the database knows it; its token is known to its process alone."""
+    """A task as the database knows it. Only the task's process knows its token."""
 
     task_id: int
     run_id: int
@@ -62,13 +63,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Finished:
-    """What finishing a task has changed."""
+    """The changes from finishing a task."""
 
     task_id: int
     run_id: int
     run_finished: bool
-    """True if it was the run's primary task: the run and all its tasks are finished with it."""
+    """True if it was the run's primary task, so that the run and all its tasks finished too."""
     how: str = ""
     """The sub-status: completed, failed or stopped."""
     details: str = ""
-    """Why, in words; empty if nobody has said."""
+    """The reason in words, empty if none was given."""

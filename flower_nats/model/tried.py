@@ -1,4 +1,4 @@
-"""Which versions of Flower were tried with this runtime (`make matrix`)."""
+"""The versions of Flower that were tried with this runtime (`make matrix`)."""
 
 from packaging.version import InvalidVersion, Version
 

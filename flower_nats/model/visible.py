@@ -1,30 +1,31 @@
-"""Texts of strangers, as terminals may print them: control characters are shown, not run.
+"""Texts of strangers in a form that is safe for terminals: control characters are shown, not run.
 
-What moves the cursor, sets a terminal's title or asks it to type something is a text beginning with an
-escape character. It is shown as people write it in code: `\\x1b`, `\\u202e`.
+Texts that begin with an escape character can move the cursor, set a terminal's title or make it
+type. Such characters are shown as in source code: `\\x1b`, `\\u202e`.
 """
 
 import re
 
 _COLOURS = r"\[[0-9;:]{0,64}m"
-"""What follows an escape character to set colours: logs of Flower have that, and it does no harm."""
+"""The text after an escape character that sets colours. Logs of Flower have it, and it is
+harmless."""
 
 _CONTROLS = "\x00-\x1f\x7f-\x9f"
-# They end lines as well, or turn the order of what follows.
+# These also end lines, or change the direction of the text after them.
 _BREAKS_AND_TURNS = "\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _IN_NAME = re.compile(f"[{_CONTROLS}{_BREAKS_AND_TURNS}]")
 
 _ESCAPE = re.compile(rf"\x1b(?!{_COLOURS})".encode())
-# All but tab, line feed and carriage return, by which progress bars draw themselves; escape is above.
+# All but tab, line feed, carriage return (progress bars use it) and escape, which is above.
 _LOW = bytes(code for code in (*range(0x20), 0x7F) if code not in b"\t\n\r\x1b")
 _HIGH = re.compile(rb"\xc2[\x80-\x9f]")
-"""Control characters as UTF-8 has them that take two bytes."""
+"""Control characters that take two bytes in UTF-8."""
 
 
 def visible_lines(text: str) -> str:
     """Return a text of several lines without control characters but tabs, ends of lines and colours.
 
-    It may have megabytes, which is why its bytes are looked at: nearly always they are fine.
+    The text may have megabytes, so its bytes are checked first: nearly always they are fine.
     """
     data = text.encode("utf-8", "replace")
     if _ESCAPE.search(data):

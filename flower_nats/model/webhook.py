@@ -1,4 +1,4 @@
-"""Webhooks: what is sent to tell of an event, how it is signed, and where to.
+"""Webhooks: the message about an event, its signature, and its address.
 
 Headers and signature are those of Standard Webhooks (standardwebhooks.com), so that receivers can verify
 them with its libraries, or with five lines of their own.
@@ -21,9 +21,10 @@ LONGEST_URL = 2_000
 """Characters of an address."""
 
 MOST_WEBHOOKS = 50
-"""Webhooks of a runtime: each event is compared with all of them."""
+"""Webhooks of a runtime. Each event is compared with all of them."""
 
-# Beside what is link-local, as 169.254.169.254 is: where clouds tell machines their credentials.
+# Besides link-local addresses such as 169.254.169.254, where clouds give machines their
+# credentials.
 _METADATA = frozenset(
     map(ipaddress.ip_address, ("100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254"))
 )
@@ -37,28 +38,28 @@ class BadWebhook(ValueError):
 
 @dataclass(frozen=True)
 class Webhook:
-    """One receiver of events, and the kinds that it gets."""
+    """A receiver of events, and the kinds that it gets."""
 
     webhook_id: int
     url: str
     kinds: list[str]
     federation: str | None
-    """None: of all, and of the runtime as a whole."""
+    """The federation; None for all, and for the runtime as a whole."""
     created_at: datetime
     created_by: str
     delivered_at: datetime | None
-    """When something was last delivered."""
+    """When an event was last delivered."""
     waiting: int
-    """Events that are yet to be delivered."""
+    """Events that are not yet delivered."""
 
 
 def new_secret() -> str:
-    """Return a secret that signs what is sent."""
+    """Return a secret that signs deliveries."""
     return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 def signature_headers(secret: str, message_id: str, moment: int, body: bytes) -> dict[str, str]:
-    """Return the headers that prove a body: HMAC-SHA256 over id, timestamp (Unix seconds) and body."""
+    """Return the signature headers: HMAC-SHA256 over id, timestamp (Unix seconds) and body."""
     key = base64.b64decode(secret.removeprefix(_PREFIX))
     signed = f"{message_id}.{moment}.".encode() + body
     digest = hmac.new(key, signed, hashlib.sha256).digest()
@@ -70,7 +71,7 @@ def signature_headers(secret: str, message_id: str, moment: int, body: bytes) ->
 
 
 def check_url(url: str) -> str:
-    """Return an address to send to. Raises `BadWebhook`."""
+    """Check and return an address. Raises `BadWebhook`."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -89,17 +90,17 @@ def check_url(url: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """Return an address as it may be shown: without its path, which may hold a secret."""
+    """Return an address for display, without its path, which may hold a secret."""
     parts = urlsplit(url)
     path = "/…" if parts.path not in ("", "/") or parts.query else ""
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
 def refusal_of(address: str, *, loopback: bool) -> str | None:
-    """Return why nothing is sent to an IP address, None if it may be.
+    """Return why an IP address is refused, None if it is allowed.
 
-    `loopback` says whether it may be this machine. Addresses of private networks are fine: receivers of
-    hospitals are there.
+    `loopback` says whether this machine is allowed. Addresses of private networks are allowed,
+    because receivers of hospitals are there.
     """
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
