@@ -12,7 +12,7 @@ T = TypeVar("T")
 log = get_logger(__name__)
 
 _CANCEL_AGAIN = 1.0
-"""Seconds after which a task that goes on is cancelled once more."""
+"""Seconds after which a task that still runs is cancelled again."""
 
 
 def stop_at_signals() -> asyncio.Event:
@@ -25,7 +25,7 @@ def stop_at_signals() -> asyncio.Event:
 
 
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return what `work` returns, or None if the event comes first: `work` is cancelled then."""
+    """Return the result of `work`; if the event comes first, cancel `work` and return None."""
     working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -36,10 +36,10 @@ async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
 
 
 async def keep_running(stop: asyncio.Event, work: Mapping[str, Coroutine[Any, Any, None]]) -> None:
-    """Run everything in `work`, which is by name, until the event.
+    """Run all tasks in `work`, by name, until the event.
 
-    Raises what one of them raises, once the others have been ended: half of a process is worse than
-    none, for which another one is started.
+    If a task raises, the others are ended and its error is raised: a process with missing parts is
+    worse than a restarted one.
     """
     tasks = [asyncio.create_task(one, name=name) for name, one in work.items()]
     stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -54,11 +54,10 @@ async def keep_running(stop: asyncio.Event, work: Mapping[str, Coroutine[Any, An
 
 
 async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel tasks, and return when all have ended, however they did.
+    """Cancel tasks, and return when all have ended in any way.
 
-    One cancel may go missing: `asyncio.wait_for` of Python 3.11, which drivers use, forgets one
-    that comes together with the result that it waited for, and the caller goes on as if there were
-    none.
+    A cancel may get lost: `asyncio.wait_for` of Python 3.11, which drivers use, drops a cancel that
+    comes together with its result. The task then goes on.
     """
     pending = set(tasks)
     while pending:
@@ -67,4 +66,4 @@ async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
         ended, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN)
         for task in ended:
             if not task.cancelled():
-                task.exception()  # Else asyncio complains that nobody has looked at it.
+                task.exception()  # Otherwise asyncio logs that the exception was never retrieved.

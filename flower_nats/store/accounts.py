@@ -1,4 +1,4 @@
-"""Accounts, what they have let in, and their tokens, in the database."""
+"""Accounts, their sessions and their tokens, in the database."""
 
 import uuid
 from dataclasses import dataclass
@@ -20,20 +20,19 @@ _SQL = load("accounts")
 _FIELDS = tuple(Account.__dataclass_fields__)
 
 ACCESS_SECONDS = 900.0
-"""Seconds for which an access token is valid: a stolen one works for this long."""
+"""Seconds for which an access token is valid. A stolen token works as long."""
 
 REFRESH_SECONDS = 30 * 24 * 3600.0
-"""Seconds after which somebody who does not call has to log in again."""
+"""Seconds without a call after which a person has to log in again."""
 
 _AGAIN_WITHIN = 60.0
-"""Seconds in which a refresh token that is replaced gives tokens yet: to a command that runs beside the
-one which has replaced it, or if the answer is lost. Later it is a stolen one that is used, or the one
-that it was stolen from."""
+"""Seconds in which a replaced refresh token still gives tokens: for a second command at the same
+time, or if the answer was lost. Later use means that the token was stolen."""
 
 
 @dataclass(frozen=True)
 class KnownSession:
-    """A session that lasts, and whose it is."""
+    """A valid session and its account."""
 
     account: Account
     session_id: str
@@ -41,35 +40,35 @@ class KnownSession:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a command gets for a login."""
+    """The tokens that a command gets for a login."""
 
     access: str
     refresh: str
 
     @classmethod
     def new(cls, replaced: str = "") -> "Tokens":
-        """Return new ones, in the place of a refresh token if there is one."""
+        """Return new tokens, which replace a refresh token if one is given."""
         return cls(new_token("access"), new_refresh_token(replaced))
 
 
 @dataclass(frozen=True)
 class RefreshableSession:
-    """A session, by its refresh token."""
+    """A session that was found by its refresh token."""
 
     session_id: str
     account_id: str
     issuer_token: bytes | None
-    """The refresh token of the issuer, sealed; None if it gave none."""
+    """The issuer's refresh token, sealed; None if the issuer gave none."""
     is_of_issuer: bool
-    """Whether an issuer says who this is."""
+    """Whether an issuer identifies the account."""
     issuer_seen_for: float
-    """Seconds since the issuer has said so."""
+    """Seconds since the issuer last confirmed it."""
     replaced_for: float
-    """Seconds for which another refresh token has been in the place of this one; 0 if there is none."""
+    """Seconds since this refresh token was replaced; 0 if it was not."""
 
     @property
     def is_stolen(self) -> bool:
-        """Whether somebody uses a token that its owner has replaced, or the other way round."""
+        """Whether the token is used long after it was replaced, by its owner or by a thief."""
         return self.replaced_for > _AGAIN_WITHIN
 
 
@@ -109,7 +108,7 @@ class Accounts:
         return [found for row in rows if (found := _account(row)) is not None]
 
     async def by_name(self, name: str) -> Account | None:
-        """Return an account, however its name is written; None if there is none."""
+        """Return an account by name, in any case of letters; None if there is none."""
         return _account(await self._session.fetch_one(_SQL["by_name"], name=storable(name)))
 
     async def set_role(self, account: Account, role: Role) -> None:
@@ -117,26 +116,26 @@ class Accounts:
         await self._session.execute(_SQL["set_role"], account_id=account.account_id, role=str(role))
 
     async def disable(self, account: Account) -> None:
-        """Let nothing of an account in any more, and revoke what it has let in."""
+        """Disable an account, and revoke its sessions and tokens."""
         await self._session.execute(_SQL["disable"], account_id=account.account_id)
         await self.end_sessions(account)
 
     async def enable(self, account: Account) -> None:
-        """Let an account in again, which has to log in anew."""
+        """Enable an account again. It has to log in anew."""
         await self._session.execute(_SQL["enable"], account_id=account.account_id)
 
     async def by_token(self, token_hash: bytes) -> KnownSession | None:
-        """Return whose access token this is; None if it proves nothing (any more)."""
+        """Return the session of an access token; None if the token is not valid."""
         return _known(await self._session.fetch_one(_SQL["by_token"], token_hash=token_hash))
 
     async def by_session(self, session_id: str) -> KnownSession | None:
-        """Return whose session this is; None if it has ended."""
+        """Return a session with its account; None if it has ended."""
         return _known(await self._session.fetch_one(_SQL["by_session"], session_id=session_id))
 
     async def add_named_token(
         self, account: Account, name: str, token_hash: bytes, seconds: float
     ) -> bool:
-        """Keep a token for a program; False if the account has one of this name."""
+        """Store a token for a program; False if the account has one with this name."""
         await self._session.execute(
             _SQL["end_expired_named"], account_id=account.account_id, name=name
         )
@@ -154,7 +153,7 @@ class Accounts:
         return True
 
     async def named_tokens(self, account: Account) -> list[NamedToken]:
-        """Return the tokens of an account that have a name, those first that end first."""
+        """Return the named tokens of an account, by their end."""
         rows = await self._session.fetch_all(_SQL["named_sessions"], account_id=account.account_id)
         return [NamedToken(**row) for row in rows]
 
@@ -170,12 +169,12 @@ class Accounts:
         return _account(await self._session.fetch_one(_SQL["by_id"], account_id=account_id))
 
     async def password_hash(self, account: Account) -> str | None:
-        """Return what is kept of its password; None if it has none here, or is disabled."""
+        """Return the hash of its password; None if it has no password here or is disabled."""
         row = await self._session.fetch_one(_SQL["password"], account_id=account.account_id)
         return None if row is None else row["password_hash"]
 
     async def set_password(self, account: Account, password_hash: str) -> None:
-        """Give an account another password, and end its logins. Tokens with a name stay."""
+        """Set an account's password, and end its logins. Named tokens stay valid."""
         await self._session.execute(
             _SQL["set_password"], account_id=account.account_id, password_hash=password_hash
         )
@@ -188,7 +187,7 @@ class Accounts:
         issuer_token: bytes | None = None,
         seconds: float = REFRESH_SECONDS,
     ) -> None:
-        """Let tokens of a new session in."""
+        """Store a new session with its tokens."""
         session_id = str(uuid.uuid4())
         await self._session.fetch_one(
             _SQL["open_session"],
@@ -201,14 +200,14 @@ class Accounts:
         await self._let_in(session_id, tokens)
 
     async def by_refresh_token(self, token: str) -> RefreshableSession | None:
-        """Return the session of a refresh token, which is ours until the transaction ends."""
+        """Return the session of a refresh token, locked until the transaction ends."""
         row = await self._session.fetch_one(
             _SQL["by_refresh_token"], token_hash=account_token_hash(token)
         )
         return None if row is None else RefreshableSession(**row)
 
     async def refresh(self, session: RefreshableSession, token: str) -> Tokens:
-        """Return new tokens in the place of a refresh token."""
+        """Replace a refresh token by new tokens, and return them."""
         await self._session.execute(_SQL["replace_token"], token_hash=account_token_hash(token))
         if session.issuer_token is not None or not session.is_of_issuer:
             await self._session.execute(
@@ -219,23 +218,23 @@ class Accounts:
         return tokens
 
     async def by_subject(self, issuer: str, subject: str) -> Account | None:
-        """Return the account of an issuer's person; None if there is none."""
+        """Return the account of a person by the issuer's subject; None if there is none."""
         row = await self._session.fetch_one(_SQL["by_subject"], issuer=issuer, subject=subject)
         return _account(row)
 
     async def claim_issuer(self, session_id: str, seconds: float) -> bool:
-        """Take it on to ask the issuer about a session; False if somebody is at it."""
+        """Claim the task to ask the issuer about a session; False if another superlink has it."""
         row = await self._session.fetch_one(
             _SQL["claim_issuer"], session_id=session_id, seconds=seconds
         )
         return row is not None
 
     async def leave_issuer(self, session_id: str) -> None:
-        """Let others ask the issuer about a session."""
+        """Give the claim to ask the issuer about a session back."""
         await self._session.execute(_SQL["leave_issuer"], session_id=session_id)
 
     async def issuer_answered(self, session_id: str, issuer_token: bytes) -> None:
-        """Keep what the issuer has given for a session."""
+        """Store the issuer's new refresh token for a session."""
         await self._session.execute(
             _SQL["issuer_answered"], session_id=session_id, issuer_token=issuer_token
         )
@@ -252,11 +251,11 @@ class Accounts:
             await self._add_token(session_id, kind, account_token_hash(token), seconds)
 
     async def end_sessions(self, account: Account) -> None:
-        """Revoke everything that an account has let in."""
+        """Revoke all sessions and tokens of an account."""
         await self._session.execute(_SQL["end_all"], account_id=account.account_id)
 
     async def drop_expired(self) -> None:
-        """Remove sessions and tokens that have ended by themselves."""
+        """Remove expired sessions and tokens."""
         await self._session.execute(_SQL["drop_expired_sessions"])
         await self._session.execute(_SQL["drop_expired_tokens"])
 

@@ -1,4 +1,4 @@
-"""Apps of a federation in the database: what was run here can be run again by its name."""
+"""Apps of a federation in the database: an app that was run here can be run again by name."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class App:
     fab_hash: str
     """Its newest FAB."""
     app_type: str
-    """The type of task that leads its runs."""
+    """The type of the primary task of its runs."""
     display_name: str
     description: str
     color: str
@@ -31,7 +31,7 @@ class Apps:
         self._session = session
 
     async def put(self, federation: str, info: FabInfo) -> None:
-        """Keep a FAB, which is stored, as the newest of its app."""
+        """Note a stored FAB as the newest of its app."""
         await self._session.execute(
             _SQL["put"],
             federation=federation,
@@ -49,7 +49,7 @@ class Apps:
         return [App(**row) for row in rows]
 
     async def federations(self, app_id: str, account_id: str | None) -> list[str]:
-        """Return the federations, of an account or of all, that have an app."""
+        """Return the federations that have an app, of one account or of all."""
         rows = await self._session.fetch_all(
             _SQL["federations"], app_id=app_id, account_id=account_id
         )
@@ -60,6 +60,6 @@ class Apps:
         await self._session.execute(_SQL["remove"], federation=federation, app_id=app_id)
 
     async def leave_fab(self, fab_hash: str) -> None:
-        """Let apps go back from a FAB that no run has any more, or delete those without another run."""
+        """Move apps from a FAB that no run uses to an older one, or delete apps without a run."""
         await self._session.execute(_SQL["go_back"], fab_hash=fab_hash)
         await self._session.execute(_SQL["drop_unused"], fab_hash=fab_hash)

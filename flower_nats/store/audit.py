@@ -18,25 +18,25 @@ class Attempt:
     """A call that is being served, and becomes an event."""
 
     event: AuditEvent
-    """What is known of it so far; its outcome is what it will be if nothing refuses the call."""
+    """The event so far; its outcome holds if nothing refuses the call."""
     recorded: ChainedEvent | None = None
-    """The event as it was added. Until its transaction has ended it may yet be added once more."""
+    """The event as it was added. Until the transaction has ended, it may be added again."""
 
 
 ATTEMPT: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
-"""The call that is being served, if it is to become an event. `once` adds the event in the transaction
-that carries the call out: neither is there without the other."""
+"""The call that is being served, if it becomes an event. `once` adds the event in the transaction
+that carries the call out, so that either both are stored or neither."""
 
 
 def note_object(text: str) -> None:
-    """Say what the call that is being served turned out to be about, such as the run it has begun."""
+    """Set the object of the present call's event, such as the run that the call started."""
     attempt = ATTEMPT.get()
     if attempt is not None:
         attempt.event = replace(attempt.event, object=text)
 
 
 def note_account(account_id: str, account_name: str) -> None:
-    """Say whose call it is that is being served."""
+    """Set the account of the present call's event."""
     attempt = ATTEMPT.get()
     if attempt is not None:
         attempt.event = replace(attempt.event, account_id=account_id, account_name=account_name)
@@ -44,35 +44,35 @@ def note_account(account_id: str, account_name: str) -> None:
 
 @dataclass(frozen=True)
 class Chain:
-    """How the chain begins and ends."""
+    """The first and the last link of the chain."""
 
     last_id: int
     last_hash: bytes
     forgotten_id: int
-    """The last event that was removed by its age; 0 for none."""
+    """The last event that was removed because of its age; 0 for none."""
     forgotten_hash: bytes
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which events are wanted; None for all."""
+    """A filter for events; None for all."""
 
     account: str | None = None
     action: str | None = None
     object: str | None = None
-    """A part of what they are about."""
+    """A part of the object."""
     outcome: str | None = None
     since: datetime | None = None
 
 
 class AuditTrail:
-    """The events, in the order in which they came."""
+    """The events, in the order in which they were added."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     async def events(self, wanted: Filter, after: int, limit: int) -> list[ChainedEvent]:
-        """Return the first events after one that fit a filter."""
+        """Return the first events after `after` that fit a filter."""
         rows = await self._session.fetch_all(
             _SQL["list"],
             account=wanted.account,
@@ -86,7 +86,7 @@ class AuditTrail:
         return [_chained(row) for row in rows]
 
     async def chain(self) -> Chain:
-        """Return how the chain begins and ends."""
+        """Return the beginning and the end of the chain."""
         row = await self._session.fetch_one(_SQL["chain"])
         assert row is not None
         return Chain(
@@ -104,22 +104,22 @@ class AuditTrail:
         return row is not None
 
     async def forget(self, days: int) -> int:
-        """Remove the events that are older, and older than the owner has said; return how many."""
+        """Remove events older than `days` and than the owner's bound; return how many."""
         row = await self._session.fetch_one(_SQL["forget"], days=days)
         return 0 if row is None else int(row["count"])
 
     async def bound(self) -> int:
-        """Return how many days events are kept at least, 0 for ever."""
+        """Return for how many days events are kept at least, 0 for ever."""
         row = await self._session.fetch_one(_SQL["bound"])
         return 0 if row is None else int(row["least_days"])
 
     async def set_bound(self, days: int) -> None:
-        """Say so, 0 for ever. Raises `NotAllowed` to a role that does not own the tables."""
+        """Set the bound, 0 for ever. Raises `NotAllowed` if the role does not own the tables."""
         await self._session.execute(_SQL["set_bound"], days=days)
 
 
 async def append(transaction: Transaction, event: AuditEvent) -> ChainedEvent:
-    """Add an event, last of all in a transaction: others wait from then on until it ends."""
+    """Add an event, as the last step of a transaction: other calls wait until it ends."""
     last = await transaction.fetch_one(_SQL["last"])
     assert last is not None
     event = AuditEvent(**{name: storable(cut(getattr(event, name))) for name in _FIELDS})

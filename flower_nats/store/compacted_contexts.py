@@ -11,13 +11,13 @@ _SQL = load("compacted_contexts")
 
 @dataclass(frozen=True)
 class CompactedContext:
-    """What the events of a series come to, up to one of them."""
+    """A summary of a series' events, up to one of them."""
 
     context_id: int
-    """Rises."""
+    """Ids rise."""
     series_id: int
     through_event_id: int
-    """The last event that is in it."""
+    """The last event in the summary."""
     text: str
     token_count: int
     created_at: datetime
@@ -30,7 +30,7 @@ class CompactedContexts:
         self._session = session
 
     async def put(self, series_id: int, through_event_id: int, text: str, token_count: int) -> bool:
-        """Keep a summary; False if there is one up to that event."""
+        """Store a summary; False if there is already one up to that event."""
         row = await self._session.fetch_one(
             _SQL["put"],
             series_id=series_id,
@@ -43,7 +43,7 @@ class CompactedContexts:
     async def of(
         self, series_id: int, limit: int, before: int | None = None
     ) -> list[CompactedContext]:
-        """Return at most `limit` summaries of a series, newest first, before the one called `before`."""
+        """Return at most `limit` summaries of a series before `before`, newest first."""
         rows = await self._session.fetch_all(
             _SQL["list"], series_id=series_id, limit=limit, before=before
         )

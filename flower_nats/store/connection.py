@@ -1,12 +1,12 @@
-"""The one seam to PostgreSQL: six verbs, and nobody else imports the driver.
+"""The only access to PostgreSQL, with six operations. No other module imports the driver.
 
-A fault of the database (a lost connection, a failover, a deadlock) is waited out for `patience`
-seconds by trying again and then raised as `Unavailable`; a value that the database cannot hold is
-refused as MALFORMED_REQUEST; anything else is a `StoreError`. What is given to `transaction` may
-therefore run more than once, each time from the start.
+During a fault of the database (a lost connection, a failover, a deadlock), an operation is tried
+again for `patience` seconds and then raises `Unavailable`. A value that the database cannot hold is
+refused as MALFORMED_REQUEST. Any other error is a `StoreError`. So the work of a `transaction` may
+run more than once, each time from the start.
 
-Ids are unsigned 64-bit numbers on the wire and bigint, which is signed, in the database. The
-adapters below are the one place that knows: every bigint that is written or read is unsigned.
+Ids are unsigned 64-bit numbers on the wire and bigint, which is signed, in the database. Only the
+adapters below convert: every bigint that is written or read is unsigned.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ OLDEST_SERVER = 15
 _ATTEMPT = 12.0
 """Seconds for one attempt: a little more than the database's own limit for a statement."""
 
-# Keepalives find a primary that vanished without a word within about ten seconds.
+# Keepalives find a primary that vanished silently within about ten seconds.
 _CONNECTION_PARAMETERS = {
     "connect_timeout": 3,
     "keepalives_idle": 5,
@@ -54,23 +54,23 @@ _CONNECTION_PARAMETERS = {
 _TRANSIENT = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
-    # What a primary answers that has just been made a standby.
+    # The answer of a primary that has just become a standby.
     psycopg.errors.ReadOnlySqlTransaction,
     TimeoutError,
     OSError,
 )
 
 _STALE = psycopg.errors.FeatureNotSupported
-"""What a connection answers that has a plan of a query whose tables have got another column since: a
-newer replica has migrated the database."""
+"""The answer of a connection with an old plan for a query if its tables have a new column: a newer
+replica has migrated the database."""
 
 _NO_OUTAGE = (psycopg.errors.TransactionRollback, _STALE)
-"""Faults of a database that is there, such as deadlocks."""
+"""Faults of a reachable database, such as deadlocks."""
 
 _UNSTORABLE = (
-    # A NUL in a text, a moment beyond all calendars.
+    # A NUL in a text, or a time out of range.
     psycopg.DataError,
-    # A text that is too long for an index; psycopg counts it among the faults that pass.
+    # A text that is too long for an index; psycopg counts it as a transient fault.
     psycopg.errors.ProgramLimitExceeded,
 )
 _UNSTORABLE_TEXT = (
@@ -103,7 +103,7 @@ class DatabaseFull(Unavailable):
 
 
 class Session(Protocol):
-    """What repositories need: the verbs of the database, inside a transaction or on their own."""
+    """The operations for repositories, inside a transaction or on their own."""
 
     async def fetch_one(self, query: str, **parameters: object) -> Row | None:
         """Run a query and return its first row, None if it has none."""
@@ -112,11 +112,11 @@ class Session(Protocol):
         """Run a query and return all its rows."""
 
     async def execute(self, query: str, **parameters: object) -> int:
-        """Run a statement and return how many rows it has touched."""
+        """Run a statement and return the number of affected rows."""
 
 
 class Transaction:
-    """A session whose statements take effect together or not at all."""
+    """A session with statements that take effect together or not at all."""
 
     def __init__(self, connection: AsyncConnection[DictRow]) -> None:
         self._connection = connection
@@ -137,16 +137,16 @@ class Transaction:
         return cursor.rowcount
 
     async def script(self, text: str) -> None:
-        """Run several statements without parameters, as a migration holds them."""
+        """Run several statements without parameters, such as a migration."""
         await self._connection.execute(text)
 
     async def _run(self, query: str, parameters: Parameters) -> psycopg.AsyncCursor[DictRow]:
-        # Queries come from the .sql files of this package, never from parts put together.
+        # Queries come from the .sql files of this package, and are never composed.
         return await self._connection.execute(query, parameters, binary=True)
 
 
 class Database:
-    """PostgreSQL as the runtime sees it."""
+    """PostgreSQL as the runtime uses it."""
 
     def __init__(self, dsn: str, max_connections: int = 10, patience: float = PATIENCE) -> None:
         self._patience = patience
@@ -168,7 +168,8 @@ class Database:
     async def open(self, patience: float = 30.0) -> None:
         """Connect.
 
-        Raises `Unavailable` if the database does not answer in `patience` seconds, and `DatabaseTooOld`.
+        Raises `Unavailable` if the database does not answer within `patience` seconds, and
+        `DatabaseTooOld`.
         """
         await self._pool.open()
         deadline = time.monotonic() + patience
@@ -186,11 +187,11 @@ class Database:
                     raise Unavailable(f"the database does not answer: {exc}") from exc
 
     async def close(self) -> None:
-        """Give all connections back to the database."""
+        """Close all connections to the database."""
         await self._pool.close()
 
     def has_answered(self, lately: float) -> bool:
-        """Return whether the database has done what it was asked within the last `lately` seconds."""
+        """Return whether an operation has succeeded within the last `lately` seconds."""
         return time.monotonic() - self._answered_at < lately
 
     async def encrypted_server(self) -> tuple[str, int] | None:
@@ -207,7 +208,7 @@ class Database:
 
     @property
     def away_since(self) -> float | None:
-        """Since when the database does not answer, of the monotonic clock; None while it does."""
+        """Since when the database does not answer, by the monotonic clock; None while it does."""
         return self._outage.since
 
     async def until_lost(self) -> None:
@@ -231,7 +232,7 @@ class Database:
     ) -> T:
         """Run `work` in a transaction, again from the start after a transient fault.
 
-        `timeout` bounds one attempt, in seconds; None for a migration, which may take its time.
+        `timeout` bounds one attempt, in seconds; None for a migration, which may take long.
         """
 
         async def attempt(session: Transaction) -> T:
@@ -268,7 +269,7 @@ class Database:
                 raise NotAllowed(f"the database refused: {exc}") from exc
             except psycopg.Error as exc:
                 raise StoreError(f"the database refused: {exc}") from exc
-            # Spread out, so that replicas in a deadlock do not meet again.
+            # Random pauses keep replicas in a deadlock from meeting again.
             await asyncio.sleep(random.uniform(0.02, 0.2))
 
 
@@ -278,21 +279,21 @@ async def _work(
     try:
         return await work(Transaction(connection))
     except _STALE:
-        # With its plans; the pool opens another one.
+        # Closing drops the old plans too. The pool opens another connection.
         await connection.close()
         raise
 
 
 def storable(text: str) -> str:
-    """Return a text as PostgreSQL can hold it: without NUL, which no text there may have.
+    """Return a text without NUL, which PostgreSQL cannot store.
 
-    For what must be kept whatever it holds; anything else is better refused.
+    Use this for texts that must be stored in any case. Other texts are better refused.
     """
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _check_version(number: int) -> None:
-    """Take what libpq calls the server's version: 150018 is 15.18."""
+    """Check the server's version in libpq's form: 150018 is 15.18."""
     major = number // 10_000
     if major < OLDEST_SERVER:
         raise DatabaseTooOld(
@@ -307,7 +308,7 @@ async def _configure(connection: AsyncConnection[DictRow]) -> None:
 
 
 class _BigintDumper(Dumper):
-    """Every int goes out as a bigint; the upper half of the unsigned range wraps around."""
+    """Sends every int as a bigint; the upper half of the unsigned range becomes negative."""
 
     format = Format.BINARY
     oid = postgres.types["int8"].oid
@@ -335,7 +336,7 @@ class _TextBigintLoader(Loader):
 def _adapters() -> AdaptersMap:
     ours = AdaptersMap(adapters)
     ours.register_dumper(int, _BigintDumper)
-    # By default a list travels as text, which would bypass the dumper of its ids.
+    # By default a list is sent as text, which would bypass the dumper for ids.
     ours.register_dumper(list, ListBinaryDumper)
     ours.register_loader("int8", _BinaryBigintLoader)
     ours.register_loader("int8", _TextBigintLoader)

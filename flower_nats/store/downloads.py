@@ -1,4 +1,4 @@
-"""Links of `flwr pull` in the database: any replica makes one, any serves it."""
+"""Links of `flwr pull` in the database, so that every replica can serve each link."""
 
 from dataclasses import dataclass
 
@@ -13,21 +13,21 @@ DOWNLOAD_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Download:
-    """What a link leads to."""
+    """The target of a link."""
 
     run_id: int
     session_id: str
-    """The session of the account that has asked for it; empty without accounts."""
+    """The session of the account that asked for it; empty without accounts."""
 
 
 class Downloads:
-    """The links that are good."""
+    """The valid links."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     async def begin(self, token_hash: bytes, download: Download) -> None:
-        """Have the token of a link lead to a run, for `DOWNLOAD_SECONDS`."""
+        """Store a link's token with its run, for `DOWNLOAD_SECONDS`."""
         await self._session.execute(
             _SQL["begin"],
             token_hash=token_hash,
@@ -37,10 +37,10 @@ class Downloads:
         )
 
     async def find(self, token_hash: bytes) -> Download | None:
-        """Return what a token leads to, None if it is unknown or its time is over."""
+        """Return the target of a token, None if the token is unknown or expired."""
         row = await self._session.fetch_one(_SQL["find"], token_hash=token_hash)
         return None if row is None else Download(row["run_id"], row["session_id"])
 
     async def drop_expired(self) -> None:
-        """Remove those whose time is over."""
+        """Remove expired links."""
         await self._session.execute(_SQL["drop_expired"])

@@ -1,4 +1,4 @@
-"""Connection strings of PostgreSQL, checked before anybody connects."""
+"""Connection strings of PostgreSQL, checked before a connection."""
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -7,10 +7,10 @@ _PORTS = range(1, 65536)
 
 
 def check_dsn(dsn: str) -> None:
-    """Raise ValueError if no connection can come of `dsn`; the text never holds a part of it.
+    """Raise ValueError if `dsn` cannot work; the error's text never contains a part of it.
 
-    Else the pool would try for as long as it is allowed to. An empty string, which the driver would
-    take for the system's defaults, is refused too.
+    Without this check, the pool would try until its time-out. An empty string, which means the
+    system's defaults to the driver, is refused too.
     """
     if not dsn.strip():
         raise ValueError("it is empty")
@@ -22,12 +22,12 @@ def check_dsn(dsn: str) -> None:
     ports = str(parts.get("port", "")).split(",")
     if not all(port.isdecimal() and int(port) in _PORTS for port in ports if port):
         raise ValueError("a port is a number from 1 to 65535")
-    # Hosts that are not named may be in PGHOST.
+    # A host that is not given may be in PGHOST.
     if hosts and len(ports) > 1 and len(ports) != len(hosts.split(",")):
         raise ValueError("there are more ports than hosts")
 
 
 def login_of(dsn: str) -> tuple[str, str]:
-    """Return the user and the password that a connection string names; empty where it names none."""
+    """Return the user and the password in a connection string; empty if there are none."""
     parts = conninfo_to_dict(dsn)
     return str(parts.get("user") or ""), str(parts.get("password") or "")

@@ -27,7 +27,7 @@ class DumpError(FlowerNatsError):
 
 
 async def dump(program: str, dsn: str, file: Path) -> None:
-    """Write what `restore` reads, of one moment, while others write. Raises DumpError.
+    """Write a dump for `restore`, of one moment, while others write. Raises DumpError.
 
     `program` is pg_dump.
     """
@@ -35,17 +35,17 @@ async def dump(program: str, dsn: str, file: Path) -> None:
 
 
 async def restore(program: str, dsn: str, file: Path) -> None:
-    """Make in an empty database what was dumped, all of it or nothing. Raises DumpError.
+    """Restore a dump into an empty database, completely or not at all. Raises DumpError.
 
-    `program` is pg_restore. What is made belongs to the role in `dsn`.
+    `program` is pg_restore. The restored objects belong to the role in `dsn`.
     """
     one = ["--single-transaction", "--exit-on-error"]
-    # The schema is there, and may belong to another role.
+    # The schema exists, and may belong to another role.
     await _run(dsn, program, "--no-owner", "--no-acl", "--schema=public", *one, str(file))
 
 
 async def look(dsn: str) -> tuple[int, str]:
-    """Return a server's major version, and a database's newest migration: empty if it has none.
+    """Return a server's major version, and a database's newest migration, empty without one.
 
     Raises `Unavailable`.
     """
@@ -63,12 +63,12 @@ async def look(dsn: str) -> tuple[int, str]:
 
 
 def knows(migration: str) -> bool:
-    """Whether this version can work on a database whose newest migration is `migration`."""
+    """Whether this version can use a database with the newest migration `migration`."""
     return migration in migrations()
 
 
 async def _run(dsn: str, program: str, *arguments: str) -> None:
-    # The database comes by the environment: everybody may read arguments.
+    # The connection string is in the environment, because every user can read arguments.
     words = [program, "--no-password", *arguments]
     if Path(program).name == "pg_restore":
         words += ["--dbname", "dbname=" + _quoted(_parts(dsn).get("dbname", ""))]
@@ -90,7 +90,7 @@ async def _run(dsn: str, program: str, *arguments: str) -> None:
 
 
 def environment_of(dsn: str) -> dict[str, str]:
-    """Return the variables of libpq that say the same as a connection string."""
+    """Return a connection string as variables of libpq."""
     variables = {
         option.keyword.decode(): option.envvar.decode()
         for option in Conninfo.get_defaults()

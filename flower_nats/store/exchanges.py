@@ -19,43 +19,43 @@ _COLUMNS = tuple(ExchangeNote.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class Send:
-    """What one call of a ServerApp has sent, in sum."""
+    """The messages of one call of a ServerApp, in sum."""
 
     session_id: int
     message_type: str
     group_id: str
     began_at: datetime | None
-    """When the first of its instructions was put out; None if nobody has noted that."""
+    """When the first of its instructions was released; None if that was not noted."""
     first_answered_at: datetime | None
     """When the first reply came; None if none has."""
     ended_at: datetime | None
     """When the last reply came; None if none has."""
     sent: int
-    """Instructions."""
+    """Number of instructions."""
     answered: int
     failed: int
-    """Exchanges that ended with an error, of the node or in its place."""
+    """Exchanges that ended with an error, from the node or in place of its reply."""
     bytes_sent: int
     bytes_recv: int
 
 
 @dataclass(frozen=True)
 class NodeHistory:
-    """The exchanges of one node in a run: the lists have one entry for each, in the order of sending."""
+    """The exchanges of one node in a run. Lists have one entry for each, in order of sending."""
 
     node_id: int
     sessions: list[int]
     outcomes: list[str]
     """An `Outcome`; empty while there is none."""
     waits: list[int]
-    """Milliseconds from put out to taken; -1 where that is not known."""
+    """Milliseconds from release to confirmation; -1 if unknown."""
     works: list[int]
-    """Milliseconds from put out to answered, or to now; -1 where that is not known."""
+    """Milliseconds from release to reply, or to now; -1 if unknown."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Exchanges that have ended with the same error."""
+    """Exchanges that ended with the same error."""
 
     reason: str
     outcome: str
@@ -67,11 +67,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class ErrorSum:
-    """The same error, of exchanges and runs."""
+    """An error of exchanges and runs."""
 
     reason: str
     outcome: str
-    """That of its exchanges, or `run`."""
+    """The outcome of its exchanges, or `run`."""
     count: int
     first_at: datetime
     last_at: datetime
@@ -81,14 +81,14 @@ class ErrorSum:
 
 @dataclass(frozen=True)
 class NodeRecord:
-    """What is known of a node's exchanges of late."""
+    """A summary of a node's recent exchanges."""
 
     node_id: int
     runs: int
     exchanges: int
     failed: int
     median_seconds: float | None
-    """From put out to answered."""
+    """From release to reply."""
     bytes_sent: int
     bytes_recv: int
 
@@ -104,7 +104,7 @@ class RunOfNode:
     exchanges: int
     failed: int
     median_seconds: float | None
-    """From put out to answered."""
+    """From release to reply."""
     bytes_sent: int
     bytes_recv: int
 
@@ -121,38 +121,38 @@ class Reading:
 
 @dataclass(frozen=True)
 class Spread:
-    """One number of the replies of one round, in sum. None: it is too large for a double."""
+    """One number in a round's replies, in sum. None for sums that are too large for a double."""
 
     at: int
     """Which round."""
     count: int
     """Replies that have the number."""
     without_examples: int
-    """Those of them that do not say how many examples they are about."""
+    """Replies that give no number of examples."""
     plain_mean: float | None
     weighted_mean: float | None
-    """By examples; None also if there are none."""
+    """Weighted by examples; None also if there are no examples."""
     least: float | None
     low: float | None
-    """A tenth of the replies has at most this."""
+    """The tenth percentile."""
     middle: float | None
     high: float | None
-    """Nine tenths of the replies have at most this."""
+    """The ninetieth percentile."""
     most: float | None
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number in replies, and the rounds in which it is asked for."""
+    """One number in replies, and the rounds of the question."""
 
     run_id: int
     message_type: str
     name: str
     columns: Mapping[int, int]
-    """The sends that count, by their sessions, and the round of each."""
+    """The sends to count, by session, with the round of each."""
 
     def asked(self) -> dict[str, Any]:
-        """Return it as the parameters of statements."""
+        """Return the question as parameters of statements."""
         return {
             "run_id": self.run_id,
             "message_type": storable(self.message_type),
@@ -174,13 +174,13 @@ class Metrics:
 
 
 class Exchanges:
-    """Who put out, took and answered which message, and when."""
+    """The history of messages: who sent, took and answered each, and when."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     async def add(self, notes: Sequence[ExchangeNote]) -> None:
-        """Add what is newly known; unknown runs are passed over. Each exchange may occur once."""
+        """Add new facts; unknown runs are skipped. Each exchange may occur once."""
         columns = zip(*map(astuple, notes), strict=True)
         values = dict(zip(_COLUMNS, map(list, columns), strict=True))
         for name in ("message_type", "group_id", "reason"):
@@ -194,7 +194,7 @@ class Exchanges:
         await self._session.execute(_SQL["add"], **values)
 
     async def sends(self, run_id: int) -> list[Send]:
-        """Return what a run's ServerApp has sent, oldest first."""
+        """Return the sends of a run's ServerApp, oldest first."""
         rows = await self._session.fetch_all(_SQL["sends"], run_id=run_id)
         return [Send(**row) for row in rows]
 
@@ -206,7 +206,7 @@ class Exchanges:
         return [NodeHistory(**row) for row in rows]
 
     async def failures(self, run_id: int, limit: int) -> list[Failure]:
-        """Return what exchanges of a run have failed with, the newest first."""
+        """Return the errors of a run's exchanges, the newest first."""
         rows = await self._session.fetch_all(_SQL["failures"], run_id=run_id, limit=limit)
         return [Failure(**{**row, "node_ids": row["node_ids"] or []}) for row in rows]
 
@@ -220,7 +220,7 @@ class Exchanges:
         return [(row["message_type"], row["name"]) for row in rows]
 
     async def metric_by_round(self, number: Number, examples: str) -> list[Spread]:
-        """Return a number in sum over each round; `examples` is the name of what it is weighed by."""
+        """Return a number summed over each round, weighted by the number named `examples`."""
         rows = await self._session.fetch_all(
             _SQL["metric_by_round"],
             **number.asked(),
@@ -232,7 +232,7 @@ class Exchanges:
     async def metric_farthest(
         self, number: Number, means: Sequence[float | None], limit: int
     ) -> tuple[list[int], int]:
-        """Return so many nodes, the last value farthest from the mean first, and the number of all.
+        """Return nodes, the last value farthest from the mean first, and the number of all.
 
         `means` are those of the rounds.
         """
@@ -246,14 +246,14 @@ class Exchanges:
         return [row["node_id"] for row in rows], rows[0]["nodes_in_all"] if rows else 0
 
     async def metric_of_nodes(self, number: Number, node_ids: Sequence[int]) -> list[Reading]:
-        """Return a number of each reply of some nodes, oldest first."""
+        """Return a number from each reply of some nodes, oldest first."""
         rows = await self._session.fetch_all(
             _SQL["metric_of_nodes"], **number.asked(), node_ids=list(node_ids)
         )
         return [Reading(**row) for row in rows]
 
     async def metrics_after(self, run_id: int, after: int | None, limit: int) -> list[Metrics]:
-        """Return all numbers of replies, of so many after an exchange, or of the first ones."""
+        """Return all numbers of the first `limit` replies, or of those after an exchange."""
         rows = await self._session.fetch_all(
             _SQL["metrics_after"], run_id=run_id, after=after, limit=limit
         )
@@ -262,7 +262,7 @@ class Exchanges:
     async def runs_of_node(
         self, node_id: int, days: int, limit: int, account_id: str | None
     ) -> list[RunOfNode]:
-        """Return how a node has done in the runs of so many days that an account sees, or in all."""
+        """Return a node's results in the runs of the last days, of an account or of all."""
         rows = await self._session.fetch_all(
             _SQL["runs_of_node"], node_id=node_id, days=days, limit=limit, account_id=account_id
         )
@@ -271,7 +271,7 @@ class Exchanges:
     async def failures_of_node(
         self, node_id: int, days: int, limit: int, account_id: str | None
     ) -> list[Failure]:
-        """Return what a node has failed with in those runs, the newest first."""
+        """Return the errors of a node in those runs, the newest first."""
         rows = await self._session.fetch_all(
             _SQL["failures_of_node"], node_id=node_id, days=days, limit=limit, account_id=account_id
         )
@@ -280,9 +280,10 @@ class Exchanges:
     async def errors(
         self, days: int, federation: str | None, seen_by: str | None, limit: int
     ) -> list[ErrorSum]:
-        """Return the errors of so many days, of a federation or those that an account may see.
+        """Return the errors of the last days, of a federation or of those that an account may see.
 
-        At most `limit` different ones of exchanges, and as many of runs, the newest of each.
+        There are at most `limit` different errors of exchanges, and as many of runs, the newest of
+        each.
         """
         of = {"days": days, "federation": federation, "seen_by": seen_by, "limit": limit}
         exchanges = await self._session.fetch_all(_SQL["errors"], **of)
@@ -290,13 +291,13 @@ class Exchanges:
         return [ErrorSum(**{**row, "node_ids": row["node_ids"] or []}) for row in exchanges + runs]
 
     async def of_nodes(self, node_ids: Sequence[int], days: int) -> list[NodeRecord]:
-        """Return how nodes have done in the runs of so many days."""
+        """Return the results of nodes in the runs of the last days."""
         rows = await self._session.fetch_all(_SQL["of_nodes"], node_ids=list(node_ids), days=days)
         return [NodeRecord(**row) for row in rows]
 
 
 def _finite(value: Any) -> Any:
-    """Return a number of a statement as a double; None if it is too large for one."""
+    """Return a number from the database as a double; None if it is too large."""
     if not isinstance(value, Decimal):
         return value
     number = float(value)

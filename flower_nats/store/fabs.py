@@ -17,11 +17,11 @@ class StoredFab:
     fab_hash: str
     content: bytes
     verifications: Mapping[str, str]
-    """What SuperNodes need to see who vouches for it, by the id of a key."""
+    """The verifications for SuperNodes, by the id of the signing key."""
 
 
 class Fabs:
-    """The apps that were submitted here, by the hash of their FAB."""
+    """The FABs that were submitted here, by hash."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -38,16 +38,16 @@ class Fabs:
         return StoredFab(fab_hash, row["content"], row["verifications"])
 
     async def is_of(self, federation: str, fab_hash: str) -> bool:
-        """Return whether a run or an app of a federation has a FAB."""
+        """Return whether a run or an app of a federation uses a FAB."""
         row = await self._session.fetch_one(_SQL["is_of"], federation=federation, fab_hash=fab_hash)
         return row is not None
 
     async def drop_unused(self, fab_hash: str) -> None:
-        """Delete a FAB unless a run or an app has it."""
+        """Delete a FAB unless a run or an app uses it."""
         await self._session.execute(_SQL["drop_unused"], fab_hash=fab_hash)
 
     async def sign(self, signature: AppSignature) -> None:
-        """Store a signature of a FAB, which may come later."""
+        """Store the signature of a FAB, which may be submitted later."""
         await self._session.execute(
             _SQL["sign"],
             fab_hash=signature.fab_hash,

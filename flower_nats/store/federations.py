@@ -18,11 +18,11 @@ class Federations:
         return _federation(await self._session.fetch_one(_SQL["get"], name=storable(name)))
 
     async def lock(self, name: str) -> Federation | None:
-        """Return a federation that nobody else changes until the transaction ends."""
+        """Return a federation, locked until the transaction ends."""
         return _federation(await self._session.fetch_one(_SQL["lock"], name=storable(name)))
 
     async def hold(self, name: str) -> Federation | None:
-        """Return a federation that stays as it is until the transaction ends."""
+        """Return a federation, which cannot change until the transaction ends."""
         return _federation(await self._session.fetch_one(_SQL["hold"], name=storable(name)))
 
     async def of(self, account_id: str | None) -> list[Federation]:
@@ -38,13 +38,13 @@ class Federations:
         return _federation(row)
 
     async def configure(self, name: str, simulation_config: bytes) -> None:
-        """Keep how a federation simulates."""
+        """Store the simulation options of a federation."""
         await self._session.execute(
             _SQL["configure"], name=name, simulation_config=simulation_config
         )
 
     async def archive(self, name: str) -> Federation | None:
-        """Have a federation take no more runs; None if there is none that does."""
+        """Archive a federation, which then takes no runs; None if there is no active one."""
         return _federation(await self._session.fetch_one(_SQL["archive"], name=storable(name)))
 
 

@@ -1,4 +1,4 @@
-"""Requests that are carried out once, however often a gateway has to ask."""
+"""Requests that are carried out once, even if a gateway repeats them."""
 
 from collections.abc import Awaitable, Callable
 
@@ -10,16 +10,16 @@ from flower_nats.store.queries import load
 _SQL = load("answers")
 
 _KEEP_SECONDS = ASKED_FOR + 300
-"""Longer than any gateway goes on asking for the answer to one request."""
+"""Seconds: longer than any gateway repeats a request."""
 
 
 async def once(
     database: Database, request_id: str, work: Callable[[Transaction], Awaitable[bytes]]
 ) -> bytes:
-    """Run `work` in a transaction and return its answer, or the one it gave to this request before.
+    """Run `work` in a transaction; return its answer, or the earlier answer to this request.
 
-    A request without an id is carried out as it comes. If the call is to become an event of the audit
-    trail, the same transaction adds it.
+    A request without an id is always carried out. If the call becomes an event of the audit trail,
+    the same transaction adds it.
     """
 
     async def attempt(transaction: Transaction) -> bytes:
@@ -27,7 +27,7 @@ async def once(
             response = await work(transaction)
             await _record(transaction)
             return response
-        # Waits here for another replica that is carrying the same request out just now.
+        # This waits for another replica that is carrying out the same request.
         if await transaction.fetch_one(_SQL["open"], request_id=request_id) is None:
             answered = await transaction.fetch_one(_SQL["get"], request_id=request_id)
             return bytes(answered["response"]) if answered else b""
@@ -53,5 +53,5 @@ async def was_answered(session: Session, request_id: str) -> bool:
 
 
 async def drop_old_answers(session: Session) -> int:
-    """Forget answers that no gateway can ask for again; return how many."""
+    """Remove answers that no gateway can ask for again; return how many."""
     return await session.execute(_SQL["drop_old"], seconds=_KEEP_SECONDS)

@@ -16,7 +16,7 @@ class Invitations:
         self._session = session
 
     async def create(self, federation: str, inviter: Member, invitee: Member) -> bool:
-        """Ask an account into a federation; False if it was asked, and has not answered."""
+        """Invite an account into a federation; False if it has a pending invitation."""
         row = await self._session.fetch_one(
             _SQL["create"],
             federation=federation,
@@ -28,12 +28,12 @@ class Invitations:
         return row is not None
 
     async def created_by(self, account_id: str) -> list[Invitation]:
-        """Return what an account has asked, oldest first."""
+        """Return the invitations that an account has sent, oldest first."""
         rows = await self._session.fetch_all(_SQL["created_by"], account_id=account_id)
         return [_invitation(row) for row in rows]
 
     async def received_by(self, account_id: str) -> list[Invitation]:
-        """Return what an account was asked, oldest first."""
+        """Return the invitations that an account has received, oldest first."""
         rows = await self._session.fetch_all(_SQL["received_by"], account_id=account_id)
         return [_invitation(row) for row in rows]
 
@@ -48,7 +48,7 @@ class Invitations:
         return row is not None
 
     async def revoke(self, federation: str, invitee_name: str) -> bool:
-        """Take a pending invitation back; False if there is none."""
+        """Revoke a pending invitation; False if there is none."""
         row = await self._session.fetch_one(
             _SQL["revoke"], federation=federation, invitee_name=storable(invitee_name)
         )

@@ -1,4 +1,4 @@
-"""Logins under way, and those that failed, in the database: any replica does any step of one."""
+"""Open logins and failed attempts, in the database, so that every replica can serve each step."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,51 +12,52 @@ DEVICE_SECONDS = 600.0
 """Seconds for which a login may be confirmed."""
 
 _MOST = 10_000
-"""Logins that wait to be confirmed, at once: anybody may begin one. Beyond, old ones give way."""
+"""Logins that may wait for confirmation. Anybody may begin one; with more, old ones are dropped."""
 
 _MOST_OF_ONE = 100
-"""Of these, from one address: so a stranger puts an end to logins of the same address alone."""
+"""The same for one address. So a stranger can only end logins of the same address."""
 
 _AGAIN_WITHIN = 30.0
-"""Seconds in which tokens are given out once more: the answer that had the first may be lost."""
+"""Seconds in which tokens are given again, because the first answer may be lost."""
 
 _ACCOUNT_FAILURES = 5
-"""Passwords that may be wrong for an account before it is locked."""
+"""Wrong passwords before an account is locked."""
 
 _ADDRESS_FAILURES = 30
 """The same for an address, which many people may share."""
 
 _FIRST_LOCK = 30.0
-"""Seconds of the first lock; each further one takes twice as long."""
+"""Seconds of the first lock. Each further lock takes twice as long."""
 
 _LONGEST_LOCK = 900.0
-"""Seconds of a lock at most: strangers can lock an account, and must not keep its owner out for good."""
+"""The longest lock in seconds. Strangers can lock an account, but must not lock its owner out for
+good."""
 
 _FORGET_AFTER = 3600.0
-"""Seconds after a failure from which it counts no more."""
+"""Seconds after which a failure no longer counts."""
 
 
 @dataclass(frozen=True)
 class DeviceLogin:
-    """A `flwr login` under way."""
+    """An open `flwr login`."""
 
     device_hash: bytes
     user_code: str
     asked_from: str
-    """Address of the command, empty if that is not known."""
+    """Address of the command, empty if unknown."""
     expires_at: datetime
     account_id: str | None
-    """Whose login it is, once that is confirmed."""
+    """The account, once the login is confirmed."""
     refused_at: datetime | None
     issuer_secret: bytes | None
-    """What the issuer knows it by, and once it is confirmed the refresh token of the issuer, sealed;
-    None for an account of our own."""
+    """The issuer's device code, or after the confirmation the issuer's refresh token, sealed; None
+    for an account of our own."""
     issuer_page: str | None
     issuer_code: str | None
 
 
 class Logins:
-    """Logins under way."""
+    """The open logins."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -72,7 +73,7 @@ class Logins:
         issuer_page: str | None = None,
         issuer_code: str | None = None,
     ) -> bool:
-        """Note that a command asks for a login; others may give way. False if the code is in use."""
+        """Store a command's login; older ones may be dropped. False if the code is in use."""
         row = await self._session.fetch_one(
             _SQL["begin"],
             device_hash=device_hash,
@@ -88,11 +89,11 @@ class Logins:
         return row is not None
 
     async def by_device(self, device_hash: bytes) -> DeviceLogin | None:
-        """Return the login that a command has begun; None if it has ended."""
+        """Return a command's login by its device code; None if it has ended."""
         return _login(await self._session.fetch_one(_SQL["by_device"], device_hash=device_hash))
 
     async def by_user_code(self, user_code: str) -> tuple[DeviceLogin, float] | None:
-        """Return the login of a code, and how many seconds ago it was begun; None if it has ended."""
+        """Return the login of a user code, and its age in seconds; None if it has ended."""
         row = await self._session.fetch_one(_SQL["by_user_code"], user_code=storable(user_code))
         login = _login(row)
         return None if row is None or login is None else (login, row["seconds_ago"])
@@ -100,7 +101,7 @@ class Logins:
     async def confirm(
         self, login: DeviceLogin, account_id: str, issuer_secret: bytes | None = None
     ) -> bool:
-        """Say whose login it is; False if it has another one, was refused or has ended."""
+        """Set the account of a login; False if it has another, was refused or has ended."""
         row = await self._session.fetch_one(
             _SQL["confirm"],
             device_hash=login.device_hash,
@@ -110,31 +111,31 @@ class Logins:
         return row is not None
 
     async def refuse(self, user_code: str) -> None:
-        """Have a login that nobody has confirmed fail."""
+        """Refuse a login that is not confirmed."""
         await self._session.execute(_SQL["refuse"], user_code=storable(user_code))
 
     async def issue(self, login: DeviceLogin) -> str | None:
-        """Return the account that gets tokens for a login; None if it got them a while ago."""
+        """Return the account that gets tokens for a login; None if it got them long ago."""
         row = await self._session.fetch_one(
             _SQL["issue"], device_hash=login.device_hash, again_within=_AGAIN_WITHIN
         )
         return None if row is None else row["account_id"]
 
     async def postpone_poll(self, login: DeviceLogin, seconds: float) -> None:
-        """Have the issuer asked about a login again in so many seconds."""
+        """Postpone the next question to the issuer about a login by `seconds`."""
         await self._session.execute(
             _SQL["postpone_poll"], device_hash=login.device_hash, seconds=seconds
         )
 
     async def claim_poll(self, login: DeviceLogin, seconds: float) -> bool:
-        """Take it on to ask the issuer about a login; False if somebody has within `seconds`."""
+        """Claim the next question to the issuer about a login; False if claimed a moment ago."""
         row = await self._session.fetch_one(
             _SQL["claim_poll"], device_hash=login.device_hash, seconds=seconds
         )
         return row is not None
 
     async def attempt(self, account_name: str, address: str) -> float | None:
-        """Count an attempt as a failure, until `succeeded`; return for how long it is locked, if so."""
+        """Count an attempt as a failure until `succeeded`; return the remaining lock, if any."""
         bounds = {_of_account(account_name): _ACCOUNT_FAILURES}
         if address:
             bounds[_of_address(address)] = _ADDRESS_FAILURES
@@ -159,7 +160,7 @@ class Logins:
             await self._session.execute(_SQL["take_back"], what=_of_address(address))
 
     async def drop_expired(self) -> None:
-        """Remove logins that have ended, and failures of long ago."""
+        """Remove ended logins and old failures."""
         await self._session.execute(_SQL["drop_expired"])
         await self._session.execute(_SQL["drop_old_failures"], seconds=_FORGET_AFTER)
 

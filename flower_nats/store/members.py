@@ -1,4 +1,4 @@
-"""Which accounts and which nodes are in federations, in the database."""
+"""The accounts and the nodes of federations, in the database."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ _SQL = load("members")
 
 @dataclass(frozen=True)
 class RunSeen:
-    """A run, as an account is placed to it."""
+    """A run, and an account's relation to it."""
 
     federation: str
     owner: str
-    """The id of the account that has started it."""
+    """The id of the account that started it."""
     role: MemberRole | None
-    """What the account is in its federation; None if it is not in it."""
+    """The account's role in the run's federation; None if it has none."""
 
 
 class Members:
@@ -35,7 +35,7 @@ class Members:
         return None if row is None else MemberRole(row["role"])
 
     async def of_run(self, run_id: int, account_id: str) -> RunSeen | None:
-        """Return how an account is placed to a run; None if there is no such run."""
+        """Return an account's relation to a run; None if there is no such run."""
         row = await self._session.fetch_one(_SQL["of_run"], run_id=run_id, account_id=account_id)
         if row is None:
             return None
@@ -43,7 +43,7 @@ class Members:
         return RunSeen(row["federation"], row["account_id"], role)
 
     async def of(self, federation: str) -> list[Member]:
-        """Return who is in a federation, in the order in which they came."""
+        """Return the members of a federation, in the order in which they joined."""
         rows = await self._session.fetch_all(_SQL["list"], federation=federation)
         return [_member(row) for row in rows]
 
@@ -55,14 +55,14 @@ class Members:
         return None if row is None else _member(row)
 
     async def federations(self, account_id: str, roles: Iterable[MemberRole]) -> list[str]:
-        """Return the federations, of those that take runs, in which an account has one of the roles."""
+        """Return the active federations in which an account has one of the roles."""
         rows = await self._session.fetch_all(
             _SQL["federations"], account_id=account_id, roles=[str(role) for role in roles]
         )
         return [row["federation"] for row in rows]
 
     async def add(self, federation: str, member: Member) -> bool:
-        """Let an account in; False if it is in."""
+        """Add an account; False if it is a member already."""
         row = await self._session.fetch_one(
             _SQL["add"],
             federation=federation,
@@ -79,18 +79,18 @@ class Members:
         )
 
     async def remove(self, federation: str, account_id: str) -> None:
-        """Let an account out of a federation, and the nodes that it has registered with it."""
+        """Remove an account and its nodes from a federation."""
         await self._session.execute(_SQL["remove"], federation=federation, account_id=account_id)
 
     async def add_node(self, federation: str, node_id: int) -> bool:
-        """Have a node in a federation; False if it is in."""
+        """Add a node to a federation; False if it is in it already."""
         row = await self._session.fetch_one(
             _SQL["add_node"], federation=federation, node_id=node_id
         )
         return row is not None
 
     async def remove_node(self, federation: str, node_id: int) -> bool:
-        """Take a node out of a federation; False if it was not in."""
+        """Remove a node from a federation; False if it was not in it."""
         row = await self._session.fetch_one(
             _SQL["remove_node"], federation=federation, node_id=node_id
         )

@@ -1,11 +1,11 @@
 """Migrations: plain SQL files, applied in the order of their names, each once.
 
-`migrations/*.sql` is what happened over time; `schema.sql` is where that has led, for people to
-read. A test proves that both give the same database.
+`migrations/*.sql` has all changes over time; `schema.sql` has their result, for people to read. A
+test proves that both give the same database.
 
 One database serves one version of flower-nats at a time: processes of two versions would read each
-other's rows and calls wrongly. So who starts waits for those of another version to end, and gives up if
-they do not.
+other's rows and calls wrongly. So a process that starts waits until those of another version have
+ended, and gives up if they do not end.
 """
 
 import asyncio
@@ -34,30 +34,30 @@ class NewerDatabase(FlowerNatsError):
 _SQL = load("database")
 
 OTHERS_END_SECONDS = 25.0
-"""Seconds for replicas of another version to end, or to be silent if they were killed: a little more
-than `SILENT_AFTER`."""
+"""Seconds for replicas of another version to end, or to become silent if they were killed: a little
+more than `SILENT_AFTER`."""
 
 SILENT_AFTER = 15.0
-"""Seconds after which a replica that gives no sign of life is gone: it gives one every five seconds."""
+"""Seconds after which a replica without a sign of life is gone: it gives one every five seconds."""
 
 _LOOK_EVERY = 0.5
-"""Seconds between two looks whether they have ended."""
+"""Seconds between two checks whether they have ended."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """What a database is, beside this version."""
+    """The state of a database, compared with this version."""
 
     unknown: Sequence[str]
-    """Migrations that were applied, and that this version does not know."""
+    """Applied migrations that this version does not know."""
     missing: Sequence[str]
-    """Those that are to be applied."""
+    """Migrations that are still to be applied."""
     others: Sequence[str]
-    """Replicas of another version that are at work."""
+    """Running replicas of another version."""
 
 
 def migrations() -> dict[str, str]:
-    """Return every migration by name, in the order in which they apply."""
+    """Return every migration by name, in the order in which they are applied."""
     folder = resources.files("flower_nats.store").joinpath("migrations")
     files = sorted(
         (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda f: f.name
@@ -66,12 +66,12 @@ def migrations() -> dict[str, str]:
 
 
 async def migrate(database: Database, patience: float = OTHERS_END_SECONDS) -> list[str]:
-    """Bring the database to today's schema and return what was applied.
+    """Update the database's schema; return the migrations that were applied.
 
-    Replicas that start together wait for each other: one migrates, the others find it done. Those of
-    another version are waited for `patience` seconds. Raises `OtherVersion` if they are still there,
-    `NewerDatabase` where this version is the older one, and `MayNotMigrate` where something is to be
-    applied by a role that does not own the database.
+    Of replicas that start together, one migrates and the others wait. This waits `patience` seconds
+    for replicas of another version to end. Raises `OtherVersion` if they still run, `NewerDatabase`
+    if the database is of a newer version, and `MayNotMigrate` if a migration is needed and our role
+    does not own the database.
     """
     missing = await _when_alone(database, patience)
     if not missing:
@@ -80,7 +80,7 @@ async def migrate(database: Database, patience: float = OTHERS_END_SECONDS) -> l
 
 
 async def apply_migrations(database: Database) -> list[str]:
-    """Bring the database of nobody else to today's schema; see `migrate`."""
+    """Update the schema of a database that no other process uses; see `migrate`."""
     state = await database.transaction(_look)
     _check_known(state)
     if not state.missing:
@@ -99,7 +99,7 @@ async def apply_migrations(database: Database) -> list[str]:
 
 
 async def _when_alone(database: Database, patience: float) -> Sequence[str]:
-    """Return what is to be applied, once no replica of another version is at work."""
+    """Return the missing migrations, once no replica of another version runs."""
     deadline = time.monotonic() + patience
     told = False
     while True:
@@ -129,7 +129,7 @@ def _check_known(state: _State) -> None:
 
 
 async def _look(transaction: Transaction) -> _State:
-    """Compare a database with this version; to look takes no rights but to read."""
+    """Compare a database with this version; this needs only rights to read."""
     found = await transaction.fetch_one(_SQL["has_migrations"])
     if not (found and found["found"]):
         return _State((), tuple(migrations()), ())

@@ -18,43 +18,44 @@ DEAF_AFTER = 7.5
 """Seconds without a gateway's announcement after which silence proves nothing about a node."""
 
 ABSENCE = 80.0
-"""Seconds for which the silence of a gateway excuses the nodes and tasks that it was the last to hear.
+"""Seconds for which a silent gateway excuses the nodes and tasks that it was the last to hear.
 
-Longer than a stop that the gateway may come back from (70 s). Shorter than the 90 s in which a run has
-to end whose ServerApp was lost together with its gateway."""
+Longer than a stop from which the gateway may come back (70 s). Shorter than 90 s: a run that lost
+its ServerApp together with its gateway has to end in that time."""
 
 _LATE_SECONDS = 5
 """Seconds after a node's farewell in which a heartbeat does not bring it back: gateways collect
-heartbeats, so that one from before the farewell may come after it."""
+heartbeats, so an earlier one may come after the farewell."""
 
 
 _HEARD_SOON = 5.0
-"""Seconds beyond its heartbeat interval within which a node is heard again whose other process left."""
+"""Seconds beyond the heartbeat interval in which a node must be heard after one of its processes
+left."""
 
 RETURN_SECONDS = 25.0
-"""Seconds from the end of an outage within which live SuperNodes are heard again: stock ones try
-again after 20 s at most (flwr 1.42 `common/constant.py` MAX_RETRY_DELAY).
+"""Seconds from the end of an outage within which live SuperNodes are heard again: stock SuperNodes
+try again after 20 s at most (flwr 1.42 `common/constant.py` MAX_RETRY_DELAY).
 """
 
 UNSEEN_SECONDS = 7 * 24 * 3600.0
-"""Seconds after which a node that has registered itself, and was not online since, is forgotten. Stock
-registers itself with a key that it has in memory alone, so after its process such a node never
-comes back; a machine may sleep for some days."""
+"""Seconds offline after which a node that has registered itself is forgotten. A stock SuperNode
+registers itself with a key that exists only in memory, so it never comes back after the end of its
+process. But a machine may sleep for some days."""
 
 _UNSEEN_NODES = 100_000
-"""Nodes of one status that have registered themselves and are not online, beyond which the older ones
-are forgotten at once: anyone who can connect may register."""
+"""The most offline nodes of one status that have registered themselves. With more, the oldest are
+forgotten at once, because anyone who can connect may register."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Whose a key is."""
+    """The node of a key."""
 
     node_id: int
     registered_by_account: bool
-    """Whether an account has registered the key; else the node has, itself."""
+    """Whether an account registered the key; otherwise the node registered itself."""
     has_left: bool
-    """It was unregistered, within the last `FAREWELL_SECONDS`."""
+    """Whether it was unregistered within the last `FAREWELL_SECONDS`."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,13 @@ class NodeSign:
     name: str | None
     location: str | None
     version: str
-    """The flwr that it says it has, empty if it does not say."""
+    """The version of flwr that it reports, empty if it reports none."""
     address: str
-    """Where it has called from when it came online; empty if that is not known."""
+    """The address from which it came online; empty if unknown."""
     is_unheard: bool
-    """It was online before an outage of the runtime, and was not heard since."""
+    """Whether it was online before an outage of the runtime, and was not heard since."""
     heard_at: datetime | None
-    """When its last heartbeat was heard; None if it has said farewell, or was never online."""
+    """When its last heartbeat was heard; None after a farewell, or if it was never online."""
 
 
 _SIGN_FIELDS = tuple(NodeSign.__dataclass_fields__)
@@ -95,11 +96,12 @@ class Nodes:
         name: str | None = None,
         location: str | None = None,
     ) -> int | None:
-        """Store a new node and return its id; None if its key has a node, or is not for this owner.
+        """Store a new node and return its id; None if its key has a node or another owner.
 
-        `by_account` says that its owner vouches for the key. That may be said, once, of a node that
-        has registered itself, which keeps its id. A key whose node was unregistered gets a new one:
-        from the account that had registered it, or, if none had, from anybody who has the key.
+        `by_account` says that the owner vouches for the key. An owner may also vouch, once, for a
+        node that has registered itself, which keeps its id. The key of an unregistered node may get
+        a new node: by the account that had registered it or, without such an account, by any holder
+        of the key.
         """
         row = await self._session.fetch_one(
             _SQL["register"],
@@ -131,10 +133,10 @@ class Nodes:
         version: str = "",
         address: str = "",
     ) -> int | None:
-        """Bring the node of a key online, heard by this gateway; None if there is none (any more).
+        """Bring the node of a key online, heard by this gateway; None if there is no such node.
 
-        `only_registered`: None, too, for a node that has registered itself. `version` and `address`
-        are for people to read.
+        `only_registered`: return None also for a node that has registered itself. `version` and
+        `address` are for people to read.
         """
         row = await self._session.fetch_one(
             _SQL["activate"],
@@ -149,22 +151,23 @@ class Nodes:
         return _node_id(row)
 
     async def deactivate(self, node_id: int) -> NodeStatus | None:
-        """Note that a process of a node has left; return how the node is then.
+        """Note that a process of a node has left; return the node's new status.
 
-        None if it was not online. It is still online if another process has come with its key meanwhile.
+        None if the node was not online. It stays online if another process with its key has come
+        since.
         """
         row = await self._session.fetch_one(_SQL["deactivate"], node_id=node_id, margin=_HEARD_SOON)
         return None if row is None else NodeStatus(row["status"])
 
     async def rotate_key(self, node_id: int, public_key: bytes) -> bool:
-        """Give a node another key; False if there is no such node, or a node has the key."""
+        """Replace a node's key; False if there is no such node, or if a node has the new key."""
         row = await self._session.fetch_one(
             _SQL["rotate_key"], node_id=node_id, public_key=public_key
         )
         return row is not None
 
     async def unregister(self, node_id: int, owner_id: str | None) -> bool:
-        """Remove an owner's node for good, or anybody's; return whether there was one."""
+        """Remove a node, of one owner or of any, for good; return whether there was one."""
         row = await self._session.fetch_one(_SQL["unregister"], node_id=node_id, owner_id=owner_id)
         return row is not None
 
@@ -174,10 +177,10 @@ class Nodes:
         gateway: str | None = None,
         clocks: Mapping[int, float] = {},
     ) -> set[int]:
-        """Note heartbeats that a gateway has heard, each a node id and an interval in seconds.
+        """Note heartbeats that a gateway has heard: pairs of a node id and an interval in seconds.
 
-        `clocks` has, of nodes, the seconds by which their clock is ahead of the gateway's. Returns the
-        ids that are unknown.
+        `clocks` has the seconds by which nodes' clocks are ahead of the gateway's. Returns the
+        unknown ids.
         """
         rows = await self._session.fetch_all(
             _SQL["heartbeats"],
@@ -191,7 +194,7 @@ class Nodes:
         return {node_id for node_id, _ in beats} - {row["node_id"] for row in rows}
 
     async def seen(self, node_ids: Sequence[int], gateway: str | None = None) -> None:
-        """Note that nodes are there, which a gateway has seen by other calls than heartbeats."""
+        """Note that a gateway has heard nodes by other calls than heartbeats."""
         await self._session.execute(_SQL["seen"], node_ids=list(node_ids), gateway=gateway)
 
     async def any_online(self) -> bool:
@@ -204,16 +207,16 @@ class Nodes:
         return [row["node_id"] for row in rows]
 
     async def forget_unseen(self) -> list[int]:
-        """Forget nodes that have registered themselves and are gone for good; return them."""
+        """Remove nodes that have registered themselves and are gone for good; return them."""
         rows = await self._session.fetch_all(
             _SQL["forget"], seconds=UNSEEN_SECONDS, kept=_UNSEEN_NODES
         )
         return [row["node_id"] for row in rows]
 
     async def unlist(self, seconds: float) -> int:
-        """Leave nodes out of lists that were not online for so long; return how many.
+        """Leave nodes that were not online for `days` out of lists; return how many.
 
-        Such a node is listed again once it is online, or registered anew.
+        Such a node is listed again once it comes online or is registered again.
         """
         rows = await self._session.fetch_all(_SQL["unlist"], seconds=float(seconds))
         return len(rows)
@@ -224,14 +227,14 @@ class Nodes:
         return {row["node_id"]: row["status"] for row in rows}
 
     async def last_heard(self, node_ids: Sequence[int]) -> list[NodeSign]:
-        """Return of each of these nodes that exists how it is and when it was heard last."""
+        """Return the status of each of these nodes that exists, and when it was last heard."""
         rows = await self._session.fetch_all(
             _SQL["last_heard"], node_ids=list(node_ids), patience=HEARTBEAT_PATIENCE
         )
         return [NodeSign(**row) for row in rows]
 
     async def listed(self, most: int) -> list[NodeSign]:
-        """Return the nodes that people may want to see, those that are online first."""
+        """Return the nodes for lists, those that are online first."""
         rows = await self._session.fetch_all(_SQL["listed"], patience=HEARTBEAT_PATIENCE, most=most)
         return [NodeSign(**row) for row in rows]
 
@@ -239,7 +242,7 @@ class Nodes:
         """Return whether a node of a run's federation may still be heard after an outage of the
         runtime.
 
-        Such a node was online before it, and has `RETURN_SECONDS` from its end.
+        Such a node was online before the outage, and has `RETURN_SECONDS` from its end to be heard.
         """
         row = await self._session.fetch_one(
             _SQL["is_awaited"], run_id=run_id, seconds=RETURN_SECONDS
@@ -254,9 +257,9 @@ class Nodes:
     async def newest(
         self, limit: int, account_id: str | None, node_id: int | None = None
     ) -> list[tuple[Node, NodeSign]]:
-        """Return nodes that an account sees, or all: those online first, then the last seen.
+        """Return the nodes that an account sees, or all: online ones first, then the last seen.
 
-        With `node_id` that one alone, also if lists leave it out.
+        With `node_id`, return only that node, even if lists leave it out.
         """
         rows = await self._session.fetch_all(
             _SQL["newest"],
@@ -282,7 +285,7 @@ class Nodes:
         return {row["node_id"]: row["status"] for row in rows}
 
     async def reachable(self, pairs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-        """Return which of these runs and nodes belong together, where the node is online."""
+        """Return the pairs of a run and a node of its federation in which the node is online."""
         rows = await self._session.fetch_all(
             _SQL["reachable"],
             run_ids=[run_id for run_id, _ in pairs],
@@ -301,7 +304,7 @@ class Nodes:
         return None if row is None else str(row["owner_id"])
 
     async def owned_by(self, owner_id: str | None) -> list[Node]:
-        """Return every node of an account, or all, unregistered ones too, oldest first."""
+        """Return the nodes of an account, or all, including unregistered ones, oldest first."""
         return [
             _node(row) for row in await self._session.fetch_all(_SQL["list"], owner_id=owner_id)
         ]

@@ -1,4 +1,4 @@
-"""Nonces that were used, in the database: one request each, over all replicas."""
+"""Used nonces, in the database: each is for one request, over all replicas."""
 
 from flower_nats.store.connection import Session
 from flower_nats.store.queries import load
@@ -13,7 +13,7 @@ class Nonces:
         self._session = session
 
     async def reserve(self, namespace: str, nonce: str, expires_at: float, holder: str) -> bool:
-        """Use a nonce until `expires_at` (seconds since 1970); False if another holder has."""
+        """Reserve a nonce until `expires_at` (seconds since 1970); False if another has it."""
         row = await self._session.fetch_one(
             _SQL["reserve"],
             namespace=namespace,

@@ -1,8 +1,8 @@
-"""The connections to PostgreSQL, lent to one caller after the other.
+"""The pool of connections to PostgreSQL.
 
-A connection is given back to the end, whatever becomes of who had it: given back by halves it would
-be lost, and the pool would never open another one in its place. Callers wait here for their turn, not
-in the driver's pool, which keeps those that gave up in its queue.
+The return of a connection always completes, even if its caller is cancelled. With a partial return,
+the connection would be lost, and the pool would never replace it. Callers wait here for their turn,
+not in the driver's pool, which keeps callers that gave up in its queue.
 """
 
 import asyncio
@@ -22,22 +22,22 @@ from flower_nats.model.errors import FlowerNatsError, Unavailable
 
 log = get_logger(__name__)
 
-# What the driver's pool says of each attempt is said once a minute, by `Database`.
+# `Database` logs once a minute what the driver's pool would log for each attempt.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 CONNECT = 3.0
-"""Seconds within which a connection must stand or be had from the pool."""
+"""Seconds to open a connection, or to get one from the pool."""
 
 MOST_WAITING = 1_000
-"""Callers that may wait for their turn. At 50 ms for each, the last one of them is served by ten
-connections in five seconds, which is as long as callers have patience."""
+"""Callers that may wait for their turn. With ten connections and 50 ms per caller, the last one is
+served after five seconds, which is the patience of callers."""
 
 _LOOK_EVERY = 5.0
-"""Seconds between two looks at whether connections can be had."""
+"""Seconds between two checks whether the pool still lends connections."""
 
 _LOST_AFTER = 20.0
-"""Seconds for which new connections work while none can be had from the pool, until it counts as
-lost. Longer than one attempt of a caller takes, and than its statement takes to be cancelled."""
+"""Seconds after which the pool counts as lost if it lends nothing while new connections work.
+Longer than one attempt of a caller with the cancellation of its statement."""
 
 
 class PoolLost(FlowerNatsError):
@@ -45,7 +45,7 @@ class PoolLost(FlowerNatsError):
 
 
 class Pool:
-    """A bounded number of connections, and a bounded number of callers who wait for one."""
+    """A bounded number of connections, with a bounded number of waiting callers."""
 
     def __init__(
         self,
@@ -66,7 +66,8 @@ class Pool:
             max_size=size,
             open=False,
             timeout=CONNECT,
-            # Short, so that the pool's own back-off never outlasts a failover: we retry anyway.
+            # This is short, so that the pool's own back-off never outlasts a failover: we retry
+            # anyway.
             reconnect_timeout=1.0,
             configure=configure,
             kwargs=self._parameters,
@@ -77,15 +78,16 @@ class Pool:
         await self._pool.open()
 
     async def close(self) -> None:
-        """Give all connections back to the database."""
+        """Close all connections to the database."""
         await self._pool.close()
 
     @asynccontextmanager
     async def connection(self, patience: float) -> AsyncIterator[AsyncConnection[DictRow]]:
         """Lend a connection.
 
-        Raises `Unavailable` at once if too many wait, `TimeoutError` if it is not our turn within
-        `patience` seconds, and the driver's `OperationalError` if the database does not answer.
+        Raises `Unavailable` at once if too many callers wait, `TimeoutError` if the turn does not
+        come within `patience` seconds, and the driver's `OperationalError` if the database does not
+        answer.
         """
         await self._take_turn(patience)
         try:
@@ -103,9 +105,9 @@ class Pool:
             await asyncio.shield(returning)
 
     async def until_lost(self) -> None:
-        """Return never: raises `PoolLost` once connections cannot be had although they could be made.
+        """Never return; raise `PoolLost` once the pool lends none although new connections work.
 
-        Somebody must ask for a connection every few seconds, as the announcements of a replica do.
+        A caller must ask for a connection every few seconds, as the announcements of a replica do.
         """
         since: float | None = None
         while True:
@@ -135,7 +137,7 @@ class Pool:
             self._turns.release()
 
     async def _can_connect(self) -> bool:
-        """Return whether the database gives us a connection beside those of the pool."""
+        """Return whether the database accepts a new connection besides those of the pool."""
         try:
             async with asyncio.timeout(2 * CONNECT):
                 fresh = await AsyncConnection.connect(self._dsn, **self._parameters)

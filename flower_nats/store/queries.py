@@ -1,4 +1,4 @@
-"""The loader of named SQL: `sql/<noun>.sql` holds queries under `-- name: comment` lines."""
+"""The loader of named SQL: `sql/<noun>.sql` has queries under `-- name: comment` lines."""
 
 import re
 from collections.abc import Mapping

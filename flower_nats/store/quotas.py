@@ -11,7 +11,7 @@ _SQL = load("quotas")
 
 @dataclass(frozen=True)
 class Use:
-    """What runs of a federation or an account do just now."""
+    """How many runs of a federation or an account count against its limits."""
 
     kind: str
     name: str
@@ -26,7 +26,7 @@ class Quotas:
         self._session = session
 
     async def set(self, quota: Quota) -> None:
-        """Keep limits; none at all go back to those of each."""
+        """Store limits; without any, the limits of `EACH` apply."""
         if quota.is_empty:
             await self._session.execute(_SQL["remove"], kind=quota.kind, name=quota.name)
             return
@@ -48,9 +48,9 @@ class Quotas:
         return [Quota(**row) for row in await self._session.fetch_all(_SQL["list"])]
 
     async def use(self) -> list[Use]:
-        """Return of each federation and account that has unfinished runs how many there are."""
+        """Return the number of unfinished runs of each federation and account that has any."""
         return [Use(**row) for row in await self._session.fetch_all(_SQL["use"])]
 
     async def overdue(self) -> list[Overdue]:
-        """Return the runs that have taken longer than they may."""
+        """Return the runs that have taken longer than allowed."""
         return [Overdue(**row) for row in await self._session.fetch_all(_SQL["overdue"])]

@@ -1,4 +1,4 @@
-"""Replicas of the runtime in the database, and since when heartbeats could be heard."""
+"""Replicas of the runtime in the database, and since when heartbeats reach it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class Replica:
     simulations: int | None
     """How many simulations the host of a SuperExec runs at a time."""
     about: Mapping[str, Any]
-    """What it says of itself: see `flower_nats.model.about`."""
+    """What it reports of itself: see `flower_nats.model.about`."""
     silent_seconds: float
-    """Since it said so."""
+    """Seconds since its last sign of life."""
 
 
 class Replicas:
@@ -48,12 +48,12 @@ class Replicas:
         simulations: int | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> float:
-        """Note that a replica lives that was started at `since` (seconds since 1970).
+        """Note a sign of life of a replica that was started at `since` (seconds since 1970).
 
-        `simulations` is how many the host of a SuperExec runs at a time, `about` what a replica says
-        of itself.
-        Returns for how many seconds a gateway was away, 0 if it was not. The nodes and tasks that it was
-        the last to hear could not be heard in that time, so their deadlines are moved by it.
+        `simulations` is how many the host of a SuperExec runs at a time, `about` what a replica
+        reports of itself. Returns for how many seconds a gateway was away, 0 if it was not. In that
+        time the nodes and tasks that it was the last to hear could not be heard, so their deadlines
+        are moved by as much.
         """
         row = await self._session.fetch_one(
             _SQL["announce"],
@@ -71,11 +71,11 @@ class Replicas:
         await self._session.execute(_SQL["leave"], kind=kind, id=replica_id)
 
     async def heard(self) -> float:
-        """Note that heartbeats reach the database, and return for how long they did not.
+        """Note that heartbeats reach the database; return for how long they did not.
 
-        A gateway's announcement takes the way that heartbeats take: gateway, broker, superlink,
-        database. If none has come for `DEAF_AFTER` seconds, whatever the reason, every deadline of
-        a node or task is moved by the whole time, and until the next one comes nothing expires.
+        A gateway's announcement takes the same way as heartbeats: gateway, broker, superlink,
+        database. If none has come for `DEAF_AFTER` seconds, for any reason, nothing expires until
+        the next one. Then every deadline of a node or task is moved by the whole time.
         """
         row = await self._session.fetch_one(_SQL["heard"], deaf_after=DEAF_AFTER)
         return 0.0 if row is None else float(row["deaf_seconds"])
@@ -96,12 +96,12 @@ class Replicas:
         return [Replica(**row) for row in rows]
 
     async def note_lost(self, seconds: float) -> list[tuple[str, str]]:
-        """Note which replicas were not seen for so long; return the kind and id of each new one."""
+        """Mark replicas not seen for `seconds` as lost; return the kind and id of each new one."""
         rows = await self._session.fetch_all(_SQL["note_lost"], seconds=seconds)
         return [(row["kind"], row["id"]) for row in rows]
 
     async def superexec_hosts(self) -> list[str]:
-        """Return the hosts that run a SuperExec; those that are silent may only be out of reach."""
+        """Return the hosts that run a SuperExec; silent ones may be out of reach."""
         return [row["id"] for row in await self._session.fetch_all(_SQL["superexec_hosts"])]
 
     async def drop_gone(self) -> int:

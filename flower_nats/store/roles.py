@@ -1,7 +1,8 @@
 """Roles of PostgreSQL: one that owns and changes the tables, and one that superlinks serve with.
 
-The owner migrates the database. The serving role reads and writes rows, and can neither change nor drop
-what holds them. Neither can do anything outside the database: read the server's files, run programs.
+The owner migrates the database. The serving role reads and writes rows, and can neither change nor
+drop tables. Neither role can do anything outside the database, such as reading the server's files
+or running programs.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from flower_nats.store.queries import load
 _SQL = load("roles")
 
 _CONNECT_SECONDS = 10
-"""Seconds that a server on this machine, which has just said that it is ready, may take to let us in."""
+"""Seconds that a local server may still refuse logins after it has reported to be ready."""
 
 Connection = AsyncConnection[tuple[object, ...]]
 
 
 async def make_owner(superuser_dsn: str, name: str, password: str) -> None:
-    """Let `name` in with `password`, as the owner of all that is in the database.
+    """Create or update the role `name` with `password` as the owner of everything in the database.
 
-    What an earlier version made as another role becomes its own. Done again, it changes nothing.
+    Objects that an earlier version made as another role become the owner's. A second call changes
+    nothing.
     """
     async with await _connect(superuser_dsn) as connection:
         await connection.execute(_SQL["lock_roles"])
@@ -32,9 +34,9 @@ async def make_owner(superuser_dsn: str, name: str, password: str) -> None:
 
 
 async def make_serving_role(superuser_dsn: str, owner: str, name: str, password: str) -> None:
-    """Let `name` in with `password`, to read and write the rows of all tables, now and to come.
+    """Create or update the role `name` with `password`, which reads and writes rows of all tables.
 
-    Tables to come are those that `owner` makes. Done again, it changes nothing.
+    This includes later tables that `owner` creates. A second call changes nothing.
     """
     async with await _connect(superuser_dsn) as connection:
         await connection.execute(_SQL["lock_roles"])
@@ -53,9 +55,9 @@ _GRANTS = (
     "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}",
     "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public "
     "GRANT SELECT, USAGE ON SEQUENCES TO {role}",
-    # Which migrations were applied, the owner alone says.
+    # Only the owner records migrations.
     "REVOKE INSERT, UPDATE, DELETE ON schema_migration FROM {role}",
-    # Events are added; the owner's function forgets those of an age.
+    # The serving role only adds audit events. A function of the owner removes old ones.
     "REVOKE UPDATE, DELETE ON audit_event FROM {role}",
     "REVOKE INSERT, UPDATE, DELETE ON audit_bound FROM {role}",
 )
@@ -69,7 +71,7 @@ async def _make(connection: Connection, name: str, password: str) -> None:
     role = sql.Identifier(name)
     if not await _exists(connection, name):
         await connection.execute(sql.SQL("CREATE ROLE {}").format(role))
-    # The server keeps a hash of the password, and logs no statement that succeeds.
+    # The server stores a hash of the password, and does not log successful statements.
     await connection.execute(
         sql.SQL(
             "ALTER ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}"

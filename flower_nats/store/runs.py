@@ -13,14 +13,14 @@ from flower_nats.store.queries import load
 _SQL = load("runs")
 
 _LONGEST_RUNTIME = 1e9
-"""Seconds of computing that one report may claim: thirty years."""
+"""The most seconds of computing that one report may claim: thirty years."""
 
 _FIELDS = tuple(Run.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
 class RunUsage:
-    """What a run has used since the last time."""
+    """What a run has used since the last report."""
 
     run_id: int
     bytes_sent: int
@@ -31,7 +31,7 @@ class RunUsage:
 
 @dataclass(frozen=True)
 class RunSearch:
-    """Which runs are sought; None: any."""
+    """A search for runs; None for any."""
 
     status: str | None = None
     unfinished: bool = False
@@ -40,7 +40,7 @@ class RunSearch:
     seen_by: str | None = None
     """An account of its federation."""
     text: str | None = None
-    """What the app's name or the run's details must hold, in any case of letters."""
+    """A text in the app's name or the run's details, in any case of letters."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LockedRun:
     fab_hash: str
     status: str
     is_over: bool
-    """Whether it has finished, and has left nothing in the broker."""
+    """Whether it has finished and has no data in the broker."""
 
 
 class Runs:
@@ -61,7 +61,7 @@ class Runs:
         self._session = session
 
     async def create(self, run_id: int, series_id: int, new: NewRun) -> None:
-        """Store a run and its primary task, which waits for a SuperExec from then on."""
+        """Store a run and its primary task, which then waits for a SuperExec."""
         await self._session.execute(
             _SQL["create"],
             run_id=run_id,
@@ -89,7 +89,7 @@ class Runs:
     ) -> list[Run]:
         """Return the runs of an account's federations, or all, newest first.
 
-        Those after the first `skip`, at most `limit` of them.
+        At most `limit` runs after the first `skip`.
         """
         rows = await self._session.fetch_all(
             _SQL["list"], account_id=account_id, limit=limit, skip=skip
@@ -104,14 +104,14 @@ class Runs:
         return [_run(row) for row in rows]
 
     async def search(self, sought: RunSearch, limit: int, skip: int = 0) -> list[Run]:
-        """Return the runs that are sought, after the first `skip`, newest first."""
+        """Return the runs of a search after the first `skip`, newest first."""
         rows = await self._session.fetch_all(
             _SQL["search"], **asdict(sought), limit=limit, skip=skip
         )
         return [_run(row) for row in rows]
 
     async def federations(self, account_id: str | None) -> list[str]:
-        """Return the federations that have runs, of those that an account is in, or of all."""
+        """Return the federations with runs, of an account or of all."""
         rows = await self._session.fetch_all(_SQL["federations"], account_id=account_id)
         return [row["federation"] for row in rows]
 
@@ -121,12 +121,12 @@ class Runs:
         return [_run(row) for row in rows]
 
     async def prompt(self, task_id: int) -> tuple[str, float] | None:
-        """Return what an agent that leads its run was asked, and when it began (seconds since 1970)."""
+        """Return the prompt of a run's agent, and when the agent began (seconds since 1970)."""
         row = await self._session.fetch_one(_SQL["prompt"], task_id=task_id)
         return None if row is None else (row["user_prompt"], row["began_at"])
 
     async def simulation_config(self, run_id: int) -> bytes | None:
-        """Return how a run is simulated, as it was stored; None if it is not."""
+        """Return the stored simulation options of a run; None for a deployment."""
         row = await self._session.fetch_one(_SQL["simulation_config"], run_id=run_id)
         found = None if row is None else row["simulation_config"]
         return None if found is None else bytes(found)
@@ -148,7 +148,7 @@ class Runs:
         return {row["run_id"]: row["status"] for row in rows}
 
     async def add_usage(self, usage: Sequence[RunUsage]) -> None:
-        """Add to the traffic and the computing time of runs; unknown runs are passed over."""
+        """Add to the traffic and the computing time of runs; unknown runs are skipped."""
         await self._session.execute(
             _SQL["add_usage"],
             run_ids=[used.run_id for used in usage],
@@ -158,7 +158,7 @@ class Runs:
         )
 
     async def running(self) -> dict[int, int]:
-        """Return the runs that are at work, each with the id of the task that leads it."""
+        """Return the running runs, each with the id of its primary task."""
         rows = await self._session.fetch_all(_SQL["running"])
         return {row["run_id"]: row["primary_task_id"] for row in rows}
 
@@ -168,7 +168,7 @@ class Runs:
         return [row["run_id"] for row in rows]
 
     async def mark_cleaned(self, run_id: int) -> None:
-        """Note that a finished run has left nothing in the broker."""
+        """Note that a finished run has no data in the broker."""
         await self._session.execute(_SQL["mark_cleaned"], run_id=run_id)
 
     async def with_old_logs(self, days: int, limit: int = 100) -> list[int]:
@@ -181,12 +181,12 @@ class Runs:
         await self._session.execute(_SQL["mark_log_removed"], run_id=run_id)
 
     async def ended_before(self, days: int, limit: int) -> list[int]:
-        """Return the oldest runs that ended more than so many days ago, and have nothing under way."""
+        """Return the oldest runs that ended more than `days` ago and have no data in the broker."""
         rows = await self._session.fetch_all(_SQL["ended_before"], days=days, limit=limit)
         return [int(row["run_id"]) for row in rows]
 
     async def lock_to_delete(self, run_id: int) -> LockedRun | None:
-        """Return what the deletion of a run concerns, locked; None if there is no such run."""
+        """Return a run to delete, locked; None if there is no such run."""
         row = await self._session.fetch_one(_SQL["lock_to_delete"], run_id=run_id)
         return None if row is None else LockedRun(**row)
 
@@ -202,7 +202,7 @@ class Runs:
 
 
 def _seconds(claimed: float) -> float:
-    """Return a claimed time as it can be added up: one absurd claim must not spoil a run's sum."""
+    """Return a claimed time within limits: one absurd claim must not spoil a run's sum."""
     return float(claimed) if math.isfinite(claimed) and 0 <= claimed <= _LONGEST_RUNTIME else 0.0
 
 

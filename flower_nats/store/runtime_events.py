@@ -1,7 +1,7 @@
-"""Events of the runtime in the database: what it did, for people and for webhooks.
+"""Events of the runtime in the database, for people and for webhooks.
 
-What happens to runs, nodes, replicas and federations becomes an event by triggers of the database. What
-is in no row is noted here.
+Triggers of the database make events of changes to runs, nodes, replicas and federations. This
+module adds events that no row shows.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ KEEP_DAYS = 90
 """Days for which an event is kept."""
 
 KEEP_MOST = 100_000
-"""Events that are kept, about 20 MB: a node that comes and goes once a second makes no more."""
+"""The most events that are kept, about 20 MB. A node that comes and goes every second cannot exceed
+it."""
 
 
 async def note(
@@ -32,9 +33,10 @@ async def note(
 ) -> bool:
     """Note that something has happened `age` seconds ago; return whether it was news.
 
-    Where several superlinks see the same, the first one notes it: of one `subject` no event follows one
-    of the same kind, for ever or for `within` seconds, nor a later one. With `after`, it is news only if
-    the last event of the subject is of that kind. Without a subject everything is news.
+    If several superlinks see the same, the first one notes it: an event is no news if the last
+    event of its `subject` is later, or is of the same kind and, with `within`, not older than that
+    many seconds. With `after`, it is news only if the last event of the subject is of that kind.
+    Without a subject everything is news.
     """
 
     async def add(transaction: Transaction) -> bool:
@@ -72,7 +74,7 @@ class RuntimeEvents:
     ) -> list[Event]:
         """Return the newest events after the first `skip`: of some kinds, of a federation, or all.
 
-        `seen_by` is an account that sees what is about its federations and nodes alone.
+        `seen_by` is an account, which sees only events of its federations and nodes.
         """
         rows = await self._session.fetch_all(
             _SQL["newest"],
@@ -85,5 +87,5 @@ class RuntimeEvents:
         return [Event(**row) for row in rows]
 
     async def trim(self) -> int:
-        """Remove old events, and those that are too many; return how many."""
+        """Remove old events, and those above the limit; return how many."""
         return await self._session.execute(_SQL["trim"], days=KEEP_DAYS, most=KEEP_MOST)

@@ -18,7 +18,7 @@ class SeriesStore:
         self._session = session
 
     async def begin(self, federation: str, description: str, *, is_agent: bool) -> int:
-        """Store a new series, of an agent's runs or others, without a context yet; return its id."""
+        """Store a new series without a context, for an agent's runs or others; return its id."""
         series_id = new_id()
         await self._session.execute(
             _SQL["begin"],
@@ -47,22 +47,22 @@ class SeriesStore:
         return b"" if row is None else bytes(row["context"])
 
     async def context_size(self, series_id: int) -> int:
-        """Return how many bytes that context has."""
+        """Return the size of that context in bytes."""
         row = await self._session.fetch_one(_SQL["context_size"], series_id=series_id)
         return 0 if row is None else int(row["size"])
 
     async def keep_context(self, task_id: int, context: bytes) -> None:
-        """Store the context that a task has left, if it leads its run."""
+        """Store the context that a task has left, if it is the primary task of its run."""
         await self._session.execute(_SQL["keep_context"], task_id=task_id, context=context)
 
     async def describe(self, series_id: int, description: str) -> None:
-        """Say what a series is about."""
+        """Set the description of a series."""
         await self._session.execute(
             _SQL["describe"], series_id=series_id, description=storable(description)
         )
 
     async def drop_empty(self, series_id: int) -> None:
-        """Delete a series that has no run any more."""
+        """Delete a series if it has no run."""
         await self._session.execute(_SQL["drop_empty"], series_id=series_id)
 
     async def of_run(self, run_id: int) -> int | None:

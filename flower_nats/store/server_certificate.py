@@ -8,7 +8,7 @@ from contextlib import suppress
 from flower_nats.store.connection import Database
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-"""What a client of PostgreSQL begins TLS with."""
+"""The first message of a PostgreSQL client that wants TLS."""
 
 _SECONDS = 2.0
 
@@ -20,8 +20,8 @@ async def server_certificate(database: Database) -> bytes | None:
 
 
 async def certificate_at(host: str, port: int) -> bytes | None:
-    """Return the certificate (DER) of the PostgreSQL server there; None if it shows none."""
-    # Nothing is sent on this connection, so nobody has to be trusted.
+    """Return the certificate (DER) of the PostgreSQL server there; None if it presents none."""
+    # No data is sent on this connection, so the certificate need not be verified.
     unverified = ssl.create_default_context()
     unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
     with suppress(OSError, TimeoutError, EOFError):

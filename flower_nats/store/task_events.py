@@ -1,4 +1,4 @@
-"""Events that tasks report of a run, in the database."""
+"""Events that tasks report about a run, in the database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ _SQL = load("events")
 
 @dataclass(frozen=True)
 class Event:
-    """Something a task has told of its run."""
+    """An event that a task has reported."""
 
     event_id: int
-    """Rises within a run."""
+    """Ids rise within a run."""
     run_id: int
     task_id: int
     created_at: datetime
@@ -25,7 +25,7 @@ class Event:
 
 
 class Events:
-    """What tasks have told of their runs."""
+    """The events that tasks have reported."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -45,7 +45,7 @@ class Events:
     ) -> list[Event]:
         """Return at most `limit` events of a run after `event_id`, oldest first.
 
-        `primary_only`: only those of the task that leads the run.
+        `primary_only`: only those of the primary task of the run.
         """
         rows = await self._session.fetch_all(
             _SQL["after"], run_id=run_id, after=event_id, limit=limit, primary_only=primary_only
@@ -61,9 +61,10 @@ class Events:
         names: Sequence[str] = (),
         last: int | None = None,
     ) -> list[Event]:
-        """Return the events of the tasks that led the runs of a series, oldest first.
+        """Return the events of the primary tasks of a series' runs, oldest first.
 
-        Between two event ids, of these names (none: of any), the `last` ones if not all.
+        They are between two event ids, have these names (none: any), and may be only the `last`
+        ones.
         """
         rows = await self._session.fetch_all(
             _SQL["of_series"],

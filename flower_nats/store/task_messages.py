@@ -30,7 +30,7 @@ class TaskMessages:
         self._session = session
 
     async def put(self, message: TaskMessage) -> bool:
-        """Store a message; False if its id is another's or its tasks do not fit together."""
+        """Store a message; False if the id is taken by another or the tasks are not of one run."""
         row = await self._session.fetch_one(_SQL["put"], **vars(message))
         return row is not None
 
@@ -39,7 +39,7 @@ class TaskMessages:
     ) -> list[bytes]:
         """Remove and return at most `limit` messages that wait for a task, oldest first.
 
-        `src_task_id`: only those of that task.
+        `src_task_id`: only messages from that task.
         """
         rows = await self._session.fetch_all(
             _SQL["take"], task_id=task_id, limit=limit, src_task_id=src_task_id
@@ -47,5 +47,5 @@ class TaskMessages:
         return [bytes(row["body"]) for row in rows]
 
     async def drop_expired(self) -> int:
-        """Remove messages whose time is over or whose task has finished; return how many."""
+        """Remove expired messages, and those of finished tasks; return how many."""
         return await self._session.execute(_SQL["drop_expired"])

@@ -1,4 +1,4 @@
-"""Tasks in the database: their life is here, each step of it one statement."""
+"""Tasks in the database: each step in the life of a task is one statement."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ class TaskSign:
     """The last sign of life of the process of a task."""
 
     heard_at: datetime | None
-    """None if no process has the task."""
+    """When it was heard; None if no process has the task."""
     taken_from: str
-    """Where its SuperExec has called from, empty if that is not known."""
+    """The address of its SuperExec, empty if unknown."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class TakenTask:
     taken_by: str | None
     """The host whose `up` or superlink started its SuperExec; empty if neither did."""
     taken_from: str
-    """Where its SuperExec has called from."""
+    """The address of its SuperExec."""
     since: datetime
 
 
 class Tasks:
-    """The tasks of this runtime. What is called a token here is its hash (`model.ids.token_hash`)."""
+    """The tasks of this runtime. A `token` here is a token's hash (`model.ids.token_hash`)."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -79,9 +79,9 @@ class Tasks:
     ) -> Task | None:
         """Claim a pending task for `CLAIM_SECONDS`, for the holder of the token, and return it.
 
-        None if it is not pending, or a simulation that the host has no room for. The same request may
-        ask again with the same token: an answer that was lost on its way must not cost the lease, nor a
-        try that comes late the token. `address` is where the SuperExec calls from, for people.
+        None if the task is not pending, or is a simulation without room on the host. The same
+        request may be repeated with the same token: a lost answer must not cost the lease, and a
+        late repetition must not cost the token. `address` is the SuperExec's, for people.
         """
         row = await self._session.fetch_one(
             _SQL["claim"],
@@ -106,8 +106,8 @@ class Tasks:
     ) -> Task | None:
         """Claim the oldest pending task of one of these types or FABs for the holder of the token.
 
-        None if there is none. The same request may ask again, as with `claim`, and at two replicas at
-        once: so this belongs in a transaction, in which it waits for its turn.
+        None if there is no such task. The same request may be repeated, as with `claim`, also at
+        two replicas at once. So this runs in a transaction, in which it waits for its turn.
         """
         await self._session.fetch_one(_SQL["take_turn"], request_id=token.hex())
         row = await self._session.fetch_one(
@@ -126,7 +126,7 @@ class Tasks:
     async def by_token(self, token: bytes) -> Task | None:
         """Return the task of a token, None if there is none.
 
-        It is unfinished, or has finished itself within the last `FAREWELL_SECONDS`.
+        The task is unfinished, or has finished itself within the last `FAREWELL_SECONDS`.
         """
         row = await self._session.fetch_one(
             _SQL["by_token"], token_hash=token, farewell=FAREWELL_SECONDS
@@ -169,10 +169,10 @@ class Tasks:
     async def finish(
         self, task_id: int, sub_status: SubStatus, details: str, token: bytes | None = None
     ) -> Finished | None:
-        """Finish a task and, if it leads its run, every task of the run.
+        """Finish a task and, if it is the primary task, every task of its run.
 
-        None if it was finished before, is not `token`'s, or is to be completed without ever having
-        run.
+        None if it is already finished, is not the task of `token`, or would be completed without
+        having run.
         """
         stopped = sub_status is SubStatus.STOPPED
         row = await self._session.fetch_one(
@@ -187,18 +187,18 @@ class Tasks:
         return None if row is None else Finished(**row)
 
     async def any_unfinished(self) -> bool:
-        """Return whether there is a task that could fall silent, or be overdue."""
+        """Return whether any task could fall silent or be overdue."""
         return await self._session.fetch_one(_SQL["any_unfinished"]) is not None
 
     async def release(self) -> list[tuple[int, int]]:
-        """Make claimed tasks pending again that have not started in time; return them, with runs."""
+        """Make claimed tasks that did not start in time pending again; return them, with runs."""
         rows = await self._session.fetch_all(
             _SQL["release"], deaf_after=DEAF_AFTER, absence=ABSENCE
         )
         return [(row["task_id"], row["run_id"]) for row in rows]
 
     async def expire(self) -> list[Finished]:
-        """Fail running tasks that have been silent for too long, and what depends on them."""
+        """Fail running tasks that were silent for too long, and the tasks that depend on them."""
         rows = await self._session.fetch_all(
             _SQL["expire"],
             details=_SILENT,
@@ -222,7 +222,7 @@ class Tasks:
         model_ref: str | None,
         connector_ref: str | None,
     ) -> int | None:
-        """Store a task in the run of an unfinished task; None if that one is finished."""
+        """Store a task in the run of an unfinished task; None if that task is finished."""
         row = await self._session.fetch_one(
             _SQL["create"],
             task_id=new_id(),
@@ -235,7 +235,7 @@ class Tasks:
         return None if row is None else int(row["task_id"])
 
     async def add_usage(self, task: tuple[int, int], body: bytes) -> None:
-        """Store what a task, given with its run, says it has used (a `TaskUsage` of the wire)."""
+        """Store the usage (a `TaskUsage` of the wire) that a task of a run reports."""
         task_id, run_id = task
         await self._session.execute(_SQL["add_usage"], task_id=task_id, run_id=run_id, body=body)
 

@@ -1,4 +1,4 @@
-"""Webhooks in the database: which events each receives, and which are not delivered yet.
+"""Webhooks in the database: which events each receives, and which are not yet delivered.
 
 A trigger plans the deliveries of an event in the transaction that adds it.
 """
@@ -15,16 +15,17 @@ from flower_nats.store.queries import load
 _SQL = load("webhooks")
 
 PAUSE = 10.0
-"""Seconds from the first try to the second; each pause after it is twice as long."""
+"""Seconds from the first try to the second. Each later pause is twice as long."""
 
 LONGEST_PAUSE = 3600.0
-"""Seconds; pauses grow no longer."""
+"""The longest pause in seconds."""
 
 GIVE_UP = 24 * 3600.0
-"""Seconds after which a delivery is tried no more: a receiver may be away for a night."""
+"""Seconds after which a delivery is given up: a receiver may be away for a night."""
 
 _AT_ONCE, _OF_EACH = 40, 5
-"""Deliveries of one pass, and those of one webhook among them: one that hangs keeps no other waiting."""
+"""Deliveries in one pass, and for one webhook in a pass, so that a hanging one does not delay
+others."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Webhooks:
         return int(row["webhook_id"])
 
     async def lock(self) -> int:
-        """Let nobody else add one until the transaction ends; return how many there are."""
+        """Lock the list of webhooks until the transaction ends; return their number."""
         await self._session.fetch_one(_SQL["lock"])
         row = await self._session.fetch_one(_SQL["count"])
         assert row is not None
@@ -87,7 +88,7 @@ class Webhooks:
         return await self._session.execute(_SQL["remove"], webhook_id=webhook_id) > 0
 
     async def test(self, webhook_id: int, details: str) -> bool:
-        """Have an event sent to one webhook, whatever it is told of; return whether there is one."""
+        """Send an event to one webhook, whatever its kinds are; return whether there is one."""
         return (
             await self._session.execute(
                 _SQL["try"], webhook_id=webhook_id, details=storable(details)
@@ -96,7 +97,7 @@ class Webhooks:
         )
 
     async def claim(self) -> list[Delivery]:
-        """Return what is to be sent now; nobody else gets it for a while."""
+        """Return the deliveries that are due; no other caller gets them for a while."""
         rows = await self._session.fetch_all(
             _SQL["claim"],
             limit=_AT_ONCE,
@@ -121,7 +122,7 @@ class Webhooks:
         )
 
     async def troubled(self, limit: int) -> list[Trouble]:
-        """Return what could not be delivered, the newest first."""
+        """Return failed deliveries, the newest first."""
         rows = await self._session.fetch_all(_SQL["troubled"], limit=limit)
         return [
             Trouble(

@@ -1,1 +1,1 @@
-"""The worker. `wiring.py` names its parts: API handlers, the life of runs, accounts, housekeeping."""
+"""The worker. `wiring.py` has its parts: API handlers, the life of runs, accounts, housekeeping."""

@@ -1,8 +1,8 @@
 """The audit trail: which calls become events, who reads them, and when they are removed.
 
 The table of rights says which calls of Control change something: each becomes an event, and so does
-every refusal of any call. What operators do with `flower-nats` is recorded by name. Contents of
-messages, apps and passwords are never in an event.
+every refusal of any call. The commands that operators run with `flower-nats` are recorded by name.
+Contents of messages and apps, and passwords, are never in an event.
 """
 
 import time
@@ -43,20 +43,20 @@ Map = Mapping[str, Any]
 _T = TypeVar("_T")
 
 _NOBODY = ""
-"""The account of a call that nothing proves one for."""
+"""The account of a call without a proven account."""
 
 _OPERATOR = "(flower-nats)"
-"""The account of what is done with the `flower-nats` command, which proves itself to NATS."""
+"""The account of calls by the `flower-nats` command, which proves itself to NATS."""
 
 _ISSUER = "(issuer)"
-"""The account of what changes by what an OIDC issuer says of a person."""
+"""The account of changes that an OIDC issuer causes."""
 
 _STRANGERS_A_MINUTE = 60
-"""Refusals of calls without an account that a superlink records in a minute: whoever reaches Control
-could fill the database otherwise. Its log has all."""
+"""Refusals of calls without an account that a superlink records per minute. Otherwise anyone who
+reaches Control could fill the database. The log has all of them."""
 
 _ON_THE_PAGE = ("ConfirmLogin", "RefuseLogin")
-"""What a browser asks for that has proved nothing, unless its login is confirmed."""
+"""Calls of browsers without a proven account, unless they confirm a login."""
 
 _MOST_EVENTS = 1_000
 """Events in one answer."""
@@ -82,14 +82,15 @@ _BY_OPERATORS = {
     "RemoveWebhook": "webhook {webhook_id}",
     "TestWebhook": "webhook {webhook_id}",
 }
-"""The internal calls that become events, each with what it is about."""
+"""The internal calls that become events, each with its object."""
 
 
 _FOLLOWING = {"FollowRun": "run {run_id}"}
-"""What gateways ask for the streams of Control that they serve themselves: its refusals are events."""
+"""The question of gateways for Control's streams, which they serve themselves. Its refusals are
+events."""
 
 _ACTIONS = {"FollowRun": "StreamLogs"}
-"""What people call an internal call: one of Control's that it is part of."""
+"""The name of an internal call for people: the call of Control that it belongs to."""
 
 
 class Auditor:
@@ -101,7 +102,7 @@ class Auditor:
         self._strangers = _Allowance(_STRANGERS_A_MINUTE)
 
     def guard(self, name: str, handler: ProtoHandler) -> ProtoHandler:
-        """Have a handler of Control see callers whose account is known, and what they do recorded."""
+        """Wrap a handler of Control: identify the account of each caller, and record the call."""
         changes = RIGHTS[name].changes
         is_open = RIGHTS[name].takes is Level.ANYBODY
         identified = self._identity.guard(name, handler if is_open else _keep_caller(handler))
@@ -117,7 +118,7 @@ class Auditor:
         return serve
 
     def guard_internal(self, service: str, name: str, handler: InternalHandler) -> InternalHandler:
-        """Have what operators, the login page and the console do recorded."""
+        """Wrap a handler of operators, the login page or the console: record its calls."""
         about = _BY_OPERATORS.get(name) or _FOLLOWING.get(name)
         if about is None:
             return handler
@@ -148,7 +149,7 @@ class Auditor:
         serving: Awaitable[_T],
         ended: Callable[[Attempt, _T], Awaitable[None]],
     ) -> _T:
-        """Answer a call by awaiting `serving`; a refusal is recorded here, all else by `ended`."""
+        """Answer a call by awaiting `serving`; this records a refusal, `ended` all else."""
         with _attempt(event) as attempt:
             try:
                 answer = await serving
@@ -162,7 +163,7 @@ class Auditor:
 
     async def _done(self, attempt: Attempt, response: Any) -> None:
         if attempt.event.action in ("GetAuthTokens", "RefreshAuthTokens"):
-            # The command asks again and again until the login is confirmed.
+            # The command repeats this call until the login is confirmed.
             if not response.access_token:
                 return
             token_hash = account_token_hash(response.access_token)
@@ -175,27 +176,27 @@ class Auditor:
         if CATALOGUE[refusal.code].outcome is Outcome.UNAVAILABLE:
             return
         attempt.event = event = replace(attempt.event, outcome=refusal.code.name)
-        # Nothing proves an account, so anybody may have made the call.
+        # The call has no proven account, so anybody may have made it.
         if event.account_name == _NOBODY and self._is_left_out(event):
             return
         try:
             await self._record(attempt)
         except Unavailable as exc:
-            # The caller hears why the call was refused, which may be that nothing can be stored.
+            # The caller gets the reason of the refusal, even if the event cannot be stored.
             log.warning("audit_not_stored", reason=exc.detail, **asdict(event))
             return
         if attempt.recorded is not None:
             tell(attempt.recorded)
 
     def _is_left_out(self, event: AuditEvent) -> bool:
-        """Whether strangers have made so many events that this becomes none; the log has it then."""
+        """Whether strangers have made too many events, so that only the log gets this one."""
         if self._strangers.take():
             return False
         log.warning("audit_left_out", address=event.address, action=event.action)
         return True
 
     async def _record(self, attempt: Attempt) -> None:
-        """Add an event, unless the request has one: a gateway asks again whose answer was lost."""
+        """Add an event, unless the request has one: gateways repeat a call with a lost answer."""
         event = attempt.event
 
         async def add(transaction: Transaction) -> ChainedEvent | None:
@@ -207,7 +208,7 @@ class Auditor:
 
 
 def _keep_caller(handler: ProtoHandler) -> ProtoHandler:
-    """Note whose call it is, once that is known."""
+    """Note the account of a call, once it is known."""
 
     async def serve(request: Any, caller: Caller) -> ProtoMessage:
         note_account(caller.account_id, caller.account_name)
@@ -217,7 +218,7 @@ def _keep_caller(handler: ProtoHandler) -> ProtoHandler:
 
 
 def _event(name: str, about: str, caller: Caller) -> AuditEvent:
-    """Return the event of a call, whose account is not known yet."""
+    """Return the event of a call without a known account."""
     return AuditEvent(
         account_id=_NOBODY,
         account_name=_NOBODY,
@@ -240,14 +241,14 @@ def _attempt(event: AuditEvent) -> Iterator[Attempt]:
 
 
 def _account_of(service: str, name: str, question: Map) -> str:
-    """Return whose deed a call is before anything else tells."""
+    """Return the account name of a call that is not identified otherwise."""
     if service == OPERATOR:
         return _OPERATOR
     return str(question["name"]) if name == "ConfirmLogin" else _NOBODY
 
 
 async def record_of_issuer(transaction: Transaction, action: str, about: str) -> ChainedEvent:
-    """Add what the issuer changes during a call, which has an event of its own; `tell` it afterwards."""
+    """Add the event of a change by the issuer during another call; call `tell` afterwards."""
     attempt = ATTEMPT.get()
     assert attempt is not None, "a call of Control is being served"
     said = replace(
@@ -257,14 +258,14 @@ async def record_of_issuer(transaction: Transaction, action: str, about: str) ->
 
 
 def tell(recorded: ChainedEvent) -> None:
-    """Say it in the log as well, which is kept elsewhere: with its hash, the log proves the database."""
+    """Log the event with its hash. The log is kept elsewhere, so that it can prove the database."""
     log.info(
         "audit", event_id=recorded.event_id, hash=recorded.hash.hex(), **asdict(recorded.event)
     )
 
 
 def _object_of(request: Any) -> str:
-    """Return what a request of Control is about: ids and names alone, nothing else that it has."""
+    """Return the object of a request of Control: only ids and names, no other content."""
     fields = request.DESCRIPTOR.fields_by_name
     numbers = [
         f"{word} {getattr(request, field)}"
@@ -287,14 +288,14 @@ def _object_of(request: Any) -> str:
 
 
 class _Said(dict[str, Any]):
-    """What a question says; of what it leaves out, nothing."""
+    """The fields of a question; empty for absent ones."""
 
     def __missing__(self, key: str) -> str:
         return ""
 
 
 class _Allowance:
-    """So many a minute."""
+    """A limit per minute."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -302,7 +303,7 @@ class _Allowance:
         self._taken = 0
 
     def take(self) -> bool:
-        """Take one; False if there is none left in this minute."""
+        """Take one; False if none is left in this minute."""
         minute = int(time.monotonic() // 60)
         if minute != self._minute:
             self._minute, self._taken = minute, 0
@@ -321,7 +322,7 @@ class AuditApi:
         return {"AuditEvents": self.events, "AuditChain": self.chain}
 
     async def events(self, question: Map, caller: Caller) -> Map:
-        """{account, action, object, outcome, since, after} -> {events}: the first ones after an id.
+        """{account, action, object, outcome, since, after} -> {events}: the first after an id.
 
         Filters are None for all; `since` is ISO 8601. Each event has `event_id`, `at`, `hash` and the
         fields of `AuditEvent`.
@@ -374,7 +375,7 @@ def _written(one: ChainedEvent) -> Map:
 
 
 async def keep_audit_events(database: Database, days: int) -> None:
-    """Have the database keep events for so many days, 0 for ever, unless another role has the say."""
+    """Set for how many days the database keeps events, 0 for ever, unless our role may not."""
     trail = AuditTrail(database)
     try:
         await trail.set_bound(days)

@@ -1,4 +1,4 @@
-"""The guard in front of the Control API: who may not make a call is refused before it is served."""
+"""The guard in front of the Control API: it refuses callers without the right to a call."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from flower_nats.superlink.codecs import ProtoHandler
 _MAY_RUN = (MemberRole.OWNER, MemberRole.ADMIN, MemberRole.MEMBER)
 
 _FEDERATION_FIELDS = ("federation_name", "federation_id", "federation")
-"""How requests call the federation that they name; none has two of these."""
+"""The fields for a request's federation; no request has two of them."""
 
 
 _A = {
@@ -53,17 +53,17 @@ class _Place:
     """Where a call happens."""
 
     level: Level
-    """What the caller is there."""
+    """The caller's level there."""
 
     is_own: bool = True
-    """Whether what it is about is the caller's, or nobody's."""
+    """Whether the object belongs to the caller, or to nobody."""
 
     name: str = ""
     """The federation."""
 
 
 class Guard:
-    """Admits calls of the Control API that the table of rights allows."""
+    """Admits the calls of the Control API that the table of rights allows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -82,14 +82,14 @@ class Guard:
         }
 
     def guard(self, name: str, handler: ProtoHandler) -> ProtoHandler:
-        """Have a handler see only calls that may be made; a request then names its federation."""
+        """Wrap a handler: it gets only permitted calls, and each request names its federation."""
 
         async def serve(request: Any, caller: Caller) -> ProtoMessage:
             try:
                 await self.check(name, request, caller)
             except ApiError:
-                # A gateway asks again whose answer was lost, and the right may have ended with the call:
-                # an account has left its federation.
+                # A gateway repeats a call if its answer was lost, and the call itself may have
+                # ended the right: for example, an account left its federation.
                 if not await was_answered(self._database, caller.request_id):
                     raise
             return await handler(request, caller)
@@ -111,7 +111,7 @@ class Guard:
         _judge(right, place, request)
 
     async def _own_federation(self, caller: Caller) -> str:
-        """Return the federation that a caller means who names none."""
+        """Return the federation of a caller that names none."""
         if caller.account_id == NO_ACCOUNT_ID:
             return DEFAULT_FEDERATION
         found = await self._members.federations(caller.account_id, _MAY_RUN)

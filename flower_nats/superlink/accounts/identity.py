@@ -1,7 +1,7 @@
-"""Which account makes a call of the Control API: the one place that says so.
+"""Which account makes a call of the Control API. No other module decides this.
 
-A gateway brings evidence, the hash of a token, never a claim. What it says of accounts besides is not
-looked at. Every call asks the database: a token that was revoked is refused at once, by every superlink.
+A gateway brings evidence, the hash of a token, never a claim. Its other statements about accounts
+are ignored. Every call asks the database, so every superlink refuses a revoked token at once.
 """
 
 from collections.abc import Mapping
@@ -31,14 +31,14 @@ _LOG_IN = "Log in with `flwr login`."
 
 
 class Identity:
-    """Tells the account of a caller; without accounts, everybody is the one that there is."""
+    """Tells the account of a caller. Without accounts, every caller has the same account."""
 
     def __init__(self, database: Database, *, accounts: bool) -> None:
         self._accounts = Accounts(database)
         self._required = accounts
 
     async def identify(self, caller: Caller) -> Caller:
-        """Return the caller with its account; raises `ApiError` if nothing proves one."""
+        """Return the caller with its account; raises `ApiError` without a proven account."""
         if not self._required:
             if caller.accounts_required:
                 raise ApiError(ErrorCode.FORBIDDEN_ACTION, "there are no accounts", _NO_ACCOUNTS)
@@ -56,9 +56,9 @@ class Identity:
         return _as(known, caller)
 
     async def identify_session(self, session_id: str, caller: Caller) -> Caller:
-        """Return the caller with the account of a session that a call of it began in.
+        """Return the caller with the account of the session in which its call began.
 
-        The session may go on for longer than the token that it was begun with.
+        The session may last longer than the token with which it began.
         """
         if not self._required:
             return await self.identify(caller)
@@ -68,7 +68,7 @@ class Identity:
         return _as(known, caller)
 
     def guard(self, name: str, handler: ProtoHandler) -> ProtoHandler:
-        """Have a handler of the Control API see callers whose account is known."""
+        """Wrap a handler of the Control API: it gets callers with a known account."""
         if BY_NAME[("Control", name)].caller is CallerKind.ANYBODY:
             return handler
 
@@ -79,7 +79,7 @@ class Identity:
 
 
 class Followers:
-    """Says who may follow a run: gateways serve the streams of Control themselves."""
+    """Decides who may follow a run, for gateways, which serve the streams of Control themselves."""
 
     def __init__(self, identity: Identity, guard: Guard) -> None:
         self._identity = identity
@@ -92,8 +92,8 @@ class Followers:
     async def follow_run(self, question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
         """{run_id, account_token, session, required, address} -> {session}: may a stream go on?
 
-        `account_token` is the hash of the token that came with the call. `session` is empty at first,
-        and then what was answered: a stream may outlast the token that it was begun with.
+        `account_token` is the hash of the token that came with the call. `session` is empty at
+        first, later the session from the answer, because a stream may outlast its token.
         """
         caller = replace(
             caller,
@@ -112,7 +112,7 @@ class Followers:
 
 
 def unauthenticated(detail: str) -> ApiError:
-    """Return what makes stock clients refresh their tokens, or tell people to log in."""
+    """Return the refusal that makes stock clients refresh their tokens, or ask people to log in."""
     return ApiError(ErrorCode.ACCOUNT_AUTHENTICATION_FAILED, detail, _LOG_IN)
 
 

@@ -1,7 +1,7 @@
-"""Logins by an OIDC issuer: it says who a person is, and the runtime then issues tokens of its own.
+"""Logins by an OIDC issuer: it identifies a person, and the runtime then issues its own tokens.
 
-What the issuer gives for a login (a device code, then a refresh token) is sealed by our own token,
-which only the command has.
+The issuer's secrets for a login (a device code, then a refresh token) are sealed with our own
+token, which only the command has.
 """
 
 from collections.abc import Mapping
@@ -30,21 +30,21 @@ from flower_nats.superlink.accounts.oidc import (
 log = get_logger(__name__)
 
 SEEN_SECONDS = 60.0
-"""Seconds for which an answer of the issuer about a login counts."""
+"""Seconds for which the issuer's answer about a login is valid."""
 
 _CLAIM_SECONDS = 30.0
-"""Seconds for which one superlink alone asks about a login: longer than an answer may take. An issuer
-gives a refresh token once, and ends a login that asks with an old one."""
+"""Seconds for which only one superlink asks about a login: longer than an answer may take. An
+issuer gives a refresh token once, and ends a login that uses an old one."""
 
 _PAUSE = 1.0
-"""Seconds between two questions about a login under way."""
+"""Seconds between two questions about an open login."""
 
 _SLOWER_PAUSE = 10.0
 """The same after the issuer has asked to slow down."""
 
 
 _Change = tuple[str, Role]
-"""What has become of an account, as the audit trail calls it, and its role then."""
+"""A change of an account, by its name in the audit trail, with the new role."""
 
 
 class IssuerLogins:
@@ -61,7 +61,7 @@ class IssuerLogins:
         return await self._issuer.begin()
 
     async def poll(self, login: DeviceLogin, device_code: str) -> DeviceLogin | None:
-        """Ask about a login that nobody has confirmed; return what is known of it then."""
+        """Ask about a login that is not confirmed; return its new state."""
         logins = Logins(self._database)
         if login.issuer_secret is None or not await logins.claim_poll(login, _CLAIM_SECONDS):
             return login
@@ -79,7 +79,7 @@ class IssuerLogins:
         return await logins.by_device(login.device_hash)
 
     async def renew(self, session: RefreshableSession, refresh_token: str) -> None:
-        """Ask whether a session goes on, which ends if the issuer says no.
+        """Ask whether a session goes on; end it if the issuer refuses.
 
         Raises `ApiError` if the issuer does not answer; then nothing has changed.
         """
@@ -112,7 +112,7 @@ class IssuerLogins:
         log.info("login_confirmed", **account.log_context(), issuer=self._settings.url)
 
     async def _see_again(self, session: RefreshableSession, grant: Grant) -> None:
-        """Take note of what the issuer says now, if it says anything."""
+        """Note what the issuer now says about a person, if anything."""
         if not grant.claims:
             return
 
@@ -128,9 +128,9 @@ class IssuerLogins:
     async def _account(
         self, transaction: Transaction, claims: Mapping[str, Any]
     ) -> tuple[Account, list[_Change]]:
-        """Return the account of a person, a new one for a new person, with the role of its groups.
+        """Return a person's account with the role of the groups; create one for a new person.
 
-        With it comes what had to be changed for that.
+        Also return the changes that were needed.
         """
         accounts, role = Accounts(transaction), role_from(claims, self._settings)
         subject, changes = str(claims["sub"]), list[_Change]()
