@@ -1,4 +1,4 @@
-"""A server's certificate and key, as files hold them."""
+"""A server's certificate and key, from files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ T = TypeVar("T")
 
 
 def server_context(tls: TlsFiles) -> ssl.SSLContext:
-    """Return what Python's own TLS serves with these files. Raises OSError, as which SSLError counts.
+    """Return the TLS context for these files. Raises OSError, which includes SSLError.
 
-    It is refused whatever would not do for a server: half of a pair, a key with a password.
+    Files that do not work for a server are refused: a wrong pair, or a key with a password.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # An empty password in the place of a question at the terminal.
+    # The empty password keeps OpenSSL from asking at the terminal.
     context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
     return context
 
 
 def renewable(tls: TlsFiles, make: Callable[[], T]) -> Renewable[T]:
-    """Return what `make` makes of the files, and makes again after they have been renewed.
+    """Return the value that `make` makes of the files, made again after they are renewed.
 
-    Files are used once they are a pair: until then what was made before stays.
+    Renewed files are used once they are a pair. Until then the old value stays.
     """
 
     def checked() -> T:

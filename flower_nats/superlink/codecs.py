@@ -1,4 +1,4 @@
-"""From bytes to handlers and back: handlers themselves know messages and callers, no transport."""
+"""From bytes to handlers and back: handlers know messages and callers, but no transport."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn, cast
@@ -12,16 +12,16 @@ from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.wire.methods import BY_NAME
 
 ProtoHandler = Callable[[Any, Caller], Awaitable[ProtoMessage]]
-"""Takes the request message of its RPC and gives the response message."""
+"""Takes the request message of its RPC and returns the response message."""
 
 InternalHandler = Callable[[Mapping[str, Any], Caller], Awaitable[Mapping[str, Any]]]
-"""Takes and gives a map of plain values: calls between our own processes."""
+"""Takes and returns a map of plain values, for calls between our own processes."""
 
 BytesHandler = Callable[[bytes, Caller], Awaitable[bytes]]
 
 
 def serve_protobuf(service: str, name: str, handler: ProtoHandler) -> BytesHandler:
-    """Adapt the handler of a public RPC to bytes; garbage is refused as INVALID_PROTOBUF_PAYLOAD."""
+    """Adapt the handler of a public RPC to bytes; refuses garbage (INVALID_PROTOBUF_PAYLOAD)."""
     method = BY_NAME[(service, name)]
 
     async def serve(body: bytes, caller: Caller) -> bytes:
@@ -53,7 +53,7 @@ def serve_internal(service: str, name: str, handler: InternalHandler) -> BytesHa
 
 
 def refuse(code: ErrorCode, public_details: str | None = None) -> ProtoHandler:
-    """Return a handler that refuses every request in the same way."""
+    """Return a handler that refuses every request with the same error."""
 
     async def handler(request: ProtoMessage, caller: Caller) -> NoReturn:
         raise ApiError(code, type(request).__name__, public_details)

@@ -1,6 +1,6 @@
 """From the model to the wire.
 
-What lists print on terminals is written so that it does nothing there: see `model/visible.py`.
+Texts that lists print are made harmless for terminals: see `model/visible.py`.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def now_iso() -> str:
 
 
 def run_to_wire(run: Run, account_name: str = "") -> common.Run:
-    """Write a run; `account_name` is sent by calls that show runs to people."""
+    """Write a run; calls that show runs to people send `account_name`."""
     message = common.Run.FromString(run.override_config)
     message.MergeFrom(
         common.Run(
@@ -138,8 +138,8 @@ def series_to_wire(series: Series) -> common.RunSeries:
 
 
 def fab_to_wire(fab: StoredFab) -> common.Fab:
-    """Write a FAB, and who vouches for it."""
-    # Without this one stock takes it that signatures are not known here at all.
+    """Write a FAB with its verifications."""
+    # Without this entry, stock assumes that this server does not support signatures.
     verifications = {**fab.verifications, LICENSE: "Valid"}
     return common.Fab(hash_str=fab.fab_hash, content=fab.content, verifications=verifications)
 
@@ -195,7 +195,7 @@ def config_from_wire(values: Mapping[str, common.Scalar]) -> Config:
 
 
 def config_to_bytes(values: Mapping[str, common.Scalar]) -> bytes:
-    """Keep a configuration as the database does: as it came, in a `Run` of its own."""
+    """Write a configuration for the database: unchanged, in a `Run` of its own."""
     run = common.Run()
     for name, scalar in values.items():
         run.override_config[name].CopyFrom(scalar)
@@ -203,9 +203,9 @@ def config_to_bytes(values: Mapping[str, common.Scalar]) -> bytes:
 
 
 def next_context(previous: bytes, run_id: int, series_id: int) -> bytes:
-    """Return the context with which a run starts: the state its series has come to, all else new.
+    """Return the context with which a run starts: the state of its series, everything else new.
 
-    Raises `ApiError` (FAILED_TO_CREATE_RUN) if what the series has come to is not a context.
+    Raises `ApiError` (FAILED_TO_CREATE_RUN) if the stored bytes are not a context.
     """
     try:
         state = common.Context.FromString(previous).state

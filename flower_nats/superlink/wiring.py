@@ -1,4 +1,4 @@
-"""What a superlink consists of: the handler of every RPC, and every piece of housekeeping."""
+"""The parts of a superlink: the handler of every RPC, and every piece of housekeeping."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ from flower_nats.superlink.runs.run_deletion import RunDeletion
 from flower_nats.superlink.runs.shutdown import ShutdownApi
 
 _SWEEP_EVERY = 2.0
-"""Seconds between two looks at what is in flight."""
+"""Seconds between two looks at the messages in flight."""
 
 _FORGET_AUDIT_EVERY = 600.0
 """Seconds between two looks for audit events that are old enough to be removed."""
@@ -81,7 +81,7 @@ _REMOVE_LOGS_EVERY = 60.0
 
 @dataclass(frozen=True)
 class Watches:
-    """What a superlink keeps an eye on."""
+    """The watches of a superlink."""
 
     trials: StreamTrials
     room: RoomWatch
@@ -93,7 +93,7 @@ class Watches:
 
 
 def watches(settings: SuperlinkSettings, database: Database, connection: Connection) -> Watches:
-    """Make them; nothing is looked at yet."""
+    """Create the watches, without looking at anything yet."""
     trials, room = StreamTrials(connection), RoomWatch(connection, settings.watch_disk)
     figures = RunFigures(database)
     lifecycle = Lifecycle(Hints(connection), Mailbox(connection), figures.run_ended)
@@ -232,7 +232,7 @@ def pieces(
     retention = LogRetention(database, RunLogs(connection), days)
     silence = ReplicaWatch(Replicas(database), lambda: connection.is_connected)
 
-    # Without accounts whoever adds one is on this machine, or was let in as if.
+    # Without accounts, the user who adds a webhook is on this machine, or was let in like one.
     sender = WebhookSender(database, loopback=not settings.accounts)
 
     async def trim_events() -> None:

@@ -1,4 +1,4 @@
-"""The life of one superlink: open what it needs, serve, keep house, and leave in good order."""
+"""The life of one superlink: open connections, serve, do housekeeping, and leave in good order."""
 
 import asyncio
 import time
@@ -31,10 +31,10 @@ from flower_nats.superlink.wiring import Watches, handlers, pieces, watches
 log = get_logger(__name__)
 
 _DRAIN_SECONDS = 6.0
-"""How long requests in hand may take when the worker ends."""
+"""Seconds that open requests may take when the worker ends."""
 
 _LEAVE_SECONDS = 2.0
-"""How long the worker tries to tell others that it ends."""
+"""Seconds that the worker tries to tell others of its end."""
 
 _ANNOUNCE_EVERY = 5.0
 """Seconds between two signs of life."""
@@ -46,8 +46,8 @@ _LATELY = 15.0
 async def serve(settings: SuperlinkSettings, stop: asyncio.Event | None = None) -> None:
     """Run one superlink until `stop` (without one: SIGTERM or SIGINT), then drain, for at most 10 s.
 
-    Raises `Unavailable` if the broker or the database does not answer at the start, and whatever
-    ended one of the worker's own tasks.
+    Raises `Unavailable` if the broker or the database does not answer at the start, and any error
+    that ended one of the worker's own tasks.
     """
     stop = stop or stop_at_signals()
     async with AsyncExitStack() as stack:
@@ -57,7 +57,7 @@ async def serve(settings: SuperlinkSettings, stop: asyncio.Event | None = None) 
 
 
 async def _open(stack: AsyncExitStack, settings: SuperlinkSettings) -> "_Worker":
-    """Open what a worker needs; `stack` closes it."""
+    """Open the connections of a worker; `stack` closes them."""
     worker_id = uuid.uuid4().hex
     database = await stack.enter_async_context(_database(settings))
     connection = await stack.enter_async_context(_connection(settings, worker_id))
@@ -69,7 +69,7 @@ async def _open(stack: AsyncExitStack, settings: SuperlinkSettings) -> "_Worker"
 
 
 class _Worker:
-    """A superlink that has all it needs."""
+    """A superlink with all its parts."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class _Worker:
         self._health_servers = AsyncExitStack()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve and keep house until `stop`, then drain. Raises what ended one of its tasks."""
+        """Serve and do housekeeping until `stop`, then drain. Raises the error of its tasks."""
         if self._settings.http_health_address:
             http = HealthServer(self._readiness, self._metrics)
             await http.start(self._settings.http_health_address)
@@ -123,7 +123,7 @@ class _Worker:
                     "figures": self._watched.figures.run(),
                     "runtime": self._watched.runtime.run(),
                     "connection": self._connection.until_ended(),
-                    # Another one, with a pool of its own, is started in our place.
+                    # A new superlink, with its own pool, is started in our place.
                     "database": self._database.until_lost(),
                 },
             )
@@ -131,7 +131,7 @@ class _Worker:
             await self._drain()
 
     async def _start_grpc_health(self, address: str) -> None:
-        # Only here: gRPC is 8 MB of memory that a superlink needs for nothing else.
+        # Imported only here: gRPC takes 8 MB of memory, and a superlink needs it for nothing else.
         from flower_nats.grpc_health import GrpcHealthServer
 
         server = GrpcHealthServer(self._readiness)
@@ -167,7 +167,7 @@ class _Worker:
             await asyncio.sleep(_ANNOUNCE_EVERY)
 
     async def _drain(self) -> None:
-        """Be unready, finish what is in hand, leave."""
+        """Become unready, finish open requests, leave."""
         self._readiness.leave()
         await asyncio.sleep(self._settings.drain_delay)
         await self._server.drain(max(1.0, _DRAIN_SECONDS - self._settings.drain_delay))
@@ -176,7 +176,7 @@ class _Worker:
         log.info("superlink_drained", replica=self._id)
 
     async def _leave(self) -> None:
-        """Leave the housekeeping to others at once; without this they wait for the leases to end."""
+        """Release the housekeeping at once; otherwise others wait until the leases expire."""
         try:
             async with asyncio.timeout(_LEAVE_SECONDS):
                 await Leases(self._database).release(self._id)
@@ -186,7 +186,7 @@ class _Worker:
 
 
 def _tell_durability(promise: Mapping[str, Any]) -> None:
-    """Say what the servers at hand do for what they have acknowledged."""
+    """Log the durability that the present servers provide."""
     broker, stored = promise["broker"], promise["database"]
     log.info("durability", broker=broker, database=stored)
     if broker["sync"] == UNKNOWN:

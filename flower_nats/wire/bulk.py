@@ -1,7 +1,7 @@
-"""The two messages that carry objects, read and written without copying what they carry.
+"""The two messages that carry objects, read and written without copying the objects.
 
-An object has up to 20 MB (flwr 1.33 `common/constant.py`). Protobuf copies it twice on its way in and
-twice on its way out.
+An object has up to 20 MB (flwr 1.33 `common/constant.py`). Protobuf would copy it twice when
+reading and twice when writing.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _LONGEST_VARINT = 10
 
 
 def read_push_object(body: bytes) -> tuple[common.PushObjectRequest, memoryview]:
-    """Return a PushObjectRequest without its object's content, and the content, which is not copied.
+    """Return a PushObjectRequest without its object's content, and the content, not copied.
 
     Raises `DecodeError`.
     """
@@ -47,7 +47,7 @@ def read_push_object(body: bytes) -> tuple[common.PushObjectRequest, memoryview]
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    """Return a number, and where it ends."""
+    """Return a number and the position after it."""
     value = 0
     for place in range(_LONGEST_VARINT):
         if at + place >= len(view):
@@ -60,12 +60,12 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
 
 
 def write_pull_object_response(pieces: Sequence[bytes | memoryview]) -> bytes:
-    """Return the PullObjectResponse that gives the object whose content is in these pieces."""
+    """Return the PullObjectResponse with the object's content from these pieces."""
     return b"".join((pull_object_response_head(sum(map(len, pieces))), *pieces))
 
 
 def pull_object_response_head(size: int) -> bytes:
-    """Return what is before the content, of so many bytes, in the PullObjectResponse that gives it."""
+    """Return the part of a PullObjectResponse before a content of `size` bytes."""
     head = common.PullObjectResponse(object_found=True, object_available=True)
     return head.SerializeToString() + _length_prefix(size)
 

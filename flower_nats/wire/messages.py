@@ -27,15 +27,15 @@ _OBJECT_ID = re.compile(r"[0-9a-f]{64}\Z")
 _OBJECT_TYPE = re.compile(rb"[A-Za-z_][A-Za-z0-9_.]{0,99}\Z")
 _HEAD_BYTES = 4096
 _LONGEST_TREE = 100_000
-"""Objects in one message beyond which it is refused: of 5 MB each, as stock cuts them, 500 GB."""
+"""The most objects in one message: with 5 MB each, as stock cuts them, 500 GB."""
 
 _ANY_TREE = 128 * 1024
-"""Bytes of a tree up to which it is parsed whatever is in it: a node of two bytes takes 300 then."""
+"""Bytes up to which a tree is parsed without a check: a node of two bytes takes 300 when parsed."""
 
 _ID_FIELD = rb"\x0a\x40[0-9a-f]{64}"
 _TREE = re.compile(_ID_FIELD + rb"(?:\x12[\x80-\xff]{0,4}[\x00-\x7f]" + _ID_FIELD + rb")*+")
-"""How a tree of ids is serialized: before each node but the first its length. No node is without an id,
-so that a tree's length tells how many it has."""
+"""The form of a serialized tree of ids: each node but the first has its length before it. Every
+node has an id, so a tree's length tells the number of nodes."""
 
 _NODE_BYTES = 68
 
@@ -63,12 +63,12 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A Message without its content, and the tree of the objects that are its content."""
+    """A Message without its content, and the tree of objects that make up the content."""
 
     message: bytes
-    """The `Message` as it travels: metadata and perhaps an error."""
+    """The serialized `Message`: metadata and perhaps an error."""
     tree: bytes
-    """The `ObjectTree` as it travels."""
+    """The serialized `ObjectTree`."""
 
     @cached_property
     def head(self) -> common.Message:
@@ -162,7 +162,7 @@ def _broken_rules(message: common.Message, is_reply: bool) -> list[str]:
             f"`src_node_id` must {'not ' if is_reply else ''}be {SUPERLINK_NODE_ID}, the SuperLink",
         ),
         (
-            # An instruction to the SuperLink is well formed, and reaches nobody here.
+            # An instruction to the SuperLink is well formed, but has no receiver here.
             metadata.dst_node_id == SUPERLINK_NODE_ID or not is_reply,
             f"`dst_node_id` must be {SUPERLINK_NODE_ID}, the SuperLink",
         ),
@@ -180,7 +180,7 @@ def is_object_id(value: str) -> bool:
 
 
 def check_message_id(value: str) -> None:
-    """Check that a value is a message or object id, for it becomes part of a subject.
+    """Check that a value is a message or object id, because it becomes part of a subject.
 
     Raises `ApiError` (MALFORMED_REQUEST).
     """
@@ -199,7 +199,7 @@ def expired(metadata: common.Metadata) -> bool:
 
 
 def check_object(object_id: str, content: bytes | memoryview) -> None:
-    """Check that an object is what its id says and has the form of an inflatable object.
+    """Check that an object matches its id and has the form of an inflatable object.
 
     An object is a head `<type> <child ids, comma-separated> <body length>`, a zero byte and the body.
     Raises `ApiError` (MALFORMED_REQUEST).
@@ -219,9 +219,9 @@ def check_object(object_id: str, content: bytes | memoryview) -> None:
 
 
 def _head(content: bytes | memoryview) -> bytes:
-    """Return what is before the first zero byte, which is all if there is none.
+    """Return the bytes before the first zero byte, or all bytes if there is none.
 
-    It is short: a type, a length and 65 bytes for each child.
+    The head is short: a type, a length and 65 bytes for each child.
     """
     size = _HEAD_BYTES
     while b"\x00" not in (begin := bytes(content[:size])) and size < len(content):
@@ -244,8 +244,8 @@ def error_reply(
 ) -> tuple[Outgoing, bytes]:
     """Make the error reply that the SuperLink itself gives to an instruction.
 
-    `instruction` is its metadata if it is still known, `reason` what it says in place of what it
-    usually says with its code. Returns the message and the content of its one object.
+    `instruction` is the instruction's metadata, if still known. `reason` replaces the usual text of
+    the code. Returns the message and the content of its one object.
     """
     metadata = common.Metadata(
         run_id=run_id,

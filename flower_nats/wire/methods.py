@@ -1,7 +1,7 @@
-"""Every RPC of Flower's three APIs: its messages, its names on the wire, and how it is to be treated.
+"""Every RPC of Flower's three APIs: its messages, its names on the wire, and its treatment.
 
-This table is the one place that says so. The transports, the authentication and the balancer's
-configuration read it.
+This table is the only source: the transports, the authentication and the balancer's configuration
+read it.
 """
 
 import re
@@ -18,24 +18,24 @@ from flower_nats.wire import runtime_pb2 as runtime
 _KIB, _MIB = 1024, 1024 * 1024
 
 LONGEST_MESSAGE = 2**31 - 1
-"""Bytes; what stock sets on both sides (flwr 1.33 `supercore/grpc.py`)."""
+"""Bytes; the limit that stock sets on both sides (flwr 1.33 `supercore/grpc.py`)."""
 
 SHORT_REQUEST = 64 * _KIB
-"""Bytes of a request, unless its method says more. Ids, keys and numbers need no more."""
+"""Bytes of a request, unless its method allows more. Ids, keys and numbers need no more."""
 
 
 ARTIFACTS_PATH = "/v1/control/artifacts"
-"""Where a gateway gives what a run has left, beside the calls of Control. `flwr pull` prints it."""
+"""The path of a run's results at a gateway, beside the calls of Control. `flwr pull` prints it."""
 
 
 class CallerKind(Enum):
     """What proves who makes a call."""
 
     KEY = auto()
-    """A SuperNode's key alone: the node need not be registered yet."""
+    """Only a SuperNode's key: the node need not be registered yet."""
 
     NODE = auto()
-    """A SuperNode's key, and the id of the node that it belongs to."""
+    """A SuperNode's key, and the id of its node."""
 
     SUPEREXEC = auto()
     """The secret that SuperExecs share with gateways, if there is one."""
@@ -44,10 +44,10 @@ class CallerKind(Enum):
     """The token of a task."""
 
     ACCOUNT = auto()
-    """The token of an account, where there are accounts."""
+    """The token of an account, if there are accounts."""
 
     ANYBODY = auto()
-    """Nothing: it is for those who are to get a token."""
+    """Nothing: the call is for clients that have no token yet."""
 
 
 class Bulk(Enum):
@@ -77,34 +77,34 @@ class Method:
     """Whether the answer is a stream of `response`."""
 
     overlooks_empty: bool = False
-    """Whether clients take nothing from an empty message in the stream, so that one now and then may
-    keep a quiet connection alive."""
+    """Whether clients ignore an empty message in the stream, so that such messages may keep a quiet
+    connection alive."""
 
     held: bool = False
-    """Whether a gateway may wait with the answer until there is something to say."""
+    """Whether a gateway may hold the answer until there is something to say."""
 
     bulk: Bulk = Bulk.NEITHER
-    """What passes a gateway only a few at a time, so that its memory is bounded."""
+    """The part of a call that passes a gateway only a few at a time, which bounds its memory."""
 
     longest_request: int = SHORT_REQUEST
     """Bytes that a request may have."""
 
     farewell: bool = False
-    """Whether a node that was unregistered, or a task that has finished itself, may still make this
-    call. Its process says so while it ends: once more, if the gateway that was to answer died, or on
-    threads that have not ended yet. A refusal would make stock interrupt itself, and hang for ever if
-    that comes in the exit handlers of a ServerApp."""
+    """Whether an unregistered node, or a finished task, may still make this call. A process makes
+    it while it ends, again if its gateway died before the answer, or from threads that still run.
+    After a refusal stock interrupts itself, which hangs for ever in the exit handlers of a
+    ServerApp."""
 
     tried_once: bool = False
-    """Whether stock tries this call once only, and loses what it says if that fails: it is carried
-    through, whatever becomes of the caller's connection."""
+    """Whether stock tries this call only once, and loses its content if it fails. Such a call is
+    completed even if the caller's connection ends."""
 
     takes_long: bool = False
-    """Whether a superlink may need seconds for it, although all is well. Meanwhile the superlink says
-    that it has the call in hand, so that no other one is asked to do the same work."""
+    """Whether a healthy superlink may need seconds for it. The superlink then says that it has the
+    call in hand, so that no other superlink is asked for the same work."""
 
     grpc_services: tuple[str, ...] = field(default=(), kw_only=True)
-    """Names of the gRPC service that has this RPC, in the order of the versions of flwr."""
+    """Names of the gRPC service with this RPC, in the order of the versions of flwr."""
 
     @property
     def grpc_paths(self) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ def _methods(
     *triples: tuple[str, type[ProtoMessage], type[ProtoMessage]],
     **policies: dict[str, object],
 ) -> tuple[Method, ...]:
-    """Return the methods of an API; `policies` has, by name, what is not the same for all of them."""
+    """Return the methods of an API; `policies` has the differences, by method name."""
     services = _GRPC_SERVICES[api]
     methods = (
         Method(
@@ -184,14 +184,14 @@ FLEET = _methods(
     ActivateNode={"caller": CallerKind.KEY},
     UnregisterNode={"farewell": True},
     PullMessages={"held": True},
-    # The tree of a reply's objects: 70 bytes for each of at most 100,000.
+    # The tree of a reply's objects: 70 bytes each, for at most 100,000 objects.
     PushMessages={"longest_request": 8 * _MIB},
     # Stock cuts arrays into objects of 20 MB at most, other records not.
     PushObject={"bulk": Bulk.REQUEST, "longest_request": 256 * _MIB},
     PullObject={"bulk": Bulk.RESPONSE, "held": True},
 )
 
-# Never called over gRPC by stock; their names in it are what SuperExecs sign.
+# Stock never calls these over gRPC, but SuperExecs sign their gRPC names.
 _SINCE_RUNTIME: dict[str, object] = {"grpc_services": ("Runtime",)}
 
 RUNTIME = _methods(
@@ -246,12 +246,12 @@ RUNTIME = _methods(
     PutCompactedContext={"longest_request": 16 * _MIB, **_SINCE_RUNTIME},
     SendTaskHeartbeat={"farewell": True},
     PushLogs={"farewell": True, "longest_request": 64 * _MIB},
-    # A context holds what an app puts into it.
+    # An app may put any data into its context.
     PushTaskOutput={"farewell": True, "tried_once": True, "longest_request": LONGEST_MESSAGE},
     PushTaskMessage={"longest_request": 16 * _MIB},
     PushTaskEvents={"longest_request": 16 * _MIB},
     StartAutomation={"longest_request": 11 * _MIB},
-    # A whole round at once: the trees of its instructions, and then the ids of all of them.
+    # A whole round at once: the trees of its instructions, and later the ids of all instructions.
     PushMessages={"longest_request": 256 * _MIB},
     PullMessages={"held": True, "longest_request": 16 * _MIB},
     PushObject={"bulk": Bulk.REQUEST, "longest_request": LONGEST_MESSAGE},
@@ -271,7 +271,7 @@ _CONTROL_NAMES = (
     "ConfigureSimulationFederation", "StreamRunEvents",
 )  # fmt: skip
 
-# An issuer may have to be asked.
+# The superlink may have to ask an issuer.
 _LEADS_TO_A_TOKEN: dict[str, object] = {"caller": CallerKind.ANYBODY, "takes_long": True}
 
 # Control is regular: FooBar takes FooBarRequest and gives FooBarResponse.

@@ -1,4 +1,4 @@
-"""The numbers of a MetricRecord, read off an object as clients push it."""
+"""The numbers of a MetricRecord, read from an object that a client pushes."""
 
 import math
 from collections.abc import Mapping
@@ -9,25 +9,25 @@ from google.protobuf.message import DecodeError
 from flower_nats.wire import records_pb2 as records
 
 _HEAD = b"MetricRecord "
-"""What such an object begins with (flwr 1.33 `common/inflatable.py`); a NUL ends its first line."""
+"""The beginning of such an object (flwr 1.33 `common/inflatable.py`); a NUL ends its first line."""
 
 _LONGEST = 64 * 1024
-"""Bytes of an object that is looked into: a record of numbers for people is much smaller."""
+"""The largest object that is read, in bytes: a record of numbers for people is much smaller."""
 
 _NUMBERS = ("double", "sint64", "uint64")
-"""What a value may be; the others are lists of numbers."""
+"""The fields with a single number; the others are lists of numbers."""
 
 MOST_NUMBERS = 64
-"""Numbers that are read off one record."""
+"""The most numbers that are read from one record."""
 
 _LONGEST_NAME = 100
 """Characters; longer names are cut."""
 
 
 def numbers_of(content: memoryview) -> Mapping[str, float | None]:
-    """Return the numbers of an object by name; none of another kind of object, nor of lists.
+    """Return the numbers of an object by name; empty for other objects, and without lists.
 
-    None stands for what is no finite number.
+    None stands for a value that is not finite.
     """
     if len(content) > _LONGEST or bytes(content[: len(_HEAD)]) != _HEAD:
         return {}

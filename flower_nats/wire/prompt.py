@@ -1,4 +1,4 @@
-"""What an AgentApp is asked, as the message in which it looks for it.
+"""The prompt of an AgentApp, as the message that the app expects.
 
 A `flwr-agentapp` of 1.38 or newer begins with a pull of messages, and expects one from the SuperLink to
 itself (flwr 1.42 `server/superlink/linkstate/utils.py`, `create_user_prompt_message`): a RecordDict with
@@ -14,7 +14,7 @@ from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.messages import Outgoing, make_object
 
 _TTL = 43_200.0
-"""Seconds; what flwr gives to a message by default."""
+"""Seconds; flwr's default for a message."""
 
 
 def prompt_message(
@@ -39,7 +39,7 @@ def prompt_message(
     body = message.SerializeToString(deterministic=True)
     message_id, message_object = make_object("Message", dict_id, body)
     message.metadata.message_id = message_id
-    # On the way it has an empty content, which tells it from an error.
+    # In transit it has an empty content, which distinguishes it from an error.
     message.content = b""
     tree = common.ObjectTree(object_id=message_id)
     tree.children.add(object_id=dict_id).children.add(object_id=record_id)

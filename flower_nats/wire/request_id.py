@@ -5,16 +5,16 @@ import uuid
 from typing import Final
 
 CLIENT_ADDRESS: Final = "flower-nats-client-address"
-"""The header in which our balancer says whose call it passes on."""
+"""The header in which our balancer sends the client's address."""
 
 REQUEST_ID: Final = "flower-nats-request-id"
-"""Set by a balancer, anew for each call of a client and alike for its attempts at gateways."""
+"""Set by a balancer: new for each call of a client, and the same for all attempts at gateways."""
 
 _FORMAT = re.compile(r"[0-9a-f-]{32,36}")
 
 
 def is_request_id(given: str) -> bool:
-    """Whether this is an id as balancers set it."""
+    """Whether this is an id in the form that balancers set."""
     return _FORMAT.fullmatch(given) is not None
 
 

@@ -1,8 +1,8 @@
-"""Logging in: the Control API's part of `flwr login`, and the page's where a person signs in.
+"""Logging in: the Control API's part of `flwr login`, and that of the page for signing in.
 
-A command asks for a login and gets a device code, which is its alone, and the address of a page with
-the code of the login. A person signs in on that page and confirms. The command asks for its tokens
-meanwhile, again and again.
+A command asks for a login. It gets a device code, which only it knows, and the address of a page
+with the login's user code. A person signs in on that page and confirms. Until then the command asks
+for its tokens again and again.
 """
 
 import asyncio
@@ -38,25 +38,26 @@ _NO_LOGIN = "noop"
 _DEVICE_GRANT = "oidc"
 
 _POLL_EVERY = 2
-"""Seconds between two questions of a command whether its login is confirmed."""
+"""Seconds between a command's questions whether its login is confirmed."""
 
 _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
-"""Of a code: no vowels, so that it is no word, and nothing that is taken for a digit."""
+"""Letters of a code: no vowels, so that it is no word, and none that looks like a digit."""
 
 _CODE_LETTERS = 8
 
 _AT_ONCE = 2
-"""Passwords that a superlink looks at at once: each takes 64 MiB and a core for a tenth of a second."""
+"""Passwords that a superlink checks at once: each takes 64 MiB and a core for a tenth of a
+second."""
 
 _ISSUER_SECONDS = 20.0
-"""Seconds for which one superlink alone asks the issuer about a session, and others wait for it: longer
-than the issuer has for an answer."""
+"""Seconds for which only one superlink asks the issuer about a session while others wait: longer
+than the time-out of the issuer's answer."""
 
 _ISSUER_PAUSE = 0.3
-"""Seconds between two looks whether it has answered."""
+"""Seconds between two checks whether the issuer has answered."""
 
 _UNRENEWED_SECONDS = 8 * 3600.0
-"""Seconds of a login whose issuer gave no refresh token, and so cannot be asked whether it goes on."""
+"""Seconds of a login without a refresh token of the issuer, which cannot be renewed."""
 
 _LOG_IN_AGAIN = "Run `flwr login` again."
 
@@ -81,7 +82,7 @@ class LoginApi:
         }
 
     def internal_handlers(self) -> Mapping[str, InternalHandler]:
-        """Return the handler of each internal RPC: what the page asks."""
+        """Return the handler of each internal RPC, for the login page."""
         return {
             "LoginUnderWay": self.login_under_way,
             "ConfirmLogin": self.confirm_login,
@@ -91,9 +92,9 @@ class LoginApi:
     async def get_login_details(
         self, request: control.GetLoginDetailsRequest, caller: Caller
     ) -> control.GetLoginDetailsResponse:
-        """Begin a login. Without accounts there is none, which `flwr login` says in its own words.
+        """Begin a login. Without accounts there is none, and `flwr login` says so.
 
-        What is said of the page is the end of its address: gateways know the rest.
+        The answer has the end of the page's address; gateways add the rest.
         """
         if not self._enabled:
             return control.GetLoginDetailsResponse(authn_type=_NO_LOGIN)
@@ -123,7 +124,7 @@ class LoginApi:
     async def get_auth_tokens(
         self, request: control.GetAuthTokensRequest, caller: Caller
     ) -> control.GetAuthTokensResponse:
-        """Give the tokens of a login once it is confirmed, nothing before."""
+        """Return the tokens of a login once it is confirmed; before that, none."""
         if not self._enabled:
             raise ApiError(ErrorCode.NO_ACCOUNT_AUTH, "there are no accounts")
         device_code = request.device_code
@@ -149,7 +150,7 @@ class LoginApi:
     async def refresh_auth_tokens(
         self, request: control.RefreshAuthTokensRequest, caller: Caller
     ) -> control.RefreshAuthTokensResponse:
-        """Give new tokens for a refresh token."""
+        """Return new tokens for a refresh token."""
         if not self._enabled or not request.refresh_token:
             raise unauthenticated("no refresh token came, or there are no accounts")
         token = request.refresh_token
@@ -175,7 +176,7 @@ class LoginApi:
         )
 
     async def _ask_issuer(self, session: RefreshableSession, token: str, deadline: float) -> None:
-        """Have the issuer say whether a session goes on; another superlink may be at it already."""
+        """Ask the issuer whether a session goes on, unless another superlink is asking already."""
         accounts = Accounts(self._database)
         if self._issuer is None:
             await accounts.end_session(session.session_id)
@@ -187,10 +188,10 @@ class LoginApi:
             raise Unavailable("another superlink has asked the issuer, and got no answer yet")
 
     async def login_under_way(self, question: Map, caller: Caller) -> Map:
-        """{user_code} -> {state, asked_from, seconds_ago, page, code}: what is shown of a login.
+        """{user_code} -> {state, asked_from, seconds_ago, page, code}: a login, for display.
 
-        `state` is `unknown`, `open`, `confirmed`, `refused` or `elsewhere`: to be confirmed at the page
-        of an issuer, with a code of its own.
+        `state` is `unknown`, `open`, `confirmed`, `refused` or `elsewhere`: it is confirmed at an
+        issuer's page, with the issuer's code.
         """
         found = await Logins(self._database).by_user_code(question["user_code"])
         if found is None or not self._enabled:
@@ -236,7 +237,7 @@ class LoginApi:
         return {}
 
     async def _proven(self, name: str, password: str) -> Account | None:
-        """Return the account that a password proves; takes as long where there is none."""
+        """Return the account that a password proves; takes equally long without an account."""
         accounts = Accounts(self._database)
         account = await accounts.by_name(name)
         password_hash = None if account is None else await accounts.password_hash(account)
@@ -266,8 +267,8 @@ async def _issue(
 
 
 async def _refresh(transaction: Transaction, token: str) -> Tokens | RefreshableSession | None:
-    """Return new tokens for a refresh token; the session if it is stolen (then it is ended), or if the
-    issuer has to be asked first; None for a token that proves nothing."""
+    """Return new tokens for a refresh token; the session if the token is stolen (this ends the
+    session) or if the issuer has to be asked first; None for an invalid token."""
     accounts = Accounts(transaction)
     session = await accounts.by_refresh_token(token)
     if session is None:
@@ -289,9 +290,9 @@ def _state(login: DeviceLogin) -> str:
 
 
 def _whose_failures(address: str) -> str:
-    """Return the address that wrong passwords are counted for; empty for a machine's own.
+    """Return the address for counting wrong passwords; empty for loopback addresses.
 
-    From there come proxies and tunnels, by which many people sign in.
+    Many people may sign in through proxies and tunnels on this machine.
     """
     with suppress(ValueError):
         return "" if ip_address(address).is_loopback else address
@@ -299,7 +300,7 @@ def _whose_failures(address: str) -> str:
 
 
 def _refused(detail: str, text: str) -> ApiError:
-    """Return what ends a `flwr login`, which would go on asking otherwise."""
+    """Return the refusal that ends a `flwr login`, which would otherwise ask again."""
     return ApiError(ErrorCode.NO_PERMISSIONS, detail, text)
 
 

@@ -1,6 +1,6 @@
-"""An OIDC issuer, which says who people are: its device grant (RFC 8628), and its ID tokens.
+"""An OIDC issuer, which identifies people: its device grant (RFC 8628), and its ID tokens.
 
-Superlinks alone talk to it. What it says is believed only of ID tokens that its keys have signed.
+Only superlinks talk to it. They trust only ID tokens that are signed with its keys.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from flower_nats.settings import OidcSettings
 log = get_logger(__name__)
 
 _ANSWER_SECONDS = 10.0
-"""Seconds that the issuer has for an answer: commands wait for it."""
+"""Seconds that the issuer has for an answer, because commands wait for it."""
 
 _CONFIGURATION_SECONDS = 3600.0
-"""Seconds after which the issuer is asked again where its pages are."""
+"""Seconds after which the issuer's configuration is read again."""
 
 _KEYS_PAUSE = 10.0
-"""Seconds between two times of asking for keys: anybody can sign with a key that nobody knows."""
+"""Seconds between two fetches of the keys, because anybody can send a token with an unknown key."""
 
 _LEEWAY = 60
 """Seconds by which the clocks of the issuer and of superlinks may differ."""
 
-# Only signatures by key pairs. With a shared secret, everyone who verifies could also sign.
+# Only signatures by key pairs. With a shared secret, every verifier could also sign.
 _ALGORITHMS = [
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
@@ -44,7 +44,7 @@ _ALGORITHMS = [
 _DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 _DEFAULT_INTERVAL = 5
-"""Seconds between two questions about a login, where the issuer says nothing (RFC 8628, 3.2)."""
+"""Seconds between two questions about a login, if the issuer sets no interval (RFC 8628, 3.2)."""
 
 _WAITING = {"authorization_pending", "slow_down"}
 
@@ -55,23 +55,23 @@ class DeviceGrant:
 
     device_code: str
     page: str
-    """Where people sign in."""
+    """The page where people sign in."""
     code: str
-    """What they type there."""
+    """The code that people type there."""
     complete_page: str
-    """The page with the code in its address; empty where the issuer has none."""
+    """The page with the code in its address; empty if the issuer has none."""
     seconds: float
     interval: int
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What the issuer says of a person who has signed in."""
+    """The issuer's answer about a person who has signed in."""
 
     claims: Mapping[str, Any]
-    """Of the ID token; empty if a refresh brought none."""
+    """The claims of the ID token; empty if a refresh gave none."""
     refresh_token: str
-    """Empty if the issuer gives none."""
+    """The refresh token; empty if the issuer gives none."""
 
 
 class GrantRefused(Exception):
@@ -102,7 +102,7 @@ class Issuer:
 
     @property
     def url(self) -> str:
-        """What the issuer calls itself."""
+        """The issuer's own URL."""
         return self._settings.url
 
     async def begin(self) -> DeviceGrant:
@@ -122,11 +122,11 @@ class Issuer:
             raise self._away(f"it begins no login: {_refusal(answer) or repr(exc)}") from exc
 
     async def poll(self, device_code: str) -> Grant:
-        """Return what the issuer says of a login. Raises `GrantPending` or `GrantRefused`."""
+        """Return the issuer's answer about a login. Raises `GrantPending` or `GrantRefused`."""
         return await self._grant({"grant_type": _DEVICE_GRANT, "device_code": device_code})
 
     async def refresh(self, refresh_token: str) -> Grant:
-        """Return what the issuer says of a person now. Raises `GrantRefused`."""
+        """Return the issuer's present answer about a person. Raises `GrantRefused`."""
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
         grant = await self._grant(form)
         return Grant(grant.claims, grant.refresh_token or refresh_token)
@@ -144,7 +144,7 @@ class Issuer:
         return Grant(claims, str(answer.get("refresh_token") or ""))
 
     async def _verified(self, id_token: str) -> Mapping[str, Any]:
-        """Return what an ID token says. Raises `GrantRefused` for one that proves nothing."""
+        """Return the claims of an ID token. Raises `GrantRefused` for an invalid one."""
         required = jwt.JWTClaimsRegistry(
             leeway=_LEEWAY,
             iss={"essential": True, "value": self._settings.url},
@@ -157,7 +157,7 @@ class Issuer:
             try:
                 token = jwt.decode(id_token, keys, algorithms=_ALGORITHMS)
             except (JoseError, ValueError) as exc:
-                # The issuer may have another key since.
+                # The issuer may have a new key.
                 if are_new:
                     raise self._unproven(exc) from exc
                 continue
@@ -199,10 +199,11 @@ class Issuer:
         return await self._ask("GET", url)
 
     async def _post(self, url: str, form: Mapping[str, str]) -> Mapping[str, Any]:
-        """Send a form as our client, whose secret an issuer wants either in the form or in a header.
+        """Send a form as our client. Issuers want the client's secret in the form or in a header.
 
-        The form comes first: Dex reads nothing else, and does not say that the secret is missing.
-        It names the client in any case, as not every issuer knows it by the header (RFC 8628, 3.1).
+        The form is tried first: Dex reads only the form, and does not report a missing secret. The
+        form always names the client, because not every issuer takes it from the header (RFC 8628,
+        3.1).
         """
         client_id, file = self._settings.client_id, self._settings.client_secret_file
         named = {**form, "client_id": client_id}
@@ -211,7 +212,7 @@ class Issuer:
         secret = (await asyncio.to_thread(file.read_text, "utf-8")).strip()
         for _ in range(2):
             if self._proves_in_header:
-                # By the standard both are encoded once more (RFC 6749, 2.3.1).
+                # The standard encodes both once more (RFC 6749, 2.3.1).
                 auth = httpx.BasicAuth(quote_plus(client_id), quote_plus(secret))
                 answer = await self._ask("POST", url, named, auth)
             else:
@@ -228,7 +229,7 @@ class Issuer:
         data: Mapping[str, str] | None = None,
         auth: httpx.BasicAuth | None = None,
     ) -> Mapping[str, Any]:
-        """Return an answer in JSON, refusals (400, 401) among them; raises `ApiError` without one."""
+        """Return an answer in JSON, also a refusal (400, 401); raises `ApiError` without one."""
         try:
             async with httpx.AsyncClient(timeout=_ANSWER_SECONDS, verify=self._context) as client:
                 answer = await client.request(method, url, data=data, auth=auth)
@@ -253,7 +254,7 @@ class Issuer:
 
 
 def _refusal(answer: Mapping[str, Any]) -> str:
-    """Return why the issuer says no: its code, and what it adds for people."""
+    """Return the reason of the issuer's refusal: the code and the description."""
     return ": ".join(str(answer[name]) for name in ("error", "error_description") if name in answer)
 
 

@@ -1,8 +1,8 @@
-"""Who may make which call of the Control API: the one table that says so.
+"""Who may make which call of the Control API. This is the only such table.
 
-Each call is about something: a federation, or a run, a series or a SuperNode of one. An account
-outside the federation gets the same answer as if it did not exist. An account in it has the level
-of a role, and operators of the runtime stand above all roles.
+Each call has an object: a federation, or a run, a series or a SuperNode of a federation. An account
+outside the federation gets the same answer as if the object did not exist. A member has the level
+of its role. Operators of the runtime stand above all roles.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from flower_nats.model.federation import MemberRole
 
 
 class Level(IntEnum):
-    """What somebody is where a call happens; each may do what those before it may."""
+    """The level of a caller for a call. Each level includes the rights of those before it."""
 
     ANYBODY = 0
     """Any caller of the Control API, without an account."""
 
     ACCOUNT = 1
-    """An account that is not in the federation, or where no federation matters."""
+    """An account outside the federation, or a call without a federation."""
 
     VIEWER = 2
     MEMBER = 3
@@ -28,7 +28,7 @@ class Level(IntEnum):
     OWNER = 5
 
     OPERATOR = 6
-    """An account that is an operator of the whole runtime."""
+    """An operator of the whole runtime."""
 
 
 LEVELS: Mapping[MemberRole, Level] = {
@@ -40,32 +40,32 @@ LEVELS: Mapping[MemberRole, Level] = {
 
 
 class About(Enum):
-    """What a call is about, and so where its right is looked up."""
+    """The object of a call, which decides where the right is looked up."""
 
     ITSELF = "the account"
-    """What belongs to the account that calls. Lists show what it may see."""
+    """The caller's own account. Lists show what it may see."""
 
     FEDERATION = "the federation"
     """The federation that the request names."""
 
     MEMBER = "an account in the federation"
-    """An account, or the caller's own, in the federation that the request names."""
+    """An account, by default the caller's, in the federation that the request names."""
 
     FEDERATION_NODE = "a SuperNode in the federation"
     """A SuperNode, and the federation that the request names."""
 
     NODE = "a SuperNode"
-    """A SuperNode, whose account it is that counts."""
+    """A SuperNode; its owner's account counts."""
 
     RUN = "a run"
-    """A run, and the federation that it is in."""
+    """A run and its federation."""
 
     SERIES = "a series of runs"
-    """A series, and the federation that it is in."""
+    """A series and its federation."""
 
 
 class Unnamed(Enum):
-    """What a request means that names no federation."""
+    """The meaning of a request without a federation."""
 
     REFUSED = "refused"
     DEFAULT = "the caller's federation"
@@ -74,21 +74,21 @@ class Unnamed(Enum):
 
 @dataclass(frozen=True)
 class Right:
-    """What a call takes."""
+    """The right that a call needs."""
 
     about: About
 
     takes: Level
-    """The least level. What has an owner is a run, a SuperNode or a membership: then the owner's."""
+    """The least level. For objects with an owner (runs, SuperNodes, memberships), the owner's."""
 
     hidden: ErrorCode | None = None
-    """What is said where there is none, or the caller does not see it."""
+    """The refusal if the object does not exist or the caller does not see it."""
 
     of_others: Level | None = None
-    """The least level where the owner is another account; the same if not said."""
+    """The least level if the owner is another account; by default the same."""
 
     not_own: ErrorCode = ErrorCode.NO_PERMISSIONS
-    """The refusal for an account that sees it, but may not because another account owns it."""
+    """The refusal for an account that sees the object, but needs to be its owner."""
 
     unnamed: Unnamed = Unnamed.REFUSED
 
@@ -105,7 +105,7 @@ _E = ErrorCode
 _LOGIN = Right(About.ITSELF, Level.ANYBODY)
 
 _BEGINS_LOGIN = Right(About.ITSELF, Level.ANYBODY, changes=False)
-"""A stranger may ask for a login; the login is one when its tokens are given out."""
+"""A stranger may ask for a login. It counts as a login when its tokens are given out."""
 
 _OWN = Right(About.ITSELF, Level.ACCOUNT)
 
@@ -188,7 +188,7 @@ RIGHTS: Mapping[str, Right] = {
     "ListAppAssociations": _LIST,
     "AddApp": Right(About.FEDERATION, Level.MEMBER, _E.FEDERATION_NOT_FOUND),
     "RemoveApp": Right(About.FEDERATION, Level.MEMBER, _E.FEDERATION_NOT_FOUND),
-    # What there is none of: refused for everybody alike
+    # Objects that do not exist here: refused for everybody
     "StartAutomation": _OWN,
     "ListAutomations": _see(About.FEDERATION, _E.FEDERATION_NOT_FOUND, Unnamed.ALL),
     "StopAutomation": _OWN,
@@ -202,7 +202,7 @@ RIGHTS: Mapping[str, Right] = {
 def refusal(right: Right, level: Level, *, is_own: bool = True) -> ErrorCode | None:
     """Return why a call may not be made, None if it may.
 
-    `is_own` says whether what the call is about belongs to who makes it, or to nobody.
+    `is_own` says whether the object belongs to the caller, or to nobody.
     """
     if level < right.takes:
         if level is Level.ANYBODY:

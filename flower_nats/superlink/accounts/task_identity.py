@@ -1,7 +1,7 @@
-"""Which task makes a call of the Runtime API: the one place that says so.
+"""Which task makes a call of the Runtime API. No other module decides this.
 
-A gateway brings evidence, the hash of the token that came with the call. What it says of tasks and runs
-besides is not looked at.
+A gateway brings evidence, the hash of the token that came with the call. Its other statements about
+tasks and runs are ignored.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from flower_nats.superlink.codecs import ProtoHandler
 from flower_nats.wire.methods import BY_NAME, CallerKind
 
 _CHECKED_THERE = frozenset({"SendTaskHeartbeat", "PullTaskInput", "PushTaskOutput"})
-"""Their statements look for the token themselves, and each has an answer of its own without it."""
+"""Calls with statements that look up the token themselves, each with its own answer without one."""
 
 
 class TaskIdentity:
@@ -28,7 +28,7 @@ class TaskIdentity:
         self._tasks = Tasks(database)
 
     def guard(self, name: str, handler: ProtoHandler) -> ProtoHandler:
-        """Have a handler of the Runtime API see callers whose task is known."""
+        """Wrap a handler of the Runtime API: it gets callers with a known task."""
         method = BY_NAME[("Runtime", name)]
         if method.caller is not CallerKind.TASK or name in _CHECKED_THERE:
             return handler

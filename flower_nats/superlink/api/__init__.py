@@ -1,1 +1,1 @@
-"""The handlers of Control, Fleet and Runtime, and of what gateways ask: one function for each call."""
+"""The handlers of Control, Fleet and Runtime, and of gateways' questions: one function per call."""

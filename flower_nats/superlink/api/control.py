@@ -1,4 +1,4 @@
-"""The Control API about nodes, and what it says of all that is not here."""
+"""The Control API about nodes, and its answers about objects that do not exist here."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ from flower_nats.wire import control_pb2 as control
 log = get_logger(__name__)
 
 _DEFAULT_HEARTBEAT_INTERVAL = 30.0
-"""Seconds; what a node registered by the CLI is taken to promise until it comes online."""
+"""Seconds; the heartbeat interval of a node that the CLI registered, until it comes online."""
 
 _REFUSALS: Mapping[str, ProtoHandler] = {
     "StartAutomation": refuse(ErrorCode.INVALID_AUTOMATION_REQUEST),
@@ -41,7 +41,7 @@ class ControlApi:
         self._nodes = Nodes(database)
 
     def handlers(self) -> Mapping[str, ProtoHandler]:
-        """Return the handler of each RPC served or refused here."""
+        """Return the handler of each RPC that is served or refused here."""
         return {
             **_REFUSALS,
             "RegisterNode": self.register_node,
@@ -55,7 +55,7 @@ class ControlApi:
     async def register_node(
         self, request: control.RegisterNodeRequest, caller: Caller
     ) -> control.RegisterNodeResponse:
-        """Register the key of a SuperNode that is still to come."""
+        """Register the key of a SuperNode before it connects."""
         check_key(request.public_key)
         location = request.location if request.HasField("location") else None
         if location is not None:
@@ -100,7 +100,7 @@ class ControlApi:
     async def list_nodes(
         self, request: control.ListNodesRequest, caller: Caller
     ) -> control.ListNodesResponse:
-        """Return the account's nodes, those that were unregistered too."""
+        """Return the account's nodes, including unregistered ones."""
         nodes = await self._nodes.owned_by(caller.sees)
         return control.ListNodesResponse(
             nodes_info=[node_to_wire(node) for node in nodes], now=now_iso()
@@ -115,7 +115,7 @@ class ControlApi:
     async def stop_automation(
         self, request: control.StopAutomationRequest, caller: Caller
     ) -> control.StopAutomationResponse:
-        """Do nothing, as stock does if the automation is not there."""
+        """Do nothing, like stock for an unknown automation."""
         return control.StopAutomationResponse()
 
     async def list_connectors(
@@ -126,7 +126,7 @@ class ControlApi:
 
 
 def check_key(pem: bytes) -> None:
-    """Check that a key is one that SuperNodes can sign with."""
+    """Check that SuperNodes can sign with a key."""
     if not is_node_key(pem):
         text = (
             "The key must be on the curve P-256, P-384 or P-521, in the form that `flwr "

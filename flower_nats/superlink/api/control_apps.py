@@ -1,4 +1,4 @@
-"""The Control API about apps: those that were run in the federation. None comes from Flower Hub."""
+"""The Control API about apps, which were run in the federation. None comes from Flower Hub."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What runs have left: the Control API's part of `flwr pull`, and the download of its link."""
+"""Results of runs: the Control API's part of `flwr pull`, and the download of its link."""
 
 import asyncio
 from collections.abc import Mapping
@@ -27,16 +27,16 @@ log = get_logger(__name__)
 _MIB = 1024 * 1024
 
 _AT_ONCE = 1
-"""Downloads that a superlink packs at once: each is in its memory several times meanwhile."""
+"""Downloads that a superlink packs at once. Each is in memory several times while it is packed."""
 
 
 class ArtifactsApi:
-    """Gives links to what runs have left, and what they lead to."""
+    """Serves links to the results of runs, and their downloads."""
 
     def __init__(
         self, database: Database, identity: Identity, guard: Guard, max_artifacts: int
     ) -> None:
-        """`max_artifacts`: MiB of a run that are given at most."""
+        """`max_artifacts`: the most MiB of a run that are given."""
         self._runs = Runs(database)
         self._series = SeriesStore(database)
         self._downloads = Downloads(database)
@@ -50,13 +50,13 @@ class ArtifactsApi:
         return {"PullArtifacts": self.pull_artifacts}
 
     def internal_handlers(self) -> Mapping[str, InternalHandler]:
-        """Return the handler of each internal RPC: what the page of the link asks."""
+        """Return the handler of each internal RPC, for the page of the link."""
         return {"Download": self.download}
 
     async def pull_artifacts(
         self, request: control.PullArtifactsRequest, caller: Caller
     ) -> control.PullArtifactsResponse:
-        """Give the end of a link; gateways know the rest. A second try gives another one."""
+        """Return the end of a link; gateways add the rest. A repetition returns another link."""
         run = await self._finished(request.run_id)
         token = new_token("download")
         await self._downloads.begin(
@@ -65,7 +65,7 @@ class ArtifactsApi:
         return control.PullArtifactsResponse(url=f"?token={token}")
 
     async def download(self, question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
-        """{token_hash, address} -> {name, content}: a zip archive, to who could pull it even now."""
+        """{token_hash, address} -> {name, content}: a zip archive, if still permitted."""
         found = await self._downloads.find(question["token_hash"])
         if found is None:
             text = "This link is unknown, or its 15 minutes are over. Run `flwr pull` again."
@@ -84,7 +84,7 @@ class ArtifactsApi:
         return {"name": f"run-{run.run_id}.zip", "content": content}
 
     async def _finished(self, run_id: int) -> Run:
-        """Return a run that has left something which may be given."""
+        """Return a finished run with results that the caller may get."""
         run = await self._runs.get(run_id)
         if run is None:
             raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"there is no run {run_id}")

@@ -1,7 +1,8 @@
-"""The Control API about federations: the accounts and the SuperNodes in them, and how they simulate.
+"""The Control API about federations: their accounts, SuperNodes and simulation options.
 
-The guard has refused calls that an account may not make (`accounts/rights.py`). The default federation,
-of those without an account, cannot be made, ended or left, and nobody is invited into it.
+The guard has refused calls that an account may not make (`accounts/rights.py`). The default
+federation, of callers without an account, cannot be created, archived or left, and nobody is
+invited into it.
 """
 
 import re
@@ -44,10 +45,10 @@ from flower_nats.wire import control_pb2 as control
 log = get_logger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
-"""What stock takes for a name (flwr 1.42 `cli/utils.py` is_valid_name)."""
+"""The names that stock accepts (flwr 1.42 `cli/utils.py` is_valid_name)."""
 
 _DESCRIPTION_LENGTH = 1_000
-"""Characters of a federation's description that are kept: it is shown in lists."""
+"""Characters of a federation's description that are kept. Lists show it."""
 
 _MOST_SHOWN = 20
 """Members of a federation in a list of federations; all are shown with the federation itself."""
@@ -73,7 +74,7 @@ class FederationsApi:
         self._runs = Runs(database)
 
     def handlers(self) -> Mapping[str, ProtoHandler]:
-        """Return the handler of each RPC served or refused here."""
+        """Return the handler of each RPC that is served or refused here."""
         return {
             "ListFederations": self.list_federations,
             "ShowFederation": self.show_federation,
@@ -152,7 +153,7 @@ class FederationsApi:
     async def archive_federation(
         self, request: control.ArchiveFederationRequest, caller: Caller
     ) -> control.ArchiveFederationResponse:
-        """Have a federation take no more runs, and stop those that it has."""
+        """Archive a federation, so that it takes no runs, and stop its runs."""
         name = request.federation_name
         stopped: list[Finished] = []
 
@@ -170,7 +171,7 @@ class FederationsApi:
     async def add_node(
         self, request: control.AddNodeToFederationRequest, caller: Caller
     ) -> control.AddNodeToFederationResponse:
-        """Have runs of a federation reach a node."""
+        """Add a node to a federation, so that runs reach it."""
         name, node_id = request.federation_name, request.node_id
 
         async def add(transaction: Transaction) -> bytes:
@@ -189,7 +190,7 @@ class FederationsApi:
     async def remove_node(
         self, request: control.RemoveNodeFromFederationRequest, caller: Caller
     ) -> control.RemoveNodeFromFederationResponse:
-        """Have runs of a federation reach a node no more; those that go on get an error of it."""
+        """Remove a node from a federation; running runs get an error in place of its replies."""
         name, node_id = request.federation_name, request.node_id
 
         async def remove(transaction: Transaction) -> bytes:
@@ -206,7 +207,7 @@ class FederationsApi:
     async def remove_account(
         self, request: control.RemoveAccountFromFederationRequest, caller: Caller
     ) -> control.RemoveAccountFromFederationResponse:
-        """Let an account out of a federation, with its nodes, and stop its runs there."""
+        """Remove an account and its nodes from a federation, and stop its runs there."""
         name, target = request.federation_name, request.account_name or caller.account_name
         stopped: list[Finished] = []
 
@@ -223,7 +224,7 @@ class FederationsApi:
 
         await once(self._database, caller.request_id, remove)
         log.info("federation_account_removed", federation=name, removed=target)
-        # The rights of callers that follow the log of a run there are checked again.
+        # This makes gateways check again the rights of callers that follow a run's log there.
         await self._hints.accounts_changed()
         await self._tell(stopped)
         return control.RemoveAccountFromFederationResponse()
@@ -231,7 +232,7 @@ class FederationsApi:
     async def invite(
         self, request: control.CreateInvitationRequest, caller: Caller
     ) -> control.CreateInvitationResponse:
-        """Ask an account into a federation."""
+        """Invite an account into a federation."""
         name, invitee_name = request.federation_name, request.invitee_account_name
 
         async def create(transaction: Transaction) -> bytes:
@@ -259,7 +260,7 @@ class FederationsApi:
     async def list_invitations(
         self, request: control.ListInvitationsRequest, caller: Caller
     ) -> control.ListInvitationsResponse:
-        """Return what the account has asked, and what it was asked."""
+        """Return the invitations that the account has sent and received."""
         created = await self._invitations.created_by(caller.account_id)
         received = await self._invitations.received_by(caller.account_id)
         return control.ListInvitationsResponse(
@@ -269,7 +270,7 @@ class FederationsApi:
     async def accept(
         self, request: control.AcceptInvitationRequest, caller: Caller
     ) -> control.AcceptInvitationResponse:
-        """Come into a federation as a member."""
+        """Accept an invitation, as a member."""
         name = request.federation_name
 
         async def accept(transaction: Transaction) -> bytes:
@@ -285,7 +286,7 @@ class FederationsApi:
     async def reject(
         self, request: control.RejectInvitationRequest, caller: Caller
     ) -> control.RejectInvitationResponse:
-        """Stay out of a federation."""
+        """Reject an invitation."""
 
         async def reject(transaction: Transaction) -> bytes:
             await _answer_invitation(transaction, request.federation_name, caller, "rejected")
@@ -298,7 +299,7 @@ class FederationsApi:
     async def revoke(
         self, request: control.RevokeInvitationRequest, caller: Caller
     ) -> control.RevokeInvitationResponse:
-        """Take an invitation back that was not answered yet."""
+        """Revoke a pending invitation."""
         name, invitee_name = request.federation_name, request.invitee_account_name
 
         async def revoke(transaction: Transaction) -> bytes:
@@ -313,7 +314,7 @@ class FederationsApi:
     async def configure_simulation(
         self, request: control.ConfigureSimulationFederationRequest, caller: Caller
     ) -> control.ConfigureSimulationFederationResponse:
-        """Keep how a federation simulates: what is said now, and what was said before of the rest."""
+        """Store a federation's simulation options; options that are not set keep their values."""
         found = await self._federations.open(request.federation_name)
         if not self._federations.is_simulation(found):
             text = (
@@ -336,7 +337,7 @@ class FederationsApi:
         return control.ConfigureSimulationFederationResponse(federation_name=found.name)
 
     async def set_icon(self, request: control.SetFederationIconRequest, caller: Caller) -> NoReturn:
-        """Refuse to decorate a federation."""
+        """Refuse to set a federation's icon."""
         text = "This SuperLink does not support icons of federations."
         raise ApiError(ErrorCode.NO_FEDERATION_MANAGEMENT_SUPPORT, text, text)
 
@@ -409,7 +410,7 @@ def _no_invitation(name: str) -> ApiError:
 
 
 def _check_removal(member: Member, role: MemberRole | None, caller: Caller) -> None:
-    """Check that a member may be removed: nobody removes those above, and the owner stays."""
+    """Check that a member may be removed: not one with a higher role, and never the owner."""
     if member.role is MemberRole.OWNER:
         text = (
             "The owner of a federation cannot leave it or be removed. Remedy: `flwr federation "

@@ -1,4 +1,4 @@
-"""The Control API as far as it is about runs: what `flwr run`, `list` and `stop` ask for."""
+"""The Control API about runs, for `flwr run`, `list` and `stop`."""
 
 from collections.abc import Mapping
 
@@ -44,19 +44,19 @@ from flower_nats.wire import control_pb2 as control
 log = get_logger(__name__)
 
 _REASON_LENGTH = 1_000
-"""Characters of a refusal, which may quote names of any length: gRPC has 8 KiB for it."""
+"""Characters of a refusal, which may quote names of any length. gRPC allows 8 KiB."""
 
 _PROMPT_BYTES = 256 * 1024
-"""Bytes of what an agent is asked."""
+"""Bytes of an agent's prompt."""
 
 _MOST = 2**31 - 1
 
 _ELECTION = 8.0
-"""Seconds for which a new run waits for streams that do not store: NATS servers that were killed or
-started lately elect new leaders. A disk without room lasts longer."""
+"""Seconds for which a new run waits for streams that do not store, because NATS servers may be
+electing new leaders. A full disk lasts longer."""
 
 _LISTED = 20
-"""Runs that clients of flwr 1.40 and newer get if they do not say how many; older ones wanted all."""
+"""Runs that clients of flwr 1.40 and newer get by default; older clients want all."""
 
 
 class ControlRunsApi:
@@ -90,9 +90,9 @@ class ControlRunsApi:
     async def start_run(
         self, request: control.StartRunRequest, caller: Caller
     ) -> control.StartRunResponse:
-        """Create a run of an app; once for each call of the CLI, however often we have to ask."""
+        """Create a run of an app, once for each call of the CLI, even if it is repeated."""
         if refusals := await self._trials.reasons_after(_ELECTION):
-            # The run would be created, and stand still without a word.
+            # Without this check, the run would be created and hang silently.
             raise ApiError(ErrorCode.NOTHING_STORED, str(refusals))
         try:
             return await self._start_run(request, caller)
@@ -178,7 +178,7 @@ class ControlRunsApi:
     async def _check_app(
         self, content: bytes, request: control.StartRunRequest, caller: Caller
     ) -> tuple[FabInfo, Config]:
-        """Check an app and the overrides of its configuration; return both as the run will see them."""
+        """Check an app and the overrides of its configuration; return both in the run's form."""
         try:
             _check_sizes(request)
             overrides = config_from_wire(request.override_config)
@@ -197,7 +197,7 @@ class ControlRunsApi:
     def _simulation_of(
         self, federation: Federation, info: FabInfo, request: control.StartRunRequest
     ) -> bytes | None:
-        """Return how a run is simulated, None if it is not; agents have no SuperNodes to simulate."""
+        """Return the simulation options of a run, None for a deployment or an agent."""
         override = request.override_federation_config
         simulation.check(override)
         if not self._federations.is_simulation(federation) or info.task_type is TaskType.AGENT_APP:
@@ -212,7 +212,7 @@ class ControlRunsApi:
         return run
 
     async def _fab_content(self, request: control.StartRunRequest, federation: str) -> bytes:
-        """Return the FAB that a request brings, or, of those of its federation, means by its hash."""
+        """Return the FAB in a request, or the federation's FAB with the request's hash."""
         if request.fab.hash_str and not request.fab.content:
             fab = await self._fabs.get(request.fab.hash_str)
             if fab is None or not await self._fabs.is_of(federation, fab.fab_hash):
@@ -225,8 +225,8 @@ class ControlRunsApi:
 
 
 def _check_sizes(request: control.StartRunRequest) -> None:
-    """Check that a run is not larger than what is kept of each run may be."""
-    # Where there are too many overrides, not even their exact size is worth the time.
+    """Check that a run is not larger than the limits for stored runs."""
+    # With too many overrides, computing their exact size would waste time.
     rest = request.ByteSize() - request.fab.ByteSize() - len(request.user_prompt.encode())
     if rest > 2 * MAX_OVERRIDES_BYTES or _overrides_size(request) > MAX_OVERRIDES_BYTES:
         raise InvalidConfig(
@@ -246,9 +246,9 @@ def _overrides_size(request: control.StartRunRequest) -> int:
 
 
 def _prompt(request: control.StartRunRequest, info: FabInfo, config: Config, caller: Caller) -> str:
-    """Return what the agent is asked, if the app is one; refuse a run that asks nothing.
+    """Return the prompt if the app is an agent; refuse an agent's run without a prompt.
 
-    Before flwr 1.38 agents found it in their configuration, and could do without.
+    Agents before flwr 1.38 read it from their configuration, and may run without one.
     """
     if info.task_type is not TaskType.AGENT_APP:
         return ""
@@ -269,7 +269,7 @@ def _limit(request: control.ListRunsRequest, caller: Caller) -> int:
 
 
 async def _check_still(transaction: Transaction, federation: str, caller: Caller) -> None:
-    """Check that the federation takes the account's runs still, and until the run is there."""
+    """Check, and lock, that the federation still takes the account's runs."""
     found = await Federations(transaction).hold(federation)
     role = await Members(transaction).role(federation, caller.account_id)
     if found is None or found.archived or (role is None and not caller.is_operator):

@@ -1,4 +1,4 @@
-"""The Control API about series of runs: what `flwr chat` shows as conversations."""
+"""The Control API about series of runs, which `flwr chat` shows as conversations."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -48,7 +48,7 @@ class SeriesApi:
     async def get_run_series(
         self, request: control.GetRunSeriesRequest, caller: Caller
     ) -> control.GetRunSeriesResponse:
-        """Return a series with its runs and the context that it has come to."""
+        """Return a series with its runs and its present context."""
         series = await self._find(request.series_id)
         return control.GetRunSeriesResponse(
             series=series_to_wire(series),
@@ -59,7 +59,7 @@ class SeriesApi:
     async def update_description(
         self, request: control.UpdateRunSeriesDescriptionRequest, caller: Caller
     ) -> control.UpdateRunSeriesDescriptionResponse:
-        """Say what a series is about."""
+        """Set the description of a series."""
         await self._find(request.series_id)
         description = request.description.strip()
         if not 1 <= len(description) <= DESCRIPTION_LENGTH:
@@ -73,7 +73,7 @@ class SeriesApi:
     async def list_events(
         self, request: control.ListRunSeriesEventsRequest, caller: Caller
     ) -> control.ListRunSeriesEventsResponse:
-        """Return what the tasks that led the runs of a series have told."""
+        """Return the events of the primary tasks of a series' runs."""
         series = await self._find(request.series_id)
         events = await self._events.of_series(series.series_id)
         return control.ListRunSeriesEventsResponse(events=map(event_to_wire, events))
@@ -90,7 +90,7 @@ def _moment(request: control.ListRunSeriesRequest) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(request.updated_before)
-        # A moment without a zone would mean the database's own.
+        # The database would take a time without a zone in its own zone.
         if moment.tzinfo is None:
             raise ValueError("it has no time zone")
     except ValueError as exc:

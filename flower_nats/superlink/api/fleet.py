@@ -1,6 +1,6 @@
-"""The Fleet API as far as it is about metadata: what SuperNodes ask of nodes, runs and FABs.
+"""The Fleet API about metadata: SuperNodes' calls about nodes, runs and FABs.
 
-Messages, objects and heartbeats go through the gateway without a superlink in between.
+The gateway handles messages, objects and heartbeats without a superlink.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class FleetApi:
     async def register_node(
         self, request: fleet.RegisterNodeFleetRequest, caller: Caller
     ) -> fleet.RegisterNodeFleetResponse:
-        """Register the caller's key; a key that is registered already gets its node again."""
+        """Register the caller's key; a registered key gets its node again."""
         if self._only_registered(caller):
             raise ApiError(ErrorCode.SUPERNODE_REGISTRATION_DISABLED, "auth is enabled")
         key = _own_key(request.public_key, caller)
@@ -89,10 +89,10 @@ class FleetApi:
     async def activate_node(
         self, request: fleet.ActivateNodeRequest, caller: Caller
     ) -> fleet.ActivateNodeResponse:
-        """Bring the caller's node online, even if it is: a node that crashed comes back at once.
+        """Bring the caller's node online, even if it is online: it may have crashed and come back.
 
-        A SuperNode keeps its state in memory, so what it had confirmed and not answered is handed
-        out again.
+        A SuperNode keeps its state in memory, so instructions that it had confirmed and not
+        answered are handed out again.
         """
         if not MIN_HEARTBEAT_INTERVAL <= request.heartbeat_interval <= MAX_HEARTBEAT_INTERVAL:
             raise ApiError(ErrorCode.INVALID_HEARTBEAT_INTERVAL, str(request.heartbeat_interval))
@@ -114,10 +114,11 @@ class FleetApi:
     async def deactivate_node(
         self, request: fleet.DeactivateNodeRequest, caller: Caller
     ) -> fleet.DeactivateNodeResponse:
-        """Take the caller's node offline, unless another process has taken over from this one.
+        """Take the caller's node offline, unless another process has taken over.
 
-        Nothing tells which of two processes with one key has confirmed what. What is not answered is
-        handed out again then: a stock SuperNode that is at work on it takes no notice.
+        With two processes for one key, it is not known which process has confirmed an instruction.
+        So all unanswered instructions are handed out again. A stock SuperNode ignores an
+        instruction on which it already works.
         """
         node_id = _own_node(request.node_id, caller)
         status = await self._nodes.deactivate(node_id)
@@ -133,7 +134,7 @@ class FleetApi:
     async def unregister_node(
         self, request: fleet.UnregisterNodeFleetRequest, caller: Caller
     ) -> fleet.UnregisterNodeFleetResponse:
-        """Remove the caller's node for good; the caller may ask again, if it has heard no answer."""
+        """Remove the caller's node for good; the caller may repeat this if the answer was lost."""
         if self._only_registered(caller):
             raise ApiError(ErrorCode.SUPERNODE_UNREGISTRATION_DISABLED, "auth is enabled")
         node_id = _own_node(request.node_id, caller)
@@ -161,7 +162,7 @@ class FleetApi:
         return common.GetFabResponse(fab=fab_to_wire(fab))
 
     def _only_registered(self, caller: Caller) -> bool:
-        """Whether it is we or the caller's gateway who let in only nodes with a registered key."""
+        """Whether we or the caller's gateway let in only nodes with a registered key."""
         return self._supernode_auth or caller.supernode_auth
 
     async def _running(self, run_id: int, caller: Caller, unknown: ErrorCode) -> Run:

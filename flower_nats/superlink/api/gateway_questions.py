@@ -1,4 +1,4 @@
-"""What gateways ask superlinks: who is calling, what state things are in, and to note what is.
+"""Gateways' questions to superlinks: who is calling, and the state of nodes, tasks and runs.
 
 Questions and answers are maps of plain values (msgpack).
 """
@@ -68,11 +68,12 @@ class GatewayQuestions:
         }
 
     async def resolve_node(self, question: Map, caller: Caller) -> Map:
-        """{public_key} -> {node_id, registered_by_account, left}: None, False where there is nothing.
+        """{public_key} -> {node_id, registered_by_account, left}: None or False if there is none.
 
-        That is, without a node_id, a key that is unknown or unregistered, or, with SuperNode
-        authentication, one that no account has registered. A gateway that is the only one to
-        authenticate decides for itself. `left` is the id of a node that was unregistered just now.
+        `node_id` is None for a key that is unknown or unregistered or, with SuperNode
+        authentication, that no account has registered. If only the gateway has SuperNode
+        authentication, it decides itself. `left` is the id of a node that was unregistered a moment
+        ago.
         """
         node = await self._nodes.resolve(question["public_key"])
         if node is None or (self._supernode_auth and not node.registered_by_account):
@@ -86,9 +87,9 @@ class GatewayQuestions:
         }
 
     async def resolve_token(self, question: Map, caller: Caller) -> Map:
-        """{task_token} -> {task: {task_id, run_id, type, finished}}: None for a token not valid (now).
+        """{task_token} -> {task: {task_id, run_id, type, finished}}: None for an invalid token.
 
-        `finished` is a task that has finished itself, and whose process is ending.
+        `finished` means that the task has finished itself, and its process is ending.
         """
         task = await self._tasks.by_token(question["task_token"])
         if task is None:
@@ -110,9 +111,9 @@ class GatewayQuestions:
         return {"status": str(run.status), "sub_status": run.sub_status, "details": run.details}
 
     async def check_nodes(self, question: Map, caller: Caller) -> Map:
-        """{run_id, node_ids} -> {online, offline}: others cannot get messages of this run.
+        """{run_id, node_ids} -> {online, offline}: other nodes cannot get messages of this run.
 
-        They are not there, or not in the federation of the run.
+        They do not exist, or are not in the federation of the run.
         """
         statuses = await self._nodes.statuses_of_run(question["run_id"], question["node_ids"])
         return {
@@ -121,10 +122,10 @@ class GatewayQuestions:
         }
 
     async def heartbeats(self, question: Map, caller: Caller) -> Map:
-        """{beats: [[node_id, interval_s], …], gateway, seen?, clocks?} -> {unknown}: ids not registered.
+        """{beats: [[node_id, interval_s], …], gateway, seen?, clocks?} -> {unknown}: unknown ids.
 
-        `seen`: ids of nodes that are there, as other calls of theirs have shown. `clocks`: pairs of an
-        id and the seconds by which the clock of that node is ahead of the gateway's.
+        `seen`: ids of nodes that have made other calls. `clocks`: pairs of an id and the seconds by
+        which that node's clock is ahead of the gateway's.
         """
         if seen := question.get("seen"):
             await self._nodes.seen(seen, question.get("gateway"))
@@ -138,7 +139,7 @@ class GatewayQuestions:
     async def reserve_nonce(self, question: Map, caller: Caller) -> Map:
         """{namespace, nonce, expires_at, holder} -> {reserved}: False if another has used it.
 
-        `holder` is the same when a gateway has to ask again.
+        `holder` stays the same if the gateway repeats the question.
         """
         reserved = await self._nonces.reserve(
             question["namespace"], question["nonce"], question["expires_at"], question["holder"]
@@ -160,10 +161,10 @@ class GatewayQuestions:
     async def task_events(self, question: Map, caller: Caller) -> Map:
         """{run_id, after, primary_only} -> {events, finished}: `finished` if no more can follow these.
 
-        `primary_only`: only those of the task that leads the run, which is what clients of flwr 1.35 and
-        newer expect. A gateway that does not say it gets all.
+        `primary_only`: only events of the primary task, as clients of flwr 1.35 and newer expect. A
+        gateway without this field gets all.
         """
-        # The state is read first: what a finished run has told is all there when it is read after.
+        # The state is read first, so that all events of a finished run are read after it.
         run = await self._runs.get(question["run_id"])
         if run is None:
             raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"there is no run {question['run_id']}")
@@ -179,11 +180,11 @@ class GatewayQuestions:
         }
 
     async def announce(self, question: Map, caller: Caller) -> Map:
-        """{kind, id, since, simulations?, about?} -> {heard_since, version}: a replica lives.
+        """{kind, id, since, simulations?, about?} -> {heard_since, version}: a replica is alive.
 
-        Of a gateway, also that we are heard. `simulations`: how many the host of a SuperExec runs at a
-        time. `about`: what a replica says of itself. `heard_since`: when the last outage ended after
-        which nodes are to be heard anew. `version`: ours.
+        From a gateway, it also means that heartbeats are heard. `simulations`: how many the host of
+        a SuperExec runs at a time. `about`: what a replica reports of itself. `heard_since`: when
+        the last outage ended; nodes must be heard again after it. `version`: ours.
         """
         kind, replica_id = question["kind"], question["id"]
         away = await self._replicas.announce(
@@ -206,7 +207,7 @@ class GatewayQuestions:
         return {"hosts": await self._replicas.superexec_hosts()}
 
     async def task_lost(self, question: Map, caller: Caller) -> Map:
-        """{task_token, reason} -> {}: the process of a task is gone and has left it unfinished."""
+        """{task_token, reason} -> {}: the process of a task is gone, and the task is unfinished."""
         task = await self._tasks.by_token(question["task_token"])
         if task is None or task.status is Status.FINISHED:
             return {}

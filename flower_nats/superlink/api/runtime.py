@@ -1,6 +1,6 @@
-"""The Runtime API as far as it is about tasks: what SuperExecs and ServerApps ask for.
+"""The Runtime API about tasks, for SuperExecs and ServerApps.
 
-Messages, objects and logs go through the gateway without a superlink in between.
+The gateway handles messages, objects and logs without a superlink.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ from flower_nats.wire import runtime_pb2 as runtime
 log = get_logger(__name__)
 
 _AWAIT_SECONDS = 15.0
-"""How long a call waits for nodes to be heard after an outage: less than its gateway waits for it."""
+"""Seconds that a call waits for nodes to be heard after an outage: less than its gateway waits."""
 
 _AWAIT_EVERY = 0.25
-"""Seconds between two looks at whether they were."""
+"""Seconds between two checks whether they were heard."""
 
 
 class RuntimeApi:
@@ -63,10 +63,10 @@ class RuntimeApi:
     async def pull_pending_tasks(
         self, request: runtime.PullPendingTasksRequest, caller: Caller
     ) -> runtime.PullPendingTasksResponse:
-        """Return the tasks that nobody has claimed and the SuperExec can launch, oldest first.
+        """Return the unclaimed tasks that the SuperExec can launch, oldest first.
 
-        A SuperExec claims the first, and drops it if its type is too new: the task would be pending
-        again after 30 s, then the first again, for ever.
+        A SuperExec claims the first task, and drops it if the type is too new. The task would be
+        pending again after 30 s, and then be the first again, for ever.
         """
         types = {
             kind
@@ -82,9 +82,9 @@ class RuntimeApi:
     async def claim_task(
         self, request: runtime.ClaimTaskRequest, caller: Caller
     ) -> runtime.ClaimTaskResponse:
-        """Claim a pending task; no token comes back if it is not pending.
+        """Claim a pending task; the answer has no token if it is not pending.
 
-        The gateway has the token, and says it in the place of its hash, which is answered.
+        The answer has the token's hash. The gateway knows the token, and replaces the hash by it.
         """
         task = await self._tasks.claim(
             request.task_id,
@@ -102,9 +102,9 @@ class RuntimeApi:
     async def acquire_task(
         self, request: runtime.AcquireTaskRequest, caller: Caller
     ) -> runtime.AcquireTaskResponse:
-        """Claim the oldest pending task that the SuperExec has room for; none may come back.
+        """Claim the oldest pending task that the SuperExec has room for, if there is one.
 
-        As with `claim_task`, the hash of the token is answered.
+        As with `claim_task`, the answer has the hash of the token.
         """
         token = _new_token(caller)
 
@@ -126,7 +126,7 @@ class RuntimeApi:
         return runtime.AcquireTaskResponse(task=task_to_wire(task), token=token.hex())
 
     async def get_run(self, request: common.GetRunRequest, caller: Caller) -> common.GetRunResponse:
-        """Return a run; empty if there is none, or for a task that asks for a run not its own."""
+        """Return a run; empty if there is none, or if a task asks for another task's run."""
         if caller.run_id is not None and caller.run_id != request.run_id:
             return common.GetRunResponse()
         run = await self._runs.get(request.run_id)
@@ -135,7 +135,7 @@ class RuntimeApi:
     async def send_task_heartbeat(
         self, request: runtime.SendTaskHeartbeatRequest, caller: Caller
     ) -> runtime.SendTaskHeartbeatResponse:
-        """Note that a task lives; `success=false` interrupts its process, unless it is ending."""
+        """Note a task's heartbeat; `success=false` interrupts its process, unless it is ending."""
         task_id, token = authenticated(caller)
         lives = await self._tasks.heartbeat(task_id, token, caller.gateway)
         return runtime.SendTaskHeartbeatResponse(
@@ -145,7 +145,7 @@ class RuntimeApi:
     async def pull_task_input(
         self, request: runtime.PullTaskInputRequest, caller: Caller
     ) -> runtime.PullTaskInputResponse:
-        """Start a task and return what it works on; the same again for as long as it runs."""
+        """Start a task and return its input; while it runs, return the same input again."""
         task_id, token = authenticated(caller)
         task = await self._tasks.activate(task_id, token, caller.gateway)
         run = None if task is None else await self._runs.get(task.run_id)
@@ -170,7 +170,7 @@ class RuntimeApi:
     async def push_task_output(
         self, request: runtime.PushTaskOutputRequest, caller: Caller
     ) -> runtime.PushTaskOutputResponse:
-        """Finish the caller's task, and keep the context that it has left for its series."""
+        """Finish the caller's task, and store its context for its series."""
         task_id, token = authenticated(caller)
         sub_status = _sub_status(request)
         simulates = caller.task_type == TaskType.SIMULATION
@@ -199,8 +199,8 @@ class RuntimeApi:
     ) -> runtime.GetNodesResponse:
         """Return the online nodes of the run's federation.
 
-        After an outage of ours those that were online before count once they were heard again. The
-        answer waits for them a little, so that a round is not made without them.
+        After an outage of the runtime, nodes that were online before it count once they are heard
+        again. The answer waits for them a little, so that a round is not started without them.
         """
         if caller.task_type not in USES_GRID:
             raise ApiError(ErrorCode.ENDPOINT_UNAVAILABLE, f"task is a {caller.task_type}")
@@ -208,7 +208,7 @@ class RuntimeApi:
         await self._until_heard(run_id)
         online = await self._nodes.online_of_run(run_id)
         if caller.is_older_than(1, 38):
-            # Older apps read the id alone, once a second.
+            # Older apps read only the ids, once a second.
             nodes = [common.NodeInfo(node_id=node.node_id) for node in online]
         else:
             nodes = [node_to_wire(node) for node in online]

@@ -1,4 +1,4 @@
-"""The Runtime API for agents: what they were asked, and what is remembered of their series."""
+"""The Runtime API for agents: their prompts, and the memory of their series."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats.wire.prompt import prompt_message
 
 _LARGEST_ID = 2**63 - 1
-"""Ids that the database counts up itself are below it; a larger one means after all of them."""
+"""Ids from the database are below this; a larger id means after all of them."""
 
 
 class AgentsApi:
@@ -44,10 +44,11 @@ class AgentsApi:
     async def pull_prompt(
         self, request: runtime.PullAppMessagesRequest, caller: Caller
     ) -> runtime.PullAppMessagesResponse:
-        """Return the message that asks for no instruction's reply: what the agent was asked.
+        """Return the agent's prompt, as the message for a pull without instruction ids.
 
-        Gateways serve all other pulls. An agent pulls so once, when it begins, and may ask again if it
-        has heard no answer. So its objects need not stay: housekeeping collects them soon.
+        Gateways serve all other pulls. An agent pulls so once, when it begins, and may repeat the
+        pull if the answer was lost. So the message's objects need not stay: housekeeping collects
+        them soon.
         """
         task_id, _ = authenticated(caller)
         response = runtime.PullAppMessagesResponse()
@@ -64,7 +65,7 @@ class AgentsApi:
     async def get_series_events(
         self, request: runtime.GetRunSeriesEventsRequest, caller: Caller
     ) -> runtime.GetRunSeriesEventsResponse:
-        """Return what the tasks that led the runs of the caller's series have told."""
+        """Return the events of the primary tasks of the caller's series."""
         before = request.before_event_id if request.HasField("before_event_id") else None
         events = await self._events.of_series(
             await self._series_of(caller),
@@ -78,7 +79,7 @@ class AgentsApi:
     async def get_compacted_contexts(
         self, request: runtime.GetCompactedContextsRequest, caller: Caller
     ) -> runtime.GetCompactedContextsResponse:
-        """Return summaries of the caller's series, newest first; one if no limit is given."""
+        """Return summaries of the caller's series, newest first; by default only one."""
         limit = request.limit if request.HasField("limit") else 1
         if limit == 0:
             raise _invalid("`limit` must be above zero.")
@@ -93,7 +94,7 @@ class AgentsApi:
     async def put_compacted_context(
         self, request: runtime.PutCompactedContextRequest, caller: Caller
     ) -> runtime.PutCompactedContextResponse:
-        """Keep a summary of the caller's series."""
+        """Store a summary of the caller's series."""
         context, series_id = request.context, await self._series_of(caller)
         if not context.text:
             raise _invalid("`text` must be set.")

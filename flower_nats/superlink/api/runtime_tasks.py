@@ -38,7 +38,7 @@ class TaskWorkApi:
             "PushTaskEvents": self.push_task_events,
             "RecordTaskUsage": self.record_task_usage,
             "StartAutomation": refuse(ErrorCode.INVALID_AUTOMATION_REQUEST),
-            # What stock says to a task that has no connector: here, none has.
+            # The refusal of stock for a task without a connector. Here no task has one.
             "GetConnector": refuse(ErrorCode.CONNECTOR_CREDENTIALS_NOT_AVAILABLE),
         }
 
@@ -100,7 +100,7 @@ class TaskWorkApi:
     async def pull_task_message(
         self, request: runtime.PullTaskMessageRequest, caller: Caller
     ) -> runtime.PullTaskMessageResponse:
-        """Take the messages that wait for the caller's task."""
+        """Return and remove the messages for the caller's task."""
         task_id, _ = _task_of(caller)
         limit = min(request.limit, 2**31) if request.HasField("limit") else None
         source = request.src_task_id if request.HasField("src_task_id") else None
@@ -117,7 +117,7 @@ class TaskWorkApi:
     async def push_task_events(
         self, request: runtime.PushTaskEventsRequest, caller: Caller
     ) -> runtime.PushTaskEventsResponse:
-        """Store what the caller's task tells of its run; as in stock, bad events are dropped."""
+        """Store events of the caller's task; as in stock, invalid events are dropped."""
         task_id, run_id = _task_of(caller)
         if not all(_is_json_object(event.data) for event in request.events):
             log.warning("task_events_dropped", task_id=task_id, run_id=run_id)
@@ -136,7 +136,7 @@ class TaskWorkApi:
     async def record_task_usage(
         self, request: runtime.RecordTaskUsageRequest, caller: Caller
     ) -> runtime.RecordTaskUsageResponse:
-        """Store what the caller's task has used."""
+        """Store the usage of the caller's task."""
         task = _task_of(caller)
 
         async def record(transaction: Transaction) -> bytes:
@@ -154,7 +154,7 @@ def _task_of(caller: Caller) -> tuple[int, int]:
 
 
 def _check_new_task(request: runtime.CreateTaskRequest, caller: Caller) -> None:
-    """Check what a task asks to create (rules of flwr 1.33 `supercore/servicer/appio`)."""
+    """Check a request for a new task (rules of flwr 1.33 `supercore/servicer/appio`)."""
     if caller.task_type not in MAY_CREATE_TASKS:
         text = f"Task type '{caller.task_type}' is not allowed to create tasks."
         raise ApiError(ErrorCode.TASK_CREATION_NOT_ALLOWED, text, text)
@@ -172,7 +172,7 @@ def _check_new_task(request: runtime.CreateTaskRequest, caller: Caller) -> None:
 
 
 def _problem_of(message: common.Message) -> str:
-    """Return what is wrong with a message to a task, empty if nothing is."""
+    """Return the error in a message to a task, empty if there is none."""
     metadata = message.metadata
     checks = {
         "it has no id": not metadata.message_id,

@@ -1,1 +1,1 @@
-"""What the console asks, and the history of exchanges that it shows."""
+"""The answers for the console, and the history of exchanges that it shows."""

@@ -1,4 +1,4 @@
-"""Errors of nodes and apps, grouped by what they say: numbers, ids and paths are no difference."""
+"""Errors of nodes and apps, grouped by text: numbers, ids and paths make no difference."""
 
 import asyncio
 import re
@@ -24,16 +24,16 @@ _DAYS = 30
 """Errors are shown for this many days."""
 
 _MOST_TEXTS = 5_000
-"""Different texts that are grouped, the newest of each source: more are hardly read."""
+"""Different texts that are grouped, the newest of each source. People hardly read more."""
 
 _MOST_GROUPS = 100
 """Groups in one answer."""
 
 _NAMED = 20
-"""Nodes and runs that are named of a group."""
+"""Nodes and runs that are listed for a group."""
 
 _COMPARED = 300
-"""Texts are grouped by this many first characters."""
+"""Texts are grouped by this many characters at the start."""
 
 _SAME: Sequence[tuple[re.Pattern[str], str]] = (
     (re.compile(r"\x1b\[[0-9;:]*m"), ""),
@@ -46,7 +46,7 @@ _SAME: Sequence[tuple[re.Pattern[str], str]] = (
 
 
 def what_it_says(text: str) -> str:
-    """Return an error's text without what differs from one time to the next."""
+    """Return an error's text without the parts that differ between occurrences."""
     for pattern, same in _SAME:
         text = pattern.sub(same, text)
     return text.strip()[:_COMPARED]
@@ -72,7 +72,7 @@ class _Group:
 
 
 def grouped(errors: Iterable[ErrorSum]) -> list[tuple[str, _Group]]:
-    """Return what errors say, each with all that say it, the newest first."""
+    """Return the groups of errors with the same text, the newest first."""
     groups: dict[tuple[str, str], _Group] = {}
     for one in errors:
         key = (what_it_says(one.reason), one.outcome)
@@ -99,12 +99,13 @@ class ErrorQuestions:
     async def errors(self, question: Map, caller: Caller) -> Map:
         """{federation} -> {now, days, groups, more, federations}: the newest first.
 
-        `outcome` of a group is `failed` (a node has said it), `unanswered` (the runtime, in the place of
-        a node) or `run` (the reason of a run that has failed).
+        `outcome` of a group is `failed` (an error from a node), `unanswered` (an error of the
+        runtime in place of a node's reply) or `run` (the reason of a failed run).
         """
         federation, seen_by = question["federation"] or None, caller.sees
         found = await self._exchanges.errors(_DAYS, federation, seen_by, _MOST_TEXTS)
-        # Thousands of texts take a tenth of a second, in which others are served as well.
+        # Grouping thousands of texts takes a tenth of a second. In a thread, other calls are served
+        # too.
         groups = await asyncio.to_thread(grouped, found)
         shown = groups[:_MOST_GROUPS]
         nodes = {node_id for _, one in shown for node_id in list(one.nodes)[:_NAMED]}

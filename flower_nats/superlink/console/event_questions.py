@@ -1,4 +1,4 @@
-"""What the console asks of events."""
+"""The console's questions about events."""
 
 from collections.abc import Mapping
 from typing import Any

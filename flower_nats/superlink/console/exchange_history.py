@@ -1,4 +1,4 @@
-"""The history of exchanges: gateways and the housekeeping bring notes, here they are stored."""
+"""The history of exchanges: this stores the notes of gateways and the housekeeping."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -30,7 +30,7 @@ class ExchangeHistory:
 
     async def exchanges(self, question: Map, caller: Caller) -> Map:
         """{notes: [[field of `ExchangeNote`, …], …]} -> {}: adds them."""
-        # A newer gateway may know more of an exchange than we do.
+        # A newer gateway may send more fields of an exchange than we know.
         fields = len(ExchangeNote.__dataclass_fields__)
         notes = [ExchangeNote(*entry[:fields]) for entry in question["notes"]]
 
@@ -45,7 +45,7 @@ class ExchangeHistory:
     def noting(
         self, notes: ExchangeNotes, work: Callable[[], Awaitable[None]]
     ) -> Callable[[], Awaitable[None]]:
-        """Return housekeeping that, after its work, stores what it has noted."""
+        """Return housekeeping that stores its notes after its work."""
 
         async def work_and_note() -> None:
             try:

@@ -1,4 +1,4 @@
-"""What the console asks is answered to callers whose account is known."""
+"""The console's questions are answered only for callers with a known account."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from flower_nats.superlink.codecs import InternalHandler
 def for_known(
     identity: Identity, handlers: Mapping[str, InternalHandler]
 ) -> dict[str, InternalHandler]:
-    """Have handlers see callers whose account is known; raises `ApiError` for others."""
+    """Wrap handlers: they get callers with a known account; others get an `ApiError`."""
 
     def known(handler: InternalHandler) -> InternalHandler:
         async def serve(question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
@@ -29,7 +29,7 @@ def for_known(
 def for_operators(
     identity: Identity, handlers: Mapping[str, InternalHandler]
 ) -> dict[str, InternalHandler]:
-    """Have handlers see operators alone; raises `ApiError` for others."""
+    """Wrap handlers: they get only operators; other callers get an `ApiError`."""
 
     def checked(handler: InternalHandler) -> InternalHandler:
         async def serve(question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
@@ -42,6 +42,6 @@ def for_operators(
 
 
 def check_operator(caller: Caller) -> None:
-    """Raise `ApiError` (FORBIDDEN_ACTION) for who is no operator of the runtime."""
+    """Raise `ApiError` (FORBIDDEN_ACTION) unless the caller is an operator of the runtime."""
     if not caller.is_operator:
         raise ApiError(ErrorCode.FORBIDDEN_ACTION, f"{caller.account_name} is no operator")

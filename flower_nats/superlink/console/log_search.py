@@ -1,7 +1,7 @@
-"""Looking for words in the logs of all runs, and a log around one of its lines.
+"""A search for words in the logs of all runs, and the part of a log around a line.
 
-Logs are in JetStream alone. They are read, newest run first, until there is enough to show or the time
-is up; the answer says where to go on. Nothing is kept beside them that could differ from them.
+Logs are only in JetStream. They are read, newest run first, until there is enough to show or the
+time is over. The answer says where to go on. There is no index that could differ from the logs.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ from flower_nats.wire import control_pb2 as control
 Map = Mapping[str, Any]
 
 _BUDGET = 2.0
-"""Seconds that one answer may take: the console shows the lines so far, and asks for more."""
+"""Seconds that one answer may take. The console shows the lines so far, and asks for more."""
 
 _MOST_HITS = 100
 """Lines in one answer."""
 
 _RUNS = 50
-"""Runs that are looked up at a time."""
+"""Runs that are read from the database at a time."""
 
 _PIECE = 4 * 1024 * 1024
 """Bytes of a log that are read at a time."""
@@ -44,17 +44,17 @@ _LONGEST_LINE = 400
 """Characters of a line that are shown."""
 
 _BEFORE, _AFTER = 100, 200
-"""Lines around one that are shown."""
+"""Lines that are shown before and after a line."""
 
 _NEAR = 1024 * 1024
-"""Bytes that are read for them, on each side."""
+"""Bytes that are read for these lines, on each side."""
 
 _POSITIONS_BEFORE = (1, 10, 100, 500)
-"""Positions before a line's among which the lines before it are looked for, until there are enough:
-all logs share positions, and a record may have one line or thousands."""
+"""Distances, in positions, at which the read of earlier lines starts, until there are enough lines.
+All logs share positions, and a record may have one line or thousands."""
 
 _LONGEST_UNFINISHED = 64 * 1024
-"""Bytes of a line that is in several records: what is longer is looked at in parts."""
+"""Bytes of a line in several records. A longer line is searched in parts."""
 
 _COLOURS = re.compile(rb"\x1b\[[0-9;:]*m")
 
@@ -67,7 +67,7 @@ class LogSearch:
         self._guard = guard
         self._logs = logs
         self._runs = Runs(database)
-        # To read logs takes much of a core: other calls must not wait for many who look at once.
+        # Reading logs takes much of a core. Other calls must not wait for many searches at once.
         self._turn = asyncio.Semaphore(1)
 
     def handlers(self) -> Mapping[str, InternalHandler]:
@@ -77,8 +77,9 @@ class LogSearch:
     async def search(self, question: Map, caller: Caller) -> Map:
         """{text, federation, skip, run_id, after, line} -> {hits, looked, next, federations}.
 
-        Lines that have `text`, in any case of letters. `next` says where to go on: {skip, run_id,
-        after, line}, None if everything was looked at. `looked` is {runs, lines}, of this answer alone.
+        It finds lines with `text`, in any case of letters. `next` says where to go on: {skip,
+        run_id, after, line}, None if everything was searched. `looked` is {runs, lines}, for this
+        answer alone.
         """
         federations = await self._runs.federations(caller.sees)
         wanted = str(question["text"]).strip().lower()
@@ -107,7 +108,7 @@ class LogSearch:
                 found.next_run()
 
     async def _search_run(self, found: "_Found", run: Run) -> bool:
-        """Look through a run's log; return whether it was looked at to its end."""
+        """Search a run's log; return whether the search has reached its end."""
         while True:
             if found.is_enough:
                 found.goes_on = {
@@ -125,9 +126,9 @@ class LogSearch:
                 return True
 
     async def around(self, question: Map, caller: Caller) -> Map:
-        """{run_id, position, line} -> {app, before, line, after}: a line of a log with those beside it.
+        """{run_id, position, line} -> {app, before, line, after}: a line with the lines around it.
 
-        Raises `ApiError` (RUN_ID_NOT_FOUND), also if there is no such line (any more).
+        Raises `ApiError` (RUN_ID_NOT_FOUND), also if there is no such line.
         """
         run_id, position = int(question["run_id"]), int(question["position"])
         number = int(question["line"])
@@ -151,12 +152,12 @@ class LogSearch:
         }
 
     async def _earlier(self, run_id: int, position: int) -> list[bytes]:
-        """Return what is right before a position, enough for the lines to show."""
+        """Return enough text before a position for the lines to show."""
         earlier: list[bytes] = []
         for back in _POSITIONS_BEFORE:
             near = await self._logs.records(run_id, max(0, position - 1 - back), _NEAR)
             if not near or near[-1].sequence < position:
-                # It is too much, and would leave a gap before the line.
+                # The text is too long, and would leave a gap before the line.
                 break
             earlier = [one.data for one in near if one.sequence < position]
             if sum(one.count(b"\n") for one in earlier) > _BEFORE:
@@ -169,14 +170,14 @@ class _Unfinished:
     """The beginning of a line that ends in a later record."""
 
     position: int
-    """Of the record in which the line begins."""
+    """Position of the record in which the line begins."""
     line: int
-    """Which of that record's lines begins so."""
+    """Number of the line in that record."""
     data: bytes = b""
 
 
 class _Found:
-    """What a search has come to."""
+    """The state of a search."""
 
     def __init__(self, wanted: str, skip: int, run_id: str) -> None:
         self._contains = _contains(wanted)
@@ -184,11 +185,11 @@ class _Found:
         self._until = time.monotonic() + _BUDGET
         self._unfinished: _Unfinished | None = None
         self.skip = skip
-        """Runs that were looked at, from the newest on."""
+        """Runs that were searched, from the newest on."""
         self.run_id = run_id
-        """The run to go on with; empty: whichever comes."""
+        """The run to go on with; empty for the next in order."""
         self.after = 0
-        """The position of the last record that was looked at to its end."""
+        """The position of the last record that was searched to its end."""
         self.line = 0
         """The line of the next record to go on with."""
         self.hits: list[Map] = []
@@ -200,9 +201,9 @@ class _Found:
 
     @property
     def is_enough(self) -> bool:
-        """Whether this answer is long, or has taken long and has come a step further.
+        """Whether this answer is long, or has taken long and made some progress.
 
-        Never in the middle of a line: the next search begins with a whole one.
+        It is never complete in the middle of a line: the next search begins with a whole line.
         """
         is_late = self.has_looked and time.monotonic() > self._until
         return self._unfinished is None and (is_late or len(self.hits) >= _MOST_HITS)
@@ -214,7 +215,7 @@ class _Found:
         self.runs += 1
 
     def look(self, run: Run, records: Sequence[Record]) -> None:
-        """Look through some records of a run's log, up to the line that brings enough."""
+        """Search some records of a run's log, until there are enough lines."""
         for record in records:
             begun = self._unfinished or _Unfinished(record.sequence, 0)
             whole, end, rest = (begun.data + record.data).rpartition(b"\n")
@@ -230,14 +231,14 @@ class _Found:
                 return
 
     def look_at_end(self, run: Run) -> bool:
-        """Look at the line that nothing follows; return whether that was all."""
+        """Search the last line, which has no end; return whether the search may go on."""
         begun, self._unfinished = self._unfinished, None
         return begun is None or self._take(run, begun.position, begun, begun.data)
 
     def _take(self, run: Run, position: int, begun: _Unfinished, data: bytes) -> bool:
-        """Take the lines that are sought; return whether that was all.
+        """Collect matching lines; return False if there are too many.
 
-        The first of them begins where `begun` says, the others in the record at `position`.
+        The first line begins at `begun`, the others in the record at `position`.
         """
         if not self._contains(data):
             return True
@@ -265,13 +266,13 @@ class _Found:
 
 
 def _from(runs: Sequence[Run], run_id: str) -> Sequence[Run]:
-    """Return runs from one on: newer ones that have begun meanwhile have pushed it on."""
+    """Return the runs from one on, because newer runs may have shifted its place."""
     places = [at for at, run in enumerate(runs) if str(run.run_id) == run_id]
     return runs[places[0] :] if places else runs
 
 
 def _contains(wanted: str) -> Callable[[bytes], bool]:
-    """Return a quick look at whether some lines have what is wanted, in any case of letters."""
+    """Return a quick check whether lines contain a text, in any case of letters."""
     if not wanted.isascii():
         return lambda data: wanted in _text(data).lower()
     sought = wanted.encode()
@@ -287,7 +288,7 @@ def _text(data: bytes) -> str:
 
 
 def _shown(line: str, at: int = 0) -> str:
-    """Return a line as pages show it; of one that is very long, the part around a place in it."""
+    """Return a line for display; of a very long line, the part around a place."""
     begin = max(0, at - _LONGEST_LINE // 2) if len(line) > _LONGEST_LINE else 0
     cut = line[begin : begin + _LONGEST_LINE]
     dots = ("…" if begin else "", "…" if begin + _LONGEST_LINE < len(line) else "")

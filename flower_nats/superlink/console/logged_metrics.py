@@ -1,7 +1,7 @@
-"""Numbers that a ServerApp has logged: what flwr's strategies write of each round.
+"""Numbers in a ServerApp's log, which flwr's strategies write for each round.
 
-The lines are the same in every flwr that is supported, and so are those of the older `flwr.server`:
-see the patterns below. Whoever may see a run may read its log, so nothing has to be recorded for them.
+Every supported flwr writes the same lines, and so does the older `flwr.server`: see the patterns
+below. Everyone who may see a run may read its log, so these numbers need no record of their own.
 """
 
 import asyncio
@@ -14,32 +14,32 @@ from typing import Any
 from flower_nats.broker.runlog import RunLogs
 
 TRAIN, EVALUATE, GLOBAL = "aggregated train", "aggregated evaluate", "global evaluation"
-"""Where numbers come from: replies to train and to evaluate, and the ServerApp's own evaluation."""
+"""The sources of numbers: replies to train and to evaluate, and the ServerApp's own evaluation."""
 
 Name = tuple[str, str]
-"""One of the three above, and what the app calls the number."""
+"""One of these sources, and the app's name of the number."""
 
 _KEPT = 16
-"""Runs whose numbers are remembered, so that a page that is looked at again reads new lines only."""
+"""Runs with remembered numbers, so that a page that is shown again reads only new lines."""
 
 _MOST_NUMBERS = 20_000
-"""Numbers of a run that are taken: a page of a hundred numbers and two hundred rounds."""
+"""Numbers of a run that are kept: a page of a hundred numbers and two hundred rounds."""
 
 A_LOOK, AN_EXPORT = 2.0, 6.0
-"""Seconds that one answer may read: a page reads a longer log on at its next look."""
+"""Seconds that one answer may read. A page reads the rest of a longer log later."""
 
 _PIECE = 1024 * 1024
 """Bytes of a log that are read at a time."""
 
 _LONGEST_LINE = 64 * 1024
-"""Characters of a line that is not over yet."""
+"""Characters of an incomplete line."""
 
 _SIGNS = (
     *(b"[ROUND ", b"MetricRecord: {", b"evaluation results: {", b"_train: ", b"_evaluate: "),
     # The older `flower.server`.
     *(b"fit progress: (", b"initial parameters (loss"),
 )
-"""What is looked for first: most lines have nothing of it."""
+"""A quick first check, which most lines fail."""
 
 _LINE = re.compile(
     r"\[ROUND (?P<round>\d{1,9})(?:/\d{1,9})?\]"
@@ -54,12 +54,12 @@ _LINE = re.compile(
 _FIGURE = r"(?:np\.\w{1,20}\()?(-?(?:\d[\d.]{0,40}(?:e[+-]?\d{1,4})?|nan|inf))\)?"
 _ONE = re.compile(_FIGURE)
 _PAIR = re.compile(rf"""(?:'([^'\n]{{1,200}})'|"([^"\n]{{1,200}})"): {_FIGURE}(?=[,}}])""")
-"""A name and its number, as Python writes them; lists of numbers are none."""
+"""A name and its number, as Python writes them. Lists of numbers do not match."""
 
 
 @dataclass
 class Logged:
-    """The numbers of a run: by name, and of each by round. None is a number that is not finite."""
+    """The numbers of a run, by name and round. None stands for a number that is not finite."""
 
     numbers: dict[Name, dict[int, float | None]] = field(default_factory=dict)
     is_whole: bool = False
@@ -71,7 +71,7 @@ class Logged:
     _taken: int = 0
 
     async def read_on(self, logs: RunLogs, run_id: int, seconds: float) -> None:
-        """Read what has come since, as far as there is time."""
+        """Read the new part of the log, as far as the time allows."""
         until = time.monotonic() + seconds
         self.is_whole = False
         while not self.is_whole and time.monotonic() < until:
@@ -83,7 +83,7 @@ class Logged:
             await asyncio.to_thread(self.take, b"".join(one.data for one in records))
 
     def take(self, data: bytes) -> None:
-        """Take the numbers in some more of a log."""
+        """Take the numbers from a further part of the log."""
         whole, end, rest = (self._unfinished + data).rpartition(b"\n")
         self._unfinished = rest[-_LONGEST_LINE:]
         if end and any(sign in whole for sign in _SIGNS):
@@ -114,7 +114,7 @@ class Logged:
             self._taken += 1
 
     def over_rounds(self, wanted: Name, columns: int) -> dict[str, Any]:
-        """Return one number over its newest rounds, as `number_over_rounds` tells those in replies."""
+        """Return a number over its newest rounds, in the form of `number_over_rounds`."""
         found = self.numbers[wanted]
         rounds = sorted(found)[-columns:]
         values = [found[one] for one in rounds]
@@ -130,7 +130,7 @@ class Logged:
         }
 
     def rows(self) -> Iterator[tuple[str, int, dict[str, float | None]]]:
-        """Return all numbers: where they come from, the round, and the numbers of both by name."""
+        """Return all numbers: the source, the round, and their numbers by name."""
         by_round: dict[tuple[str, int], dict[str, float | None]] = {}
         for (kind, name), values in self.numbers.items():
             for at, value in values.items():
@@ -140,16 +140,16 @@ class Logged:
 
 
 class LoggedMetrics:
-    """Reads them off logs, and remembers what it has read."""
+    """Reads numbers from logs, and remembers them."""
 
     def __init__(self, logs: RunLogs) -> None:
         self._logs = logs
         self._kept: dict[int, Logged] = {}
-        # To read logs takes much of a core: other calls must not wait for many who look at once.
+        # Reading logs takes much of a core. Other calls must not wait for many pages at once.
         self._turn = asyncio.Semaphore(1)
 
     async def of(self, run_id: int, seconds: float = A_LOOK) -> Logged:
-        """Return the numbers that a run's log has. Raises `Unavailable`."""
+        """Return the numbers in a run's log. Raises `Unavailable`."""
         async with self._turn:
             logged = self._kept.pop(run_id, None) or Logged()
             while len(self._kept) >= _KEPT:
@@ -172,6 +172,6 @@ def _finite(figure: str) -> float | None:
     try:
         value = float(figure)
     except ValueError:
-        # "1.2.3": nothing that Python has written.
+        # "1.2.3": Python writes no such number.
         return None
     return value if abs(value) < float("inf") else None

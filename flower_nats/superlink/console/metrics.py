@@ -1,4 +1,4 @@
-"""Numbers in replies over rounds: in sum, and of single nodes."""
+"""Numbers in replies over rounds: summed, and for single nodes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,25 +7,26 @@ from flower_nats.store.exchanges import Exchanges, Number, Reading
 from flower_nats.superlink.console.rounds import Round
 
 EXAMPLES = "num-examples"
-"""The number by which flwr's strategies weigh replies, unless an app says otherwise."""
+"""The number by which flwr's strategies weight replies, unless an app sets another."""
 
 _VALUES = 10_000
-"""Values of single nodes in one answer: some 100 kB. With many rounds, fewer nodes are told."""
+"""Values of single nodes in one answer: some 100 kB. With many rounds, it has fewer nodes."""
 
 _SPREAD = ("least", "low", "middle", "high", "most")
 
 _DIGITS = 6
-"""Significant digits of the values of single nodes: more cannot be seen in a plot."""
+"""Significant digits of single nodes' values: a plot cannot show more."""
 
 
 async def number_over_rounds(
     exchanges: Exchanges, run_id: int, wanted: tuple[str, str], rounds: Sequence[Round], rows: int
 ) -> dict[str, Any]:
-    """Return one number, `wanted` by type of message and name, in sum over each round.
+    """Return one number, `wanted` by message type and name, summed over each round.
 
-    {mean, least, low, middle, high, most, count}: lists with one entry for each round, None for none;
-    {is_weighted}: whether means are weighted by `EXAMPLES`, which every reply has said; {by_node,
-    nodes_in_all}: the values of at most `rows` nodes, those whose last one is farthest from the mean.
+    {mean, least, low, middle, high, most, count}: lists with one entry for each round, None without
+    a value; {is_weighted}: whether means are weighted by `EXAMPLES`, which needs that number in
+    every reply; {by_node, nodes_in_all}: the values of at most `rows` nodes, those with the last
+    value farthest from the mean.
     """
     columns = {session: at for at, one in enumerate(rounds) for session in one.sessions}
     number = Number(run_id, *wanted, columns)

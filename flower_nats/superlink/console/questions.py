@@ -1,4 +1,5 @@
-"""What the console asks: maps of plain values (msgpack), with ids as texts and times in ISO 8601."""
+"""The console's questions: maps of plain values (msgpack), with ids as texts and times in ISO
+8601."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -50,36 +51,36 @@ _MOST_RUNS = 200
 """Runs in one answer."""
 
 _LOG_BYTES = 256 * 1024
-"""Bytes of a log in one answer: what is larger would not fit into one message."""
+"""Bytes of a log in one answer, so that it fits into one message."""
 
 _MOST_NODES = 2_000
 """Nodes in one answer."""
 
 _FAILURES = 20
-"""Different errors that are told of a run."""
+"""Different errors that are shown of a run."""
 
 _NAMED = 10
-"""Nodes that are named of those with the same error."""
+"""Nodes that are listed for an error."""
 
 _RECORD_DAYS = 30
 """The record of a node covers this many days."""
 
 _METRIC_NAMES = 200
-"""Names of numbers that are told of a run."""
+"""Names of numbers that are shown of a run."""
 
 _METRIC_ROWS = 2_000
-"""Replies whose numbers are told in one answer."""
+"""Replies with numbers in one answer."""
 
 _PRESENCE = 50
-"""Times that a node came or went that are told."""
+"""Times that a node came or went, in one answer."""
 
 _RUNS_OF_NODE = 50
 
 _KEPT_CONFIGS = 64
-"""Apps whose configuration is remembered: to read it from a FAB takes milliseconds."""
+"""Apps with a remembered configuration: reading it from a FAB takes milliseconds."""
 
 _ROUNDS_KEYS = ("num-server-rounds", "num_server_rounds", "num-rounds", "num_rounds", "rounds")
-"""What apps call the number of their rounds; the first one is of flwr's examples."""
+"""Apps' names for the number of rounds; the first one is from flwr's examples."""
 
 _STATES: Mapping[str, Mapping[str, Any]] = {
     "": {},
@@ -90,7 +91,7 @@ _STATES: Mapping[str, Mapping[str, Any]] = {
     "failed": {"sub_status": "failed"},
     "stopped": {"sub_status": "stopped"},
 }
-"""What runs can be sought by."""
+"""The states by which runs can be searched."""
 
 
 class ConsoleQuestions:
@@ -131,7 +132,7 @@ class ConsoleQuestions:
         return for_known(self._identity, handlers)
 
     async def status(self, question: Map, caller: Caller) -> Map:
-        """{} -> what `StatusReport.report` returns: for operators, as it is about the whole runtime."""
+        """{} -> the result of `StatusReport.report`, for operators: it covers the whole runtime."""
         check_operator(caller)
         return await self._status.report()
 
@@ -191,8 +192,8 @@ class ConsoleQuestions:
     async def timeline(self, question: Map, caller: Caller) -> Map:
         """{run_id, message_type, columns, rows, skip} -> its rounds × nodes.
 
-        Of the newest `columns` rounds and, after the first `skip`, of `rows` nodes: those that need a
-        look first.
+        It has the newest `columns` rounds and, after the first `skip`, `rows` nodes, first those
+        that need attention.
         """
         run = await self._run(question["run_id"], caller)
         by_type = rounds_of(await self._exchanges.sends(run.run_id))
@@ -202,11 +203,12 @@ class ConsoleQuestions:
         )
         every = by_type.get(wanted, [])
         rounds = newest(every, int(question["columns"]))
-        # Of the rounds that are shown alone: a run may have had thousands.
+        # Only the rounds that are shown: a run may have had thousands.
         sessions = [session for one in rounds for session in one.sessions]
         histories = await self._exchanges.by_node(run.run_id, sessions) if sessions else []
         is_over = run.status is Status.FINISHED
-        # 1,000 nodes and 100 rounds take a fifth of a second, in which others are served as well.
+        # 1,000 nodes and 100 rounds take a fifth of a second. In a thread, other calls are served
+        # too.
         rows, medians, lasts = await asyncio.to_thread(
             _rows_and_rounds, rounds, histories, is_over=is_over
         )
@@ -234,9 +236,9 @@ class ConsoleQuestions:
     async def metrics(self, question: Map, caller: Caller) -> Map:
         """{run_id, message_type, name, columns, rows} -> one number over rounds.
 
-        It is in replies, or in the ServerApp's log (`is_logged`), and told of the newest `columns`
-        rounds, in sum. Of the nodes, at most `rows` are told one by one: those whose last value is
-        farthest from the mean.
+        The number is in replies, or in the ServerApp's log (`is_logged`), and summed over each of
+        the newest `columns` rounds. Single values are given for at most `rows` nodes, those with
+        the last value farthest from the mean.
         """
         run = await self._run(question["run_id"], caller)
         by_type = rounds_of(await self._exchanges.sends(run.run_id))
@@ -277,7 +279,7 @@ class ConsoleQuestions:
         }
 
     async def metric_rows(self, question: Map, caller: Caller) -> Map:
-        """{run_id, after} -> {rows, next}: all numbers of a run, of a part of the replies at a time.
+        """{run_id, after} -> {rows, next}: all numbers of a run, some replies at a time.
 
         `after` is the `next` of the part before, None at first; `next` is None if no more follow. The
         last part has the numbers in the log, without a node.
@@ -318,17 +320,17 @@ class ConsoleQuestions:
     async def log(self, question: Map, caller: Caller) -> Map:
         """{run_id, after, at_most} -> {text, position}: a piece of a run's log after a position.
 
-        It has about `at_most` bytes; where there is none, the position is what it was.
+        The piece has about `at_most` bytes; if it is empty, the position stays the same.
         """
         run = await self._run(question["run_id"], caller)
         after = int(question["after"])
         at_most = min(int(question["at_most"]), _LOG_BYTES)
         text, position = await self._logs.read(run.run_id, after, at_most)
-        # Not the colours alone, which the console takes out: nothing of it moves a cursor.
+        # The console removes colours. This also removes what could move a cursor.
         return {"text": visible_lines(text), "position": position if text else after}
 
     async def nodes(self, question: Map, caller: Caller) -> Map:
-        """{} -> {now, days, nodes}: those online first; `days` are those of their records."""
+        """{} -> {now, days, nodes}: online nodes first; `days` is the period of their records."""
         found = await self._nodes.newest(_MOST_NODES, caller.sees)
         ids = [node.node_id for node, _ in found]
         records = await self._exchanges.of_nodes(ids, _RECORD_DAYS) if ids else []
@@ -380,13 +382,13 @@ class ConsoleQuestions:
         return {sign.node_id: sign for sign in found}
 
     async def _config(self, run: Run) -> Config:
-        """Return the configuration of a run: the app's, with what was given for this run."""
+        """Return the configuration of a run: the app's, with the run's overrides."""
         if run.fab_hash not in self._configs:
             fab = await self._fabs.get(run.fab_hash)
             try:
                 found = {} if fab is None else await asyncio.to_thread(read_config, fab.content)
             except InvalidFab as exc:
-                # It was taken in by another version.
+                # Another version accepted the FAB.
                 log.warning("fab_not_read", fab_hash=run.fab_hash, reason=str(exc))
                 found = {}
             while len(self._configs) >= _KEPT_CONFIGS:
@@ -399,7 +401,7 @@ class ConsoleQuestions:
 def _rows_and_rounds(
     rounds: Sequence[Round], histories: Sequence[NodeHistory], *, is_over: bool
 ) -> tuple[list[NodeRow], list[float | None], list[NodeRow | None]]:
-    """Return how each node has done, and of each round its median and its slowest node."""
+    """Return the results of each node, and each round's median and slowest node."""
     rows = rows_of(rounds, histories, is_over=is_over)
     columns = range(len(rounds))
     return rows, [median_ms(rows, at) for at in columns], [slowest(rows, at) for at in columns]
@@ -429,7 +431,7 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _newest_round(by_type: Mapping[str, Sequence[Round]]) -> Map | None:
-    """Return how far the newest round of a run is."""
+    """Return the progress of a run's newest round."""
     newest = max(
         (rounds[-1] for rounds in by_type.values()),
         key=lambda one: iso(one.began_at),

@@ -1,8 +1,8 @@
-"""The rounds of a run, made out from the history of its exchanges.
+"""The rounds of a run, derived from the history of its exchanges.
 
-Strategies of older flwr name the round in the `group_id` of their messages. Those of newer flwr name
-none, but send a round with one call. So the round of an instruction is its group, or else the number of
-the call among the calls that have sent messages of the same type.
+Strategies of older flwr put the round into the `group_id` of messages. Those of newer flwr do not,
+but send a round with one call. So the round of an instruction is its group, or else the number of
+its call among all calls with messages of the same type.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from flower_nats.model.exchange import Outcome
 from flower_nats.store.exchanges import NodeHistory, Send
 
 _ONE_BREATH = timedelta(seconds=5)
-"""Sends without a group that begin within this time of each other, before any reply has come, are one
-round: some apps send message by message."""
+"""Sends without a group count as one round if they begin within this time and before any reply:
+some apps send message by message."""
 
 
 @dataclass
 class Round:
-    """What a ServerApp has sent in one round with one type of message."""
+    """The messages of one type that a ServerApp has sent in one round."""
 
     name: str
     message_type: str
@@ -43,7 +43,7 @@ class Round:
         return self.answered >= self.sent
 
     def add(self, send: Send) -> None:
-        """Count a send in."""
+        """Add a send to the round."""
         self.sessions.append(send.session_id)
         self.first_answered_at = _earlier(self.first_answered_at, send.first_answered_at)
         self.ended_at = _later(self.ended_at, send.ended_at)
@@ -85,11 +85,11 @@ def _round_for(send: Send, rounds: Sequence[Round]) -> Round | None:
 
 
 _MOST_EXCHANGES = 200_000
-"""Exchanges that one answer is made of: a database and a superlink need less than a second for them."""
+"""Exchanges for one answer: database and superlink need less than a second for them."""
 
 
 def newest(rounds: Sequence[Round], most: int) -> Sequence[Round]:
-    """Return the newest rounds: at most so many, and not more than one answer can be made of."""
+    """Return the newest rounds, at most `count`, within the limit of exchanges for one answer."""
     exchanges = 0
     for number, one in enumerate(reversed(rounds)):
         exchanges += one.sent
@@ -104,18 +104,18 @@ _LETTERS = {Outcome.ANSWERED: "a", Outcome.FAILED: "f", Outcome.UNANSWERED: "u"}
 
 @dataclass
 class NodeRow:
-    """How one node has done in the rounds of one type."""
+    """The results of one node in the rounds of one type."""
 
     node_id: int
     states: list[str]
-    """One letter a round: a(nswered), f(ailed), u(nanswered: the runtime has answered in its place),
+    """One letter per round: a(nswered), f(ailed), u(nanswered: the runtime answered in its place),
     w(aits for its node), t(aken: the node is at it), n(o answer was noted), - (not asked)."""
     ms: list[int]
-    """Milliseconds from put out to answered, or to now; -1 where that is not known."""
+    """Milliseconds from release to reply, or to now; -1 if unknown."""
     taken_ms: list[int] = field(default_factory=list)
-    """Milliseconds from put out to taken; -1 where it is not taken, or that is not known."""
+    """Milliseconds from release to confirmation; -1 if not confirmed or unknown."""
     last_of: int = 0
-    """Rounds in which it was the last of several to answer."""
+    """Rounds in which it was the last of several nodes to answer."""
 
     @property
     def failed(self) -> int:
@@ -124,7 +124,7 @@ class NodeRow:
 
     @property
     def median_ms(self) -> float | None:
-        """Of the rounds that it has answered."""
+        """The median over the rounds that it has answered."""
         known = [
             ms for state, ms in zip(self.states, self.ms, strict=True) if state == "a" and ms >= 0
         ]
@@ -132,14 +132,14 @@ class NodeRow:
 
     @property
     def waiting_ms(self) -> int:
-        """How long the newest round has waited for it; -1 if that does not."""
+        """How long the newest round has waited for it; -1 if the round does not wait."""
         return self.ms[-1] if self.states and self.states[-1] in (WAITS, WORKS) else -1
 
 
 def rows_of(
     rounds: Sequence[Round], histories: Iterable[NodeHistory], *, is_over: bool
 ) -> list[NodeRow]:
-    """Return how each node has done, the ones that need a look first. `is_over`: the run is."""
+    """Return the results of each node, those that need attention first. `is_over`: the run is."""
     columns = {session: number for number, one in enumerate(rounds) for session in one.sessions}
     every = (_row(history, columns, len(rounds), is_over=is_over) for history in histories)
     rows = [row for row in every if row is not None]
@@ -165,13 +165,13 @@ def _row(
         else:
             states[at] = WAITS if wait < 0 else WORKS
     if not is_over:
-        # What it was asked since it has answered last it may still answer.
+        # The node may still answer instructions that it got after its last reply.
         open_from = max((at for at, state in enumerate(states) if state == "a"), default=-1) + 1
     else:
         open_from = width
     for at in range(open_from):
         if states[at] in (WAITS, WORKS):
-            # The note was lost with its gateway, or nobody waits for the answer any more.
+            # The note was lost with its gateway, or nothing waits for the reply any more.
             states[at], ms[at] = UNNOTED, -1
     return NodeRow(history.node_id, states, ms, taken_ms) if asked else None
 
@@ -184,26 +184,26 @@ def _note_last(rows: Sequence[NodeRow], width: int) -> None:
 
 
 def _need(row: NodeRow) -> tuple[bool, int, int, float]:
-    """How much a node needs a look. A round waits for all of its nodes for about as long."""
+    """How much a node needs attention. A round waits about equally long for all its nodes."""
     return row.waiting_ms >= 0, row.failed, row.last_of, row.median_ms or 0.0
 
 
 def slowest(rows: Iterable[NodeRow], at: int) -> NodeRow | None:
-    """Return the node that took longest in a round, or that the round waits for longest."""
+    """Return the node that took longest in a round, or for which the round has waited longest."""
     asked = [row for row in rows if row.states[at] in ("a", WAITS, WORKS) and row.ms[at] >= 0]
     return max(asked, key=lambda row: row.ms[at], default=None)
 
 
 def median_ms(rows: Iterable[NodeRow], at: int) -> float | None:
-    """Return how long the nodes that have answered took in a round, in the middle."""
+    """Return the median time of the nodes that have answered in a round."""
     known = [row.ms[at] for row in rows if row.states[at] == "a" and row.ms[at] >= 0]
     return median(known) if known else None
 
 
 def expected_end(rounds: Sequence[Round], total: int | None, now: datetime) -> datetime | None:
-    """Return when the last round should be over if the coming ones take as long as the last few.
+    """Return the expected end of the last round, if rounds take as long as the last few.
 
-    None if that cannot be told: `total` is not known, or no round is over yet.
+    None if it cannot be estimated: `total` is not known, or no round is over yet.
     """
     starts = [one.began_at for one in rounds if one.began_at is not None]
     if total is None or len(starts) < 2 or total < len(rounds):

@@ -1,4 +1,4 @@
-"""How long they took and how many rounds they had: of runs that this superlink has ended."""
+"""Durations and numbers of rounds of the runs that this superlink has ended."""
 
 import asyncio
 import time
@@ -15,23 +15,23 @@ from flower_nats.superlink.console.rounds import rounds_of
 log = get_logger(__name__)
 
 _BOUNDS = (10.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0, 604800.0)
-"""Seconds: the upper bounds of what the durations of runs are sorted into, from a trial to a week."""
+"""Seconds: the upper bounds of the buckets for durations of runs, from a trial to a week."""
 
 _TYPES = ("train", "evaluate", "query")
-"""The types of messages of flwr; what follows a point in a type is the app's (`train.lora`)."""
+"""The types of messages of flwr. The part after a point is the app's (`train.lora`)."""
 
 _OTHER = "other"
-"""The label of any other type: apps make up as many as they like."""
+"""The label for all other types, because apps may use any number of types."""
 
 _LATER = 3.0
-"""Seconds after a run's end at which it is counted in: gateways bring the history of its last messages
+"""Seconds after a run's end until it is counted: gateways send the history of the last messages
 once a second."""
 
 _LOOK_EVERY = 1.0
-"""Seconds between two looks for runs that are to be counted in."""
+"""Seconds between two looks for runs to count."""
 
 _MOST = 10_000
-"""Runs that wait to be counted in; beyond that the oldest are left out."""
+"""Runs that may wait to be counted. With more, the oldest are left out."""
 
 
 class RunFigures:
@@ -49,14 +49,14 @@ class RunFigures:
         self._ended.append((time.monotonic() + _LATER, run_id))
 
     async def run(self) -> None:
-        """Count in the runs that have ended, until cancelled."""
+        """Count the runs that have ended, until cancelled."""
         while True:
             while self._ended and self._ended[0][0] <= time.monotonic():
                 await self._count(self._ended.popleft()[1])
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _count(self, run_id: int) -> None:
-        """Count a run in. If the database is away just now, it is left out."""
+        """Count a run. If the database is away, the run is left out."""
         try:
             run = await self._runs.get(run_id)
             sends = await self._exchanges.sends(run_id)

@@ -1,1 +1,1 @@
-"""What is done without anybody asking: liveness, leases, clearing up, watch on disks and streams."""
+"""Work without a caller: liveness, leases, clearing up, watching disks and streams."""

@@ -1,8 +1,8 @@
-"""What has to be done without anybody asking: liveness, leases, clearing up.
+"""Work without a caller: liveness, leases, clearing up.
 
-Every piece is claimed for `LEASE_SECONDS`, and claimed again long before they are over, so that one
-replica at a time does it. Those that were refused ask again every `_CLAIM_EVERY` seconds at least: one
-of them takes the piece over within 15 s of its holder's death. All of it can be done twice.
+Each piece is leased for `LEASE_SECONDS`, and the lease is renewed early, so that one replica at a
+time does the piece. Other replicas try for the lease at least every `_CLAIM_EVERY` seconds: one of
+them takes over within 15 s of the holder's death. Doing a piece twice does no harm.
 """
 
 import asyncio
@@ -36,19 +36,19 @@ from flower_nats.superlink.runs.lifecycle import Lifecycle
 log = get_logger(__name__)
 
 LEASE_SECONDS = 10.0
-"""How long a claim on a piece holds after its holder's death."""
+"""Seconds that the lease of a piece lasts after its holder's death."""
 
 _CLAIM_EVERY = 5.0
-"""Seconds between two claims on a piece, at most; its work may be due less often than that."""
+"""The most seconds between two claims of a piece. Its work may be due less often."""
 
 _AFTER_BUG = 10.0
-"""Seconds after which a piece is tried again that has met what it cannot cope with. By then the claim
-is over: perhaps another replica, of another version, can."""
+"""Seconds until the next try of a piece after an unexpected error. By then the lease is over, and a
+replica of another version may succeed."""
 
 _DAY = 24 * 3600.0
 
 _SETTLE_SECONDS = 5.0
-"""A run is cleared for good this long after its end, when what was under way has arrived."""
+"""Seconds after its end until a run is cleared for good, when late messages have arrived."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class Piece:
 
     name: str
     every: float
-    """Seconds between two times."""
+    """Seconds between two turns."""
     work: Callable[[], Awaitable[None]]
     is_needed: Callable[[], Awaitable[bool]] | None = None
-    """Whether there is anything to look at; None: always. If not, the next look may be later."""
+    """Whether there is work; None for always. Without work, the next turn may be later."""
 
     async def turn(self) -> bool:
-        """Do the work, if it is needed; return whether it was."""
+        """Do the work if needed; return whether it was needed."""
         if self.is_needed is not None and not await self.is_needed():
             return False
         await self.work()
@@ -71,7 +71,7 @@ class Piece:
 
 
 def _in_words(errors: BaseExceptionGroup[BaseException]) -> str:
-    """Return what the errors say, without the groups that they came in."""
+    """Return the errors' texts, without their exception groups."""
     return "; ".join(
         _in_words(one) if isinstance(one, BaseExceptionGroup) else str(one)
         for one in errors.exceptions
@@ -85,12 +85,12 @@ class Housekeeping:
         self._leases = leases
         self._holder = holder
         self._pieces = pieces
-        # One for all: what is away is away for most of them.
+        # One for all pieces: a server that is away affects most of them.
         self._postponed = Outage(log, "housekeeping_postponed", "housekeeping_goes_on")
 
     async def run(self) -> None:
-        """Go on until cancelled; whatever goes wrong in a piece postpones that piece and no other."""
-        # Not a task group: it passes on the first cancel only, and a piece may miss that.
+        """Run until cancelled; an error in a piece postpones only that piece."""
+        # Not a task group: it passes on only the first cancel, which a piece may miss.
         await asyncio.gather(*map(self._repeat, self._pieces))
 
     async def _repeat(self, piece: Piece) -> None:
@@ -100,28 +100,29 @@ class Housekeeping:
             pause = min(piece.every, _CLAIM_EVERY)
             try:
                 now = time.monotonic()
-                # Not at each turn: an idle runtime would ask the database for little else.
+                # Not at each turn: otherwise an idle runtime would ask the database for little
+                # else.
                 if now - held_since > _CLAIM_EVERY - pause / 2:
                     held = await self._leases.try_lease(piece.name, self._holder, LEASE_SECONDS)
                     held_since = now if held else -math.inf
                 if held_since > -math.inf and time.monotonic() >= due:
                     if not await piece.turn():
                         pause = _CLAIM_EVERY
-                    # A little early: a sleep may end a moment before its time.
+                    # A little early, because a sleep may end a moment before its time.
                     due = time.monotonic() + piece.every - pause / 2
                     self._postponed.worked()
-            # A piece may work in a task group, whose errors come in groups.
+            # A piece may use a task group, which raises exception groups.
             except* FlowerNatsError as errors:
                 self._postponed.failed(f"{piece.name}: {_in_words(errors)}")
             except* Exception as errors:
-                # One record that nobody expected must not end every replica, one after another.
+                # One unexpected record must not end every replica, one after another.
                 log.error("housekeeping_failed", piece=piece.name, exc_info=errors)
                 pause = _AFTER_BUG
             await asyncio.sleep(pause)
 
 
 class MetadataHousekeeping:
-    """The pieces that are about what the database holds."""
+    """The pieces about data in the database."""
 
     def __init__(
         self,
@@ -151,12 +152,12 @@ class MetadataHousekeeping:
         ]
 
     async def expire_nodes(self) -> None:
-        """Take nodes offline that have been silent for too long."""
+        """Take nodes offline that were silent for too long."""
         for node_id in await Nodes(self._database).expire():
             log.info("node_silent", node_id=node_id)
 
     async def forget_nodes(self) -> None:
-        """Forget nodes that have registered themselves and are gone for good."""
+        """Remove nodes that have registered themselves and are gone for good."""
         forgotten = await Nodes(self._database).forget_unseen()
         if forgotten:
             log.info("nodes_forgotten", count=len(forgotten))
@@ -169,7 +170,7 @@ class MetadataHousekeeping:
             await self._hints.node_changed(node_id)
 
     async def unlist_nodes(self) -> None:
-        """Leave nodes out of lists that were not online for long."""
+        """Leave nodes that were offline for long out of lists."""
         count = await Nodes(self._database).unlist(self._node_retention * _DAY)
         if count:
             log.info("nodes_unlisted", count=count, days=self._node_retention)
@@ -180,7 +181,7 @@ class MetadataHousekeeping:
             await note(self._database, "housekeeping", details=text)
 
     async def expire_tasks(self) -> None:
-        """Give up on tasks whose processes did not start or have been silent for too long."""
+        """Release tasks that did not start in time; fail tasks that were silent for too long."""
         tasks = Tasks(self._database)
         for task_id, run_id in await tasks.release():
             log.info("task_claim_expired", task_id=task_id, run_id=run_id)
@@ -193,7 +194,7 @@ class MetadataHousekeeping:
             await self._lifecycle.run_changed(run_id)
 
     async def end_overdue(self) -> None:
-        """End runs that have taken longer than their federation or account allows."""
+        """End runs that have taken longer than the limits of federation and account allow."""
         for run in await Quotas(self._database).overdue():
             finished = await Tasks(self._database).finish(
                 run.primary_task_id, SubStatus.FAILED, run.reason()
@@ -203,7 +204,7 @@ class MetadataHousekeeping:
                 await self._lifecycle.task_finished(finished)
 
     async def clear_runs(self) -> None:
-        """Drop what finished runs have left in the broker: the run's end may have been cut short."""
+        """Remove data of finished runs from the broker, as the cleanup at the end may fail."""
         runs = Runs(self._database)
         for run_id in await runs.unclean(_SETTLE_SECONDS):
             await self._mailbox.end_run(run_id)
@@ -211,7 +212,7 @@ class MetadataHousekeeping:
             log.info("run_cleared", run_id=run_id)
 
     async def drop_records(self) -> None:
-        """Remove rows whose time is over."""
+        """Remove expired rows."""
         await Nonces(self._database).drop_expired()
         await TaskMessages(self._database).drop_expired()
         await Replicas(self._database).drop_gone()

@@ -1,4 +1,4 @@
-"""Removing the logs of runs that ended long ago: nothing else bounds what logs come to."""
+"""Removal of the logs of runs that ended long ago. Nothing else limits the size of logs."""
 
 from flower_nats.broker.runlog import RunLogs
 from flower_nats.logs import get_logger
@@ -10,7 +10,7 @@ log = get_logger(__name__)
 
 
 class LogRetention:
-    """Removes logs, pass by pass. Replicas that do it at once do no harm."""
+    """Removes logs, pass by pass. Two replicas at once do no harm."""
 
     def __init__(self, database: Database, logs: RunLogs, days: int) -> None:
         self._database = database
@@ -26,7 +26,8 @@ class LogRetention:
         removed = await self._runs.with_old_logs(self._days)
         for run_id in removed:
             await self._logs.replace(run_id, self._notice)
-            # Noted when it is done: after a death before this, another superlink does it again.
+            # Noted after the removal: if this superlink dies before, another one repeats the
+            # removal.
             await self._runs.mark_log_removed(run_id)
             log.info("log_removed", run_id=run_id)
         if removed:

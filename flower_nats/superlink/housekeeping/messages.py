@@ -1,13 +1,13 @@
-"""Housekeeping of what is in flight: what gateways leave behind, or cannot know.
+"""Housekeeping of messages in flight that gateways left behind or cannot know.
 
-Each pass looks at everything in flight and mends what it finds; two passes at once, on two replicas,
-do no harm. What it mends:
+Each pass looks at all messages in flight and repairs the cases below. Two passes at once, on two
+replicas, do no harm.
 
 - an instruction whose node is gone, or has left the run's federation, gets an error reply;
-- what is left of a run that is not running any more is dropped;
-- a push session whose objects are all there, but whose gateway died before it put the messages out,
-  is completed; one that nobody has pushed to for `SESSION_SECONDS` in which we could be heard is
-  given up: where it was to bring a reply, the instruction gets an error reply;
+- the remaining messages of a run that has ended are dropped;
+- a push session with all its objects, but with a gateway that died before it released the messages,
+  is completed; a session without a push for `SESSION_SECONDS`, in which clients could reach us, is
+  given up, and if it was for a reply, the instruction gets an error reply;
 - objects that no session needs are collected.
 """
 
@@ -29,43 +29,43 @@ from flower_nats.wire.messages import Outgoing
 log = get_logger(__name__)
 
 SESSION_SECONDS = 180.0
-"""Seconds in which nothing is pushed after which a push session is given up (flwr 1.33
+"""Seconds without a push after which a push session is given up (flwr 1.33
 OBJECT_PUSH_SESSION_TTL_SECONDS)."""
 
 _CUT_OFF = "its SuperNode stopped sending it before it was complete."
 
 _YOUNG = timedelta(seconds=3)
-"""Age below which an open session is left to its gateway."""
+"""Age up to which an open session is left to its gateway."""
 
 _KEPT = timedelta(seconds=5)
-"""Age below which objects are kept in any case.
+"""Age up to which objects are kept in any case.
 
-Objects that are older than a session by this much are kept for it, too: its own may be somewhat older
-than its record."""
+A session's own objects may be somewhat older than its record. So objects that are older by up to
+this much are kept for it too."""
 
 _LOOK_EVERY = 30.0
-"""Seconds between two looks for objects of runs with nothing in flight: a gateway that was stopped may
-store an object after all else of the run is gone."""
+"""Seconds between two looks for objects of runs without messages in flight: a gateway that was
+stopped may store an object after the rest of its run is gone."""
 
 _STRAGGLER = timedelta(seconds=20)
-"""Age of the oldest session from which its run's objects are collected one by one: below it, the
-objects stored before that session are dropped in one go."""
+"""Age of a run's oldest session from which objects are collected one by one. With a younger
+session, all objects before it are dropped at once."""
 
 _ERRORS_AT_ONCE = 16
 
 _OUTAGE = 10.0
-"""Seconds between two whole passes from which clients may not have been able to push in between."""
+"""Seconds between two complete passes after which clients may have been unable to push."""
 
 Statuses = Callable[[Sequence[int]], Awaitable[Mapping[int, str]]]
-"""Looks up the status of runs by id; one that does not exist is left out."""
+"""Looks up the status of runs by id; unknown runs are left out."""
 
 Reachable = Callable[[Sequence[tuple[int, int]]], Awaitable[Container[tuple[int, int]]]]
-"""Looks up which of these pairs, of a run and a node, are of a run whose federation has the node, which
-is online."""
+"""Looks up which pairs of a run and a node belong together: the run's federation has the node, and
+the node is online."""
 
 
 class MessageHousekeeping:
-    """Mends what is in flight, pass by pass."""
+    """Repairs messages in flight, pass by pass."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class MessageHousekeeping:
         is_heard: Callable[[], Awaitable[bool]],
         pushers: Pushers,
     ) -> None:
-        """`is_heard` says whether what clients send reaches the runtime just now."""
+        """`is_heard` says whether clients' messages reach the runtime at present."""
         self._mailbox = mailbox
         self._objects = objects
         self._error_replies = ErrorReplies(mailbox, objects)
@@ -92,7 +92,8 @@ class MessageHousekeeping:
         """Make one pass. Raises `Unavailable` if a server is out of reach."""
         await self._uptime.begin_pass()
         await self._look_for_objects()
-        # Before the look: what a session that begins after the look stores lies beyond it.
+        # The horizon comes before the look: objects of a session that begins after the look are
+        # beyond it.
         horizon = await self._objects.horizon(as_moment(datetime.now(UTC) - _KEPT))
         flights = await self._mailbox.in_flight()
         runs = {*flights, *self._with_objects}
@@ -133,7 +134,7 @@ class MessageHousekeeping:
 
     async def _answer_for_lost_node(self, key: InstructionKey, flight: InFlight) -> None:
         if key.message_id in flight.replies:
-            # Its gateway died between accepting the reply and this.
+            # Its gateway died after it accepted the reply, before it removed the instruction.
             await self._mailbox.end_instruction(key.run_id, key.message_id)
             return
         found = await self._mailbox.find_instruction(key.run_id, key.node_id, key.message_id)
@@ -156,9 +157,10 @@ class MessageHousekeeping:
             await self._mend_session(session, present, flight)
 
     async def _has_replies(self, run_id: int, session_id: str, flight: InFlight) -> bool:
-        """Return whether a reply to an instruction of the session awaits its confirmation.
+        """Return whether a reply to an instruction of the session is not yet confirmed.
 
-        Until then its ServerApp may not know that all of the session has arrived, and ask again.
+        Until then the ServerApp may not know that the whole session has arrived, and may push
+        again.
         """
         session = await self._session(run_id, session_id)
         outgoing = session.outgoing if session else ()
@@ -175,11 +177,11 @@ class MessageHousekeeping:
             await self._give_up(session, flight)
 
     async def _give_up(self, session: SessionRecord, flight: InFlight) -> None:
-        """End a push session that is not whole, so that each of its messages has one outcome."""
+        """End an incomplete push session, so that each of its messages has one outcome."""
         metadata = session.outgoing[0].metadata
         if not metadata.reply_to_message_id:
-            # Those of its instructions that are out need it, and end as any other. The rest is not known
-            # from now on, which its ServerApp hears when it asks for the replies.
+            # Released instructions of the session still need it, and end as usual. The others
+            # become unknown, and the ServerApp learns that when it asks for the replies.
             await self._mailbox.mark_released(session.run_id, session.session_id)
         elif not await self._end_cut_off(session, metadata.reply_to_message_id, flight):
             return
@@ -188,12 +190,13 @@ class MessageHousekeeping:
     async def _end_cut_off(
         self, session: SessionRecord, instruction_id: str, flight: InFlight
     ) -> bool:
-        """End the instruction of a reply that comes no more; return whether the session is closed."""
+        """End the instruction of a lost reply; return whether the session was closed."""
         run_id, key = session.run_id, flight.instructions.get(instruction_id)
         if key is not None:
             written = await self._mailbox.written(key)
             if written is None or _is_later(written[1], session.opened_at):
-                # It has been answered in this moment, or was given anew to its node, which may be at it.
+                # The instruction was just answered, or was offered again to its node, which may
+                # work on it.
                 return False
             instruction = written[0].outgoing.metadata
             if await self._error_replies.end_lost(run_id, instruction, _CUT_OFF) is None:
@@ -208,7 +211,7 @@ class MessageHousekeeping:
         return True
 
     async def _has_all(self, session: SessionRecord, wanted: Iterable[str]) -> bool:
-        """Return whether all objects are the session's own, and not left from before."""
+        """Return whether all objects are the session's own, and none is from before it."""
         found = await asyncio.gather(
             *(
                 self._objects.stored_since(session.run_id, one, session.objects_since)
@@ -248,7 +251,7 @@ class MessageHousekeeping:
         found = [await self._session(run_id, one) for one in sorted(needed)]
         sessions = [session for session in found if session is not None]
         if len(sessions) < len(found):
-            # One was closed meanwhile: the next pass sees clearly.
+            # A session was closed during the pass. The next pass collects.
             return
         oldest = min(session.opened_at for session in sessions)
         before = as_moment(datetime.fromisoformat(oldest) - _KEPT)
@@ -264,7 +267,7 @@ class MessageHousekeeping:
             await self._objects.collect_one(run_id, object_id, horizon)
 
     async def _session(self, run_id: int, session_id: str) -> SessionRecord | None:
-        """Read a session once: its record never changes."""
+        """Return a session, which is read once because its record never changes."""
         key = (run_id, session_id)
         known = self._sessions.get(key)
         if known is None:
@@ -282,29 +285,29 @@ class MessageHousekeeping:
 
 
 class _Uptime:
-    """For how long clients could reach the runtime without a break, as far as this replica knows."""
+    """How long clients could reach the runtime without a break, as far as this replica knows."""
 
     def __init__(self, is_heard: Callable[[], Awaitable[bool]]) -> None:
         self._is_heard = is_heard
         self._since = self._begun = self._last_whole = time.monotonic()
 
     async def begin_pass(self) -> None:
-        """Look for an outage: no whole pass was made for a while, or nobody is heard."""
+        """Look for an outage: no complete pass for a while, or no client is heard."""
         self._begun = time.monotonic()
         if self._begun - self._last_whole > _OUTAGE or not await self._is_heard():
             self._since = time.monotonic()
 
     def end_pass(self) -> None:
-        """Note that the pass that was begun last is whole."""
+        """Note that the last pass is complete."""
         self._last_whole = self._begun
 
     def span(self) -> timedelta:
-        """Return how long there was no outage."""
+        """Return the time since the last outage."""
         return timedelta(seconds=time.monotonic() - self._since)
 
 
 async def _one(run_id: int, work: Awaitable[None]) -> None:
-    """Mend a run; one that cannot be mended must not keep the others from it."""
+    """Repair a run; an error must not affect other runs."""
     try:
         await work
     except Unavailable:

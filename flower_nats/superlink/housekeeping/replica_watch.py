@@ -1,4 +1,4 @@
-"""Notes replicas that have died, or are cut off: they have said no farewell and are not heard."""
+"""Notes replicas that have died or are cut off: they are silent without a farewell."""
 
 import time
 from collections.abc import Callable
@@ -12,18 +12,18 @@ LOOK_EVERY = 5.0
 """Seconds between two looks."""
 
 _LOST_AFTER = 20.0
-"""Seconds of silence after which a replica is lost: each speaks every 5 s, and one that has lost its
-NATS server is back with another after some seconds."""
+"""Seconds of silence after which a replica is lost. Each gives a sign of life every 5 s, and one
+that lost its NATS server finds another after some seconds."""
 
 _GAP = 3 * LOOK_EVERY
-"""Seconds without a look after which we cannot know who was silent meanwhile."""
+"""Seconds between two looks after which we cannot know which replicas were silent."""
 
 
 class ReplicaWatch:
-    """Looks, pass by pass, at who is silent. Only what this superlink could hear counts as silence."""
+    """Looks for silent replicas. Silence counts only while this superlink could have heard them."""
 
     def __init__(self, replicas: Replicas, can_hear: Callable[[], bool]) -> None:
-        """`can_hear` says whether replicas could be heard just now: NATS brings what they say."""
+        """`can_hear` says whether replicas could be heard at present, which needs NATS."""
         self._replicas = replicas
         self._can_hear = can_hear
         self._hears_since = time.monotonic()

@@ -1,4 +1,4 @@
-"""Tells before there is no room any more: on this machine's disk, and under the broker's limits."""
+"""Warns before room runs out: on this machine's disk, and under the broker's limits."""
 
 import asyncio
 import shutil
@@ -22,14 +22,14 @@ _LOOK_EVERY = 30.0
 """Seconds between two looks."""
 
 _FULL = 32 * 1024 * 1024
-"""Bytes: with less PostgreSQL cannot begin another file of its log, of 16 MB."""
+"""Bytes: with less, PostgreSQL cannot begin another file of its log, of 16 MB."""
 
 _TELL_EVERY = 600.0
 """Seconds between two log lines about a place where room is low."""
 
 
 class RoomWatch:
-    """Looks at every place where something is stored, as far as this superlink can see it."""
+    """Watches every place for data that this superlink can see."""
 
     def __init__(self, connection: Connection, disk: Path | None) -> None:
         self._connection = connection
@@ -40,7 +40,7 @@ class RoomWatch:
 
     @property
     def is_full(self) -> bool:
-        """Whether this machine's disk has no room for anything, right now."""
+        """Whether this machine's disk is full at present."""
         if self._disk is None:
             return False
         with suppress(OSError):
@@ -75,7 +75,7 @@ class RoomWatch:
         }
 
     def report(self) -> dict[str, dict[str, Any]]:
-        """Return what was seen last, by place."""
+        """Return the last observation of each place."""
         return {
             place: {**asdict(room), "is_low": room.is_low} for place, room in self._rooms.items()
         }

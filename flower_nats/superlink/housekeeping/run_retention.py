@@ -1,4 +1,4 @@
-"""Deleting runs that ended long ago, with their logs, contexts and apps, if an operator wants that."""
+"""Deletion of runs that ended long ago, with logs, contexts and apps, if an operator wants it."""
 
 import uuid
 
@@ -13,11 +13,11 @@ from flower_nats.superlink.runs.run_deletion import RunDeletion
 log = get_logger(__name__)
 
 _AT_ONCE = 8
-"""Runs of one event, which has room for the ids of no more."""
+"""Runs of one event, which has no room for more ids."""
 
 
 class RunRetention:
-    """Deletes runs, pass by pass. Replicas that do it at once do no harm."""
+    """Deletes runs, pass by pass. Two replicas at once do no harm."""
 
     def __init__(self, database: Database, deletion: RunDeletion, days: int) -> None:
         self._database = database
@@ -30,14 +30,14 @@ class RunRetention:
             pass
 
     async def _delete_some(self) -> int:
-        """Delete the oldest runs; return how many. All of a batch are one event."""
+        """Delete the oldest runs; return how many. A batch makes one event."""
         deleted: list[int] = []
         try:
             for run_id in await Runs(self._database).ended_before(self._days, _AT_ONCE):
                 try:
                     await self._deletion.delete(run_id, f"run-retention-{uuid.uuid4().hex}")
                 except ApiError as exc:
-                    # Somebody has deleted it at the same time.
+                    # Another process deleted the run at the same time.
                     log.info("run_not_deleted", run_id=run_id, reason=exc.detail)
                 else:
                     deleted.append(run_id)

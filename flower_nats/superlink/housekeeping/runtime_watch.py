@@ -1,7 +1,7 @@
-"""Notes when NATS, one of its servers or PostgreSQL goes away and comes back, and when room gets low.
+"""Notes when NATS, a NATS server or PostgreSQL goes away and comes back, and when room gets low.
 
-Every superlink watches: another one may be cut off. Several that see the same note it once
-(`store/runtime_events.py`). While PostgreSQL is away, events wait here to be stored.
+Every superlink watches, because another one may be cut off. If several see the same, it is noted
+once (`store/runtime_events.py`). While PostgreSQL is away, events wait here.
 """
 
 import asyncio
@@ -27,27 +27,28 @@ _LOOK_EVERY = 1.0
 """Seconds between two looks."""
 
 _OUTAGE = 3.0
-"""Seconds after which a server that cannot be used is away: another of a cluster takes over sooner."""
+"""Seconds after which an unusable server counts as away. In a cluster, another one takes over
+sooner."""
 
 _ASK_EVERY = 5.0
-"""Seconds between two questions which servers of a NATS cluster are there."""
+"""Seconds between two questions about the servers of a NATS cluster."""
 
 _ASK_SECONDS = 2.0
-"""How long the answer may take: what there was before stands as long as there is none."""
+"""Seconds for the answer. Without an answer, the last one stands."""
 
 _MOST = 100
-"""Events that wait for the database; older ones are dropped first."""
+"""Events that may wait for the database. The oldest are dropped first."""
 
 
 @dataclass(frozen=True)
 class _Finding:
-    """How something is now."""
+    """The present state of something."""
 
     subject: str
     bad: str
-    """The kind of event that tells when it begins to be bad."""
+    """The kind of event at the beginning of a fault."""
     good: str
-    """And the one when that ends."""
+    """The kind of event at its end."""
     is_bad: bool
     name: str = ""
     details: str = ""
@@ -57,7 +58,7 @@ class _Finding:
 
 @dataclass(frozen=True)
 class _Noted:
-    """An event that is to be stored."""
+    """An event that waits to be stored."""
 
     kind: str
     finding: _Finding
@@ -67,7 +68,7 @@ class _Noted:
 
 
 class RuntimeWatch:
-    """Watches what a superlink needs."""
+    """Watches the servers that a superlink needs."""
 
     def __init__(
         self, database: Database, connection: Connection, trials: StreamTrials, room: RoomWatch
@@ -92,7 +93,7 @@ class RuntimeWatch:
             await asyncio.sleep(_LOOK_EVERY)
 
     async def ask_servers(self) -> None:
-        """Ask from time to time which servers of the NATS cluster are there."""
+        """Ask regularly which servers of the NATS cluster are up."""
         if time.monotonic() - self._asked_at < _ASK_EVERY:
             return
         with suppress(Unavailable, TimeoutError):
@@ -108,7 +109,7 @@ class RuntimeWatch:
                 self._bad_since.pop(one.subject, None)
                 if self._told.get(one.subject) is not False:
                     self._told[one.subject] = False
-                    # At the start nobody may have noted that it is back.
+                    # At the start, it may not have been noted that the server is back.
                     self._waiting.append(_Noted(one.good, one, now, after=one.bad))
                 continue
             since = self._bad_since.setdefault(one.subject, now)
@@ -163,7 +164,7 @@ class RuntimeWatch:
             )
 
     async def store(self) -> None:
-        """Store what waits; what the database cannot take now goes on waiting."""
+        """Store the waiting events; those that the database cannot take go on waiting."""
         while self._waiting and self._database.away_since is None:
             noted = self._waiting[0]
             one = noted.finding

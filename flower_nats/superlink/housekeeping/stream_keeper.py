@@ -1,4 +1,4 @@
-"""Makes the broker's streams again when they are gone, and ends the runs whose messages they held."""
+"""Creates the broker's streams again if they are gone, and ends the runs that lost messages."""
 
 import asyncio
 
@@ -19,11 +19,11 @@ from flower_nats.superlink.runs.lifecycle import Lifecycle
 log = get_logger(__name__)
 
 LOOK_EVERY = 5.0
-"""Seconds between two looks. What two looks one after the other have missed is gone: a server that
-starts may not know of a stream for a moment."""
+"""Seconds between two looks. A stream is gone if two successive looks miss it: a server that starts
+may not know a stream for a moment."""
 
 _SAME_LOSS = 60.0
-"""Seconds within which two superlinks have seen the same loss."""
+"""Seconds within which two superlinks see the same loss."""
 
 _REASON = (
     "The broker has lost the messages of this run: its streams were deleted, its disk was replaced, or "
@@ -32,7 +32,7 @@ _REASON = (
 
 
 class StreamKeeper:
-    """Sees to it that the streams are there."""
+    """Makes sure that the streams exist."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class StreamKeeper:
         """Streams that this superlink has found missing."""
 
     async def prepare(self) -> None:
-        """Make the streams, at the start of a superlink. Raises `Unavailable`."""
+        """Create the streams, at the start of a superlink. Raises `Unavailable`."""
         missing = await missing_streams(self._connection)
         if missing and await Runs(self._database).running():
             await asyncio.sleep(LOOK_EVERY)
@@ -59,7 +59,7 @@ class StreamKeeper:
             await ensure_streams(self._connection)
 
     async def run(self) -> None:
-        """Look for what is missing, until cancelled."""
+        """Look for missing streams, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
@@ -83,7 +83,7 @@ class StreamKeeper:
             self._missed = set()
 
     async def _restore(self, missing: set[str]) -> None:
-        """Make the streams again.
+        """Create the streams again.
 
         The runs are ended first: after a crash in between the streams are still missing, and another
         replica does both.

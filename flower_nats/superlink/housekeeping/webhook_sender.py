@@ -21,14 +21,14 @@ from flower_nats.superlink.convert import iso
 log = get_logger(__name__)
 
 SEND_EVERY = 2.0
-"""Seconds between two looks for what is to be sent."""
+"""Seconds between two looks for deliveries."""
 
 _TRY_SECONDS = 5.0
 """Seconds for one try, from looking up the name to the answer: half of the lease of housekeeping."""
 
 
 class NotDelivered(Exception):
-    """A try was in vain, for a reason that operators read."""
+    """A delivery failed, for a reason that operators read."""
 
 
 class WebhookSender:
@@ -77,7 +77,7 @@ class WebhookSender:
             "user-agent": "flower-nats",
             **signature_headers(delivery.secret, message_id, int(time.time()), body),
         }
-        # To the very address that was looked at: the name may lead elsewhere a moment later.
+        # The connection uses the address that was checked: the name may resolve differently later.
         at = f"[{address}]" if ":" in address else address
         target = parts._replace(netloc=f"{at}:{port}").geturl()
         async with httpx.AsyncClient(
@@ -89,7 +89,7 @@ class WebhookSender:
             request = client.build_request(
                 "POST", target, content=body, headers=headers, extensions={"sni_hostname": host}
             )
-            # What the receiver has to say beside the status is not read.
+            # The rest of the receiver's answer, after the status, is not read.
             answer = await client.send(request, stream=True)
             await answer.aclose()
         if answer.is_redirect:
@@ -98,7 +98,7 @@ class WebhookSender:
             raise NotDelivered(f"it answers {answer.status_code}")
 
     async def _address(self, host: str, port: int) -> str:
-        """Return an address of a host. Raises `NotDelivered` if nothing may be sent to one of them."""
+        """Return an address of a host. Raises `NotDelivered` if one of its addresses is refused."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [str(one[4][0]) for one in found]
@@ -108,14 +108,14 @@ class WebhookSender:
         return addresses[0]
 
     def _trust(self) -> ssl.SSLContext:
-        # Once, and late: to read all authorities takes some ten milliseconds.
+        # Created once, when needed: reading all authorities takes some ten milliseconds.
         if self._context is None:
             self._context = ssl.create_default_context()
         return self._context
 
 
 def body_of(event: Event) -> dict[str, Any]:
-    """Return what is sent. Chats that take `text` show it as it is."""
+    """Return the body of a delivery. Chats that take `text` show it unchanged."""
     return {
         "text": visible_name(event.text),
         "event_id": str(event.event_id),

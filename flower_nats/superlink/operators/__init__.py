@@ -1,1 +1,1 @@
-"""What the commands of `flower-nats` ask: status, reports on runs, accounts, limits, keys."""
+"""The answers for `flower-nats` commands: status, reports on runs, accounts, limits, keys."""

@@ -1,4 +1,4 @@
-"""Accounts, as an operator manages them: for `flower-nats account`."""
+"""The management of accounts by an operator, for `flower-nats account`."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -46,7 +46,7 @@ class AccountsAdmin:
     async def create(self, question: Map, caller: Caller) -> Map:
         """{name, role, password_hash} -> {}: a new account of our own; None for no password.
 
-        The password was hashed where it was typed, and travels nowhere.
+        The command hashes the password, which is never sent.
         """
         name, role = question["name"], Role(question["role"])
         password_hash: str | None = question["password_hash"]
@@ -73,7 +73,7 @@ class AccountsAdmin:
         return {"accounts": [_told(account) for account in await self._accounts.all()]}
 
     async def disable(self, question: Map, caller: Caller) -> Map:
-        """{name} -> {}: let nothing of an account in any more."""
+        """{name} -> {}: disable an account."""
 
         async def disable(transaction: Transaction) -> Account:
             account = await _find(transaction, question["name"])
@@ -86,7 +86,7 @@ class AccountsAdmin:
         return {}
 
     async def enable(self, question: Map, caller: Caller) -> Map:
-        """{name} -> {}: let an account in again."""
+        """{name} -> {}: enable an account again."""
         account = await _find(self._database, question["name"])
         await self._accounts.enable(account)
         log.info("account_enabled", **account.log_context())
@@ -119,7 +119,7 @@ class AccountsAdmin:
     async def create_token(self, question: Map, caller: Caller) -> Map:
         """{name, token, token_hash, days} -> {}: a token for a program, called `token`.
 
-        It was made where it is shown. Here only its hash is known.
+        The command creates and shows the token. Here only its hash is known.
         """
         name, seconds = question["token"], float(question["days"]) * _DAY
         token_hash: bytes = question["token_hash"]
@@ -141,7 +141,7 @@ class AccountsAdmin:
         return {"tokens": [_told_token(one) for one in await self._accounts.named_tokens(account)]}
 
     async def revoke_token(self, question: Map, caller: Caller) -> Map:
-        """{name, token} -> {}: let nobody in any more who has this token."""
+        """{name, token} -> {}: revoke a token."""
         name = question["token"]
 
         async def revoke(transaction: Transaction) -> bytes:

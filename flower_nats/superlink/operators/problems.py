@@ -1,4 +1,4 @@
-"""What is wrong with the runtime, in words, each with its remedy."""
+"""The problems of the runtime, in words, each with its remedy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ Map = Mapping[str, Any]
 
 
 def problems(report: Map) -> Iterator[str]:
-    """Read them off what `StatusReport` has found; nothing is wrong where nothing comes."""
+    """Return the problems in the findings of `StatusReport`; empty for a healthy runtime."""
     if refusals := report["not_stored"]:
         reasons = ", ".join(f"{stream} {reason}" for stream, reason in refusals.items())
         yield f"the broker does not store ({reasons}). Remedy: check that its disks have room."

@@ -1,6 +1,6 @@
-"""What the commands of operators ask superlinks beside what ends or deletes something.
+"""Questions of operator commands to superlinks, except those that end or delete something.
 
-Gateways may not ask this: NATS lets only who is logged in as an operator (`broker.permissions`).
+Gateways may not ask them: NATS allows only the operator's login (`broker.permissions`).
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class OperatorQuestions:
         }
 
     async def status(self, question: Map, caller: Caller) -> Map:
-        """{} -> what `StatusReport.report` returns: for `flower-nats status`."""
+        """{} -> the result of `StatusReport.report`, for `flower-nats status`."""
         return await self._overview.report()
 
     async def run_report(self, question: Map, caller: Caller) -> Map:
@@ -48,7 +48,7 @@ class OperatorQuestions:
         return await self._run_report.report(question["run_id"])
 
     async def add_app_signature(self, question: Map, caller: Caller) -> Map:
-        """{signature} -> {}: an operator has the runtime hand a signature on with its FAB."""
+        """{signature} -> {}: store a signature, which nodes get with its FAB."""
         try:
             signature = read_app_signature(question["signature"])
         except BadAppSignature as exc:

@@ -1,4 +1,4 @@
-"""What operators see to beside accounts: limits, roles in federations, and keys of SuperNodes."""
+"""Operators' tasks besides accounts: limits, roles in federations, and keys of SuperNodes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -69,7 +69,7 @@ class OperatorRights:
 
         await once(self._database, caller.request_id, keep)
         log.info("quota_set", kind=kind, name=name, **change)
-        # Runs that have waited may begin.
+        # Waiting runs may begin now.
         await self._hints.tasks_pending()
         return {}
 
@@ -102,7 +102,7 @@ class OperatorRights:
         return {}
 
     async def rotate_node_key(self, question: Map, caller: Caller) -> Map:
-        """{node_id, public_key} -> {}: another key for a node, which stays what it is."""
+        """{node_id, public_key} -> {}: replace the key of a node; everything else stays."""
         node_id, public_key = question["node_id"], question["public_key"]
         check_key(public_key)
 
@@ -121,13 +121,13 @@ class OperatorRights:
 
         await once(self._database, caller.request_id, rotate)
         log.info("node_key_rotated", node_id=node_id)
-        # Gateways look again whose the old key is.
+        # This makes gateways look up the old key again.
         await self._hints.node_changed(node_id)
         return {}
 
 
 async def _check_subject(session: Session, kind: str, name: str) -> None:
-    """Check that there is what a limit is for: one with a typing error would limit nothing."""
+    """Check that the limit's subject exists: a misspelt name would limit nothing."""
     if name == EACH or (kind == "account" and name == "none"):
         return
     if kind == "federation":

@@ -1,4 +1,4 @@
-"""What a run waits for, as the broker and the database know it: for `flower-nats status --run`."""
+"""What a run waits for, from the broker and the database, for `flower-nats status --run`."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from flower_nats.superlink.convert import iso
 
 
 class RunReport:
-    """Reads how far a run has come, each time anew."""
+    """Reads the progress of a run, anew for each question."""
 
     def __init__(self, database: Database, progress: Progress) -> None:
         self._runs = Runs(database)

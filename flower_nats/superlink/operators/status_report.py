@@ -1,4 +1,4 @@
-"""How the runtime is, as one superlink sees it: for `flower-nats status` and for metrics."""
+"""The state of the runtime, as one superlink sees it, for `flower-nats status` and metrics."""
 
 import asyncio
 import time
@@ -40,19 +40,19 @@ from flower_nats.superlink.operators.who_is_there import (
 log = get_logger(__name__)
 
 _SCRAPE_SECONDS = 3.0
-"""How long metrics wait for broker and database; Prometheus waits for ten by default."""
+"""Seconds that metrics wait for broker and database. Prometheus waits for 10 s by default."""
 
 _DURABILITY_SECONDS = 2.0
-"""How long a broker that does not store is asked what it promises: less than `status` waits."""
+"""Seconds to ask a broker that does not store for its durability: less than `status` waits."""
 
 _DATABASE_SECONDS = 2.5
-"""How long `status` waits for the database: less than it is waited for itself."""
+"""Seconds that the report waits for the database: less than the command waits for the report."""
 
 _IN_FLIGHT_SECONDS = 1.0
-"""How long what is under way is waited for."""
+"""Seconds that the report waits for the messages in flight."""
 
 _MOST_NODES = 1_000
-"""Nodes that are listed, those that are online first."""
+"""The most nodes in the list, online ones first."""
 
 _ENDS = ("completed", "failed", "stopped")
 
@@ -60,7 +60,7 @@ Map = Mapping[str, Any]
 
 
 class StatusReport:
-    """Reads what there is, each time anew."""
+    """Reads the state of the runtime, anew for each question."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class StatusReport:
         self._room = room
 
     async def report(self) -> dict[str, Any]:
-        """Return everything that people ask for, as far as broker and database answer.
+        """Return the whole report, as far as broker and database answer.
 
         {now, problems, not_stored, streams_lost, room, database, durability}; if the database answers,
         {runs, nodes, replicas, superexecs, nodes_listed, clients, certificates, warnings}. `problems`
@@ -132,7 +132,7 @@ class StatusReport:
         }
 
     async def _certificates(self, replicas: Iterable[Replica]) -> list[Map]:
-        """Describe the certificates that gateways show to clients, and NATS and PostgreSQL to us."""
+        """Describe the certificates that gateways show clients, and NATS and PostgreSQL show us."""
         told = [one for replica in replicas for one in replica.about.get("certificates", ())]
         of_database = await server_certificate(self._database)
         return certificates.together(
@@ -152,21 +152,21 @@ class StatusReport:
         }
 
     async def _in_flight(self) -> Mapping[int, InFlight]:
-        """Return what is under way; nothing if the broker does not say so in time."""
+        """Return the messages in flight; empty if the broker does not answer in time."""
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(_IN_FLIGHT_SECONDS):
                 return await self._mailbox.in_flight()
         return {}
 
     async def _durability(self) -> dict[str, Any] | None:
-        """Return what is promised; None if the broker does not say so, as one that does not store."""
+        """Return the durability; None if the broker does not tell it, as one that cannot store."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DURABILITY_SECONDS if self._trials.reasons else None):
                 return await durability(self._database, self._connection)
         return None
 
     async def metrics(self) -> list[Metric]:
-        """Return the report as numbers; only that it cannot be had, while broker or database is away."""
+        """Return the report as numbers; while broker or database is away, only that fact."""
         try:
             async with asyncio.timeout(_SCRAPE_SECONDS):
                 report = await self._for_metrics()
@@ -194,12 +194,12 @@ class StatusReport:
 
 
 def _reason(exc: Exception) -> str:
-    """Return the first line of what the driver has to say."""
+    """Return the first line of the driver's error."""
     return next(iter(str(exc).splitlines()), "").removeprefix("the database cannot answer: ")
 
 
 async def durability(database: Database, connection: Connection) -> dict[str, Any]:
-    """Return what the servers at hand do for what they have acknowledged. Raises `Unavailable`."""
+    """Return the durability that the present servers provide. Raises `Unavailable`."""
     return {
         "database": await database_durability(database),
         "broker": await broker_durability(connection),

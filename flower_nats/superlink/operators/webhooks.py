@@ -1,4 +1,5 @@
-"""Managing webhooks: for operators, on a page of the console and by `flower-nats webhook`."""
+"""The management of webhooks by operators, on a page of the console and by `flower-nats
+webhook`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,11 +32,11 @@ log = get_logger(__name__)
 Map = Mapping[str, Any]
 
 _MOST_TROUBLES = 100
-"""Events in the list of those that could not be delivered."""
+"""Events in the list of failed deliveries."""
 
 
 class WebhookAdmin:
-    """Serves it. The caller has been checked to be an operator."""
+    """Serves the management of webhooks. The caller is known to be an operator."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,7 +52,7 @@ class WebhookAdmin:
         }
 
     async def webhooks(self, question: Map, caller: Caller) -> Map:
-        """{} -> {now, webhooks, troubles, federations}: without secrets, and of addresses the host."""
+        """{} -> {now, webhooks, troubles, federations}: no secrets, and only hosts of addresses."""
         troubles = await self._webhooks.troubled(_MOST_TROUBLES)
         return {
             "now": now_iso(),
@@ -61,7 +62,7 @@ class WebhookAdmin:
         }
 
     async def add(self, question: Map, caller: Caller) -> Map:
-        """{url, kinds, federation} -> {webhook_id, secret}: the secret is told this once.
+        """{url, kinds, federation} -> {webhook_id, secret}: the secret is shown only once.
 
         `kinds` are names of kinds or groups. Raises `ApiError` (MALFORMED_REQUEST).
         """
@@ -104,7 +105,7 @@ class WebhookAdmin:
         return {}
 
     async def test(self, question: Map, caller: Caller) -> Map:
-        """{webhook_id} -> {}: an event for it alone, sent as all others are."""
+        """{webhook_id} -> {}: an event for this webhook alone, sent as usual."""
         webhook_id = _id(question)
 
         async def make(transaction: Transaction) -> bytes:

@@ -1,4 +1,4 @@
-"""SuperExecs and SuperNodes that are connected, and what each does now, for people to read."""
+"""Connected SuperExecs and SuperNodes, and what each does now, for people to read."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +13,10 @@ from flower_nats.superlink.convert import iso
 Map = Mapping[str, Any]
 
 _SHOWN = ("host", "pid", "version")
-"""What is shown of what a replica says of itself."""
+"""The fields of a replica's own report that are shown."""
 
 _STARTING_SECONDS = 30.0
-"""Seconds that a SuperExec of `up` needs before its first call: it loads flwr first."""
+"""Seconds that a SuperExec of `up` needs before its first call, because it loads flwr first."""
 
 
 def replicas_there(replicas: Iterable[Replica]) -> list[Map]:
@@ -39,14 +39,15 @@ def replicas_there(replicas: Iterable[Replica]) -> list[Map]:
 def clients_there(
     replicas: Iterable[Replica], superexecs: Iterable[Map], of_nodes: Mapping[str, int]
 ) -> list[Map]:
-    """Describe the versions of flwr that clients say they have: {client, version, count}.
+    """Describe the versions of flwr that clients report: {client, version, count}.
 
-    CLIs count by address, those that have called in the last day; SuperNodes are those that are online.
+    CLIs are counted by address, if they called in the last day. SuperNodes count if they are
+    online.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for replica in replicas:
         for version, count in replica.about.get("clis", {}).items():
-            # Each gateway may have heard the same ones.
+            # Gateways may have heard the same CLIs.
             counts["CLI", version] = max(counts["CLI", version], count)
     for version, count in of_nodes.items():
         counts["SuperNode", version] += count
@@ -62,9 +63,9 @@ def clients_there(
 def superexecs_there(
     replicas: Sequence[Replica], tasks: Sequence[TakenTask], now: float
 ) -> list[Map]:
-    """Describe the SuperExecs that gateways have heard, with what each has taken.
+    """Describe the SuperExecs that gateways have heard, with the tasks that each has taken.
 
-    `now` is in seconds since 1970, and tells how long ago a host has started its SuperExec.
+    `now` is in seconds since 1970, to compute how long ago a host has started its SuperExec.
     """
     hosts = {one.id: one for one in replicas if one.kind == "superexec"}
     found: dict[tuple[str, str, bool], dict[str, Any]] = {}
@@ -97,7 +98,7 @@ def superexecs_there(
 
 
 def nodes_there(nodes: Iterable[NodeSign], flights: Mapping[int, InFlight]) -> list[Map]:
-    """Describe nodes, each with the runs whose messages it has in hand or in its mailbox."""
+    """Describe nodes, each with the runs that have messages in its hands or its mailbox."""
     runs: dict[int, set[int]] = {}
     for run_id, flight in flights.items():
         for key in flight.instructions.values():

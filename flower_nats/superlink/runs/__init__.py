@@ -1,1 +1,1 @@
-"""The life of runs: FABs, federations, ends, and what follows from a change."""
+"""The life of runs: FABs, federations, ends, and the effects of a change."""

@@ -1,7 +1,7 @@
-"""What a run has left, as one file: for `flwr pull`.
+"""The results of a run, as one file, for `flwr pull`.
 
-An app that runs unchanged can leave something with the server in one place: the state of its context.
-Its process sends that when the app has ended. What is there becomes files that people can open.
+An unchanged app can leave results with the server in one place: the state of its context. The app's
+process sends the context when the app has ended. Its content becomes files that people can open.
 """
 
 import base64
@@ -20,20 +20,20 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import records_pb2 as records
 
 _NUMPY = "numpy.ndarray"
-"""What arrays are written as that are files of NumPy (flwr 1.30 `common/constant.py` SType)."""
+"""The serialization type of arrays in NumPy's format (flwr 1.30 `common/constant.py` SType)."""
 
 _OLDEST = (1980, 1, 1, 0, 0, 0)
-"""The time of each member: there is none that is right, and the same context gives the same file."""
+"""The time of each member: a fixed time, so that the same context gives the same file."""
 
 
 def pack_artifacts(run: Run, context: bytes) -> bytes:
-    """Return a zip archive of what a run has left.
+    """Return a zip archive of the results of a run.
 
-    `run.json` says which run it was, `context.pb` is the context as its app has left it. Each record of
-    its state is a file of its own: arrays as `.npz`, metrics and configurations as `.json`.
+    `run.json` describes the run, and `context.pb` is the context as the app left it. Each record of
+    the state becomes a file: arrays as `.npz`, metrics and configurations as `.json`.
     """
     files = {"run.json": _json(_about(run)), "context.pb": context}
-    # Without a state that can be read there is the context as it came.
+    # If the state cannot be read, the archive has only the context as it came.
     try:
         state = records.RecordDict.FromString(common.Context.FromString(context).state)
     except DecodeError:
@@ -58,7 +58,7 @@ def _about(run: Run) -> Mapping[str, Any]:
 
 
 def _record(item: records.RecordDict.Item) -> tuple[str, bytes]:
-    # A key may be any text, and must not lead out of the folder that somebody unpacks into.
+    # A key may be any text, and must not lead out of the folder for unpacking.
     name = f"state/{quote(item.key, safe=' ()+,=@').replace('..', '%2E%2E')[:_LONGEST_NAME]}"
     match item.WhichOneof("value"):
         case "array_record":
@@ -71,11 +71,11 @@ def _record(item: records.RecordDict.Item) -> tuple[str, bytes]:
 
 
 _LONGEST_NAME = 200
-"""Characters of a file's name: file systems take 255."""
+"""Characters of a file's name. File systems allow 255."""
 
 
 def _arrays(record: records.ArrayRecord) -> bytes:
-    """Return what `numpy.load` reads: an archive of arrays, each as NumPy writes it."""
+    """Return an archive of arrays for `numpy.load`, each in NumPy's format."""
     return _archive(
         {
             f"{item.key}.npy" if item.value.stype == _NUMPY else item.key: item.value.data
@@ -92,7 +92,7 @@ def _values(record: records.MetricRecord | records.ConfigRecord) -> Iterator[tup
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON can say it: bytes as text in base64."""
+    """Return a value for JSON: bytes become base64 text."""
     if isinstance(value, list):
         return [_plain(one) for one in value]
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
@@ -103,7 +103,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 
 def _archive(files: Mapping[str, bytes]) -> bytes:
-    # Not compressed: numbers of a model hardly get smaller.
+    # Not compressed, because a model's numbers hardly get smaller.
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in files.items():

@@ -1,7 +1,7 @@
-"""FABs are checked in processes of their own, whose computing time and memory are bounded.
+"""Checks FABs in separate processes with limited computing time and memory.
 
-A few bytes can be made that take minutes to read, or gigabytes: in this process they would hold up
-everybody, on a thread as well.
+A FAB of a few bytes can take minutes or gigabytes to read. In this process, even in a thread, it
+would hold up all calls.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ _AT_ONCE = 2
 """FABs that are checked at the same time."""
 
 _MOST_WAITING = 16
-"""FABs that may wait for that, each with its 10 MiB."""
+"""FABs that may wait for a check, each with up to 10 MiB."""
 
 _TO_ANSWER = 2.0
-"""Seconds that are left, when a check is given up, to store a run and answer in time."""
+"""Seconds that a check must leave to store the run and answer in time."""
 
 _KNOWN = 32
-"""Good FABs that are known again without a check: people run the same app many times."""
+"""Accepted FABs that need no second check, because people run the same app many times."""
 
 _COMMAND = (sys.executable, "-P", "-m", "flower_nats.superlink.runs.fab_child")
 
-# Passwords of the runtime are in other ones.
+# The runtime's passwords are in other variables.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "HOME", "LANG")
 
 
@@ -52,8 +52,8 @@ class FabChecks:
     async def check(self, content: bytes, answer_by: float) -> FabInfo:
         """Check a FAB and return what it says of itself.
 
-        Raises `InvalidFab`, or `Unavailable` if it could not be checked soon enough for an answer at
-        the moment `answer_by` of the monotonic clock.
+        Raises `InvalidFab`, or `Unavailable` if the check was too late for an answer at the moment
+        `answer_by` of the monotonic clock.
         """
         check_size(content)
         fab_hash = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
@@ -79,14 +79,14 @@ class FabChecks:
 
 
 class _Child:
-    """One process. It is run on a thread: uvloop's own way to start one is not safe beside threads."""
+    """One process, run on a thread: uvloop's own way to start one is not safe with threads."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_dropped = False
 
     def run(self, content: bytes) -> tuple[int, bytes]:
-        """Give it the FAB; return its exit code and its answer."""
+        """Send the FAB; return exit code and answer."""
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         with subprocess.Popen(
             _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
@@ -97,7 +97,7 @@ class _Child:
         return self._process.returncode, answer
 
     def drop(self) -> None:
-        """End it, if it runs, and as soon as it does."""
+        """End the process, also if it is just being started."""
         self._is_dropped = True
         if self._process is not None:
             self._process.kill()

@@ -1,6 +1,6 @@
-"""The process that checks one FAB: it comes on stdin, and what it is goes to stdout.
+"""The process that checks one FAB: it reads the FAB from stdin and writes the result to stdout.
 
-`fab_checks` starts it. It imports little, so that it is ready within a tenth of a second.
+`fab_checks` starts it. The process imports little, so that it is ready within a tenth of a second.
 """
 
 import json
@@ -12,16 +12,17 @@ from dataclasses import asdict
 from flower_nats.model.fab import InvalidFab, read_fab
 
 CPU_SECONDS = 10
-"""Seconds of computing. What unpacks to the most that is accepted takes 1.5 on a usual machine."""
+"""Seconds of computing. A FAB that unpacks to the allowed maximum takes 1.5 s on a usual
+machine."""
 
 MEMORY_BYTES = 256 * 1024 * 1024
-"""Bytes of address space. The largest FABs that are accepted take less than half of it."""
+"""Bytes of address space. The largest accepted FABs take less than half of it."""
 
 INFO = "info"
-"""Key of what the FAB says of itself, in the answer."""
+"""Key of the FAB's description in the answer."""
 
 REFUSED = "refused"
-"""Key of the reason why the FAB is refused, in the answer."""
+"""Key of the refusal's reason in the answer."""
 
 _TOO_MUCH_MEMORY = (
     f"Reading the app's FAB takes more than {MEMORY_BYTES:,} bytes of memory. Remedy: put fewer or "
@@ -29,7 +30,7 @@ _TOO_MUCH_MEMORY = (
 )
 
 _NICE = 5
-"""How much lower the priority of a check is: it has time."""
+"""The nice value of a check, which has time."""
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
     ):
-        # The upper one is of computing a second more: it kills, and does not say why.
+        # The hard limit is a second higher, because it kills the process without a reason.
         resource.setrlimit(kind, (limit, limit + 1))
     try:
         answer: dict[str, object] = {INFO: asdict(read_fab(sys.stdin.buffer.read()))}

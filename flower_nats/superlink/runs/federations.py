@@ -1,4 +1,4 @@
-"""Which federations there are, what runs in them become, and what is said where one is missing."""
+"""The known federations, the kind of their runs, and the refusal for unknown ones."""
 
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.federation import Federation
@@ -26,7 +26,8 @@ class KnownFederations:
     async def open(self, name: str) -> Federation:
         """Return a federation that takes runs.
 
-        Raises `ApiError` (FEDERATION_NOT_FOUND_OR_NO_PERMISSION) if there is none, or it was archived.
+        Raises `ApiError` (FEDERATION_NOT_FOUND_OR_NO_PERMISSION) if it does not exist or was
+        archived.
         """
         found = await self._federations.get(name)
         if found is None or found.archived:

@@ -1,4 +1,4 @@
-"""What follows when a run changes: everybody who waits hears of it, and a finished run is cleared."""
+"""The effects of a run's change: all who wait hear of it, and a finished run is cleared."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from flower_nats.model.task import Finished
 log = get_logger(__name__)
 
 _CLEAR_SECONDS = 2.0
-"""How long the caller that ended a run waits for the broker; housekeeping does the rest."""
+"""Seconds that the caller that ended a run waits for the broker. Housekeeping does the rest."""
 
 
 class Lifecycle:
-    """Tells of changes after they are committed. Losing what is done here delays, never loses."""
+    """Announces changes after they are committed. A lost announcement only delays."""
 
     def __init__(self, hints: Hints, mailbox: Mailbox, on_run_end: Callable[[int], None]) -> None:
-        """`on_run_end` is told of each run that has ended here."""
+        """`on_run_end` is called for each run that has ended here."""
         self._on_run_end = on_run_end
         self._hints = hints
         self._mailbox = mailbox
@@ -38,7 +38,7 @@ class Lifecycle:
         await self._hints.run_changed(finished.run_id)
         if not finished.run_finished:
             return
-        # A simulation that waits may have room on a host now.
+        # A waiting simulation may have room on a host now.
         await self._hints.tasks_pending()
         log.info("run_finished", run_id=finished.run_id, how=finished.how, details=finished.details)
         try:

@@ -1,4 +1,4 @@
-"""Deleting runs that are over, with all that is kept of them: by an operator, or by their age."""
+"""Deletion of finished runs with all their data: by an operator, or by age."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,19 +35,20 @@ class RunDeletion:
         return {"DeleteRun": self.delete_run}
 
     async def delete_run(self, question: Mapping[str, Any], caller: Caller) -> Mapping[str, Any]:
-        """{run_id} -> {}: delete a run that is over, its log, its tasks and what nothing else needs."""
+        """{run_id} -> {}: delete a finished run, its log, its tasks and data only it needs."""
         await self.delete(question["run_id"], caller.request_id)
         return {}
 
     async def delete(self, run_id: int, request_id: str) -> None:
-        """Do so; once for each request. Raises `ApiError` for a run that is not over, or not there."""
+        """Delete a run, once per request. Raises `ApiError` for an unfinished or unknown run."""
 
         async def delete(transaction: Transaction) -> bytes:
             await self._delete(transaction, run_id)
             return b""
 
-        # The data in the broker goes before the run is forgotten: a death in between leaves a run
-        # that can be deleted again. And after it: a line may have been under way.
+        # The broker's data is removed before the run's rows, so that after a crash in between the
+        # run can be deleted again. It is removed once more after them, because a log line may have
+        # been on its way.
         await self._database.transaction(lambda session: _find(session, run_id, gone=True))
         await self._clear(run_id)
         await once(self._database, request_id, delete)
@@ -69,7 +70,7 @@ class RunDeletion:
 
 
 async def _find(transaction: Transaction, run_id: int, *, gone: bool = False) -> LockedRun | None:
-    """Return a run that may be deleted; None for one that is gone, where that may be so."""
+    """Return a run that may be deleted; None if it is gone and `gone` allows that."""
     run = await Runs(transaction).lock_to_delete(run_id)
     if run is None and not gone:
         raise ApiError(ErrorCode.RUN_ID_NOT_FOUND, f"There is no run {run_id}.")

@@ -1,4 +1,4 @@
-"""Ending runs for another reason than their own."""
+"""Ends runs for a reason outside of the runs."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ from flower_nats.store.tasks import Tasks
 async def stop_runs(
     transaction: Transaction, federation: str, account_id: str | None = None
 ) -> list[Finished]:
-    """Stop the runs of a federation, or those that one account has started in it."""
+    """Stop the runs of a federation, or those that one account started in it."""
     runs = await Runs(transaction).unfinished_in(federation, account_id)
     return await end_runs(transaction, runs, SubStatus.STOPPED, "")
 
@@ -21,7 +21,7 @@ async def stop_runs(
 async def end_runs(
     transaction: Transaction, runs: Iterable[Run], sub_status: SubStatus, details: str
 ) -> list[Finished]:
-    """End runs with all their tasks; return what has ended now, for `Lifecycle.task_finished`."""
+    """End runs with all their tasks; return the ends, for `Lifecycle.task_finished`."""
     tasks = Tasks(transaction)
     ended = [await tasks.finish(run.primary_task_id, sub_status, details) for run in runs]
     return [finished for finished in ended if finished is not None]

@@ -1,4 +1,4 @@
-"""What `flower-nats down` and the end of `flower-nats up` ask: nothing ends without a word."""
+"""Serves `flower-nats down` and the end of `flower-nats up`: no run ends without a reason."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +23,8 @@ _CLOSED = "closed to new runs"
 """The lease of the command that waits for the end of all runs."""
 
 _CLOSED_SECONDS = 15.0
-"""Seconds for which new runs are refused, unless `down` asks again: a `down` that was killed opens
-the runtime again.
+"""Seconds for which new runs are refused, unless `down` asks again. So the runtime takes runs again
+after a killed `down`.
 """
 
 _REFUSED = (
@@ -65,7 +65,7 @@ class ShutdownApi:
         }
 
     async def end_runs(self, question: Map, caller: Caller) -> Map:
-        """{reason} -> {ended: [run_id, …]}: fail the runs whose ServerApp runs; keep all others."""
+        """{reason} -> {ended: [run_id, …]}: fail runs whose ServerApp runs; keep others."""
         ended = []
         for run in await self._runs.unfinished():
             if run.status is not Status.RUNNING:
@@ -80,7 +80,7 @@ class ShutdownApi:
         return {"ended": ended}
 
     async def close_to_runs(self, question: Map, caller: Caller) -> Map:
-        """{holder} -> {}: take in no new run for the next seconds; to be asked again and again."""
+        """{holder} -> {}: refuse new runs for the next seconds; the caller repeats this."""
         await self._leases.try_lease(_CLOSED, question["holder"], _CLOSED_SECONDS)
         return {}
 

@@ -1,4 +1,4 @@
-"""How a federation is simulated: what is said about it, and what cannot be."""
+"""The simulation options of a federation: their defaults and their checks."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ DEFAULTS = common.SimulationConfig(
     init_args_logging_level="WARNING",
     init_args_log_to_driver=True,
 )
-"""What counts where nothing else was said (flwr 1.42 `supercore/constant.py`)."""
+"""The default options (flwr 1.42 `supercore/constant.py`)."""
 
 _AT_LEAST_ONE = ("num_supernodes", "client_resources_num_cpus", "init_args_num_cpus")
 
@@ -29,12 +29,12 @@ _UNEXPLAINED = (
     "An error was encountered. Ending simulation",
     "`ray` is not available",
 )
-"""What `flwr-simulation` says of a failure if it was not the app's, or may not have been (flwr 1.42
-`simulation/app.py`, `simulation/run_simulation.py`)."""
+"""Texts of `flwr-simulation` for failures that may not be the app's (flwr 1.42 `simulation/app.py`,
+`simulation/run_simulation.py`)."""
 
 
 def explained(details: str) -> str:
-    """Return why a simulation has failed, with what to do if that may have been for want of Ray."""
+    """Return why a simulation failed, with the remedy if Ray may be missing."""
     if not any(words in details for words in _UNEXPLAINED):
         return details
     return (
@@ -44,7 +44,7 @@ def explained(details: str) -> str:
 
 
 def merged(*configs: common.SimulationConfig | bytes) -> common.SimulationConfig:
-    """Return what several configurations say together; each passes over those before it."""
+    """Merge several configurations; later ones override earlier ones."""
     result = common.SimulationConfig()
     for config in configs:
         result.MergeFrom(
@@ -54,7 +54,7 @@ def merged(*configs: common.SimulationConfig | bytes) -> common.SimulationConfig
 
 
 def check(config: common.SimulationConfig) -> None:
-    """Check what somebody has said. Raises `ApiError` (INVALID_RUN_CONFIG) that names what is wrong."""
+    """Check simulation options. Raises `ApiError` (INVALID_RUN_CONFIG), which names the error."""
     problem = next(
         (
             f"{name.replace('_', '-')} must be at least 1."
