@@ -2,5 +2,5 @@
 
 import os
 
-# Before gRPC is loaded: what its core prints is not for the log, whose lines are structured.
+# Set before gRPC is loaded: its core must not print into the structured log.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

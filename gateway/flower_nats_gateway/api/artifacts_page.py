@@ -1,7 +1,7 @@
 """The download that `flwr pull` prints a link to.
 
-The token in the link is all that it takes. So the link is good for a quarter of an hour, and leads to
-nothing once its account may not see the run any more: a superlink is asked each time.
+The token in the link is the only proof. So the link is valid for a quarter of an hour, and only
+while its account may see the run: a superlink is asked each time.
 """
 
 from flower_nats.broker.rpc import RpcClient
@@ -20,21 +20,21 @@ from flower_nats_gateway.calls.answers import Answer
 from flower_nats_gateway.calls.call import Call
 
 _PATIENCE = 120.0
-"""Seconds for which a superlink may pack what a run has left, and others may be before it."""
+"""Seconds for a superlink to pack the results of a run, perhaps after other downloads."""
 
 _LONGEST_TOKEN = 200
 """Characters of a token; ours have fewer."""
 
 
 class ArtifactsPage:
-    """Serves the download; superlinks know what links lead to."""
+    """Serves the download; superlinks know the links."""
 
     def __init__(self, rpc: RpcClient, settings: GatewaySettings) -> None:
         self._rpc = rpc
         self._settings = settings
 
     def with_address(self, forward: Endpoint) -> Endpoint:
-        """Have PullArtifacts answered with the whole link."""
+        """Wrap PullArtifacts, so that its answer has the whole link."""
 
         async def serve(call: Call, caller: Caller) -> Answer:
             answer = await forward(call, caller)
@@ -46,18 +46,18 @@ class ArtifactsPage:
         return serve
 
     def _base_url(self, call: Call) -> str:
-        """Return where browsers reach this gateway, as well as that is known here."""
+        """Return the URL at which browsers reach this gateway, if it is known."""
         if self._settings.login_url:
             return self._settings.login_url
         scheme = "http" if self._settings.tls is None else "https"
         return f"{scheme}://{call.text('host') or self._own_address()}"
 
     def _own_address(self) -> str:
-        """Return an address of ours: over gRPC no client says by which it has called."""
+        """Return our own address: over gRPC, clients do not send the address that they used."""
         return reachable(self._settings.control_api_address or self._settings.http_api_address)
 
     async def __call__(self, request: PageRequest) -> Page:
-        """Answer a browser, or another program that loads links."""
+        """Answer a browser, or another program that opens links."""
         token = request.query.get("token", "")[:_LONGEST_TOKEN]
         try:
             answer = await self._rpc.ask(

@@ -41,16 +41,17 @@ class ControlStreams:
         return {"StreamLogs": self.stream_logs, "StreamRunEvents": self.stream_run_events}
 
     async def stream_logs(self, call: Call, caller: Caller) -> AsyncGenerator[bytes, None]:
-        """Give a run's log from a position on."""
+        """Yield a run's log from a position on."""
         request = call.parse(control.StreamLogsRequest)
         follower = self._followers.follower(call, request.run_id, caller)
         async for answer in self._log.follow(call, follower.check):
             yield answer
 
     async def stream_run_events(self, call: Call, caller: Caller) -> AsyncGenerator[bytes, None]:
-        """Give the events of a run, until the run has finished.
+        """Yield the events of a run, until the run has finished.
 
-        From flwr 1.35 on they are those of its primary task alone; before, those of all its tasks.
+        Clients of flwr 1.35 and newer get only events of the primary task; older clients get those
+        of all tasks.
         """
         caller = replace(caller, client_version=call.client_version)
         primary_only = not caller.is_older_than(1, 35)

@@ -86,12 +86,12 @@ class FleetService:
         }
 
     async def register_node(self, call: Call, caller: Caller) -> bytes:
-        """Have a superlink register a key, unless too many have come from its address."""
+        """Forward a registration to a superlink, unless the address has made too many."""
         self._registrations.check(call.host)
         return await self._forward(call, caller)
 
     async def send_node_heartbeat(self, call: Call, caller: Caller) -> bytes:
-        """Note that the node is alive. It is known: authentication has looked."""
+        """Note that the node is alive. Authentication has checked that it is known."""
         request = call.parse(fleet.SendNodeHeartbeatRequest)
         interval = request.heartbeat_interval
         if not MIN_HEARTBEAT_INTERVAL <= interval <= MAX_HEARTBEAT_INTERVAL:
@@ -101,7 +101,7 @@ class FleetService:
         return fleet.SendNodeHeartbeatResponse(success=True).SerializeToString()
 
     async def pull_messages(self, call: Call, caller: Caller) -> bytes:
-        """Return the node's next instruction, holding the call until there is one."""
+        """Return the node's next instruction; hold the call until there is one."""
         with self._presence.asking(_node(caller)):
             instruction = await self._await_instruction(call, caller)
         response = fleet.PullMessagesResponse()
@@ -131,11 +131,11 @@ class FleetService:
                     return None
                 node = await self._directory.node(caller.public_key or b"")
                 if node is None or node.has_left or node.node_id != node_id:
-                    # This makes its process end.
+                    # This makes the node's process end.
                     raise shut_out(node_id)
 
     async def push_messages(self, call: Call, caller: Caller) -> bytes:
-        """Take a node's reply in: it counts once its objects have arrived."""
+        """Accept a node's reply, which counts once its objects have arrived."""
         request = call.parse(fleet.PushMessagesRequest)
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
             raise malformed("PushMessages takes one message and its object tree")
@@ -163,7 +163,7 @@ class FleetService:
         response = fleet.PushMessagesResponse(results={metadata.message_id: 0})
         refusal = await self._refusal(metadata)
         if refusal:
-            # Quietly: for its node the work is done, and trying again would not help.
+            # No error is returned: the node's work is done, and trying again would not help.
             log.info("reply_refused", **_facts(metadata), reason=refusal)
             await self._end_lost(metadata, caller, refusal)
             return response
@@ -180,7 +180,7 @@ class FleetService:
         return response
 
     async def _end_lost(self, reply: common.Metadata, caller: Caller, reason: str) -> bool:
-        """End the instruction of a reply that was refused, if it is one of this node's."""
+        """End the instruction of a refused reply, if the instruction is for this node."""
         return await self._lost_replies.end(
             reply.run_id, _node(caller), reply.reply_to_message_id, reason
         )
@@ -196,7 +196,7 @@ class FleetService:
         return ""
 
     async def pull_object(self, call: Call, caller: Caller) -> Answer:
-        """Return an object of an instruction to this node; any other is as if it were not there."""
+        """Return an object of an instruction to this node; other objects count as missing."""
         request = call.parse(common.PullObjectRequest)
         await self._directory.require_running(request.run_id, ErrorCode.INSTRUCTION_WITHDRAWN)
         if not is_object_id(request.object_id) or not await self._named_objects.names(
@@ -224,7 +224,7 @@ class FleetService:
         except ApiError as exc:
             if not isinstance(exc, StorageLimit) and exc.code is not ErrorCode.MALFORMED_REQUEST:
                 raise
-            # The answer stock gives; the SuperNode then drops the reply.
+            # Stock gives the same answer. The SuperNode then drops the reply.
             log.warning("object_refused", node_id=caller.node_id, reason=exc.detail)
             session = await self._objects.session_of(request, sender=_node(caller))
             if session is not None and await self._end_lost(
@@ -234,17 +234,17 @@ class FleetService:
             return False
         if stored is not None:
             return stored
-        # A late second try, if the first has completed the session and that is over: then the node owes
-        # no reply. What else is stored is not for a node to know.
+        # A node that owes no reply repeats a push of a completed session. Otherwise the object is
+        # refused: nodes must not learn which other objects are stored.
         return not await self._mailbox.owes_reply(request.run_id, _node(caller))
 
     async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
         """Note that the node has the instruction and all its objects.
 
-        Nothing is noted of a run that has ended meanwhile, and nothing said: its ClientApp may be at
-        work already, and a stock SuperNode that is refused here forgets to wait for that one's reply.
-        It would send it in the place of the next, and stay one reply behind. It hears of the end when
-        it sends the reply.
+        If the run has ended, nothing is noted and no error is returned. The ClientApp may already
+        be at work. After a refusal, a stock SuperNode would not wait for its reply, would send this
+        reply in place of the next, and would stay one reply behind. It learns of the end when it
+        sends the reply.
         """
         request = call.parse(common.ConfirmMessageReceivedRequest)
         check_message_id(request.message_object_id)

@@ -1,4 +1,4 @@
-"""Everything that is not mailbox work: the request as it is to a superlink, its answer as it is back."""
+"""Forwards all other calls: the unchanged request to a superlink, the unchanged answer back."""
 
 import asyncio
 from dataclasses import replace
@@ -20,9 +20,9 @@ log = get_logger(__name__)
 class Forwarder:
     """Serves an RPC by having a superlink serve it.
 
-    What stock tries once (`Method.tried_once`) is stored once it is here, whatever becomes of its
-    caller's connection meanwhile. If the output of a task were lost, a finished training would show
-    as failed a minute later.
+    A call that stock tries only once (`Method.tried_once`) is completed once it has arrived, even
+    if the caller's connection ends. Without that, a lost output of a task would make a finished
+    training fail a minute later.
     """
 
     def __init__(self, rpc: RpcClient, pending_lines: PendingLines, gateway: str) -> None:
@@ -35,7 +35,7 @@ class Forwarder:
         """Forward one call."""
         caller = replace(
             caller,
-            # The token of a task that is claimed is made of it.
+            # The token of a claimed task is derived from this id.
             request_id="" if caller.new_task_token else call.request_id,
             gateway=self._gateway,
             client_version=call.client_version,
@@ -54,7 +54,7 @@ class Forwarder:
             raise
 
     async def settle(self, timeout: float) -> None:
-        """Finish what is carried through although its caller is gone, for at most `timeout` seconds."""
+        """Finish calls that go on without their caller, for at most `timeout` seconds."""
         if self._kept:
             await asyncio.wait(self._kept, timeout=timeout)
 
@@ -69,7 +69,7 @@ class Forwarder:
 
 
 def with_renewal(forward: Endpoint, renewal: Renewal) -> Endpoint:
-    """Have a call made once more if its caller's token has expired and can be renewed."""
+    """Repeat a call if its caller's token has expired and can be renewed."""
 
     async def serve(call: Call, caller: Caller) -> Answer:
         try:
@@ -84,6 +84,6 @@ def with_renewal(forward: Endpoint, renewal: Renewal) -> Endpoint:
 
 
 def _tell(task: asyncio.Task[bytes]) -> None:
-    """Say how a call went whose caller is gone."""
+    """Log the outcome of a call without its caller."""
     if not task.cancelled() and task.exception() is not None:
         log.warning("kept_call_failed", rpc=task.get_name(), reason=repr(task.exception()))

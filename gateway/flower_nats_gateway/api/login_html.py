@@ -1,4 +1,4 @@
-"""What people see when they log in: HTML without scripts, images or anything from elsewhere."""
+"""The pages for logging in: HTML without scripts, images or anything from other servers."""
 
 import base64
 import hashlib
@@ -36,7 +36,7 @@ button.other { color: var(--text); background: transparent; border-color: var(--
 """
 
 STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-"""By which the policy of the page lets this style in, and no other."""
+"""The hash by which the page's policy allows only this style."""
 
 
 def page(title: str, content: str) -> str:
@@ -50,12 +50,12 @@ def page(title: str, content: str) -> str:
 
 
 def message(title: str, *sentences: str) -> str:
-    """Return a page that says something, and asks nothing."""
+    """Return a page with a message and without a form."""
     return page(title, "".join(f"<p>{escape(one)}</p>" for one in sentences))
 
 
 def ask_for_code(complaint: str = "") -> str:
-    """Return the page for people who come without a code."""
+    """Return the page for people without a code."""
     return page(
         "Log in to flower-nats",
         f"{_complaint(complaint)}<p>Type the code at the end of the address that <b>flwr "
@@ -94,7 +94,7 @@ def sign_in(code: str, asked_from: str, seconds_ago: float, name: str, complaint
 
 
 def elsewhere(url: str, code: str) -> str:
-    """Return the page that sends a person to another one, with a code to type there."""
+    """Return the page that sends a person to another page, with a code to type there."""
     return page(
         "Log in to flower-nats",
         "<p>You sign in with your organisation. Its page asks for this code:</p>"

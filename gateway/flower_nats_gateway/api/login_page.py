@@ -1,7 +1,7 @@
 """The page where a person signs in and confirms a `flwr login`.
 
-It has no session and no cookie: one form says who the person is and what is confirmed. So there is
-nothing that a page of another site could make use of.
+It has no session and no cookie: one form has the person's proof and the confirmation. So a page of
+another site has nothing to abuse.
 """
 
 from flower_nats.broker.rpc import RpcClient
@@ -15,7 +15,7 @@ from flower_nats_gateway.calls.answers import Answer
 from flower_nats_gateway.calls.call import Call
 
 PATH = "/v1/control/login"
-"""Beside the calls of the Control API, so that it is served wherever they are."""
+"""Below the path of the Control API, so that the page is served wherever Control is."""
 
 _CODE_LETTERS = 8
 
@@ -23,15 +23,15 @@ _BAD = "The account or the password is wrong."
 
 
 class LoginPage:
-    """Serves the page; superlinks know of logins and passwords."""
+    """Serves the page; superlinks check logins and passwords."""
 
     def __init__(self, rpc: RpcClient, base_url: str) -> None:
-        """`base_url` is where browsers reach the gateway, empty if passwords must not come here."""
+        """`base_url` is the gateway's URL for browsers; empty if it must not get passwords."""
         self._rpc = rpc
         self._base_url = base_url
 
     def with_address(self, forward: Endpoint) -> Endpoint:
-        """Have GetLoginDetails answered with the whole address of the page."""
+        """Wrap GetLoginDetails, so that its answer has the whole address of the page."""
 
         async def serve(call: Call, caller: Caller) -> Answer:
             answer = await forward(call, caller)
@@ -108,12 +108,12 @@ class LoginPage:
 
 
 def _to(code: str) -> Page:
-    """Return the way to the page that says how a login stands: loading it again sends no password."""
+    """Return a redirect to the page with the login's state: reloading it sends no password."""
     return Page(303, "", f"?code={code}")
 
 
 def _normal(code: str) -> str:
-    """Return a code as it is known, however it was typed; empty for what is none."""
+    """Return a typed code in its normal form; empty for an invalid code."""
     letters = "".join(filter(str.isalpha, code.upper()))
     if len(letters) != _CODE_LETTERS or not letters.isascii():
         return letters[:_CODE_LETTERS] if letters.isascii() else ""

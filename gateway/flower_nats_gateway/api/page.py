@@ -1,4 +1,4 @@
-"""Pages for people's browsers, whatever transport they come over."""
+"""Pages for browsers, independent of the transport."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a browser asks for."""
+    """The request of a browser."""
 
     is_post: bool
     """Whether it sends a form."""
     query: Mapping[str, str]
     form: Mapping[str, str] = field(repr=False)
-    """What was filled in. Hidden: there may be a password in it."""
+    """The fields of the form. Hidden, because a password may be among them."""
     from_elsewhere: bool
-    """Whether the page of another site has made the browser ask."""
+    """Whether a page of another site caused the request."""
     address: str
-    """Address of the client, empty if that is not known."""
+    """Address of the client, empty if unknown."""
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file that a browser is to store."""
+    """A file for the browser to store."""
 
     name: str
     content: bytes = field(repr=False)
@@ -30,14 +30,14 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Page:
-    """What a browser is answered."""
+    """The answer to a browser."""
 
     status: int
     html: str
     location: str = ""
-    """Where the browser is to go on; empty to stay."""
+    """The address to which the browser is redirected; empty for none."""
     attachment: Attachment | None = None
-    """What the browser gets in the place of a page."""
+    """A file in place of a page."""
 
 
 ServePage = Callable[[PageRequest], Awaitable[Page]]

@@ -1,4 +1,4 @@
-"""The Runtime API's mailbox, object and log work: what ServerApp processes call all the time."""
+"""The Runtime API's mailbox, object and log work: frequent calls of ServerApp processes."""
 
 import asyncio
 import time
@@ -38,17 +38,18 @@ from flower_nats_gateway.runlog.intake import LogIntake
 log = get_logger(__name__)
 
 HOLD = 10.0
-"""Seconds for which PullMessages waits for replies: an app's own time-out is late by that at most."""
+"""Seconds for which PullMessages waits for replies. An app's own time-out is late by this at
+most."""
 
 SETTLE = 2.0
-"""Seconds without a further reply after which those at hand are given: a stock ServerApp sleeps 3 s
-after an answer that is not complete, so answering sooner would cost it more than it wins."""
+"""Seconds without a further reply after which the answer is given: a stock ServerApp sleeps 3 s
+after an incomplete answer, so a quick answer would cost more time than it saves."""
 
 TASKS_HOLD = 20.0
 """Seconds for which a SuperExec waits for a task."""
 
 Found = dict[str, ReplyKey | None]
-"""Replies by the instruction that they answer; None where the instruction is not known."""
+"""Replies by instruction; None for an unknown instruction."""
 
 
 class RuntimeService:
@@ -95,11 +96,11 @@ class RuntimeService:
         }
 
     async def settle(self, timeout: float) -> None:
-        """Finish what goes on after an answer was given, for at most `timeout` seconds."""
+        """Finish work that goes on after answers, for at most `timeout` seconds."""
         await self._acknowledgements.settle(timeout)
 
     async def claim_task(self, call: Call, caller: Caller) -> bytes:
-        """Claim a task by the hash of a token, and give the token to the caller alone."""
+        """Claim a task by the hash of a token, and give the token only to the caller."""
         request = call.parse(runtime.ClaimTaskRequest)
         token = token_for(call.request_id, request.task_id)
         claiming = replace(caller, new_task_token=token_hash(token))
@@ -109,7 +110,7 @@ class RuntimeService:
         return response.SerializeToString()
 
     async def acquire_task(self, call: Call, caller: Caller) -> bytes:
-        """Do the same with whichever task there is; the call is held until there is one."""
+        """Claim any pending task in the same way; hold the call until there is one."""
         token = token_for_any(call.request_id)
         claiming = replace(caller, new_task_token=token_hash(token))
         response = runtime.AcquireTaskResponse.FromString(await self.await_task(call, claiming))
@@ -118,14 +119,14 @@ class RuntimeService:
         return response.SerializeToString()
 
     async def await_task(self, call: Call, caller: Caller) -> bytes:
-        """Return the pending tasks, or the one acquired; the call is held until there is one."""
+        """Return the pending tasks, or the acquired one; hold the call until there is one."""
         deadline = time.monotonic() + TASKS_HOLD
         with self._wakes.on(subjects.WAKE_TASKS) as wait:
             while True:
                 wait.take()
                 body = await self._forward(call, caller)
                 left = deadline - time.monotonic()
-                # No task serializes to nothing.
+                # A response without a task has no bytes.
                 if body or self._drain.begun or left <= 0 or not await wait.wait(left):
                     return body
 
@@ -138,7 +139,7 @@ class RuntimeService:
         return runtime.PushLogsResponse().SerializeToString()
 
     async def push_messages(self, call: Call, caller: Caller) -> bytes:
-        """Take instructions in: each goes to its node once its objects have arrived."""
+        """Accept instructions. Each goes to its node once its objects have arrived."""
         run_id = _run_of(caller)
         request = call.parse(runtime.PushAppMessagesRequest)
         outgoing = await _instructions(request, run_id)
@@ -164,11 +165,11 @@ class RuntimeService:
         return {*answer["online"], *answer["offline"]}
 
     async def pull_messages(self, call: Call, caller: Caller) -> bytes:
-        """Return replies, holding the call until all that were asked for are there, or no more come."""
+        """Return replies; hold the call until all wanted replies are there or no more come."""
         run_id = _run_of(caller)
         wanted = set(call.parse(runtime.PullAppMessagesRequest).message_ids)
         if not wanted:
-            # An agent asks so for its prompt, which a superlink has.
+            # An agent pulls its prompt this way. A superlink has it.
             return await self._forward(call, caller)
         response = runtime.PullAppMessagesResponse()
         found = await self._await_replies(run_id, wanted, caller)
@@ -182,7 +183,7 @@ class RuntimeService:
     async def _answer(
         self, run_id: int, instruction_id: str, reply: ReplyKey | None
     ) -> Outgoing | None:
-        """Return the reply, an error in its place, or None if it is gone by now."""
+        """Return the reply, an error in its place, or None if it is gone."""
         if reply is None:
             return await self._error_replies.unknown(run_id, instruction_id)
         outgoing = await self._mailbox.read_reply(reply)
@@ -210,7 +211,7 @@ class RuntimeService:
         wait: Wait,
         caller: Caller,
     ) -> None:
-        """Note the replies that hints tell of; look at everything where hints may be missing."""
+        """Note the replies from hints; look at everything if hints may be missing."""
         lost = wait.lost
         for payload in wait.take():
             key = subjects.parse(payload.decode()) if payload else None
@@ -218,13 +219,14 @@ class RuntimeService:
                 if key.instruction_id in wanted:
                     found[key.instruction_id] = key
             elif await self._directory.task(caller.task_token) is None:
-                # The run has ended under the ServerApp: this tells its process to end, too.
+                # The run has ended while its ServerApp still works. This error makes the process
+                # end too.
                 raise ApiError(ErrorCode.AUTHENTICATION_FAILED, f"run {run_id} has ended")
         if lost:
             await self._look(run_id, wanted, found, caller)
 
     async def _look(self, run_id: int, wanted: set[str], found: Found, caller: Caller) -> None:
-        """Find the replies that are there, and the instructions that are not known."""
+        """Find the replies that are there, and the unknown instructions."""
         flight = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
         for instruction_id in wanted - found.keys():
             reply = flight.replies.get(instruction_id)
@@ -232,8 +234,8 @@ class RuntimeService:
                 continue
             found[instruction_id] = reply
             if instruction_id in flight.instructions:
-                # The gateway that accepted the reply died before this; the reply must not be stored
-                # again.
+                # The gateway that accepted the reply died before it removed the instruction.
+                # Without the removal, the reply could be stored again.
                 await self._mailbox.end_instruction(run_id, instruction_id)
         unknown = wanted - found.keys() - flight.instructions.keys()
         if unknown:
@@ -243,12 +245,12 @@ class RuntimeService:
             found.update(dict.fromkeys(unknown))
 
     async def _unknown(self, run_id: int, unknown: set[str], flight: InFlight) -> set[str]:
-        """Return which of what seems to be unknown is."""
+        """Return which of the apparently unknown instructions are really unknown."""
         for session_id in flight.unfinished_sessions:
             session = await self._mailbox.load_session(run_id, session_id)
             for one in session.outgoing if session else ():
                 unknown.discard(one.metadata.message_id)
-        # What was released or answered since the look is known after all.
+        # Instructions that were released or answered since the look are known.
         again = (await self._mailbox.in_flight(run_id)).get(run_id, InFlight())
         return unknown - again.instructions.keys() - again.replies.keys()
 
@@ -259,7 +261,7 @@ class RuntimeService:
         _check_node(request.node)
         stored = await self._objects.push(request, call.content, sender=SUPERLINK_NODE_ID)
         if stored is None:
-            # A late second try: the first may have completed the session, and that be over.
+            # A late repetition: the first try may have completed the session, which is then over.
             stored = await self._objects.is_stored(request.run_id, request.object_id)
         if not stored:
             await self._directory.require_task(caller.task_token)
@@ -275,7 +277,7 @@ class RuntimeService:
         return body
 
     async def confirm_message_received(self, call: Call, caller: Caller) -> bytes:
-        """Forget a reply: the ServerApp has it and all its objects."""
+        """Drop a reply, because the ServerApp has it and all its objects."""
         request = call.parse(common.ConfirmMessageReceivedRequest)
         run_id = _run_of(caller)
         check_message_id(request.message_object_id)
@@ -293,13 +295,13 @@ async def _instructions(request: runtime.PushAppMessagesRequest, run_id: int) ->
         if message.metadata.run_id != run_id:
             raise malformed(f"`run_id` must be {run_id}, the run of this ServerApp")
         outgoing.append(Outgoing(message.SerializeToString(), tree))
-        # A round of many large trees takes seconds, in which others are served as well.
+        # A round of many large trees takes seconds. Other calls are served in between.
         await asyncio.sleep(0)
     return outgoing
 
 
 def _outlived(metadata: common.Metadata) -> bool:
-    """Whether a node's reply expired before it was pulled; our own error replies do not."""
+    """Whether a node's reply expired before it was pulled. Our own error replies never expire."""
     return metadata.src_node_id != SUPERLINK_NODE_ID and expired(metadata)
 
 

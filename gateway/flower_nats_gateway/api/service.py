@@ -1,4 +1,4 @@
-"""What serves the methods of one API: the same for every wire."""
+"""The service of one API, which is the same for every wire."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from flower_nats_gateway.calls.in_hand import CallsInHand
 from flower_nats_gateway.calls.outcomes import Outcomes
 
 Endpoint = Callable[[Call, Caller], Awaitable[Answer]]
-"""Serves one unary RPC of an authenticated caller; gives the serialized response."""
+"""Serves one unary RPC of an authenticated caller; returns the serialized response."""
 
 Stream = Callable[[Call, Caller], AsyncGenerator[bytes, None]]
-"""Serves one streaming RPC; gives the serialized responses."""
+"""Serves one streaming RPC; yields the serialized responses."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """One API: its methods, who may call them, and who serves them."""
+    """One API: its methods, their callers, and their handlers."""
 
     methods: Sequence[Method]
     authenticate: Authenticator
@@ -48,5 +48,5 @@ class Service:
         return max(method.longest_request for method in self.methods)
 
     def endpoint(self, method: Method) -> Endpoint:
-        """Return what serves a unary method."""
+        """Return the handler of a unary method."""
         return self.endpoints.get(method.name, self.forward)

@@ -1,6 +1,7 @@
 """Callers of the Control API: by the token that came with the call.
 
-The gateway says of a token only its hash. Superlinks know whose it is, and whether it is needed.
+The gateway sends only the hash of a token. Superlinks know its account, and whether a token is
+needed.
 """
 
 from dataclasses import replace
@@ -15,12 +16,12 @@ from flower_nats_gateway.calls.call import Call
 from flower_nats_gateway.calls.wire import GRPC
 from flower_nats_gateway.cluster.clis_heard import ClisHeard
 
-# Where clients over gRPC have their tokens (flwr 1.33 `common/constant.py`).
+# The metadata keys of tokens over gRPC (flwr 1.33 `common/constant.py`).
 ACCESS_TOKEN = "flwr-oidc-access-token"
 REFRESH_TOKEN = "flwr-oidc-refresh-token"
 
 _AUTHORIZATION = "authorization"
-"""Where clients over HTTP have it (flwr 1.42 `cli/cli_account_auth_interceptor.py`)."""
+"""The header of the token over HTTP (flwr 1.42 `cli/cli_account_auth_interceptor.py`)."""
 
 _SCHEME = "bearer"
 
@@ -28,9 +29,9 @@ REFUSED = ErrorCode.ACCOUNT_AUTHENTICATION_FAILED
 
 
 def authenticate_account(clis: ClisHeard, *, required: bool = False) -> Authenticator:
-    """Take note of the token of a call; a superlink says whether it is good.
+    """Note the token of a call; a superlink checks it.
 
-    `clis` hears of each call. `required`: a superlink without accounts is to serve nobody.
+    `clis` records each call. `required`: superlinks without accounts must refuse the call.
     """
 
     async def authenticate(call: Call) -> Identify:
@@ -53,15 +54,15 @@ def token_of(call: Call) -> str:
 class Renewal:
     """Gets new tokens for callers whose token has expired.
 
-    Clients over HTTP do so themselves. Those over gRPC bring both tokens with each call, and take new
-    ones from what comes before the answer (flwr 1.33 `cli/cli_account_auth_interceptor.py`).
+    Clients over HTTP renew tokens themselves. Clients over gRPC send both tokens with each call,
+    and take new ones from the initial metadata (flwr 1.33 `cli/cli_account_auth_interceptor.py`).
     """
 
     def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
 
     async def renew(self, call: Call, caller: Caller) -> Caller | None:
-        """Return the caller with a new token; None if it cannot have one."""
+        """Return the caller with a new token; None if the token cannot be renewed."""
         refresh_token = call.text(REFRESH_TOKEN)
         if call.wire is not GRPC or not refresh_token:
             return None

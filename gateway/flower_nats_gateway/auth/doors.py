@@ -6,12 +6,12 @@ from flower_nats_gateway.calls.call import Call
 
 
 async def refuse_everybody(call: Call) -> Identify:
-    """Refuse every call that comes from another machine."""
+    """Refuse every call from another machine."""
     raise not_for_others(call.method.api)
 
 
 def unless_passed_on(authenticate: Authenticator) -> Authenticator:
-    """Refuse what a proxy on this machine has passed on, who may do so for everybody."""
+    """Refuse calls that a proxy on this machine has forwarded: its clients may be anywhere."""
 
     async def check(call: Call) -> Identify:
         if call.was_passed_on:

@@ -1,4 +1,4 @@
-"""Whether a caller may follow a run: asked when its stream begins, and now and then while it goes on."""
+"""Whether a caller may follow a run, checked when its stream begins and regularly after that."""
 
 import time
 
@@ -9,12 +9,12 @@ from flower_nats_gateway.auth.accounts import REFUSED, Renewal
 from flower_nats_gateway.calls.call import Call
 
 SESSION = "flower-nats-session"
-"""What the log relay is told of a stream, and brings when it asks for what follows: the stream may
-outlast the token that it was begun with."""
+"""The header with a stream's session, which the log relay gets and sends again when it continues:
+the stream may outlast the token with which it began."""
 
 _ASK_EVERY = 5.0
-"""Seconds after which a stream is asked for again, unless a hint says before that accounts have changed:
-the hint may be lost."""
+"""Seconds between two checks of a stream. A hint about changed accounts causes an earlier check,
+but may be lost."""
 
 
 class Followers:
@@ -27,7 +27,7 @@ class Followers:
         """How often accounts have changed, or may have."""
 
     def note_change(self) -> None:
-        """Have every stream asked for again."""
+        """Have every stream checked again."""
         self.changes += 1
 
     def follower(self, call: Call, run_id: int, caller: Caller) -> "Follower":
@@ -38,8 +38,8 @@ class Followers:
 class Follower:
     """A caller that follows a run.
 
-    The stream may outlast the token that it was begun with. It ends when the caller's account would be
-    refused, or may not see the run any more.
+    The stream may outlast the token with which it began. It ends when the caller's account would be
+    refused or may not see the run any more.
     """
 
     def __init__(self, followers: Followers, call: Call, run_id: int, caller: Caller) -> None:
@@ -85,5 +85,5 @@ class Follower:
         if self._asked_at is None:
             return False
         lately = time.monotonic() - self._asked_at < _ASK_EVERY
-        # Without accounts there is no session, and nothing to ask.
+        # Without accounts there is no session, and nothing to check.
         return not self._session or (lately and self._changes == self._followers.changes)

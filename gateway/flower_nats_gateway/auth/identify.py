@@ -1,8 +1,8 @@
-"""Who is calling: what every authenticator is.
+"""The interface of authenticators, which identify callers.
 
-An authenticator takes a call whose body was not read yet: what its metadata does not prove is refused
-before anybody has to hold a body for it. It gives what then tells, from the whole call, the caller. Both
-raise the `ApiError` that makes stock clients do what they do against a stock SuperLink.
+An authenticator gets a call before its body is read, so that a call without proof is refused before
+its body takes memory. It returns a function that identifies the caller from the whole call. Both
+raise the `ApiError` to which stock clients react as with a stock SuperLink.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,13 +12,13 @@ from flower_nats.model.caller import Caller
 from flower_nats_gateway.calls.call import Call
 
 Identify = Callable[[Call], Awaitable[Caller]]
-"""Tells who makes a call, once its body is there."""
+"""Identifies the caller, once the body is there."""
 
 Authenticator = Callable[[Call], Awaitable[Identify]]
 
 
 def certainly(caller: Caller) -> Identify:
-    """Return what tells the caller of a call whose metadata says it all."""
+    """Return an identification that needs only the metadata of a call."""
     return partial(_the_same, caller)
 
 

@@ -1,4 +1,4 @@
-"""SuperNodes: who has signed a call, and which node that is."""
+"""SuperNodes: the key that signed a call, and its node."""
 
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ TIMESTAMP = "flwr-timestamp"
 
 
 class FleetAuthenticator:
-    """SuperNodes sign the time of each call with their key, and must claim the id that is the key's."""
+    """SuperNodes sign the time of each call with their key, and must send that key's node id."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class FleetAuthenticator:
         self._supernode_auth = supernode_auth
 
     async def __call__(self, call: Call) -> Identify:
-        """Check who has signed this call."""
+        """Check the signature of a call."""
         public_key, signature = call.binary(PUBLIC_KEY), call.binary(SIGNATURE)
         timestamp = call.text(TIMESTAMP)
         if not (public_key and signature and timestamp):
@@ -89,5 +89,6 @@ class FleetAuthenticator:
     def _use(self, caller: Caller, signature: bytes, call: Call) -> None:
         if not self._used_signatures.use(caller.public_key or b"", signature, call):
             log.warning("signature_used_again", node_id=caller.node_id, method=call.method.name)
-            # Should another have been quicker than the node, this has the node sign anew.
+            # If somebody else has used the signature before the node, this makes the node sign
+            # again.
             raise Unavailable("the signature was used for another call before")

@@ -1,8 +1,8 @@
 """ECDSA verification in a process of its own.
 
-A P-384 verification takes 0.2 to 0.6 ms and holds the interpreter's lock, so a thread would stall the
-event loop just as long. One child process verifies for a gateway; requests that arrive together
-travel together.
+A P-384 verification takes 0.2 to 0.6 ms and holds the interpreter's lock, so a thread would stall
+the event loop just as long. One child process verifies for a gateway. Requests that arrive together
+are sent together.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ _ALGORITHM = ec.ECDSA(hashes.SHA256())
 _KEYS = 20_000
 _READ = 1024 * 1024
 _LONGEST = 256
-"""Bytes of a signature and of what it signs, which is a time; a P-521 signature has 139 at most."""
+"""Bytes of a signature, and of the signed time. A P-521 signature has at most 139."""
 
 
 class _Child(asyncio.Protocol):
-    """The child process: its verdicts go straight to the calls that wait, without a task in between."""
+    """The child process. Its results go straight to the waiting calls, without another task."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process
@@ -52,34 +52,34 @@ class _Child(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way to it."""
+        """Keep the transport to the child."""
         self._transport = cast(asyncio.Transport, transport)
 
     @property
     def is_there(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the child can be asked."""
         return self._transport is not None and not self._transport.is_closing()
 
     def ask(self, public_key: bytes, message: bytes, signature: bytes) -> asyncio.Future[bool]:
-        """Send a request; the future is its verdict."""
+        """Send a request; return a future for the result."""
         number = next(self._numbers)
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pending[number] = future
         head = _HEAD.pack(number, len(public_key), len(message), len(signature))
         if not self._outgoing:
-            # All that is asked in one turn of the loop travels together.
+            # All requests of one turn of the event loop are sent together.
             asyncio.get_running_loop().call_soon(self._send)
         self._outgoing += (head, public_key, message, signature)
         return future
 
     def _send(self) -> None:
-        # If the connection is lost by now, its reader tells the callers that wait.
+        # If the connection is already lost, its reader tells the waiting callers.
         if self._transport is not None and self.is_there:
             self._transport.write(b"".join(self._outgoing))
         self._outgoing.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Hand out the verdicts that have come whole."""
+        """Pass on the results that are complete."""
         self._unread += data
         whole = len(self._unread) - len(self._unread) % _VERDICT.size
         for number, valid in _VERDICT.iter_unpack(self._unread[:whole]):
@@ -89,7 +89,7 @@ class _Child(asyncio.Protocol):
         self._unread = self._unread[whole:]
 
     def connection_lost(self, _reason: Exception | None) -> None:
-        """Tell those who wait that no verdict will come."""
+        """Fail the waiting calls, because no result will come."""
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(Unavailable("the signature verifier died"))
@@ -98,13 +98,13 @@ class _Child(asyncio.Protocol):
         self.ended.set_result(None)
 
     def close(self) -> None:
-        """End it."""
+        """End the child."""
         assert self._transport is not None
         self._transport.close()
 
 
 class Verifier:
-    """Verifies signatures in a child process, which it starts again if it dies."""
+    """Verifies signatures in a child process, which is restarted if it dies."""
 
     def __init__(self) -> None:
         self._child: _Child | None = None
@@ -122,9 +122,10 @@ class Verifier:
                 self._child = await _start()
 
     async def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
-        """Return whether `signature` is `message` signed (ECDSA, SHA-256) by this PEM key's owner.
+        """Return whether `signature` is valid for `message` (ECDSA, SHA-256) and this PEM key.
 
-        False too if the key is not one that SuperNodes may have. Raises `Unavailable` if the child died.
+        It is also False for a key that SuperNodes may not have. Raises `Unavailable` if the child
+        died.
         """
         if not is_node_key(public_key) or max(len(message), len(signature)) > _LONGEST:
             return False
@@ -150,15 +151,15 @@ async def _start() -> _Child:
 
 
 def _spawn(line: socket.socket) -> "subprocess.Popen[bytes]":
-    # Not by the event loop's own means: uvloop runs Python in the child before that becomes the
-    # verifier, which beside the threads of gRPC now and then ends it.
+    # Not started by the event loop: uvloop runs Python in the child before the verifier starts.
+    # With gRPC's threads, this sometimes ends the child.
     command = [sys.executable, "-m", "flower_nats_gateway.auth.signatures"]
     return subprocess.Popen(command, stdin=line.fileno(), stdout=line.fileno())
 
 
 @lru_cache(maxsize=_KEYS)
 def _load(public_key: bytes) -> Callable[[bytes, bytes], bool] | None:
-    """Return what verifies a message and its signature with this key, None if it is on no curve."""
+    """Return the verifier of a key, None if the key is on no curve."""
     try:
         key = load_pem_public_key(public_key)
     except (ValueError, UnsupportedAlgorithm):
@@ -171,8 +172,8 @@ def _load(public_key: bytes) -> Callable[[bytes, bytes], bool] | None:
 
 
 def _quickly(key: ec.EllipticCurvePublicKey) -> Callable[[bytes, bytes], bool]:
-    # AWS-LC takes 0.16 ms where OpenSSL takes 0.28, for the curve of nearly every SuperNode; that is a
-    # fifteenth of all the CPU of a round.
+    # For the curve of nearly every SuperNode, AWS-LC takes 0.16 ms and OpenSSL 0.28 ms. The
+    # difference is a fifteenth of the CPU of a round.
     quick = EC.new_key_from_der_data(
         key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     )
@@ -191,13 +192,13 @@ def _with_any_curve(key: ec.EllipticCurvePublicKey) -> Callable[[bytes, bytes], 
 
 
 def check(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Return whether the signature is good; the work of the child."""
+    """Return whether the signature is valid. This runs in the child."""
     verify = _load(public_key)
     return verify is not None and verify(message, signature)
 
 
 def _serve() -> None:
-    """Verify what comes on stdin until it closes, which it does when the gateway dies."""
+    """Verify requests from stdin until it closes, which happens when the gateway dies."""
     unread = b""
     while data := os.read(0, _READ):
         verdicts, unread = _answer(unread + data)
@@ -205,7 +206,7 @@ def _serve() -> None:
 
 
 def _answer(data: bytes) -> tuple[bytes, bytes]:
-    """Verify the whole requests at the start of `data`; return their verdicts and the rest."""
+    """Verify the complete requests at the start of `data`; return the results and the rest."""
     verdicts = bytearray()
     at = 0
     while at + _HEAD.size <= len(data):

@@ -1,4 +1,4 @@
-"""SuperExecs: whether a call was signed with the secret that they share with gateways."""
+"""SuperExecs: verifies that a call is signed with the secret shared with gateways."""
 
 import hashlib
 import hmac
@@ -25,9 +25,9 @@ _LONGEST_NONCE = 256
 
 
 class SuperexecProof:
-    """Checks that a caller knows the secret, or that of a host, and makes no call of another one again.
+    """Checks that a caller knows the shared secret or a host's, and does not replay another's call.
 
-    Without a secret everybody is a SuperExec, but those of hosts are known even then.
+    Without a secret every caller counts as a SuperExec, but hosts are still recognised.
     """
 
     def __init__(self, rpc: RpcClient, secret_file: Path | None, heard: SuperexecsHeard) -> None:
@@ -35,7 +35,7 @@ class SuperexecProof:
         self._heard = heard
         self._secrets = None if secret_file is None else _renewable(secret_file)
         self._hosts: set[str] = set()
-        """Every host that was ever heard of."""
+        """Every host that was ever known."""
 
     async def check(self, call: Call) -> Identify:
         """Check the signature. Raises `ApiError` (AUTHENTICATION_FAILED)."""
@@ -68,10 +68,10 @@ class SuperexecProof:
         return partial(self._identify, host)
 
     async def _host(self, call: Call) -> str | None:
-        """Return the host whose SuperExec makes a call, None if it is none that there is."""
+        """Return the host of the SuperExec that makes a call, None if it is unknown."""
         host = self._signer(call)
         if host is None:
-            # It may be new: nobody is turned away by what is known so far.
+            # The host may be new, so a superlink is asked before a refusal.
             answer = await self._rpc.ask("SuperexecHosts")
             self._hosts.update(answer["hosts"])
             host = self._signer(call)
@@ -96,7 +96,7 @@ class SuperexecProof:
             namespace=f"superexec:{call.signed_path}",
             nonce=call.text(_NONCE),
             expires_at=float(call.text(_TIMESTAMP)) + OLDEST,
-            # Tells a second try, ours or our balancer's, from a replay.
+            # This distinguishes our own or our balancer's repetition from a replay.
             holder=call.request_id,
         )
         if not answer["reserved"]:
@@ -125,5 +125,5 @@ def _signature(text: bytes, secret: bytes) -> bytes:
 
 
 def failed(reason: str) -> ApiError:
-    """Return the refusal of a caller of the Runtime API that does not prove who it is."""
+    """Return the refusal of a caller of the Runtime API without proof."""
     return ApiError(ErrorCode.AUTHENTICATION_FAILED, reason)

@@ -18,7 +18,7 @@ TASK_TOKEN = "flwr-task-token"
 
 
 class RuntimeAuthenticator:
-    """Tasks bring their token; SuperExecs prove, if there is a shared secret, that they know it."""
+    """Tasks send their token; SuperExecs prove the shared secret, if there is one."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class RuntimeAuthenticator:
         self._superexec = SuperexecProof(rpc, secret_file, superexecs)
 
     async def __call__(self, call: Call) -> Identify:
-        """Check which task, or that a nameless SuperExec, makes this call."""
+        """Check which task, or that a SuperExec, makes this call."""
         if call.method.caller is CallerKind.SUPEREXEC:
             return await self._superexec.check(call)
         token = call.text(TASK_TOKEN)

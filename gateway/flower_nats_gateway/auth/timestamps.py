@@ -12,13 +12,13 @@ OLDEST = 305.0
 
 
 def parse_iso(timestamp: str) -> float:
-    """Return the Unix time that an ISO 8601 text says. Raises `ApiError` (INVALID_TIMESTAMP)."""
+    """Return the Unix time of an ISO 8601 text. Raises `ApiError` (INVALID_TIMESTAMP)."""
     try:
         moment = datetime.fromisoformat(timestamp)
         timestamp.encode("ascii")
     except ValueError as exc:
         raise ApiError(ErrorCode.INVALID_TIMESTAMP, f"{timestamp[:64]!r} is no time") from exc
-    # Stock clients send an aware time; a naive one can only be meant as UTC.
+    # Stock clients send a time with a zone. A time without one can only mean UTC.
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

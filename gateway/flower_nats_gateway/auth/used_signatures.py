@@ -1,9 +1,9 @@
-"""For which call each signature of a SuperNode was used: it is good for no other.
+"""For which call each signature of a SuperNode was used: it is valid for no other.
 
-A SuperNode signs the time, and nothing of its call (flwr 1.30 to 1.42, over both wires), so that for
-305 s its signature would be good for any call of that node. It signs each call anew, also one that it
-makes again. So a signature belongs to the first call that comes with it. The same call may come again,
-as a balancer makes it again: every handler bears that.
+A SuperNode signs only the time, not its call (flwr 1.30 to 1.42, over both wires). So for 305 s its
+signature would be valid for any call of that node. But it signs each call anew, even a repeated
+one. So a signature belongs to the first call that comes with it. The same call may come again,
+because a balancer may repeat it: every handler tolerates that.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from flower_nats_gateway.calls.call import Call
 
 _SETS = 65_536
 _WAYS = 8
-"""Signatures that have the same place; the oldest makes room. In all, 524,288 are remembered, in 8 MiB:
+"""Signatures in one bucket, where the oldest makes room. In all, 524,288 are remembered, in 8 MiB:
 those of 305 s at 1,700 calls a second."""
 
 _USE = struct.Struct(">QQ")
 
 _TELL_AFTER = 0.05
-"""Seconds for which uses are collected before the other gateways hear of them."""
+"""Seconds for which uses are collected before other gateways are told."""
 
 
 class UsedSignatures:
-    """Remembers, for this gateway and by hints for the others, what signatures were used for."""
+    """Remembers the uses of signatures, for this gateway and by hints for the others."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -39,7 +39,7 @@ class UsedSignatures:
         self._telling: asyncio.Task[None] | None = None
 
     def use(self, public_key: bytes, signature: bytes, call: Call) -> bool:
-        """Use a signature that is valid for a call; False if it was used for another call before."""
+        """Use a valid signature for a call; False if it was used for another call before."""
         used, purpose = _identify(public_key, signature), _describe(call)
         is_first, is_good = self._bind(used, purpose)
         if is_first:
@@ -54,8 +54,8 @@ class UsedSignatures:
             self._bind(used, purpose)
 
     def _bind(self, used: int, purpose: int) -> tuple[bool, bool]:
-        """Return whether a signature was not used before, and whether it is good for this purpose."""
-        # Python's hash of bytes is other in each process: nobody can fill a place on purpose.
+        """Return whether a signature was unused, and whether it may be used for this purpose."""
+        # Python's hash of bytes differs in each process, so nobody can fill a bucket on purpose.
         first = hash(_USE.pack(used, 0)) % _SETS * _WAYS * 2
         last = first + _WAYS * 2
         table = self._table
@@ -73,12 +73,12 @@ class UsedSignatures:
         try:
             await self._connection.hint(EVENT_SIGNATURES, payload)
         except FlowerNatsError:
-            # A hint, which may be lost.
+            # This is a hint, and may be lost.
             return
 
 
 def _identify(public_key: bytes, signature: bytes) -> int:
-    # Not by the signature as it is written: of every signature (r, s) anybody can make (r, -s).
+    # Not the signature as written, because anybody can turn a signature (r, s) into (r, -s).
     r, _ = decode_dss_signature(signature)
     return _digest(public_key, b"%x" % r)
 

@@ -1,1 +1,1 @@
-"""A call in hand, and how many of them there may be."""
+"""Calls, and the limits on their number."""

@@ -1,8 +1,8 @@
-"""Which calls are taken: as many as a gateway can hold, and of one address a share of them.
+"""Which calls are accepted: as many as a gateway can hold, and a share of them per address.
 
-A call that is not taken is answered at once, before anything is done for it, with what stock clients
-try again after a pause. A call that waits until there is something to say costs memory alone; one that
-is being served costs a turn of everything behind the gateway, too. So the two have limits of their own.
+A rejected call is answered at once, before any work, with an error that stock clients try again
+after a pause. A held call, which waits for something to say, costs only memory. A call that is
+being served also costs work behind the gateway. So the two kinds have separate limits.
 """
 
 import time
@@ -17,26 +17,26 @@ from flower_nats_gateway.calls.in_hand import CallsInHand
 log = get_logger(__name__)
 
 WORKING = 4_096
-"""Calls that are being served at once. A gateway serves some thousand a second, so those at the end of
-the queue wait for about as long as a client that comes again would. Beyond it, as many again are taken
-from addresses that have few calls: one address could take all places, and keep them for a minute by
-bodies that do not come."""
+"""Calls that are being served at once. A gateway serves some thousand a second, so the last ones in
+the queue wait about as long as the pause of a client. Beyond this limit, the same number is
+accepted from addresses with few calls. Otherwise one address could take all places, and keep them
+for a minute with bodies that never come."""
 
 FEW = WORKING // 4
-"""Calls that an address with few has at most."""
+"""The most calls of an address that counts as having few."""
 
 HELD = 16_384
-"""Calls that wait at once. Each takes some 20 KB."""
+"""Calls that may be held at once. Each takes some 20 KB."""
 
 _SAY_EVERY = 60.0
-"""Seconds between two lines in the log about calls that were not taken."""
+"""Seconds between two log lines about rejected calls."""
 
 
 class Admission:
-    """Says of each call whether it is taken."""
+    """Decides whether each call is accepted."""
 
     def __init__(self, in_hand: CallsInHand, held: Callable[[], int], *, per_host: int = 0) -> None:
-        """`held` tells how many calls wait; `per_host` is how many one address may have, 0: any."""
+        """`held` counts held calls; `per_host` is the limit per address, 0 for none."""
         self._in_hand = in_hand
         self._held = held
         self._per_host = per_host
@@ -44,12 +44,12 @@ class Admission:
         self._said = float("-inf")
 
     def check(self, method: Method, host: str) -> None:
-        """Raise `ApiError` (OVERLOADED) if there is no room for a call that is counted already."""
+        """Raise `ApiError` (OVERLOADED) if there is no room for an already counted call."""
         held = self._held()
         working, of_host = self._in_hand.count - held, self._in_hand.count_of(host)
         if working > WORKING and (of_host > FEW or working > 2 * WORKING):
             self._turn_away("working", f"{working} calls are being served")
-        # Without room for those that wait, the short ones are still served: nodes stay online by them.
+        # Without room for held calls, short calls are still served, because they keep nodes online.
         if held >= HELD and (method.held or method.streams):
             self._turn_away("held", f"{HELD} calls wait")
         if host and self._per_host and of_host > self._per_host:

@@ -1,6 +1,6 @@
-"""Large answers leave as far as there is room for them.
+"""Large answers are sent as far as there is room for them.
 
-A client may be slow to take its answer, and until then a gateway holds it.
+A client may be slow to take its answer, and the gateway holds the answer until then.
 """
 
 import asyncio
@@ -11,30 +11,30 @@ from functools import partial
 from flower_nats.model.errors import ApiError, ErrorCode
 
 SHARE = 0.5
-"""Of the room, what one address may have."""
+"""The share of the room that one address may have."""
 
 PATIENCE = 20.0
 """Seconds for which an answer waits for room, before its caller gets UNAVAILABLE."""
 
 
 class AnswerRoom:
-    """Lets answers of so many bytes leave at a time, in the order in which they come.
+    """Lets answers with a bounded sum of bytes leave at a time, in the order in which they come.
 
-    Those of an address that has its share already wait, and nobody waits for them.
+    Answers of an address that has its share wait, but do not delay others.
     """
 
     def __init__(self, room: int) -> None:
-        """`room` is how many bytes; an answer that is alone may be larger."""
+        """`room` is in bytes; a single answer may be larger."""
         self._room = room
         self._of: Counter[str] = Counter()
         self._waiting: list[_Waiting] = []
         self.size = 0
-        """Bytes that are leaving."""
+        """Bytes that are being sent."""
 
     async def enter(self, host: str, size: int) -> Callable[[], None]:
-        """Wait for room for so many bytes; return what gives it up. Raises `ApiError` (OVERLOADED).
+        """Wait for room; return a function to release it. Raises `ApiError` (OVERLOADED).
 
-        `host` is the address of the client, empty for one that has no share of its own.
+        `host` is the address of the client, empty for a client without a share.
         """
         one = _Waiting(host, size)
         self._waiting.append(one)
@@ -63,7 +63,7 @@ class AnswerRoom:
             self._waiting.remove(one)
             self.size += one.size
             self._of[one.host] += one.size
-            # One whose caller has gone in this moment gives its room up itself.
+            # If a caller has just gone, the answer itself releases its room.
             if not one.turn.done():
                 one.turn.set_result(None)
 

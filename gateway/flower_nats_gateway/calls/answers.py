@@ -1,4 +1,5 @@
-"""Answers to calls: bytes, or what gives a large object, read from the broker as its client takes it."""
+"""Answers to calls: bytes, or a large object, which is read from the broker as its client takes
+it."""
 
 from collections.abc import AsyncGenerator
 
@@ -20,7 +21,7 @@ class LargeAnswer:
         return len(self._head) + self._stored.size
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Give it piece by piece. Raises `Unavailable`."""
+        """Yield it piece by piece. Raises `Unavailable`."""
         yield self._head
         async for piece in self._stored.stream():
             yield piece

@@ -1,7 +1,7 @@
-"""The balancers that are believed when they say whose call they pass on.
+"""The balancers that are trusted to send their clients' addresses.
 
-A gateway behind a balancer sees the balancer's address. The client's own is in a header, which anybody
-can send: it counts only from an address that the gateway was told to trust.
+A gateway behind a balancer sees the balancer's address. The client's own address is in a header.
+Anybody can send this header, so it counts only from an address that the gateway trusts.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from flower_nats_gateway.calls.peers import numeric_host
 log = get_logger(__name__)
 
 _LOOK_UP_SECONDS = 5.0
-"""Seconds between two look-ups of balancers' names. Until a balancer with a new address is found, all
-that come by it count as one client."""
+"""Seconds between two look-ups of balancers' names. Until a balancer's new address is found, all
+its clients count as one client."""
 
 
 class Balancers:
-    """Tells whose call it is."""
+    """Finds the client's address of a call."""
 
     def __init__(self, trusted: Sequence[str] = ()) -> None:
         """`trusted` has addresses, networks, and names of balancers."""
@@ -37,7 +37,7 @@ class Balancers:
                 self._names.append(one)
 
     def client_of(self, peer: str, metadata: Mapping[str, str | bytes]) -> str:
-        """Return the address of the client behind a peer, which may be the client itself."""
+        """Return the address of the client behind a peer, or of the peer itself."""
         host = numeric_host(peer)
         if not self.are_at(host):
             return host
@@ -49,7 +49,7 @@ class Balancers:
         return str(getattr(address, "ipv4_mapped", None) or address)
 
     def are_at(self, host: str) -> bool:
-        """Whether a balancer that is trusted has this address."""
+        """Whether this is the address of a trusted balancer."""
         if not (self._networks or self._found):
             return False
         known = self._known.get(host)
@@ -67,7 +67,7 @@ class Balancers:
         return any(address in one for one in (*self._networks, *self._found.values()))
 
     async def look_up_forever(self) -> None:
-        """Find the addresses behind the names, again and again, until cancelled."""
+        """Resolve the names regularly, until cancelled."""
         while self._names:
             for name in self._names:
                 await self._look_up(name)
@@ -80,7 +80,7 @@ class Balancers:
                 name, None, type=socket.SOCK_STREAM
             )
         except OSError as exc:
-            # What was found before still counts: the server of names may be away.
+            # The earlier addresses still count, because the DNS server may be away.
             if name not in self._missed:
                 log.warning("balancer_not_found", name=name, reason=str(exc))
             self._missed.add(name)

@@ -1,9 +1,9 @@
-"""The bodies that are under way: how many bytes of them a gateway holds, and for how long.
+"""The bodies that are arriving: how many bytes of them a gateway holds, and for how long.
 
-Bytes that arrive are life: a body on a slow line takes as long as it takes. One that has stopped is
-ended. So is, where more bytes are held than may be, the one that holds the most for what comes of it:
-its caller comes again. Callers that have proved to be a node or a task have a pool of their own, for
-strangers must not keep a training from its models.
+A body on a slow line may take long, as long as bytes arrive. A body that has stopped is ended. If
+too many bytes are held, the body that holds the most for its speed is ended too, and its caller
+tries again. Callers that are proven nodes or tasks have their own pool, because strangers must not
+keep a training from its models.
 """
 
 import asyncio
@@ -23,33 +23,34 @@ _T = TypeVar("_T")
 _MIB = 1024 * 1024
 
 POOL = 256 * _MIB
-"""Bytes of bodies of nodes and tasks. One that is alone may be larger."""
+"""Bytes of bodies of nodes and tasks. A single body may be larger."""
 
 STRANGERS_POOL = 64 * _MIB
-"""Bytes of bodies of everybody else: `flwr run` sends 11 MiB at most."""
+"""Bytes of bodies of all other callers: `flwr run` sends at most 11 MiB."""
 
 SHARE = 0.5
-"""Of a pool, what one address may hold."""
+"""The share of a pool that one address may hold."""
 
 PAUSE = 60.0
 """Seconds without a byte after which a body has stopped."""
 
 SLOWEST = 4096.0
-"""Bytes a second that a body must come with on average, after the first `PAUSE` seconds: it is for who
-sends a byte now and then. A line of 1 Mbit/s has 30 times as many, and may be shared by many bodies."""
+"""The least average speed of a body, in bytes a second, after the first `PAUSE` seconds. It stops
+clients that send single bytes. A line of 1 Mbit/s is 30 times as fast, and may be shared by many
+bodies."""
 
 PATIENCE = 20.0
-"""Seconds for which a large body that nothing was read of yet waits for room. Clients over HTTP give up
-after 30 s."""
+"""Seconds for which a large body waits for room before it is read. Clients over HTTP give up after
+30 s."""
 
 _LARGE = _MIB
-"""Bytes from which a body waits for room."""
+"""Size in bytes from which a body waits for room."""
 
 _IDLE = 64 * 1024
-"""Bytes that have come lately below which a body makes room for one that waits."""
+"""A body with fewer recent bytes than this makes room for one that waits."""
 
 _LATELY = 10.0
-"""Seconds after which what has come counts half."""
+"""Seconds after which arrived bytes count half."""
 
 _LOOK_SECONDS = 0.25
 
@@ -57,14 +58,14 @@ _PROVEN = (CallerKind.NODE, CallerKind.TASK)
 
 
 class Body:
-    """One body, from the time that it is asked for to the end of its call."""
+    """One body, from before it is read to the end of its call."""
 
     def __init__(self, pool: "_Pool", longest: int, host: str) -> None:
         self.longest = longest
-        """Bytes that it may have."""
+        """The most bytes that it may have."""
         self.host = host
         self.size = 0
-        """Bytes of it that are here."""
+        """Bytes that have arrived."""
         self._begun = self._moved = _now()
         self._recent = 0.0
         self._pool = pool
@@ -72,7 +73,7 @@ class Body:
         self._why = ApiError(ErrorCode.BODY_TOO_SLOW, "")
 
     async def receive(self, reading: Awaitable[_T]) -> _T:
-        """Return what `reading` does. Raises `ApiError` if the body is ended before."""
+        """Return the result of `reading`. Raises `ApiError` if the body is ended before."""
         try:
             async with asyncio.timeout(None) as self._timeout:
                 return await reading
@@ -82,7 +83,7 @@ class Body:
             self._timeout = None
 
     def grow(self, count: int) -> None:
-        """Note that so many bytes more have come. Raises `ApiError` if they are too many."""
+        """Note that `count` further bytes have come. Raises `ApiError` if the body is too long."""
         if count <= 0:
             return
         self._recent, self._moved = self.recent + count, _now()
@@ -92,7 +93,7 @@ class Body:
             raise self.too_long()
 
     def too_long(self) -> ApiError:
-        """Return the refusal of a body that is longer than it may be."""
+        """Return the refusal of a body that is too long."""
         return too_long(self.longest)
 
     @property
@@ -107,17 +108,17 @@ class Body:
 
     @property
     def has_stopped(self) -> bool:
-        """Whether nothing has come for too long, or next to nothing."""
+        """Whether nothing, or almost nothing, has come for too long."""
         return _now() > min(self._moved, self._begun + self.size / SLOWEST) + PAUSE
 
     def end(self, why: ApiError) -> None:
-        """Have it end before it is whole."""
+        """End the body before it is complete."""
         self._why = why
         if self._timeout is not None:
             self._timeout.reschedule(_now())
 
     def close(self) -> None:
-        """Forget it: its call has ended."""
+        """Forget the body, because its call has ended."""
         self._pool.forget(self)
 
 
@@ -140,7 +141,7 @@ class _Pool:
         return body
 
     def note(self, body: Body, count: int) -> None:
-        """Count bytes that have come; end bodies if they are too many."""
+        """Count arrived bytes; end bodies if there are too many bytes."""
         if body not in self._bodies:
             return
         self.size += count
@@ -164,7 +165,7 @@ class _Pool:
                     one.set_result(None)
 
     def look(self) -> bool:
-        """End what has stopped; return whether anything is arriving."""
+        """End bodies that have stopped; return whether any body is arriving."""
         arriving = [one for one in self._bodies if one.is_arriving]
         for one in arriving:
             if one.has_stopped:
@@ -191,7 +192,7 @@ class _Pool:
             raise ApiError(ErrorCode.OVERLOADED, reason) from None
 
     def _is_full(self, host: str) -> bool:
-        """Whether a large body has to wait. Those that have begun need the other half."""
+        """Whether a large body has to wait. Bodies that have begun need the other half."""
         return self.size > self._limit / 2 or self._share_of(host) > 0.5
 
     def _share_of(self, host: str) -> float:
@@ -201,7 +202,7 @@ class _Pool:
         return [one for one in self._bodies if one.host == host]
 
     def _end_worst(self, among: Iterable[Body]) -> bool:
-        """End the body that holds the most for what comes of it; return whether there is one."""
+        """End the body that holds the most for its speed; return whether there is one."""
         arriving = [one for one in among if one.is_arriving]
         if not arriving or len(self._bodies) == 1:
             return False
@@ -216,20 +217,21 @@ class _Pool:
 
 
 class Bodies:
-    """All bodies that are under way to a gateway."""
+    """All bodies that are arriving at a gateway."""
 
     def __init__(self) -> None:
         self._pools = {True: _Pool(POOL), False: _Pool(STRANGERS_POOL)}
         self._answers = {wire: AnswerRoom(wire.answer_room) for wire in (GRPC, HTTP)}
         self.shared = True
-        """Whether each address has a share, and no more: not where all come by a balancer's."""
+        """Whether each address has only a share; not if all clients come from a balancer's
+        address."""
         self._look_again: asyncio.TimerHandle | None = None
 
     async def begin(self, method: Method, host: str, announced: int | None = None) -> Body:
-        """Return a body of a call, to be closed with it.
+        """Return the body of a call, which must be closed with the call.
 
-        Waits where it may be large and there is no room. `announced` is how long it will be, None if
-        that is not known. Raises `ApiError` (OVERLOADED, BODY_TOO_LONG).
+        This waits if the body may be large and there is no room. `announced` is its length, None if
+        unknown. Raises `ApiError` (OVERLOADED, BODY_TOO_LONG).
         """
         pool = self._pools[method.caller in _PROVEN]
         host = host if self.shared else ""
@@ -244,7 +246,7 @@ class Bodies:
         return body
 
     async def leave(self, wire: Wire, host: str, size: int) -> Callable[[], None]:
-        """Wait until there is room for an answer; return what is to be called once its client has it.
+        """Wait for room for an answer; return a function to call once the client has it.
 
         Raises `ApiError` (OVERLOADED).
         """

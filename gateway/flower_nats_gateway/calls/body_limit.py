@@ -1,7 +1,8 @@
-"""Large bodies pass one after the other, so that memory does not grow with the number of callers.
+"""Large bodies pass a few at a time, so that memory does not grow with the number of callers.
 
-A gRPC server reads a request as soon as its call arrives; called as a stream of one message, which is
-the same on the wire, it reads when we ask, and flow control holds the caller back until then.
+A gRPC server reads a unary request as soon as the call arrives. If the method is served as a stream
+of one message, which is the same on the wire, it reads when we ask, and flow control holds the
+caller back until then.
 """
 
 import asyncio
@@ -12,14 +13,14 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 PLACES = 4
-"""Large bodies that are in hand at once, in each direction."""
+"""Large bodies that pass at once, in each direction."""
 
 SMALL = 64 * 1024
 """Bytes up to which a body counts as small and needs no place."""
 
 SLOW = 1.0
-"""Seconds after which a transfer no longer counts: callers on slow lines must not hold up others, and
-what is slow to arrive or to leave takes little memory at a time."""
+"""Seconds after which a transfer no longer counts: callers on slow lines must not hold up others,
+and a slow body takes little memory at a time."""
 
 
 class Place:
@@ -36,7 +37,7 @@ class Place:
             self._places.release()
 
     def leave_later(self) -> asyncio.TimerHandle:
-        """Give the place up once it was held for longer than `SLOW`."""
+        """Give the place up once it has been held for longer than `SLOW`."""
         return asyncio.get_running_loop().call_later(SLOW, self.leave)
 
     async def transfer(self, moving: Awaitable[_T]) -> _T:
@@ -55,7 +56,7 @@ class BodyLimit:
         self._places = asyncio.Semaphore(PLACES)
 
     async def enter(self) -> Place:
-        """Wait for a place, which is to be left again."""
+        """Wait for a place, which the caller must leave again."""
         await self._places.acquire()
         return Place(self._places)
 

@@ -1,4 +1,4 @@
-"""One RPC as the gateway sees it, whatever transport it came over."""
+"""One RPC as the gateway sees it, independent of the transport."""
 
 import asyncio
 import time
@@ -23,21 +23,21 @@ _M = TypeVar("_M", bound=ProtoMessage)
 
 
 _PASSED_ON = frozenset({"forwarded", "x-forwarded-for", "via"})
-"""Headers, any of which a balancer that speaks HTTP adds."""
+"""Headers that HTTP balancers add: one of them is enough."""
 
 _LONGEST_TEXT = 64
-"""Characters of what a client says of itself that are shown to people."""
+"""Characters of a client's own description that are shown to people."""
 
-# By which stock clients say what they are (flwr 1.42 `supercore/constant.py`).
+# The headers by which stock clients describe themselves (flwr 1.42 `supercore/constant.py`).
 CLIENT_VERSION = "flwr-package-version"
 _CLIENT_NAME = "flwr-component-name"
 
 _LARGE = 64 * 1024
-"""Bytes from which a body is dropped once it is parsed, so that it is not held twice."""
+"""Size in bytes from which a body is dropped after parsing, so that it is not held twice."""
 
 
 class Call:
-    """A request, before anybody has looked at it; at first without its body."""
+    """A request before authentication; at first without its body."""
 
     def __init__(
         self,
@@ -52,17 +52,18 @@ class Call:
         self.began_at = time.monotonic()
         """A moment of our monotonic clock."""
         self.peer = peer
-        """The other end of the connection it came over: a client, or a balancer."""
+        """The other end of its connection: a client or a balancer."""
         self.client_address = client_address
-        """Where the client calls from: what a balancer says of that counts if it is trusted."""
+        """The client's address. A balancer's statement about it counts if the balancer is
+        trusted."""
         self.host = host_of(f"{client_address}:0")
-        """The same, whose share of a gateway the call takes; empty for this machine."""
+        """The address that counts for limits; empty for this machine."""
         self.wire = wire
-        """What the wire that it came over is like."""
+        """The facts of its wire."""
         self.signed_path = signed_path
         """The name of the method that a SuperExec signs."""
         self.pusher: Pusher = ""
-        """Whose objects it brings if it is a PushObject, as soon as its metadata has shown that."""
+        """The pusher if it is a PushObject, as soon as the metadata has shown it."""
         self.size = 0
         """Bytes of the request message as it came."""
         self.answer_metadata: tuple[tuple[str, str], ...] = ()
@@ -71,32 +72,32 @@ class Call:
         self._metadata = metadata
         self._parsed: ProtoMessage | None = None
         self.content = memoryview(b"")
-        """The object in the body of a PushObject, once that is parsed; the message is without it."""
+        """The object in the body of a PushObject, once parsed. The message does not contain it."""
         self.balanced = is_request_id(self.text(REQUEST_ID))
-        """Whether it came by a balancer that, while nothing was answered, makes it again."""
+        """Whether it came by a balancer that repeats calls without an answer."""
 
     @property
     def client_connection(self) -> str | None:
-        """The client's own connection, as long as it lasts; None where that is not known.
+        """The client's own connection while it lasts; None if unknown.
 
-        It is not known behind a balancer that speaks HTTP, and from clients that open connections
-        anew as they please.
+        It is unknown behind an HTTP balancer, and for clients that open new connections at any
+        time.
         """
         return self.peer if self.is_direct and self.wire.keeps_connection else None
 
     @property
     def is_direct(self) -> bool:
-        """Whether the client itself is at the other end, as far as it is known."""
+        """Whether the client itself is at the other end, as far as is known."""
         return not (self.balanced or self.was_passed_on)
 
     @property
     def was_passed_on(self) -> bool:
-        """Whether a balancer or proxy says that it has passed the call on."""
+        """Whether a balancer or proxy says that it has forwarded the call."""
         return not _PASSED_ON.isdisjoint(self._metadata)
 
     @property
     def client_version(self) -> str:
-        """The version of flwr that the client says it is, empty if it says none."""
+        """The version of flwr that the client reports, empty if it reports none."""
         return self.text(CLIENT_VERSION)
 
     @property
@@ -106,7 +107,7 @@ class Call:
 
     @property
     def client_name(self) -> str:
-        """What the client says it is, such as `SuperExec`; empty if it does not say."""
+        """The program that the client reports, such as `SuperExec`; empty if it reports none."""
         return self.text(_CLIENT_NAME)
 
     @property
@@ -116,17 +117,17 @@ class Call:
 
     @cached_property
     def request_id(self) -> str:
-        """Unique per call of a client: a balancer may make one call at several gateways."""
+        """Unique per call of a client, because a balancer may send one call to several gateways."""
         return self.text(REQUEST_ID) if self.balanced else new_request_id()
 
     def receive(self, body: bytes) -> None:
-        """Take the body in."""
+        """Set the body."""
         self._body = body
         self.size = len(body)
 
     @property
     def body(self) -> bytes:
-        """The request message as it came, fields that we do not know included."""
+        """The request message as it came, including unknown fields."""
         if self._body is None:
             assert self._parsed is not None, "the body is not there yet"
             return self._parsed.SerializeToString()

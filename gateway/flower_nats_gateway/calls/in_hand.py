@@ -6,20 +6,20 @@ from collections import Counter
 from flower_nats_gateway.calls.peers import port_of
 
 _FLUSH_SECONDS = 0.05
-"""How long a transport may need, once a call is served, to hand the answer to the system."""
+"""Seconds that a transport may need to pass a finished answer to the system."""
 
 
 class CallsInHand:
-    """The calls that are being served, by the port and by the address that their callers call from."""
+    """The calls that are being served, by their callers' port and address."""
 
     def __init__(self) -> None:
         self._calls: Counter[str] = Counter()
         self._by_host: Counter[str] = Counter()
         self._served: dict[str, float] = {}
         self.count = 0
-        """How many there are."""
+        """The number of calls."""
         self.callers: set[str] | None = None
-        """Ports that calls have come from, each until it is forgotten; None where nobody asks."""
+        """Ports that calls have come from, until they are forgotten; None if not recorded."""
 
     def begin(self, peer: str, host: str) -> None:
         """Count a call: `peer` is the other end of its connection, `host` the caller's address."""
@@ -31,7 +31,7 @@ class CallsInHand:
         self._by_host[host] += 1
 
     def end(self, peer: str, host: str) -> None:
-        """Note that a call that was counted is served."""
+        """Note that a counted call is served."""
         self.count -= 1
         port = port_of(peer)
         self._calls[port] -= 1
@@ -45,7 +45,7 @@ class CallsInHand:
             self._forget()
 
     def forget_caller(self, port: str) -> bool:
-        """Forget a port whose connection has ended; return whether a call had come from it."""
+        """Forget the port of an ended connection; return whether a call had come from it."""
         if self.callers is None or port not in self.callers:
             return False
         self.callers.discard(port)
@@ -56,7 +56,7 @@ class CallsInHand:
         return self._by_host[host]
 
     def are_done(self, port: int) -> bool:
-        """Whether a caller has no call in hand, and has its answers."""
+        """Whether a caller has no open call, and has its answers."""
         served = self._served.get(str(port), 0.0)
         return str(port) not in self._calls and time.monotonic() - served > _FLUSH_SECONDS
 

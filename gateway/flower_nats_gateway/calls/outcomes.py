@@ -1,7 +1,7 @@
-"""How calls end: counted for all, and logged where somebody should look.
+"""How calls end: all are counted, and those that need attention are logged.
 
-What tells the numbers apart comes from our own tables, of methods and of refusals: clients cannot add
-to them.
+The labels of the counts come from our own tables of methods and refusals, so clients cannot add
+labels.
 """
 
 import time
@@ -21,7 +21,7 @@ _EXPECTED = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.STREAM_ENDS, ErrorCode.O
 _OK = "OK"
 
 _VERSIONS = 1_000
-"""Versions of clients that were looked at once: a client says what it likes."""
+"""The most client versions that are remembered, because a client may report any text."""
 
 _Key = tuple[str, str]
 """A method: its API and its name."""
@@ -50,7 +50,7 @@ class Outcomes:
         """Count and log a call that was not answered; return the refusal that its caller gets.
 
         A fault in this process must not end a stock client, and a retry may meet a healthy replica.
-        So it looks like an outage to the caller. `faults_total` tells it from one.
+        So the caller sees an outage. `faults_total` counts such faults separately.
         """
         self._look_at_version(call)
         method = call.method
@@ -72,7 +72,7 @@ class Outcomes:
         return error
 
     def _look_at_version(self, call: Call) -> None:
-        """Log, once for each version, that a client is newer than those that were tried."""
+        """Log, once for each version, that a client is newer than all tried versions."""
         version = call.client_version
         if version in self._versions or len(self._versions) >= _VERSIONS:
             return

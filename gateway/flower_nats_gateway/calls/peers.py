@@ -14,8 +14,8 @@ def port_of(peer: str) -> str:
 def host_of(peer: str) -> str:
     """Return the address of a peer, the same for both wires; empty for a peer on this machine.
 
-    What is on this machine is a balancer, a tunnel or a SuperExec, which calls for many.
-    gRPC writes `ipv4:10.0.0.1:2000` and `ipv6:%5B::1%5D:2000`, HTTP `10.0.0.1:2000` and `::1:2000`.
+    A peer on this machine is a balancer, a tunnel or a SuperExec, which calls for many. gRPC writes
+    `ipv4:10.0.0.1:2000` and `ipv6:%5B::1%5D:2000`, HTTP `10.0.0.1:2000` and `::1:2000`.
     """
     host = _host(peer)
     try:
@@ -39,13 +39,13 @@ def _host(peer: str) -> str:
 
 
 class Origins:
-    """Where connections come from that this process makes to itself for somebody else."""
+    """The clients behind connections that this process makes to itself."""
 
     def __init__(self) -> None:
         self._by_port: dict[str, str] = {}
 
     def note(self, port: int, peer: str) -> None:
-        """Record the client of a connection that comes from one of our own ports."""
+        """Record the client behind a connection from one of our own ports."""
         self._by_port[str(port)] = peer
 
     def forget(self, port: int) -> None:
@@ -53,5 +53,5 @@ class Origins:
         self._by_port.pop(str(port), None)
 
     def of(self, peer: str) -> str:
-        """Return the peer behind a peer, which may be itself."""
+        """Return the peer behind a peer, or the peer itself."""
         return self._by_port.get(port_of(peer), peer)

@@ -1,4 +1,4 @@
-"""How often nodes may register themselves from one address: each becomes a row in the database."""
+"""How often nodes may register themselves from one address, because each becomes a database row."""
 
 import time
 from collections import OrderedDict
@@ -6,22 +6,22 @@ from collections import OrderedDict
 from flower_nats.model.errors import ApiError, ErrorCode
 
 AT_ONCE = 5_000
-"""Registrations that one address may make at once: a fleet behind one NAT that starts together. All that
-come from this machine, or by a balancer that is not trusted, count as one address."""
+"""Registrations that one address may make at once, for a fleet behind one NAT that starts together.
+All clients on this machine, or behind an untrusted balancer, count as one address."""
 
 A_SECOND = 100.0
 """Registrations that one address may make in each second after that."""
 
 _ADDRESSES = 10_000
-"""Addresses that are remembered; the one that was quiet for longest makes room."""
+"""Addresses that are remembered. The one that was quiet for longest is dropped first."""
 
 
 class RegistrationLimit:
-    """Lets each address register so many nodes; what is too much may come again later."""
+    """Limits the registrations of each address; a refused one may be tried again later."""
 
     def __init__(self) -> None:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """By address: how many it had left, and when that was."""
+        """By address: how many registrations were left, and when."""
 
     def check(self, host: str) -> None:
         """Count a registration. Raises `ApiError` (OVERLOADED) if it is one too many."""

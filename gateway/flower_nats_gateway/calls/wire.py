@@ -1,4 +1,4 @@
-"""What handlers must know of the wire that a call came over. The transports say it."""
+"""The facts about a call's wire that handlers need. The transports provide them."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ class Wire:
     """Facts of one wire, as stock clients use it. Times are in seconds."""
 
     longest_hold: float
-    """How long an answer may be held: less than clients, and what is in between, allow."""
+    """How long an answer may be held: less than clients, and servers in between, allow."""
 
     answer_within: float | None
     """After this time a call that is not a stream is answered as unavailable; None for never."""
 
     follows_on: bool
-    """Whether a client that follows a log calls again where its stream has ended early. One that does
-    not takes the end for the end of the log."""
+    """Whether a client that follows a log calls again if its stream ends early. Other clients take
+    the end of the stream for the end of the log."""
 
     answer_room: int
-    """Bytes of large answers that their clients have not taken yet."""
+    """The most bytes of large answers that clients have not taken yet."""
 
     keeps_connection: bool
     """Whether a client makes its calls over one connection until that breaks."""
@@ -29,7 +29,7 @@ GRPC = Wire(
     longest_hold=50.0,
     answer_within=None,
     follows_on=True,
-    # The library has a copy of each.
+    # The library has a copy of each answer.
     answer_room=256 * 1024 * 1024,
     keeps_connection=True,
 )
