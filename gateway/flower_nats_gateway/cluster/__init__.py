@@ -1,1 +1,1 @@
-"""What a gateway knows of nodes, tasks, runs and other gateways."""
+"""A gateway's knowledge of nodes, tasks, runs and other gateways."""

@@ -1,4 +1,4 @@
-"""Which versions of the flwr CLI have called lately, for people who plan an upgrade."""
+"""The versions of the flwr CLI that have called lately, for people who plan an upgrade."""
 
 import time
 from collections import Counter
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from flower_nats_gateway.calls.call import Call
 
 _KEPT_SECONDS = 86_400.0
-"""How long a CLI counts that does not call again: people call now and then."""
+"""Seconds for which a CLI counts after its last call, because people call rarely."""
 
 _MOST = 1_000
 """CLIs that are remembered, by address and version."""
@@ -31,7 +31,7 @@ class ClisHeard:
             del self._heard[next(iter(self._heard))]
 
     def report(self) -> Mapping[str, int]:
-        """Return from how many addresses each version has called; those that say none are left out."""
+        """Return the number of addresses per version; clients without a version are left out."""
         now = time.monotonic()
         self._heard = {one: at for one, at in self._heard.items() if now - at < _KEPT_SECONDS}
         counts = Counter(version for _, version in self._heard if version)

@@ -1,7 +1,7 @@
-"""What the gateway remembers of nodes, tasks and runs, so that most calls ask nobody.
+"""The gateway's cache of nodes, tasks and runs, so that most calls need no question.
 
-Every entry is dropped by a hint when the superlink changes what it says, and asked for anew after a
-short time in case the hint was lost.
+A hint drops an entry when a superlink changes its object. After a short time an entry is asked for
+again, in case the hint was lost.
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ _BEFORE_RUNNING = frozenset({Status.PENDING, Status.STARTING})
 
 @dataclass(frozen=True)
 class Node:
-    """The node that a key stands for."""
+    """The node of a key."""
 
     node_id: int
     has_left: bool
-    """It was unregistered just now, and its process is ending."""
+    """Whether it was just unregistered, so that its process is ending."""
 
 
 def shut_out(node_id: int) -> ApiError:
     """Return the refusal of a call by a node that was unregistered.
 
-    A stock SuperNode ends at it, and prints nothing of it. So the reason is in the gateway's log.
+    A stock SuperNode ends after this refusal and does not print it. So the gateway logs the reason.
     """
     return ApiError(
         ErrorCode.INVALID_NODE_ID,
@@ -42,13 +42,13 @@ def shut_out(node_id: int) -> ApiError:
 
 @dataclass(frozen=True)
 class Task:
-    """The task that a token stands for."""
+    """The task of a token."""
 
     task_id: int
     run_id: int
     type: str
     finished: bool
-    """It has finished itself, and its process is ending."""
+    """Whether it has finished itself, so that its process is ending."""
 
 
 @dataclass(frozen=True)
@@ -70,26 +70,26 @@ class Directory:
         self._runs: ExpiringCache[int, RunState] = ExpiringCache(self._ask_run, _RUN_SECONDS)
 
     async def node(self, public_key: bytes) -> Node | None:
-        """Return the node with this key, None if it has no place here.
+        """Return the node with this key, None if it may not call.
 
-        That is a key that is unknown or was unregistered some time ago, or, with SuperNode
-        authentication, one that no account has registered.
+        None is for a key that is unknown or was unregistered some time ago, or, with SuperNode
+        authentication, that no account has registered.
         """
         return await self._nodes.get(public_key)
 
     async def node_now(self, public_key: bytes) -> Node | None:
-        """Return the same, not from memory: the key may be registered again, as another node."""
+        """Return the same without the cache: the key may belong to another node by now."""
         return await self._nodes.fresh(public_key)
 
     async def task(self, task_token: bytes) -> Task | None:
-        """Return the task of a token, by its hash; None if it is unknown or no longer valid."""
+        """Return the task of a token, by its hash; None if the token is not valid."""
         return await self._tasks.get(task_token)
 
     async def require_task(self, task_token: bytes) -> None:
-        """Raise `ApiError` (AUTHENTICATION_FAILED) unless the token's task goes on, as is known now.
+        """Raise `ApiError` (AUTHENTICATION_FAILED) unless the token's task still runs, asked anew.
 
-        Ask it before saying that something of a run is not there: it may have been cleared away with
-        the run, and the hint of that be lost or late.
+        Call this before the answer that data of a run is missing: the data may have been removed
+        with the run, and the hint about that may be lost or late.
         """
         task = await self._tasks.fresh(task_token)
         if task is None or task.finished:
@@ -107,10 +107,11 @@ class Directory:
             raise ApiError(refusal, reason, public_details=reason)
 
     async def why_not_running(self, run_id: int) -> str:
-        """Say to a caller why a run is over, or not yet begun; nothing while it is running."""
+        """Return, for a caller, why a run is not running; empty while it is running."""
         state = await self.run(run_id)
         if state is not None and state.status in _BEFORE_RUNNING:
-            # A refused client gives up for good, so never refuse from memory: a hint may be lost.
+            # A refused client gives up for good. So never refuse from the cache, because a hint may
+            # be lost.
             state = await self._runs.fresh(run_id)
         if state is None:
             return f"Run {run_id} is unknown."
@@ -121,7 +122,7 @@ class Directory:
 
     async def _ask_node(self, public_key: bytes) -> Node | None:
         answer = await self._rpc.look_up("ResolveNode", public_key=public_key)
-        # A superlink of an older version does not answer a newer question: that means no.
+        # A superlink of an older version does not send a newer field. Its absence means no.
         if (left := answer.get("left")) is not None:
             return Node(left, has_left=True)
         if self._supernode_auth and not answer.get("registered_by_account"):
@@ -132,7 +133,7 @@ class Directory:
         task = (await self._rpc.look_up("ResolveToken", task_token=task_token))["task"]
         if not task:
             return None
-        # As with nodes.
+        # The same as for nodes.
         finished = bool(task.get("finished"))
         return Task(task["task_id"], task["run_id"], task["type"], finished)
 
@@ -143,16 +144,16 @@ class Directory:
         return RunState(answer["status"], answer["sub_status"])
 
     def forget_node(self, node_id: int) -> None:
-        """Ask anew about a node: it was registered or unregistered."""
+        """Drop a node from the cache: it was registered or unregistered."""
         self._nodes.drop(lambda _key, node: node.node_id == node_id)
 
     def forget_run(self, run_id: int) -> None:
-        """Ask anew about a run and its tasks: their status has changed."""
+        """Drop a run and its tasks from the cache: their status has changed."""
         self._runs.drop(lambda key, _state: key == run_id)
         self._tasks.drop(lambda _token, task: task.run_id == run_id)
 
     def doubt_all(self) -> None:
-        """Ask anew about everything: hints may have been missed."""
+        """Ask anew about every entry, because hints may have been missed."""
         self._nodes.doubt()
         self._tasks.doubt()
         self._runs.doubt()

@@ -1,9 +1,9 @@
-"""Which other gateways have fallen silent, and may have something in their hands that nobody else knows.
+"""Which other gateways have fallen silent, and may have log lines in hand that are not stored.
 
-Each gateway gives a sign of life three times a second, by a hint. One that is stopped, or that hangs on
-a NATS server that is, gives none; a balancer moves its calls to another gateway within seven seconds
-(`flower_nats.embedded.envoy`). Nor does one that was killed, but its clients hear of that at once, and
-so does the broker, where it has no subscription any more.
+Each gateway gives a sign of life three times a second, by a hint. A stopped gateway gives none, nor
+does one that hangs on a stopped NATS server. A balancer moves its calls to another gateway within
+seven seconds (`flower_nats.embedded.envoy`). A killed gateway gives none either. But its clients
+notice at once, and so does the broker, because its subscription ends.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ _PULSE = 0.3
 """Seconds between two signs of life."""
 
 _SILENT_AFTER = 0.8
-"""Seconds: stock lets one pass between its last log lines and the output that ends its run."""
+"""Seconds between a stock app's last log lines and the output that ends its run."""
 
 _GONE_AFTER = 9.0
-"""Seconds after which the calls of a silent gateway are in other hands."""
+"""Seconds after which other gateways have the calls of a silent gateway."""
 
 _CONNECTED_AGAIN = 4.0
-"""Seconds after which a gateway that had lost its NATS server has found another one."""
+"""Seconds after which a gateway that lost its NATS server has found another one."""
 
 
 class GatewayLiveness:
@@ -35,7 +35,7 @@ class GatewayLiveness:
         self._gateway = gateway
         self._heard: dict[str, float] = {}
         self._all_heard_since = time.monotonic()
-        """When this gateway began to hear all that there is to hear."""
+        """When this gateway began to hear all hints."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -47,13 +47,13 @@ class GatewayLiveness:
         ]
 
     async def leave(self) -> None:
-        """Say that this gateway has nothing in hand any more."""
+        """Announce that this gateway has no calls in hand any more."""
         for task in self._tasks:
             task.cancel()
         await self._connection.hint(subjects.event_gateway(self._gateway), FAREWELL)
 
     def silent(self) -> dict[str, float]:
-        """Return the gateways that have fallen silent a moment ago, and when each was heard last."""
+        """Return the gateways that have just fallen silent, and when each was last heard."""
         now = time.monotonic()
         return {
             gateway: heard
@@ -72,7 +72,7 @@ class GatewayLiveness:
             for gateway, heard in self.silent().items():
                 silence = time.monotonic() - max(heard, self._all_heard_since)
                 is_dead = silence > _CONNECTED_AGAIN and await self._is_dead(gateway)
-                # Unless it was heard meanwhile.
+                # Unless the gateway was heard in the meantime.
                 if is_dead and self._heard.get(gateway) == heard:
                     del self._heard[gateway]
 
@@ -99,4 +99,4 @@ class GatewayLiveness:
 
 
 async def _say_nothing(_question: object) -> None:
-    """Being there is the answer."""
+    """Send no answer: the subscription itself shows that the gateway is there."""

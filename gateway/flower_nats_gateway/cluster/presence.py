@@ -1,8 +1,8 @@
-"""Which nodes are there after an outage, before their next heartbeat.
+"""Which nodes are online after an outage, before their next heartbeat.
 
-A node's heartbeat may be half a minute away when the runtime is back, but it asks for work at once. That
-it does so is told to a superlink once, and again after each outage: `heard_since` is the moment from
-which nodes could be heard again, as superlinks say it.
+When the runtime is back, a node's next heartbeat may be half a minute away, but the node asks for
+work at once. The gateway reports this to a superlink once, and again after each outage.
+`heard_since` is the moment, from superlinks, since when nodes could be heard again.
 """
 
 from collections import Counter
@@ -36,18 +36,18 @@ class Presence:
                 del self._asking[node_id]
 
     def heard_since(self, moment: str | None) -> None:
-        """Hear since when nodes can be heard: if that is new, everybody has to be told of again."""
+        """Note since when nodes can be heard; if that has changed, all nodes are reported again."""
         if moment != self._heard_since or len(self._told) > _MOST:
             self._heard_since = moment
             self._told.clear()
             self._seen.update(self._asking)
 
     def take(self) -> list[int]:
-        """Return the nodes to tell of, which `give_back` takes if nobody could be told."""
+        """Return the nodes to report; `give_back` takes them back if the report fails."""
         seen, self._seen = self._seen, set()
         self._told |= seen
         return sorted(seen)
 
     def give_back(self, node_ids: list[int]) -> None:
-        """Take back what nobody could be told."""
+        """Take back nodes that could not be reported."""
         self._seen.update(node_ids)

@@ -1,4 +1,4 @@
-"""Which SuperExecs have called lately, those that were refused among them.
+"""Which SuperExecs have called lately, including refused ones.
 
 A run whose SuperExec does not know the secret stays pending, and the SuperExec's own log is on
 another machine. So gateways report the SuperExecs that they hear to superlinks, and `flower-nats
@@ -13,10 +13,10 @@ from typing import Any
 from flower_nats_gateway.calls.call import Call
 
 KEPT_SECONDS = 60.0
-"""How long a SuperExec counts that is not heard again: a call of its own may be held for 50 s."""
+"""Seconds for which a SuperExec counts after its last call: a call may be held for 50 s."""
 
 _MOST = 100
-"""Most SuperExecs that are reported: strangers can be refused from many addresses."""
+"""The most SuperExecs in a report, because refused strangers may have many addresses."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class _Superexec:
     host: str
     """The host whose `up` or superlink started it; empty if neither did."""
     refused: str
-    """Why its last call was refused, empty if it was not."""
+    """Why its last call was refused, empty if it was accepted."""
 
 
 class SuperexecsHeard:
@@ -44,7 +44,7 @@ class SuperexecsHeard:
             del self._heard[next(iter(self._heard))]
 
     def report(self) -> list[Mapping[str, Any]]:
-        """Return those that were heard lately, each with the seconds since then."""
+        """Return the SuperExecs heard lately, each with the seconds since its last call."""
         now = time.monotonic()
         self._heard = {one: at for one, at in self._heard.items() if now - at < KEPT_SECONDS}
         return [

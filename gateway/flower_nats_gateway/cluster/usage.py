@@ -1,7 +1,7 @@
-"""Traffic per run, heartbeats per node, the history of exchanges: noted here, sent on once a second.
+"""Traffic of runs, heartbeats of nodes, history of exchanges: noted here, sent once a second.
 
-One batch of each a second costs the database one statement, however many nodes there are. A gateway
-that is killed takes at most one second of them with it: a node sends its next heartbeat long before it
+One batch of each per second costs the database one statement, however many nodes there are. A
+killed gateway loses at most one second of them: a node sends its next heartbeat long before it
 would be missed.
 """
 
@@ -22,12 +22,12 @@ log = get_logger(__name__)
 _INTERVAL = 1.0
 
 _HISTORY_PATIENCE = 2.0
-"""Seconds for which a batch of the history waits for an answer: heartbeats must not wait for it long."""
+"""Seconds that a batch of the history waits for an answer: heartbeats must not wait long for it."""
 
 
 @dataclass
 class _Batch:
-    """Usage on its way: sent again under the same id until somebody has it."""
+    """Usage that is being sent: it is sent again with the same id until a superlink has it."""
 
     request_id: str
     runs: dict[int, tuple[int, int, float]]
@@ -35,14 +35,14 @@ class _Batch:
 
 @dataclass
 class _History:
-    """Notes on their way, as those of `_Batch` are."""
+    """Notes that are being sent, in the same way as `_Batch`."""
 
     request_id: str
     notes: list[ExchangeNote]
 
 
 class Usage:
-    """What is owed to the superlink."""
+    """The data that a superlink still has to get."""
 
     def __init__(
         self, rpc: RpcClient, gateway: str, notes: ExchangeNotes, presence: Presence
@@ -61,7 +61,7 @@ class Usage:
     def beat(self, node_id: int, interval: float, clock_ahead: float) -> None:
         """Note a heartbeat; `interval` is the seconds until the node's next.
 
-        `clock_ahead` is by how many seconds the node's clock is ahead of ours.
+        `clock_ahead` is the number of seconds by which the node's clock is ahead of ours.
         """
         self._beats[node_id] = interval
         self._clocks[node_id] = round(clock_ahead, 3)
@@ -81,13 +81,13 @@ class Usage:
         return [by_label("bytes_total", meaning, "direction", self._bytes)]
 
     async def send_forever(self) -> None:
-        """Send what is owed, once a second, until cancelled."""
+        """Send the collected data once a second, until cancelled."""
         while True:
             await asyncio.sleep(_INTERVAL)
             await self.send()
 
     async def send(self) -> None:
-        """Send what is owed; keep it for the next time if nobody takes it."""
+        """Send the collected data; keep it for the next time if no superlink takes it."""
         try:
             await self._send_beats()
             await self._send_traffic()
@@ -95,7 +95,7 @@ class Usage:
         except Unavailable as exc:
             log.warning("usage_delayed", reason=exc.detail)
         except ApiError as exc:
-            # It would be refused again: nodes send their next heartbeat soon.
+            # It would be refused again, and nodes send their next heartbeat soon.
             log.error("usage_refused", reason=exc.detail)
             self._sending = self._history = None
 

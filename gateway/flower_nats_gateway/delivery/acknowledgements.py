@@ -1,8 +1,8 @@
-"""Replies that ServerApps have confirmed, to be forgotten in the background.
+"""Replies that ServerApps have confirmed, which are dropped in the background.
 
-A stock ServerApp confirms one reply after another and asks for none of them again, so it need not wait
-until the broker has dropped each. A confirmation that dies with its gateway costs storage until the run
-ends, and nothing else.
+A stock ServerApp confirms one reply after another and never pulls one again, so it need not wait
+until the broker has dropped each. A confirmation that is lost with its gateway only costs storage
+until the run ends.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _AT_ONCE = 8
 
 
 class Acknowledgements:
-    """Forgets replies, several at once, trying again while the broker is out of reach."""
+    """Drops replies, several at once, and tries again while the broker is out of reach."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
@@ -25,7 +25,7 @@ class Acknowledgements:
         self._pending: dict[tuple[int, str], asyncio.Task[None]] = {}
 
     def add(self, run_id: int, reply_id: str) -> None:
-        """Have a reply forgotten."""
+        """Drop a reply in the background."""
         key = (run_id, reply_id)
         if key not in self._pending:
             task = asyncio.create_task(self._forget(*key), name=f"confirm {reply_id}")
@@ -33,7 +33,7 @@ class Acknowledgements:
             task.add_done_callback(lambda _: self._pending.pop(key))
 
     async def settle(self, timeout: float) -> None:
-        """Wait until all are forgotten, for at most `timeout` seconds."""
+        """Wait until all are dropped, for at most `timeout` seconds."""
         if self._pending:
             await asyncio.wait(self._pending.values(), timeout=timeout)
 

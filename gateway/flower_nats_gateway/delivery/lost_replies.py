@@ -1,6 +1,6 @@
-"""Replies that were refused: a stock SuperNode drops such a one and goes on.
+"""Refused replies: a stock SuperNode drops such a reply and goes on.
 
-So nobody would answer their instructions any more. They get an error reply at once.
+So no reply to their instructions would come. These instructions get an error reply at once.
 """
 
 from flower_nats.broker.error_replies import ErrorReplies
@@ -12,14 +12,14 @@ log = get_logger(__name__)
 
 
 class LostReplies:
-    """Answers in the place of nodes whose replies were refused."""
+    """Gives error replies in place of refused replies."""
 
     def __init__(self, mailbox: Mailbox, error_replies: ErrorReplies) -> None:
         self._mailbox = mailbox
         self._error_replies = error_replies
 
     async def end(self, run_id: int, node_id: int, instruction_id: str, reason: str) -> bool:
-        """End an instruction of a node, if it has one of this id; return whether it is ended by that.
+        """End a node's instruction with this id, if there is one; return whether this ended it.
 
         `reason` is for the ServerApp.
         """

@@ -1,4 +1,4 @@
-"""Which objects a node may have: those that an instruction in its own mailbox names."""
+"""Which objects a node may get: those that an instruction in its own mailbox names."""
 
 import re
 from array import array
@@ -10,10 +10,10 @@ from flower_nats.broker.in_flight import Instruction
 from flower_nats.broker.mailbox import Mailbox
 
 _REMEMBERED_BYTES = 32 * 1024 * 1024
-"""Bytes of ids that a gateway remembers, 8 for each; what it has forgotten is read from the broker."""
+"""Bytes of ids that a gateway remembers, 8 for each. Forgotten ids are read from the broker."""
 
 _ENTRY_BYTES = 512
-"""Bytes that what is named by one instruction takes besides."""
+"""Further bytes for each remembered instruction."""
 
 _OBJECT_ID = re.compile(rb"[0-9a-f]{64}")
 
@@ -24,16 +24,16 @@ class _Named(NamedTuple):
 
 
 class NamedObjects:
-    """Remembers what instructions name, for the nodes that were given them or asked for an object."""
+    """Remembers the objects of instructions, for nodes that got them or asked for an object."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self._size = 0
         self._named: OrderedDict[tuple[int, int], _Named] = OrderedDict()
-        """What the newest instruction names, by run and node."""
+        """The objects of the newest instruction, by run and node."""
 
     def note(self, instruction: Instruction) -> None:
-        """Remember an instruction that its node is given: about it the node asks next."""
+        """Remember an instruction that its node gets: the node will ask for its objects next."""
         key = (instruction.key.run_id, instruction.key.node_id)
         self._forget(key)
         ids = _ids(instruction.outgoing.tree)
@@ -45,7 +45,8 @@ class NamedObjects:
     async def names(self, run_id: int, node_id: int, object_id: str) -> bool:
         """Return whether an instruction of this run, in flight to this node, names an object.
 
-        That it does may be remembered for a while after its end; that it does not, the broker says.
+        A positive answer may be from memory, for a while after the instruction's end. A negative
+        answer always comes from the broker.
         """
         key, wanted = (run_id, node_id), _short(object_id.encode())
         known = self._named.get(key)
@@ -61,7 +62,7 @@ class NamedObjects:
         return False
 
     def named_by(self, run_id: int, node_id: int) -> str:
-        """Return the id of the instruction that is remembered of a node; empty if none is."""
+        """Return the id of a node's remembered instruction, empty if there is none."""
         known = self._named.get((run_id, node_id))
         return "" if known is None else known.message_id
 
@@ -72,8 +73,8 @@ class NamedObjects:
 
 
 def _ids(tree: bytes) -> "array[int]":
-    """Return the ids in an object tree, in short and in order."""
-    # An id is between bytes that are no hex digits, whatever else is in a tree.
+    """Return the ids in an object tree, shortened and sorted."""
+    # An id always stands between bytes that are no hex digits.
     return array("Q", sorted(_short(found) for found in _OBJECT_ID.findall(tree)))
 
 

@@ -25,13 +25,13 @@ from flower_nats_gateway.delivery.stored_bytes import StoredBytes
 log = get_logger(__name__)
 
 CACHE_BYTES = 48 * 1024 * 1024
-"""Bytes of objects that a gateway keeps: a broadcast is read from the broker once per gateway."""
+"""Bytes of objects that a gateway caches: it reads a broadcast from the broker once."""
 
 READS = 4
 """Objects that are read from the broker at once."""
 
 HOLD = 20.0
-"""Seconds for which a reader of an announced object is held until it is whole."""
+"""Seconds for which a reader of an announced object is held until the object is complete."""
 
 
 class ObjectCache:
@@ -50,7 +50,7 @@ class ObjectCache:
         return value
 
     def put(self, key: tuple[int, str], value: bytes) -> None:
-        """Keep a value; the least recently used ones make room."""
+        """Keep a value; the least recently used values make room."""
         if key in self._values or len(value) > self._limit:
             return
         self._values[key] = value
@@ -60,7 +60,7 @@ class ObjectCache:
             self._size -= len(dropped)
 
     def drop_run(self, run_id: int) -> None:
-        """Forget what belongs to a run."""
+        """Forget the values of a run."""
         for key in [key for key in self._values if key[0] == run_id]:
             self._size -= len(self._values.pop(key))
 
@@ -95,9 +95,10 @@ class ObjectService:
     ) -> bool | None:
         """Store an object of a push session; return False if the session does not want it.
 
-        `sender` is the node that pushes; the SuperLink's own is the ServerApp. None: it has no such
-        session, or none any more. Raises `ApiError` if the object is malformed, or `Unavailable`: the
-        caller tries again, and an object that is held already is accepted again.
+        `sender` is the node that pushes; the SuperLink's node id stands for the ServerApp. Returns
+        None if the sender has no such session. Raises `ApiError` if the object is malformed, or
+        `Unavailable`. Then the caller tries again; an object that is already stored is accepted
+        again.
         """
         object_id = request.object_id
         view = await self.session_of(request, sender=sender)
@@ -110,7 +111,8 @@ class ObjectService:
         if view is None:
             return None
         if not view.waits_for(object_id):
-            # It is stored, and perhaps not put out: a first try may have ended in between.
+            # The object is stored, but its message may not be released: a first try may have ended
+            # in between.
             await self._push_sessions.arrived(view, object_id)
         elif len(content) <= SMALL:
             await self._take_in(view, object_id, content)
@@ -119,9 +121,10 @@ class ObjectService:
         return True
 
     async def _take_in_once(self, view: PushSession, object_id: str, content: memoryview) -> None:
-        """Take an object in, to the end, also if its caller gives up before.
+        """Store an object completely, even if its caller gives up before.
 
-        It would send the object again, and a store that is slower than its patience would never end.
+        Otherwise the caller would send the object again, and a store that is slower than the
+        caller's time-out would never end.
         """
         key = (view.session_id, object_id)
         taking = self._taking.get(key)
@@ -151,7 +154,7 @@ class ObjectService:
     async def session_of(
         self, request: common.PushObjectRequest, *, sender: int
     ) -> PushSession | None:
-        """Return the push session that an object is pushed to, None if its sender has no such one."""
+        """Return the push session of a pushed object, None if its sender has no such session."""
         if request.session_id:
             view = await self._push_sessions.find(request.run_id, request.session_id)
         else:
@@ -159,7 +162,7 @@ class ObjectService:
         return view if view is not None and view.sender == sender else None
 
     async def is_stored(self, run_id: int, object_id: str) -> bool:
-        """Return whether an object is there."""
+        """Return whether an object is stored."""
         return is_object_id(object_id) and await self._objects.exists(run_id, object_id)
 
     async def pull(self, run_id: int, object_id: str, *, broadcast: bool) -> Answer:
@@ -167,14 +170,14 @@ class ObjectService:
 
         `broadcast` says that others will read it too.
 
-        An object that is announced and not there yet is waited for, for up to `HOLD` seconds.
+        For an announced object that has not arrived, this waits up to `HOLD` seconds.
         """
         if not is_object_id(object_id):
             return NOT_FOUND
         with self._wakes.on(subjects.wake_object(run_id, object_id)) as wait:
             deadline = time.monotonic() + HOLD
             while True:
-                # Before the look, so that a hint that comes during it counts.
+                # The hints are taken before the look, so that a hint during the look counts.
                 wait.take()
                 found = await self._read((run_id, object_id), broadcast)
                 if found is not None:
@@ -194,7 +197,7 @@ class ObjectService:
             reading = asyncio.ensure_future(self._fetch(key, broadcast))
             self._reading[key] = reading
             reading.add_done_callback(lambda _: self._reading.pop(key, None))
-        # Others may wait for the same read: a caller that goes away must not end it.
+        # Others may wait for the same read, so a cancelled caller must not end it.
         return await asyncio.shield(reading)
 
     async def _fetch(self, key: tuple[int, str], broadcast: bool) -> Answer | None:
@@ -216,6 +219,6 @@ class ObjectService:
 
 
 NOT_FOUND = common.PullObjectResponse().SerializeToString()
-"""What is answered where there is no such object."""
+"""The answer if there is no such object."""
 
 _NOT_AVAILABLE = common.PullObjectResponse(object_found=True).SerializeToString()

@@ -1,10 +1,11 @@
-"""One push session as a gateway sees it: which objects have arrived, which messages are whole and out.
+"""One push session as a gateway sees it: its arrived objects, its complete and released messages.
 
-Several gateways may see the same session, for its objects may come by any of them. Each has a view,
-which follows the hints of the others; whoever stores the last object of a message puts the message
-out, and says so with the hint of that object (`claims`), so that the others need not. When the last
-two objects of a message arrive at two gateways at the same moment, neither claims it; both see it
-whole by the other's hint and put it out, of which the broker takes one.
+Several gateways may see the same session, because its objects may come through any of them. Each
+has a view, which follows the hints of the others. The gateway that stores the last object of a
+message releases the message, and announces that with the object's hint (`claims`), so that the
+others need not. If the last two objects of a message arrive at two gateways at the same moment,
+neither claims it. Each then sees by the other's hint that the message is complete, and releases it.
+The broker accepts one release.
 """
 
 import time
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from flower_nats.wire.messages import Outgoing
 
 _FRESH = 60.0
-"""Seconds without an object for which a view is believed: a session without one is dropped."""
+"""Seconds without an object for which a view is trusted. Sessions without objects are dropped."""
 
 
 class PushSession:
@@ -39,7 +40,7 @@ class PushSession:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether its session is there for sure."""
+        """Whether its session surely exists."""
         return time.monotonic() - self._touched_at < _FRESH
 
     @property
@@ -71,7 +72,7 @@ class PushSession:
         return object_id in self._waiting
 
     def note(self, object_id: str) -> None:
-        """Note that an object has arrived, here or elsewhere."""
+        """Note that an object has arrived, here or at another gateway."""
         self._touched_at = time.monotonic()
         if object_id not in self._waiting:
             return
@@ -84,33 +85,32 @@ class PushSession:
     def note_again(self, object_id: str) -> None:
         """Note that an object has come a second time.
 
-        The gateway that claimed a message which is now whole may have died: the message is due
-        again.
+        The gateway that claimed a complete message may have died, so the message is due again.
         """
         again = (one for one in self._members.get(object_id, ()) if self._missing[one] == 0)
         self.put_back(one for one in again if one not in self._out)
 
     def note_claims(self, numbers: Iterable[int]) -> None:
-        """Note that another gateway is about to put these messages out."""
+        """Note that another gateway is about to release these messages."""
         self._claimed.update(numbers)
         self._due = [number for number in self._due if number not in self._claimed]
 
     def take_due(self) -> list[int]:
-        """Return the messages that are whole and nobody puts out, for the caller to do so."""
+        """Return the complete messages that no gateway is releasing, for the caller to release."""
         due, self._due = self._due, []
         return due
 
     def put_back(self, numbers: Iterable[int]) -> None:
-        """Note that messages could not be put out: the next try is due."""
+        """Note that messages could not be released, so that the next try is due."""
         self._due += [number for number in numbers if number not in self._due]
 
     def note_out(self, numbers: Iterable[int]) -> bool:
-        """Note that messages are out; return whether these were the last."""
+        """Note that messages are released; return whether these were the last."""
         was_done = self.is_done
         self._out.update(numbers)
         return self.is_done and not was_done
 
     @property
     def is_done(self) -> bool:
-        """Whether every message is out."""
+        """Whether every message is released."""
         return len(self._out) == len(self.messages)

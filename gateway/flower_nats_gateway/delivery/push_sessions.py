@@ -1,9 +1,9 @@
-"""Push sessions whose objects are arriving at this gateway, and at others.
+"""Push sessions with objects that are arriving at this gateway, and at others.
 
 A message becomes visible when its last object is stored: an instruction is released to its node, a
-reply accepted. The truth is the session's record in the broker; what is here is a view of it that any
-gateway can build again. What dies with a gateway, or is lost on its way between two, the housekeeping
-of the superlinks completes.
+reply accepted. The session's record in the broker is authoritative. A gateway has only a view of
+it, which every gateway can rebuild. If a gateway dies, or a hint between gateways is lost, the
+housekeeping of the superlinks completes the session.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from flower_nats_gateway.delivery.stored_bytes import StoredBytes
 log = get_logger(__name__)
 
 _SESSIONS = 10_000
-"""Sessions a gateway keeps a view of; an older one is read from the broker again."""
+"""Sessions with a view at a gateway. An older one is read from the broker again."""
 
 _FEW = 32
-"""Objects up to which the run's are not listed first, to see which are worth asking for."""
+"""Up to this many objects, each is asked for. For more, the run's objects are listed first."""
 
 
 class PushSessions:
-    """The push sessions that this gateway has a view of."""
+    """The push sessions of which this gateway has a view."""
 
     def __init__(self, mailbox: Mailbox, objects: Objects, stored_bytes: StoredBytes) -> None:
         self._mailbox = mailbox
@@ -45,13 +45,13 @@ class PushSessions:
         await self._stored_bytes.open(run_id, session_id, sender, size)
         await self._mailbox.open_session(run_id, outgoing)
         view = self._views.get((run_id, session_id))
-        # A second try finds what the first has brought.
+        # A second try finds the objects of the first.
         if view is not None and view.is_fresh:
             return view
         return self._keep(PushSession(run_id, session_id, outgoing))
 
     async def find(self, run_id: int, session_id: str) -> PushSession | None:
-        """Return a push session, or None if there is none (any more)."""
+        """Return a push session, or None if there is none."""
         view = self._views.get((run_id, session_id))
         if view is not None and view.is_fresh:
             return view
@@ -59,14 +59,14 @@ class PushSessions:
         if session is None:
             self._views.pop((run_id, session_id), None)
             return None
-        # Kept before the look, so that no hint is missed in between.
+        # The view is stored before the look, so that no hint is missed in between.
         view = self._keep(PushSession(run_id, session_id, session.outgoing))
         for object_id in await self._present(session, view.object_ids):
             view.note(object_id)
         return view
 
     async def arrived(self, view: PushSession, object_id: str) -> None:
-        """Note that an object is stored and put out the messages that are whole with it."""
+        """Note that an object is stored, and release the messages that it completes."""
         if view.waits_for(object_id):
             view.note(object_id)
         else:
@@ -79,8 +79,8 @@ class PushSessions:
     async def waiting_for(self, run_id: int, object_id: str, sender: int) -> PushSession | None:
         """Return a push session of this node in the run that waits for this object, or None.
 
-        Clients of flwr 1.30 to 1.32 do not say which session an object belongs to. An object is stored
-        once per run, so any that waits for it will do.
+        Clients of flwr 1.30 to 1.32 do not say which session an object belongs to. An object is
+        stored once per run, so any session that waits for it will do.
         """
         for (view_run, _), view in self._views.items():
             if view_run == run_id and view.sender == sender and view.waits_for(object_id):
@@ -108,7 +108,7 @@ class PushSessions:
         try:
             await asyncio.gather(*(self._put_out(view, view.messages[one]) for one in due))
         except BaseException:
-            # All of them again at the next try: what is out already stays out.
+            # The next try releases all of them again: messages that are released stay released.
             view.put_back(due)
             raise
         if view.note_out(due):
@@ -151,7 +151,7 @@ class PushSessions:
 
     def _keep(self, view: PushSession) -> PushSession:
         self._views[(view.run_id, view.session_id)] = view
-        # Of what another gateway has finished we may not have heard.
+        # Another gateway may have finished messages without our hearing of it.
         while not (oldest := next(iter(self._views.values()))).is_fresh:
             self._drop(oldest)
         while len(self._views) > _SESSIONS:
@@ -173,17 +173,17 @@ class PushSessions:
         if due:
             self._spawn(self._put_all_out(view, due), view)
         elif claims and not view.brings_instructions:
-            # The one reply of this session is in another gateway's hands.
+            # Another gateway is accepting the one reply of this session.
             self._drop(view)
 
     def note_out(self, run_id: int, payload: bytes) -> None:
-        """Note the hint of a gateway that has put messages of a session out."""
+        """Note the hint of a gateway that has released messages of a session."""
         session_id, numbers = read_numbers(payload)
         view = self._views.get((run_id, session_id))
         if view is None:
             return
         if not numbers:
-            # Another gateway has finished it.
+            # Another gateway has finished the session.
             self._drop(view)
         elif view.note_out(numbers):
             self._spawn(self._finish(view), view)
@@ -196,5 +196,5 @@ class PushSessions:
     def _let_go(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            # No call waits for it; the housekeeping does it again.
+            # No call waits for this; the housekeeping repeats it.
             log.warning("session_left_unfinished", reason=repr(task.exception()))

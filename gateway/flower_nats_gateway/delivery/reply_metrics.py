@@ -1,6 +1,7 @@
-"""The numbers in replies, noted for the history where the operator has said so.
+"""The numbers in replies, noted for the history if the operator has enabled it.
 
-They leave the message with this: who may see a run sees them, and they stay as long as its log.
+With this, the numbers are kept outside of the message: everyone who may see a run sees them, and
+they stay as long as its log.
 """
 
 from collections import Counter
@@ -13,17 +14,17 @@ from flower_nats_gateway.delivery.push_session import PushSession
 log = get_logger(__name__)
 
 _MOST_OF_RUN = 1_000_000
-"""Numbers of one run that a gateway notes, some 50 MB in the database."""
+"""The most numbers of one run that a gateway notes, some 50 MB in the database."""
 
 _MOST_RUNS = 1_000
-"""Runs whose numbers are counted; of the oldest, counting begins anew."""
+"""Runs with counted numbers. For the oldest, counting begins anew."""
 
 
 class ReplyMetrics:
-    """Notes the numbers of MetricRecords as they pass."""
+    """Notes the numbers of MetricRecords that pass the gateway."""
 
     def __init__(self, notes: ExchangeNotes, *, recorded: bool) -> None:
-        """Without `recorded` nothing is looked at."""
+        """Without `recorded`, no object is read."""
         self._notes = notes
         self._recorded = recorded
         self._counts: Counter[int] = Counter()

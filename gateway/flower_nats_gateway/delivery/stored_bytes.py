@@ -1,7 +1,8 @@
 """How many bytes a reply, a node and a run may have stored at once.
 
-A gateway counts what it stores itself, by push session, and forgets a session when it meets a limit and
-the broker says that the session is over. So with several gateways each limit holds at each of them.
+A gateway counts the bytes that it stores itself, by push session. When it meets a limit, it asks
+the broker which sessions are over, and forgets them. So with several gateways, each limit applies
+at each of them.
 """
 
 import time
@@ -17,14 +18,14 @@ from flower_nats.settings import StorageLimits
 _MIB = 1024 * 1024
 
 _SESSION_BYTES = 64 * 1024
-"""Bytes that a push session counts for at least: a small one costs the broker something, too."""
+"""The least bytes that a push session counts: a small session costs the broker something too."""
 
 _LOOK_AFTER = 5_000
-"""Sessions that are opened between two looks at which of them are over: they are forgotten by that, also
-where no limit is met."""
+"""Sessions that are opened between two looks at which of them are over. So ended sessions are
+forgotten even if no limit is met."""
 
 _LOOK_EVERY = 2.0
-"""Seconds between two looks at what of a run is over."""
+"""Seconds between two looks at which sessions of a run are over."""
 
 
 @dataclass
@@ -42,7 +43,7 @@ class StorageLimit(ApiError):
 
 
 class StoredBytes:
-    """Counts what is stored at this gateway, and refuses what is beyond the limits."""
+    """Counts bytes stored by this gateway, and refuses more than the limits."""
 
     def __init__(self, mailbox: Mailbox, limits: StorageLimits) -> None:
         self._mailbox = mailbox
@@ -54,7 +55,7 @@ class StoredBytes:
         self._opened = 0
 
     async def open(self, run_id: int, session_id: str, sender: int, size: int) -> None:
-        """Count the record of a session, once. Raises `StorageLimit` if it is too much."""
+        """Count the record of a session, once. Raises `StorageLimit` if a limit is exceeded."""
         if (run_id, session_id) in self._sessions:
             return
         self._opened += 1
@@ -64,7 +65,7 @@ class StoredBytes:
         await self.add(run_id, session_id, sender, max(size, _SESSION_BYTES))
 
     async def add(self, run_id: int, session_id: str, sender: int, size: int) -> None:
-        """Count bytes that are about to be stored. Raises `StorageLimit` if they are too many."""
+        """Count bytes before they are stored. Raises `StorageLimit` if a limit is exceeded."""
         key, is_node = (run_id, session_id), sender != SUPERLINK_NODE_ID
         known = self._sessions.get(key)
         if is_node and _exceeds((known.size if known else 0) + size, self._limits.reply):
@@ -83,7 +84,7 @@ class StoredBytes:
         self._of_nodes[sender] += size
 
     def forget_run(self, run_id: int) -> None:
-        """Forget the sessions of a run; what of them is not over is counted again from now on."""
+        """Forget the sessions of a run; unfinished ones are counted anew from now on."""
         for key in [key for key in self._sessions if key[0] == run_id]:
             self._forget(key)
         self._looked_at.pop(run_id, None)

@@ -45,7 +45,7 @@ from flower_nats_gateway.transports.http.listener import HttpListener, Served
 log = get_logger(__name__)
 
 GRACE = 6.0
-"""Seconds that calls in hand have to finish once the gateway drains."""
+"""Seconds that open calls have to finish once the gateway drains."""
 
 _ANNOUNCE_INTERVAL = 5.0
 
@@ -90,7 +90,7 @@ class Gateway:
         self._since = time.time()
 
     def _certificates(self) -> list[Mapping[str, Any]]:
-        # Each time anew: it reads a new one when that is put in the place of the old one.
+        # Loaded anew each time, so that it reads a file that replaces the old one.
         settings = self._settings
         own = ((settings.tls, "gateways"), (settings.appio_tls, "gateways (ServerAppIo)"))
         shown = [(files.certificate, of) for files, of in own if files is not None]
@@ -150,7 +150,7 @@ class Gateway:
                 grpc_ports[listener.port] = tls is not None
         self._wrong_doors.start(grpc_ports)
         if settings.health_server_address:
-            # Never TLS, as stock's.
+            # This port never uses TLS, like stock's.
             listener = await listen(settings.health_server_address, [], self._health)
             self._listeners.append(listener)
         if settings.control_api_address:
@@ -184,8 +184,8 @@ class Gateway:
             self._serve_http(settings.http_loopback_address, here)
 
     async def _over_both_wires(self, services: Sequence[Service]) -> Served:
-        # For gRPC that comes to a port of HTTP. Each such connection has one of its own here, by which
-        # it is told from others.
+        # For gRPC on an HTTP port. Each such client connection has its own connection to this
+        # listener, which distinguishes it from others.
         origins, longest = Origins(), self._parts.fleet.longest_body
         listener = await listen(
             "127.0.0.1:0", services, self._health, longest_body=longest, origins=origins
@@ -206,7 +206,7 @@ class Gateway:
         self._http.append(http)
 
     def side_tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
-        """Return what goes on beside the calls."""
+        """Return the background tasks beside the calls."""
         return {
             "usage": self._parts.usage.send_forever(),
             "announce": self._announce_forever(),
@@ -220,7 +220,7 @@ class Gateway:
         }
 
     async def _announce_forever(self) -> None:
-        """Let superlinks know that this gateway is there, until cancelled."""
+        """Announce this gateway to superlinks, until cancelled."""
         unheard = Outage(log, "announce_delayed", "announced_again")
         while True:
             try:
@@ -245,7 +245,7 @@ class Gateway:
             await asyncio.sleep(_ANNOUNCE_INTERVAL)
 
     async def stop(self) -> None:
-        """Drain: unready first, end held calls, finish what is in hand, leave."""
+        """Drain: become unready, end held calls, finish open calls, leave."""
         parts = self._parts
         log.info("gateway_draining", gateway=self.id)
         self._wrong_doors.stop()
@@ -267,7 +267,7 @@ class Gateway:
         log.info("gateway_stopped", gateway=self.id)
 
     async def _hang_up(self, within: float) -> None:
-        """Take no more calls, and finish those in hand."""
+        """Take no more calls, and finish open ones."""
         ports = {one.port for one in self._listeners}
         await asyncio.gather(
             hang_up(ports, self._parts.in_hand, within), *(one.stop(within) for one in self._http)
@@ -291,7 +291,7 @@ class Gateway:
 
 
 def _check_version(superlinks: str | None) -> None:
-    """Raise OtherVersion if the superlink that has answered is not of our version."""
+    """Raise OtherVersion if a superlink that has answered has another version."""
     if superlinks != own_version():
         raise OtherVersion(
             f"This gateway has version flower-nats {own_version()}, but superlinks have "
@@ -302,8 +302,8 @@ def _check_version(superlinks: str | None) -> None:
 async def serve(settings: GatewaySettings, stop: asyncio.Event | None = None) -> None:
     """Run one gateway until `stop`, or without one until SIGTERM or SIGINT.
 
-    Raises `Unavailable` if no NATS server answers, `CannotListen` if an address is taken, and
-    whatever ended one of the gateway's own tasks.
+    Raises `Unavailable` if no NATS server answers, `CannotListen` if an address is taken, and any
+    error that ended one of the gateway's own tasks.
     """
     stop = stop or stop_at_signals()
     allow_many_connections()

@@ -1,4 +1,4 @@
-"""The parts of a gateway, and the hints that each of them gets."""
+"""The parts of a gateway, and the hints for each of them."""
 
 from dataclasses import dataclass, replace
 
@@ -54,7 +54,7 @@ from flower_nats_gateway.runlog.pending import PendingLines
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one gateway that its life is about."""
+    """The parts of one gateway that its start and end need."""
 
     fleet: Service
     runtime: Service
@@ -104,7 +104,7 @@ def _with(authenticate: Authenticator, service: Service) -> Service:
 
 
 def wire(settings: GatewaySettings, connection: Connection, gateway_id: str) -> Parts:
-    """Make all parts of a gateway."""
+    """Create all parts of a gateway."""
     drain, in_hand, outcomes, bodies = Drain(), CallsInHand(), Outcomes(), Bodies()
     balancers = Balancers(settings.trusted_balancers)
     bodies.shared = settings.max_calls_per_address > 0

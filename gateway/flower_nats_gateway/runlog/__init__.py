@@ -1,1 +1,1 @@
-"""The log of a run: lines come in, and are followed."""
+"""The log of a run: storing lines and following them."""

@@ -19,22 +19,23 @@ from flower_nats_gateway.runlog.room import PIECE, WANTED_BYTES, LogRoom, wanted
 log = get_logger(__name__)
 
 _LOOK_AGAIN = 5.0
-"""Seconds after which a quiet stream looks by itself, in case a hint was lost."""
+"""Seconds after which a quiet stream looks without a hint, in case a hint was lost."""
 
 _LOOK_AGAIN_SOON = 0.5
-"""The same while there are lines that could not be stored yet, or while the broker is away."""
+"""The same while lines could not be stored yet, or while the broker is away."""
 
 _LARGEST_POSITION = 2**53
 
 _READS = 8
-"""Logs that are read at once: the broker hangs up on who asks for more than it can send."""
+"""Logs that are read at once: the broker disconnects a client that requests more than it can
+send."""
 
 Check = Callable[[], Awaitable[None]]
-"""Raises `ApiError` once its caller may not, or no longer, follow a run."""
+"""Raises `ApiError` if its caller may not follow the run any more."""
 
 
 class LogFollower:
-    """Gives a run's log from a position on, until the run has finished."""
+    """Yields a run's log from a position on, until the run has finished."""
 
     def __init__(
         self,
@@ -54,15 +55,15 @@ class LogFollower:
         self._reads = asyncio.Semaphore(_READS)
 
     async def follow(self, call: Call, check: Check) -> AsyncGenerator[bytes, None]:
-        """Give the log that a call asks for, as long as `check` lets it.
+        """Yield the log that a call asks for, as long as `check` allows it.
 
-        Some clients call again where a stream has ended early (`Wire.follows_on`), but give up when
-        one breaks. For them a gateway that drains, and a fault of ours, end the stream. Behind a
-        balancer each answer does: none is left open half answered, which a balancer could not mend
-        if this gateway died. The log relay calls again at once, `flwr log` after half a second.
+        Some clients call again if a stream ends early (`Wire.follows_on`), but give up if it
+        breaks. For them, a draining gateway and a fault of the runtime end the stream. Behind a
+        balancer, each answer ends the stream, because a balancer could not repair an open stream if
+        this gateway died. The log relay calls again at once, `flwr log` after half a second.
 
-        For other clients the end of the stream is the end of the log. Theirs goes on through faults
-        of ours, and for as long as this gateway lives.
+        For other clients the end of the stream is the end of the log. Their streams go on during
+        faults of the runtime, and as long as this gateway lives.
         """
         request = call.parse(control.StreamLogsRequest)
         run_id, position = request.run_id, _position(request.after_timestamp)
@@ -100,9 +101,9 @@ class LogFollower:
                 await wait.wait(self._pause(run_id))
 
     async def _look(self, run_id: int, position: int, size: int) -> tuple[bytes, int, bool]:
-        """Return the answer with what follows in the log (empty: nothing), up to where that is, and
-        whether it is all."""
-        # These first: lines written before a run finished are then sure to be read.
+        """Return the next answer (empty for none), the position after it, and whether the log is
+        complete."""
+        # These are read first, so that all lines from before the run's end are read.
         pending = self._pending_lines.are_waiting(run_id)
         state = await self._directory.run(run_id)
         if state is None:
@@ -116,7 +117,7 @@ class LogFollower:
         return _LOOK_AGAIN_SOON if self._pending_lines.are_waiting(run_id) else _LOOK_AGAIN
 
     async def _outlast(self, call: Call, fault: Unavailable, wait: Wait, *, begun: bool) -> None:
-        """Wait until a fault of the runtime has passed, if the client cannot call again."""
+        """Wait until a fault of the runtime has passed, if the client will not call again."""
         if call.wire.follows_on:
             raise ApiError(ErrorCode.STREAM_ENDS, fault.detail) from fault
         if not begun:
@@ -132,5 +133,5 @@ def _answer(text: str, position: int) -> bytes:
 
 
 def _position(timestamp: float) -> int:
-    """Read a position back that was given as a `latest_timestamp`; anything else is the start."""
+    """Parse a position from a `latest_timestamp`; any other value means the start."""
     return int(timestamp) if 0 < timestamp < _LARGEST_POSITION else 0

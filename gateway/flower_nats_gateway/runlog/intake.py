@@ -1,13 +1,13 @@
-"""PushLogs: taking in a run's log lines once, though clients send some of them twice.
+"""PushLogs: stores a run's log lines once, although clients send some of them twice.
 
-A stock ServerApp sends its lines again until a call is answered. When our answer was lost (its
-gateway was killed, its connection cut), the lines are stored already. The client sends one batch
-after the other, so only the newest lines of its task can come again; and when they do, either
+A stock ServerApp sends its lines again until a call is answered. If our answer was lost (its
+gateway was killed, its connection cut), the lines are already stored. The client sends one batch
+after the other, so only the newest lines of its task can come again. If they do, either
 
-- the client has had the answer before: the app prints the same thing again, it belongs into the log;
-- or it has not: they must not be stored twice.
+- the client got the earlier answer: the app prints the same text again, which belongs into the log;
+- or the client did not get it: the lines must not be stored twice.
 
-Nothing in the request tells which, but its way does:
+The request does not tell which, but its way does:
 
 - A client that is connected to us directly got the answer if this call comes over the connection on
   which we gave it: within a connection nothing overtakes and nothing is lost. If it comes over
@@ -33,30 +33,30 @@ from flower_nats_gateway.runlog.pending import PendingLines
 _TASK = "Fn-Task"
 _CONNECTION = "Fn-Connection"
 _RUNS = 10_000
-"""Runs whose newest answered position is remembered."""
+"""Runs with a remembered newest answered position."""
 
 
 class Answered:
-    """Up to which position of each run's log calls have been answered."""
+    """The position in each run's log up to which calls have been answered."""
 
     def __init__(self) -> None:
         self._heard: OrderedDict[int, int] = OrderedDict()
         self._given: OrderedDict[int, int] = OrderedDict()
 
     def by_anyone(self, run_id: int, position: int) -> bool:
-        """Whether some gateway has stored, and so gone on to answer, up to here."""
+        """Whether some gateway has stored lines up to this position, and so has answered."""
         return position <= self._heard.get(run_id, 0)
 
     def by_us(self, run_id: int, position: int) -> bool:
-        """Whether this gateway has answered up to here."""
+        """Whether this gateway has answered up to this position."""
         return position <= self._given.get(run_id, 0)
 
     def note(self, run_id: int, position: int) -> None:
-        """This gateway answers a call now."""
+        """Note that this gateway now answers a call."""
         _remember(self._given, run_id, position)
 
     def note_stored(self, run_id: int, payload: bytes) -> None:
-        """Note the hint of a gateway that has stored lines, and says up to which position."""
+        """Note the hint of a gateway that has stored lines up to a position."""
         if payload.isdigit():
             _remember(self._heard, run_id, int(payload))
 
@@ -69,7 +69,7 @@ class _Source:
     run_id: int
     task_id: int
     connection: str
-    """The client's own connection to this gateway, empty if there is a balancer in between."""
+    """The client's own connection to this gateway, empty behind a balancer."""
     answered: Answered
 
     @property
@@ -86,7 +86,7 @@ class _Source:
 
 
 class LogIntake:
-    """Takes in the log lines of tasks."""
+    """Stores the log lines of tasks."""
 
     def __init__(
         self, logs: RunLogs, pending_lines: PendingLines, answered: Answered, gateway: str
@@ -97,7 +97,7 @@ class LogIntake:
         self._answered = answered
 
     async def append(self, call: Call, caller: Caller, text: str) -> None:
-        """Add lines to the log of the caller's run, unless they are there from an earlier call."""
+        """Add lines to the log of the caller's run, unless an earlier call has stored them."""
         assert caller.run_id is not None and caller.task_id is not None
         client = call.client_connection
         connection = "" if client is None else f"{self._gateway} {client}"

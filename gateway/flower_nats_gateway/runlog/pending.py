@@ -1,11 +1,11 @@
 """Log lines of runs that could not be stored at once, at whichever gateway.
 
-While the stream of logs has no leader (a NATS server was killed), lines wait for seconds, and are
-refused in the end for their client to send them again. Stock ServerApps do not wait for that: they push
-their output 3 s after their last lines at the latest, and end 3 s later. So what ends a run waits for
-its lines, and so does who follows its log to the end. Gateways tell each other by hints, which need no
-leader. A gateway that has fallen silent may have lines of any run, and so has one that must still ask
-whose lines they are.
+While the stream of logs has no leader (a NATS server was killed), lines wait for seconds. In the
+end they are refused, and their client sends them again. Stock ServerApps do not wait for that: they
+push their output at most 3 s after their last lines, and end 3 s later. So the end of a run waits
+for its lines, and so do followers of its log. Gateways tell each other by hints, which need no
+leader. A silent gateway may have lines of any run, and so may one that must still ask for the run
+of its lines.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from flower_nats_gateway.cluster.liveness import GatewayLiveness
 _T = TypeVar("_T")
 
 _SAY_AFTER = 0.3
-"""Seconds in which lines are stored unless something is wrong: less than stock lets pass between the
-last lines and the output."""
+"""Seconds within which lines are normally stored: less than stock waits between the last lines and
+the output."""
 
 _SAY_AGAIN = 0.4
 """Seconds between two hints that lines still wait."""
@@ -33,24 +33,24 @@ _SAY_AGAIN = 0.4
 _WAITING, _STORED, _REFUSED = b"waiting", b"stored", b"refused"
 
 _COUNTS_FOR = {
-    # Longer, and the gateway is gone.
+    # After longer silence, the gateway is gone.
     _WAITING: 1.5,
-    # What its client has kept back meanwhile follows 0.2 s later (flwr 1.33 `common/logger.py`).
+    # Lines that the client has held back follow 0.2 s later (flwr 1.33 `common/logger.py`).
     _STORED: 1.0,
-    # Its client tries again within 20 s (flwr 1.33 `supercore/retry`).
+    # The client tries again within 20 s (flwr 1.33 `supercore/retry`).
     _REFUSED: 21.0,
 }
-"""Seconds for which further lines of a run are expected once lines of it had to wait."""
+"""Seconds for which further lines of a run are expected after lines had to wait."""
 
 _ANY_RUN = 0
-"""Stands for the run of lines whose run is not known yet. No run has this id."""
+"""The id for lines of a run that is not known yet. No run has this id."""
 
 _LONGEST = 30.0
 """Seconds for which the end of a run waits."""
 
 
 class PendingLines:
-    """The lines of all runs, at all gateways, that were not stored at once."""
+    """The lines of all runs, at all gateways, that could not be stored at once."""
 
     def __init__(
         self, connection: Connection, wakes: Wakes, liveness: GatewayLiveness, drain: Drain
@@ -60,17 +60,17 @@ class PendingLines:
         self._liveness = liveness
         self._drain = drain
         self._in_hand: Counter[int] = Counter()
-        """At this gateway, by run, also those that will be stored at once."""
+        """Lines at this gateway, by run, including those that will be stored at once."""
         self._said: dict[int, tuple[bytes, float]] = {}
-        """By run: what was said last, and until when that counts."""
+        """The last hint for each run, and until when it counts."""
 
     async def until_known(self, asking: Awaitable[_T]) -> _T:
-        """Learn by awaiting `asking` whose lines came, and tell everybody if it takes its time."""
+        """Await `asking`, which finds the run of lines; tell other gateways if it takes long."""
         with self._telling(_ANY_RUN):
             return await asking
 
     async def until_stored(self, run_id: int, append: Awaitable[_T]) -> _T:
-        """Store lines of a run by awaiting `append`, and tell everybody if it takes its time."""
+        """Await `append`, which stores lines of a run; tell other gateways if it takes long."""
         self._in_hand[run_id] += 1
         try:
             with self._telling(run_id):
@@ -97,7 +97,7 @@ class PendingLines:
         )
 
     async def until_no_more(self, run_id: int) -> None:
-        """Wait until no lines of this run are to be expected, for half a minute at most.
+        """Wait until no more lines of this run are expected, for at most half a minute.
 
         A gateway that drains does not wait.
         """
@@ -139,7 +139,7 @@ class PendingLines:
         await self._connection.hint(subjects.event_lines(run_id), what)
 
     def note(self, run_id: int, payload: bytes) -> None:
-        """Note the hint of a gateway that says how lines of a run stand."""
+        """Note the hint of a gateway about the state of a run's lines."""
         now = time.monotonic()
         self._said = {run: said for run, said in self._said.items() if said[1] > now}
         until = now + _COUNTS_FOR.get(payload, 0.0)

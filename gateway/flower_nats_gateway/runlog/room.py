@@ -1,4 +1,4 @@
-"""How much of logs is held for followers that have not taken it yet."""
+"""Limits on the log bytes that are held for followers that have not taken them yet."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,21 +7,21 @@ from flower_nats.broker.runlog import BATCH_BYTES, RECORD_BYTES
 from flower_nats.model.errors import ApiError, ErrorCode
 
 WANTED_BYTES = "flower-nats-log-bytes"
-"""What the log relay says of an answer: how many bytes there is room for."""
+"""The header with which the log relay limits an answer, in bytes."""
 
 ANSWERS = 32 * 1024 * 1024
 """Bytes of first answers, in all."""
 
 PIECE = RECORD_BYTES
-"""Bytes of an answer that follows another one in its stream, and of the first where there is no room for
-more. `flwr log --show`, which prints the first alone, then shows less than there is."""
+"""Bytes of an answer that follows another one in its stream, and of the first answer if there is no
+more room. `flwr log --show`, which prints only the first answer, then shows less."""
 
 FOLLOWERS = 256
-"""Followers at once. Each may leave one or two pieces untaken, of which gRPC has a copy."""
+"""Followers at once. Each may leave one or two pieces untaken, and gRPC has a copy of these."""
 
 
 class LogRoom:
-    """Lets so many follow, and says how long the next answer of each may be."""
+    """Limits the followers, and the size of the next answer of each."""
 
     def __init__(self) -> None:
         self._left = ANSWERS
@@ -40,7 +40,7 @@ class LogRoom:
 
     @contextmanager
     def take(self, wanted: int) -> Iterator[int]:
-        """Give the bytes that an answer may have; those of a long one are free again after it."""
+        """Yield the size that an answer may have; a long answer's bytes are released after it."""
         size = min(wanted, self._left // 4)
         if size <= PIECE:
             yield PIECE
@@ -53,5 +53,5 @@ class LogRoom:
 
 
 def wanted_bytes(said: str) -> int:
-    """Return how many bytes the first answer to a call may have, by what it says of that."""
+    """Return the size limit of a call's first answer, from its header."""
     return min(BATCH_BYTES, int(said)) if said.isdecimal() and len(said) < 10 else BATCH_BYTES

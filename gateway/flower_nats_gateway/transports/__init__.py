@@ -1,1 +1,1 @@
-"""The only places that know a wire."""
+"""The transports. No other module knows a wire."""

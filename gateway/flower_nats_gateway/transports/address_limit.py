@@ -1,7 +1,7 @@
 """How many connections one client address may have.
 
-gRPC takes connections by itself. So all of them are counted now and then, and the newest that are too
-many are cut off. A stock client connects again after a pause.
+gRPC accepts connections by itself. So all connections are counted regularly, and the newest ones
+above the limit are cut off. A stock client connects again after a pause.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ from flower_nats_gateway.transports.notices import notice
 from flower_nats_gateway.transports.open_sockets import established, open_sockets, peer_of
 
 _EVERY = 2.0
-"""Seconds between two counts, beside the calls. A count of 10,000 connections takes some 30 ms."""
+"""Seconds between two counts. A count of 10,000 connections takes some 30 ms."""
 
 _MAPPED = "::ffff:"
-"""What is before an IPv4 address in a socket that takes both."""
+"""The prefix of an IPv4 address in a socket for both versions."""
 
 
 class AddressLimit:
-    """Counts the connections of each address. A balancer that is trusted has no limit, and neither has
-    loopback: a tunnel calls for many."""
+    """Counts the connections of each address. Trusted balancers and loopback (a tunnel has many
+    clients) have no limit."""
 
     def __init__(self, limit: int, balancers: Balancers) -> None:
-        """`limit` is how many one address may have, 0 for any number."""
+        """`limit` is the number per address, 0 for any number."""
         self._limit = limit
         self._balancers = balancers
         self._counted: Counter[str] = Counter()
         self._known: set[tuple[str, int]] = set()
 
     def takes(self, host: str) -> bool:
-        """Whether one more connection of an address is taken; it counts as one that is."""
+        """Whether one more connection of an address is accepted; the call counts it."""
         name = self._name(host)
         if not (self._limit and name):
             return True
@@ -45,7 +45,7 @@ class AddressLimit:
         return True
 
     async def watch(self, ports: Collection[int]) -> None:
-        """Count the connections of these ports, and cut off what is too many, until cancelled."""
+        """Count the connections of these ports, and cut off excess ones, until cancelled."""
         while True:
             await asyncio.sleep(_EVERY)
             if self._limit:
@@ -70,7 +70,7 @@ class AddressLimit:
             _cut_off(surplus, ports)
 
     def _name(self, host: str) -> str:
-        """Return the address as it is counted, empty if it has no limit."""
+        """Return the address in its counted form, empty if it has no limit."""
         name = host_of(f"{host}:0")
         return "" if self._balancers.are_at(name) else name
 

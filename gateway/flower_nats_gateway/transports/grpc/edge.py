@@ -1,4 +1,4 @@
-"""The gRPC edge: decodes, calls, encodes, and says errors in gRPC's words. No rule lives here."""
+"""The gRPC edge: decodes, calls, encodes, and translates errors for gRPC. It has no rules."""
 
 import asyncio
 from contextlib import aclosing
@@ -34,7 +34,7 @@ class ServiceHandler(grpc.GenericRpcHandler):
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler of a call; gRPC answers UNIMPLEMENTED where there is none."""
+        """Return the handler of a call; gRPC answers UNIMPLEMENTED without one."""
         return self._handlers.get(handler_call_details.method)
 
 
@@ -75,9 +75,9 @@ def _unary_handler(route: _Route) -> Any:
 
 
 def _reads_when_it_wants(handle: Any) -> Any:
-    """Have a unary call served by what reads the request itself, once it knows whose it is.
+    """Wrap a unary handler, so that it reads the request itself after authentication.
 
-    On the wire a stream of one message is the same.
+    On the wire, a stream of one message is the same.
     """
     return grpc.stream_unary_rpc_method_handler(handle)
 
@@ -112,8 +112,9 @@ def _bulky_response_handler(route: _Route, body_limit: BodyLimit) -> Any:
                 place = await body_limit.enter()
                 place.leave_later()
                 context.add_done_callback(lambda _: place.leave())
-            # Returned, not written: so it leaves in one piece with its head and its status, and a
-            # gateway that dies has answered or has not. No balancer can mend half an answer.
+            # Returned, not written, so that the answer leaves in one piece with its head and
+            # status. A gateway that dies has then either answered or not. No balancer can repair
+            # half an answer.
             return response
 
     return _reads_when_it_wants(handle)
@@ -138,8 +139,8 @@ def _stream_handler(route: _Route) -> Any:
 class _End:
     """What the end of a call does.
 
-    The context of a call keeps it. If it referred to the call or to the context, that would be a cycle,
-    and the call's body would stay in memory until the garbage collector runs.
+    The context of a call refers to this object. A reference back to the call or the context would
+    make a cycle, and the call's body would stay in memory until the garbage collector runs.
     """
 
     def __init__(self, in_hand: CallsInHand, connection: str, host: str) -> None:
@@ -153,7 +154,7 @@ class _End:
 
 
 class _Serving:
-    """A call in hand; what its context raises is answered in gRPC's words."""
+    """A call that is being served; errors in its `with` block are answered as gRPC errors."""
 
     def __init__(self, route: _Route, context: Any) -> None:
         self._route = route
@@ -170,8 +171,8 @@ class _Serving:
     async def receive(self) -> None:
         """Read the call's body, as far as there is room for it.
 
-        Of a body that gRPC has refused for its length, by itself, with RESOURCE_EXHAUSTED and its own
-        text, nothing comes. This raises `ApiError` then, of which only our log hears.
+        If gRPC itself has refused a body for its length, with RESOURCE_EXHAUSTED and its own text,
+        no body comes. Then this raises `ApiError`, which only our log shows.
         """
         method, meter = self._route.method, self._route.meter
         body = self._body = await self._route.service.bodies.begin(method, self._host)
@@ -190,7 +191,7 @@ class _Serving:
     async def give(self, response: bytes) -> None:
         """Send a message of a stream, and wait until its client has taken it.
 
-        A call whose message is not taken cannot be ended otherwise than with its connection.
+        If a client does not take a message, the call can be ended only with its connection.
         """
         await self._tell_first()
         watch = self._route.meter.watch_taking(self._connection)
@@ -203,9 +204,9 @@ class _Serving:
             watch.cancel()
 
     async def whole(self, response: Answer) -> bytes:
-        """Return an answer as gRPC takes it, as a whole, once there is room for it.
+        """Return a whole answer for gRPC, once there is room for it.
 
-        Its client may be slow to take it, and gRPC has a copy of it.
+        The client may be slow to take the answer, and gRPC has a copy of it.
         """
         if len(response) > SMALL:
             leave = await self._route.service.bodies.leave(GRPC, self._host, len(response))
@@ -216,10 +217,11 @@ class _Serving:
         return response
 
     async def __aenter__(self) -> Self:
-        # Among those in hand, which a gateway that drains lets finish, from its first byte.
+        # From its first byte, the answer counts as in hand, so that a draining gateway lets it
+        # finish.
         service = self._route.service
         service.in_hand.begin(self._connection, self._host)
-        # Until its client has all of the answer.
+        # Held until the client has all of the answer.
         self._context.add_done_callback(self._end)
         try:
             service.admission.check(self._route.method, self._host)
@@ -238,7 +240,7 @@ class _Serving:
             await self._abort(exc)
 
     async def _tell_first(self) -> None:
-        """Send what the client is to know before the answer, a refusal too."""
+        """Send the metadata for the client before the answer, even before a refusal."""
         if self.call.answer_metadata:
             metadata, self.call.answer_metadata = self.call.answer_metadata, ()
             await self._context.send_initial_metadata(metadata)

@@ -1,4 +1,4 @@
-"""A refusal in gRPC's words."""
+"""A refusal in gRPC's form."""
 
 import json
 
@@ -18,7 +18,7 @@ def status(error: ApiError) -> grpc.StatusCode:
 
 
 def details(path: str, error: ApiError) -> str:
-    """Return the details of a refusal as the clients that call this path read them.
+    """Return the details of a refusal in the form for the clients of this path.
 
     They are JSON with Flower's own code (flwr 1.33 `supercore/error/grpc.py`). They are plain text for
     the ServerAppIo service, and for refusals that have no code of Flower's.

@@ -1,7 +1,7 @@
-"""How a gateway takes leave of those who are connected to it.
+"""How a gateway ends the connections of its clients.
 
-gRPC's own way to stop a server answers CANCELLED to calls that arrive before their callers have heard
-of it, and stock clients end with that. A connection that is closed shows as UNAVAILABLE, and they call
+gRPC's own stop of a server answers CANCELLED to calls that arrive before their callers know of it,
+and stock clients end after that. A closed connection shows as UNAVAILABLE, and stock clients call
 again.
 """
 
@@ -18,9 +18,9 @@ _LOOK_SECONDS = 0.05
 
 
 async def hang_up(ports: Collection[int], in_hand: CallsInHand, within: float) -> None:
-    """Listen no more on these ports, and close each connection once nothing of it is in hand.
+    """Stop listening on these ports, and close each connection once it has no open call.
 
-    What is still in hand after `within` seconds is cut off.
+    Connections with open calls after `within` seconds are cut off.
     """
     deadline = time.monotonic() + within
     while True:

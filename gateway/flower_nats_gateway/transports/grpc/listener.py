@@ -30,25 +30,26 @@ _ANY_NUMBER = 2**31 - 1
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", 2**31 - 1),
-    # Keeps a held call's connection in the tables of NAT routers, of which the most forgetful drop what
-    # was quiet for some 15 s, less than the pause between two heartbeats of a SuperNode; and finds
-    # peers that vanished without a word, in half a minute.
+    # Pings keep a held call's connection in the tables of NAT routers. Some routers drop
+    # connections that were quiet for 15 s, which is less than a SuperNode's heartbeat interval.
+    # Pings also find peers that vanished silently, within half a minute.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 0),
-    # Balancers ping to find gateways that hang; by default gRPC hangs up on who pings often.
+    # Balancers ping to find gateways that hang. By default, gRPC disconnects clients that ping
+    # often.
     ("grpc.http2.max_ping_strikes", 0),
     # Otherwise a fast line makes gRPC buffer megabytes of each request before we ask for it.
     ("grpc.http2.bdp_probe", 0),
     # Replicas on one host may share a port.
     ("grpc.so_reuseport", 1),
-    # Calls wait in gRPC until they are taken. By default it answers some of them with CANCELLED, by
-    # which stock clients end, from the 1,001st on, and all that have waited for 30 s. Here each is
-    # taken, and `Admission` answers those that are too many with UNAVAILABLE.
+    # Calls wait in gRPC until they are taken. By default, gRPC answers some of them with CANCELLED
+    # from the 1,001st on, and all that have waited for 30 s; stock clients end after that. Here
+    # every call is taken, and `Admission` answers UNAVAILABLE if there are too many.
     ("grpc.server.max_pending_requests", _ANY_NUMBER),
     ("grpc.server.max_pending_requests_hard_limit", _ANY_NUMBER),
     ("grpc.server_max_unrequested_time_in_server", 3600),
-    # Clients and balancers let further calls wait, or open a connection more.
+    # Clients and balancers let further calls wait, or open another connection.
     ("grpc.max_concurrent_streams", _STREAMS),
     ("grpc.max_allowed_incoming_connections", CONNECTIONS),
 ]
@@ -77,10 +78,10 @@ async def listen(
     longest_body: int = LONGEST_MESSAGE,
     origins: Origins | None = None,
 ) -> Listener:
-    """Start a gRPC server for these APIs on `host:port`, which also tells its health.
+    """Start a gRPC server for these APIs on `host:port`, which also serves health checks.
 
-    It refuses requests that are longer than those of all its methods, or than `longest_body`, before
-    it has read them. `origins` tells who is behind connections of this process itself. Raises
+    It refuses requests that are longer than all its methods allow, or than `longest_body`, before
+    it reads them. `origins` knows the clients behind connections of this process. Raises
     `CannotListen`.
     """
     longest = max((one.longest_body for one in services), default=_LONGEST_HEALTH_BODY)
@@ -103,19 +104,19 @@ async def listen(
 
 
 def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    """Return credentials that are those of the files as they are at each handshake."""
+    """Return credentials that are read from the files at each handshake."""
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
         return grpc.ssl_server_certificate_configuration([pair], tls.ca_certificate.read_bytes())
 
-    # gRPC itself would take half of a pair, and refuse handshakes from then on.
+    # gRPC itself would load a certificate with a wrong key, and then refuse handshakes.
     files = renewable(tls, configuration)
     first = files.value
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        """Return what has been renewed, None for what gRPC has already."""
+        """Return the renewed files, None if gRPC already has them."""
         return files.value if files.renew() else None
 
-    # Its types have no None, its documentation has.
+    # gRPC's types do not allow None, but its documentation does.
     return grpc.dynamic_ssl_server_credentials(first, cast(Any, fetch), False)

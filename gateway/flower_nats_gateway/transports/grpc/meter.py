@@ -1,7 +1,7 @@
-"""How much of each body has come over gRPC, which tells nothing of a message until it is whole.
+"""How much of each body has come over gRPC, which reports a message only when it is complete.
 
-What tells is the connection: the system counts the bytes that it has received. All that came since is
-of the bodies that are under way on it. Where the system does not say, a body counts when it is whole.
+The connection tells: the system counts its received bytes. All new bytes belong to the bodies that
+arrive on it. If the system does not tell, a body counts when it is complete.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from flower_nats_gateway.transports.open_sockets import cut_off
 _LOOK_SECONDS = 0.1
 
 _SLACK = 256 * 1024
-"""Bytes that may have come over a connection besides the bodies that are under way: heads, and calls
-that nobody reads."""
+"""Bytes that may have come over a connection besides the arriving bodies: heads, and calls that
+nobody reads."""
 
 NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -33,15 +33,15 @@ _ANY_STATE = _NO_COOKIE = 0xFFFFFFFF
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _MESSAGE_BYTES = 72
-"""Of `inet_diag_msg`, which is before the attributes."""
+"""Size of `inet_diag_msg`, which is before the attributes."""
 _BYTES = struct.Struct("=QQ")
 _numbers = count(1)
 
 _AT = 120
-"""Where `tcp_info` has `tcpi_bytes_acked` and, behind it, `tcpi_bytes_received`."""
+"""Offset of `tcpi_bytes_acked` in `tcp_info`; `tcpi_bytes_received` follows it."""
 
 _LEAST_TAKEN = 64 * 1024
-"""Bytes that a client must take in `PAUSE` seconds of an answer that waits for it. Pings are fewer."""
+"""Bytes of a waiting answer that a client must take in `PAUSE` seconds. Pings have fewer bytes."""
 
 
 class Meter:
@@ -54,9 +54,9 @@ class Meter:
         self._look_again: asyncio.TimerHandle | None = None
 
     def begin(self, body: Body, peer: str) -> None:
-        """Measure a body that comes from a peer, which is named as gRPC does.
+        """Measure a body from a peer, which has gRPC's form of name.
 
-        A body that is small at most counts when it is whole: to ask the system about it costs more than
+        A body that can only be small counts when it is complete: asking the system costs more than
         the room that it can take.
         """
         if body.longest <= SMALL:
@@ -69,10 +69,11 @@ class Meter:
             self._look_later()
 
     def end(self, body: Body, peer: str, size: int) -> None:
-        """Note that a body is whole, or that it comes no more. Raises `ApiError` (BODY_TOO_LONG)."""
+        """Note that a body is complete or has ended. Raises `ApiError` (BODY_TOO_LONG)."""
         connection = self._connections.get(peer)
         if connection is not None:
-            # What is whole has been counted in part by now, and no other body has come in its place.
+            # A part of the complete body was counted before. The rest was received too, and belongs
+            # to no other body.
             connection.received += max(0, size - body.size)
             if body in connection.bodies:
                 connection.bodies.remove(body)
@@ -100,10 +101,10 @@ class _Connection:
         self.bodies: list[Body] = []
         self._peer = peer
         self.received = _received(peer, port) or 0
-        """Bytes that had come over it, as far as they are counted."""
+        """Received bytes that are already counted."""
 
     def look(self, port: int) -> None:
-        """Count what has come as of the body that has the most to come."""
+        """Count new bytes for the body that has the most bytes still to come."""
         received = _received(self._peer, port)
         arriving = [one for one in self.bodies if one.is_arriving]
         if received is None or received <= self.received or not arriving:
@@ -117,7 +118,7 @@ class _Connection:
 
 
 class Watch:
-    """Sees whether a peer takes what is sent to it. At first it has some time: most are quick."""
+    """Checks whether a peer takes the bytes sent to it, after some time: most peers are quick."""
 
     def __init__(self, peer: str, port: int) -> None:
         self._peer, self._port = peer, port
@@ -125,7 +126,7 @@ class Watch:
         self._look_later(PAUSE / 2)
 
     def cancel(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._again.cancel()
 
     def _look_later(self, seconds: float) -> None:
@@ -170,7 +171,7 @@ def traffic(peer: str, port: int) -> tuple[int, int] | None:
         size = _HEADER.size + len(request)
         number = next(_numbers) & _ANY_STATE
         netlink.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, 0) + request)
-        # What came too late for an earlier question is skipped.
+        # Late answers to earlier questions are skipped.
         while _HEADER.unpack_from(answer := netlink.recv(4096))[3] != number:
             pass
         return bytes_of(answer)
@@ -179,7 +180,7 @@ def traffic(peer: str, port: int) -> tuple[int, int] | None:
 
 
 def bytes_of(answer: bytes) -> tuple[int, int] | None:
-    """Return how many bytes the peer of a connection has taken and sent, by the system's word."""
+    """Return how many bytes a connection's peer has taken and sent, from the system's answer."""
     _, kind, _, _, _ = _HEADER.unpack_from(answer)
     if kind != _SOCK_DIAG_BY_FAMILY:
         return None
@@ -205,7 +206,7 @@ def _netlink() -> socket.socket | None:
 
 @lru_cache(maxsize=4096)
 def _local_address(host: str) -> bytes:
-    """Return the address of ours from which the system sends to a host."""
+    """Return our address from which the system sends to a host."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))

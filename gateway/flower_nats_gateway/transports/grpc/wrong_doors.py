@@ -1,13 +1,13 @@
-"""Names in the log who comes to a port of gRPC and does not speak it.
+"""Logs clients that connect to a gRPC port and do not speak gRPC.
 
-gRPC hangs up on such a client and says nothing, neither to the client nor to us. But Linux tells
-whoever asks how many bytes have gone over each connection that has ended. One that has brought bytes,
-and no call, was of a client that speaks HTTP/1.1, or TLS where there is none, or none where there is.
-Which version of flwr it has nobody can say: gRPC has read the bytes that would tell, and dropped them.
+gRPC disconnects such a client and reports nothing, neither to the client nor to us. But Linux
+reports the bytes of each ended connection. A connection with bytes but without a call came from a
+client that speaks HTTP/1.1, or TLS to a port without TLS, or the reverse. Its version of flwr is
+unknown, because gRPC has read and dropped the bytes that would tell.
 
-If a process of ours looked at the first bytes of each connection, it could serve such clients. But it
-would have to pass on every byte of gRPC: with a server that does nothing itself, 16 % more computing for
-a call of 1 KB, and 23 % for one of 50 MB.
+If a process of ours looked at the first bytes of each connection, it could serve such clients. But
+it would have to forward every byte of gRPC. With a server that does nothing itself, that takes 16 %
+more computing for a call of 1 KB, and 23 % for one of 50 MB.
 """
 
 import asyncio
@@ -22,26 +22,26 @@ from flower_nats_gateway.transports.grpc.meter import NETLINK_SOCK_DIAG, bytes_o
 from flower_nats_gateway.transports.notices import notice
 
 _DESTROYED = 1 | 4
-"""The groups that hear of TCP connections that have ended, over IPv4 and IPv6."""
+"""The groups for ended TCP connections, over IPv4 and IPv6."""
 
 _ENDS = struct.Struct("!HH16s16s")
 _ENDS_AT = 20
-"""Where a message has the ports and the addresses: behind its header and four bytes more."""
+"""Offset of the ports and addresses in a message: after the header and four more bytes."""
 
 _FAMILY_AT = 16
 
 _MAPPED = bytes(10) + b"\xff\xff"
-"""What is before an IPv4 address in a socket that takes both."""
+"""The prefix of an IPv4 address in a socket for both versions."""
 
 _LONGEST = 8192
 _AT_ONCE = 256
-"""Connections that are looked at in one turn of the event loop."""
+"""Connections that are handled in one turn of the event loop."""
 
 _GREETING = 50
-"""Bytes that gRPC sends by itself on a connection in the clear. With who answers it, it says more."""
+"""Bytes that gRPC sends by itself on a connection without TLS. To a gRPC client it sends more."""
 
 _MERELY_OPENED = 1
-"""What the system counts of a connection that has brought nothing: its end."""
+"""The byte count of a connection without data: its end counts."""
 
 _REMEDY = (
     "A client over HTTP (SuperNodes of flwr 1.40 and newer, SuperExecs of 1.35 and newer) needs "
@@ -57,7 +57,7 @@ class WrongDoors:
     """Watches connections of gRPC ports end."""
 
     def __init__(self, http_address: str, in_hand: CallsInHand, balancers: Balancers) -> None:
-        """`http_address` is where clients over HTTP are served; empty: nowhere."""
+        """`http_address` is the address for clients over HTTP; empty for none."""
         self._http = http_address.rpartition(":")[2] or "which is off here"
         self._in_hand = in_hand
         self._balancers = balancers
@@ -65,7 +65,7 @@ class WrongDoors:
         self._ports: Mapping[int, bool] = {}
 
     def start(self, ports: Mapping[int, bool]) -> None:
-        """Watch, if the system lets us: `ports` says of each whether it speaks TLS."""
+        """Watch, if the system allows it; `ports` says for each port whether it uses TLS."""
         try:
             netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
             netlink.bind((0, _DESTROYED))
@@ -77,7 +77,7 @@ class WrongDoors:
         asyncio.get_running_loop().add_reader(netlink, self._read)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         if self._netlink is not None:
             asyncio.get_running_loop().remove_reader(self._netlink)
             self._netlink.close()
@@ -90,7 +90,7 @@ class WrongDoors:
             except BlockingIOError:
                 return
             except OSError:
-                continue  # More have ended at once than the system keeps for us.
+                continue  # More connections have ended at once than the system can queue.
             if len(message) >= _ENDS_AT + _ENDS.size:
                 self._look(message)
 
