@@ -1,4 +1,4 @@
-"""Answers of a question that a gateway remembers for a while."""
+"""A cache of answers to a question, each for a limited time."""
 
 import asyncio
 import time
@@ -14,14 +14,14 @@ _V = TypeVar("_V")
 _ENTRIES = 50_000
 
 _STALE_SECONDS = 600.0
-"""Seconds for which an answer that has had its time still counts while nobody can be asked anew."""
+"""Seconds for which an expired answer still counts while no superlink answers."""
 
 _GRACE = 0.5
-"""Seconds to wait for a fresh answer where there is an old one."""
+"""Seconds to wait for a fresh answer if there is an old one."""
 
 
 class ExpiringCache(Generic[_K, _V]):
-    """Answers of a question, each for `seconds`; the same question is asked once at a time."""
+    """Answers to a question, valid for `seconds`; the same question is asked once at a time."""
 
     def __init__(self, ask: Callable[[_K], Awaitable[_V | None]], seconds: float) -> None:
         self._ask = ask
@@ -32,26 +32,28 @@ class ExpiringCache(Generic[_K, _V]):
     async def get(self, key: _K) -> _V | None:
         """Return the answer, None if there is none.
 
-        An answer that has had its time is asked for anew; if nobody can be asked, it still counts
-        for ten minutes: what cannot be asked cannot have been changed either. Raises `Unavailable`.
+        An expired answer is asked for again. If no superlink answers, the old answer still counts
+        for ten minutes, because without superlinks nothing can have changed either. Raises
+        `Unavailable`.
         """
         found = self._known.get(key)
         now = time.monotonic()
         if found is not None and found[0] > now:
             return found[1]
-        # Others wait for the same answer: a caller that goes away must not take it from them.
+        # Other callers wait for the same answer, so a cancelled caller must not cancel the
+        # question.
         answer = asyncio.shield(self._learning(key))
         if found is None or found[0] + _STALE_SECONDS < now:
             return await answer
         try:
             return await asyncio.wait_for(answer, _GRACE)
         except (TimeoutError, Unavailable):
-            # Unless it was dropped meanwhile.
+            # Unless the answer was dropped in the meantime.
             return found[1] if key in self._known else await self.get(key)
 
     async def fresh(self, key: _K) -> _V | None:
-        """Return the answer of now, None if there is none. Raises `Unavailable`: the old one stays."""
-        # What is asked already may bring the answer of before.
+        """Return a fresh answer, None if there is none. An error keeps the old one."""
+        # A question that is already open may bring an old answer.
         if key in self._asking:
             self._asking[key].changes.append(_whatever)
         return await asyncio.shield(self._learning(key))
@@ -63,7 +65,7 @@ class ExpiringCache(Generic[_K, _V]):
             del self._known[key]
 
     def doubt(self) -> None:
-        """Ask for every answer anew: some may have changed, and nobody has said so."""
+        """Ask for every answer anew, because some may have changed without a hint."""
         self._note(_whatever)
         now = time.monotonic()
         for key, (until, value) in self._known.items():
@@ -105,11 +107,11 @@ class ExpiringCache(Generic[_K, _V]):
 
 
 class _Question(Generic[_K, _V]):
-    """A question that is under way."""
+    """An open question."""
 
     def __init__(self) -> None:
         self.changes: list[Callable[[_K, _V], bool]] = []
-        """What has changed since it was asked: an answer that matches one may be from before."""
+        """Changes since the question. An answer that matches one of them may be old."""
         self.task: asyncio.Task[_V | None]
 
 
@@ -118,6 +120,6 @@ def _whatever(_key: object, _value: object) -> bool:
 
 
 def _look_at(task: asyncio.Task[object]) -> None:
-    # A waiting call may have gone on with an old answer.
+    # A waiting call may have continued with an old answer.
     if not task.cancelled():
         task.exception()

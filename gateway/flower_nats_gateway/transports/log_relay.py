@@ -1,9 +1,9 @@
-"""StreamLogs in a balancer's place: a stream that outlives the gateways that feed it.
+"""StreamLogs beside a balancer: a stream that outlives the gateways that feed it.
 
-A balancer cannot mend a stream that has begun. So behind one a gateway ends its gRPC stream with each
-answer (`runlog/follow.py`), for the caller to call again from there. The relay stands beside the
-balancer, keeps its clients' streams open, and calls again itself, at once. It serves clients over gRPC
-and over HTTP; it asks gateways over gRPC.
+A balancer cannot repair a stream that has begun. So behind a balancer, a gateway ends its gRPC
+stream after each answer (`runlog/follow.py`), and the caller calls again from there. The relay
+stands beside the balancer, keeps its clients' streams open, and calls again itself, at once. It
+serves clients over gRPC and over HTTP; it asks gateways over gRPC.
 """
 
 import asyncio
@@ -46,20 +46,23 @@ from flower_nats_gateway.transports.http.listener import HttpListener, Served
 _STREAM_LOGS = BY_NAME[("Control", "StreamLogs")]
 
 BALANCER = "127.0.0.1"
-"""Where the balancer calls from, which alone comes to the relay."""
+"""The address of the balancer, which is the only client of the relay."""
 
 _PAUSE = 0.1
-"""Seconds before it calls again after a stream that gave nothing, as those of a gateway that drains."""
+"""Seconds before the relay calls again after a stream without data, for example of a draining
+gateway."""
 
 _AHEAD = 2 * 1024 * 1024
-"""Bytes of a stream over gRPC after which it ends, for its client to go on with another one. The
-balancer takes what we send, whether its client does or not. Clients over HTTP do not call again."""
+"""Bytes after which a stream over gRPC ends, so that its client goes on with another one: the
+balancer takes all that we send, even if its client does not. Clients over HTTP do not call
+again."""
 
 _OPTIONS = [
     # To our own balancer, on this machine.
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", -1),
-    # By default a second at first, and up to two minutes: for another machine, not for our balancer.
+    # The default is a second at first, and up to two minutes: right for another machine, not for
+    # our balancer.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
@@ -70,7 +73,7 @@ class LogRelay:
     """Serves StreamLogs from gateways behind a balancer at `gateways`.
 
     It listens at `address` for gRPC and, unless that is empty, at `http_address` for HTTP. All are
-    `host:port`, without TLS: they are for the balancer on this machine alone.
+    `host:port`, without TLS, only for the balancer on this machine.
     """
 
     def __init__(self, address: str, http_address: str = "", *, gateways: str) -> None:
@@ -95,7 +98,7 @@ class LogRelay:
             streams={_STREAM_LOGS.name: self.follow},
             pages={},
             in_hand=in_hand,
-            # Its calls are streams, which wait for as long as a run goes on.
+            # Its calls are streams, which last as long as a run.
             admission=Admission(in_hand, lambda: in_hand.count),
             outcomes=Outcomes(),
             bodies=Bodies(),
@@ -119,7 +122,7 @@ class LogRelay:
             await self._channel.close()
 
     async def follow(self, call: Call, _caller: Caller) -> AsyncGenerator[bytes, None]:
-        """Give a run's log until a gateway says that this is all, or refuses."""
+        """Yield a run's log until a gateway says that it is complete, or refuses."""
         with self._room.follower():
             async with aclosing(self._follow(call)) as answers:
                 async for answer in answers:
@@ -132,7 +135,7 @@ class LogRelay:
         def note(told: Mapping[str, str]) -> None:
             nonlocal session
             session = told.get(SESSION, session)
-            # New tokens, which the client is to keep.
+            # New tokens, which the client must store.
             names = [name for name in (ACCESS_TOKEN, REFRESH_TOKEN) if name in told]
             call.answer_metadata += tuple((name, told[name]) for name in names)
 
@@ -142,7 +145,7 @@ class LogRelay:
                 with self._room.take(wanted) as size:
                     metadata = [*proof, (WANTED_BYTES, str(size))]
                     metadata += [(SESSION, session)] if session else []
-                    # A balancer that was started again a moment ago is waited for.
+                    # This waits for a balancer that has just been restarted.
                     stream = self._stream(request, metadata=metadata, wait_for_ready=True)
                     async with aclosing(_answers(stream, note)) as answers:
                         async for answer in answers:
@@ -151,7 +154,7 @@ class LogRelay:
                             sent += len(answer)
                 return
             except grpc.aio.AioRpcError as exc:
-                # What has answered and then breaks is a gateway that has died.
+                # A stream that breaks after an answer means that a gateway has died.
                 ends = exc.code() is grpc.StatusCode.DEADLINE_EXCEEDED
                 outlasted = begun and exc.code() is grpc.StatusCode.UNAVAILABLE
                 if not (answer or ends or outlasted):
@@ -165,9 +168,9 @@ class LogRelay:
 
 
 def _proof(call: Call) -> list[tuple[str, str]]:
-    """Return what proves the caller to a gateway over gRPC, and where it calls from.
+    """Return the metadata that proves the caller to a gateway over gRPC, with its address.
 
-    Over HTTP the token came in another header.
+    Over HTTP, the token came in another header.
     """
     proof = {
         CLIENT_ADDRESS: call.client_address,
@@ -180,7 +183,7 @@ def _proof(call: Call) -> list[tuple[str, str]]:
 async def _answers(
     stream: Any, note: Callable[[Mapping[str, str]], None]
 ) -> AsyncGenerator[bytes, None]:
-    """Pass a stream on, and what is told before it; cancel it when nobody wants more."""
+    """Forward a stream and its initial metadata; cancel it when the caller stops."""
     try:
         note(dict(await stream.initial_metadata() or ()))
         async for answer in stream:
@@ -190,7 +193,7 @@ async def _answers(
 
 
 def _refusal(exc: grpc.aio.AioRpcError) -> ApiError:
-    """Return what a gateway has said, to be said again."""
+    """Return the refusal of a gateway, to forward it."""
     try:
         said = json.loads(exc.details() or "")
         code = ErrorCode(said["code"])

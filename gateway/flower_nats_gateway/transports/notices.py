@@ -1,4 +1,4 @@
-"""Log lines about strangers: once a minute for each, however often they come."""
+"""Log lines about strangers: once a minute for each, however often they connect."""
 
 import time
 from collections import OrderedDict
@@ -16,7 +16,7 @@ _last: OrderedDict[tuple[str, str], float] = OrderedDict()
 
 
 def notice(host: str, event: str, **facts: object) -> None:
-    """Log a warning about what a host did, unless the log has it from the last minute."""
+    """Log a warning about a host, unless it was logged within the last minute."""
     now = time.monotonic()
     if now - _last.get((host, event), float("-inf")) < _EVERY:
         return

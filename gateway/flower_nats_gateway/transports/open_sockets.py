@@ -1,4 +1,4 @@
-"""Sockets as the system has them: gRPC does not give us its own."""
+"""Sockets from the system, because gRPC does not give us its own."""
 
 import os
 import socket
@@ -14,9 +14,9 @@ _ESTABLISHED = "01"
 
 
 def open_sockets(ports: Collection[int]) -> Iterator[socket.socket]:
-    """Go through this process's sockets that belong to these ports; each is lent for one turn."""
+    """Yield this process's sockets on these ports; each is valid only for one turn."""
     for name in os.listdir("/dev/fd"):
-        with suppress(OSError):  # It may have been closed since it was listed.
+        with suppress(OSError):  # The socket may have been closed since it was listed.
             if not stat.S_ISSOCK(os.stat(int(name)).st_mode):
                 continue
             with socket.socket(fileno=os.dup(int(name))) as one:
@@ -25,9 +25,9 @@ def open_sockets(ports: Collection[int]) -> Iterator[socket.socket]:
 
 
 def established(ports: Collection[int]) -> Iterator[tuple[str, int]]:
-    """Go through the peers that are connected to these ports of this machine, or of its container.
+    """Yield the peers that are connected to these ports of this machine, or of its container.
 
-    By the system's own table: to ask each socket would take ten times as long.
+    This reads the system's own table: asking each socket would take ten times as long.
     """
     endings = tuple(f":{port:04X}" for port in ports)
     names: dict[str, str] = {}
@@ -46,7 +46,7 @@ def established(ports: Collection[int]) -> Iterator[tuple[str, int]]:
 
 
 def _name_of(address: str) -> str:
-    """Read an address of the table: words of four bytes, as the processor has them."""
+    """Read an address of the table: words of four bytes, in the processor's byte order."""
     words = struct.unpack(f"={len(address) // 8}I", bytes.fromhex(address))
     raw = struct.pack(f">{len(words)}I", *words)
     if len(raw) == 4:
@@ -61,7 +61,7 @@ def is_listening(one: socket.socket) -> bool:
 
 
 def peer_of(one: socket.socket) -> tuple[str, int]:
-    """Return the address and the port of the other end, nothing and 0 if it has gone."""
+    """Return the address and the port of the other end; empty and 0 if it has gone."""
     try:
         host, port = one.getpeername()[:2]
     except OSError:
@@ -70,7 +70,7 @@ def peer_of(one: socket.socket) -> tuple[str, int]:
 
 
 def cut_off(peer_ports: Collection[int], ports: Collection[int]) -> None:
-    """End the connections to `ports` that come from these ports of whatever address."""
+    """End the connections to `ports` that come from these ports of any address."""
     for one in open_sockets(ports):
         if peer_of(one)[1] in peer_ports:
             with suppress(OSError):

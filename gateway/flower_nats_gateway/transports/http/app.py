@@ -1,4 +1,4 @@
-"""The HTTP edge: decodes, calls, encodes, and says errors in HTTP's words. No rule lives here.
+"""The HTTP edge: decodes, calls, encodes, and translates errors for HTTP. It has no rules.
 
 It is an ASGI application. One call is one POST of a protobuf message; the path says which method it is
 (flwr 1.42 `supercore/protobuf/`). `GET /health` tells balancers whether this gateway can serve.
@@ -44,33 +44,33 @@ _T = TypeVar("_T")
 _HEALTH = "/health"
 
 _FRAME = struct.Struct(">I")
-"""What is before each message of a stream: its length (flwr 1.42 `supercore/protobuf/framing.py`)."""
+"""The length before each message of a stream (flwr 1.42 `supercore/protobuf/framing.py`)."""
 
 _FIRST_MESSAGE = 2.0
-"""Seconds that a stream has to be refused, or to say something, before its answer begins. Clients wait
-30 s for that, and from then on for ever."""
+"""Seconds for a refusal, or for a first message, before the answer of a stream begins. Clients wait
+30 s for the beginning of the answer, and then for ever."""
 
 _SIGN_OF_LIFE = 10.0
-"""Seconds for which a stream that has said something may be quiet: less than forgetful NAT routers and
-proxies allow."""
+"""Seconds for which a stream may be quiet after its first message: less than forgetful NAT routers
+and proxies allow."""
 
 _FIRST_PIECE = 64 * 1024
-"""Bytes that go with the head of a frame, most messages whole."""
+"""Bytes that are sent with the head of a frame: most messages fit completely."""
 
 _CLOSE = (b"connection", b"close")
 
 _PAGES_BELONG_TO = BY_NAME[("Control", "GetLoginDetails")]
-"""The method that pages are treated like: anybody may load them who may call it."""
+"""The method whose rules apply to pages: every caller of the method may load them."""
 
 _PATHS = frozenset(one.http_path for one in BY_NAME.values())
 """The paths of all calls of all APIs."""
 
 _LONGEST_LOGGED = 100
-"""Characters of a path, or of a version, that the log shows."""
+"""Characters of a path or a version that the log shows."""
 
 
 class _Route:
-    """A method, and what is shared by all calls of it."""
+    """A method, and the objects that all its calls share."""
 
     def __init__(self, method: Method, service: Service, body_limit: BodyLimit) -> None:
         self.method = method
@@ -94,7 +94,7 @@ class HttpApp:
         self._routes: dict[str, _Route] = {}
         self._pages: dict[str, tuple[_Route, ServePage]] = {}
         self._wrong_port = wrong_port(services[0].methods[0].api)
-        """What clients of other APIs are told, where this serves one alone."""
+        """The answer for clients of other APIs if this serves only one API."""
         for service in services:
             arriving, leaving = BodyLimit(), BodyLimit()
             for method in service.methods:
@@ -187,7 +187,8 @@ class HttpApp:
                     body=await read(receive, body, _connection(scope)),
                     address=call.client_address,
                 )
-            # A download is large, and in memory until it is sent: a few of a page at a time.
+            # A download is large, and in memory until it is sent, so only a few of a page run at a
+            # time.
             async with route.body_limit.place():
                 await self._send(send, page_answer(await serve(request)))
         except ClientGone:
@@ -262,7 +263,8 @@ class _StreamedAnswer:
     def __init__(self, start: Callable[..., Awaitable[None]], send: Send, method: Method) -> None:
         self._start = start
         self._send = send
-        # `flwr log --show` takes the first message for all of the log: an empty one must not come first.
+        # `flwr log --show` takes the first message for the whole log, so an empty one must not come
+        # first.
         self._sign_of_life = _SIGN_OF_LIFE if method.overlooks_empty else None
         self.has_begun = False
         """Whether it is too late for a refusal."""
@@ -295,7 +297,7 @@ class _StreamedAnswer:
 
 
 def _nothing() -> None:
-    """Give up the room of an answer that needs none."""
+    """Release the room of an answer that needs none."""
 
 
 def _connection(scope: Scope) -> Connection:
@@ -304,7 +306,7 @@ def _connection(scope: Scope) -> Connection:
 
 
 def _not_a_call(scope: Scope) -> errors.Answer | None:
-    """Return the answer to a request that has the path of a method, and is no call of it."""
+    """Return the answer to a request on a method's path that is no call."""
     if scope["method"] != "POST":
         return errors.plain(405, "Method Not Allowed", (b"allow", b"POST"))
     kinds = [value for name, value in scope["headers"] if name == b"content-type"]
@@ -326,7 +328,7 @@ def _peer(scope: Scope) -> str:
 
 
 def _announced(scope: Scope) -> int | None:
-    """Return how many bytes the body of a request will have, None if it does not say."""
+    """Return the announced length of a request's body, None without one."""
     lengths = [value for name, value in scope["headers"] if name == b"content-length"]
     return int(lengths[0]) if lengths and lengths[0].isdigit() else None
 
@@ -351,7 +353,7 @@ async def _answer(route: _Route, call: Call, scope: Scope, receive: Receive) -> 
 
 @asynccontextmanager
 async def _arriving(route: _Route, call: Call, scope: Scope) -> AsyncIterator[Body]:
-    """Hold what comes of a call's body, to the end of the context."""
+    """Hold the arriving body of a call, to the end of the context."""
     body = await route.service.bodies.begin(route.method, call.host, _announced(scope))
     try:
         yield body
@@ -360,7 +362,7 @@ async def _arriving(route: _Route, call: Call, scope: Scope) -> AsyncIterator[Bo
 
 
 async def _within_time(route: _Route, call: Call, caller: Caller) -> Answer:
-    """Serve a call before its client gives up, which would look to it like a broken network."""
+    """Serve a call before its client gives up and takes that for a broken network."""
     try:
         async with asyncio.timeout(call.wire.answer_within):
             return await route.service.endpoint(route.method)(call, caller)
@@ -369,7 +371,7 @@ async def _within_time(route: _Route, call: Call, caller: Caller) -> Answer:
 
 
 async def _unless_gone(connection: Connection, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return what `work` returns; end it and raise `ClientGone` if the client goes before."""
+    """Return the result of `work`; end it and raise `ClientGone` if the client leaves before."""
     task = asyncio.current_task()
     assert task is not None
     connection.ends_with_client(task)

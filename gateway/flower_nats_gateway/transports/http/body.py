@@ -19,12 +19,13 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 PIECE = 256 * 1024
-"""Bytes that are handed to a connection at once, so that a slow reader does not fill our memory."""
+"""Bytes that are passed to a connection at once, so that a slow reader does not fill our memory."""
 
 
 _JOINED = 16 * 1024 * 1024
-"""Bytes of pieces that are joined at once. A larger body grows without a copy, as the allocator maps it
-singly (`process.allocator`): one that is joined at its end would be here twice."""
+"""Bytes of pieces that are joined at once. A larger body grows without a copy, because the
+allocator maps it singly (`process.allocator`). If it was joined at its end, it would be in memory
+twice."""
 
 
 class ClientGone(Exception):
@@ -32,11 +33,11 @@ class ClientGone(Exception):
 
 
 async def read(receive: Receive, body: Body, connection: Connection) -> bytes:
-    """Return the whole of a body, also that of a client which has sent it and gone.
+    """Return a whole body, also from a client that has left after sending it.
 
-    Raises `ClientGone`, or `ApiError` if it is ended before, or longer than it may be.
+    Raises `ClientGone`, or `ApiError` if the body is ended before or is too long.
     """
-    if connection.has_request:  # Which saves a timer.
+    if connection.has_request:  # This saves a timer.
         return await _read(receive, body, connection)
     return await body.receive(_read(receive, body, connection))
 
@@ -84,7 +85,8 @@ async def send_body(send: Send, body: bytes) -> None:
 async def send_large_body(send: Send, answer: LargeAnswer) -> None:
     """Send the body of an answer as it is read from the broker, as fast as its reader takes it.
 
-    Raises `ClientGone` as `send_body` does, and if the rest cannot be read: a refusal comes too late.
+    Raises `ClientGone` as `send_body` does, and if the rest cannot be read, because it is too late
+    for a refusal.
     """
     left = len(answer)
     try:
@@ -104,7 +106,7 @@ async def _send_pieces(send: Send, body: bytes, *, ends: bool) -> None:
 
 
 async def send_piece(send: Send, piece: bytes | memoryview, *, more: bool = True) -> None:
-    """Send a piece of a body, once its reader has taken what was before. Raises `ClientGone`."""
+    """Send a piece of a body, once its reader has taken the pieces before. Raises `ClientGone`."""
     try:
         async with asyncio.timeout(PAUSE):
             await send({"type": "http.response.body", "body": piece, "more_body": more})

@@ -1,10 +1,10 @@
-"""What a request has to know of its connection, as far as ASGI does not tell."""
+"""Facts about a request's connection that ASGI does not provide."""
 
 import asyncio
 from typing import Any, Protocol
 
 CONNECTION = "flower_nats.connection"
-"""Where the scope of a request has its connection."""
+"""The key of the connection in a request's scope."""
 
 
 class Connection(Protocol):
@@ -19,13 +19,13 @@ class Connection(Protocol):
         """Whether all of the request has come."""
 
     def unread(self) -> bytes | None:
-        """Return what is unread of the request's body, if all of that has come."""
+        """Return the unread part of the request's body, if all of the body has come."""
 
     def ends_with_client(self, task: asyncio.Task[Any] | None) -> None:
-        """Cancel a task when the client has gone; None: no more."""
+        """Cancel this task when the client has gone; None to cancel none."""
 
     def hold_little(self) -> None:
-        """Have the system hold little of an answer that may last for ever."""
+        """Make the system buffer little of an answer that may last for ever."""
 
     def cut_off(self) -> None:
-        """End it at once."""
+        """End the connection at once."""

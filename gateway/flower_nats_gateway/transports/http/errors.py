@@ -1,4 +1,4 @@
-"""A refusal in HTTP's words (flwr 1.42 `supercore/error/http.py`)."""
+"""A refusal in HTTP's form (flwr 1.42 `supercore/error/http.py`)."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Answer:
     kind: bytes = JSON
 
     def last_words(self) -> bytes:
-        """Return it with its head, for a connection that ends with it."""
+        """Return the answer with its head, for a connection that ends after it."""
         head = (
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
             f"content-type: {JSON.decode()}\r\ncontent-length: {len(self.body)}\r\n"
@@ -33,10 +33,10 @@ class Answer:
 
 
 def refusal(error: ApiError) -> Answer:
-    """Return what a client gets to read.
+    """Return the answer that a client gets.
 
-    Flower's own codes travel with their number. Clients print `detail`, so that a refusal without a
-    number says all in it.
+    The answer has the number of Flower's own codes. Clients print `detail`, so a refusal without a
+    number has all its text there.
     """
     spec = error.spec
     content: dict[str, object] = {"detail": spec.message}
@@ -51,5 +51,5 @@ def refusal(error: ApiError) -> Answer:
 
 
 def plain(status: int, detail: str, *headers: tuple[bytes, bytes]) -> Answer:
-    """Return a refusal of what is no call of an API at all."""
+    """Return the refusal of a request that is no call of an API."""
     return Answer(status, json.dumps({"detail": detail}).encode(), headers)

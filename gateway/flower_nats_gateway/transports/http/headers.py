@@ -12,21 +12,21 @@ PROTOBUF = b"application/protobuf"
 PROTOBUF_STREAM = b"application/flower-protobuf-stream"
 
 _IN_BASE64 = {"flwr-public-key": PUBLIC_KEY, "flwr-signature": SIGNATURE}
-"""What gRPC carries as bytes (flwr 1.42 `supernode/node_auth_http_interceptor.py`)."""
+"""Metadata that gRPC carries as bytes (flwr 1.42 `supernode/node_auth_http_interceptor.py`)."""
 
 _FLOWERS = "flwr-"
 
 _VERSION = re.compile(
     rb"\r\n%s:[ \t]*([\w.+-]{1,64})[ \t]*\r\n" % CLIENT_VERSION.encode(), re.IGNORECASE
 )
-"""The version of flwr in the head of a request, in characters that any terminal may show."""
+"""The version of flwr in the head of a request, in characters that are safe for terminals."""
 
 
 def metadata(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str | bytes]:
     """Return the headers by name.
 
-    One of Flower's that comes twice proves nothing, and neither does one that is not the base64 that it
-    should be: both are left out.
+    A header of Flower that comes twice, or is not the expected base64, proves nothing and is left
+    out.
     """
     found: dict[str, str | bytes] = {}
     doubled = set()
@@ -39,7 +39,7 @@ def metadata(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str | bytes
         del found[name]
     for name, binary_name in _IN_BASE64.items():
         text = found.pop(name, None)
-        # The name of gRPC's is not for clients to give here.
+        # Clients must not set gRPC's own name here.
         found.pop(binary_name, None)
         if isinstance(text, str) and (decoded := _decode(text)) is not None:
             found[binary_name] = decoded
@@ -47,7 +47,7 @@ def metadata(headers: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str | bytes
 
 
 def version_in(head: bytes) -> str | None:
-    """Return the version of flwr that the bytes of a request's head name, None if they name none."""
+    """Return the version of flwr in the bytes of a request's head, None without one."""
     found = _VERSION.search(head)
     return found[1].decode() if found else None
 

@@ -1,4 +1,4 @@
-"""The port of all APIs: HTTP/1.1, and gRPC for clients that come to this port with it.
+"""The port of all APIs: HTTP/1.1, and gRPC for clients that use this port.
 
 The first bytes of a connection tell what its client speaks. HTTP is served here. gRPC begins with
 the preface of HTTP/2, or over TLS with the protocol `h2`; this gateway passes it on to its gRPC server.
@@ -32,17 +32,17 @@ _AT_ONCE = 64
 """Connections that are accepted in one turn of the event loop."""
 
 _FIRST_BYTES_SECONDS = 20.0
-"""Seconds that a connection may be silent at first."""
+"""Seconds for which a new connection may be silent."""
 
 _HANDSHAKE_SECONDS = 60.0
-"""Seconds for a TLS handshake: longer than clients wait (30 s), which end if it is cut off."""
+"""Seconds for a TLS handshake: longer than clients wait (30 s). Clients end if it is cut off."""
 
 _NO_DESCRIPTORS_PAUSE = 0.5
 """Seconds in which nothing is accepted after the process has run out of file descriptors."""
 
 _LAST_WORDS_SECONDS = 1.0
 _LONGEST_UNREAD = 1024 * 1024
-"""Bytes of a client that is not served that are read all the same."""
+"""Bytes that are still read from a client that is not served."""
 
 _SPEAK_TLS = "Remedy: the client must use TLS: --root-certificates instead of --insecure."
 _SPEAK_PLAIN = "Remedy: start the client with --insecure, or the gateway with certificates."
@@ -52,25 +52,25 @@ _TLS_HANDSHAKE = b"\x16"
 _LOOK_SECONDS = 0.02
 
 _HEAD = 4096
-"""Bytes of a request in which stock clients say their version: their heads have some 500."""
+"""Bytes of a request that contain a stock client's version: heads have some 500 bytes."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What a connection gets."""
+    """The servers for a connection."""
 
     app: HttpApp
     """Serves HTTP."""
 
     grpc_port: int | None
-    """Where this process serves gRPC to itself, None if it does not."""
+    """The port where this process serves gRPC to itself, None without one."""
 
     origins: Origins = field(default_factory=Origins)
     """Learns the client of each connection."""
 
 
 class _Side:
-    """All connections that get the same."""
+    """All connections with the same servers."""
 
     def __init__(self, served: Served) -> None:
         self.connections = Connections(served.app)
@@ -87,14 +87,14 @@ class HttpListener:
         others: Served | None = None,
         address_limit: AddressLimit | None = None,
     ) -> None:
-        """`here` is for connections to a loopback address, `others` for the rest; None: the same."""
+        """`here` serves connections to a loopback address, `others` the rest; None: the same."""
         self._address_limit = address_limit or AddressLimit(0, Balancers())
         self._here = _Side(here)
         self._others = self._here if others is None else _Side(others)
         self._tls = None if tls is None else renewable(tls, lambda: _server_context(tls))
         self._socket: socket.socket | None = None
         self._arriving: dict[asyncio.Task[None], socket.socket] = {}
-        """Connections that have not shown yet what they are."""
+        """Connections with a protocol that is not known yet."""
 
     def start(self, address: str) -> int:
         """Listen on `host:port`; return the port. Raises `CannotListen`."""
@@ -104,13 +104,13 @@ class HttpListener:
         return port
 
     async def stop(self, within: float) -> None:
-        """Take no more connections, and close each once nothing of it is in hand.
+        """Take no more connections, and close each once it has no open call.
 
-        What is still in hand after `within` seconds is cut off. Connections of gRPC end as our gRPC
-        server ends them.
+        Connections with open calls after `within` seconds are cut off. Our gRPC server ends
+        connections of gRPC.
         """
         self._stop_listening()
-        # A client whose handshake ends with anything but a reset gives up for good.
+        # A client gives up for good if its handshake ends with anything but a reset.
         for task, connection in list(self._arriving.items()):
             reset(connection)
             task.cancel()
@@ -174,7 +174,7 @@ class HttpListener:
             asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
     async def _receive(self, connection: socket.socket, host: str) -> None:
-        """Look at the first bytes, and give the connection to what serves it."""
+        """Look at the first bytes, and pass the connection to its server."""
         handed_over = False
         try:
             async with asyncio.timeout(_FIRST_BYTES_SECONDS):
@@ -203,7 +203,7 @@ class HttpListener:
             return False
         if speaks_tls:
             notice(host, "tls_on_a_plain_port", remedy=_SPEAK_PLAIN)
-            # Clients read no word of it, but say that this is no TLS.
+            # Clients cannot read the answer, but report that this is no TLS.
             await _end(connection, f"This port has no TLS. {_SPEAK_PLAIN}")
             return False
         side = self._side(connection)
@@ -212,8 +212,8 @@ class HttpListener:
         return True
 
     def _side(self, connection: socket.socket) -> _Side:
-        # The address that the client has connected to, which nobody can be lied to about: the system
-        # takes nothing for a loopback address from elsewhere.
+        # The destination address of the connection cannot be forged: the system accepts no packets
+        # for a loopback address from other machines.
         return self._here if is_loopback(connection.getsockname()[0]) else self._others
 
     async def _shake_hands(self, connection: socket.socket, tls: ssl.SSLContext, host: str) -> bool:
@@ -231,36 +231,36 @@ class HttpListener:
 
 
 class _ByNegotiation(asyncio.Protocol):
-    """Gives a connection, once its TLS handshake is done, to what serves the protocol agreed on."""
+    """Passes a connection, after its TLS handshake, to the server of the negotiated protocol."""
 
     def __init__(self, side: _Side) -> None:
         self._side = side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See what was agreed on."""
+        """Check the negotiated protocol."""
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
         is_grpc = tls.selected_alpn_protocol() == "h2"
         protocol = self._side.passages.new() if is_grpc else self._side.connections.new()
-        # uvloop's are not of this class.
+        # uvloop's transports are not of this class.
         cast(asyncio.Transport, transport).set_protocol(protocol)
         protocol.connection_made(transport)
 
 
 def _server_context(tls: TlsFiles) -> ssl.SSLContext:
     context = server_context(tls)
-    # In the order of preference: a client that can use both, as browsers and curl, gets HTTP/1.1.
+    # In order of preference: clients that can use both, such as browsers and curl, get HTTP/1.1.
     context.set_alpn_protocols(["http/1.1", "h2"])
     return context
 
 
 async def _first_bytes(connection: socket.socket) -> bytes:
-    """Return the first bytes of a connection, which stay unread; nothing if it has none."""
+    """Return the first bytes of a connection, which stay unread; empty without any."""
     while True:
         await _readable(connection)
         begin = connection.recv(len(_HTTP2_PREFACE), socket.MSG_PEEK)
         if len(begin) >= len(_HTTP2_PREFACE) or not _HTTP2_PREFACE.startswith(begin) or not begin:
             return begin
-        await asyncio.sleep(_LOOK_SECONDS)  # Half of a preface: the rest is on its way.
+        await asyncio.sleep(_LOOK_SECONDS)  # This is half of a preface, and the rest is on its way.
 
 
 async def _readable(connection: socket.socket) -> None:
@@ -273,12 +273,13 @@ async def _readable(connection: socket.socket) -> None:
 
 
 async def _end(connection: socket.socket, reason: str) -> None:
-    """Say why nothing is served here, so that the client gets to read it, and hang up."""
+    """Send the reason why nothing is served here so that the client reads it; disconnect."""
     loop, left = asyncio.get_running_loop(), _LONGEST_UNREAD
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(_LAST_WORDS_SECONDS):
             await loop.sock_sendall(connection, errors.plain(400, reason).last_words())
             connection.shutdown(socket.SHUT_WR)
-            # What is unread would have the system cut the connection off before the client reads.
+            # With unread data, the system would reset the connection before the client has read the
+            # answer.
             while left > 0 and (data := await loop.sock_recv(connection, _LONGEST_UNREAD)):
                 left -= len(data)

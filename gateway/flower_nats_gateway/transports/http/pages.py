@@ -1,4 +1,4 @@
-"""Pages over HTTP: a request read for them, and their answer with what browsers are to refuse."""
+"""Pages over HTTP: reads their requests, and answers with restrictions for browsers."""
 
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlsplit
@@ -8,7 +8,7 @@ from flower_nats_gateway.api.page import Page, PageRequest
 from flower_nats_gateway.transports.http.errors import Answer, Headers
 
 _FIELDS = 16
-"""Fields that a form, or a query, may have."""
+"""The most fields of a form or a query."""
 
 _FORM = b"application/x-www-form-urlencoded"
 
@@ -31,7 +31,7 @@ HTML = b"text/html; charset=utf-8"
 _ZIP = b"application/zip"
 
 _FROM_HERE = {"same-origin", "none"}
-"""What browsers say of requests that no other site has caused."""
+"""Values that browsers send for requests that no other site has caused."""
 
 
 def read_page_request(
@@ -42,7 +42,7 @@ def read_page_request(
     body: bytes,
     address: str,
 ) -> PageRequest:
-    """Return what a browser asks for; what is no form counts as an empty one."""
+    """Return the request of a browser; a body that is no form counts as an empty form."""
     said = {name.lower(): value for name, value in headers}
     kind = said.get(b"content-type", b"").partition(b";")[0].strip().lower()
     return PageRequest(

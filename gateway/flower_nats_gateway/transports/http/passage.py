@@ -1,4 +1,4 @@
-"""Connections of gRPC clients that came to the HTTP port: our gRPC server gets them, byte by byte."""
+"""Connections of gRPC clients to the HTTP port, which are forwarded to our gRPC server."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import cast
 from flower_nats_gateway.calls.peers import Origins
 
 _WAITING = 1024 * 1024
-"""Bytes of a client that wait for the connection to our server, at most: reading stops meanwhile."""
+"""The most bytes of a client that wait for the connection to our server. Then reading stops."""
 
 
 class Passages:
     """All such connections of one listener."""
 
     def __init__(self, grpc_port: int | None, origins: Origins) -> None:
-        """`origins` learns the client behind each connection to our server."""
+        """`origins` gets the client behind each connection to our server."""
         self._origins = origins
         self._grpc_port = grpc_port
         self._open: set[_End] = set()
@@ -53,7 +53,7 @@ class Passages:
 
 
 class _End(asyncio.Protocol):
-    """One of the two ends; what comes in at it goes out at the other."""
+    """One of the two ends, which forwards its data to the other."""
 
     def __init__(self, all_open: "set[_End]") -> None:
         self._all_open = all_open
@@ -62,14 +62,14 @@ class _End(asyncio.Protocol):
         self._unsent = bytearray()
         self._is_closed = False
         self.own_port = 0
-        """The port at this side of it."""
+        """Our port of this connection."""
         self.peer = ""
-        """The other side of it."""
+        """The peer of this connection."""
         self.on_end: Callable[[int], None] = lambda _port: None
-        """Told `own_port` when it has ended."""
+        """Called with `own_port` after the end."""
 
     def join(self, other: "_End") -> None:
-        """Name the other end, and pass on what has come meanwhile."""
+        """Set the other end, and forward the data that has already come."""
         self._other = other
         if self._is_closed:
             other.close()
@@ -84,7 +84,7 @@ class _End(asyncio.Protocol):
             self._transport.write(data)
 
     def close(self) -> None:
-        """Hang up, once what was sent is out."""
+        """Disconnect, once all data is sent."""
         if self._transport is not None:
             self._transport.close()
 
@@ -97,7 +97,7 @@ class _End(asyncio.Protocol):
         self.peer = f"{host}:{port}"
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what comes in."""
+        """Forward incoming data."""
         if self._other is not None:
             self._other.send(data)
             return
@@ -106,17 +106,17 @@ class _End(asyncio.Protocol):
             self._transport.pause_reading()
 
     def pause_writing(self) -> None:
-        """Let the other end wait: this one cannot take more."""
+        """Pause the other end, because this one cannot take more."""
         if self._other is not None and self._other._transport is not None:
             self._other._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Let the other end go on."""
+        """Resume the other end."""
         if self._other is not None and self._other._transport is not None:
             self._other._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hang up at the other end, too."""
+        """Disconnect the other end, too."""
         self._is_closed = True
         self._all_open.discard(self)
         self.on_end(self.own_port)

@@ -1,4 +1,4 @@
-"""One HTTP connection: uvicorn's, with limits that it does not have."""
+"""One HTTP connection: uvicorn's, with limits that uvicorn does not have."""
 
 import asyncio
 import logging
@@ -16,26 +16,27 @@ from flower_nats_gateway.transports.http.sockets import hold_little, reset
 from flower_nats_gateway.transports.notices import notice
 
 _HEAD_SECONDS = 20.0
-"""Seconds in which the head of a request must come, once its first byte has."""
+"""Seconds for the head of a request, after its first byte."""
 
 _LONGEST_HEAD = 64 * 1024
 """Bytes of the head of a request."""
 
 _IDLE_SECONDS = 75.0
-"""Seconds for which a connection without calls is kept: longer than clients do (httpx: 5 s) and
-balancers (60 s). The side that closes first must not be ours, or a call may be on its way to us then."""
+"""Seconds for which a connection without calls is kept: longer than clients (httpx: 5 s) and
+balancers (60 s) keep it. If we closed first, a call could be on its way to us."""
 
 _DISCARDED = 64 * 1024 * 1024
-"""Bytes of a body that is not wanted any more. They are read all the same: a client that were cut off
-while it still sends would not see its answer. This bounds what a stranger can make us read."""
+"""Bytes of an unwanted body that are still read: a client that was cut off while it still sends
+would not see its answer. The limit bounds the bytes that a stranger can make us read."""
 
 
 _LAST_WORDS_SECONDS = 1.0
-"""Seconds that a client has to read why its connection ends. What it sends meanwhile is dropped: unread,
-it would have the system cut the connection off before the client has read anything."""
+"""Seconds that a client has to read why its connection ends. Data that it sends in this time is
+read and dropped: with unread data, the system would reset the connection before the client has read
+anything."""
 
 
-# What it would say of strangers in lines of its own, `notice` says in ours.
+# `notice` logs in our form what uvicorn would log about strangers.
 logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
@@ -52,7 +53,7 @@ class Connections:
             access_log=False,
             server_header=False,
             date_header=False,
-            # What balancers say of clients is for nobody here.
+            # Nothing here uses balancers' statements about clients.
             proxy_headers=False,
             timeout_keep_alive=cast(int, _IDLE_SECONDS),
         )
@@ -90,12 +91,12 @@ class _Connection(HttpToolsProtocol):
         self.is_gone = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, on which something must come before long."""
+        """Accept the connection, on which data must come soon."""
         super().connection_made(transport)
         self._await_request()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come."""
+        """Parse the data that has come."""
         if self._is_over:
             return
         super().data_received(data)
@@ -125,7 +126,7 @@ class _Connection(HttpToolsProtocol):
         return self.client[0] if self.client else ""
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, and hang up."""
+        """Answer invalid HTTP, and disconnect."""
         notice(self._host, "malformed_http_request", reason=msg)
         self._is_over = True
         self._end_head_limit()
@@ -133,14 +134,14 @@ class _Connection(HttpToolsProtocol):
             if self.pipeline or self.cycle.response_started:
                 self.transport.abort()
                 return
-            # The call that came with it is served no further.
+            # The call in it is not served further.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.write(errors.plain(400, msg).last_words())
         self.loop.call_later(_LAST_WORDS_SECONDS, self.transport.close)
 
     def on_message_begin(self) -> None:
-        """Note the begin of a request."""
+        """Note the beginning of a request."""
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
@@ -154,7 +155,7 @@ class _Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body in, or drop it if the call is over."""
+        """Take a part of a body, or drop it if the call is over."""
         if self.cycle.response_complete:
             self._discarded += len(body)
             if self._discarded > _DISCARDED:
@@ -162,13 +163,13 @@ class _Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """Go on, once an answer has been given to the system or waits for its reader."""
+        """Go on, once the system has the answer or the answer waits for its reader."""
         super().on_response_complete()
         if self._reader_limit is None and (unread := self.transport.get_write_buffer_size()):
             self._await_reader(unread)
 
     def _await_reader(self, unread: int) -> None:
-        # Neither a timer of uvicorn's nor the system ends a connection whose client takes nothing.
+        # Neither uvicorn's timers nor the system end a connection if its client takes nothing.
         self._reader_limit = self.loop.call_later(PAUSE, self._give_reader_up, unread)
 
     def _give_reader_up(self, unread: int) -> None:
@@ -181,35 +182,35 @@ class _Connection(HttpToolsProtocol):
 
     @property
     def has_request(self) -> bool:
-        """Whether all of the request has come; of requests in a row, all of the last one."""
+        """Whether all of the request has come; of several requests, all of the last one."""
         return not self.cycle.more_body
 
     def unread(self) -> bytes | None:
-        """Return what is unread of the last request's body, if all of that has come."""
+        """Return the unread part of the last request's body, if all of the body has come."""
         return bytes(self.cycle.body) if self.has_request else None
 
     def ends_with_client(self, task: asyncio.Task[Any] | None) -> None:
-        """Cancel a task when the client has gone; None: no more."""
+        """Cancel this task when the client has gone; None to cancel none."""
         self._ends_with_client = task
         if task is not None and self.is_gone:
             task.cancel()
 
     def hold_little(self) -> None:
-        """Have the system hold little of an answer that may last for ever."""
+        """Make the system buffer little of an answer that may last for ever."""
         hold_little(self.transport.get_extra_info("socket"))
 
     def cut_off(self) -> None:
         """End the connection at once."""
-        # Uvicorn would complain of a call that is not answered and whose client is still there.
+        # Otherwise uvicorn would log an error about an unanswered call.
         self.cycle.disconnected = True
         if self.is_gone:
             return
-        # What the system has of an answer that nobody reads goes at once.
+        # This makes the system drop an unread answer at once.
         reset(self.transport.get_extra_info("socket"))
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the connection, and end what is for its client alone."""
+        """Release the connection, and end work that is only for its client."""
         self.is_gone = True
         if self._ends_with_client is not None:
             self._ends_with_client.cancel()

@@ -16,8 +16,8 @@ _PROBES = 3
 _RESET = struct.pack("ii", 1, 0)
 
 _LITTLE = 256 * 1024
-"""Bytes of an answer that the system takes before their turn to be sent. It would take 4 MiB of each
-connection by itself, and with some hundreds of them let all others wait for memory."""
+"""Bytes of an answer that the system buffers before sending. By default it would buffer 4 MiB for
+each connection, and with some hundreds of connections let all others wait for memory."""
 
 
 def listen(address: str) -> socket.socket:
@@ -31,7 +31,7 @@ def listen(address: str) -> socket.socket:
         # Replicas on one host may share a port.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            # As gRPC does: [::] is for IPv4 as well.
+            # gRPC does the same: [::] includes IPv4.
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind((host, int(port)))
         listening.listen(_BACKLOG)
@@ -43,17 +43,17 @@ def listen(address: str) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is one at which a machine reaches itself alone."""
+    """Whether an address is a loopback address."""
     address = ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback
 
 
 def keep_alive(connection: socket.socket) -> None:
-    """Have the system send empty packets on a quiet connection.
+    """Make the system send empty packets on a quiet connection.
 
-    They keep a held call's connection in the tables of NAT routers, of which the most forgetful drop
-    what was quiet for some 15 s. They also find peers that vanished without a word.
+    The packets keep a held call's connection in the tables of NAT routers. Some routers drop
+    connections that were quiet for 15 s. The packets also find peers that vanished silently.
     """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_SECONDS)
@@ -62,11 +62,11 @@ def keep_alive(connection: socket.socket) -> None:
 
 
 def hold_little(connection: socket.socket) -> None:
-    """Have the system hold little of what a peer does not take. What is on its way does not count."""
+    """Make the system buffer little for a slow peer. Data in transit does not count."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _LITTLE)
 
 
 def reset(connection: socket.socket) -> None:
-    """Have a connection end with a reset when it is closed: whatever is on its way is dropped."""
+    """Make a connection end with a reset when it is closed: data in transit is dropped."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
