@@ -21,7 +21,7 @@ WHERE federation = %(federation)s
 ORDER BY added_at DESC, app_id DESC
 LIMIT %(limit)s;
 
--- federations: The federations, of all or of an account, that have an app.
+-- federations: The federations that have an app, of one account or of all.
 SELECT federation FROM app
 WHERE app_id = %(app_id)s
     AND (
@@ -32,10 +32,10 @@ WHERE app_id = %(app_id)s
     )
 ORDER BY federation;
 
--- remove: Take an app out of a federation; its FAB stays, for the runs that have it.
+-- remove: Remove an app from a federation; its FAB stays for its runs.
 DELETE FROM app WHERE federation = %(federation)s AND app_id = %(app_id)s;
 
--- go_back: Let apps whose FAB no run has any more have the newest one that a run of theirs has.
+-- go_back: Move apps from a FAB that no run uses to the newest FAB of one of their runs.
 UPDATE app
 SET fab_hash = newest.fab_hash
 FROM (

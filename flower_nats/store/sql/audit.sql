@@ -1,4 +1,4 @@
--- last: How the chain ends. Nobody else adds to it until the transaction ends.
+-- last: The end of the chain, locked until the transaction ends.
 SELECT last_id, last_hash, clock_timestamp() AS at FROM audit_chain FOR UPDATE;
 
 -- append: Add an event.
@@ -16,7 +16,7 @@ UPDATE audit_chain SET last_id = %(event_id)s, last_hash = %(hash)s;
 -- is_known: Whether a request has its event.
 SELECT 1 FROM audit_event WHERE request_id = %(request_id)s AND action = %(action)s;
 
--- list: Events that fit every filter given, from one on, in the order of the chain.
+-- list: Events that fit every given filter, after one event, in the order of the chain.
 SELECT * FROM audit_event
 WHERE event_id > %(after)s
     AND (%(account)s::text IS NULL OR lower(account_name) = lower(%(account)s))
@@ -27,14 +27,14 @@ WHERE event_id > %(after)s
 ORDER BY event_id
 LIMIT %(limit)s;
 
--- chain: How the chain begins and ends.
+-- chain: The beginning and the end of the chain.
 SELECT last_id, last_hash, forgotten_id, forgotten_hash FROM audit_chain;
 
--- forget: Remove events by their age.
+-- forget: Remove events by age.
 SELECT forget_audit_events(%(days)s::integer) AS count;
 
--- bound: How many days events are kept at least.
+-- bound: For how many days events are kept at least.
 SELECT least_days FROM audit_bound;
 
--- set_bound: Say how many days events are kept at least.
+-- set_bound: Set for how many days events are kept at least.
 UPDATE audit_bound SET least_days = %(days)s WHERE least_days <> %(days)s;

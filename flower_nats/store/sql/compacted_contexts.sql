@@ -1,4 +1,4 @@
--- put: Keep a summary of a series up to an event; nothing comes back if there is one.
+-- put: Store a summary of a series up to an event; none if there is one.
 INSERT INTO compacted_context (series_id, through_event_id, text, token_count)
 VALUES (%(series_id)s, %(through_event_id)s, %(text)s, %(token_count)s)
 ON CONFLICT (series_id, through_event_id) DO NOTHING

@@ -1,9 +1,9 @@
--- prepare_session: Bounds for one statement and for a transaction whose replica has stopped.
+-- prepare_session: Time limits for one statement, and for the transaction of a stopped replica.
 SELECT
     set_config('statement_timeout', '10s', false),
     set_config('idle_in_transaction_session_timeout', '15s', false);
 
--- lift_bounds: Let a migration take its time; the bound counts for statements that begin after it.
+-- lift_bounds: Lift the time limit for a migration; this counts for later statements.
 SELECT
     set_config('statement_timeout', '0', true),
     set_config('idle_in_transaction_session_timeout', '0', true);
@@ -11,7 +11,7 @@ SELECT
 -- lock_migrations: Let one replica at a time migrate.
 SELECT pg_advisory_xact_lock(7310972231);
 
--- create_migrations: The record of what has been applied.
+-- create_migrations: The record of applied migrations.
 CREATE TABLE IF NOT EXISTS schema_migration (
     name text PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now()
@@ -26,7 +26,7 @@ SELECT to_regclass('schema_migration') IS NOT NULL AS found;
 -- list_migrations: The migrations that have been applied.
 SELECT name FROM schema_migration;
 
--- replicas_at_work: Superlinks and gateways that were seen lately, with what they say of themselves.
+-- replicas_at_work: Superlinks and gateways that were seen lately, with their own reports.
 SELECT
     kind,
     -- Before 0.3.0 the table had no such column.
@@ -43,7 +43,7 @@ SELECT max(name) AS name FROM schema_migration;
 -- note_migration: Note an applied migration.
 INSERT INTO schema_migration (name) VALUES (%(name)s);
 
--- durability: What the server promises about data it has acknowledged.
+-- durability: What the server promises for acknowledged data.
 SELECT
     current_setting('server_version') AS version,
     current_setting('fsync') = 'on' AS fsync,
@@ -52,9 +52,9 @@ SELECT
     current_setting('synchronous_standby_names') AS synchronous_standby_names,
     count(*) AS standbys,
     CASE
-        -- Commits of this session wait for nobody then.
+        -- Commits of this session then wait for no standby.
         WHEN current_setting('synchronous_commit') IN ('local', 'off') THEN 0
-        -- Only roles with pg_read_all_stats are shown more than that there is a standby.
+        -- Roles without pg_read_all_stats see only that there is a standby.
         WHEN bool_or(sync_state IS NULL) THEN NULL
         ELSE count(*) FILTER (WHERE sync_state IN ('sync', 'quorum'))
     END AS synchronous_standbys

@@ -9,7 +9,7 @@ FROM locked, unnest(%(events)s::text[], %(data)s::text[]) WITH ORDINALITY
     AS new (event, data, position)
 ORDER BY new.position;
 
--- after: Events of a run after the one with this id, oldest first; perhaps of its primary task alone.
+-- after: Events of a run after the one with this id, oldest first; if wanted, only of the primary task.
 SELECT event_id, run_id, task_id, created_at, event, data
 FROM task_event
 WHERE run_id = %(run_id)s AND event_id > %(after)s
@@ -20,7 +20,7 @@ WHERE run_id = %(run_id)s AND event_id > %(after)s
 ORDER BY event_id
 LIMIT %(limit)s;
 
--- of_series: Events of the primary tasks of a series' runs, oldest first; perhaps the last few alone.
+-- of_series: Events of the primary tasks of a series' runs, oldest first; if wanted, only the last few.
 SELECT * FROM (
     SELECT event_id, run_id, task_id, task_event.created_at, event, data
     FROM task_event

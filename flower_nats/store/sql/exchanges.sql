@@ -1,5 +1,5 @@
--- add: Add what is newly known of exchanges; times come as ages in seconds. In one order everywhere:
--- batches of several gateways may be about the same exchanges.
+-- add: Add new facts about exchanges; times come as ages in seconds. The order is always the same, because batches of
+-- several gateways may have the same exchanges.
 INSERT INTO exchange (
     run_id, exchange_id, node_id, session_id, message_type, group_id, put_out_at, taken_at,
     answered_at, outcome, reason, bytes_sent, bytes_recv, metrics
@@ -29,7 +29,7 @@ SET
     END,
     group_id = CASE exchange.group_id WHEN '' THEN excluded.group_id ELSE exchange.group_id END,
     put_out_at = least(exchange.put_out_at, excluded.put_out_at),
-    -- A node that starts anew takes its instruction again.
+    -- A node that starts anew confirms its instruction again.
     taken_at = greatest(exchange.taken_at, excluded.taken_at),
     answered_at = least(exchange.answered_at, excluded.answered_at),
     outcome = CASE exchange.outcome WHEN '' THEN excluded.outcome ELSE exchange.outcome END,
@@ -41,7 +41,7 @@ SET
         ELSE coalesce(exchange.metrics, '{}') || excluded.metrics
     END;
 
--- sends: What each call of a run's ServerApp has sent, oldest first.
+-- sends: The sends of a run's ServerApp, one for each call, oldest first.
 SELECT
     session_id,
     max(message_type) AS message_type,
@@ -55,13 +55,13 @@ SELECT
     sum(bytes_sent)::bigint AS bytes_sent,
     sum(bytes_recv)::bigint AS bytes_recv
 FROM exchange
--- Of one that nobody has seen put out or answered only its bytes are known.
+-- Exchanges without a known release or reply have only bytes.
 WHERE run_id = %(run_id)s AND session_id <> 0
 GROUP BY session_id
 ORDER BY min(coalesce(put_out_at, answered_at)), session_id;
 
--- by_node: The exchanges of these sends of a run, each node's in one row. What is not answered has lasted until now, or
--- until its run ended.
+-- by_node: The exchanges of these sends of a run, one row for each node. Unanswered exchanges last until now, or until
+-- the end of the run.
 SELECT
     node_id,
     array_agg(session_id ORDER BY put_out_at) AS sessions,
@@ -84,7 +84,7 @@ WHERE run_id = %(run_id)s AND session_id = ANY (%(sessions)s::bigint[]) AND node
 GROUP BY node_id
 ORDER BY node_id;
 
--- failures: What the errors say that exchanges of a run have ended with, the newest first.
+-- failures: The errors of a run's exchanges, the newest first.
 SELECT
     reason,
     outcome,
@@ -98,7 +98,7 @@ GROUP BY reason, outcome
 ORDER BY max(answered_at) DESC, reason
 LIMIT %(limit)s;
 
--- metric_names: What the numbers in replies to these sends of a run are called, by type of message.
+-- metric_names: The names of the numbers in replies to these sends of a run, by type of message.
 SELECT message_type, name, count(*) AS count
 FROM exchange, jsonb_object_keys(metrics) AS name
 WHERE run_id = %(run_id)s AND session_id = ANY (%(sessions)s::bigint[]) AND metrics IS NOT NULL
@@ -106,9 +106,9 @@ GROUP BY message_type, name
 ORDER BY message_type, name
 LIMIT %(limit)s;
 
--- metric_by_round: One number of replies, in sum over each round: `rounds` has the round of each send. It is no table
--- to join, as without statistics of a run that has just begun a join takes minutes. As numeric, as sums of doubles may
--- be too large for one.
+-- metric_by_round: One number of replies, summed over each round. `rounds` has the round of each send. It is not a
+-- table to join: without statistics of a new run, a join takes minutes. Sums are numeric, because they may be too large
+-- for a double.
 SELECT
     at,
     count(*) AS count,
@@ -132,8 +132,8 @@ FROM (
 GROUP BY at
 ORDER BY at;
 
--- metric_farthest: The nodes whose last value is farthest from the mean of its round, and how many nodes there are.
--- Those that have none come first. `means` has the mean for each send.
+-- metric_farthest: The nodes with the last value farthest from the mean of its round, and the number of all nodes.
+-- Nodes without a finite value come first. `means` has the mean for each send.
 SELECT node_id, count(*) OVER () AS nodes_in_all
 FROM (
     SELECT DISTINCT ON (node_id) node_id, distance
@@ -162,7 +162,7 @@ WHERE run_id = %(run_id)s AND node_id = ANY (%(node_ids)s::bigint[])
     AND message_type = %(message_type)s AND metrics ? %(name)s
 ORDER BY put_out_at;
 
--- metrics_after: All numbers of so many replies of a run, after one of them.
+-- metrics_after: All numbers of a limited number of replies of a run, after one of them.
 SELECT exchange_id, session_id, message_type, node_id, answered_at, metrics
 FROM exchange
 WHERE run_id = %(run_id)s AND metrics IS NOT NULL
@@ -170,8 +170,8 @@ WHERE run_id = %(run_id)s AND metrics IS NOT NULL
 ORDER BY exchange_id
 LIMIT %(limit)s;
 
--- runs_of_node: How a node has done in the runs of the last days that an account sees, or in all: by run,
--- the newest first.
+-- runs_of_node: The results of a node in the runs of the last days that an account sees, or in all, the newest run
+-- first.
 SELECT
     run_id,
     fab_id,
@@ -195,7 +195,7 @@ GROUP BY run_id, fab_id, federation, created_at
 ORDER BY created_at DESC, run_id DESC
 LIMIT %(limit)s;
 
--- failures_of_node: What the errors of a node say in runs that an account sees, or in all, the newest first.
+-- failures_of_node: The errors of a node in runs that an account sees, or in all, the newest first.
 SELECT reason, outcome, count(*) AS count, min(answered_at) AS first_at, max(answered_at) AS last_at
 FROM exchange JOIN run USING (run_id)
 WHERE node_id = %(node_id)s AND outcome IN ('failed', 'unanswered')
@@ -208,7 +208,7 @@ GROUP BY reason, outcome
 ORDER BY max(answered_at) DESC, reason
 LIMIT %(limit)s;
 
--- errors: What the errors of all runs say that exchanges have ended with, the newest first.
+-- errors: The errors of the exchanges of all runs, the newest first.
 SELECT
     reason,
     outcome,
@@ -229,7 +229,7 @@ GROUP BY reason, outcome
 ORDER BY max(answered_at) DESC
 LIMIT %(limit)s;
 
--- errors_of_runs: Why runs have failed, the newest first.
+-- errors_of_runs: The reasons of failed runs, the newest first.
 SELECT
     details AS reason,
     'run' AS outcome,
@@ -250,7 +250,7 @@ GROUP BY details
 ORDER BY max(finished_at) DESC
 LIMIT %(limit)s;
 
--- of_nodes: How nodes have done in the runs of the last days.
+-- of_nodes: The results of nodes in the runs of the last days.
 SELECT
     node_id,
     count(DISTINCT run_id) AS runs,

@@ -3,13 +3,13 @@ INSERT INTO fab (fab_hash, content)
 VALUES (%(fab_hash)s, %(content)s)
 ON CONFLICT (fab_hash) DO NOTHING;
 
--- drop_unused: Delete a FAB that no run and no app has.
+-- drop_unused: Delete a FAB that no run and no app uses.
 DELETE FROM fab
 WHERE fab_hash = %(fab_hash)s
     AND NOT EXISTS (SELECT FROM run WHERE run.fab_hash = %(fab_hash)s)
     AND NOT EXISTS (SELECT FROM app WHERE app.fab_hash = %(fab_hash)s);
 
--- get: The content of a FAB, and who vouches for it.
+-- get: The content of a FAB and its verifications.
 SELECT
     content,
     (
@@ -20,12 +20,12 @@ SELECT
 FROM fab
 WHERE fab_hash = %(fab_hash)s;
 
--- is_of: Whether a run or an app of a federation has a FAB.
+-- is_of: Whether a run or an app of a federation uses a FAB.
 SELECT 1
 WHERE EXISTS (SELECT FROM app WHERE federation = %(federation)s AND fab_hash = %(fab_hash)s)
     OR EXISTS (SELECT FROM run WHERE federation = %(federation)s AND fab_hash = %(fab_hash)s);
 
--- sign: Note that somebody vouches for a FAB, which need not be here yet; the last word counts.
+-- sign: Store a signature of a FAB, which may be submitted later; the last signature counts.
 INSERT INTO fab_signature (fab_hash, key_id, verification)
 VALUES (%(fab_hash)s, %(key_id)s, %(verification)s)
 ON CONFLICT (fab_hash, key_id) DO UPDATE
