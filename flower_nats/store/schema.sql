@@ -27,12 +27,12 @@ CREATE TABLE node (
     key_since timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70);
 
--- A key is that of one node which is not unregistered, and of any number which are.
+-- A key belongs to at most one registered node, and to any number of unregistered ones.
 CREATE UNIQUE INDEX node_key ON node (public_key) WHERE status <> 'unregistered';
 CREATE INDEX node_former_key ON node (public_key) WHERE status = 'unregistered';
 
--- Liveness looks at the nodes that are online, every second. Not by the time it compares: an index
--- on that would be rewritten with every heartbeat.
+-- For the liveness check of online nodes, every second. The index does not have the deadline,
+-- because every heartbeat would rewrite it.
 CREATE INDEX node_online ON node (node_id) WHERE status = 'online';
 
 -- When each node came and went.
@@ -43,7 +43,7 @@ CREATE TABLE node_presence (
     PRIMARY KEY (node_id, at)
 );
 
--- Notes that a node has come or gone, whatever has brought that about. The newest 200 notes are kept.
+-- Notes that a node has come or gone, for any reason. The newest 200 notes are kept.
 CREATE FUNCTION note_presence() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO node_presence (node_id, at, status)
@@ -69,8 +69,9 @@ $$;
 CREATE TRIGGER node_presence_noted AFTER UPDATE OF status ON node
 FOR EACH ROW WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION note_presence();
 
--- Federations: that of those without an account, and those that accounts have created, of their
--- SuperNodes or for simulations. The former is either, as its superlink is told.
+-- Federations: the default one of callers without an account, and those that accounts have created,
+-- for their SuperNodes or for simulations. The superlink's settings decide the kind of the default
+-- one.
 CREATE TABLE federation (
     name text PRIMARY KEY,
     description text NOT NULL,
@@ -108,7 +109,7 @@ CREATE TABLE federation_node (
 
 CREATE INDEX federation_of_node ON federation_node (node_id);
 
--- Which node is in which federation. Nodes without an account are in that of those without one.
+-- The nodes of federations. Nodes without an account are in the default federation.
 CREATE VIEW node_membership AS
 SELECT '@none/default'::text AS federation, node_id FROM node WHERE owner_id = '<id:none>'
 UNION ALL
@@ -148,7 +149,7 @@ CREATE TABLE fab (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Who vouches for an app, by the hash of its FAB: often before the FAB itself is here.
+-- Signatures of apps, by the hash of the FAB, which is often submitted later.
 CREATE TABLE fab_signature (
     fab_hash text NOT NULL,
     key_id text NOT NULL,
@@ -182,7 +183,7 @@ CREATE TABLE series (
 
 CREATE INDEX series_updated ON series (updated_at);
 
--- What agents have made of the events of their series, to know it in few words.
+-- Summaries that agents have made of the events of their series.
 CREATE TABLE compacted_context (
     context_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     series_id bigint NOT NULL REFERENCES series,
@@ -218,13 +219,13 @@ CREATE INDEX run_of_series ON run (series_id, created_at);
 CREATE INDEX run_of_account ON run (account_id, created_at);
 CREATE INDEX run_of_federation ON run (federation, created_at);
 
--- Housekeeping asks for the oldest runs.
+-- For housekeeping, which asks for the oldest runs.
 CREATE INDEX run_created ON run (created_at);
 
--- Housekeeping asks every few seconds which runs have something left in the broker.
+-- Housekeeping asks every few seconds which runs still have data in the broker.
 CREATE INDEX run_not_cleaned ON run (run_id) WHERE cleaned_at IS NULL;
 
--- And which old ones still have a log.
+-- It also asks which old runs still have a log.
 CREATE INDEX run_with_log ON run (created_at) WHERE log_removed_at IS NULL;
 
 CREATE TABLE task (
@@ -251,7 +252,7 @@ CREATE TABLE task (
 CREATE INDEX task_of_run ON task (run_id);
 CREATE INDEX task_unfinished ON task (status, pending_at) WHERE status <> 'finished';
 
--- A run is in the state of its primary task. What only housekeeping reads is not in here.
+-- A run is in the state of its primary task. Columns for housekeeping alone are left out.
 CREATE VIEW run_state AS
 SELECT
     run.run_id,
@@ -280,8 +281,8 @@ SELECT
 FROM run
 JOIN task ON task.task_id = run.primary_task_id;
 
--- Pending runs that wait until others of their account or federation have finished: first come, first
--- served. A run that waits for its account keeps nobody of its federation waiting.
+-- Pending runs that wait until other runs of their account or federation have finished, in order of
+-- arrival. A run that waits for its account does not delay other accounts of its federation.
 CREATE VIEW run_held_back AS
 WITH unfinished AS (
     SELECT run.federation, run.account_id, run.account_name, task.task_id, task.status,
@@ -317,7 +318,7 @@ WITH unfinished AS (
 SELECT task_id FROM of_federation
 WHERE status = 'pending' AND (waits_for_account OR waits_for_federation);
 
--- What lists show of runs: all but the overrides of their configurations, which may be large.
+-- Runs for lists: all columns but the overrides of their configurations, which may be large.
 CREATE VIEW run_listed AS
 SELECT
     run_id,
@@ -344,9 +345,9 @@ SELECT
     account_name
 FROM run_state;
 
--- The history of exchanges, for the console: when each instruction was put out, taken and answered. What
--- is in flight is the broker's to know; a row here may lack what nobody has noted. It stays as long as
--- the log of its run.
+-- The history of exchanges, for the console: when each instruction was released, taken and
+-- answered. The broker alone knows the messages in flight; a row here may lack facts that were not
+-- noted. It stays as long as the log of its run.
 CREATE TABLE exchange (
     run_id bigint NOT NULL REFERENCES run,
     exchange_id bigint NOT NULL,
@@ -410,10 +411,11 @@ CREATE TABLE account (
     UNIQUE (issuer, subject)
 );
 
--- Names are compared by people: two that differ by case alone would be taken for each other.
+-- Names are unique in any case of letters, because people would confuse two that differ only by
+-- case.
 CREATE UNIQUE INDEX account_name ON account (lower(name));
 
--- What an account has let in: a `flwr login`, or a program by a token that has a name.
+-- Sessions of accounts: a `flwr login`, or a program with a named token.
 CREATE TABLE account_session (
     session_id text PRIMARY KEY,
     account_id text NOT NULL REFERENCES account,
@@ -428,7 +430,7 @@ CREATE TABLE account_session (
 CREATE INDEX account_session_of_account ON account_session (account_id);
 CREATE UNIQUE INDEX account_session_name ON account_session (account_id, name);
 
--- Tokens, of which only the hash is kept. A session that ends takes its tokens with it.
+-- Hashes of tokens. The end of a session removes its tokens.
 CREATE TABLE account_token (
     token_hash bytea PRIMARY KEY,
     session_id text NOT NULL REFERENCES account_session ON DELETE CASCADE,
@@ -439,7 +441,7 @@ CREATE TABLE account_token (
 
 CREATE INDEX account_token_of_session ON account_token (session_id);
 
--- A `flwr login` under way: its command has the device code, its person the code to confirm.
+-- Open `flwr login`s: the command has the device code, the person has the code to confirm.
 CREATE TABLE device_login (
     device_hash bytea PRIMARY KEY,
     user_code text NOT NULL UNIQUE,
@@ -455,7 +457,7 @@ CREATE TABLE device_login (
     poll_at timestamptz
 );
 
--- Logins that failed, by what is locked: an account, or an address.
+-- Failed logins, by account or by address, which may be locked.
 CREATE TABLE login_failure (
     what text PRIMARY KEY,
     failures integer NOT NULL,
@@ -463,7 +465,7 @@ CREATE TABLE login_failure (
     locked_until timestamptz
 );
 
--- What `flwr pull` was given a link to. Of the token in the link only the hash is kept.
+-- The links of `flwr pull`, with only the hashes of their tokens.
 CREATE TABLE download (
     token_hash bytea PRIMARY KEY,
     run_id bigint NOT NULL,
@@ -471,7 +473,7 @@ CREATE TABLE download (
     expires_at timestamptz NOT NULL
 );
 
--- Who did what: a chain of events, each of which has the hash of the one before in its own.
+-- The audit trail: a chain of events. The hash of each event includes the hash of the event before.
 CREATE TABLE audit_event (
     event_id bigint PRIMARY KEY,
     at timestamptz NOT NULL,
@@ -488,7 +490,7 @@ CREATE TABLE audit_event (
 CREATE INDEX audit_event_of_request ON audit_event (request_id, action);
 CREATE INDEX audit_event_at ON audit_event (at);
 
--- The one row says how the chain ends, and with which event that was removed by its age it went on.
+-- The only row has the end of the chain, and the last event that was removed because of its age.
 CREATE TABLE audit_chain (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     last_id bigint NOT NULL,
@@ -499,7 +501,8 @@ CREATE TABLE audit_chain (
 
 INSERT INTO audit_chain (last_id, last_hash, forgotten_id, forgotten_hash) VALUES (0, '', 0, '');
 
--- Nobody changes an event. Whoever owns the table can lift this: then the hashes tell.
+-- Events cannot be changed. The owner of the table can lift this, but the hashes would then show
+-- it.
 CREATE FUNCTION keep_audit_events() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' AND current_setting('flower_nats.audit_retention', true) = 'on' THEN
@@ -511,7 +514,8 @@ END $$;
 CREATE TRIGGER audit_event_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_event
 FOR EACH STATEMENT EXECUTE FUNCTION keep_audit_events();
 
--- How many days events are kept at least, 0 for ever: the owner's word, which superlinks cannot change.
+-- For how many days events are kept at least, 0 for ever. Only the owner can change it, not
+-- superlinks.
 CREATE TABLE audit_bound (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     least_days integer NOT NULL CHECK (least_days >= 0)
@@ -519,8 +523,9 @@ CREATE TABLE audit_bound (
 
 INSERT INTO audit_bound (least_days) VALUES (730);
 
--- Remove the events that are older than so many days, and than the owner has said; the chain goes on from
--- the last of them. Up to the first that is younger: one that was put in with an old time takes none along.
+-- Remove events that are older than the given days and the owner's bound; the chain goes on from
+-- the last of them. It stops at the first younger event, so that an event with a forged old time
+-- removes none.
 CREATE FUNCTION forget_audit_events(days integer) RETURNS bigint LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -572,19 +577,19 @@ CREATE TABLE replica (
     seen_at timestamptz NOT NULL DEFAULT now(),
     simulations integer,
     about jsonb NOT NULL DEFAULT '{}',
-    -- Since when it counts as lost; NULL while it is heard.
+    -- Since when the replica counts as lost; NULL while it is heard.
     lost_at timestamptz,
     PRIMARY KEY (kind, id)
 );
 
--- Answers to requests that must not be carried out twice, for when a gateway asks again.
+-- Answers to requests that must not be carried out twice, for repetitions by gateways.
 CREATE TABLE answer (
     request_id text PRIMARY KEY,
     response bytea,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
--- The one row says when a heartbeat could last have been heard. NULL: never yet.
+-- The only row says when a heartbeat could last be heard. NULL: never.
 CREATE TABLE hearing (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     heard_at timestamptz,
@@ -607,14 +612,14 @@ CREATE FUNCTION silence_counts(
         )
 $$;
 
--- What the runtime did, for people: a stream of events. What rows of other tables tell becomes an event by
--- triggers, in the same transaction: once, whichever superlink has seen to it. What else there is to
--- tell, such as outages, superlinks note (`store/runtime_events.py`). Old events are removed.
+-- Events of the runtime, for people. Triggers make events of changes in other tables, once and in
+-- the same transaction. Superlinks add other events, such as outages (`store/runtime_events.py`).
+-- Old events are removed.
 CREATE TABLE runtime_event (
     event_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     at timestamptz NOT NULL DEFAULT now(),
     kind text NOT NULL,
-    -- What it is about, where a second event of the same kind would say nothing new.
+    -- The object of the event, if a second event of the same kind would say nothing new.
     subject text NOT NULL DEFAULT '',
     name text NOT NULL DEFAULT '',
     details text NOT NULL DEFAULT '',
@@ -649,7 +654,7 @@ END $$;
 
 CREATE TRIGGER run_deleted AFTER DELETE ON run FOR EACH ROW EXECUTE FUNCTION note_run_deletion();
 
--- A node that goes by its own wish has no deadline any more; one that was silent has missed it.
+-- A node that leaves after its farewell has no deadline; a silent node has missed its deadline.
 CREATE FUNCTION note_node_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO runtime_event (kind, name, details, node_id)
@@ -667,7 +672,8 @@ WHEN (OLD.status <> NEW.status) EXECUTE FUNCTION note_node_event();
 CREATE TRIGGER node_added AFTER INSERT ON node FOR EACH ROW
 WHEN (NEW.registered_by_account) EXECUTE FUNCTION note_node_event();
 
--- `lost_at` says since when a replica counts as lost; one that says farewell takes its row with it.
+-- `lost_at` says since when a replica counts as lost. The row of a replica is removed at its
+-- farewell.
 CREATE FUNCTION note_replica_event() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     one replica;
@@ -762,11 +768,11 @@ END $$;
 CREATE TRIGGER federation_node_changed AFTER INSERT OR DELETE ON federation_node FOR EACH ROW
 EXECUTE FUNCTION note_member_node_event();
 
--- Errors of all runs are looked for by when they happened.
+-- For searches in the errors of all runs by time.
 CREATE INDEX exchange_failed ON exchange (answered_at) WHERE outcome IN ('failed', 'unanswered');
 CREATE INDEX task_failed ON task (finished_at) WHERE sub_status = 'failed';
 
--- Who is told of events over HTTP, and what is yet to be told. `secret` signs what is sent.
+-- Webhooks, and their waiting deliveries. `secret` signs a delivery.
 CREATE TABLE webhook (
     webhook_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     url text NOT NULL,
@@ -778,7 +784,7 @@ CREATE TABLE webhook (
     delivered_at timestamptz
 );
 
--- A delivery that has succeeded has no row any more; `next_at` is NULL for one that was given up.
+-- A delivery that has succeeded has no row. `next_at` is NULL for a delivery that was given up.
 CREATE TABLE webhook_delivery (
     webhook_id bigint NOT NULL REFERENCES webhook ON DELETE CASCADE,
     event_id bigint NOT NULL REFERENCES runtime_event ON DELETE CASCADE,

@@ -16,8 +16,8 @@ CREATE TABLE node (
     online_until timestamptz
 ) WITH (fillfactor = 70);
 
--- Liveness looks at the nodes that are online, every second. Not by the time it compares: an index
--- on that would be rewritten with every heartbeat.
+-- For the liveness check of online nodes, every second. The index does not have the deadline,
+-- because every heartbeat would rewrite it.
 CREATE INDEX node_online ON node (node_id) WHERE status = 'online';
 
 CREATE TABLE fab (
@@ -58,7 +58,7 @@ CREATE TABLE run (
 CREATE INDEX run_of_series ON run (series_id, created_at);
 CREATE INDEX run_of_account ON run (account_id, created_at);
 
--- Housekeeping asks every few seconds which runs have something left in the broker.
+-- Housekeeping asks every few seconds which runs still have data in the broker.
 CREATE INDEX run_not_cleaned ON run (run_id) WHERE cleaned_at IS NULL;
 
 CREATE TABLE task (
@@ -149,14 +149,14 @@ CREATE TABLE replica (
     PRIMARY KEY (kind, id)
 );
 
--- Answers to requests that must not be carried out twice, for when a gateway asks again.
+-- Answers to requests that must not be carried out twice, for repetitions by gateways.
 CREATE TABLE answer (
     request_id text PRIMARY KEY,
     response bytea,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
--- The one row says when a heartbeat could last have been heard. NULL: never yet.
+-- The only row says when a heartbeat could last be heard. NULL: never.
 CREATE TABLE hearing (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     heard_at timestamptz

@@ -1,4 +1,4 @@
--- Through which gateway a node or task was last heard: while that one is stopped, silence proves
+-- The gateway through which a node or task was last heard: while it is stopped, silence proves
 -- nothing.
 
 ALTER TABLE node ADD COLUMN heard_by text;

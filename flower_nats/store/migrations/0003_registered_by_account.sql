@@ -1,4 +1,4 @@
--- Whether an account has registered a node's key, or the node itself has. Of the nodes that are there
--- nobody can tell any more: `flwr supernode register` says it again.
+-- Whether an account or the node itself has registered a node's key. For existing nodes this is
+-- unknown: `flwr supernode register` sets it again.
 
 ALTER TABLE node ADD COLUMN registered_by_account boolean NOT NULL DEFAULT false;

@@ -1,3 +1,3 @@
--- A claim is known again by its token, which is the same at every try.
+-- A repeated claim is recognised by its token, which is the same at every try.
 
 ALTER TABLE task DROP COLUMN claim_request;

@@ -1,5 +1,5 @@
--- What flwr 1.34 to 1.42 has brought: names and places of nodes, apps of a federation, series of agents
--- with their summaries, and what an agent was asked.
+-- For flwr 1.34 to 1.42: names and locations of nodes, apps of a federation, series of agents with
+-- their summaries, and prompts of agents.
 
 ALTER TABLE node ADD COLUMN name text;
 ALTER TABLE node ADD COLUMN location text;

@@ -1,4 +1,4 @@
--- What lists show of runs: all but the overrides of their configurations, which may be large.
+-- Runs for lists: all columns but the overrides of their configurations, which may be large.
 
 CREATE VIEW run_listed AS
 SELECT

@@ -1,5 +1,5 @@
--- A key that was unregistered may be registered again, as a new node: it is one key of one node that is
--- not unregistered, and of any number that are.
+-- The key of an unregistered node may be registered again, as a new node: a key belongs to at most
+-- one registered node, and to any number of unregistered ones.
 ALTER TABLE node DROP CONSTRAINT node_public_key_key;
 CREATE UNIQUE INDEX node_key ON node (public_key) WHERE status <> 'unregistered';
 CREATE INDEX node_former_key ON node (public_key) WHERE status = 'unregistered';

@@ -1,3 +1,3 @@
--- How many processes are a node: two for a while, when one takes over from the other.
+-- How many processes a node has: two for a while, when one takes over from the other.
 
 ALTER TABLE node ADD COLUMN activations integer NOT NULL DEFAULT 1;

@@ -1,4 +1,4 @@
--- Who vouches for an app, by the hash of its FAB: often before the FAB itself is here.
+-- Signatures of apps, by the hash of the FAB, which is often submitted later.
 CREATE TABLE fab_signature (
     fab_hash text NOT NULL,
     key_id text NOT NULL,

@@ -11,10 +11,11 @@ CREATE TABLE account (
     UNIQUE (issuer, subject)
 );
 
--- Names are compared by people: two that differ by case alone would be taken for each other.
+-- Names are unique in any case of letters, because people would confuse two that differ only by
+-- case.
 CREATE UNIQUE INDEX account_name ON account (lower(name));
 
--- What an account has let in: a `flwr login`, or a program by a token that has a name.
+-- Sessions of accounts: a `flwr login`, or a program with a named token.
 CREATE TABLE account_session (
     session_id text PRIMARY KEY,
     account_id text NOT NULL REFERENCES account,
@@ -29,7 +30,7 @@ CREATE TABLE account_session (
 CREATE INDEX account_session_of_account ON account_session (account_id);
 CREATE UNIQUE INDEX account_session_name ON account_session (account_id, name);
 
--- Tokens, of which only the hash is kept. A session that ends takes its tokens with it.
+-- Hashes of tokens. The end of a session removes its tokens.
 CREATE TABLE account_token (
     token_hash bytea PRIMARY KEY,
     session_id text NOT NULL REFERENCES account_session ON DELETE CASCADE,
@@ -40,7 +41,7 @@ CREATE TABLE account_token (
 
 CREATE INDEX account_token_of_session ON account_token (session_id);
 
--- A `flwr login` under way: its command has the device code, its person the code to confirm.
+-- Open `flwr login`s: the command has the device code, the person has the code to confirm.
 CREATE TABLE device_login (
     device_hash bytea PRIMARY KEY,
     user_code text NOT NULL UNIQUE,
@@ -56,7 +57,7 @@ CREATE TABLE device_login (
     poll_at timestamptz
 );
 
--- Logins that failed, by what is locked: an account, or an address.
+-- Failed logins, by account or by address, which may be locked.
 CREATE TABLE login_failure (
     what text PRIMARY KEY,
     failures integer NOT NULL,

@@ -1,4 +1,4 @@
--- Federations of SuperNodes: who is in them with which role, which nodes, who is invited; and limits.
+-- Federations of SuperNodes: members with roles, nodes, invitations; and limits.
 
 ALTER TABLE federation ADD COLUMN simulation boolean NOT NULL DEFAULT true;
 UPDATE federation SET simulation = false WHERE name = '@none/default';

@@ -1,4 +1,4 @@
--- Who did what: a chain of events, each of which has the hash of the one before in its own.
+-- The audit trail: a chain of events. The hash of each event includes the hash of the event before.
 
 CREATE TABLE audit_event (
     event_id bigint PRIMARY KEY,

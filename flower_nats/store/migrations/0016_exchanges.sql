@@ -1,6 +1,6 @@
--- The history of exchanges, for the console: when each instruction was put out, taken and answered. What
--- is in flight is the broker's to know; a row here may lack what nobody has noted. It stays as long as
--- the log of its run.
+-- The history of exchanges, for the console: when each instruction was released, taken and
+-- answered. The broker alone knows the messages in flight; a row here may lack facts that were not
+-- noted. It stays as long as the log of its run.
 CREATE TABLE exchange (
     run_id bigint NOT NULL REFERENCES run,
     exchange_id bigint NOT NULL,

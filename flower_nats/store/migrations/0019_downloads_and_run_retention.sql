@@ -1,4 +1,4 @@
--- What `flwr pull` was given a link to. Of the token in the link only the hash is kept.
+-- The links of `flwr pull`, with only the hashes of their tokens.
 CREATE TABLE download (
     token_hash bytea PRIMARY KEY,
     run_id bigint NOT NULL,
@@ -6,5 +6,5 @@ CREATE TABLE download (
     expires_at timestamptz NOT NULL
 );
 
--- Housekeeping asks for the oldest runs.
+-- For housekeeping, which asks for the oldest runs.
 CREATE INDEX run_created ON run (created_at);

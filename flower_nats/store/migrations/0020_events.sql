@@ -1,13 +1,13 @@
--- What the runtime did, for people: a stream of events. What rows of other tables tell becomes an event by
--- triggers, in the same transaction: once, whichever superlink has seen to it. What else there is to
--- tell, such as outages, superlinks note (`store/runtime_events.py`). Old events are removed.
+-- Events of the runtime, for people. Triggers make events of changes in other tables, once and in
+-- the same transaction. Superlinks add other events, such as outages (`store/runtime_events.py`).
+-- Old events are removed.
 ALTER TABLE replica ADD COLUMN lost_at timestamptz;
 
 CREATE TABLE runtime_event (
     event_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     at timestamptz NOT NULL DEFAULT now(),
     kind text NOT NULL,
-    -- What it is about, where a second event of the same kind would say nothing new.
+    -- The object of the event, if a second event of the same kind would say nothing new.
     subject text NOT NULL DEFAULT '',
     name text NOT NULL DEFAULT '',
     details text NOT NULL DEFAULT '',
@@ -42,7 +42,7 @@ END $$;
 
 CREATE TRIGGER run_deleted AFTER DELETE ON run FOR EACH ROW EXECUTE FUNCTION note_run_deletion();
 
--- A node that goes by its own wish has no deadline any more; one that was silent has missed it.
+-- A node that leaves after its farewell has no deadline; a silent node has missed its deadline.
 CREATE FUNCTION note_node_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO runtime_event (kind, name, details, node_id)
@@ -60,7 +60,8 @@ WHEN (OLD.status <> NEW.status) EXECUTE FUNCTION note_node_event();
 CREATE TRIGGER node_added AFTER INSERT ON node FOR EACH ROW
 WHEN (NEW.registered_by_account) EXECUTE FUNCTION note_node_event();
 
--- `lost_at` says since when a replica counts as lost; one that says farewell takes its row with it.
+-- `lost_at` says since when a replica counts as lost. The row of a replica is removed at its
+-- farewell.
 CREATE FUNCTION note_replica_event() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     one replica;
@@ -155,6 +156,6 @@ END $$;
 CREATE TRIGGER federation_node_changed AFTER INSERT OR DELETE ON federation_node FOR EACH ROW
 EXECUTE FUNCTION note_member_node_event();
 
--- Errors of all runs are looked for by when they happened.
+-- For searches in the errors of all runs by time.
 CREATE INDEX exchange_failed ON exchange (answered_at) WHERE outcome IN ('failed', 'unanswered');
 CREATE INDEX task_failed ON task (finished_at) WHERE sub_status = 'failed';

@@ -1,4 +1,4 @@
--- Who is told of events over HTTP, and what is yet to be told. `secret` signs what is sent.
+-- Webhooks, and their waiting deliveries. `secret` signs a delivery.
 CREATE TABLE webhook (
     webhook_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     url text NOT NULL,
@@ -10,7 +10,7 @@ CREATE TABLE webhook (
     delivered_at timestamptz
 );
 
--- A delivery that has succeeded has no row any more; `next_at` is NULL for one that was given up.
+-- A delivery that has succeeded has no row. `next_at` is NULL for a delivery that was given up.
 CREATE TABLE webhook_delivery (
     webhook_id bigint NOT NULL REFERENCES webhook ON DELETE CASCADE,
     event_id bigint NOT NULL REFERENCES runtime_event ON DELETE CASCADE,

@@ -10,7 +10,7 @@ CREATE TABLE node_presence (
     PRIMARY KEY (node_id, at)
 );
 
--- Notes that a node has come or gone, whatever has brought that about. The newest 200 notes are kept.
+-- Notes that a node has come or gone, for any reason. The newest 200 notes are kept.
 CREATE FUNCTION note_presence() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO node_presence (node_id, at, status)

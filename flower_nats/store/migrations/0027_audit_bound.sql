@@ -1,4 +1,5 @@
--- How many days events are kept at least, 0 for ever: the owner's word, which superlinks cannot change.
+-- For how many days events are kept at least, 0 for ever. Only the owner can change it, not
+-- superlinks.
 CREATE TABLE audit_bound (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     least_days integer NOT NULL CHECK (least_days >= 0)
@@ -6,8 +7,9 @@ CREATE TABLE audit_bound (
 
 INSERT INTO audit_bound (least_days) VALUES (730);
 
--- Remove the events that are older than so many days, and than the owner has said; the chain goes on from
--- the last of them. Up to the first that is younger: one that was put in with an old time takes none along.
+-- Remove events that are older than the given days and the owner's bound; the chain goes on from
+-- the last of them. It stops at the first younger event, so that an event with a forged old time
+-- removes none.
 CREATE OR REPLACE FUNCTION forget_audit_events(days integer) RETURNS bigint LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE

@@ -7,7 +7,7 @@ RETURNING *;
 -- list: All accounts by name.
 SELECT * FROM account ORDER BY lower(name);
 
--- by_name: An account, however its name is written.
+-- by_name: An account by name, in any case of letters.
 SELECT * FROM account WHERE lower(name) = lower(%(name)s);
 
 -- set_role: Change what an account may do.

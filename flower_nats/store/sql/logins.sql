@@ -1,5 +1,5 @@
--- begin: Note that a command asks for a login. Where there are too many, the oldest that nobody has confirmed
--- gives way: of this address, if that has its share; of the address that has most, if there are too many in all.
+-- begin: Store a command's login. If there are too many, the oldest unconfirmed login is dropped: of this address if it
+-- has its share, else, if there are too many in all, of the address with the most.
 WITH waiting AS (
     SELECT device_hash, asked_from, created_at FROM device_login
     WHERE expires_at > now() AND account_id IS NULL
@@ -29,45 +29,44 @@ VALUES (
 ON CONFLICT DO NOTHING
 RETURNING device_hash;
 
--- by_device: A login that lasts, by what its command has.
+-- by_device: An open login, by its device code.
 SELECT * FROM device_login WHERE device_hash = %(device_hash)s AND expires_at > now();
 
--- by_user_code: A login that lasts, by what its person has.
+-- by_user_code: An open login, by its user code.
 SELECT *, extract(epoch FROM now() - created_at)::double precision AS seconds_ago
 FROM device_login
 WHERE user_code = %(user_code)s AND expires_at > now();
 
--- confirm: Say whose login it is; none if that was said, or it was refused.
+-- confirm: Set the account of a login; none if it has one, or was refused.
 UPDATE device_login SET account_id = %(account_id)s, issuer_secret = %(issuer_secret)s
 WHERE device_hash = %(device_hash)s
     AND expires_at > now() AND refused_at IS NULL
     AND (account_id IS NULL OR account_id = %(account_id)s)
 RETURNING device_hash;
 
--- refuse: Have a login that nobody has confirmed fail.
+-- refuse: Refuse a login that is not confirmed.
 UPDATE device_login SET refused_at = now()
 WHERE user_code = %(user_code)s AND account_id IS NULL AND expires_at > now();
 
--- issue: Note that tokens are given out for a login; none if that was longer ago than an answer is
--- asked for again.
+-- issue: Note that tokens are given out for a login; none if that was too long ago for a repeated question.
 UPDATE device_login SET issued_at = coalesce(issued_at, now())
 WHERE device_hash = %(device_hash)s
     AND (issued_at IS NULL OR issued_at > now() - make_interval(secs => %(again_within)s))
 RETURNING account_id;
 
--- claim_poll: Take it on to ask the issuer about a login; none if somebody has just done so.
+-- claim_poll: Claim the next question to the issuer about a login; none if it was just asked.
 UPDATE device_login SET poll_at = now() + make_interval(secs => %(seconds)s)
 WHERE device_hash = %(device_hash)s AND (poll_at IS NULL OR poll_at <= now())
 RETURNING device_hash;
 
--- postpone_poll: Have the issuer asked about a login again later.
+-- postpone_poll: Postpone the next question to the issuer about a login.
 UPDATE device_login SET poll_at = now() + make_interval(secs => %(seconds)s)
 WHERE device_hash = %(device_hash)s;
 
--- drop_expired: Remove logins that have ended.
+-- drop_expired: Remove ended logins.
 DELETE FROM device_login WHERE expires_at < now();
 
--- attempt: Count an attempt to log in as a failure, until it has succeeded; none while it is locked.
+-- attempt: Count an attempt to log in as a failure until it succeeds; none during a lock.
 INSERT INTO login_failure AS known (what, failures) VALUES (%(what)s, 1)
 ON CONFLICT (what) DO UPDATE SET
     failures = CASE
@@ -85,7 +84,7 @@ ON CONFLICT (what) DO UPDATE SET
 WHERE known.locked_until IS NULL OR known.locked_until <= now()
 RETURNING failures;
 
--- locked_for: For how long it is locked yet.
+-- locked_for: The remaining time of a lock.
 SELECT extract(epoch FROM locked_until - now())::double precision AS seconds
 FROM login_failure WHERE what = %(what)s AND locked_until > now();
 
@@ -95,5 +94,5 @@ DELETE FROM login_failure WHERE what = %(what)s;
 -- take_back: Count one failure less.
 UPDATE login_failure SET failures = failures - 1, locked_until = NULL WHERE what = %(what)s;
 
--- drop_old_failures: Forget failures of long ago.
+-- drop_old_failures: Remove old failures.
 DELETE FROM login_failure WHERE failed_at < now() - make_interval(secs => %(seconds)s);

@@ -2,7 +2,7 @@
 SELECT role FROM federation_member
 WHERE federation = %(federation)s AND account_id = %(account_id)s;
 
--- of_run: Where a run is and whose, and the role of an account there.
+-- of_run: The federation and the owner of a run, and an account's role there.
 SELECT run.federation, run.account_id, federation_member.role
 FROM run
 LEFT JOIN federation_member
@@ -10,16 +10,16 @@ LEFT JOIN federation_member
     AND federation_member.account_id = %(account_id)s
 WHERE run.run_id = %(run_id)s;
 
--- list: Who is in a federation, in the order in which they came.
+-- list: The members of a federation, in the order in which they joined.
 SELECT account_id, account_name, role FROM federation_member
 WHERE federation = %(federation)s
 ORDER BY joined_at, account_name;
 
--- by_name: An account in a federation, however its name is written.
+-- by_name: A member of a federation by name, in any case of letters.
 SELECT account_id, account_name, role FROM federation_member
 WHERE federation = %(federation)s AND lower(account_name) = lower(%(account_name)s);
 
--- federations: The federations that take runs in which an account has one of these roles.
+-- federations: The active federations in which an account has one of these roles.
 SELECT federation FROM federation_member
 JOIN federation ON federation.name = federation_member.federation
 WHERE account_id = %(account_id)s
@@ -27,7 +27,7 @@ WHERE account_id = %(account_id)s
     AND archived_at IS NULL
 ORDER BY created_at, federation;
 
--- add: Let an account in; nothing comes back if it is in.
+-- add: Add an account; none if it is a member already.
 INSERT INTO federation_member (federation, account_id, account_name, role)
 VALUES (%(federation)s, %(account_id)s, %(account_name)s, %(role)s)
 ON CONFLICT DO NOTHING
@@ -37,7 +37,7 @@ RETURNING account_id;
 UPDATE federation_member SET role = %(role)s
 WHERE federation = %(federation)s AND account_id = %(account_id)s;
 
--- remove: Let an account out, and its nodes with it.
+-- remove: Remove an account and its nodes.
 WITH nodes AS (
     DELETE FROM federation_node
     USING node
@@ -48,7 +48,7 @@ WITH nodes AS (
 DELETE FROM federation_member
 WHERE federation = %(federation)s AND account_id = %(account_id)s;
 
--- add_node: Have a node in a federation; nothing comes back if it is in.
+-- add_node: Add a node to a federation; none if it is in it already.
 INSERT INTO federation_node (federation, node_id)
 SELECT %(federation)s, %(node_id)s
 WHERE NOT EXISTS (
@@ -58,7 +58,7 @@ WHERE NOT EXISTS (
 ON CONFLICT DO NOTHING
 RETURNING node_id;
 
--- remove_node: Take a node out of a federation; nothing comes back if it was not in.
+-- remove_node: Remove a node from a federation; none if it was not in it.
 DELETE FROM federation_node
 WHERE federation = %(federation)s AND node_id = %(node_id)s
 RETURNING node_id;

@@ -1,4 +1,4 @@
--- put: Store a message from a task to an unfinished one of the same run; again changes nothing.
+-- put: Store a message from a task to an unfinished task of the same run; a repetition changes nothing.
 INSERT INTO task_message (message_id, src_task_id, dst_task_id, created_at, expires_at, body)
 SELECT
     %(message_id)s, src.task_id, dst.task_id, to_timestamp(%(created_at)s), to_timestamp(%(expires_at)s),
@@ -26,7 +26,7 @@ WITH next AS (
 )
 SELECT body FROM taken ORDER BY created_at, message_id;
 
--- drop_expired: Remove messages whose time is over or whose task has finished.
+-- drop_expired: Remove expired messages, and those of finished tasks.
 DELETE FROM task_message
 WHERE expires_at <= now()
     OR dst_task_id IN (SELECT task_id FROM task WHERE status = 'finished');

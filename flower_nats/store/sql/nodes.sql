@@ -1,6 +1,6 @@
--- register: Store a node under its key; nothing comes back if the key is known already, except to an
--- account that vouches for a node that has registered itself. A key that was unregistered gets a new
--- node, but one that an account had registered does so from that account alone.
+-- register: Store a node under its key; none if the key is known, unless an account vouches for a node that has
+-- registered itself. The key of an unregistered node gets a new node. If an account had registered it, only that
+-- account may do so.
 INSERT INTO node (
     node_id, public_key, owner_id, owner_name, status, heartbeat_interval, registered_by_account,
     name, location
@@ -25,7 +25,7 @@ SET
 WHERE excluded.registered_by_account AND NOT node.registered_by_account
 RETURNING node_id;
 
--- resolve: The node of a key; if there is none, the last one, unless it left some time ago.
+-- resolve: The node of a key; if there is none, the last one, unless it was unregistered some time ago.
 SELECT node_id, registered_by_account, status = 'unregistered' AS has_left
 FROM node
 WHERE public_key = %(public_key)s
@@ -36,7 +36,7 @@ WHERE public_key = %(public_key)s
 ORDER BY unregistered_at DESC NULLS FIRST
 LIMIT 1;
 
--- activate: Bring the node of a key online, beside another process of it if it is online already.
+-- activate: Bring the node of a key online; if it is online, as a further process.
 UPDATE node
 SET
     status = 'online',
@@ -53,8 +53,8 @@ WHERE public_key = %(public_key)s AND status <> 'unregistered'
     AND (registered_by_account OR NOT %(only_registered)s)
 RETURNING node_id;
 
--- deactivate: Take an online node offline at its own wish, which the missing deadline tells. If another
--- process of it has come meanwhile it stays, as long as that one is heard soon.
+-- deactivate: Take an online node offline after its farewell, which the missing deadline marks. If another process of
+-- the node has come since, the node stays online if that process is heard soon.
 UPDATE node
 SET
     status = CASE WHEN activations > 1 THEN status ELSE 'offline' END,
@@ -66,7 +66,7 @@ SET
 WHERE node_id = %(node_id)s AND status = 'online'
 RETURNING status;
 
--- rotate_key: Give a node another key, which no node has; whoever comes with the old one is nobody.
+-- rotate_key: Replace the key of a node by one that no node has; the old key is then unknown.
 UPDATE node
 SET
     public_key = %(public_key)s,
@@ -81,7 +81,7 @@ WHERE node_id = %(node_id)s AND status <> 'unregistered'
     )
 RETURNING node_id;
 
--- unregister: Remove a node for good; its row stays, which says who may register its key again.
+-- unregister: Remove a node for good; its row stays, and says who may register its key again.
 UPDATE node
 SET
     status = 'unregistered',
@@ -91,7 +91,7 @@ WHERE node_id = %(node_id)s AND status <> 'unregistered'
     AND (%(owner_id)s::text IS NULL OR owner_id = %(owner_id)s)
 RETURNING node_id;
 
--- heartbeats: Note a batch of heartbeats; the ids that come back belong to registered nodes.
+-- heartbeats: Note a batch of heartbeats; returns the ids of registered nodes.
 WITH beat AS (
     SELECT DISTINCT ON (node_id) node_id, seconds, ahead
     FROM unnest(
@@ -99,12 +99,12 @@ WITH beat AS (
     ) AS beats (node_id, seconds, ahead)
     ORDER BY node_id
 ), known AS (
-    -- Locked in one order everywhere: batches of several gateways may overlap.
+    -- The order of locks is always the same, because batches of several gateways may overlap.
     SELECT
         node.node_id,
         beat.seconds,
         beat.ahead,
-        -- Its last heartbeat may reach us after its farewell: gateways collect heartbeats.
+        -- Its last heartbeat may come after its farewell, because gateways collect heartbeats.
         coalesce(
             node.status = 'offline'
             AND node.online_until IS NULL
@@ -133,22 +133,21 @@ WITH beat AS (
 )
 SELECT node_id FROM known;
 
--- seen: Note that nodes are there after an outage, by other calls than heartbeats.
+-- seen: Note nodes that were heard after an outage by other calls than heartbeats.
 UPDATE node SET unheard_since = NULL, heard_by = %(gateway)s
 WHERE node_id = ANY (%(node_ids)s::bigint[]) AND unheard_since IS NOT NULL;
 
 -- any_online: A row if there is a node that could fall silent.
 SELECT 1 AS found FROM node WHERE status = 'online' LIMIT 1;
 
--- expire: Take nodes offline that have been silent, while heartbeats could have been heard.
+-- expire: Take nodes offline that were silent while heartbeats could be heard.
 UPDATE node
 SET status = 'offline', last_deactivated_at = online_until
 WHERE status = 'online' AND online_until <= now()
     AND silence_counts(heard_by, %(deaf_after)s, %(absence)s)
 RETURNING node_id;
 
--- forget: Remove nodes that have registered themselves and were not seen for so long, or are more than
--- can be kept of one status.
+-- forget: Remove nodes that have registered themselves and were not seen for long, or are too many of one status.
 DELETE FROM node
 USING (
     SELECT
@@ -172,7 +171,7 @@ RETURNING node.node_id, node.status;
 -- statuses: The status of each of these nodes that exists.
 SELECT node_id, status FROM node WHERE node_id = ANY (%(node_ids)s::bigint[]);
 
--- last_heard: These nodes, and when each was heard last. A farewell leaves no time of that.
+-- last_heard: These nodes, and when each was last heard; unknown after a farewell.
 SELECT
     node_id,
     status,
@@ -184,7 +183,7 @@ SELECT
     online_until - make_interval(secs => %(patience)s * heartbeat_interval) AS heard_at
 FROM node WHERE node_id = ANY (%(node_ids)s::bigint[]);
 
--- listed: Nodes as `flower-nats status` lists them: those that are online first, then the last seen.
+-- listed: Nodes for `flower-nats status`: online ones first, then the last seen.
 SELECT
     node_id,
     status,
@@ -203,8 +202,8 @@ WHERE status <> 'unregistered' AND unlisted_at IS NULL
 ORDER BY status = 'online' DESC, heard_at DESC NULLS LAST, node_id
 LIMIT %(most)s;
 
--- is_awaited: Whether a node of a run's federation may still be heard that was online before an outage
--- that has just ended.
+-- is_awaited: Whether a node of a run's federation that was online before an outage, which has just ended, may still be
+-- heard.
 SELECT EXISTS (
     SELECT FROM run
     JOIN node_membership USING (federation)
@@ -242,8 +241,8 @@ WHERE federation = %(federation)s
     AND node.status <> 'unregistered' AND node.unlisted_at IS NULL
 ORDER BY node.registered_at, node_id;
 
--- newest: The nodes of the federations that an account is in, and its own, or all: first those that are
--- online, then those that were last seen last.
+-- newest: The nodes of the federations that an account is in, and its own, or all: online ones first, then the last
+-- seen.
 SELECT
     *,
     unheard_since IS NOT NULL AS is_unheard,
@@ -253,7 +252,7 @@ SELECT
     END AS heard_at
 FROM node
 WHERE status <> 'unregistered'
-    -- One that is asked for by its id is shown, though lists leave it out.
+    -- A node that is asked for by id is shown, even if lists leave it out.
     AND CASE WHEN %(node_id)s::bigint IS NULL THEN unlisted_at IS NULL ELSE node_id = %(node_id)s END
     AND (
         %(account_id)s::text IS NULL
@@ -269,7 +268,7 @@ LIMIT %(limit)s;
 -- presence: When a node came and went, the newest first.
 SELECT at, status FROM node_presence WHERE node_id = %(node_id)s ORDER BY at DESC LIMIT %(limit)s;
 
--- list: Every node that an account has registered, or all, that lists do not leave out.
+-- list: The nodes that an account has registered, or all, except those that lists leave out.
 SELECT * FROM node
 WHERE (%(owner_id)s::text IS NULL OR owner_id = %(owner_id)s) AND unlisted_at IS NULL
 ORDER BY registered_at, node_id;
@@ -277,14 +276,14 @@ ORDER BY registered_at, node_id;
 -- owner: The account of a registered node.
 SELECT owner_id FROM node WHERE node_id = %(node_id)s AND status <> 'unregistered';
 
--- counts: How many nodes are in each status, of those that lists show.
+-- counts: The number of listed nodes in each status.
 SELECT status, count(*) AS count FROM node WHERE unlisted_at IS NULL GROUP BY status;
 
--- versions_online: How many nodes of each version of flwr are online; of the versions the most frequent.
+-- versions_online: The number of online nodes for the most frequent versions of flwr.
 SELECT version, count(*) AS count FROM node WHERE status = 'online'
 GROUP BY version ORDER BY count(*) DESC, version LIMIT 50;
 
--- unlist: Leave nodes out of lists that were not online for so many days. Their rows stay.
+-- unlist: Leave nodes that were not online for some days out of lists. Their rows stay.
 UPDATE node SET unlisted_at = now()
 WHERE status <> 'online' AND unlisted_at IS NULL
     AND greatest(registered_at, last_activated_at, last_deactivated_at, unregistered_at)

@@ -1,4 +1,4 @@
--- reserve: Reserve a nonce; who has reserved it may ask again.
+-- reserve: Reserve a nonce; its holder may repeat this.
 INSERT INTO nonce (namespace, nonce, holder, expires_at)
 VALUES (%(namespace)s, %(nonce)s, %(holder)s, to_timestamp(%(expires_at)s))
 ON CONFLICT (namespace, nonce) DO UPDATE

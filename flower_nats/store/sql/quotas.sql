@@ -1,10 +1,10 @@
--- set: Keep the limits of a federation or an account, or of each.
+-- set: Store the limits of a federation or an account, or of each.
 INSERT INTO quota (kind, name, runs_at_once, run_seconds)
 VALUES (%(kind)s, %(name)s, %(runs_at_once)s, %(run_seconds)s)
 ON CONFLICT (kind, name) DO UPDATE
 SET runs_at_once = excluded.runs_at_once, run_seconds = excluded.run_seconds;
 
--- remove: Take the limits of a federation or an account away: those of each hold then.
+-- remove: Remove the limits of a federation or an account: the limits of each then apply.
 DELETE FROM quota WHERE kind = %(kind)s AND name = %(name)s;
 
 -- get: The limits of a federation or an account, locked.
@@ -15,7 +15,7 @@ FOR UPDATE;
 -- list: All limits.
 SELECT kind, name, runs_at_once, run_seconds FROM quota ORDER BY kind, name;
 
--- use: How many runs of each federation and account have begun, and how many wait.
+-- use: The number of begun and waiting runs of each federation and account.
 SELECT
     kind, name,
     count(*) FILTER (WHERE task.status <> 'pending') AS begun,
@@ -29,7 +29,7 @@ WHERE task.status <> 'finished'
 GROUP BY kind, name
 ORDER BY kind, name;
 
--- overdue: Runs that have taken longer than they may, each with one limit that says so.
+-- overdue: Runs that have taken longer than allowed, each with the limit.
 SELECT DISTINCT ON (task.task_id)
     task.task_id AS primary_task_id, quota.run_seconds, quota.kind,
     CASE quota.kind WHEN 'federation' THEN run.federation ELSE run.account_name END AS name

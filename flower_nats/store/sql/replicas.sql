@@ -1,9 +1,10 @@
--- announce: Note that a replica lives; if a gateway was away, move the deadlines of those it heard last.
+-- announce: Note a replica's sign of life; if a gateway was away, move the deadlines of nodes and tasks that it was the
+-- last to hear.
 WITH away AS (
     SELECT now() - seen_at AS span FROM replica
     WHERE kind = %(kind)s AND id = %(id)s AND kind = 'gateway'
         AND seen_at < now() - make_interval(secs => %(deaf_after)s)
-        -- While no gateway could be heard at all, `heard` gives it back to everybody.
+        -- If no gateway could be heard at all, `heard` moves all deadlines.
         AND (SELECT heard_at FROM hearing) > now() - make_interval(secs => %(deaf_after)s)
 ), nodes AS (
     UPDATE node SET online_until = online_until + away.span FROM away
@@ -38,22 +39,22 @@ ORDER BY kind, since, id;
 -- superexec_hosts: The hosts that run a SuperExec, newest first.
 SELECT id FROM replica WHERE kind = 'superexec' ORDER BY since DESC;
 
--- note_lost: Note that replicas are lost that were not seen for so long.
+-- note_lost: Mark replicas that were not seen for long as lost.
 UPDATE replica SET lost_at = now()
 WHERE lost_at IS NULL AND seen_at < now() - make_interval(secs => %(seconds)s)
 RETURNING kind, id;
 
--- drop_gone: Forget replicas that have not been seen for long.
+-- drop_gone: Remove replicas that were not seen for long.
 DELETE FROM replica WHERE seen_at < now() - make_interval(secs => %(seconds)s);
 
--- heard: Note that heartbeats can be heard, and give back the time in which they could not be.
+-- heard: Note that heartbeats can be heard, and move deadlines by the time in which they could not.
 WITH before AS (
     SELECT heard_at FROM hearing FOR UPDATE
 ), deaf AS (
     SELECT now() - heard_at AS span FROM before
     WHERE heard_at < now() - make_interval(secs => %(deaf_after)s)
 ), nodes AS (
-    -- No gateway has to speak for them any more: if it is gone for good, they must not wait for it.
+    -- These nodes and tasks need no gateway any more: if it is gone for good, they must not wait for it.
     UPDATE node
     SET online_until = online_until + deaf.span, heard_by = NULL, unheard_since = now()
     FROM deaf
@@ -62,7 +63,7 @@ WITH before AS (
     UPDATE task SET active_until = active_until + deaf.span, heard_by = NULL FROM deaf
     WHERE status IN ('starting', 'running')
 ), gateways AS (
-    -- Those that lived when it began have been away for no longer than this.
+    -- Gateways that were alive at its beginning were away for no longer than this.
     UPDATE replica SET seen_at = now() FROM before, deaf
     WHERE kind = 'gateway'
         AND seen_at > before.heard_at - make_interval(secs => %(deaf_after)s)

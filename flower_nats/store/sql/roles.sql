@@ -1,10 +1,10 @@
--- lock_roles: Let one at a time see to the roles.
+-- lock_roles: Let one process at a time change the roles.
 SELECT pg_advisory_xact_lock(7310972232);
 
 -- let_this_be_role: Name the role that `hand_over` is about.
 SELECT set_config('flower_nats.role', %(name)s, true);
 
--- find_role: Whether a role is there.
+-- find_role: Whether a role exists.
 SELECT 1 FROM pg_roles WHERE rolname = %(name)s;
 
 -- hand_over: Make the role the owner of the schema and of all in it.
@@ -17,7 +17,7 @@ BEGIN
         EXECUTE format('ALTER SCHEMA public OWNER TO %I', owner);
     END IF;
     FOR statement IN
-        -- Sequences of identity columns, and indexes, go with their tables.
+        -- Sequences of identity columns, and indexes, belong to their tables.
         SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, owner)
         FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')

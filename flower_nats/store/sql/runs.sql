@@ -1,4 +1,4 @@
--- create: Store a run and its primary task, which waits for a SuperExec from then on.
+-- create: Store a run and its primary task, which then waits for a SuperExec.
 WITH created AS (
     INSERT INTO run (
         run_id, series_id, primary_task_id, fab_id, fab_version, fab_hash, override_config,
@@ -31,7 +31,7 @@ WHERE federation = %(federation)s
 ORDER BY created_at DESC, run_id DESC
 LIMIT %(limit)s;
 
--- search: Runs newest first, of those that match what is not null.
+-- search: The runs that match all parameters that are not null, newest first.
 SELECT * FROM run_listed
 WHERE (%(status)s::text IS NULL OR status = %(status)s)
     AND (NOT %(unfinished)s OR status <> 'finished')
@@ -50,7 +50,7 @@ ORDER BY created_at DESC, run_id DESC
 LIMIT %(limit)s
 OFFSET %(skip)s;
 
--- federations: The federations that have runs, of those that an account is in, or of all.
+-- federations: The federations with runs, of an account or of all.
 SELECT DISTINCT federation FROM run
 WHERE %(account_id)s::text IS NULL
     OR federation IN (SELECT federation FROM federation_member WHERE account_id = %(account_id)s)
@@ -59,7 +59,7 @@ ORDER BY federation;
 -- of_series: The runs of a series, oldest first.
 SELECT * FROM run_listed WHERE series_id = %(series_id)s ORDER BY created_at, run_id;
 
--- prompt: What an agent that leads its run was asked, and when it began to run.
+-- prompt: The prompt of a run's agent, and when the agent began to run.
 SELECT
     run.user_prompt,
     extract(epoch FROM coalesce(task.running_at, run.created_at))::double precision AS began_at
@@ -97,10 +97,10 @@ FROM (
 ) AS used
 WHERE run.run_id = used.run_id;
 
--- running: The runs that are at work, with the tasks that lead them.
+-- running: The running runs, with their primary tasks.
 SELECT run_id, primary_task_id FROM run_state WHERE status = 'running' ORDER BY run_id;
 
--- unclean: Runs that finished a while ago and may have left something in the broker.
+-- unclean: Runs that finished a while ago and may still have data in the broker.
 SELECT run.run_id
 FROM run
 JOIN task ON task.task_id = run.primary_task_id
@@ -110,15 +110,15 @@ WHERE run.cleaned_at IS NULL
 ORDER BY task.finished_at
 LIMIT %(limit)s;
 
--- mark_cleaned: Note that a finished run has left nothing in the broker.
+-- mark_cleaned: Note that a finished run has no data in the broker.
 UPDATE run SET cleaned_at = now() WHERE run_id = %(run_id)s;
 
--- with_old_logs: Runs that ended so long ago that their logs are to be removed, and are not yet.
+-- with_old_logs: Runs that ended long ago and still have a log, which is to be removed.
 SELECT run.run_id
 FROM run
 JOIN task ON task.task_id = run.primary_task_id
 WHERE run.log_removed_at IS NULL
-    -- What began later has not ended before; the index knows this one.
+    -- A run that began later cannot have ended before. The index has this column.
     AND run.created_at < now() - make_interval(days => %(days)s::integer)
     AND task.status = 'finished'
     AND task.finished_at < now() - make_interval(days => %(days)s::integer)
@@ -131,25 +131,25 @@ WITH exchanges AS (
 )
 UPDATE run SET log_removed_at = now() WHERE run_id = %(run_id)s;
 
--- ended_before: Runs that ended so long ago that they are to be deleted, and have left nothing in the broker.
+-- ended_before: Runs that ended so long ago that they are to be deleted, and have no data in the broker.
 SELECT run.run_id
 FROM run
 JOIN task ON task.task_id = run.primary_task_id
 WHERE run.cleaned_at IS NOT NULL
-    -- What began later has not ended before; the index knows this one.
+    -- A run that began later cannot have ended before. The index has this column.
     AND run.created_at < now() - make_interval(days => %(days)s::integer)
     AND task.status = 'finished'
     AND task.finished_at < now() - make_interval(days => %(days)s::integer)
 ORDER BY run.created_at
 LIMIT %(limit)s;
 
--- counts: How many runs are in each status; of finished ones, how many have ended in each way.
+-- counts: The number of runs in each status, and of finished runs in each sub-status.
 SELECT
     CASE status WHEN 'finished' THEN sub_status ELSE status END AS status,
     count(*) AS count
 FROM run_state GROUP BY 1;
 
--- lock_to_delete: A run and its series, locked; whether the run is over, and nothing left in the broker.
+-- lock_to_delete: A run and its series, locked; whether the run is over and has no data in the broker.
 SELECT
     run.series_id, run.fab_hash, task.status,
     task.status = 'finished' AND run.cleaned_at IS NOT NULL AS is_over
@@ -159,7 +159,7 @@ JOIN series ON series.series_id = run.series_id
 WHERE run.run_id = %(run_id)s
 FOR UPDATE OF run, series;
 
--- delete: Delete a run with all that is kept of its tasks.
+-- delete: Delete a run with all data of its tasks.
 WITH exchanges AS (
     DELETE FROM exchange WHERE run_id = %(run_id)s
 ), events AS (

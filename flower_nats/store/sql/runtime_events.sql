@@ -1,4 +1,4 @@
--- lock_subject: Let one at a time look what the last event of a subject was.
+-- lock_subject: Let one transaction at a time check the last event of a subject.
 SELECT pg_advisory_xact_lock(hashtextextended('runtime_event ' || %(subject)s, 0));
 
 -- note: Add an event, unless its subject has a later one, or its last one is of the same kind and not
@@ -24,8 +24,8 @@ WHERE (latest.at IS NULL OR latest.at < new.at)
     )
 RETURNING event_id;
 
--- newest: The newest events, of what an account may see: those of its federations and of its nodes. What
--- is about the runtime as a whole is for those who see all.
+-- newest: The newest events that an account may see: those of its federations and of its nodes. Events of the runtime
+-- as a whole are for accounts that see all.
 SELECT event_id, at, kind, name, details, federation, run_id, node_id
 FROM runtime_event
 WHERE (%(kinds)s::text[] IS NULL OR kind = ANY (%(kinds)s))
@@ -50,7 +50,7 @@ ORDER BY at DESC, event_id DESC
 LIMIT %(limit)s
 OFFSET %(skip)s;
 
--- trim: Remove events that are older than so many days, or not among so many of the newest.
+-- trim: Remove events that are too old, or not among the newest ones that are kept.
 DELETE FROM runtime_event
 WHERE at < now() - make_interval(days => %(days)s::integer)
     OR event_id <= (

@@ -13,7 +13,7 @@ UPDATE series SET context = %(context)s, updated_at = now() WHERE series_id = %(
 -- context: The context that the runs of a series share.
 SELECT context FROM series WHERE series_id = %(series_id)s;
 
--- context_size: How many bytes the context of a series has.
+-- context_size: The size in bytes of a series' context.
 SELECT octet_length(context) AS size FROM series WHERE series_id = %(series_id)s;
 
 -- keep_context: Store the context that a primary task has left for its series.
@@ -21,7 +21,7 @@ UPDATE series SET context = %(context)s
 FROM run
 WHERE series.series_id = run.series_id AND run.primary_task_id = %(task_id)s;
 
--- describe: Say what a series is about.
+-- describe: Set the description of a series.
 UPDATE series SET description = %(description)s WHERE series_id = %(series_id)s;
 
 -- of_run: The series of a run.
@@ -58,7 +58,7 @@ WHERE (%(series_id)s::bigint IS NULL OR series.series_id = %(series_id)s)
 ORDER BY series.updated_at DESC, series.series_id
 LIMIT %(limit)s;
 
--- drop_empty: Delete a series that has no run any more, with what was made of its events.
+-- drop_empty: Delete a series without runs, with the summaries of its events.
 WITH empty AS (
     SELECT series_id FROM series
     WHERE series_id = %(series_id)s

@@ -4,7 +4,7 @@ WHERE status = 'pending' AND type = ANY (%(types)s::text[])
     AND task_id NOT IN (SELECT task_id FROM run_held_back)
 ORDER BY pending_at, task_id;
 
--- claim: Claim a pending task; the request that claimed it, known by its token, may ask again.
+-- claim: Claim a pending task; the same request, known by its token, may repeat this.
 UPDATE task
 SET
     status = 'starting',
@@ -25,10 +25,10 @@ WHERE task_id = %(task_id)s
     )
 RETURNING *;
 
--- take_turn: Wait until no other try of this request is under way; the next statement sees what it did.
+-- take_turn: Wait until no other try of this request runs; the next statement sees its result.
 SELECT pg_advisory_xact_lock(hashtextextended(%(request_id)s, 0));
 
--- acquire: Claim the oldest pending task that fits; the request that claimed one may ask again.
+-- acquire: Claim the oldest pending task that fits; the same request may repeat this.
 WITH acquired AS (
     SELECT task_id FROM task WHERE status = 'starting' AND token_hash = %(token_hash)s
 ), next AS (
@@ -54,7 +54,7 @@ SET
 WHERE task_id IN (SELECT task_id FROM acquired UNION ALL SELECT task_id FROM next)
 RETURNING *;
 
--- has_room: Whether a host may take one more simulation; one that nobody has heard of takes any number.
+-- has_room: Whether a host may take one more simulation; an unknown host takes any number.
 SELECT count(task.task_id) < replica.simulations AS has_room
 FROM replica
 LEFT JOIN task ON task.taken_by = replica.id
@@ -63,7 +63,7 @@ LEFT JOIN task ON task.taken_by = replica.id
 WHERE replica.kind = 'superexec' AND replica.id = %(host)s
 GROUP BY replica.simulations;
 
--- by_token: The task of a token that is valid, or that ended with its task not long ago.
+-- by_token: The task of a token that is valid, or that ended with its task a short time ago.
 SELECT * FROM task
 WHERE token_hash = %(token_hash)s
     AND (
@@ -71,7 +71,7 @@ WHERE token_hash = %(token_hash)s
         OR finished_at > now() - make_interval(secs => %(farewell)s)
     );
 
--- sign: When the process of an unfinished task was heard last, and where its SuperExec has called from.
+-- sign: When the process of an unfinished task was last heard, and the address of its SuperExec.
 SELECT
     active_until - make_interval(
         secs => CASE status WHEN 'starting' THEN %(claim)s ELSE %(silence)s END
@@ -79,7 +79,7 @@ SELECT
     taken_from
 FROM task WHERE task_id = %(task_id)s;
 
--- activate: Start a claimed task; asking again with the same token changes nothing more.
+-- activate: Start a claimed task; a repetition with the same token changes nothing more.
 UPDATE task
 SET
     status = 'running',
@@ -91,14 +91,14 @@ WHERE task_id = %(task_id)s
     AND status IN ('starting', 'running')
 RETURNING *;
 
--- under_way: The tasks that a SuperExec has taken, with who has taken them, oldest first.
+-- under_way: The tasks that SuperExecs have taken, each with its SuperExec, oldest first.
 SELECT
     task_id, run_id, type, status, taken_by, taken_from,
     coalesce(running_at, starting_at) AS since
 FROM task WHERE status IN ('starting', 'running')
 ORDER BY since, task_id;
 
--- heartbeat: Note that the process of a task lives.
+-- heartbeat: Note a heartbeat of a task's process.
 UPDATE task
 SET active_until = now() + make_interval(secs => %(seconds)s), heard_by = %(gateway)s
 WHERE task_id = %(task_id)s
@@ -106,8 +106,8 @@ WHERE task_id = %(task_id)s
     AND status IN ('starting', 'running')
 RETURNING task_id;
 
--- finish: Finish a task and, if it leads its run, all other tasks of the run with it.
--- The token of a task that finishes itself is kept: its process may have something left to say.
+-- finish: Finish a task and, if it is the primary task, all other tasks of its run. The token of a task that finishes
+-- itself is kept, because its process may make further calls.
 WITH done AS (
     UPDATE task
     SET
@@ -145,14 +145,14 @@ FROM done;
 -- any_unfinished: A row if there is a task that could fall silent.
 SELECT 1 AS found FROM task WHERE status <> 'finished' LIMIT 1;
 
--- release: Make claimed tasks pending again whose process has not started in time.
+-- release: Make claimed tasks pending again if their process did not start in time.
 UPDATE task
 SET status = 'pending', starting_at = NULL, token_hash = NULL, active_until = NULL, taken_by = NULL
 WHERE status = 'starting' AND active_until < now()
     AND silence_counts(heard_by, %(deaf_after)s, %(absence)s)
 RETURNING task_id, run_id;
 
--- expire: Fail running tasks that have been silent, and all tasks of the runs they lead.
+-- expire: Fail running tasks that were silent; with a primary task, all tasks of its run.
 WITH silent AS (
     UPDATE task
     SET
@@ -213,5 +213,5 @@ FROM task
 WHERE task_id = %(requesting_task_id)s AND status <> 'finished'
 RETURNING task_id;
 
--- add_usage: Store what a task says it has used.
+-- add_usage: Store the usage that a task reports.
 INSERT INTO task_usage (task_id, run_id, body) VALUES (%(task_id)s, %(run_id)s, %(body)s);

@@ -1,14 +1,14 @@
--- list: Every webhook, with what waits for it.
+-- list: Every webhook, with its waiting events.
 SELECT webhook_id, url, kinds, federation, created_at, created_by, delivered_at, (
     SELECT count(*) FROM webhook_delivery AS delivery
     WHERE delivery.webhook_id = webhook.webhook_id AND next_at IS NOT NULL
 ) AS waiting
 FROM webhook ORDER BY webhook_id;
 
--- lock: Let one at a time add a webhook.
+-- lock: Let one transaction at a time add a webhook.
 SELECT pg_advisory_xact_lock(hashtextextended('webhook', 0));
 
--- count: How many there are.
+-- count: The number of webhooks.
 SELECT count(*) AS count FROM webhook;
 
 -- add: Store a webhook.
@@ -16,7 +16,7 @@ INSERT INTO webhook (url, secret, kinds, federation, created_by)
 VALUES (%(url)s, %(secret)s, %(kinds)s, %(federation)s, %(created_by)s)
 RETURNING webhook_id;
 
--- remove: Remove a webhook, and what waits for it.
+-- remove: Remove a webhook and its waiting events.
 DELETE FROM webhook WHERE webhook_id = %(webhook_id)s;
 
 -- try: Make an event for one webhook, to see that it arrives.
@@ -30,7 +30,7 @@ WITH target AS (
 INSERT INTO webhook_delivery (webhook_id, event_id)
 SELECT webhook_id, event_id FROM target, event;
 
--- claim: Take what is due, some of each webhook; whoever dies with it leaves it to be tried again.
+-- claim: Take due deliveries, some of each webhook; if their sender dies, they are tried again.
 WITH due AS (
     SELECT webhook_id, event_id,
         row_number() OVER (PARTITION BY webhook_id ORDER BY next_at, event_id) AS place
@@ -68,7 +68,7 @@ WITH gone AS (
 )
 UPDATE webhook SET delivered_at = now() WHERE webhook_id = %(webhook_id)s;
 
--- failed: Note why an event has not arrived; after so many seconds it is given up.
+-- failed: Note why an event has not arrived; after a time limit it is given up.
 UPDATE webhook_delivery
 SET
     error = %(error)s,
@@ -77,7 +77,7 @@ SET
     END
 WHERE webhook_id = %(webhook_id)s AND event_id = %(event_id)s;
 
--- troubled: What was tried in vain, the newest first: what was given up, and what will be tried again.
+-- troubled: Failed deliveries, the newest first: those that were given up, and those that will be tried again.
 SELECT
     webhook_id, url, tries, next_at, error,
     event_id, at, kind, name, details, runtime_event.federation, run_id, node_id
