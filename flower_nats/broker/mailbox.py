@@ -5,7 +5,7 @@ The rules:
 - Nothing is visible before it is complete. A push session holds messages while their objects
   arrive. After that, an instruction is released to its node, and a reply is accepted.
 - Pull is a lease: an instruction is handed out until its node confirms it (`take`), it expires, or
-  its run ends. A node that starts anew again gets the instructions that it had confirmed and not
+  its run ends. A node that starts anew gets the instructions again that it had confirmed and not
   answered (`reoffer`).
 - The reply is the end: a reply is written only if the instruction is the newest message of its
   exchange. So there is never a second reply, however late, and no reply to an expired instruction.

@@ -4,7 +4,7 @@ A stock ServerApp sends its lines again until a call is answered. If our answer 
 gateway was killed, its connection cut), the lines are already stored. The client sends one batch
 after the other, so only the newest lines of its task can come again. If they do, either
 
-- the client got the earlier answer: the app prints the same text again, which belongs into the log;
+- the client got the earlier answer: the app prints the same text again, which belongs in the log;
 - or the client did not get it: the lines must not be stored twice.
 
 The request does not tell which, but its way does:
