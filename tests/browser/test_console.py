@@ -13,7 +13,7 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.children import PATIENCE
 from harness.messages import instruction, reply
-from tests.browser.pages import SCREENS, check_page, complaints_of, open_page
+from tests.browser.pages import SCREENS, ColorScheme, check_page, complaints_of, open_page
 from tests.integration.consoles import Console, running_console
 from tests.integration.superlinks import running_superlink
 
@@ -134,8 +134,12 @@ async def test_pages_without_anything_are_for_everybody(chrome: Browser, console
         await check_page(page, f"console-empty-{name}")
 
 
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [*(pytest.param(*one, marks=pytest.mark.long) for one in SCREENS[:-1]), SCREENS[-1]],
+)
 async def test_pages_with_all_sorts_of_names_are_for_everybody_on_any_screen(
-    chrome: Browser, console: Console
+    chrome: Browser, console: Console, width: int, scheme: ColorScheme
 ) -> None:
     run_id = await many_nodes(console, rounds=30, nodes=40)
     pages = {
@@ -148,19 +152,16 @@ async def test_pages_with_all_sorts_of_names_are_for_everybody_on_any_screen(
         "stop": f"/runs/{run_id}/stop",
         "missing": "/runs/7",
     }
-    for width, scheme in SCREENS:
-        page = await open_page(chrome, width, scheme, f"http://{console.address}")
-        for name, path in pages.items():
-            await page.goto(path)
-            if name == "run":
-                await expect(page.locator("#log")).to_contain_text("line 9999")
-                assert await page.locator("#log img").count() == 0
-            if name == "metrics":
-                await page.locator("#metrics[data-drawn] .u-over").hover(
-                    position={"x": 200, "y": 90}
-                )
-                await expect(page.locator(".tip-line")).to_contain_text("mean")
-            await check_page(page, f"console-{name}-{width}-{scheme}")
+    page = await open_page(chrome, width, scheme, f"http://{console.address}")
+    for name, path in pages.items():
+        await page.goto(path)
+        if name == "run":
+            await expect(page.locator("#log")).to_contain_text("line 9999")
+            assert await page.locator("#log img").count() == 0
+        if name == "metrics":
+            await page.locator("#metrics[data-drawn] .u-over").hover(position={"x": 200, "y": 90})
+            await expect(page.locator(".tip-line")).to_contain_text("mean")
+        await check_page(page, f"console-{name}-{width}-{scheme}")
 
 
 @pytest.mark.long

@@ -254,7 +254,7 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
     return {}
 
 
-@pytest.mark.parametrize("replicas", ["1", "2"])
+@pytest.mark.parametrize("replicas", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_what_runs_on_its_own_machine_needs_no_certificate_for_it(
     tmp_path: Path, replicas: str
 ) -> None:
@@ -461,6 +461,7 @@ def test_runs_start_behind_a_web_proxy_from_a_home_that_is_read_only(
     assert_that_runs_start(tmp_path, **PROXY, **read_only_home)
 
 
+@pytest.mark.long
 def test_runs_start_without_a_home(tmp_path: Path) -> None:
     assert_that_runs_start(tmp_path, **NO_HOME)
 

@@ -378,6 +378,7 @@ def test_what_was_there_is_there_after_all_was_killed_and_nothing_is_left(person
 
 
 @simulates
+@pytest.mark.long
 def test_stopping_the_runtime_ends_everything(person: Person) -> None:
     run_id = person.run(pause=60)
     person.wait_for_ray()

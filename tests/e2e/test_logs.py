@@ -31,7 +31,10 @@ def server_options() -> ServerOptions:
     return ServerOptions(isolation="process")
 
 
-@pytest.fixture(scope="module", params=BOTH)
+@pytest.fixture(
+    scope="module",
+    params=[BOTH[0], *(pytest.param(one, marks=pytest.mark.long) for one in BOTH[1:])],
+)
 def run(federation: Federation, workspace: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
     """A run that prints twenty lines, followed over each wire."""
     version = request.param

@@ -14,6 +14,7 @@ NODE_UNAVAILABLE = "error 5: "
 LIVENESS_SECONDS = 60.0
 
 
+@pytest.mark.long
 def test_an_app_waits_for_a_node_that_joins_later(federation: Federation) -> None:
     (early,) = federation.start_supernodes(early=OVER_GRPC)
     run_id = federation.run_app("nothing", "nodes=2")

@@ -35,7 +35,13 @@ async def cut_next(line: Line, method: str, moment: Moment) -> None:
         await cut.done.wait()
 
 
-@pytest.mark.parametrize("method", PER_MESSAGE)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(one, marks=() if one in ("PullMessages", "PushObject") else pytest.mark.long)
+        for one in PER_MESSAGE
+    ],
+)
 async def test_a_supernode_is_cut_off(running: Trial, method: str) -> None:
     for moment in PER_MESSAGE[method]:
         for node in running.nodes[:2]:

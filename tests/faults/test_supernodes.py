@@ -50,7 +50,11 @@ async def test_a_supernode_whose_first_answers_are_lost_comes_online(
 
 @pytest.mark.parametrize("wire", [pytest.param("grpc", marks=pytest.mark.long), "http"])
 @pytest.mark.parametrize(
-    ("method", "is_given_up"), [("PullObject", True), ("ConfirmMessageReceived", False)]
+    ("method", "is_given_up"),
+    [
+        ("PullObject", True),
+        pytest.param("ConfirmMessageReceived", False, marks=pytest.mark.long),
+    ],
 )
 async def test_a_stock_supernode_goes_on_when_a_run_is_stopped_while_it_receives(
     cluster: Cluster,

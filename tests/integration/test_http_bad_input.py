@@ -96,7 +96,10 @@ async def held(gateway: Gateway) -> Counter[str]:
     while True:
         descriptors = process.num_fds()
         row = await gateway.superlink.database.fetch_one(
-            "SELECT count(*) AS count FROM pg_stat_activity WHERE datname = current_database()"
+            """
+            SELECT count(*) AS count FROM pg_stat_activity
+            WHERE datname = current_database() AND backend_type = 'client backend'
+            """
         )
         assert row is not None
         # Otherwise a connection has begun or ended during the count.

@@ -280,7 +280,13 @@ async def test_what_the_issuer_gave_is_sealed(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize(
     "version",
-    [LAST_OVER_GRPC, pytest.param("1.36.0", marks=pytest.mark.long), str(installed().version)],
+    [
+        LAST_OVER_GRPC,
+        *(
+            pytest.param(one, marks=pytest.mark.long)
+            for one in ("1.36.0", str(installed().version))
+        ),
+    ],
 )
 async def test_stock_commands_log_in_at_the_issuer(
     nats_url: str, runtime: Runtime, tmp_path: Path, version: str
