@@ -115,7 +115,8 @@ class RpcClient:
         """
         headers = {_CALLER: _encode_caller(caller)}
         ticket = ""
-        takes_long = _takes_long(service, method)
+        # A large body is fetched first, and no second superlink should do that at the same time.
+        takes_long = _takes_long(service, method) or len(body) > INLINE
         if len(body) > INLINE:
             ticket = headers[_TICKET] = await self._blobs.put(body)
             body = b""

@@ -39,7 +39,7 @@ PATIENCE = 5.0
 OLDEST_SERVER = 15
 """The oldest major version of PostgreSQL that was tried."""
 
-_ATTEMPT = 12.0
+ATTEMPT_SECONDS = 12.0
 """Seconds for one attempt: a little more than the database's own limit for a statement."""
 
 # Keepalives find a primary that vanished silently within about ten seconds.
@@ -228,21 +228,25 @@ class Database:
         return await self._patiently(lambda session: session.execute(query, **parameters))
 
     async def transaction(
-        self, work: Callable[[Transaction], Awaitable[T]], timeout: float | None = _ATTEMPT
+        self, work: Callable[[Transaction], Awaitable[T]], timeout: float | None = ATTEMPT_SECONDS
     ) -> T:
         """Run `work` in a transaction, again from the start after a transient fault.
 
-        `timeout` bounds one attempt, in seconds; None for a migration, which may take long.
+        `timeout` bounds one attempt, in seconds; None for a migration, which may take long. With
+        more than `ATTEMPT_SECONDS` seconds each statement may take as long, too.
         """
+        seconds = timeout if timeout is not None and timeout > ATTEMPT_SECONDS else 0.0
 
         async def attempt(session: Transaction) -> T:
             async with session._connection.transaction():
+                if seconds:
+                    await session.execute(load("database")["lengthen_statements"], seconds=seconds)
                 return await work(session)
 
         return await self._patiently(attempt, timeout)
 
     async def _patiently(
-        self, work: Callable[[Transaction], Awaitable[T]], timeout: float | None = _ATTEMPT
+        self, work: Callable[[Transaction], Awaitable[T]], timeout: float | None = ATTEMPT_SECONDS
     ) -> T:
         deadline = time.monotonic() + self._patience
         while True:

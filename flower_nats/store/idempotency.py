@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from flower_nats.model.caller import ASKED_FOR
 from flower_nats.store.audit import ATTEMPT, append
-from flower_nats.store.connection import Database, Session, Transaction
+from flower_nats.store.connection import ATTEMPT_SECONDS, Database, Session, Transaction
 from flower_nats.store.queries import load
 
 _SQL = load("answers")
@@ -14,12 +14,15 @@ _KEEP_SECONDS = ASKED_FOR + 300
 
 
 async def once(
-    database: Database, request_id: str, work: Callable[[Transaction], Awaitable[bytes]]
+    database: Database,
+    request_id: str,
+    work: Callable[[Transaction], Awaitable[bytes]],
+    timeout: float = ATTEMPT_SECONDS,
 ) -> bytes:
     """Run `work` in a transaction; return its answer, or the earlier answer to this request.
 
     A request without an id is always carried out. If the call becomes an event of the audit trail,
-    the same transaction adds it.
+    the same transaction adds it. `timeout` bounds one attempt, in seconds.
     """
 
     async def attempt(transaction: Transaction) -> bytes:
@@ -36,7 +39,7 @@ async def once(
         await _record(transaction)
         return response
 
-    return await database.transaction(attempt)
+    return await database.transaction(attempt, timeout)
 
 
 async def _record(transaction: Transaction) -> None:

@@ -336,12 +336,12 @@ RELATIONS: dict[str, Times] = {
     },
     "a database that is away is told of before a gateway gives its superlink up": {
         "database": database.PATIENCE + pool.CONNECT,
-        "a statement": database._ATTEMPT,
+        "a statement": database.ATTEMPT_SECONDS,
         "gateway": core_connection.PATIENCE,
     },
     "a database that is only slow does not look as if its connections were lost": {
         # The driver waits five seconds until the server takes a cancel, and five for its effect.
-        "statement": database._ATTEMPT + 10,
+        "statement": database.ATTEMPT_SECONDS + 10,
         "lost after": 2 * pool._LOOK_EVERY + pool._LOST_AFTER,
     },
     "a superlink without connections is unready before it ends": {

@@ -3,6 +3,9 @@ SELECT
     set_config('statement_timeout', '10s', false),
     set_config('idle_in_transaction_session_timeout', '15s', false);
 
+-- lengthen_statements: Let each statement of this transaction take so many seconds.
+SELECT set_config('statement_timeout', %(seconds)s || 's', true);
+
 -- lift_bounds: Lift the time limit for a migration; this counts for later statements.
 SELECT
     set_config('statement_timeout', '0', true),

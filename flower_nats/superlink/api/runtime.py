@@ -12,7 +12,7 @@ from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.states import SubStatus
 from flower_nats.model.task import SINCE, USES_GRID, Finished, Task, TaskType
-from flower_nats.store.connection import Database, Transaction
+from flower_nats.store.connection import ATTEMPT_SECONDS, Database, Transaction
 from flower_nats.store.fabs import Fabs
 from flower_nats.store.idempotency import once
 from flower_nats.store.nodes import Nodes
@@ -30,6 +30,9 @@ log = get_logger(__name__)
 
 _AWAIT_SECONDS = 15.0
 """Seconds that a call waits for nodes to be heard after an outage: less than its gateway waits."""
+
+_SLOWEST_DISK = 4 * 1024 * 1024
+"""Bytes of a context that a slow database stores in a second."""
 
 _AWAIT_EVERY = 0.25
 """Seconds between two checks whether they were heard."""
@@ -186,7 +189,8 @@ class RuntimeApi:
                 raise ApiError(ErrorCode.AUTHENTICATION_FAILED, f"not the token of {task_id}")
             return b""
 
-        await once(self._database, caller.request_id, finish)
+        seconds = ATTEMPT_SECONDS + len(request.context) / _SLOWEST_DISK
+        await once(self._database, caller.request_id, finish, seconds)
         if finished is None:
             log.warning("task_output_ignored", task_id=task_id, sub_status=request.sub_status)
         else:
