@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -15,17 +13,13 @@ import psycopg
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from flower_nats.broker.permissions import User
 from flower_nats.model.errors import Outcome
-from flower_nats.settings import GatewaySettings
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.channels import Refused, WireName
 from harness.clients import ServerApp, SuperNode
-from harness.logins import as_user
 from harness.messages import Parcel, instruction, reply
-from harness.processes import Gateway, Replica
-from tests.integration.gateways import Clients, free_address
+from tests.integration.processes import Runtime, running_processes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,59 +38,12 @@ CONTEXT_TIMES = 8
 """How many times a superlink may hold a large context."""
 
 
-@dataclass
-class Runtime:
-    """A superlink and a gateway, each in its own process, and clients of the gateway."""
-
-    superlink: Replica
-    gateway: Gateway
-    clients: Clients
-
-    def peaks(self) -> dict[str, int]:
-        """Return the peak memory of each process, in MiB."""
-        return {one.name: peak_of(one.pid) for one in (self.superlink, self.gateway)}
-
-
-def peak_of(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found
-    return int(found[1]) // 1024
-
-
 @pytest.fixture
 async def processes(
     nats_url: str, pg_dsn: str, wire: WireName, tmp_path: Path
 ) -> AsyncIterator[Runtime]:
-    secrets = {
-        "FLOWER_NATS_SUPERLINK_NATS": as_user(nats_url, User.SUPERLINK),
-        "FLOWER_NATS_SUPERLINK_DATABASE": pg_dsn,
-    }
-    command = ["superlink", "--isolation", "process"]
-    superlink = Replica("superlink", command, secrets, tmp_path, "superlink_ready")
-    gateway = Gateway(
-        "gateway",
-        {api: free_address() for api in ("Http", "Runtime", "Fleet", "Control")},
-        free_address(),
-        {"FLOWER_NATS_GATEWAY_NATS": as_user(nats_url, User.GATEWAY)},
-        tmp_path,
-    )
-    await superlink.start()
-    await gateway.start()
-    settings = GatewaySettings(
-        nats=(),
-        http_api_address=gateway.addresses["Http"],
-        serverappio_api_address=gateway.addresses["Runtime"],
-        fleet_api_address=gateway.addresses["Fleet"],
-        control_api_address=gateway.addresses["Control"],
-    )
-    clients = Clients(settings=settings, wire=wire)
-    try:
-        yield Runtime(superlink, gateway, clients)
-    finally:
-        await clients.close()
-        await gateway.stop()
-        await superlink.stop()
+    async with running_processes(nats_url, pg_dsn, wire, tmp_path) as runtime:
+        yield runtime
 
 
 async def patiently(call: Callable[P, Awaitable[T]], *args: P.args, **more: P.kwargs) -> T:
