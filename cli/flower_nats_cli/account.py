@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,20 +32,30 @@ _role_option = click.option(
 _password_file_option = click.option(
     "--password-file",
     type=opts.FILE,
-    help="File with the password; a final line break is ignored. Default: the command asks for it.",
+    help="File with the password; a final line break is ignored. Default: the command asks for the "
+    "password, or reads it as a line from a pipe.",
 )
 
 
 def _read_password(file: Path | None) -> str:
-    """Return the hash of a password from a prompt or a file. The password goes nowhere else."""
-    if file is None:
+    """Return the hash of a password: from a file, a prompt, or the first line of a pipe.
+
+    The password goes nowhere else.
+    """
+    if file is not None:
+        password = _without_break(file.read_text(encoding="utf-8"))
+    elif sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
-        password = file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+        password = _without_break(sys.stdin.readline())
     try:
         return hash_password(password)
     except BadPassword as exc:
         raise click.UsageError(str(exc)) from exc
+
+
+def _without_break(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")
 
 
 @click.group()

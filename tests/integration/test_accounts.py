@@ -224,12 +224,18 @@ async def test_a_stream_ends_when_the_account_of_its_caller_is_disabled(
             await following
 
 
-async def flower_nats(*arguments: str) -> subprocess.CompletedProcess[str]:
+async def flower_nats(*arguments: str, piped: str = "") -> subprocess.CompletedProcess[str]:
     def run() -> subprocess.CompletedProcess[str]:
         command = [str(SCRIPTS / "flower-nats"), *arguments]
         environment = clean_environment({})
         return subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command,
+            env=environment,
+            input=piped,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     return await asyncio.to_thread(run)
@@ -247,6 +253,7 @@ async def test_an_operator_manages_accounts_from_the_command_line(
     odd = await flower_nats("account", "create", "none", "--no-password", *nats)
     password.write_text("short")
     short = await flower_nats("account", "passwd", "ana", *with_password)
+    piped = await flower_nats("account", "passwd", "ana", *nats, piped="another good one\n")
     token = await flower_nats("account", "token", "create", "ana", "ci", *nats)
     await flower_nats("account", "role", "ana", "user", *nats)
     listed = await flower_nats("account", "list", "--format", "json", *nats)
@@ -257,6 +264,7 @@ async def test_an_operator_manages_accounts_from_the_command_line(
     assert "already" in again.stderr
     assert "cannot be the name" in odd.stderr
     assert "from 10 to 512 characters" in short.stderr
+    assert (piped.returncode, piped.stderr) == (0, "")
     await nodes(superlink, account_token=account_token_hash(token.stdout.strip()))
     [ana] = json.loads(listed.stdout)
     assert (ana["name"], ana["role"], ana["disabled_at"]) == ("Ana", "user", None)

@@ -117,7 +117,7 @@ SELECT
     CASE WHEN sum(examples) > 0 THEN sum(value * examples) / sum(examples) END AS weighted_mean,
     min(value) AS least,
     percentile_disc(0.1) WITHIN GROUP (ORDER BY value) AS low,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY value) AS middle,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY value) AS middle,
     percentile_disc(0.9) WITHIN GROUP (ORDER BY value) AS high,
     max(value) AS most
 FROM (
