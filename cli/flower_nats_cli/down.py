@@ -17,6 +17,7 @@ import click
 from flower_nats.embedded.identity import ProcessIdentity
 from flower_nats.logs import configure_logs
 from flower_nats.model.errors import ApiError, Unavailable
+from flower_nats.model.states import CLOSED_SECONDS
 from flower_nats.settings import LogSettings
 from flower_nats_cli import options as opts
 from flower_nats_cli.datadir import DataDir, never_started
@@ -103,7 +104,10 @@ def _ask(runs: Sequence[Mapping[str, str]], *, waited: bool) -> None:
     )
     if not sys.stdin.isatty():
         how = "" if waited else "--wait to let them end first, or "
-        raise click.ClickException(f"nothing was ended. Remedy: {how}--yes to end them. {remedy}")
+        open_again = f" New runs are accepted again in {CLOSED_SECONDS:g} s." if waited else ""
+        raise click.ClickException(
+            f"nothing was ended.{open_again} Remedy: {how}--yes to end them. {remedy}"
+        )
     click.echo(remedy)
     if not click.confirm("End the runtime?"):
         raise click.Abort

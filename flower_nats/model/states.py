@@ -48,6 +48,10 @@ class NodeStatus(StrEnum):
     UNREGISTERED = "unregistered"
 
 
+CLOSED_SECONDS = 15.0
+"""Seconds for which new runs are refused, unless `flower-nats down --wait` asks again. So the runtime
+takes runs again after a killed `down`."""
+
 HEARTBEAT_PATIENCE = 2
 """Heartbeat intervals for which a node or task may stay silent (flwr 1.33 `common/constant.py`)."""
 

@@ -40,7 +40,7 @@ async def test_runs_that_run_end_with_the_reason_and_pending_ones_are_kept(
 async def test_no_run_is_taken_in_while_somebody_waits_for_the_last_one(
     superlink: Superlink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutdown, "_CLOSED_SECONDS", 1.0)
+    monkeypatch.setattr(shutdown, "CLOSED_SECONDS", 1.0)
     await superlink.command("CloseToRuns", holder="down")
 
     with pytest.raises(ApiError) as refused:

@@ -6,7 +6,7 @@ from typing import Any
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
-from flower_nats.model.states import Status, SubStatus
+from flower_nats.model.states import CLOSED_SECONDS, Status, SubStatus
 from flower_nats.store.connection import Database
 from flower_nats.store.leases import Leases
 from flower_nats.store.runs import Runs
@@ -21,11 +21,6 @@ Map = Mapping[str, Any]
 
 _CLOSED = "closed to new runs"
 """The lease of the command that waits for the end of all runs."""
-
-_CLOSED_SECONDS = 15.0
-"""Seconds for which new runs are refused, unless `down` asks again. So the runtime takes runs again
-after a killed `down`.
-"""
 
 _REFUSED = (
     "This runtime is shutting down: `flower-nats down --wait` lets current runs finish and "
@@ -81,7 +76,7 @@ class ShutdownApi:
 
     async def close_to_runs(self, question: Map, caller: Caller) -> Map:
         """{holder} -> {}: refuse new runs for the next seconds; the caller repeats this."""
-        await self._leases.try_lease(_CLOSED, question["holder"], _CLOSED_SECONDS)
+        await self._leases.try_lease(_CLOSED, question["holder"], CLOSED_SECONDS)
         return {}
 
 
