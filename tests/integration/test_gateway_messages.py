@@ -309,7 +309,9 @@ async def test_log_lines_are_streamed_as_they_come_and_the_stream_ends_with_the_
     following = asyncio.create_task(follow())
     for number in range(3):
         await app.call("PushLogs", runtime.PushLogsRequest(logs=[f"line {number}\n"]))
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(BEFORE_THE_HOLD_ENDS):
+            while len(lines) <= number:
+                await asyncio.sleep(0.02)
         assert len(lines) == number + 1
     await app.call("PushTaskOutput", runtime.PushTaskOutputRequest(sub_status="completed"))
     async with asyncio.timeout(BEFORE_THE_HOLD_ENDS):
@@ -337,7 +339,7 @@ async def test_a_draining_gateway_ends_held_calls_with_an_empty_answer(
     async with running_gateway(gateway.superlink, nats_url, gateway.wire) as leaving:
         node.gateway = leaving
         waiting = asyncio.create_task(node.pull())
-        await asyncio.sleep(0.3)
+        await leaving.until_in_hand(1)
         leaving.stop.set()
         async with asyncio.timeout(BEFORE_THE_HOLD_ENDS):
             assert await waiting is None
