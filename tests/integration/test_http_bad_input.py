@@ -88,7 +88,7 @@ IDLE = {"held_calls": 0, "calls_in_hand": 0}
 async def held(gateway: Gateway) -> Counter[str]:
     """Count what this process holds: tasks by name, and file descriptors.
 
-    The database connections of the superlink in this process do not count: its pool keeps
+    The database connections of the superlinks in this process do not count: their pools keep
     connections that earlier calls have needed.
     """
     kinds = ("http arrival", "grpc passage", "RequestResponseCycle")
@@ -96,10 +96,7 @@ async def held(gateway: Gateway) -> Counter[str]:
     while True:
         descriptors = process.num_fds()
         row = await gateway.superlink.database.fetch_one(
-            """
-            SELECT count(*) AS count FROM pg_stat_activity
-            WHERE datname = current_database() AND backend_type = 'client backend'
-            """
+            "SELECT count(*) AS count FROM pg_stat_activity WHERE backend_type = 'client backend'"
         )
         assert row is not None
         # Otherwise a connection has begun or ended during the count.

@@ -159,6 +159,7 @@ async def test_a_webhook_is_added_tried_and_removed_on_the_page(
     [listed] = (await console.json("/webhooks.json"))["webhooks"]
     test = await console.http.post(f"/webhooks/{listed['webhook_id']}/test", headers=own)
     assert test.status_code == 303
+    await until(lambda: len(receiver.got) == 1)
     app = await console.gateway.server_app()
     await until(lambda: len(receiver.got) == 2)
 
