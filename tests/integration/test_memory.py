@@ -30,8 +30,9 @@ NODES = 3
 TIMES = 4
 """How many times a gateway may hold a large object, over either wire."""
 
-BESIDE = 100
-"""MiB that a gateway may hold besides."""
+BESIDE = {"grpc": 256, "http": 64}
+"""MiB that a gateway may hold besides: several objects that are not so large pass at once, and gRPC
+has copies of its own."""
 
 
 CONTEXT_TIMES = 8
@@ -137,7 +138,7 @@ async def test_large_objects_are_not_held_as_often_as_they_move(
     living.cancel()
     after = processes.peaks()
     assert after["superlink"] < before["superlink"] + megabytes
-    assert after["gateway"] < before["gateway"] + BESIDE + TIMES * megabytes
+    assert after["gateway"] < before["gateway"] + BESIDE[processes.clients.wire] + TIMES * megabytes
     for one in (processes.superlink, processes.gateway):
         assert "broker_away" not in one.output()
 
