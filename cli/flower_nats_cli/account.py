@@ -42,20 +42,15 @@ def _read_password(file: Path | None) -> str:
 
     The password goes nowhere else.
     """
-    if file is not None:
-        password = _without_break(file.read_text(encoding="utf-8"))
-    elif sys.stdin.isatty():
+    if file is None and sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
-        password = _without_break(sys.stdin.readline())
+        line = sys.stdin.readline() if file is None else file.read_text(encoding="utf-8")
+        password = line.removesuffix("\n").removesuffix("\r")
     try:
         return hash_password(password)
     except BadPassword as exc:
         raise click.UsageError(str(exc)) from exc
-
-
-def _without_break(line: str) -> str:
-    return line.removesuffix("\n").removesuffix("\r")
 
 
 @click.group()

@@ -115,11 +115,11 @@ class RpcClient:
         """
         headers = {_CALLER: _encode_caller(caller)}
         ticket = ""
-        # A large body is fetched first, and no second superlink should do that at the same time.
-        takes_long = _takes_long(service, method) or len(body) > INLINE
         if len(body) > INLINE:
             ticket = headers[_TICKET] = await self._blobs.put(body)
             body = b""
+        # No second superlink should fetch a large body while the first one works on it.
+        takes_long = bool(ticket) or _takes_long(service, method)
         try:
             return await self._answer(
                 service, method, body, headers, patience, _FIRST_TRY, takes_long=takes_long

@@ -33,9 +33,6 @@ _SLACK = 0.5
 _TELL_EVERY = 60.0
 """Seconds between two log lines while a stream does not store."""
 
-_AGAIN_AFTER = 0.5
-"""Seconds between two looks while a caller waits for the end of a fault."""
-
 _KEEPS_ALL = frozenset({subjects.LOGS_STREAM, subjects.BLOBS_STREAM})
 """Streams that would keep every trial. In the others a newer trial replaces the last."""
 
@@ -56,6 +53,7 @@ class StreamTrials:
         self._told_at = float("-inf")
         self._failures: dict[str, Exception] = {}
         self._told: set[str] = set()
+        self._looked = asyncio.Condition()
 
     def __call__(self) -> bool:
         """Whether each stream has stored something lately."""
@@ -72,12 +70,10 @@ class StreamTrials:
         return {stream: str(exc) or "no answer" for stream, exc in self.failures.items()}
 
     async def reasons_after(self, seconds: float) -> dict[str, str]:
-        """Look again while there are `reasons`, for up to `seconds`; return those that remain."""
+        """Wait until looks leave no `reasons`, for up to `seconds`; return those that remain."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self.reasons:
-                    await self.look()
-                    await asyncio.sleep(_AGAIN_AFTER)
+            async with asyncio.timeout(seconds), self._looked:
+                await self._looked.wait_for(lambda: not self.reasons)
         return self.reasons
 
     async def run(self) -> None:
@@ -90,6 +86,8 @@ class StreamTrials:
         """Look at each stream once."""
         await asyncio.gather(*map(self._look_at, subjects.STREAMS))
         self._tell()
+        async with self._looked:
+            self._looked.notify_all()
 
     def metrics(self) -> list[Metric]:
         """Return as numbers which streams store."""

@@ -232,8 +232,8 @@ class Database:
     ) -> T:
         """Run `work` in a transaction, again from the start after a transient fault.
 
-        `timeout` bounds one attempt, in seconds; None for a migration, which may take long. With
-        more than `ATTEMPT_SECONDS` seconds each statement may take as long, too.
+        `timeout` bounds one attempt, in seconds; None for a migration, which may take long. If it
+        is longer than `ATTEMPT_SECONDS`, each statement may take that long, too.
         """
         seconds = timeout if timeout is not None and timeout > ATTEMPT_SECONDS else 0.0
 
