@@ -16,7 +16,7 @@ from harness.flower import Flower
 from harness.flower_environments import FOLDER_VARIABLE, VERSIONS, environment
 from tests.matrix.line import Cast, play
 from tests.matrix.servers import Server, flower_nats, stock
-from tests.matrix.table import Result, table, write
+from tests.matrix.table import Result, split, table, write
 
 MIXED = (
     Cast(("1.30.0", "1.33.0", "1.36.0", "1.39.0", "1.40.0", "1.42.0"), "1.34.0", "1.37.0"),
@@ -68,7 +68,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="call each version's own flower-superlink instead, which shows that the clients and the "
         "app are all right; without mixtures, which it does not take",
     )
-    parser.add_argument("--write", metavar="PAGE", type=Path, help="a page to put the table into")
+    parser.add_argument(
+        "--write", metavar="PAGE", type=_page, help="a page with a place for the table"
+    )
     return parser.parse_args(arguments)
 
 
@@ -77,6 +79,14 @@ def _version(text: str) -> str:
         return str(Version(text))
     except InvalidVersion as exc:
         raise argparse.ArgumentTypeError(f"{text} is not a version such as 1.42.0") from exc
+
+
+def _page(text: str) -> Path:
+    try:
+        split(Path(text))
+    except (OSError, ValueError) as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return Path(text)
 
 
 @contextmanager

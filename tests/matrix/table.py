@@ -34,12 +34,20 @@ def table(results: Iterable[Result]) -> str:
 
 def write(page: Path, text: str) -> None:
     """Put a text between the markers of a page."""
-    content = page.read_text()
-    before, begin, rest = content.partition(BEGIN)
+    before, after = split(page)
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def split(page: Path) -> tuple[str, str]:
+    """Return what stands before and after the table of a page.
+
+    Raises ValueError if the page has no place for a table, OSError if it cannot be read.
+    """
+    before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{page} has no {BEGIN} and {END} to write between")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    return before, after
 
 
 def _row(result: Result) -> Sequence[str]:
