@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.children import wait_until
+
 _SHUTDOWN = 0x8004587D
 """`_IOR('X', 125, __u32)`."""
 
@@ -59,8 +61,20 @@ class Disk:
             os.close(descriptor)
 
     def unmount(self) -> None:
-        """Unmount the file system: every process that used it must have ended."""
-        _run("umount", str(self.path))
+        """Unmount the file system, once every process that used it has ended.
+
+        Children of a killed process end a moment after it.
+        """
+        wait_until(self._unmounts, _COMMAND_SECONDS, f"{self.path} is no longer in use")
+
+    def _unmounts(self) -> bool:
+        try:
+            _run("umount", str(self.path))
+        except subprocess.CalledProcessError as exc:
+            if b"busy" not in exc.stderr:
+                raise
+            return False
+        return True
 
 
 @contextmanager
