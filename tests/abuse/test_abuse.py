@@ -133,7 +133,7 @@ training must end."""
 
 
 def in_hand(port: int) -> dict[str, int]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
         return {name: int(value) for name, value in _COUNTED.findall(answer.read().decode())}
 
 

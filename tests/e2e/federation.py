@@ -190,7 +190,7 @@ class Federation:
 
     def _run(self, app: str, run_config: str, *flags: str) -> str:
         overrides = ["--run-config", run_config] if run_config else []
-        done = self.cli("run", APPS / app, *flags, *overrides, timeout=120.0)
+        done = self.cli("run", APPS / app, *flags, *overrides)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

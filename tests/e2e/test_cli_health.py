@@ -21,7 +21,7 @@ ORDER = ["superlink-1", "superlink-2", "gateway-1", "gateway-2"]
 
 def read(address: str, page: str) -> str:
     try:
-        with urllib.request.urlopen(f"http://{address}{page}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}{page}", timeout=PATIENCE) as answer:
             text: str = answer.read().decode()
             return text
     except urllib.error.HTTPError as exc:

@@ -88,7 +88,7 @@ def test_finished_runs_logs_and_nodes_are_there_after_an_upgrade(from_former: Up
     assert facts_of(clients, finished) == before
     assert set(clients.nodes()) == set(nodes)
     # The run's ServerApp has ended with the SuperExec of `up`.
-    clients.wait_for_status(cut_off, "finished:failed", timeout=120.0)
+    clients.wait_for_status(cut_off, "finished:failed")
     assert "round 1 gathered 2 answers" in clients.log_of(cut_off)
     # The SuperNodes were not restarted.
     _, said = clients.run_to_end("nothing")
@@ -115,7 +115,7 @@ def test_a_run_whose_serverapp_is_elsewhere_goes_on_over_an_upgrade(from_former:
     from_former.server.process.kill()
     from_former.start()
 
-    clients.wait_for_status(run_id, "finished:completed", timeout=120.0)
+    clients.wait_for_status(run_id, "finished:completed")
     log = clients.log_of(run_id)
     assert re.findall(r"round (\d+) gathered 2 answers", log) == ["1", "2", "3", "4"]
     superexec.terminate()

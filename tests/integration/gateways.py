@@ -119,7 +119,7 @@ class Clients:
     async def in_hand(self) -> dict[str, int]:
         """Return the gateway's counts of held calls, and of all calls in hand."""
         url = f"http://{self.settings.http_health_address}/metrics"
-        with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
+        with await asyncio.to_thread(urllib.request.urlopen, url, timeout=PATIENCE) as answer:
             text = answer.read().decode()
         found = re.findall(r"^flower_nats_(held_calls|calls_in_hand) (\d+)$", text, re.MULTILINE)
         return {name: int(value) for name, value in found}

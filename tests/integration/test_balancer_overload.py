@@ -45,10 +45,10 @@ async def test_without_memory_calls_are_told_to_come_again_and_are_served_later(
         await stand_in.start()
         await until(lambda: accepts_connections(http_address))
         await balancer.start()
-        assert await channel.unary(GET_NODES, b"who", timeout=20)
+        assert await channel.unary(GET_NODES, b"who", timeout=PATIENCE)
         # The balancer keeps requests until their answers, because it may have to repeat them.
         body = f"hold {HELD}".encode().ljust(50 * _MIB)
-        large = [asyncio.create_task(channel.unary(PUSH, body, timeout=30)) for _ in range(4)]
+        large = [asyncio.create_task(channel.unary(PUSH, body, timeout=PATIENCE)) for _ in range(4)]
 
         refused = await first_refusal(channel)
 
@@ -67,7 +67,7 @@ async def first_refusal(channel: Channel) -> Refused:
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
-                await channel.unary(GET_NODES, b"who", timeout=20)
+                await channel.unary(GET_NODES, b"who", timeout=PATIENCE)
             except Refused as exc:
                 return exc
             await asyncio.sleep(0.02)
@@ -75,7 +75,7 @@ async def first_refusal(channel: Channel) -> Refused:
 
 async def is_served(channel: Channel) -> bool:
     try:
-        return bool(await channel.unary(GET_NODES, b"who", timeout=20))
+        return bool(await channel.unary(GET_NODES, b"who", timeout=PATIENCE))
     except Refused as exc:
         assert exc.outcome is Outcome.UNAVAILABLE
         return False

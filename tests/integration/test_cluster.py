@@ -94,7 +94,9 @@ async def test_members_on_one_disk_leave_room_on_it(data_dir: Path) -> None:
         client = await nats.connect(cluster.urls[0])
         answers = await client.subscribe(client.new_inbox())
         await client.publish("$SYS.REQ.SERVER.PING.VARZ", b"", reply=answers.subject)
-        servers = [json.loads((await answers.next_msg(timeout=5)).data) for _ in cluster.members]
+        servers = [
+            json.loads((await answers.next_msg(timeout=PATIENCE)).data) for _ in cluster.members
+        ]
         await client.close()
 
     limits = [server["data"]["jetstream"]["config"]["max_storage"] for server in servers]

@@ -18,6 +18,7 @@ from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire.methods import BY_NAME
 from harness.channels import CHANNELS, Channel, Refused, WireName
+from harness.children import PATIENCE
 from harness.environment import accepts_connections, outer_host
 from tests.integration.gateways import (
     Gateway,
@@ -167,10 +168,10 @@ async def test_the_balancer_keeps_from_others_what_gateways_would(tmp_path: Path
         for wire in EVERY_WIRE:
             outside, inside = CHANNELS[wire](f"{OUTER}:{http}"), CHANNELS[wire](f"127.0.0.1:{http}")
             for method in (LIST_RUNS, GET_NODES, REGISTER):
-                assert await inside.unary(method, b"who", timeout=20)
-            assert await outside.unary(REGISTER, b"who", timeout=20)
-            listing = await refusal(outside.unary(LIST_RUNS, b"", timeout=20))
-            taking = await refusal(outside.unary(TAKE_TASKS, b"", timeout=20))
+                assert await inside.unary(method, b"who", timeout=PATIENCE)
+            assert await outside.unary(REGISTER, b"who", timeout=PATIENCE)
+            listing = await refusal(outside.unary(LIST_RUNS, b"", timeout=PATIENCE))
+            taking = await refusal(outside.unary(TAKE_TASKS, b"", timeout=PATIENCE))
             assert is_closed(listing, "--http-control")
             assert is_closed(taking, "--insecure-appio")
             await outside.close()

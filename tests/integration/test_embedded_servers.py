@@ -38,6 +38,7 @@ from flower_nats.store.connection import Database, Transaction
 from flower_nats.store.migrate import migrate
 from flower_nats.store.nodes import Nodes
 from flower_nats_cli.stack import database_size
+from harness.children import PATIENCE
 
 # An owner that starts both servers, says so and waits to be killed.
 _OWNER = """
@@ -119,7 +120,7 @@ async def test_nats_keeps_its_streams_over_a_restart(data_dir: Path) -> None:
 async def test_nats_tells_its_clients_that_it_syncs_before_it_acknowledges(nats_url: str) -> None:
     client = await nats.connect(nats_url)
 
-    reply = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=2)
+    reply = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=PATIENCE)
 
     assert json.loads(reply.data)["data"]["jetstream"]["config"]["sync_always"] is True
     assert client.max_payload == 8 * 1024 * 1024

@@ -209,7 +209,7 @@ def start_run_of(size: int) -> bytes:
 
 async def body_bytes(gateway: Gateway) -> int:
     url = f"http://{gateway.settings.http_health_address}/metrics"
-    with await asyncio.to_thread(urllib.request.urlopen, url, timeout=5) as answer:
+    with await asyncio.to_thread(urllib.request.urlopen, url, timeout=PATIENCE) as answer:
         [found] = re.findall(
             r"^flower_nats_request_body_bytes (\d+)$", answer.read().decode(), re.M
         )

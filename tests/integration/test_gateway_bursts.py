@@ -98,7 +98,7 @@ async def test_calls_that_are_reset_at_once_harm_nobody_else(gateway: Gateway) -
         attack = asyncio.create_task(make_and_reset())
         for _ in range(20):
             assert await heartbeat(node)
-        await asyncio.wait({attack}, timeout=10)
+        await asyncio.wait({attack}, timeout=PATIENCE)
         attack.cancel()
     await gateway.until_in_hand(0)
     assert await heartbeat(node)
@@ -116,7 +116,7 @@ async def test_answers_that_nobody_takes_keep_no_places(
             await stranger.send(head, raw_grpc.message(stream, b""))
         await until_in_hand(gateway, 10)
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await end_of(stranger)
 
     await gateway.until_in_hand(0)
@@ -124,7 +124,7 @@ async def test_answers_that_nobody_takes_keep_no_places(
 
 
 async def until_in_hand(gateway: Gateway, calls: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await gateway.in_hand())["calls_in_hand"] != calls:
             await asyncio.sleep(0.02)
 

@@ -31,7 +31,7 @@ def expressions() -> list[str]:
 
 async def scrape(address: str | None) -> str:
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"http://{address}/metrics", timeout=10)
+        answer = await client.get(f"http://{address}/metrics", timeout=PATIENCE)
     return answer.text
 
 

@@ -19,8 +19,8 @@ from harness.children import PATIENCE
 from harness.processes import Replica, kill
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
-    async with asyncio.timeout(seconds):
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
         while not await condition():
             await asyncio.sleep(0.1)
 
@@ -58,7 +58,7 @@ async def test_a_bug_in_one_piece_postpones_that_piece_and_ends_nothing(
         assert not running.done(), running.exception()
         return done.count("stumbled") > 2 and done.count("went on") > 2
 
-    await until(all_went_on, 10)
+    await until(all_went_on)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -105,10 +105,10 @@ async def test_a_piece_is_done_by_one_replica_and_as_often_as_it_should(
     async def often() -> bool:
         return len(done) > 4
 
-    await until(often, 10)
+    await until(often)
     second = keep("second")
     done.clear()
-    await until(often, 10)
+    await until(often)
     for one in (first, second):
         one.cancel()
 
@@ -136,10 +136,10 @@ async def test_a_piece_is_looked_at_less_often_while_there_is_nothing_to_do(
     async def often(what: str) -> bool:
         return done.count(what) > 3
 
-    await until(lambda: often("asked"), 10)
+    await until(lambda: often("asked"))
     assert "worked" not in done
     is_needed.set()
-    await until(lambda: often("worked"), 10)
+    await until(lambda: often("worked"))
     running.cancel()
 
 
@@ -157,7 +157,7 @@ async def test_every_piece_of_a_superlink_that_was_killed_is_taken_over(
         async def first_has_all() -> bool:
             return len(await holders(database)) >= 5
 
-        await until(first_has_all, 20)
+        await until(first_has_all)
         before = await holders(database)
         await second.start()
         await kill(first)
@@ -167,6 +167,6 @@ async def test_every_piece_of_a_superlink_that_was_killed_is_taken_over(
             # A piece that the first one had not begun may be there as well.
             return now.keys() >= before.keys() and not set(now.values()) & set(before.values())
 
-        await until(second_has_all, PATIENCE)
+        await until(second_has_all)
     finally:
         await asyncio.gather(first.stop(), second.stop())

@@ -19,6 +19,7 @@ from flower_nats.settings import TlsFiles
 from flower_nats.wire.methods import BY_NAME
 from harness.certificates import create_server_certificates, in_file, shown_at
 from harness.channels import HttpChannel, Refused, WireName
+from harness.children import PATIENCE
 from harness.superexec import superexec_proof
 from tests.integration.gateways import Gateway, running_stack
 
@@ -110,7 +111,7 @@ async def assert_served(gateway: Gateway, tls: TlsFiles) -> None:
         gateway.settings.control_api_address, credentials
     ) as channel:
         call: Any = channel.unary_unary(method.path)
-        await call(b"", timeout=10)
+        await call(b"", timeout=PATIENCE)
 
 
 @pytest.fixture

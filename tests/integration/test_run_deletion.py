@@ -113,7 +113,7 @@ async def test_a_run_that_has_just_ended_is_deleted_once_it_has_settled(
             return False
         return True
 
-    await until(is_deleted, 20)
+    await until(is_deleted)
 
 
 async def test_what_other_runs_need_stays(superlink: Superlink) -> None:

@@ -20,6 +20,7 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats.wire import runtime_pb2 as runtime
+from harness.children import PATIENCE
 from tests.integration.superlinks import Node, Superlink, refused, running_superlink
 
 
@@ -337,7 +338,7 @@ async def test_everybody_hears_when_a_node_comes_or_leaves(superlink: Superlink)
 
     with wakes.on(subjects.event_node(node_id)) as wait:
         await unregister(superlink, node_id)
-        assert await wait.wait(5)
+        assert await wait.wait(PATIENCE)
 
 
 async def test_the_run_and_its_fab_are_for_nodes_while_it_runs(superlink: Superlink) -> None:

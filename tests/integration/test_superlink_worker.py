@@ -73,8 +73,8 @@ async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
         yield superlink
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
-    async with asyncio.timeout(seconds):
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE):
         while not await condition():
             await asyncio.sleep(0.1)
 
@@ -312,7 +312,7 @@ async def test_what_a_finished_run_leaves_in_the_broker_is_cleared(superlink: Su
     async def is_clear() -> bool:
         return await superlink.connection.last(subjects.MESSAGES_STREAM, left) is None
 
-    await until(is_clear, 20)
+    await until(is_clear)
 
 
 async def _holders(superlink: Superlink) -> set[str]:
