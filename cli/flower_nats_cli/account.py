@@ -45,7 +45,10 @@ def _read_password(file: Path | None) -> str:
     if file is None and sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
-        line = sys.stdin.readline() if file is None else file.read_text(encoding="utf-8")
+        try:
+            line = sys.stdin.readline() if file is None else file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as exc:
+            raise click.UsageError("The password is not UTF-8 text.") from exc
         password = line.removesuffix("\n").removesuffix("\r")
     try:
         return hash_password(password)

@@ -71,7 +71,15 @@ def audit(context: click.Context, /, **options: Any) -> None:
     configure_logs(LogSettings(level="error"))
     since: datetime | None = options["since"]
     wanted = {name: options[name] for name in _ALL}
-    wanted["since"] = None if since is None else since.astimezone().isoformat()
+    try:
+        wanted["since"] = None if since is None else since.astimezone().isoformat()
+    except (ValueError, OverflowError) as exc:
+        raise click.BadParameter(
+            f"{since} is outside of what this machine's time zone can express. Remedy: give a year "
+            "from 1970 on, or leave the option out.",
+            context,
+            param_hint="--since",
+        ) from exc
     try:
         if options["verify"]:
             click.echo(asyncio.run(_verify(servers)))

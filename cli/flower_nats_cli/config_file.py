@@ -23,7 +23,7 @@ def defaults_in(path: Path, ctx: click.Context, group: click.Group) -> dict[str,
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as exc:
         raise click.BadParameter(f"{path} is not UTF-8 text, so it is not TOML.") from exc
     except tomllib.TOMLDecodeError as exc:
@@ -45,13 +45,17 @@ def _defaults(ctx: click.Context, group: click.Group, name: str, table: object) 
             raise click.BadParameter(
                 f"{key!r} in [{name}] is not an option; `flower-nats {name} --help` shows them."
             )
-        if not isinstance(value, str | int | float):
+        parameter = parameters[option]
+        repeated = parameter.multiple and isinstance(value, list)
+        values = value if repeated else [value]
+        if not all(isinstance(one, str | int | float) for one in values):
             raise click.BadParameter(
                 f"{key!r} in [{name}] is not a single value. Write several URLs as one string, "
                 "separated by commas."
             )
         # Each option reads text, which is what the command line gives.
-        defaults[parameters[option]] = str(value)
+        texts = [str(one) for one in values]
+        defaults[str(parameter.name)] = texts if parameter.multiple else texts[0]
     return _for_each(command, defaults)
 
 
@@ -62,7 +66,7 @@ def _for_each(command: click.Command, defaults: Defaults) -> Defaults:
     return {name: _for_each(member, defaults) for name, member in command.commands.items()}
 
 
-def _parameters(command: click.Command) -> dict[str, str]:
+def _parameters(command: click.Command) -> dict[str, click.Option]:
     """Return the options of a command, or of all commands of a group, as `_of` does."""
     if not isinstance(command, click.Group):
         return _of(command)
@@ -70,11 +74,11 @@ def _parameters(command: click.Command) -> dict[str, str]:
     return {key: one for member in members for key, one in _parameters(member).items()}
 
 
-def _of(command: click.Command) -> dict[str, str]:
-    """Return click's names of a command's options, by their flags without dashes."""
+def _of(command: click.Command) -> dict[str, click.Option]:
+    """Return a command's options, by their flags without dashes."""
     return {
-        flag.lstrip("-"): parameter.name
+        flag.lstrip("-"): parameter
         for parameter in command.params
+        if isinstance(parameter, click.Option)
         for flag in parameter.opts
-        if parameter.name is not None
     }

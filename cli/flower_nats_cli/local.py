@@ -23,6 +23,7 @@ from flower_nats.logs import configure_logs, get_logger
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.settings import GatewaySettings, LogSettings, SuperexecSettings
 from flower_nats.stopping import stop_at_signals, until
+from flower_nats_cli import log_files
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import LOOPBACK, accepts_connections, join_address
 from flower_nats_cli.app_dependencies import installs_dependencies
@@ -33,7 +34,6 @@ from flower_nats_cli.flower import RAY_CLUSTER, superexec_version
 from flower_nats_cli.flower_config import flwr_home
 from flower_nats_cli.flower_version import RUNTIME_OVER_HTTP, FlowerVersion
 from flower_nats_cli.listeners import listener_on
-from flower_nats_cli.log_files import follow, last_lines
 from flower_nats_cli.runtime_access import runtime_access
 from flower_nats_cli.simulation import check_simulations_can_run
 from flower_nats_cli.stack import Stack, StackSettings
@@ -162,9 +162,9 @@ def status(context: click.Context, /, data_dir: Path, format: str) -> None:
     default=_LINES_SHOWN,
     help="Last lines of each log to show.",
 )
-@click.option("-f", "--follow", "following", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
 @click.argument("process", required=False)
-def logs(data_dir: Path, lines: int, following: bool, process: str | None) -> None:
+def logs(data_dir: Path, lines: int, follow: bool, process: str | None) -> None:
     """Show the output of the runtime's processes, or of one PROCESS.
 
     For the log of a run, use `flwr log`.
@@ -177,11 +177,11 @@ def logs(data_dir: Path, lines: int, following: bool, process: str | None) -> No
             f"{process!r} is none of {', '.join(files)}.", param_hint="PROCESS"
         )
     chosen = files if process is None else {process: files[process]}
-    for line in last_lines(chosen, lines):
+    for line in log_files.last_lines(chosen, lines):
         click.echo(line)
-    if following:
+    if follow:
         with suppress(KeyboardInterrupt):
-            for line in follow(chosen):
+            for line in log_files.follow(chosen):
                 click.echo(line)
 
 

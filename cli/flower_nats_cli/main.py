@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -69,7 +72,22 @@ _COMMANDS = (
 restarted replica is ready sooner."""
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+
 class _Group(click.Group):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command that the command line names."""
+        _open_standard_streams()
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as exc:
+            if exc.filename is not None or exc.errno not in _NO_ROOM:
+                raise
+            remedy = "Remedy: make room where the output and the data go."
+            click.echo(f"Error: {exc.strerror}. {remedy}", err=True)
+            sys.exit(1)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name all commands."""
         return list(_COMMANDS)
@@ -114,6 +132,21 @@ class _Group(click.Group):
                 raise
             # Such as a full disk, or a directory in place of a file: no error of ours.
             raise click.ClickException(f"{exc.filename}: {exc.strerror}.") from exc
+
+
+def _open_standard_streams() -> None:
+    """Open `/dev/null` in place of each standard stream that the caller has closed.
+
+    Daemons and cron wrappers close them. Python then has None in their place, and the next file that
+    is opened would get their number, and what is written to them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:

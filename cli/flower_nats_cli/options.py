@@ -151,9 +151,32 @@ database_options = _together(
     ),
 )
 
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Directory(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path. An empty text would be the current directory."""
+        if value == "":
+            self.fail("The path is empty. Is it a variable that is not set?", param, ctx)
+        if not _is_text(os.path.abspath(value)):
+            self.fail(
+                "The path is not UTF-8 text. Remedy: choose another, or rename the directory.",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 data_dir_option = click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Directory(file_okay=False, path_type=Path),
     default=Path(".flower-nats"),
     show_default=True,
     help="Directory for all data of this runtime: streams, database, logs, passwords.",

@@ -148,14 +148,14 @@ def _accounts(settings: StackSettings) -> Iterator[str]:
     if settings.oidc is None:
         yield (
             "Create an account:    flower-nats account create NAME --role operator "
-            f"--data-dir {settings.data.path}"
+            f"{_data_dir(settings)}"
         )
     if settings.gateway.tls:
         yield "Log in:               flwr login flower-nats"
     else:
         yield (
             "Log in:               flower-nats account token create NAME TOKEN "
-            f"--data-dir {settings.data.path}    (flwr login needs TLS)"
+            f"{_data_dir(settings)}    (flwr login needs TLS)"
         )
     if not settings.supernode_self_registration:
         yield "Register a SuperNode: flwr supernode register KEY.pub flower-nats"
@@ -173,15 +173,19 @@ def _commands(
     if settings.superexec is None:
         for command in _superexecs(settings, version):
             yield f"Start a SuperExec:    {shlex.join(command)}"
-    yield f"Configure flwr:       flower-nats connect --data-dir {data.path}    (writes the lines above)"
+    yield f"Configure flwr:       flower-nats connect {_data_dir(settings)}    (writes the lines above)"
     yield "Run an app:           flwr run <app> flower-nats --stream"
-    yield f"Show the state:       flower-nats status --data-dir {data.path}"
+    yield f"Show the state:       flower-nats status {_data_dir(settings)}"
     if state.console_address:
         yield f"Open the console:     http://{state.console_address}"
-    yield f"Stop:                 Ctrl-C, or flower-nats down --data-dir {data.path}"
+    yield f"Stop:                 Ctrl-C, or flower-nats down {_data_dir(settings)}"
     yield f"Logs:                 {data.path / 'logs'}"
     for name, address in state.http_health_addresses.items():
         yield f"Health and metrics:   http://{address}/metrics ({name})"
+
+
+def _data_dir(settings: StackSettings) -> str:
+    return f"--data-dir {shlex.quote(str(settings.data.path))}"
 
 
 def _apps(settings: StackSettings) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def restore(context: click.Context, /, directory: Path, **options: Any) -> None:
     else:
         data = DataDir(options["data_dir"])
         asyncio.run(_load_data_dir(backup, data, options["replicas"]))
-        then = f"Now start `flower-nats up --data-dir {data.path}`."
+        then = f"Now start `flower-nats up --data-dir {shlex.quote(str(data.path))}`."
     click.echo(f"Restored the backup of {backup.taken_at}. {then}")
 
 

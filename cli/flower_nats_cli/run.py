@@ -44,7 +44,7 @@ async def _delete(servers: Servers, run_ids: Sequence[int]) -> bool:
     nats, ca_certificate = servers
     all_gone = True
     async with runtime_client(nats, ca_certificate) as client:
-        for run_id in run_ids:
+        for run_id in dict.fromkeys(run_ids):
             try:
                 await client.ask("DeleteRun", _PATIENCE_SECONDS, run_id=run_id)
             except ApiError as exc:

@@ -22,7 +22,6 @@ def webhook() -> None:
 @click.argument("url")
 @click.option(
     "--kind",
-    "kinds",
     multiple=True,
     required=True,
     type=click.Choice([*GROUPS, *KINDS]),
@@ -33,10 +32,10 @@ def webhook() -> None:
 @runtime_options
 @click.pass_context
 def add(
-    context: click.Context, /, url: str, kinds: tuple[str, ...], federation: str, **options: Any
+    context: click.Context, /, url: str, kind: tuple[str, ...], federation: str, **options: Any
 ) -> None:
     """Send events to URL. They are signed with the secret that is printed; it is not shown again."""
-    added = ask(context, options, "AddWebhook", url=url, kinds=list(kinds), federation=federation)
+    added = ask(context, options, "AddWebhook", url=url, kinds=list(kind), federation=federation)
     click.echo(f"Webhook {added['webhook_id']} was added. Its events are signed with this secret:")
     click.echo(added["secret"])
 

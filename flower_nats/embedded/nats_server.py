@@ -168,8 +168,9 @@ class NatsServer:
         return max(_LEAST_BYTES, used + (usage.free - kept) // members)
 
     def _write_config(self) -> None:
-        # JSON is a subset of the server's configuration language, and quotes every path safely.
-        private_file(self._directory / "nats.conf", json.dumps(self._config(), indent=2))
+        # The server reads JSON, but does not know its escape sequences of four digits (\u00fc).
+        content = json.dumps(self._config(), indent=2, ensure_ascii=False)
+        private_file(self._directory / "nats.conf", content)
 
     def _config(self) -> dict[str, Any]:
         private_directory(self._store)

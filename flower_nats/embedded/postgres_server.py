@@ -429,8 +429,12 @@ def _is_ready(postmaster: Path, pid: int) -> bool:
 
 
 def _socket_directory(preferred: Path) -> Path:
-    """Return the directory of the socket: `preferred`, unless its path is too long."""
-    if len(os.fsencode(preferred / _SOCKET_NAME)) <= _SOCKET_PATH_LIMIT_BYTES:
+    """Return the directory of the socket: `preferred`, unless PostgreSQL cannot use its path.
+
+    The path may be too long. In a path with a comma, PostgreSQL reads several directories.
+    """
+    path = os.fsencode(preferred / _SOCKET_NAME)
+    if len(path) <= _SOCKET_PATH_LIMIT_BYTES and b"," not in path:
         return preferred
     return Path(tempfile.mkdtemp(prefix="flower-nats-"))
 

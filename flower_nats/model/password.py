@@ -6,7 +6,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 SHORTEST = 10
-"""Characters (NIST SP 800-63B asks for at least 8). Any characters are allowed."""
+"""Characters (NIST SP 800-63B asks for at least 8). All characters of one line are allowed."""
 
 LONGEST = 512
 """Characters: this limits the work that strangers can cause."""
@@ -23,6 +23,8 @@ def hash_password(password: str) -> str:
     """Return the hash of a password, which takes about 0.1 s. Raises BadPassword."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise BadPassword(f"A password has from {SHORTEST} to {LONGEST} characters.")
+    if any(one in "\r\n" or "\ud800" <= one <= "\udfff" for one in password):
+        raise BadPassword("A password is one line of UTF-8 text. Other text fits no login page.")
     return _HASHER.hash(password)
 
 

@@ -200,6 +200,19 @@ async def test_a_directory_with_a_long_path_holds_a_postgres_too(tmp_path: Path)
     await server.stop()
 
 
+@pytest.mark.parametrize("name", ["münchen 🌼", "Smith, John", 'it\'s "50 %" $x'])
+async def test_a_directory_of_any_name_holds_both_servers(tmp_path: Path, name: str) -> None:
+    nats_server, postgres = NatsServer(tmp_path / name / "n"), PostgresServer(tmp_path / name / "p")
+    try:
+        client = await nats.connect(await nats_server.start())
+        await client.close()
+        with psycopg.connect(await postgres.start()) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        await nats_server.stop()
+        await postgres.stop()
+
+
 async def test_a_data_directory_that_was_half_created_is_created_anew(data_dir: Path) -> None:
     (data_dir / "data.new").mkdir(parents=True)
     (data_dir / "data.new" / "PG_VERSION").write_text("18\n")

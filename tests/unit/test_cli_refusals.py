@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import socket
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
@@ -15,6 +20,8 @@ from flower_nats.embedded.process import private_file
 from flower_nats.store.dsn import check_dsn
 from flower_nats_cli.main import main
 from harness.certificates import create_server_certificates
+from harness.commands import commands
+from harness.environment import SCRIPTS
 
 NATS = ["--nats", "nats://127.0.0.1:1"]
 DATABASE = ["--database", "postgresql://127.0.0.1:1/x"]
@@ -68,6 +75,9 @@ def refusal(*command: str) -> str:
         ([*GATEWAY, "--log-file", "file/x.log"], "file/x.log", "another --log-file"),
         ([*GATEWAY, "--log-file", "other"], "'other' is a directory", ""),
         (["up", "--data-dir", "file"], "'file' is a file", ""),
+        (["up", "--data-dir", ""], "The path is empty", ""),
+        (["status", "--data-dir", ""], "The path is empty", ""),
+        (["up", "--data-dir", "b\udcff"], "not UTF-8", "choose another"),
         (["up", "--data-dir", "file/x"], "file/x", "another --data-dir"),
         (["up", "--data-dir", "/proc/x"], "/proc/x", "another --data-dir"),
         (["down", "--data-dir", "file/x"], "file/x", "another --data-dir"),
@@ -307,13 +317,90 @@ def test_a_configuration_file_that_says_nothing_we_know(
     assert named in refusal("--config", "config.toml", "up")
 
 
-def test_the_configuration_file_may_name_any_option(folder: Path) -> None:
-    (folder / "config.toml").write_text('[status]\nformat = "json"\ndata-dir = 5\n')
+@pytest.mark.parametrize("start", [b"", codecs.BOM_UTF8])
+def test_the_configuration_file_may_name_any_option(folder: Path, start: bytes) -> None:
+    content = b'[status]\nformat = "json"\ndata-dir = 5\n'
+    (folder / "config.toml").write_bytes(start + content)
 
     result = CliRunner().invoke(main, ["--config", "config.toml", "status"])
 
     assert '"data_dir": ' in result.output
     assert str(folder / "5") in result.output
+
+
+@pytest.mark.parametrize("value", ['"runs"', '["nodes", "runs"]'])
+def test_an_option_that_can_be_repeated_is_one_value_or_a_list(folder: Path, value: str) -> None:
+    (folder / "config.toml").write_text(f'[webhook]\nkind = {value}\ndata-dir = "nowhere"\n')
+
+    result = CliRunner().invoke(main, ["--config", "config.toml", "webhook", "add", "http://a"])
+
+    assert "No runtime has been started" in result.output
+
+
+def test_every_option_has_the_variable_of_its_flag() -> None:
+    for command in commands().values():
+        for option in options_of(command):
+            flags = [flag.lstrip("-").replace("-", "_") for flag in option.opts]
+            assert option.name in flags or not option.allow_from_autoenv
+
+
+def options_of(command: click.Command) -> Iterator[click.Option]:
+    if isinstance(command, click.Group):
+        for member in command.commands.values():
+            yield from options_of(member)
+    yield from (one for one in command.params if isinstance(one, click.Option))
+
+
+@pytest.mark.parametrize("descriptor", [0, 1, 2])
+@pytest.mark.parametrize("command", [["status"], ["down"], ["connect"], ["account", "create", "x"]])
+def test_a_standard_stream_may_be_closed(descriptor: int, command: list[str]) -> None:
+    program = [str(SCRIPTS / "flower-nats"), *command, "--data-dir", "nowhere"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {descriptor}>&-', "sh", *program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (1, 2)
+    assert done.stderr or descriptor or command == ["status"]
+
+
+def test_output_that_finds_no_room_is_told_in_a_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [str(SCRIPTS / "flower-nats"), "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert "Traceback" not in done.stderr
+    assert "No space left on device. Remedy: make room" in done.stderr
+
+
+@pytest.mark.parametrize("since", ["0001-01-01", "9999-12-31T23:59:59"])
+def test_a_moment_that_no_time_zone_has(since: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata" if since < "1" else "America/New_York")
+    time.tzset()
+
+    line = refusal("audit", "--since", since, *NATS)
+
+    monkeypatch.undo()
+    time.tzset()
+    assert "--since" in line
+    assert "time zone" in line
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 12, b"one line\nand another one\n"])
+def test_a_file_that_holds_no_password(folder: Path, content: bytes) -> None:
+    (folder / "password").write_bytes(content)
+
+    line = refusal("account", "create", "ana", "--password-file", "password", *NATS)
+
+    assert "UTF-8 text" in line
 
 
 @pytest.mark.parametrize(
