@@ -14,6 +14,9 @@ from flower_nats_cli.times import age, ago
 _SHOWN = 50
 """Nodes that are shown of one exchange; `--format json` has all."""
 
+_LINES = 10
+"""Lines that are shown of an error."""
+
 _ORDER = list(Step)
 
 _WAITS_FOR_NODE = {Step.PUT_OUT, Step.TAKEN, Step.ANSWERING}
@@ -47,6 +50,25 @@ def run_lines(report: Map) -> Iterator[str]:
         heard = _ago(report, report["task"]["heard_at"])
         yield f"The process of its ServerApp{_place(report)} was last heard {heard}."
         yield from _exchange_lines(report)
+    yield from _error_lines(report)
+
+
+def _error_lines(report: Map) -> Iterator[str]:
+    """Show the errors with which nodes answered: the ServerApp's own error may come from them."""
+    if report["errors"]:
+        yield ""
+        yield "Errors of nodes, the newest first:"
+    for error in report["errors"]:
+        named = ", ".join(visible_name(one["name"]) or one["node_id"] for one in error["named"])
+        more = error["nodes"] - len(error["named"])
+        nodes = f"{named} and {more} more" if more else named
+        times = "once" if error["count"] == 1 else f"{error['count']} times"
+        yield f"  {times}, of {nodes or 'no node'}, {_ago(report, error['last_at'])}:"
+        reason = visible_lines(error["reason"]).splitlines()
+        for line in reason[:_LINES]:
+            yield f"    {line}"
+        if len(reason) > _LINES:
+            yield f"    … and {len(reason) - _LINES} more lines; --format json shows all"
 
 
 def _state(report: Map) -> str:

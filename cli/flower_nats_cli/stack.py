@@ -53,14 +53,13 @@ from flower_nats_cli.supervisor import Service, Supervisor
 _READY_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 
-# Seconds that each group has for an orderly end: 9.8 in all, of the 10 that `up` promises.
+# Seconds that each group has for an orderly end: 9.5 in all, of the 10 that `up` promises.
 # ServerApps end with their SuperExec and tell a gateway, so gateways end later.
 _SUPEREXEC_GRACE = 2.5
 _BALANCER_GRACE = 1.0
 _GATEWAY_GRACE = 2.5
 _SUPERLINK_GRACE = 2.0
 _SERVER_GRACE = 1.5
-_CONSOLE_GRACE = 0.3
 
 _END_RUNS_SECONDS = 0.5
 """Seconds to tell runs of the end. A healthy runtime needs much less."""
@@ -184,7 +183,7 @@ class Stack:
         for superexec in self._superexecs:
             await superexec.begun()
         # The console comes last, after all that can fail. The runtime does not need it.
-        await start(self._consoles(), _CONSOLE_GRACE)
+        await self.supervisor.start_beside(self._consoles())
         self.supervisor.watch()
         care = BrokerCare(self._broker.servers, data.path)
         self.supervisor.accompany("broker care", care.run())

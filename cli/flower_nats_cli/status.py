@@ -150,6 +150,7 @@ def _describe(data: DataDir, state: RunningState) -> Report:
         "for_others": state.for_others,
         "warnings": list(state.warnings),
         "http_health": state.http_health_addresses,
+        "console": state.console_address,
         "processes": data.processes(),
     }
 

@@ -69,6 +69,8 @@ def _local_lines(report: Map) -> Iterator[str]:
     yield f"  ready since  {report['ready_since']}"
     yield f"  addresses    {_pairs(report['addresses'])}"
     yield f"  for others   {in_words(report['for_others'])}"
+    if report["console"]:
+        yield f"  console      http://{report['console']}"
     if report["http_health"]:
         yield f"  health       {_pairs(report['http_health'])}"
     yield f"  processes    {_processes(report['processes'])}"

@@ -64,6 +64,16 @@ class Supervisor:
         for service in services:
             await service.start()
 
+    async def start_beside(self, services: Sequence[Service]) -> None:
+        """Start more services, which end together with the last group.
+
+        Raises ProcessFailedError if a service does not come up.
+        """
+        last = self._groups[-1]
+        self._groups[-1] = _Group([*last.services, *services], last.grace)
+        for service in services:
+            await service.start()
+
     def check(self) -> None:
         """Raise ProcessFailedError if anything that was started has ended."""
         for group in self._groups:

@@ -359,6 +359,8 @@ def test_a_ray_that_is_there_is_used_and_outlasts_the_simulations(
 @pytest.mark.long
 def test_what_was_there_is_there_after_all_was_killed_and_nothing_is_left(person: Person) -> None:
     former = person.runs()
+    completed = [one for one, run in former.items() if run["status"] == "finished:completed"]
+    logs = {one: person.flwr("log", str(one), "--show") for one in completed[:1]}
     run_id = person.run(pause=60)
     person.wait_for_ray()
 
@@ -371,9 +373,7 @@ def test_what_was_there_is_there_after_all_was_killed_and_nothing_is_left(person
     assert started.returncode == 0, started.stderr
     person.assert_no_simulation_is_left()
     assert person.runs().keys() == former.keys() | {run_id}
-    completed = [one for one, run in former.items() if run["status"] == "finished:completed"]
-    for one in completed[:1]:
-        assert RAN in person.flwr("log", str(one), "--show")
+    assert {one: person.flwr("log", str(one), "--show") for one in logs} == logs
     person.flwr("stop", str(run_id))
 
 

@@ -70,6 +70,8 @@ def test_two_streams_of_a_running_app_show_each_line_before_the_next_is_printed(
 def test_the_log_of_a_finished_run_is_printed_once(
     federation: Federation, user: Federation, run: Run, flag: str
 ) -> None:
+    for number in range(1, LINES + 1):
+        (run.seen / str(number)).touch()
     federation.wait_for_status(run.id, "finished:completed")
 
     done = user.cli("log", str(run.id), flag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from flwr.app import ArrayRecord, RecordDict
 
 from flower_nats.broker.connection import Connection
+from flower_nats.wire import fleet_pb2 as fleet
 from flower_nats_cli.run_status import run_lines
+from harness.children import PATIENCE
 from harness.messages import instruction, reply
 from tests.integration.gateways import Gateway, running_stack
 
@@ -76,3 +79,19 @@ async def test_a_run_without_messages_says_so(gateway: Gateway) -> None:
     assert f"Run {app.run_id} (" in text
     assert "is running, for " in text
     assert "No message is under way" in text
+
+
+async def test_the_errors_of_nodes_are_shown(gateway: Gateway) -> None:
+    node, app = await gateway.node(), await gateway.server_app()
+    await app.send(instruction(app.run_id, node.node_id))
+    await node.call("DeactivateNode", fleet.DeactivateNodeRequest(node_id=node.node_id))
+
+    async with asyncio.timeout(PATIENCE):
+        while not (found := await report(gateway, app.run_id))["errors"]:
+            await asyncio.sleep(0.05)
+
+    [error] = found["errors"]
+    assert error["named"] == [{"node_id": str(node.node_id), "name": ""}]
+    text = "\n".join(run_lines(found))
+    assert f"Errors of nodes, the newest first:\n  once, of {node.node_id}, " in text
+    assert error["reason"].splitlines()[0] in text
