@@ -28,7 +28,6 @@ def test_an_app_waits_for_a_node_that_joins_later(federation: Federation) -> Non
     assert f"node {late.node_id} answered" in log
 
 
-@pytest.mark.long
 def test_a_question_to_a_node_that_goes_away_is_answered_with_an_error(
     federation: Federation,
 ) -> None:

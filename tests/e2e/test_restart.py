@@ -17,7 +17,6 @@ def server_options() -> ServerOptions:
     return ServerOptions(isolation="process")
 
 
-@pytest.mark.long
 def test_a_killed_server_comes_back_with_every_run_node_and_log(
     federation_server: ServerUnderTest, federation: Federation, supernodes: list[SuperNode]
 ) -> None:

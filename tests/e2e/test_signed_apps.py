@@ -53,7 +53,6 @@ def sign_and_accept(user: Federation, key: Path) -> None:
     fab.unlink()
 
 
-@pytest.mark.long
 def test_supernodes_run_the_apps_of_those_whom_they_trust(
     federation: Federation, user: Federation, tmp_path: Path
 ) -> None:

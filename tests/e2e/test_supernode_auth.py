@@ -45,7 +45,6 @@ def test_supernodes_with_a_registered_key_take_part(
         assert f"node {node.node_id} answered" in log
 
 
-@pytest.mark.long
 @pytest.mark.skipif(STOCK, reason="stock turns away a SuperNode that it still takes for online")
 def test_killed_supernodes_that_come_back_with_their_keys_get_their_instructions_again(
     federation: Federation, supernodes: list[SuperNode], tmp_path: Path
@@ -80,7 +79,6 @@ def test_killed_supernodes_that_come_back_with_their_keys_get_their_instructions
     assert sorted(answers) == sorted(f"node {one.node_id}: answer" for one in (*supernodes, *back))
 
 
-@pytest.mark.long
 @pytest.mark.skipif(STOCK, reason="stock turns away a SuperNode that it still takes for online")
 @pytest.mark.parametrize("version", BOTH)
 def test_a_supernode_takes_over_from_another_one_with_its_key(
