@@ -218,7 +218,7 @@ def _others(control: Sequence[_Way], fleet: Sequence[_Way]) -> Iterator[str]:
         *((f"flower-supernode {way.versions}", f"--superlink {way.address}") for way in fleet),
     ]
     if rows:
-        yield "\nOther versions of flwr need another address:"
+        yield "\nAddresses for other versions of flwr:"
     width = max((len(client) for client, _ in rows), default=0)
     for client, needed in rows:
         yield f"  {client:{width}}  {needed}"

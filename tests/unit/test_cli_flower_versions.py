@@ -289,7 +289,7 @@ def test_up_says_first_what_the_installed_version_needs_and_then_what_others_nee
         f"Logs:                 {data / 'logs'}",
         "Other machines reach: nothing",
         "",
-        "Other versions of flwr need another address:",
+        "Addresses for other versions of flwr:",
         '  flwr 1.30 to 1.36              address = "127.0.0.1:9093"',
         "  flower-supernode 1.30 to 1.39  --superlink 127.0.0.1:9092",
     ]
