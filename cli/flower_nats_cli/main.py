@@ -140,13 +140,12 @@ def _open_standard_streams() -> None:
     Daemons and cron wrappers close them. Python then has None in their place, and the next file that
     is opened would get their number, and what is written to them.
     """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
+            # The system gives a new descriptor the lowest free number. Our children inherit it.
             descriptor = os.open(os.devnull, os.O_RDWR)
-            if descriptor != number:
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
