@@ -10,15 +10,16 @@ from typing import Any
 
 import click
 
-from flower_nats.model.account import Role, account_token_hash, new_token
+from flower_nats.model.account import (
+    LONGEST_TOKEN_DAYS,
+    Role,
+    account_token_hash,
+    new_token,
+)
 from flower_nats.model.password import BadPassword, hash_password
 from flower_nats_cli import options as opts
 from flower_nats_cli.addresses import address_argument
 from flower_nats_cli.operator_commands import ask, runtime_options, show
-
-_MOST_DAYS = 3650
-"""Days for which a token may be valid. People forget a token that never ends, and others find
-it."""
 
 _role_option = click.option(
     "--role",
@@ -164,7 +165,7 @@ def token() -> None:
 @click.argument("token_name", metavar="TOKEN_NAME")
 @click.option(
     "--days",
-    type=click.IntRange(1, _MOST_DAYS),
+    type=click.IntRange(1, LONGEST_TOKEN_DAYS),
     default=90,
     show_default=True,
     help="Days after which the token expires.",

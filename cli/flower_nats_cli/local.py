@@ -81,7 +81,7 @@ _runtime_options = (
     _data_dir_option,
     _option(
         "--max-concurrent-simulations",
-        type=click.IntRange(min=1),
+        type=opts.SIMULATIONS,
         show_default="1 for every two cores",
         help="Simulations that run at the same time; more wait.",
     ),

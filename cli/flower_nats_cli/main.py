@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from difflib import get_close_matches
@@ -28,7 +29,11 @@ def _say_what_is_valid(kind: type[click.IntRange | click.FloatRange], noun: str)
         ctx: click.Context | None,
     ) -> Any:
         try:
-            return convert(self, value, param, ctx)  # type: ignore[arg-type]
+            found = convert(self, value, param, ctx)  # type: ignore[arg-type]
+            # Click compares only the ends of the range, and no comparison refuses NaN.
+            if isinstance(found, float) and math.isnan(found):
+                raise click.BadParameter("it is no number")
+            return found
         except click.BadParameter as exc:
             least, most = self.min, self.max
             if least is not None and most is not None:

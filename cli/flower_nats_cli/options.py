@@ -291,9 +291,12 @@ simulation_option = click.option(
     ),
 )
 
+SIMULATIONS = click.IntRange(min=1, max=10_000)
+"""Simulations of one host. Superlinks store this number."""
+
 max_simulations_option = click.option(
     "--max-concurrent-simulations",
-    type=click.IntRange(min=1),
+    type=SIMULATIONS,
     show_default="1 for every two cores",
     help=(
         "Simulations that the SuperExec here runs at the same time; more wait, for this host or "

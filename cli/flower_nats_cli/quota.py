@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flower_nats.model.quota import EACH, KINDS
+from flower_nats.model.quota import EACH, KINDS, BadQuota, check_limits
 from flower_nats_cli import options as opts
 from flower_nats_cli.operator_commands import ask, runtime_options, show
 from flower_nats_cli.times import duration
@@ -17,9 +17,9 @@ _NONE = "none"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-_TIME = re.compile(r"(\d+)([smhd])")
+_RUNS = re.compile(r"[0-9]{1,18}")
 
-_MOST_RUNS = 1_000_000
+_TIME = re.compile(r"([0-9]{1,18})([smhd])")
 
 
 class _Runs(click.ParamType[tuple[int | None]]):
@@ -30,9 +30,14 @@ class _Runs(click.ParamType[tuple[int | None]]):
     ) -> tuple[int | None]:
         if value == _NONE:
             return (None,)
-        if not value.isdecimal() or int(value) > _MOST_RUNS:
+        if _RUNS.fullmatch(value) is None:
             self.fail(f"{value!r} is not a number of runs and not '{_NONE}'.", param, ctx)
-        return (int(value),)
+        runs = int(value)
+        try:
+            check_limits(runs_at_once=runs)
+        except BadQuota as exc:
+            self.fail(str(exc), param, ctx)
+        return (runs,)
 
 
 class _Time(click.ParamType[tuple[float | None]]):
@@ -44,13 +49,18 @@ class _Time(click.ParamType[tuple[float | None]]):
         if value == _NONE:
             return (None,)
         found = _TIME.fullmatch(value)
-        if found is None or int(found[1]) == 0:
+        if found is None:
             self.fail(
-                (f"{value!r} is not a time such as 90s, 30m, 2h or 7d, and not '{_NONE}'."),
+                f"{value!r} is not a time such as 90s, 30m, 2h or 7d, and not '{_NONE}'.",
                 param,
                 ctx,
             )
-        return (float(int(found[1]) * _UNITS[found[2]]),)
+        seconds = float(int(found[1]) * _UNITS[found[2]])
+        try:
+            check_limits(run_seconds=seconds)
+        except BadQuota as exc:
+            self.fail(str(exc), param, ctx)
+        return (seconds,)
 
 
 @click.group()
@@ -68,8 +78,8 @@ def quota() -> None:
     "--run-time",
     type=_Time(),
     metavar="TIME|none",
-    help="Longest time of a run, such as 90s, 30m, 2h or 7d. A run that takes longer ends as "
-    "failed.",
+    help="Longest time of a run, such as 90s, 30m, 2h or 7d, at most 3650d. A run that takes longer "
+    "ends as failed.",
 )
 @runtime_options
 @click.pass_context

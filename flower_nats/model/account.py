@@ -20,6 +20,11 @@ _TOKEN_BYTES = 32
 """Random bytes of a token: nobody guesses 256 bits."""
 
 
+LONGEST_TOKEN_DAYS = 3_650
+"""Days for which a token of a program may be valid. People forget a token that never ends, and
+others find it."""
+
+
 class Role(StrEnum):
     """What an account may do in the runtime as a whole."""
 

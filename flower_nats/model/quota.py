@@ -7,6 +7,27 @@ EACH = "*"
 
 KINDS = ("federation", "account")
 
+MOST_RUNS = 1_000_000
+"""The largest limit of runs at once."""
+
+LONGEST_RUN_DAYS = 3_650
+"""The largest limit of a run's time, in days."""
+
+
+class BadQuota(ValueError):
+    """A limit cannot be kept, for a reason that is told to who has set it."""
+
+
+def check_limits(*, runs_at_once: int | None = None, run_seconds: float | None = None) -> None:
+    """Check limits before they are stored; None is no limit. Raises `BadQuota`."""
+    # NaN is in no range.
+    if runs_at_once is not None and not 0 <= runs_at_once <= MOST_RUNS:
+        raise BadQuota(f"The runs at once must be a number from 0 to {MOST_RUNS}, or none.")
+    if run_seconds is not None and not 0 < run_seconds <= LONGEST_RUN_DAYS * 86_400:
+        raise BadQuota(
+            f"The run time must be above zero, and at most {LONGEST_RUN_DAYS} days, or none."
+        )
+
 
 @dataclass(frozen=True)
 class Quota:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -156,6 +157,17 @@ async def test_an_account_that_is_let_in_again_has_to_log_in_anew(superlink: Sup
         days=1,
     )
     await nodes(superlink, account_token=account_token_hash(token))
+
+
+@pytest.mark.parametrize("days", [0, -1, 3_651, 1e300, math.inf, math.nan])
+async def test_a_token_ends_within_a_time_that_people_remember(
+    superlink: Superlink, days: float
+) -> None:
+    await log_in(superlink.database, "ana")
+    with refused(ErrorCode.MALFORMED_REQUEST, "at most 3650 days"):
+        await superlink.command(
+            "CreateAccountToken", name="ana", token="ci", token_hash=b"0" * 32, days=days
+        )
 
 
 async def test_clients_bring_their_token_in_the_way_of_their_wire(

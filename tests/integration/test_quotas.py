@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from flower_nats.model.errors import ErrorCode
+from flower_nats.model.quota import Quota
+from flower_nats.store.quotas import Quotas
 from flower_nats.wire import runtime_pb2 as runtime
 from flower_nats_cli.audit import audit
 from flower_nats_cli.quota import quota
@@ -121,6 +124,49 @@ async def test_a_run_that_takes_too_long_ends_with_the_reason(
     assert "longer than 3600 seconds, the limit of the federation @ana/lab" in details
 
 
+async def test_a_limit_that_no_clock_can_reach_leaves_other_limits_alone(
+    superlink: Superlink, ana: Person
+) -> None:
+    """Earlier versions accepted such limits, so they may be in a database."""
+    ben = await Person.come(superlink, "ben")
+    endless = await ben.start_run(await ben.create("other"))
+    run_id = await ana.start_run(LAB)
+    for one in (endless, run_id):
+        await (await superlink.claim(one)).pull_input()
+    for name, seconds in (("ben", 9_999_999 * 86_400.0), ("nobody", math.inf), ("x", math.nan)):
+        await Quotas(superlink.database).set(Quota("account", name, run_seconds=seconds))
+    await limit(superlink, "federation", LAB, run_seconds=3600.0)
+    await superlink.database.execute("UPDATE task SET running_at = now() - interval '2 hours'")
+
+    async with asyncio.timeout(PATIENCE):
+        while (await superlink.status(run_id))[0] != "finished":
+            await asyncio.sleep(0.1)
+
+    assert (await superlink.status(endless))[0] == "running"
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ({"run_seconds": 9_999_999 * 86_400.0}, "at most 3650 days"),
+        ({"run_seconds": 3_650 * 86_400.0 + 1}, "at most 3650 days"),
+        ({"run_seconds": math.inf}, "at most 3650 days"),
+        ({"run_seconds": math.nan}, "at most 3650 days"),
+        ({"run_seconds": 0.0}, "at most 3650 days"),
+        ({"run_seconds": -1.0}, "at most 3650 days"),
+        ({"runs_at_once": 1_000_001}, "from 0 to 1000000"),
+        ({"runs_at_once": 2**63}, "from 0 to 1000000"),
+        ({"runs_at_once": -1}, "from 0 to 1000000"),
+    ],
+)
+async def test_a_limit_that_cannot_be_kept_is_refused(
+    superlink: Superlink, change: dict[str, Any], remedy: str
+) -> None:
+    with refused(ErrorCode.MALFORMED_REQUEST, remedy):
+        await limit(superlink, "federation", "*", **change)
+    assert (await superlink.command("Quotas"))["quotas"] == []
+
+
 async def test_an_operator_sets_and_sees_limits_and_roles(
     superlink: Superlink, ana: Person, nats_url: str
 ) -> None:
@@ -141,7 +187,17 @@ async def test_an_operator_sets_and_sees_limits_and_roles(
     assert ["account", "ana", "-", "-", "0", "1"] in lines
     for arguments in (("federation", "@no/one", "--runs", "1"), ("account", "ana")):
         assert (await run_command(quota, "set", *arguments, *nats))[0] != 0
-    assert (await run_command(quota, "set", "account", "ana", "--run-time", "soon", *nats))[0] == 2
+    for wrong, remedy in (
+        (("--run-time", "soon"), "7d"),
+        (("--run-time", "0s"), "above zero"),
+        (("--run-time", "9999999d"), "at most 3650 days"),
+        (("--run-time", f"{'9' * 5_000}d"), "7d"),
+        (("--runs", "1000001"), "from 0 to 1000000"),
+        (("--runs", "9" * 5_000), "not a number of runs"),
+    ):
+        code, said = await run_command(quota, "set", "account", "ana", *wrong, *nats)
+        assert code == 2, said
+        assert remedy in said
 
     assert (await run_command(role, LAB, "ben", "viewer", *nats))[0] == 0
     with refused(ErrorCode.NO_PERMISSIONS, "viewer"):

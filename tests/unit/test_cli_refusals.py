@@ -414,8 +414,10 @@ def test_a_file_that_holds_no_password(folder: Path, content: bytes) -> None:
         (["up", "--log-retention", "-1"], "'-1' is not a whole number from 0 to 100000."),
         (
             ["local", "start", "--max-concurrent-simulations", "0"],
-            "'0' is not a whole number of 1 or more.",
+            "'0' is not a whole number from 1 to 10000.",
         ),
+        (["gateway", "--drain-delay", "nan"], "'nan' is not a number from 0.0 to 5.0."),
+        (["down", "--wait", "nan"], "'nan' is not a number of 0 or more."),
     ],
 )
 def test_a_slip_is_told_with_what_was_meant(arguments: list[str], told: str) -> None:

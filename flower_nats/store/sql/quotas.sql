@@ -49,5 +49,6 @@ CROSS JOIN LATERAL (
     )
 ) AS quota
 WHERE task.status = 'running'
-    AND task.running_at < now() - make_interval(secs => quota.run_seconds)
+    -- Not the sum of a time and an interval: one limit that is too large would end the query.
+    AND extract(epoch FROM now() - task.running_at) > quota.run_seconds
 ORDER BY task.task_id, quota.run_seconds;

@@ -6,7 +6,13 @@ from typing import Any
 
 from flower_nats.broker.hints import Hints
 from flower_nats.logs import get_logger
-from flower_nats.model.account import Account, BadAccountName, Role, check_account_name
+from flower_nats.model.account import (
+    LONGEST_TOKEN_DAYS,
+    Account,
+    BadAccountName,
+    Role,
+    check_account_name,
+)
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.store.accounts import Accounts, NamedToken
@@ -121,12 +127,17 @@ class AccountsAdmin:
 
         The command creates and shows the token. Here only its hash is known.
         """
-        name, seconds = question["token"], float(question["days"]) * _DAY
+        name, days = question["token"], float(question["days"])
         token_hash: bytes = question["token_hash"]
+        # NaN is in no range.
+        if not 0 < days <= LONGEST_TOKEN_DAYS:
+            text = f"A token must be valid for more than 0 and at most {LONGEST_TOKEN_DAYS} days."
+            raise ApiError(ErrorCode.MALFORMED_REQUEST, text, text)
 
         async def create(transaction: Transaction) -> bytes:
             account = await _find(transaction, question["name"])
-            if not await Accounts(transaction).add_named_token(account, name, token_hash, seconds):
+            accounts = Accounts(transaction)
+            if not await accounts.add_named_token(account, name, token_hash, days * _DAY):
                 text = f"{account.name} has a token {name!r} already. Remedy: choose another."
                 raise ApiError(ErrorCode.FORBIDDEN_ACTION, text)
             log.info("account_token_created", **account.log_context(), token_name=name)

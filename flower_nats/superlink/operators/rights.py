@@ -9,7 +9,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.federation import MemberRole
-from flower_nats.model.quota import EACH, KINDS, Quota
+from flower_nats.model.quota import EACH, KINDS, BadQuota, Quota, check_limits
 from flower_nats.store.accounts import Accounts
 from flower_nats.store.audit import note_object
 from flower_nats.store.connection import Database, Session, Transaction
@@ -55,6 +55,10 @@ class OperatorRights:
         kind, name, change = question["kind"], question["name"], question["change"]
         if kind not in KINDS:
             raise ValueError(f"{kind} is none of {KINDS}")
+        try:
+            check_limits(**change)
+        except BadQuota as exc:
+            raise ApiError(ErrorCode.MALFORMED_REQUEST, str(exc), str(exc)) from exc
         limits = [
             f"{field} {'none' if limit is None else f'{limit:g}'}"
             for field, limit in change.items()
