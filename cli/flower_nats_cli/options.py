@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import click
 
 from flower_nats.broker.urls import check_url
+from flower_nats.model.addresses import check_host
 from flower_nats.settings import (
     DEFAULT_AUDIT_RETENTION,
     DEFAULT_CALLS_PER_ADDRESS,
@@ -54,6 +56,37 @@ def _words(value: str | tuple[str, ...]) -> tuple[str, ...]:
     """Return the words of a list, with commas between them."""
     # Click also converts a default that is already a tuple.
     return value if isinstance(value, tuple) else tuple(value.replace(",", " ").split())
+
+
+def _addresses(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the addresses of a list; raises BadParameter."""
+    return tuple(address_argument(word) for word in _words(value))
+
+
+def _host(value: str) -> str:
+    """Return the name or number of a host; raises BadParameter."""
+    try:
+        check_host(value)
+    except ValueError as exc:
+        raise click.BadParameter(f"{value!r} is no host: {exc}.") from exc
+    return value
+
+
+def _balancers(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the addresses, networks and names of balancers; raises BadParameter."""
+    words = _words(value)
+    for word in words:
+        try:
+            ip_network(word, strict=False)
+        except ValueError as exc:
+            problem = f"{word!r} is no address, no network such as 10.0.5.0/24, and no name"
+            if "/" in word or ":" in word:
+                raise click.BadParameter(f"{problem}.") from exc
+            try:
+                check_host(word)
+            except ValueError as no_name:
+                raise click.BadParameter(f"{problem}: {no_name}.") from no_name
+    return words
 
 
 def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -205,6 +238,7 @@ api_address_options = _together(
     # No variables: Kubernetes sets FLOWER_NATS_GATEWAY_PORT for a service of that name.
     click.option(
         "--host",
+        type=_host,
         allow_from_autoenv=False,
         help="Another way to say the host of --http-api-address.",
     ),
@@ -348,6 +382,10 @@ def _issuer(value: str) -> str:
     here = parts.hostname in {"localhost", "127.0.0.1", "::1"}
     if not parts.netloc or parts.scheme not in ({"https", "http"} if here else {"https"}):
         raise click.BadParameter(f"{value} is not an address such as https://HOST/PATH.")
+    try:
+        check_host(parts.hostname or "")
+    except ValueError as exc:
+        raise click.BadParameter(f"{value} is not an address: {exc}.") from exc
     return value
 
 
@@ -541,7 +579,7 @@ peer_limit_options = _together(
 balancer_options = _together(
     click.option(
         "--trusted-balancers",
-        type=_words,
+        type=_balancers,
         metavar="ADDRESS[,ADDRESS...]",
         default="",
         help=(
@@ -552,7 +590,7 @@ balancer_options = _together(
     ),
     click.option(
         "--control-by-balancer",
-        type=_words,
+        type=_addresses,
         metavar="HOST:PORT[,HOST:PORT...]",
         default="",
         help=(

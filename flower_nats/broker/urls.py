@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from flower_nats.broker.nkeys import user_key
+from flower_nats.model.addresses import check_host
 
 
 def check_url(url: str) -> None:
@@ -25,6 +26,7 @@ def check_url(url: str) -> None:
         raise ValueError("its host or port cannot be read") from exc
     if not host or any(letter.isspace() for letter in parts.netloc):
         raise ValueError("it has no host")
+    check_host(host)
     if port == 0:
         raise ValueError("the port is from 1 to 65535")
 

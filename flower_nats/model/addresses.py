@@ -8,6 +8,26 @@ LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
 
 
+_LONGEST_HOST = 253
+"""Characters of a host's name in DNS."""
+
+
+def check_host(host: str) -> None:
+    """Raise ValueError for the name of a host that nobody can look up; the text leaves it out.
+
+    Python's look-up raises UnicodeError for such names, where most callers expect an OSError.
+    """
+    try:
+        if len(host) > _LONGEST_HOST or "\0" in host:
+            raise UnicodeError
+        host.encode("idna")
+    except UnicodeError as exc:
+        raise ValueError(
+            "each part of a host's name, between dots, has from 1 to 63 characters, and the name "
+            f"has at most {_LONGEST_HOST}"
+        ) from exc
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Return host (without brackets) and port; raises ValueError."""
     host, colon, port = address.rpartition(":")
@@ -15,6 +35,10 @@ def split_address(address: str) -> tuple[str, int]:
     numeric = port.isascii() and port.isdecimal()
     if not colon or not bare or not numeric or int(port) > 65535 or (":" in host and bare == host):
         raise ValueError(f"{address!r} is not an address such as 127.0.0.1:9092.")
+    try:
+        check_host(bare)
+    except ValueError as exc:
+        raise ValueError(f"{address!r} is not an address: {exc}.") from exc
     return bare, int(port)
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
+from flower_nats.model.addresses import check_host
+
 _PREFIX = "whsec_"
 
 _SECRET_BYTES = 32
@@ -79,6 +81,10 @@ def check_url(url: str) -> str:
         raise BadWebhook(f"The address cannot be read: {exc}.") from exc
     if parts.scheme not in ("https", "http") or not host:
         raise BadWebhook("An address begins with https:// or http://, and names a host.")
+    try:
+        check_host(host)
+    except ValueError as exc:
+        raise BadWebhook(f"The address names no host: {exc}.") from exc
     if parts.username or parts.password or parts.fragment:
         raise BadWebhook(
             "An address must have no user, password or fragment. Receivers verify the signature "

@@ -3,6 +3,8 @@
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from flower_nats.model.addresses import check_host
+
 _PORTS = range(1, 65536)
 
 
@@ -19,6 +21,10 @@ def check_dsn(dsn: str) -> None:
     except (psycopg.Error, UnicodeError, ValueError) as exc:
         raise ValueError("PostgreSQL's driver cannot read it") from exc
     hosts = str(parts.get("hostaddr") or parts.get("host") or "")
+    for host in hosts.split(","):
+        # Others are folders of sockets.
+        if not host.startswith(("/", "@")):
+            check_host(host)
     ports = str(parts.get("port", "")).split(",")
     if not all(port.isdecimal() and int(port) in _PORTS for port in ports if port):
         raise ValueError("a port is a number from 1 to 65535")

@@ -121,6 +121,22 @@ async def test_a_receiver_that_hangs_or_is_gone_keeps_nobody_waiting(
     assert len(receiver.got) == 2, "what was given up is sent no more"
 
 
+@pytest.mark.parametrize("host", ["a..b", 64 * "a", "xn--"])
+async def test_a_host_that_cannot_be_looked_up_keeps_nothing_from_others(
+    database: Database, receiver: Receiver, host: str
+) -> None:
+    """Earlier versions accepted such addresses, so they may be in a database."""
+    for url in (f"http://{host}/", receiver.url):
+        await Webhooks(database).add(url, new_secret(), ["nats_away"], None, "none")
+    await note(database, "nats_away")
+
+    assert await deliver(database)
+
+    [trouble] = await Webhooks(database).troubled(10)
+    assert (trouble.url, trouble.tries) == (f"http://{host}/", 1)
+    assert len(receiver.got) == 1
+
+
 async def test_two_superlinks_do_not_send_the_same(
     database: Database, receiver: Receiver, hook: int
 ) -> None:
@@ -182,6 +198,7 @@ async def test_a_webhook_is_added_tried_and_removed_on_the_page(
     assert "There is no webhook" in again.text
     for bad in (
         {"url": "ftp://x", "kind": "runs"},
+        {"url": "http://a..b/", "kind": "runs"},
         {"url": receiver.url},
         {"url": receiver.url, "kind": "<b>"},
         {"url": receiver.url, "kind": "runs", "federation": "@no/such"},

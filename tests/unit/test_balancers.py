@@ -43,7 +43,7 @@ def test_a_client_is_named_in_one_way() -> None:
 
 
 async def test_a_balancer_may_have_a_name() -> None:
-    balancers = Balancers(["localhost", "no-such-balancer.invalid"])
+    balancers = Balancers(["a..b", "no-such-balancer.invalid", "localhost"])
     assert balancers.client_of("127.0.0.1:1", SAID) == "127.0.0.1"
     looking = asyncio.create_task(balancers.look_up_forever())
     async with asyncio.timeout(20):

@@ -107,6 +107,8 @@ def test_a_place_where_nothing_can_be_kept(command: list[str], named: str, remed
         "nats://user:hush",
         "nats://a:4222,,nats://b:4222",
         "nats://a:4222,nats://user:hush@b:x",
+        "nats://user:hush@a..b:4222",
+        f"nats://{'a' * 64}:4222",
     ],
 )
 @pytest.mark.parametrize(
@@ -136,6 +138,8 @@ def test_what_is_no_url_of_a_nats_server(command: list[str], url: str) -> None:
         "host=h port=many",
         "host=h unheard_of=1",
         "mysql://u:hush@h/x",
+        "postgresql://u:hush@a..b/x",
+        "host=a,b..c",
     ],
 )
 def test_what_is_no_url_of_a_database(url: str) -> None:
@@ -425,6 +429,35 @@ def test_a_slip_is_told_with_what_was_meant(arguments: list[str], told: str) -> 
 
     assert result.exit_code == 2
     assert told in result.output
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--http-api-address", "a..b:8000"],
+        ["--host", "a..b"],
+        ["--http-health-address", f"{'a' * 64}:9000"],
+        ["--trusted-balancers", "a..b"],
+        ["--trusted-balancers", f"10.0.0.1,{'a' * 64}"],
+        ["--control-by-balancer", "a..b:9093"],
+    ],
+)
+def test_a_host_that_nobody_can_look_up(option: list[str]) -> None:
+    line = refusal(*GATEWAY, *option)
+
+    assert option[0] in line
+    assert "from 1 to 63 characters" in line
+
+
+@pytest.mark.parametrize("balancer", ["10.0.0.0/33", "10.0.0.1:8000", "balancer:8000"])
+def test_what_is_no_balancer(balancer: str) -> None:
+    assert "no network such as 10.0.5.0/24" in refusal(*GATEWAY, "--trusted-balancers", balancer)
+
+
+def test_an_issuer_that_nobody_can_look_up() -> None:
+    oidc = ("--oidc-issuer", "https://a..b/realms/x", "--oidc-client-id", "x")
+
+    assert "from 1 to 63 characters" in refusal(*SUPERLINK, *oidc)
 
 
 def test_a_directory_where_nothing_ever_ran_is_named(folder: Path) -> None:

@@ -46,11 +46,23 @@ def test_a_receiver_verifies_what_is_sent() -> None:
         "https://hospital.example/\r\nx: y",
         "https://hospital.example/" + "x" * 2_000,
         "https://krankenhaus.example/ü",
+        "http://a..b/",
+        "http://.hospital.example/",
+        "http://./",
+        f"http://{'a' * 64}.example/",
+        f"http://{'a.' * 127}example/",
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(BadWebhook):
         check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", [f"https://{'a' * 63}.example./", "http://10.0.0.1:80/x", "http://[fd12::1]:80/"]
+)
+def test_what_is_an_address_is_accepted(url: str) -> None:
+    assert check_url(url) == url
 
 
 def test_an_address_is_shown_without_what_may_be_a_secret() -> None:

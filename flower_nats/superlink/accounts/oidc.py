@@ -234,7 +234,7 @@ class Issuer:
             async with httpx.AsyncClient(timeout=_ANSWER_SECONDS, verify=self._context) as client:
                 answer = await client.request(method, url, data=data, auth=auth)
             found = answer.json() if answer.status_code < 500 else None
-        except (httpx.HTTPError, ValueError, OSError) as exc:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as exc:
             raise self._away(repr(exc)) from exc
         if not isinstance(found, dict):
             raise self._away(f"{url} answers {answer.status_code}")

@@ -54,7 +54,8 @@ class WebhookSender:
             await self._failed(delivery, f"no answer within {_TRY_SECONDS:.0f} s")
         except NotDelivered as exc:
             await self._failed(delivery, str(exc))
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
+        except Exception as exc:
+            # Of any kind: one address must not keep events from the others.
             await self._failed(delivery, f"{type(exc).__name__}: {exc}"[:300])
         else:
             await self._webhooks.delivered(delivery.webhook_id, delivery.event.event_id)

@@ -79,7 +79,7 @@ class Balancers:
             answers = await asyncio.get_running_loop().getaddrinfo(
                 name, None, type=socket.SOCK_STREAM
             )
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
             # The earlier addresses still count, because the DNS server may be away.
             if name not in self._missed:
                 log.warning("balancer_not_found", name=name, reason=str(exc))
