@@ -15,8 +15,12 @@ from logging.handlers import TimedRotatingFileHandler
 import structlog
 from structlog.typing import EventDict, Processor
 
+from flower_nats.model.long_texts import cut_middle
 from flower_nats.model.visible import visible_lines
 from flower_nats.settings import LogSettings
+
+_LONGEST_FIELD = 32 * 1024
+"""Bytes of a field: enough for any traceback."""
 
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
@@ -77,6 +81,7 @@ def _for_people() -> logging.Formatter:
         foreign_pre_chain=_SHARED,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _cut,
             _make_visible,
             structlog.dev.ConsoleRenderer(colors=True),
         ],
@@ -91,12 +96,21 @@ def _make_visible(_logger: object, _method: str, event: EventDict) -> EventDict:
     return event
 
 
+def _cut(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Cut texts of clients, of which a few could have the size of the disk."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = cut_middle(value, _LONGEST_FIELD)
+    return event
+
+
 def _for_machines() -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            _cut,
             structlog.processors.JSONRenderer(),
         ],
     )

@@ -19,6 +19,7 @@ from flower_nats.model.config import Config, InvalidConfig, flatten
 from flower_nats.model.errors import FlowerNatsError
 from flower_nats.model.fab_archive import FabArchive
 from flower_nats.model.fab_format import check_format
+from flower_nats.model.long_texts import cut_middle
 from flower_nats.model.task import TaskType
 from flower_nats.model.visible import is_visible_name
 
@@ -31,6 +32,9 @@ memory."""
 
 _LONGEST = 80
 """Characters of a name, a publisher and a version: together they name one folder."""
+
+_LONGEST_TEXT = 1_000
+"""Bytes of a description, of which lists of apps have many."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -198,7 +202,7 @@ def _table(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _text(table: Mapping[str, Any], key: str) -> str:
     """Return a text for people, empty if there is none."""
     value = table.get(key)
-    return value if isinstance(value, str) else ""
+    return cut_middle(value, _LONGEST_TEXT) if isinstance(value, str) else ""
 
 
 # Stock joins publisher, name and version to the name of the app's folder. A version such as

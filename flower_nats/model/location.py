@@ -2,12 +2,17 @@
 
 import math
 
+_LONGEST = 100
+"""Characters of a location: `float` accepts any number of zeros."""
+
 
 def check_location(location: str) -> None:
     """Check that a location is `latitude,longitude` in degrees; raises ValueError with the reason.
 
-    The reasons are Flower's, which the CLI prints.
+    The CLI prints the reasons. All but that of the length are Flower's.
     """
+    if len(location) > _LONGEST:
+        raise ValueError(f"Location must have at most {_LONGEST} characters.")
     try:
         latitude, longitude = map(float, location.split(","))
     except ValueError as exc:

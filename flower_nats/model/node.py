@@ -5,6 +5,9 @@ from datetime import datetime
 
 from flower_nats.model.states import NodeStatus
 
+LONGEST_NAME = 200
+"""Characters of the name that an owner gives a node."""
+
 
 @dataclass(frozen=True)
 class Node:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message as ProtoMessage
 from hypothesis import HealthCheck, Phase, given, settings
@@ -191,6 +193,37 @@ async def test_a_text_that_is_too_long_for_an_index_is_refused(
             runtime.PushTaskMessageRequest(message=message),
             runtime.PushTaskMessageResponse,
         )
+
+
+async def test_texts_that_lists_carry_have_a_length_that_lists_can_carry(
+    superlink: Superlink, task: Task
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for fields, code in (
+        ({"name": "x" * 201}, ErrorCode.MALFORMED_REQUEST),
+        ({"location": f"{'0' * 100}1,2"}, ErrorCode.INVALID_SUPERNODE_LOCATION),
+    ):
+        with refused(code, "characters"):
+            await superlink.call(
+                "Control",
+                "RegisterNode",
+                control.RegisterNodeRequest(public_key=pem, **fields),
+                control.RegisterNodeResponse,
+            )
+    with refused(ErrorCode.INVALID_TASK_CREATION_REQUEST, "at most 1000 characters"):
+        await create_model(task, "m" * 1_001)
+    for name, request, response in (
+        ("CreateTask", runtime.CreateTaskRequest(type=LONG), runtime.CreateTaskResponse),
+        (
+            "PushTaskOutput",
+            runtime.PushTaskOutputRequest(sub_status=LONG),
+            runtime.PushTaskOutputResponse,
+        ),
+    ):
+        with pytest.raises(ApiError) as told:
+            await task.call(name, request, response)
+        assert len(told.value.detail) < 200
 
 
 # All requests, with strange values

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from flower_nats.broker.connection import Connection
+from flower_nats.model.long_texts import LONGEST_TEXT
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire import runtime_pb2 as runtime
 from harness.channels import WireName
@@ -75,3 +77,30 @@ async def test_control_characters_in_lists_are_shown(gateway: Gateway) -> None:
         assert b"x\\x1b[2J\\x1b]0;title\\x07\\x9b6ny" in written
         assert b"\x1b" not in written
         assert f"x{CLEARS}y".encode() not in written
+
+
+async def test_the_reason_of_a_failure_has_a_length_that_lists_can_carry(gateway: Gateway) -> None:
+    """An app may raise an exception with a model in its text."""
+    superlink: Superlink = gateway.superlink
+    apps = [await gateway.server_app() for _ in range(2)]
+    reason = f"ValueError: {15_000_000 * 'ä'} is too long"
+    with capture_logs() as logs:
+        for app in apps:
+            await app.call(
+                "PushTaskOutput",
+                runtime.PushTaskOutputRequest(sub_status="failed", details=reason),
+            )
+
+    listed = await superlink.call(
+        "Control", "ListRuns", control.ListRunsRequest(), control.ListRunsResponse
+    )
+    for app in apps:
+        details = listed.run_dict[app.run_id].status.details
+        assert details.startswith("ValueError: ä")
+        assert details.endswith("ä is too long")
+        assert f"the whole text has {len(reason):,} characters" in details
+        assert len(details.encode()) <= LONGEST_TEXT
+    assert listed.ByteSize() < 3 * LONGEST_TEXT
+    told = [one["details"] for one in logs if one["event"] == "run_finished"]
+    assert len(told) == 2
+    assert all(len(one.encode()) <= LONGEST_TEXT for one in told)

@@ -118,3 +118,19 @@ def test_a_log_file_takes_json_and_is_rotated_by_time(tmp_path: Path) -> None:
     assert rotation.interval == 2 * 60 * 60
     assert rotation.backupCount == 3
     rotation.close()
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_a_text_of_a_client_cannot_fill_the_disk(
+    stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = stream()
+    monkeypatch.setattr("sys.stderr", written)
+    configure_logs(LogSettings())
+
+    get_logger("somewhere").info("run_finished", details="x" * 10_000_000 + "end")
+
+    line = written.getvalue()
+    assert "the whole text has 10,000,003 characters" in line
+    assert "xend" in line
+    assert len(line) < 40_000

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flower_nats.model.long_texts import LONGEST_TEXT, cut_middle
 from flower_nats.model.visible import is_visible_name, visible_lines, visible_name
 
 
@@ -72,3 +73,23 @@ def test_a_long_text_does_not_take_long() -> None:
     began = time.process_time()
     assert visible_lines(hostile).startswith("\\x1b\\x07")
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("text", ["", "short", "x" * LONGEST_TEXT, "ä" * (LONGEST_TEXT // 2)])
+def test_a_text_up_to_the_limit_stays_whole(text: str) -> None:
+    assert cut_middle(text) == text
+
+
+@given(st.text(alphabet="xä€😀", min_size=1, max_size=7), st.integers(300, 1_000))
+def test_a_long_text_keeps_its_beginning_and_its_end(part: str, longest: int) -> None:
+    text = f"ValueError: {part * 1_100} at the end"
+
+    cut = cut_middle(text, longest)
+
+    assert len(cut.encode()) <= longest
+    assert f"\n[… cut here: the whole text has {len(text):,} characters …]\n" in cut
+    begin, end = re.split(r"\n\[….*…\]\n", cut)
+    assert text.startswith(begin)
+    assert text.endswith(end)
+    # At most one character is lost at each cut.
+    assert len(cut.encode()) > longest - 8

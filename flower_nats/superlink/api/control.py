@@ -10,6 +10,7 @@ from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
 from flower_nats.model.location import check_location
+from flower_nats.model.node import LONGEST_NAME
 from flower_nats.model.node_key import is_node_key
 from flower_nats.store.audit import note_object
 from flower_nats.store.connection import Database, Transaction
@@ -60,6 +61,9 @@ class ControlApi:
         location = request.location if request.HasField("location") else None
         if location is not None:
             _check_location(location)
+        if len(request.name) > LONGEST_NAME:
+            text = f"The name of a SuperNode has at most {LONGEST_NAME} characters."
+            raise ApiError(ErrorCode.MALFORMED_REQUEST, text, text)
 
         async def register(transaction: Transaction) -> bytes:
             node_id = await Nodes(transaction).register(

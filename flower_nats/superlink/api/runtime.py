@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from flower_nats.logs import get_logger
 from flower_nats.model.caller import Caller
 from flower_nats.model.errors import ApiError, ErrorCode
+from flower_nats.model.long_texts import cut_middle
 from flower_nats.model.states import SubStatus
 from flower_nats.model.task import SINCE, USES_GRID, Finished, Task, TaskType
 from flower_nats.store.connection import ATTEMPT_SECONDS, Database, Transaction
@@ -177,7 +178,9 @@ class RuntimeApi:
         task_id, token = authenticated(caller)
         sub_status = _sub_status(request)
         simulates = caller.task_type == TaskType.SIMULATION
-        details = simulation.explained(request.details) if simulates else request.details
+        details = cut_middle(request.details)
+        if simulates:
+            details = simulation.explained(details)
         finished: Finished | None = None
 
         async def finish(transaction: Transaction) -> bytes:
@@ -245,7 +248,7 @@ def _sub_status(request: runtime.PushTaskOutputRequest) -> SubStatus:
         return SubStatus(request.sub_status)
     except ValueError as exc:
         raise ApiError(
-            ErrorCode.MALFORMED_REQUEST, f"no sub-status is called {request.sub_status}"
+            ErrorCode.MALFORMED_REQUEST, f"no sub-status is called {request.sub_status[:80]!r}"
         ) from exc
 
 

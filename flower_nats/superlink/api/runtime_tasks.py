@@ -21,6 +21,9 @@ from flower_nats.wire.messages import OLDEST_CREATED_AT
 
 log = get_logger(__name__)
 
+_LONGEST_REF = 1_000
+"""Characters of the name of what a task needs. Lists of pending tasks carry it."""
+
 
 class TaskWorkApi:
     """Serves the tasks of one run that create, message and watch each other."""
@@ -160,13 +163,17 @@ def _check_new_task(request: runtime.CreateTaskRequest, caller: Caller) -> None:
         raise ApiError(ErrorCode.TASK_CREATION_NOT_ALLOWED, text, text)
     problem = None
     if request.type not in set(TaskType):
-        problem = f"Invalid task type: {request.type}"
+        problem = f"Invalid task type: {request.type[:80]}"
     elif request.type in NEEDS_FAB and not request.fab_hash:
         problem = f"Task type '{request.type}' requires fab_hash."
     elif request.type == TaskType.MODEL and not request.model_ref:
         problem = f"Task type '{request.type}' requires model_ref."
     elif request.type == TaskType.CONNECTOR and not request.connector_ref:
         problem = f"Task type '{request.type}' requires connector_ref."
+    elif max(map(len, (request.fab_hash, request.model_ref, request.connector_ref))) > _LONGEST_REF:
+        problem = (
+            f"fab_hash, model_ref and connector_ref have at most {_LONGEST_REF} characters each."
+        )
     if problem is not None:
         raise ApiError(ErrorCode.INVALID_TASK_CREATION_REQUEST, problem, problem)
 
