@@ -185,6 +185,16 @@ def test_names_that_people_give_are_accepted(field: str, value: str) -> None:
     assert value in (info.fab_id.partition("/")[0], info.fab_id.partition("/")[2], info.version)
 
 
+def test_a_description_has_a_length_that_lists_of_apps_can_carry() -> None:
+    said = f'description = "begin {"x" * 200_000} end"\n[tool.flwr.app]\ndisplay-name = "My app"'
+    info = read_fab(fab(PROJECT.replace("[tool.flwr.app]", said)))
+
+    assert info.display_name == "My app"
+    assert len(info.description.encode()) <= 1_000
+    assert info.description.startswith("begin x")
+    assert info.description.endswith("x end")
+
+
 def test_format_1_demands_a_licence_a_bound_and_a_target_within_it() -> None:
     good = FORMAT_1.format(bound=">=1.30", target="1.33.0")
     read_fab(fab(good))
