@@ -43,10 +43,11 @@ _SCRAPE_SECONDS = 3.0
 """Seconds that metrics wait for broker and database. Prometheus waits for 10 s by default."""
 
 _DURABILITY_SECONDS = 2.0
-"""Seconds to ask a broker that does not store for its durability: less than `status` waits."""
+"""Seconds that the report waits for the durability."""
 
 _DATABASE_SECONDS = 2.5
-"""Seconds that the report waits for the database: less than the command waits for the report."""
+"""Seconds that the report waits for the database. A caller asks again after 3 s without an answer
+(`broker.rpc`), so the report asks broker and database at the same time."""
 
 _IN_FLIGHT_SECONDS = 1.0
 """Seconds that the report waits for the messages in flight."""
@@ -100,14 +101,18 @@ class StatusReport:
             "database": {"healthy": True},
             "durability": None,
         }
+        of_database, found = await asyncio.gather(self._of_database_in_time(), self._durability())
+        report |= of_database
+        if report["database"]["healthy"]:
+            report["durability"] = found
+        return {**report, "problems": list(problems(report))}
+
+    async def _of_database_in_time(self) -> dict[str, Any]:
         try:
             async with asyncio.timeout(_DATABASE_SECONDS):
-                report |= await self._of_database()
+                return await self._of_database()
         except (Unavailable, TimeoutError) as exc:
-            report["database"] = {"healthy": False, "reason": _reason(exc)}
-        else:
-            report["durability"] = await self._durability()
-        return {**report, "problems": list(problems(report))}
+            return {"database": {"healthy": False, "reason": _reason(exc)}}
 
     async def _of_database(self) -> dict[str, Any]:
         replicas = await Replicas(self._database).alive()
@@ -159,9 +164,9 @@ class StatusReport:
         return {}
 
     async def _durability(self) -> dict[str, Any] | None:
-        """Return the durability; None if the broker does not tell it, as one that cannot store."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_DURABILITY_SECONDS if self._trials.reasons else None):
+        """Return the durability; None if broker or database do not tell it in time."""
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(_DURABILITY_SECONDS):
                 return await durability(self._database, self._connection)
         return None
 
