@@ -53,6 +53,7 @@ _CLOSED = 3
 """Exit code for a program that cannot be reached; Python uses others for its own failures."""
 
 _SOCKET_NAME = ".s.PGSQL.5432"
+_SOCKET_PREFIX = "flower-nats-"
 _SOCKET_PATH_LIMIT_BYTES = 107
 
 _POSTGRES_SETTING = re.compile(r"PG[A-Z_]+$")
@@ -433,10 +434,19 @@ def _socket_directory(preferred: Path) -> Path:
 
     The path may be too long. In a path with a comma, PostgreSQL reads several directories.
     """
-    path = os.fsencode(preferred / _SOCKET_NAME)
-    if len(path) <= _SOCKET_PATH_LIMIT_BYTES and b"," not in path:
+    if _can_hold_socket(preferred):
         return preferred
-    return Path(tempfile.mkdtemp(prefix="flower-nats-"))
+    # The directory that TMPDIR names may have a long path, too.
+    fresh = Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX))
+    if not _can_hold_socket(fresh):
+        fresh.rmdir()
+        fresh = Path(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir="/tmp"))
+    return fresh
+
+
+def _can_hold_socket(directory: Path) -> bool:
+    path = os.fsencode(directory / _SOCKET_NAME)
+    return len(path) <= _SOCKET_PATH_LIMIT_BYTES and b"," not in path
 
 
 def _give_to_server(data: Path) -> None:

@@ -402,7 +402,7 @@ def test_stopping_the_runtime_ends_everything(person: Person) -> None:
         ({"FLWR_LOCAL_CONTROL_API_PORT": "many"}, "FLWR_LOCAL_CONTROL_API_PORT is 'many'"),
         (
             {"FLOWER_NATS_LOCAL_MAX_CONCURRENT_SIMULATIONS": "0"},
-            "'0' is not a whole number of 1 or more",
+            "'0' is not a whole number from 1 to 10000",
         ),
     ],
 )

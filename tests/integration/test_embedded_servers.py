@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,13 +192,19 @@ def test_of_its_own(pg_dsn: str) -> None:
         connection.execute("CREATE TABLE t (a int)")
 
 
-async def test_a_directory_with_a_long_path_holds_a_postgres_too(tmp_path: Path) -> None:
+async def test_a_directory_with_a_long_path_holds_a_postgres_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / ("temporary" * 10)
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     server = PostgresServer(tmp_path / ("long" * 30))
 
     with psycopg.connect(await server.start()) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
     await server.stop()
+    assert os.listdir(temporary) == []
 
 
 @pytest.mark.parametrize("name", ["münchen 🌼", "Smith, John", 'it\'s "50 %" $x'])
