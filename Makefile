@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 # nothing else. Our own package comes on top, and is built with the installed packages.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip
 UV := UV_PYTHON=$(BIN)/python $(BIN)/uv pip
-# Python keeps the code that it has compiled, also where the environment forbids it: tests start hundreds of
-# processes, and without kept code each start of a stock program takes 2 s of CPU more.
-unexport PYTHONDONTWRITEBYTECODE
 LOCKED := install --quiet --require-hashes --requirement locks
 OURS := install --quiet --no-deps --no-build-isolation --editable .
+
+# Python keeps the code that it has compiled, even if the environment forbids that. Tests start hundreds of
+# processes. Without kept code, each start of a stock program takes 2 s of CPU more.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test rules environments long matrix pythons coverage release proto lock audit bench chaos clean
 

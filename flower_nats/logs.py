@@ -97,7 +97,7 @@ def _make_visible(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 def _cut(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Cut texts of clients, of which a few could have the size of the disk."""
+    """Cut long fields. They may come from clients, and a few of them could fill the disk."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = cut_middle(value, _LONGEST_FIELD)

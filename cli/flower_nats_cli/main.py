@@ -78,6 +78,7 @@ restarted replica is ready sooner."""
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+"""Errors of a full disk, and of a user who may store no more on it."""
 
 
 class _Group(click.Group):
@@ -142,8 +143,8 @@ class _Group(click.Group):
 def _open_standard_streams() -> None:
     """Open `/dev/null` in place of each standard stream that the caller has closed.
 
-    Daemons and cron wrappers close them. Python then has None in their place, and the next file that
-    is opened would get their number, and what is written to them.
+    Daemons and cron wrappers close them. Python then has None in the place of a closed stream. The
+    next file that is opened would get the stream's number, and what is written to the stream.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

@@ -17,6 +17,7 @@ import click
 
 from flower_nats.broker.urls import check_url
 from flower_nats.model.addresses import check_host
+from flower_nats.model.visible import is_utf8
 from flower_nats.settings import (
     DEFAULT_AUDIT_RETENTION,
     DEFAULT_CALLS_PER_ADDRESS,
@@ -185,20 +186,12 @@ database_options = _together(
 )
 
 
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 class _Directory(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path. An empty text would be the current directory."""
         if value == "":
             self.fail("The path is empty. Is it a variable that is not set?", param, ctx)
-        if not _is_text(os.path.abspath(value)):
+        if not is_utf8(os.path.abspath(value)):
             self.fail(
                 "The path is not UTF-8 text. Remedy: choose another, or rename the directory.",
                 param,

@@ -13,7 +13,7 @@ _LONGEST_HOST = 253
 
 
 def check_host(host: str) -> None:
-    """Raise ValueError for the name of a host that nobody can look up; the text leaves it out.
+    """Raise ValueError for the name of a host that nobody can look up; its text has no name in it.
 
     Python's look-up raises UnicodeError for such names, where most callers expect an OSError.
     """

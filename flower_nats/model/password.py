@@ -5,6 +5,8 @@ from functools import cache
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from flower_nats.model.visible import is_utf8
+
 SHORTEST = 10
 """Characters (NIST SP 800-63B asks for at least 8). All characters of one line are allowed."""
 
@@ -23,7 +25,7 @@ def hash_password(password: str) -> str:
     """Return the hash of a password, which takes about 0.1 s. Raises BadPassword."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise BadPassword(f"A password has from {SHORTEST} to {LONGEST} characters.")
-    if any(one in "\r\n" or "\ud800" <= one <= "\udfff" for one in password):
+    if "\r" in password or "\n" in password or not is_utf8(password):
         raise BadPassword("A password is one line of UTF-8 text. Other text fits no login page.")
     return _HASHER.hash(password)
 

@@ -22,6 +22,15 @@ _HIGH = re.compile(rb"\xc2[\x80-\x9f]")
 """Control characters that take two bytes in UTF-8."""
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written as UTF-8: one that was read from other bytes cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def visible_lines(text: str) -> str:
     """Return a text of several lines without control characters but tabs, ends of lines and colours.
 

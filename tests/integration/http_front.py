@@ -20,8 +20,9 @@ from flower_nats.settings import TlsFiles
 from flower_nats.wire.methods import BY_NAME
 from harness.certificates import create_server_certificates
 from harness.environment import accepts_connections
+from harness.waiting import until
 from tests.integration.gateways import free_address
-from tests.integration.test_balancer import until, upstream
+from tests.integration.test_balancer import upstream
 
 GET_NODES = BY_NAME[("Runtime", "GetNodes")]
 PULL_MESSAGES = BY_NAME[("Fleet", "PullMessages")]

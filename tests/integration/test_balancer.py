@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from harness.certificates import create_server_certificates
 from harness.children import PATIENCE
 from harness.environment import accepts_connections
 from harness.frames import PREFACE, Frames
+from harness.waiting import until
 from tests.integration.gateways import free_address
 
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -84,12 +85,6 @@ async def front(
         await balancer.stop()
         for one in upstreams:
             await one.stop()
-
-
-async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 def kill(process: OwnedProcess) -> None:

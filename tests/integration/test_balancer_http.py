@@ -13,6 +13,7 @@ import pytest
 
 from flower_nats.wire.methods import BY_NAME
 from harness.children import PATIENCE
+from harness.waiting import until
 from tests.integration.http_front import (
     CLIENT_SECONDS,
     GET_NODES,
@@ -22,7 +23,7 @@ from tests.integration.http_front import (
     certificates,
     front,
 )
-from tests.integration.test_balancer import kill, until
+from tests.integration.test_balancer import kill
 
 
 @pytest.mark.parametrize(

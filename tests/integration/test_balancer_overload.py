@@ -17,8 +17,9 @@ from flower_nats.wire.methods import BY_NAME
 from harness.channels import CHANNELS, Channel, Refused, WireName
 from harness.children import PATIENCE
 from harness.environment import accepts_connections
+from harness.waiting import until
 from tests.integration.gateways import free_address
-from tests.integration.test_balancer import front, until, upstream
+from tests.integration.test_balancer import front, upstream
 
 _MIB = 1024 * 1024
 

@@ -22,6 +22,7 @@ from flower_nats.wire.methods import BY_NAME
 from harness.certificates import in_file, shown_at
 from harness.children import PATIENCE
 from harness.environment import accepts_connections
+from harness.waiting import until
 from tests.integration.gateways import free_address
 from tests.integration.http_front import (
     GET_NODES,
@@ -29,7 +30,7 @@ from tests.integration.http_front import (
     front,
     grpc_channel,
 )
-from tests.integration.test_balancer import until, upstream
+from tests.integration.test_balancer import upstream
 
 
 @pytest.mark.parametrize("with_tls", [False, True])

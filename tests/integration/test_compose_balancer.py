@@ -18,8 +18,9 @@ from flower_nats.embedded.balancer import find_envoy
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from harness.children import PATIENCE
 from harness.environment import accepts_connections, free_port
+from harness.waiting import until
 from tests.integration.gateways import free_address
-from tests.integration.test_balancer import kill, until
+from tests.integration.test_balancer import kill
 
 _CONFIG = Path(__file__).parents[2] / "compose" / "envoy" / "envoy.apps.json"
 _CARES = "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"

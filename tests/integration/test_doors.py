@@ -20,6 +20,7 @@ from flower_nats.wire.methods import BY_NAME
 from harness.channels import CHANNELS, Channel, Refused, WireName
 from harness.children import PATIENCE
 from harness.environment import accepts_connections, outer_host
+from harness.waiting import until
 from tests.integration.gateways import (
     Gateway,
     free_address,
@@ -27,7 +28,7 @@ from tests.integration.gateways import (
     running_gateway,
     running_stack,
 )
-from tests.integration.test_balancer import until, upstream
+from tests.integration.test_balancer import upstream
 
 OUTER = outer_host()
 

@@ -28,6 +28,7 @@ from flower_nats.metrics import Metric, gauge
 from flower_nats.settings import SuperlinkSettings
 from flower_nats.store import pool
 from flower_nats.superlink import worker
+from harness import waiting
 from harness.children import PATIENCE
 from harness.environment import free_port
 from harness.nodes import StockNode
@@ -55,10 +56,8 @@ def grpc_health(address: str) -> int:
         return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=30).status)
 
 
-async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    async with asyncio.timeout(seconds):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.05)
+async def until(condition: Callable[[], bool]) -> None:
+    await waiting.until(lambda: asyncio.to_thread(condition))
 
 
 @dataclass

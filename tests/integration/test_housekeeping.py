@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,12 +16,7 @@ from flower_nats.superlink.housekeeping import housekeeper as housekeeping
 from flower_nats.superlink.housekeeping.housekeeper import Housekeeping, Piece
 from harness.children import PATIENCE
 from harness.processes import Replica, kill
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await condition():
-            await asyncio.sleep(0.1)
+from harness.waiting import until
 
 
 async def holders(database: Database) -> dict[str, str]:

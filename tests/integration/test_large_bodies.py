@@ -9,7 +9,7 @@ from flower_nats.broker.connection import Connection
 from flower_nats.broker.rpc import RpcClient, RpcServer
 from flower_nats.broker.streams import ensure_streams
 from flower_nats.model.caller import Caller
-from tests.integration.test_superlink_worker import until
+from harness.waiting import until
 
 LARGE = bytes(range(256)) * 8192
 SUPERLINK = ("Internal", "Echo")

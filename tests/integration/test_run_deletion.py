@@ -14,8 +14,8 @@ from flower_nats.wire import common_pb2 as common
 from flower_nats.wire import control_pb2 as control
 from harness.environment import SCRIPTS, clean_environment
 from harness.fabs import PROJECT, make_fab
+from harness.waiting import until
 from tests.integration.superlinks import Superlink, refused, running_superlink
-from tests.integration.test_superlink_worker import until
 
 TABLES = ("run", "task", "series", "fab", "app", "task_event", "task_usage", "task_message")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from flower_nats.store.connection import Database
 from flower_nats.superlink.wiring import handlers, watches
 from flower_nats.wire import control_pb2 as control
 from flower_nats.wire.methods import BY_NAME
-from harness.children import PATIENCE
+from harness.waiting import until
 from tests.integration.superlinks import (
     Superlink,
     refused,
@@ -71,12 +71,6 @@ OPERATOR = {
 async def superlink(nats_url: str, pg_dsn: str) -> AsyncIterator[Superlink]:
     async with running_superlink(nats_url, pg_dsn) as superlink:
         yield superlink
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await condition():
-            await asyncio.sleep(0.1)
 
 
 async def test_every_rpc_is_served_by_a_superlink_or_a_gateway(

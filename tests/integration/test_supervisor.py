@@ -6,13 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from flower_nats.embedded.process import OwnedProcess, ProcessSpec
 from flower_nats_cli.supervisor import Supervisor
-from harness.children import PATIENCE
+from harness.waiting import until
 
 
 class Counted(OwnedProcess):
@@ -23,12 +23,6 @@ class Counted(OwnedProcess):
     async def start(self) -> None:
         self.starts += 1
         await super().start()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

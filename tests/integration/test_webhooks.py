@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -22,7 +22,7 @@ from flower_nats.store.runtime_events import note
 from flower_nats.store.webhooks import Webhooks
 from flower_nats.superlink.housekeeping import webhook_sender
 from flower_nats.superlink.housekeeping.webhook_sender import WebhookSender
-from harness.children import PATIENCE
+from harness.waiting import until
 from tests.integration.consoles import Console, running_console
 from tests.integration.people import Person
 
@@ -59,12 +59,6 @@ async def receiver() -> AsyncIterator[Receiver]:
     receiver.url = f"http://localhost:{server.sockets[0].getsockname()[1]}/"
     yield receiver
     server.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture

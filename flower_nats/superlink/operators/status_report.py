@@ -91,7 +91,7 @@ class StatusReport:
         {runs, nodes, replicas, superexecs, nodes_listed, clients, certificates, warnings}. `problems`
         are what makes the runtime unhealthy; `not_stored` are the streams that do not store, each with
         the reason; `streams_lost` says how many this superlink has found missing; `durability`
-        is None if the broker does not tell it now; `nodes_listed` are at most `_MOST_NODES`.
+        is None if broker or database do not tell it now; `nodes_listed` are at most `_MOST_NODES`.
         """
         report: dict[str, Any] = {
             "now": now_iso(),
